@@ -1,0 +1,29 @@
+# make test         everything that must hold, with its set-up; about ten minutes on two cores
+# make soak         long seeds, thousands of crash points
+# make fuzz         every fuzz target for FUZZTIME each
+# make conformance  other people's suites against the built binary
+# make bench        the comparison with peers
+
+FUZZTIME ?= 60s
+
+.PHONY: test setup build soak fuzz conformance bench
+test: setup
+	go run ./cmd/internal/check test
+
+setup:
+	go run ./cmd/internal/check setup
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o bin/bellwire ./cmd/bellwire
+
+soak: setup
+	go run ./cmd/internal/check soak
+
+fuzz:
+	go run ./cmd/internal/check fuzz $(FUZZTIME)
+
+conformance: setup build
+	go run ./cmd/internal/check conformance
+
+bench: setup build
+	go run ./cmd/internal/check bench

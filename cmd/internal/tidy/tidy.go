@@ -1,0 +1,240 @@
+// Package tidy holds the rules of the tree that a compiler does not check: who
+// may import whom, which large dependency has which door, who may read the
+// wall clock, and that each promise of README names a test that exists.
+//
+// It reads the files in this process and starts no other program: a version
+// that ran `go list` answered "ok (cached)" while the tree broke the diagram,
+// because the test cache did not know which files it had read.
+package tidy
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const module = "github.com/bellwire/bellwire"
+
+// mayImport is the diagram of DESIGN.md: a line per room, and for each the
+// rooms of this module that its shipped files may import. A room without a
+// line fails, so that adding one means editing the diagram. Tests may import
+// what they like.
+var mayImport = map[string][]string{
+	"disk":              {},
+	"broker/event":      {},
+	"broker/topic":      {},
+	"broker/store":      {"disk"},
+	"broker":            {"broker/event", "broker/store", "broker/topic"},
+	"broker/mqtt":       {"broker", "broker/event", "broker/topic"},
+	"acl":               {"broker/topic"},
+	"cluster/raftlog":   {"disk"},
+	"cluster":           {"cluster/raftlog"},
+	"api":               {},
+	"bench":             {},
+	"bench/cmd":         {"bench"},
+	"mqtttest":          {},
+	"cmd/internal/tidy": {},
+	"cmd/internal/check": {
+		"cmd/internal/tidy",
+	},
+	"cmd/bellwire": {
+		"acl", "api", "bench", "broker", "broker/event", "broker/mqtt", "broker/store",
+		"broker/topic", "cluster", "cluster/raftlog", "disk",
+	},
+}
+
+// onlyIn keeps each large dependency behind its doors. The longest path that
+// matches an import decides; none means that nobody may. Test files obey it
+// too, but for testDoors.
+var onlyIn = map[string][]string{
+	"github.com/cockroachdb/pebble/v2":        {"broker/store", "cluster/raftlog"},
+	"github.com/cockroachdb/pebble/v2/vfs":    {"disk"},
+	"github.com/hashicorp/raft":               {"cluster", "cluster/raftlog"},
+	"github.com/mochi-mqtt/server/v2":         {},
+	"github.com/mochi-mqtt/server/v2/packets": {"broker/mqtt"},
+	"github.com/eclipse/paho.golang":          {"cmd/bellwire"},
+	"github.com/prometheus/client_golang":     {"cmd/bellwire"},
+	"github.com/goccy/go-yaml":                {"acl", "cmd/bellwire"},
+	"golang.org/x/crypto":                     {"acl"},
+	"github.com/spf13/cobra":                  {"cmd/bellwire"},
+}
+
+// wallClock lists the rooms whose shipped files may read the wall clock. All
+// others are handed a clock, so that a test decides what time it is. The two
+// client-side rooms measure real elapsed time.
+var wallClock = []string{"cmd/bellwire", "cmd/internal/check", "bench", "bench/cmd", "mqtttest"}
+
+// A file is one parsed Go file of the tree.
+type file struct {
+	room string // its directory below the module's root, with slashes
+	name string // its path below the module's root
+	test bool
+	ast  *ast.File
+	fset *token.FileSet
+}
+
+// readTree parses every Go file below root that belongs to this module:
+// nested modules, testdata and hidden directories are left out.
+func readTree(root string) ([]file, error) {
+	var files []file
+	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := d.Name()
+		if d.IsDir() {
+			if p == root {
+				return nil
+			}
+			if name == "testdata" || name == "node_modules" || strings.HasPrefix(name, ".") || isModule(p) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(name, ".go") {
+			return nil
+		}
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, p, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, p)
+		if err != nil {
+			return err
+		}
+		rel = filepath.ToSlash(rel)
+		files = append(files, file{
+			room: path.Dir(rel), name: rel, test: strings.HasSuffix(name, "_test.go"), ast: f, fset: fset,
+		})
+		return nil
+	})
+	return files, err
+}
+
+func isModule(dir string) bool {
+	m, _ := filepath.Glob(filepath.Join(dir, "go.mod"))
+	return len(m) > 0
+}
+
+// checkImports returns a line for each import that breaks mayImport or onlyIn.
+func checkImports(files []file) []string {
+	var faults []string
+	for _, f := range files {
+		if _, known := mayImport[f.room]; !known {
+			faults = append(faults, fmt.Sprintf("%s: room %q is not in the diagram: add its line to mayImport", f.name, f.room))
+			continue
+		}
+		for _, spec := range f.ast.Imports {
+			imp, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				continue
+			}
+			if room, ours := strings.CutPrefix(imp, module+"/"); ours {
+				if !f.test && !slices.Contains(mayImport[f.room], room) {
+					faults = append(faults, fmt.Sprintf("%s: %s may not import %s", f.name, f.room, room))
+				}
+				continue
+			}
+			if doors, rule, held := doorsOf(imp); held && !f.test && !slices.Contains(doors, f.room) {
+				faults = append(faults, fmt.Sprintf("%s: %s is behind the door of %v (rule %s)", f.name, imp, doors, rule))
+			}
+		}
+	}
+	return faults
+}
+
+func doorsOf(imp string) (doors []string, rule string, held bool) {
+	for p, d := range onlyIn {
+		if (imp == p || strings.HasPrefix(imp, p+"/")) && len(p) > len(rule) {
+			doors, rule, held = d, p, true
+		}
+	}
+	return doors, rule, held
+}
+
+// checkClock returns a line for each reading of the wall clock outside the
+// rooms that may.
+func checkClock(files []file) []string {
+	var faults []string
+	for _, f := range files {
+		if f.test || slices.Contains(wallClock, f.room) {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if pkg, ok := sel.X.(*ast.Ident); ok && pkg.Name == "time" && sel.Sel.Name == "Now" {
+				faults = append(faults, fmt.Sprintf("%s: time.Now is read by cmd/bellwire only; take a clock", f.fset.Position(n.Pos())))
+			}
+			return true
+		})
+	}
+	return faults
+}
+
+// checkComments returns a line for each room without a package comment.
+func checkComments(files []file) []string {
+	has := map[string]bool{}
+	for _, f := range files {
+		if f.test {
+			continue
+		}
+		has[f.room] = has[f.room] || (f.ast.Doc != nil && len(f.ast.Doc.Text()) > 40)
+	}
+	var faults []string
+	for room, ok := range has {
+		if !ok {
+			faults = append(faults, room+": no package comment that says what the room is for")
+		}
+	}
+	slices.Sort(faults)
+	return faults
+}
+
+// checkSleeps returns a line for each test that sleeps instead of waiting for
+// a condition.
+func checkSleeps(files []file) []string {
+	var faults []string
+	for _, f := range files {
+		if !f.test {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if pkg, ok := sel.X.(*ast.Ident); ok && pkg.Name == "time" && sel.Sel.Name == "Sleep" {
+				faults = append(faults, fmt.Sprintf("%s: tests do not sleep: wait for a condition, or use synctest", f.fset.Position(n.Pos())))
+			}
+			return true
+		})
+	}
+	return faults
+}
+
+// testNames returns the names of all test and benchmark functions.
+func testNames(files []file) map[string]bool {
+	names := map[string]bool{}
+	for _, f := range files {
+		if !f.test {
+			continue
+		}
+		for _, d := range f.ast.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil {
+				names[fn.Name.Name] = true
+			}
+		}
+	}
+	return names
+}
