@@ -1,0 +1,70 @@
+package main
+
+import "fmt"
+
+// A code names a kind of error for ever: BW-NNNN in messages, in MQTT Reason
+// Strings, in logs. Its first digit says what it is about: 1 connection,
+// 2 configuration and usage, 3 protocol, 4 identity and access, 5 storage,
+// 6 profile documents, 7 cluster, 8 limits, 9 a fault of ours.
+type code int
+
+const (
+	bwUsage        code = 2001
+	bwEnvironment  code = 2002
+	bwNoSuchCode   code = 2003
+	bwUnclassified code = 9001
+)
+
+// A codeEntry is what the registry knows of a code.
+type codeEntry struct {
+	code  code
+	exit  int
+	title string // what happened, in one line
+	todo  string // what to do, in one line: printed with the error
+	more  string // the page of `bellwire explain`
+}
+
+// codes is the registry, sorted by code: what is not in it is not printed, and
+// a test fails on an entry that nothing uses or that gives no advice.
+var codes = []codeEntry{
+	{
+		bwUsage, exitUsage, "the command line is not understood",
+		"see the verb's --help",
+		`A flag, an argument or a combination of them means nothing to this verb.
+The message names it and, where one is near, what was probably meant.
+Every verb lists its flags with --help.`,
+	},
+	{
+		bwEnvironment, exitUsage, "an environment variable holds no valid value",
+		"correct the variable, or unset it",
+		`Every flag has a twin in the environment: BELLWIRE_ and its name in upper
+case, with _ for -. A flag on the command line wins over its twin. The twin is
+read by every verb that has the flag, and must hold a valid value for it.`,
+	},
+	{
+		bwNoSuchCode, exitNotFound, "no error has this code",
+		"bellwire explain lists all codes",
+		`Codes look like BW-1002. A code that a newer bellwire printed may be unknown
+to this one.`,
+	},
+	{
+		bwUnclassified, exitFailed, "the operation failed",
+		"the message is all we know; if it does not help, that is our fault: please report it",
+		`An error reached the top of the program without having been given a code,
+so there is no better advice than the message itself. Please report it with
+the command line, so that it gets one.`,
+	},
+}
+
+func (c code) String() string { return fmt.Sprintf("BW-%04d", int(c)) }
+
+// entry returns the registry's entry. A code without one cannot be printed
+// usefully, and a test makes sure that there is none.
+func (c code) entry() codeEntry {
+	for _, e := range codes {
+		if e.code == c {
+			return e
+		}
+	}
+	panic(fmt.Sprintf("code %d is not in the registry", int(c)))
+}

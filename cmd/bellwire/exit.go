@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+)
+
+// What the process returns. Scripts rely on them.
+const (
+	exitFailed      = 1
+	exitUsage       = 2 // a bad flag, a bad configuration file
+	exitNotFound    = 3
+	exitDenied      = 4 // by authentication or by the policy
+	exitUnreachable = 5 // or no leader
+	exitTimeout     = 6 // the answer or event waited for did not come
+	exitPartial     = 8 // some items failed, told on standard error
+	exitTestFailed  = 9
+	exitInterrupted = 130
+)
+
+// A fault is an error as its reader meets it: what happened and why, what to
+// do about it, and a code that `bellwire explain` knows more about. The code
+// decides the exit code.
+type fault struct {
+	code code
+	what string // what happened and why; no final stop
+	todo string // what to do; empty: what the registry says
+	err  error  // wrapped, may be nil; what says it already
+}
+
+// fail returns a fault with code. The format may hold %w once.
+func fail(c code, format string, args ...any) *fault {
+	err := fmt.Errorf(format, args...)
+	return &fault{code: c, what: err.Error(), err: errors.Unwrap(err)}
+}
+
+// do replaces the registry's advice by one that knows the case at hand.
+func (f *fault) do(format string, args ...any) *fault {
+	f.todo = fmt.Sprintf(format, args...)
+	return f
+}
+
+func (f *fault) Error() string { return f.what }
+func (f *fault) Unwrap() error { return f.err }
+
+// exitCode is the error of a verb that has already said what there is to say,
+// such as a table with failed tests in it: nothing more is printed.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// report prints err, if there is one, in the shape all errors have, and
+// returns the exit code.
+//
+//	bellwire: what happened: why
+//	  what to do     BW-NNNN
+func report(stderr io.Writer, err error) int {
+	if err == nil {
+		return 0
+	}
+	if quiet, ok := errors.AsType[exitCode](err); ok {
+		return int(quiet)
+	}
+	f, ok := errors.AsType[*fault](err)
+	if !ok {
+		f = fail(bwUnclassified, "%w", err)
+	}
+	entry := f.code.entry()
+	todo := f.todo
+	if todo == "" {
+		todo = entry.todo
+	}
+	fmt.Fprintf(stderr, "bellwire: %s\n  %s     %s\n", f.what, todo, f.code)
+	return entry.exit
+}
