@@ -1,0 +1,68 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+)
+
+// What became of a proposal or a request, told by errors.Is. Any other error
+// is our own fault.
+var (
+	// ErrRefused means that policy or validity turned it away. It is the
+	// client's doing: the same request will be refused again.
+	ErrRefused = errors.New("refused")
+
+	// ErrNoCommit means that it was not ordered and will not be, because too
+	// few nodes answer. It is nobody's doing: try again later.
+	ErrNoCommit = errors.New("no quorum")
+
+	// ErrUnknown means that we stopped waiting. It may yet be ordered: trying
+	// again may do it twice.
+	ErrUnknown = errors.New("outcome unknown")
+
+	// ErrStale means that a later connection of the same client id has taken
+	// the session over.
+	ErrStale = errors.New("session taken over")
+
+	// ErrSessionEnded means that the session is no more: expired, discarded
+	// by Clean Start, or removed.
+	ErrSessionEnded = errors.New("session ended")
+
+	// ErrNoPacketID means that a release named a packet id that is not in use
+	// (reason 0x92).
+	ErrNoPacketID = errors.New("packet identifier not found")
+
+	// ErrQuota means that a bound of Limits is reached (reason 0x97).
+	ErrQuota = errors.New("quota exceeded")
+
+	// ErrDiskFull means that free space is below the low-water mark: durable
+	// publishes are refused until there is more (reason 0x97 "disk-full").
+	ErrDiskFull = fmt.Errorf("disk full: %w", ErrQuota)
+
+	// ErrBadEvent means that the topic belongs to a kind that is not enabled
+	// here (reason 0x83 "bad-event").
+	ErrBadEvent = errors.New("bad-event")
+
+	// ErrBadCredentials means that user and password prove nothing: unknown
+	// user and wrong password are told alike.
+	ErrBadCredentials = errors.New("bad user name or password")
+
+	// ErrSlow ends a connection whose client did not take what it was sent
+	// (reason 0x97).
+	ErrSlow = errors.New("client too slow")
+
+	// ErrFailed means that the command made the state machine panic; it was
+	// rolled back, everywhere alike, and is recorded. Our bug.
+	ErrFailed = errors.New("command failed")
+
+	// ErrClosing means that the node is shutting down.
+	ErrClosing = errors.New("server shutting down")
+)
+
+// A Refusal is an ErrRefused with what the client may be told.
+type Refusal struct{ Reason string }
+
+func (r *Refusal) Error() string { return "refused: " + r.Reason }
+
+// Is makes errors.Is(err, ErrRefused) true.
+func (r *Refusal) Is(target error) bool { return target == ErrRefused }

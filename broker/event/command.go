@@ -1,0 +1,361 @@
+package event
+
+// A Kind says what a command asks for. The numbers are on disk: they are never
+// reused, and a command whose meaning changes gets a new one.
+type Kind uint8
+
+const (
+	KindConnect     Kind = 1  // Connect
+	KindDisconnect  Kind = 2  // Disconnect
+	KindSubscribe   Kind = 3  // Subscribe
+	KindUnsubscribe Kind = 4  // Unsubscribe
+	KindPublish     Kind = 5  // Publish
+	KindRelease     Kind = 6  // Release
+	KindSettle      Kind = 7  // Settle
+	KindReplay      Kind = 8  // Replay
+	KindPolicy      Kind = 9  // Policy
+	KindNodeUp      Kind = 10 // NodeUp
+	KindTick        Kind = 11 // Tick
+)
+
+// A Command is one request to the Machine, in the form that the log carries.
+// Session and Epoch, where a command has them, are what the Machine answered
+// to the Connect of the connection that sends it: the Machine refuses a
+// command of an older epoch, whatever it is.
+type Command interface {
+	Kind() Kind
+	append(b []byte) []byte
+	decode(r *reader)
+}
+
+// Decode reads the body of a command of c's kind, all of b. Strings and slices
+// of c then alias b.
+func Decode(c Command, b []byte) error {
+	r := reader{b: b}
+	c.decode(&r)
+	return r.end()
+}
+
+// Never is the session expiry of a session that does not expire (5.0
+// 3.1.2.11.2).
+const Never = 0xFFFFFFFF
+
+// A Connect opens a connection for Client: it ends the connection that the
+// client id had, wherever that was, and gives the session its next epoch.
+type Connect struct {
+	Client    string
+	Principal string // who authenticated; empty for anonymous
+	Version   uint8  // protocol level: 3, 4 or 5
+	Clean     bool   // Clean Start: discard the session there is
+
+	// Expiry is how long the session outlives its connection, in seconds; 0
+	// makes it end with it, Never keeps it for good.
+	Expiry uint32
+
+	// ReceiveMax is how many QoS 1 and 2 deliveries may be under way at once.
+	// It is part of the state because the first ReceiveMax entries of a queue
+	// are the ones that may have been sent before.
+	ReceiveMax uint16
+
+	At   int64 // the node's wall clock, unix nanoseconds
+	Will *Will // nil for none
+}
+
+// A Will is what the broker publishes for a connection that ended otherwise
+// than by DISCONNECT 0x00.
+type Will struct {
+	Topic   string
+	Payload []byte
+	Props   []byte // as Event.Props
+	QoS     uint8
+	Retain  bool
+	Delay   uint32 // seconds between the end of the connection and the will
+	Expiry  uint32 // Message Expiry Interval, seconds; meaningful if Expires
+	Expires bool
+}
+
+func (*Connect) Kind() Kind { return KindConnect }
+
+func (c *Connect) append(b []byte) []byte {
+	b = appendString(b, c.Client)
+	b = appendString(b, c.Principal)
+	b = append(b, c.Version)
+	b = appendBool(b, c.Clean)
+	b = appendUint(b, uint64(c.Expiry))
+	b = appendUint(b, uint64(c.ReceiveMax))
+	b = appendInt64(b, c.At)
+	b = appendBool(b, c.Will != nil)
+	if c.Will != nil {
+		b = c.Will.Append(b)
+	}
+	return b
+}
+
+func (c *Connect) decode(r *reader) {
+	c.Client, c.Principal = r.string(), r.string()
+	c.Version, c.Clean = r.byte(), r.bool()
+	c.Expiry, c.ReceiveMax = r.uint32(), r.uint16()
+	c.At = r.int64()
+	c.Will = nil
+	if r.bool() {
+		c.Will = new(Will)
+		c.Will.decode(r)
+	}
+}
+
+// Append appends the binary form of w to b.
+func (w *Will) Append(b []byte) []byte {
+	b = appendString(b, w.Topic)
+	b = appendBytes(b, w.Payload)
+	b = appendBytes(b, w.Props)
+	b = append(b, w.QoS)
+	b = appendBool(b, w.Retain)
+	b = appendUint(b, uint64(w.Delay))
+	b = appendUint(b, uint64(w.Expiry))
+	return appendBool(b, w.Expires)
+}
+
+// Decode reads the binary form of a will, all of b, which it then aliases.
+func (w *Will) Decode(b []byte) error {
+	r := reader{b: b}
+	w.decode(&r)
+	return r.end()
+}
+
+func (w *Will) decode(r *reader) {
+	w.Topic, w.Payload, w.Props = r.string(), r.bytes(), r.bytes()
+	w.QoS, w.Retain = r.byte(), r.bool()
+	w.Delay, w.Expiry, w.Expires = r.uint32(), r.uint32(), r.bool()
+}
+
+// A Disconnect ends the connection of this epoch.
+type Disconnect struct {
+	Session, Epoch uint64
+	PublishWill    bool // false only after DISCONNECT 0x00
+	SetExpiry      bool // the client changed its session expiry to Expiry
+	Expiry         uint32
+	At             int64
+}
+
+func (*Disconnect) Kind() Kind { return KindDisconnect }
+
+func (c *Disconnect) append(b []byte) []byte {
+	b = appendUint(appendUint(b, c.Session), c.Epoch)
+	b = appendBool(appendBool(b, c.PublishWill), c.SetExpiry)
+	return appendInt64(appendUint(b, uint64(c.Expiry)), c.At)
+}
+
+func (c *Disconnect) decode(r *reader) {
+	c.Session, c.Epoch = r.uvarint(), r.uvarint()
+	c.PublishWill, c.SetExpiry = r.bool(), r.bool()
+	c.Expiry, c.At = r.uint32(), r.int64()
+}
+
+// A Subscription is one filter of a session with its options.
+type Subscription struct {
+	Filter            string
+	QoS               uint8  // the greatest QoS the subscriber is sent
+	NoLocal           bool   // not what the session itself published
+	RetainAsPublished bool   // keep the publisher's retain flag
+	RetainHandling    uint8  // 0 send retained, 1 if the subscription is new, 2 never
+	ID                uint32 // Subscription Identifier, 0 for none
+}
+
+// Append appends the binary form of s to b.
+func (s *Subscription) Append(b []byte) []byte {
+	opts := s.QoS | s.RetainHandling<<4
+	if s.NoLocal {
+		opts |= 1 << 2
+	}
+	if s.RetainAsPublished {
+		opts |= 1 << 3
+	}
+	return appendUint(append(appendString(b, s.Filter), opts), uint64(s.ID))
+}
+
+// Decode reads the binary form of a subscription, all of b, which it then
+// aliases.
+func (s *Subscription) Decode(b []byte) error {
+	r := reader{b: b}
+	s.decode(&r)
+	return r.end()
+}
+
+func (s *Subscription) decode(r *reader) {
+	s.Filter = r.string()
+	opts := r.byte()
+	s.QoS, s.RetainHandling = opts&3, opts>>4&3
+	s.NoLocal, s.RetainAsPublished = opts&(1<<2) != 0, opts&(1<<3) != 0
+	s.ID = r.uint32()
+}
+
+// A Subscribe sets subscriptions of a durable session.
+type Subscribe struct {
+	Session, Epoch uint64
+	Subs           []Subscription
+}
+
+func (*Subscribe) Kind() Kind { return KindSubscribe }
+
+func (c *Subscribe) append(b []byte) []byte {
+	b = appendUint(appendUint(b, c.Session), c.Epoch)
+	b = appendUint(b, uint64(len(c.Subs)))
+	for i := range c.Subs {
+		b = c.Subs[i].Append(b)
+	}
+	return b
+}
+
+func (c *Subscribe) decode(r *reader) {
+	c.Session, c.Epoch = r.uvarint(), r.uvarint()
+	c.Subs = make([]Subscription, r.count())
+	for i := range c.Subs {
+		c.Subs[i].decode(r)
+	}
+}
+
+// An Unsubscribe removes subscriptions of a durable session.
+type Unsubscribe struct {
+	Session, Epoch uint64
+	Filters        []string
+}
+
+func (*Unsubscribe) Kind() Kind { return KindUnsubscribe }
+
+func (c *Unsubscribe) append(b []byte) []byte {
+	b = appendUint(appendUint(b, c.Session), c.Epoch)
+	b = appendUint(b, uint64(len(c.Filters)))
+	for _, f := range c.Filters {
+		b = appendString(b, f)
+	}
+	return b
+}
+
+func (c *Unsubscribe) decode(r *reader) {
+	c.Session, c.Epoch = r.uvarint(), r.uvarint()
+	c.Filters = make([]string, r.count())
+	for i := range c.Filters {
+		c.Filters[i] = r.string()
+	}
+}
+
+// A Publish orders one event. PacketID, if not 0, is the id of a QoS 2 publish
+// of a durable session: the Machine remembers it until its Release and routes
+// the event once (5.0 4.3.3).
+type Publish struct {
+	Epoch    uint64 // of Event.Origin
+	PacketID uint16
+	Event    Event
+}
+
+func (*Publish) Kind() Kind { return KindPublish }
+
+func (c *Publish) append(b []byte) []byte {
+	b = appendUint(b, c.Epoch)
+	b = appendUint(b, uint64(c.PacketID))
+	return c.Event.Append(b)
+}
+
+func (c *Publish) decode(r *reader) {
+	c.Epoch, c.PacketID = r.uvarint(), r.uint16()
+	c.Event.decode(r)
+}
+
+// A Release forgets the id of a QoS 2 publish: the client's PUBREL.
+type Release struct {
+	Session, Epoch uint64
+	PacketID       uint16
+}
+
+func (*Release) Kind() Kind { return KindRelease }
+
+func (c *Release) append(b []byte) []byte {
+	b = appendUint(appendUint(b, c.Session), c.Epoch)
+	return appendUint(b, uint64(c.PacketID))
+}
+
+func (c *Release) decode(r *reader) {
+	c.Session, c.Epoch, c.PacketID = r.uvarint(), r.uvarint(), r.uint16()
+}
+
+// A Settle says what became of entries of a durable session's queue: all below
+// Below and those of Done are over, those of Received the client has taken
+// (PUBREC) but not completed. Losing one only redelivers, except for Received,
+// whose application the PUBREL waits for. Expired and Withheld count, of the
+// entries that are over, those that nobody was sent.
+type Settle struct {
+	Session, Epoch    uint64
+	Below             uint64
+	Done, Received    []uint64 // ascending
+	Expired, Withheld uint64
+}
+
+func (*Settle) Kind() Kind { return KindSettle }
+
+func (c *Settle) append(b []byte) []byte {
+	b = appendUint(appendUint(b, c.Session), c.Epoch)
+	b = appendUint(b, c.Below)
+	b = appendUints(appendUints(b, c.Done), c.Received)
+	return appendUint(appendUint(b, c.Expired), c.Withheld)
+}
+
+func (c *Settle) decode(r *reader) {
+	c.Session, c.Epoch, c.Below = r.uvarint(), r.uvarint(), r.uvarint()
+	c.Done, c.Received = r.uvarints(), r.uvarints()
+	c.Expired, c.Withheld = r.uvarint(), r.uvarint()
+}
+
+// A Replay queues retained events for a durable session: up to Max topics that
+// Filter matches and that come after After, of those retained before entry
+// Before (newer ones reach the session as live events). With Opened, only
+// topics that were closed to the subscriber just before that instant and are
+// open at it (unix nanoseconds).
+type Replay struct {
+	Session, Epoch uint64
+	Filter, After  string
+	Before         uint64
+	Opened         int64
+	Max            uint32
+	At             int64
+}
+
+func (*Replay) Kind() Kind { return KindReplay }
+
+func (c *Replay) append(b []byte) []byte {
+	b = appendUint(appendUint(b, c.Session), c.Epoch)
+	b = appendString(appendString(b, c.Filter), c.After)
+	b = appendInt64(appendUint(b, c.Before), c.Opened)
+	return appendInt64(appendUint(b, uint64(c.Max)), c.At)
+}
+
+func (c *Replay) decode(r *reader) {
+	c.Session, c.Epoch = r.uvarint(), r.uvarint()
+	c.Filter, c.After = r.string(), r.string()
+	c.Before, c.Opened = r.uvarint(), r.int64()
+	c.Max, c.At = r.uint32(), r.int64()
+}
+
+// A Policy replaces the operator's policy.
+type Policy struct{ Data []byte }
+
+func (*Policy) Kind() Kind { return KindPolicy }
+
+func (c *Policy) append(b []byte) []byte { return appendBytes(b, c.Data) }
+func (c *Policy) decode(r *reader)       { c.Data = r.bytes() }
+
+// A NodeUp opens an incarnation of the batch's node: the sessions that the
+// former one held have lost their connections.
+type NodeUp struct{ At int64 }
+
+func (*NodeUp) Kind() Kind { return KindNodeUp }
+
+func (c *NodeUp) append(b []byte) []byte { return appendInt64(b, c.At) }
+func (c *NodeUp) decode(r *reader)       { c.At = r.int64() }
+
+// A Tick moves the log's time, nothing else: what is due by the stamp of its
+// entry happens.
+type Tick struct{}
+
+func (*Tick) Kind() Kind             { return KindTick }
+func (*Tick) append(b []byte) []byte { return b }
+func (*Tick) decode(*reader)         {}

@@ -1,0 +1,167 @@
+package broker
+
+import (
+	"time"
+
+	"github.com/bellwire/bellwire/broker/event"
+)
+
+// A Log orders batches for every node's Machine. Cluster nodes satisfy it,
+// those of one voter and those of several; the broker cannot tell.
+type Log interface {
+	// Submit hands over one numbered batch and returns at once. Batches reach
+	// the Machine in the order of the calls. failed is called at most once,
+	// from any goroutine: with the reason why the batch certainly will not be
+	// applied, or why that is unknown. A batch that is applied is seen in
+	// Machine.Apply and nowhere else.
+	Submit(batch []byte, failed func(error))
+
+	// Leader says whether this node is the one that proposes Ticks.
+	Leader() bool
+}
+
+// An Action is what somebody wants to do on a topic.
+type Action uint8
+
+const (
+	ActPublish Action = iota
+	ActSubscribe
+)
+
+// A Who is somebody who wants to do something: a principal (empty for an
+// anonymous client) behind a client id.
+type Who struct{ Principal, Client string }
+
+// A Decision is what the policy says about one question at one instant.
+type Decision struct {
+	Allow bool
+
+	// Until is the first later instant, unix nanoseconds, at which the answer
+	// would be the other one; 0 if it holds for good. Windowed says whether
+	// time has a part in the answer at all.
+	Until    int64
+	Windowed bool
+
+	Outside Outside // what a live subscription gets while closed
+	Reason  string  // for the client: why not, and how to learn more
+}
+
+// Outside says what a live subscription gets while its window is closed.
+type Outside uint8
+
+const (
+	Hold     Outside = iota // nothing; state when it opens
+	Announce                // an event that says so, and until when
+	End                     // an event that says so, and the subscription ends
+)
+
+// An Authorizer is one version of the operator's policy. It is immutable, has
+// no clock, and answers one question about one instant always alike; the
+// Machine relies on that. Safe for concurrent use.
+type Authorizer interface {
+	// Decide answers whether who may do what on topic at the instant at.
+	// Callers cache the answer until Until.
+	Decide(who Who, what Action, topic string, at int64) Decision
+
+	// Grant answers whether who may subscribe to filter at all: whether some
+	// rule covers all of it at some instant from at on.
+	Grant(who Who, filter string, at int64) Decision
+
+	// Authenticate returns the principal that user and password prove, or
+	// ErrBadCredentials. It may take a tenth of a second.
+	Authenticate(user string, password []byte) (principal string, err error)
+
+	// NextEdge returns the first instant after after at which any window
+	// opens or closes, 0 for never.
+	NextEdge(after int64) int64
+}
+
+// Compile makes an Authorizer of the bytes of a policy, which are state: every
+// node compiles the same ones. It must be deterministic.
+type Compile func(policy []byte) (Authorizer, error)
+
+// A Completer is told what became of something it proposed. tag is the one it
+// proposed with. It is called once for each proposal, from the delivery loop
+// (or the proposer, for what was never ordered), must not block, and queues
+// what it wants to send, marking itself in w.
+//
+// err is nil, or one of this package's sentinels.
+type Completer interface {
+	Complete(tag uint64, err error, w *Wave)
+}
+
+// A Sink is the connected end of a session: one client on the other side of
+// some protocol. Its methods are called from many goroutines and never block
+// on the network: they queue, and Flush writes what the socket takes.
+type Sink interface {
+	// Deliver queues one event for the client and says what became of it. It
+	// keeps neither d nor anything that d points to.
+	Deliver(d *Delivery, w *Wave) Outcome
+
+	// Release queues the second half of a QoS 2 delivery (PUBREL).
+	Release(packetID uint16, w *Wave)
+
+	// Flush writes what is queued as far as the socket takes it now; the rest
+	// follows when it takes more. Whoever found the sink unmarked in Deliver,
+	// Release or Complete calls it, through Wave.Flush.
+	Flush()
+
+	// End closes the connection for cause, telling the client if its protocol
+	// can. It returns at once. The sink then calls Session.Close as after any
+	// other end.
+	End(cause error)
+}
+
+// A Delivery is one event as one session gets it.
+type Delivery struct {
+	Event    *event.Event
+	QoS      uint8
+	Retain   bool
+	Dup      bool     // it was, or may have been, sent before
+	PacketID uint16   // for QoS 1 and 2
+	IDs      []uint32 // Subscription Identifiers of all that match; read only
+
+	// Expiry is the Message Expiry Interval to send, in seconds, if Expires:
+	// what the publisher set less the time it waited, and no later than the
+	// subscriber's window closes.
+	Expiry  uint32
+	Expires bool
+}
+
+// An Outcome is what a Sink did with a delivery.
+type Outcome uint8
+
+const (
+	// Sent: it is queued, and for QoS 1 and 2 the packet id is under way.
+	Sent Outcome = iota
+
+	// TooLarge: the client said it takes no packet of that size. It counts as
+	// delivered (5.0 [MQTT-3.1.2-25]) and uses no packet id.
+	TooLarge
+
+	// Full: too many bytes wait for the socket already. A QoS 0 event is lost
+	// and the sink has counted it; others the session keeps and offers again
+	// after Session.Drained.
+	Full
+)
+
+// A Wave is the set of sinks that one piece of work has made dirty: they are
+// flushed together when the work is done, so that a client gets one write and
+// not one per event. It belongs to one goroutine.
+type Wave struct{ dirty []Sink }
+
+// Mark adds s to the sinks to flush. A sink calls it when it goes from having
+// nothing queued to having something; until its Flush it need not again.
+func (w *Wave) Mark(s Sink) { w.dirty = append(w.dirty, s) }
+
+// Flush flushes every marked sink once and leaves the wave empty.
+func (w *Wave) Flush() {
+	for i, s := range w.dirty {
+		w.dirty[i] = nil
+		s.Flush()
+	}
+	w.dirty = w.dirty[:0]
+}
+
+// A Clock tells the node's time: unix nanoseconds that never run back.
+type Clock func() time.Time
