@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 	"broker/mqtt":       {"broker", "broker/event", "broker/topic"},
 	"acl":               {"broker/topic"},
 	"cluster/raftlog":   {"disk"},
-	"cluster":           {"cluster/raftlog"},
+	"cluster":           {"cluster/raftlog", "disk"},
 	"api":               {},
 	"bench":             {},
 	"bench/cmd":         {"bench"},
