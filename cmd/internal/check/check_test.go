@@ -1,0 +1,119 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A real run of go test over a module in which tests pass, fail, skip, panic
+// and do not compile: each is seen for what it is.
+func TestGoTestIsUnderstood(t *testing.T) {
+	root := t.TempDir()
+	for name, text := range map[string]string{
+		"go.mod":         "module example.com/m\n\ngo 1.26.0\n",
+		"good/g_test.go": "package good\nimport \"testing\"\nfunc TestA(t *testing.T) { t.Run(\"sub\", func(*testing.T) {}) }\n",
+		"skip/s_test.go": "package skip\nimport \"testing\"\nfunc TestPowerCutX(t *testing.T) { t.Skipf(\"missing: %s, be root\", \"root\") }\n",
+		"fail/f_test.go": "package fail\nimport \"testing\"\nfunc TestF(t *testing.T) { t.Error(\"seven is not eight\") }\n",
+		"boom/b_test.go": "package boom\nimport \"testing\"\nfunc TestB(t *testing.T) { panic(\"out of cheese\") }\n",
+		"ruin/r_test.go": "package ruin\nfunc f() int { return \"\" }\n",
+		"none/n.go":      "package none\n",
+	} {
+		p := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var printed bytes.Buffer
+	results, err := goTest(t.Context(), &printed, root, "", []string{"GOFLAGS=-mod=mod"}, "./...")
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(results, func(a, b result) int { return strings.Compare(a.pkg, b.pkg) })
+	var got []string
+	for _, r := range results {
+		word := "FAIL"
+		if r.ok {
+			word = "ok"
+		}
+		got = append(got, word+" "+strings.TrimPrefix(r.pkg, "example.com/m/"))
+	}
+	want := []string{"FAIL boom", "FAIL fail", "ok good", "FAIL ruin", "ok skip"}
+	if !slices.Equal(got, want) {
+		t.Errorf("packages: got %q, want %q", got, want)
+	}
+	if r := results[2]; r.tests != 2 {
+		t.Errorf("good: %d tests, want TestA and its subtest", r.tests)
+	}
+	if s := results[4].skipped; len(s) != 1 || s[0] != (skip{"TestPowerCutX", "missing: root, be root"}) {
+		t.Errorf("skip: got %q", s)
+	}
+	for _, say := range []string{"seven is not eight", "out of cheese", "cannot use"} {
+		if !strings.Contains(printed.String(), say) {
+			t.Errorf("the output hides %q:\n%s", say, &printed)
+		}
+	}
+}
+
+// What fails the gate: a failed package, one past its budget, and every skip
+// but the power cut where nobody could do it.
+func TestJudge(t *testing.T) {
+	const pkg = module + "/disk"
+	skips := func(names ...string) result {
+		r := result{pkg: pkg, ok: true, tests: 1}
+		for _, n := range names {
+			r.skipped = append(r.skipped, skip{n, "missing"})
+		}
+		return r
+	}
+	for _, c := range []struct {
+		name       string
+		result     result
+		noPowerCut string
+		faults     int
+	}{
+		{"passed", skips(), "", 0},
+		{"failed", result{pkg: pkg, failed: 1}, "", 1},
+		{"on budget", result{pkg: pkg, ok: true, took: budget[""]}, "", 0},
+		{"past budget", result{pkg: pkg, ok: true, took: budget[""] + time.Second}, "", 1},
+		{"race has three times as long", result{pkg: pkg, mode: "race", ok: true, took: budget[""] + time.Second}, "", 0},
+		{"any skip", skips("TestOther"), "it needs root", 1},
+		{"power cut without root", skips("TestPowerCutOfLoopDevice"), "it needs root", 0},
+		{"power cut with root", skips("TestPowerCutOfLoopDevice"), "", 1},
+		{"both", skips("TestPowerCutOfLoopDevice", "TestOther"), "it needs root", 1},
+	} {
+		if got := judge(io.Discard, []result{c.result}, c.noPowerCut); len(got) != c.faults {
+			t.Errorf("%s: got %q, want %d faults", c.name, got, c.faults)
+		}
+	}
+}
+
+func TestVerdictNeedsTests(t *testing.T) {
+	if err := verdict(io.Discard, nil, nil, time.Second); err == nil {
+		t.Error("no test ran, and that passed")
+	}
+	if err := verdict(io.Discard, []result{{ok: true, tests: 3}}, nil, time.Second); err != nil {
+		t.Errorf("three tests passed: %v", err)
+	}
+}
+
+func TestFuzzTargets(t *testing.T) {
+	list := []string{
+		"FuzzA", "FuzzB", "ok  \texample.com/x\t0.01s",
+		"?   \texample.com/y\t[no test files]",
+		"ok  \texample.com/w\t0.01s",
+		"FuzzC", "ok  \texample.com/z\t0.01s",
+	}
+	want := []target{{"example.com/x", "FuzzA"}, {"example.com/x", "FuzzB"}, {"example.com/z", "FuzzC"}}
+	if got := fuzzTargets(list); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const module = "github.com/bellwire/bellwire"
+
+// The tools, pinned. A newer version is a commit of its own.
+const (
+	gofumpt     = "mvdan.cc/gofumpt@v0.12.0"
+	staticcheck = "honnef.co/go/tools/cmd/staticcheck@v0.8.2"
+	deadcode    = "golang.org/x/tools/cmd/deadcode@v0.52.0"
+)
+
+// budget is how long the tests of one package may take, with and without
+// -race: a package that grows past it makes everybody wait, and belongs into
+// soak. The default is for rooms without a line.
+var budget = map[string]time.Duration{
+	"": 60 * time.Second,
+}
+
+// alone lists the packages that start the built binary and measure what it
+// does: they run one after the other with the machine to themselves, and not
+// again under -race, which would watch only the client side.
+var alone = []string{module + "/mqtttest"}
+
+// gate is `make test`. It goes on after a fault, so that one run shows all of
+// them.
+func gate(ctx context.Context, root string) error {
+	start := time.Now()
+	packages, err := lines(ctx, root, "go", "list", "./...")
+	if err != nil {
+		return err
+	}
+	var together, apart []string
+	for _, pkg := range packages {
+		if slices.Contains(alone, pkg) {
+			apart = append(apart, pkg)
+		} else {
+			together = append(together, pkg)
+		}
+	}
+
+	var faults []error
+	fault := func(err error) {
+		if err != nil {
+			fmt.Printf("FAIL\t%v\n", err)
+			faults = append(faults, err)
+		}
+	}
+	fault(mustBeSilent(ctx, root, "gofumpt", "go", "run", gofumpt, "-l", "."))
+	fault(mustBeSilent(ctx, root, "vet", "go", "vet", "./..."))
+	fault(mustBeSilent(ctx, root, "staticcheck", "go", "run", staticcheck, "./..."))
+	fault(build(ctx, root))
+
+	var results []result
+	test := func(mode string, args ...string) {
+		r, err := goTest(ctx, os.Stdout, root, mode, nil, args...)
+		results = append(results, r...)
+		fault(err)
+	}
+	// The rules of the tree first: they take no time and explain much.
+	const rules = module + "/cmd/internal/tidy"
+	together = slices.DeleteFunc(together, func(pkg string) bool { return pkg == rules })
+	test("", "-count=1", rules)
+	test("", append([]string{"-count=1", "-timeout=5m"}, together...)...)
+	for _, pkg := range apart {
+		test("", "-count=1", "-timeout=10m", pkg)
+	}
+	test("race", append([]string{"-count=1", "-timeout=10m", "-race"}, together...)...)
+	fault(mustBeSilent(ctx, root, "deadcode", "go", "run", deadcode, "-test", "./..."))
+
+	fmt.Println()
+	printTable(os.Stdout, results)
+	for _, err := range judge(os.Stdout, results, powerCutAllowed()) {
+		fault(err)
+	}
+	return verdict(os.Stdout, results, faults, time.Since(start))
+}
+
+// judge returns a fault for each package that failed, passed its budget or
+// skipped a test that it may not skip. What is let pass is noted on out.
+func judge(out io.Writer, results []result, noPowerCut string) []error {
+	var faults []error
+	for _, r := range results {
+		name := short(r.pkg) + inMode(r.mode)
+		if !r.ok {
+			faults = append(faults, fmt.Errorf("%s: %d tests failed", name, r.failed))
+		}
+		limit, ok := budget[r.pkg]
+		if !ok {
+			limit = budget[""]
+		}
+		if r.mode == "race" {
+			limit *= 3
+		}
+		if r.took > limit {
+			faults = append(faults, fmt.Errorf("%s: took %.0fs, its budget is %.0fs", name, r.took.Seconds(), limit.Seconds()))
+		}
+		for _, s := range r.skipped {
+			if noPowerCut != "" && strings.HasPrefix(s.test, "TestPowerCut") {
+				fmt.Fprintf(out, "note\t%s: %s skipped, allowed because %s (%s)\n", name, s.test, noPowerCut, s.why)
+				continue
+			}
+			faults = append(faults, fmt.Errorf("%s: %s was skipped: %s", name, s.test, s.why))
+		}
+	}
+	return faults
+}
+
+// powerCutAllowed says why the test that cuts the power of a loop-mounted disk
+// may be skipped here: only root can mount one. Empty: it may not.
+func powerCutAllowed() string {
+	if os.Geteuid() != 0 {
+		return "it needs root"
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return "" // an unknown machine gets no allowance
+	}
+	const sysAdmin = 1 << 21 // CAP_SYS_ADMIN, without which root may not mount
+	for line := range strings.Lines(string(status)) {
+		if hex, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			caps, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
+			if err == nil && caps&sysAdmin == 0 {
+				return "root may not mount here (no CAP_SYS_ADMIN)"
+			}
+		}
+	}
+	return ""
+}
+
+// verdict prints the last lines, in the form of go test.
+func verdict(out io.Writer, results []result, faults []error, took time.Duration) error {
+	var tests, skipped int
+	for _, r := range results {
+		tests += r.tests
+		skipped += len(r.skipped)
+	}
+	if tests == 0 {
+		faults = append(faults, errors.New("no test ran"))
+	}
+	if len(faults) > 0 {
+		fmt.Fprintln(out)
+		for _, err := range faults {
+			fmt.Fprintf(out, "FAIL\t%v\n", err)
+		}
+		fmt.Fprintf(out, "FAIL\t%s\t%.3fs\n", module, took.Seconds())
+		return fmt.Errorf("%d faults", len(faults))
+	}
+	fmt.Fprintf(out, "%d tests passed, %d skipped\nPASS\nok  \t%s\t%.3fs\n", tests, skipped, module, took.Seconds())
+	return nil
+}
+
+// mustBeSilent runs a tool that prints what it finds, and fails if it prints
+// anything. What `go run` says about downloading the tool does not count.
+func mustBeSilent(ctx context.Context, root, what, name string, args ...string) error {
+	fmt.Printf("== %s\n", what)
+	c := exec.CommandContext(ctx, name, args...)
+	c.Dir = root
+	text, err := c.CombinedOutput()
+	var findings []string
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, "go: downloading ") {
+			findings = append(findings, line)
+		}
+	}
+	fmt.Print(strings.Join(findings, ""))
+	if len(findings) > 0 {
+		return fmt.Errorf("%s: %d lines of findings", what, len(findings))
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+// build makes bin/bellwire as it is shipped; black-box tests start it.
+func build(ctx context.Context, root string) error {
+	return command(ctx, root, []string{"CGO_ENABLED=0"},
+		"go", "build", "-trimpath", "-ldflags=-s -w", "-o", "bin/bellwire", "./cmd/bellwire")
+}
