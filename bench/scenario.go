@@ -1,0 +1,112 @@
+package bench
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Scenario is one row of the comparison. The letters are those of the
+// campaign whose figures the targets come from, so they are kept.
+type Scenario struct {
+	Name string
+	What string // one line for people
+
+	Publishers int  // each publishes to a topic of its own
+	FanOut     int  // subscribers of each of these topics, each a connection
+	QoS        byte // of publishing and of subscribing
+	Payload    int  // bytes, the stamp included
+	Durable    bool // the subscribers' sessions outlive their connections
+	Synced     bool // only brokers that sync to disk before they acknowledge take part
+
+	Idle      int  // if not 0, this many connections and no traffic at all
+	IdleTopic bool // each of them holds one subscription
+}
+
+// Scenarios returns all rows, in the order in which they are listed.
+func Scenarios() []Scenario {
+	return []Scenario{
+		{Name: "a1", What: "fan-out 1 to 100, 64 B, QoS 0", Publishers: 1, FanOut: 100, Payload: 64},
+		{Name: "a2", What: "fan-out 1 to 100, 1 KiB, QoS 0", Publishers: 1, FanOut: 100, Payload: 1024},
+		{Name: "a3", What: "fan-out 1 to 1000, 64 B, QoS 0", Publishers: 1, FanOut: 1000, Payload: 64},
+		{Name: "a4", What: "fan-out 1 to 1000, 1 KiB, QoS 0", Publishers: 1, FanOut: 1000, Payload: 1024},
+		{Name: "b", What: "50 pairs, 64 B, QoS 0", Publishers: 50, FanOut: 1, Payload: 64},
+		{Name: "c1", What: "10 pairs, 64 B, QoS 1", Publishers: 10, FanOut: 1, QoS: 1, Payload: 64},
+		{Name: "c2", What: "10 pairs, 64 B, QoS 2", Publishers: 10, FanOut: 1, QoS: 2, Payload: 64},
+		{Name: "c3", What: "10 pairs, 64 B, QoS 1, durable sessions, the broker's default sync", Publishers: 10, FanOut: 1, QoS: 1, Payload: 64, Durable: true},
+		{Name: "c3s", What: "50 pairs, 64 B, QoS 1, durable sessions, synced before the acknowledgement", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true},
+		{Name: "idle", What: "10,000 connections without subscription or traffic", Idle: 10_000},
+		{Name: "idle1", What: "10,000 connections with one subscription each, no traffic", Idle: 10_000, IdleTopic: true},
+	}
+}
+
+// scenarios returns the rows that the comma-separated names ask for.
+func scenarios(names string) ([]Scenario, error) {
+	var out []Scenario
+	for name := range strings.SplitSeq(names, ",") {
+		all := Scenarios()
+		i := slices.IndexFunc(all, func(s Scenario) bool { return s.Name == strings.TrimSpace(name) })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no scenario %q; -list shows them all", name)
+		}
+		out = append(out, all[i])
+	}
+	return out, nil
+}
+
+// Window is how many messages a publisher keeps outstanding in a closed loop.
+// Figures taken with another window are not comparable.
+const Window = 64
+
+// A Load tells a generator what to do. Compare sends it over a pipe as JSON.
+type Load struct {
+	Scenario Scenario
+	Addr     string // of the broker, IPv4
+	PIDs     []int  // of the broker's processes, whose CPU and memory are read
+	Version  byte   // of MQTT: 4 (3.1.1) or 5
+	Window   int    // outstanding per publisher; 0 means Window
+
+	// Rate, if not 0, makes it an open loop: this many messages a second in
+	// total, on a fixed schedule, whatever becomes of them.
+	Rate float64
+
+	Setup   time.Duration // for connecting and subscribing
+	WarmUp  time.Duration // load that is not measured
+	Measure time.Duration
+	Stall   time.Duration // without progress, outstanding messages are written off
+	Drain   time.Duration // after the load, without a sign of the broker, what is missing is lost
+	Settle  time.Duration // idle rows: between connecting and reading memory
+}
+
+// drain is how long to wait for what is missing. Brokers that sync have been
+// seen to say nothing for seconds and then to deliver everything; at QoS 0 what
+// has not come by now will not.
+func (l Load) drain() time.Duration {
+	if l.Scenario.QoS == 0 {
+		return 1500 * time.Millisecond
+	}
+	return 10 * time.Second
+}
+
+// withDefaults returns l with what is 0 replaced by what the comparison uses.
+func (l Load) withDefaults() Load {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&l.Setup, 60*time.Second)
+	def(&l.WarmUp, 700*time.Millisecond)
+	def(&l.Measure, 2500*time.Millisecond)
+	def(&l.Stall, 1500*time.Millisecond)
+	def(&l.Drain, l.drain())
+	def(&l.Settle, 3*time.Second)
+	if l.Version == 0 {
+		l.Version = v311
+	}
+	if l.Window == 0 {
+		l.Window = Window
+	}
+	return l
+}
