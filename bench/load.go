@@ -21,6 +21,7 @@ type load struct {
 
 	hungry  []*publisher // their window may have opened since they last sent
 	sending bool
+	end     int64    // of the part that runs now
 	due     schedule // of the open loop
 	lag     *latency
 }
@@ -91,14 +92,14 @@ func (ld *load) connect(to netip.AddrPort) error {
 
 // run keeps the load up for d.
 func (ld *load) run(d time.Duration) error {
-	end := ld.now() + int64(d)
+	ld.end = ld.now() + int64(d)
 	stallCheck := ld.now()
 	ld.sending = true
 	ld.due.next = ld.now()
 	for _, p := range ld.pubs {
 		ld.feed(p)
 	}
-	for now := ld.now(); now < end; now = ld.now() {
+	for now := ld.now(); now < ld.end; now = ld.now() {
 		if err := ld.turn(ld.wait(now), ld.send); err != nil {
 			return err
 		}
@@ -182,7 +183,7 @@ const openLoopSlack = 16
 // sendDue sends what the schedule says. A message that has to wait keeps the
 // time at which it was due: that wait is part of its latency.
 func (ld *load) sendDue() {
-	now := ld.now()
+	now := min(ld.now(), ld.end-1)
 	for ld.due.next <= now {
 		p := ld.pubs[ld.due.count%len(ld.pubs)]
 		if p.blocked || !ld.mayMore(p, ld.Window*openLoopSlack) {

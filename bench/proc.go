@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -166,23 +165,25 @@ func readKernelMemory() (kernelMemory, error) {
 	return k, nil
 }
 
-// session returns the processes of the session that leader leads: a broker and
-// all it started.
-func session(leader int) []int {
-	pids := []int{leader}
+// session returns the living processes of the session that leader leads: a
+// broker and all it started.
+func session(leader int) []int { return withField(3, leader) } // field 6 of proc(5)
+
+// withField returns the processes, zombies excepted, that have value in the
+// given field after the name.
+func withField(field, value int) (pids []int) {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, path := range stats {
 		b, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) || err != nil {
+		if err != nil {
 			continue // ended meanwhile
 		}
 		_, rest, _ := cutLast(b, ") ")
 		f := strings.Fields(string(rest))
-		if len(f) < 4 || f[3] != strconv.Itoa(leader) { // field 6 of proc(5)
+		if len(f) <= field || f[0] == "Z" || f[field] != strconv.Itoa(value) {
 			continue
 		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err == nil && pid != leader {
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
 			pids = append(pids, pid)
 		}
 	}

@@ -24,6 +24,8 @@ type process struct {
 	log    *bytes.Buffer // what it said on standard error; bounded by tail
 	exited chan struct{} // closed when it has ended
 	err    error         // how it ended; read after exited
+
+	patience time.Duration // how long it has to end by itself
 }
 
 // cores are where brokers and generator run; the same core, or none, on a
@@ -54,7 +56,7 @@ func pickCores() cores {
 // start starts cmd on core, if pinned. Its standard error is kept; its standard
 // output too, unless the caller took it.
 func (c cores) start(cmd *exec.Cmd, core int) (*process, error) {
-	p := &process{cmd: cmd, log: new(bytes.Buffer), exited: make(chan struct{})}
+	p := &process{cmd: cmd, log: new(bytes.Buffer), exited: make(chan struct{}), patience: stopWithin}
 	tail := &tailWriter{to: p.log}
 	cmd.Stderr = tail
 	if cmd.Stdout == nil {
@@ -99,10 +101,14 @@ func (p *process) stop() {
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.exited:
-	case <-time.After(stopWithin):
+	case <-time.After(p.patience):
 	}
 	syscall.Kill(-pid, syscall.SIGKILL) // whoever is left of its group
 	<-p.exited
+	// Killing takes a moment, and they may be writing where we clean up.
+	for tries := 0; len(session(pid)) > 0 && tries < 200; tries++ {
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 // said returns the last lines the process printed, for an error message. It is

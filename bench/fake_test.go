@@ -1,0 +1,256 @@
+package bench
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net"
+	"sync"
+	"testing"
+)
+
+// A fake is a broker of exact topics that can be told to be a bad one. What it
+// does wrong it counts, so that a test can say what the generator must find.
+type fake struct {
+	listener net.Listener
+	wg       sync.WaitGroup
+
+	mu         sync.Mutex // guards the following, and every write
+	conns      []net.Conn
+	subs       map[string][]*fakeClient
+	deliveries int
+	faults     uint64  // injected so far
+	stamps     []stamp // of all messages, as they came
+
+	// What a bad broker does; set before the first client comes.
+	spoil     func(f *fake, to *fakeClient, frame []byte) // in place of sending frame
+	mute      bool                                        // neither acknowledges nor delivers
+	refuse    byte                                        // CONNACK code
+	grant     byte                                        // added to the QoS that SUBACK grants
+	receive   uint16                                      // Receive Maximum told to MQTT 5 clients, if not 0
+	hangUp    int                                         // closes the connection that would have this delivery
+	doubleAck bool                                        // acknowledges everything twice
+	reason    byte                                        // of acknowledgements to MQTT 5 clients
+}
+
+type fakeClient struct {
+	net.Conn
+	version byte
+	qos     byte
+	id      uint16
+	held    []byte
+}
+
+func newFake(t *testing.T, f *fake) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.listener, f.subs = l, map[string][]*fakeClient{}
+	f.wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			f.mu.Lock()
+			f.conns = append(f.conns, c)
+			f.mu.Unlock()
+			f.wg.Go(func() { f.serve(&fakeClient{Conn: c}) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		f.mu.Lock()
+		for _, c := range f.conns {
+			c.Close()
+		}
+		f.mu.Unlock()
+		f.wg.Wait()
+	})
+	return l.Addr().String()
+}
+
+func (f *fake) serve(c *fakeClient) {
+	defer c.Close()
+	var in []byte
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		in = append(in, buf[:n]...)
+		for {
+			first, body, used, err := nextFrame(in)
+			if err != nil {
+				return
+			}
+			if used == 0 {
+				break
+			}
+			f.mu.Lock()
+			f.packet(c, first, body)
+			f.mu.Unlock()
+			in = in[used:]
+		}
+	}
+}
+
+func (f *fake) packet(c *fakeClient, first byte, body []byte) {
+	switch first & 0xF0 {
+	case typeConnect:
+		c.version = body[6]
+		answer := []byte{0, f.refuse}
+		if c.version == v5 {
+			var props []byte
+			if f.receive > 0 {
+				// A user property and a maximum packet size stand in its way.
+				props = append(props, 0x26, 0, 1, 'a', 0, 2, 'b', 'c', 0x27, 0, 1, 0, 0, 0x21)
+				props = binary.BigEndian.AppendUint16(props, f.receive)
+			}
+			answer = append(appendVarint(answer, len(props)), props...)
+		}
+		c.Write(appendFrame(nil, typeConnack, answer))
+	case typeSubscribe:
+		answer := body[:2:2]
+		rest := body[2:]
+		if c.version == v5 {
+			answer, rest = append(answer, 0), rest[1:]
+		}
+		topic := string(rest[2 : len(rest)-1])
+		c.qos = rest[len(rest)-1]
+		f.subs[topic] = append(f.subs[topic], c)
+		c.Write(appendFrame(nil, typeSuback, append(answer, c.qos+f.grant)))
+	case typePublish:
+		f.publish(c, first, body)
+	case typePubrec:
+		c.Write(appendAck(nil, typePubrel|0x02, binary.BigEndian.Uint16(body)))
+	case typePubrel:
+		f.ack(c, typePubcomp, binary.BigEndian.Uint16(body))
+	}
+}
+
+func (f *fake) ack(c *fakeClient, kind byte, id uint16) {
+	frame := appendAck(nil, kind, id)
+	if f.reason != 0 && c.version == v5 {
+		frame = appendFrame(nil, kind, []byte{byte(id >> 8), byte(id), f.reason})
+	}
+	c.Write(frame)
+	if f.doubleAck {
+		c.Write(frame)
+	}
+}
+
+func (f *fake) publish(c *fakeClient, first byte, body []byte) {
+	d, err := parsePublish(first, body, c.version)
+	if err != nil {
+		c.Close()
+		return
+	}
+	f.stamps = append(f.stamps, readStamp(d.payload))
+	if f.mute {
+		return
+	}
+	switch d.qos {
+	case 1:
+		f.ack(c, typePuback, d.id)
+	case 2:
+		f.ack(c, typePubrec, d.id)
+	}
+	for _, to := range f.subs[string(d.topic)] {
+		f.deliveries++
+		if f.deliveries == f.hangUp {
+			to.Close()
+			return
+		}
+		out := to.encode(d)
+		if f.spoil != nil {
+			f.spoil(f, to, out)
+		} else {
+			to.Write(out)
+		}
+	}
+}
+
+func (c *fakeClient) encode(d delivery) []byte {
+	qos := min(d.qos, c.qos)
+	body := appendString(nil, string(d.topic))
+	if qos > 0 {
+		c.id++
+		body = binary.BigEndian.AppendUint16(body, max(c.id, 1))
+	}
+	if c.version == v5 {
+		// An empty topic alias would be wrong here, a message expiry is not.
+		body = append(body, 5, 0x02, 0, 0, 0, 9)
+	}
+	return appendFrame(nil, typePublish|qos<<1, append(body, d.payload...))
+}
+
+// every calls wrong for one delivery of n, and sends the others as they are.
+func every(n int, wrong func(f *fake, to *fakeClient, frame []byte)) func(*fake, *fakeClient, []byte) {
+	return func(f *fake, to *fakeClient, frame []byte) {
+		if f.deliveries%n != 0 {
+			to.Write(frame)
+			return
+		}
+		f.faults++
+		wrong(f, to, frame)
+	}
+}
+
+func drop(*fake, *fakeClient, []byte) {}
+
+func double(_ *fake, to *fakeClient, frame []byte) {
+	to.Write(frame)
+	frame[0] |= 0x08
+	to.Write(frame)
+}
+
+// damage spoils the last byte of the payload.
+func damage(_ *fake, to *fakeClient, frame []byte) {
+	frame[len(frame)-1] ^= 1
+	to.Write(frame)
+}
+
+// misroute spoils the last byte of the topic.
+func misroute(_ *fake, to *fakeClient, frame []byte) {
+	frame[bytes.Index(frame, []byte("bench/"))+6] ^= 1
+	to.Write(frame)
+}
+
+// swap holds one delivery of n back until the client's next has gone out.
+func swap(n int) func(*fake, *fakeClient, []byte) {
+	return func(f *fake, to *fakeClient, frame []byte) {
+		if to.held == nil && f.deliveries%n == 0 {
+			to.held = frame
+			return
+		}
+		to.Write(frame)
+		if to.held != nil {
+			f.faults++
+			to.Write(to.held)
+			to.held = nil
+		}
+	}
+}
+
+// holding counts the deliveries that swap has not let go.
+func (f *fake) holding() (n uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, cs := range f.subs {
+		for _, c := range cs {
+			if c.held != nil {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func (f *fake) injected() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.faults
+}
