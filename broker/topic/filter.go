@@ -13,23 +13,27 @@ func Match(filter, name string) bool {
 	if hidden(filter, name) {
 		return false
 	}
-	for f, n := 0, 0; ; {
-		want, nextF := levelAt(filter, f)
-		if want == "#" && nextF > len(filter) {
+	n := 0
+	for f := 0; f < len(filter); f++ {
+		switch c := filter[f]; {
+		case c == '+' && alone(filter, f):
+			for n < len(name) && name[n] != '/' {
+				n++
+			}
+		case c == '#' && f == len(filter)-1 && alone(filter, f):
 			return true
+		case n < len(name) && name[n] == c:
+			n++
+		default:
+			return n == len(name) && filter[f:] == "/#"
 		}
-		if n > len(name) {
-			return false
-		}
-		have, nextN := levelAt(name, n)
-		if want != have && want != "+" {
-			return false
-		}
-		if nextF > len(filter) {
-			return nextN > len(name)
-		}
-		f, n = nextF, nextN
 	}
+	return n == len(name)
+}
+
+// alone says whether the byte at i is a level of its own.
+func alone(s string, i int) bool {
+	return (i == 0 || s[i-1] == '/') && (i == len(s)-1 || s[i+1] == '/')
 }
 
 // Covers says whether outer matches every name that inner matches.

@@ -133,11 +133,9 @@ type content struct {
 	wild   bool // a '+' or '#' somewhere
 }
 
-// What a byte is to scan. Nearly all bytes are plain.
+// What a byte can be to scan. Nearly all bytes are none of it.
 const (
-	plain = iota
-	slash
-	wildcard
+	wildcard = 1 << iota
 	control
 	nul
 	high // part of a character beyond ASCII
@@ -155,7 +153,7 @@ var kinds = func() (k [256]uint8) {
 			k[c] = high
 		}
 	}
-	k['/'], k['+'], k['#'] = slash, wildcard, wildcard
+	k['+'], k['#'] = wildcard, wildcard
 	return k
 }()
 
@@ -168,18 +166,17 @@ func scan(s string) (content, error) {
 	case len(s) > MaxBytes:
 		return content{}, ErrTooLong
 	}
-	var found [high + 1]int
+	var found uint8
 	for i := 0; i < len(s); i++ {
-		found[kinds[s[i]]]++
+		found |= kinds[s[i]]
 	}
-	c := content{levels: found[slash] + 1, wild: found[wildcard] > 0}
 	switch {
-	case found[nul] > 0, found[high] > 0 && !utf8.ValidString(s):
-		return c, ErrMalformed
-	case found[control] > 0, found[high] > 0 && strings.ContainsFunc(s, refused):
-		return c, ErrCharacter
+	case found&nul != 0, found&high != 0 && !utf8.ValidString(s):
+		return content{}, ErrMalformed
+	case found&control != 0, found&high != 0 && strings.ContainsFunc(s, refused):
+		return content{}, ErrCharacter
 	}
-	return c, nil
+	return content{levels: strings.Count(s, "/") + 1, wild: found&wildcard != 0}, nil
 }
 
 // refused tells the code points beyond ASCII of ErrCharacter.
