@@ -1,0 +1,185 @@
+package cluster
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+
+	"github.com/bellwire/bellwire/disk"
+)
+
+// dirFormat is the version of a data directory's layout. It is raised when an
+// older program must not touch the directory.
+const dirFormat = 1
+
+// An Identity says whose a data directory is. The node's id is random and made
+// with the directory: a node that comes back with an empty disk is another node,
+// and cannot vote under the name of the one that has forgotten its votes.
+type Identity struct {
+	Format  int    `json:"format"`
+	Cluster string `json:"cluster"` // UUID, the same on all nodes of a cluster
+	Node    string `json:"node"`    // UUID, for Raft and the other nodes
+	Name    string `json:"name"`    // for people
+
+	// Started is set when log and state have come into being. From then on it
+	// is damage if they are not there.
+	Started bool `json:"started"`
+}
+
+// A Dir is a data directory that this process holds.
+type Dir struct {
+	fs   *disk.FS
+	path string
+	id   Identity
+	lock io.Closer
+}
+
+// Claim locks the data directory path for the node called name, making it if it
+// does not exist. It refuses a directory that is in use, that is another node's,
+// that a later version has written, or that is damaged: see ErrInUse and the
+// errors beside it. Close releases it.
+func Claim(fsys *disk.FS, path, name string) (*Dir, error) {
+	d, err := claim(fsys, path, name)
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", path, err)
+	}
+	return d, nil
+}
+
+func claim(fsys *disk.FS, path, name string) (*Dir, error) {
+	if err := fsys.MakeDir(path); err != nil {
+		return nil, err
+	}
+	lock, err := fsys.Lock(fsys.PathJoin(path, "LOCK"))
+	if err != nil {
+		return nil, fmt.Errorf("%w: stop it, or use another directory (%w)", ErrInUse, err)
+	}
+	d := &Dir{fs: fsys, path: path, lock: lock}
+	if err := d.identify(name); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return d, nil
+}
+
+// identify reads the identity, or makes one in a directory that is empty.
+func (d *Dir) identify(name string) error {
+	data, err := d.fs.ReadFile(d.file())
+	if errors.Is(err, fs.ErrNotExist) {
+		return d.found(name)
+	}
+	if err != nil {
+		return err
+	}
+	if d.id, err = parseIdentity(data); err != nil {
+		return err
+	}
+	if d.id.Name != name {
+		return fmt.Errorf("%w: it is %q's, and this node is %q", ErrOtherNode, d.id.Name, name)
+	}
+	return nil
+}
+
+func parseIdentity(data []byte) (Identity, error) {
+	// The format first, and leniently: a later version may have other fields.
+	var id Identity
+	if err := json.Unmarshal(data, &id); err != nil {
+		return Identity{}, fmt.Errorf("%w: node.json: %w", ErrDamaged, err)
+	}
+	if id.Format > dirFormat {
+		return Identity{}, fmt.Errorf("%w: format %d, this program knows %d", ErrNewer, id.Format, dirFormat)
+	}
+	strict := json.NewDecoder(bytes.NewReader(data))
+	strict.DisallowUnknownFields()
+	if err := strict.Decode(&id); err != nil {
+		return Identity{}, fmt.Errorf("%w: node.json: %w", ErrDamaged, err)
+	}
+	if id.Format < 1 || !isUUID(id.Node) || !isUUID(id.Cluster) || id.Name == "" {
+		return Identity{}, fmt.Errorf("%w: node.json: incomplete: %s", ErrDamaged, data)
+	}
+	return id, nil
+}
+
+// found gives the directory an identity, unless there are signs of an earlier one.
+func (d *Dir) found(name string) error {
+	if name == "" {
+		return errors.New("a node needs a name")
+	}
+	names, err := d.fs.List(d.path)
+	if err != nil {
+		return err
+	}
+	for _, n := range []string{"raft", "state", "snapshots"} {
+		if slices.Contains(names, n) {
+			return fmt.Errorf("%w: there is %s, but no node.json: restore it, or use another directory", ErrDamaged, n)
+		}
+	}
+	d.id = Identity{Format: dirFormat, Cluster: newUUID(), Node: newUUID(), Name: name}
+	return d.save()
+}
+
+func (d *Dir) save() error {
+	data, err := json.MarshalIndent(d.id, "", "  ")
+	if err != nil {
+		return err
+	}
+	return d.fs.WriteFile(d.file(), append(data, '\n'))
+}
+
+// started notes, durably, that log and state exist.
+func (d *Dir) started() error {
+	if d.id.Started {
+		return nil
+	}
+	d.id.Started = true
+	return d.save()
+}
+
+// Identity returns whose directory it is.
+func (d *Dir) Identity() Identity { return d.id }
+
+// FS returns the file system the directory is on.
+func (d *Dir) FS() *disk.FS { return d.fs }
+
+// State returns the path for the state's database. If Started is set in the
+// Identity, it must exist.
+func (d *Dir) State() string { return d.fs.PathJoin(d.path, "state") }
+
+func (d *Dir) raft() string      { return d.fs.PathJoin(d.path, "raft") }
+func (d *Dir) snapshots() string { return d.fs.PathJoin(d.path, "snapshots") }
+func (d *Dir) file() string      { return d.fs.PathJoin(d.path, "node.json") }
+
+// Close releases the directory. Node and state must have been closed before.
+func (d *Dir) Close() error { return d.lock.Close() }
+
+// newUUID returns a random UUID (RFC 9562, version 4).
+func newUUID() string {
+	var u [16]byte
+	_, _ = rand.Read(u[:]) // it ends the process rather than fail
+	u[6], u[8] = u[6]&0x0f|0x40, u[8]&0x3f|0x80
+	h := hex.EncodeToString(u[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}
+
+func isUUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i, c := range []byte(s) {
+		if i == 8 || i == 13 || i == 18 || i == 23 {
+			if c != '-' {
+				return false
+			}
+			continue
+		}
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,414 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/bellwire/bellwire/cluster/raftlog"
+	"github.com/bellwire/bellwire/disk"
+)
+
+// Config says how a Node works. Dir, Machine, Logger, Die and Now are required;
+// of the rest zero means the default.
+type Config struct {
+	Dir     *Dir
+	Machine Machine
+	Logger  *slog.Logger
+
+	// Die ends the process; it must not return. It is called when nothing that
+	// is written can be relied on any more, or when the log holds what this
+	// program does not understand. Tests may end or park the goroutine.
+	Die func(reason string)
+
+	// Now is the node's clock. If its times carry no monotonic reading, it is
+	// one that is set by hand, and the log's time follows it exactly.
+	Now func() time.Time
+
+	// Backlog is how many bytes of batches may wait to be packed. 0 means
+	// 64 MiB. What is submitted beyond fails with ErrBusy.
+	Backlog int
+
+	// LogBytes is how large the log may grow before the Machine is asked to
+	// flush so that it can be truncated. 0 means 1 GiB. It is truncated sooner
+	// whenever the Machine happens to have flushed.
+	LogBytes uint64
+
+	// Retain is how many bytes of entries are kept below the durable index, for
+	// followers that lag. 0 means 16 MiB; it must exceed what can be in flight,
+	// or a follower that is about to be given the next entry is given a snapshot.
+	Retain uint64
+
+	// Copies is how many of the snapshots that Snapshot takes are kept. 0 means 2.
+	Copies int
+
+	// Stall is how long one commit of the log may take before the process ends.
+	// 0 means 3 s.
+	Stall time.Duration
+
+	// Heartbeat is how long a follower does without hearing from its leader, and
+	// an election takes, at least. 0 means 300 ms.
+	Heartbeat time.Duration
+
+	// Patience is how long Close waits for what is on its way. 0 means 5 s.
+	Patience time.Duration
+
+	// MemTable is raftlog's. 0 means its default.
+	MemTable uint64
+}
+
+func (c Config) withDefaults() Config {
+	def := func(n *uint64, v uint64) {
+		if *n == 0 {
+			*n = v
+		}
+	}
+	def(&c.LogBytes, 1<<30)
+	def(&c.Retain, 16<<20)
+	if c.Backlog == 0 {
+		c.Backlog = 64 << 20
+	}
+	if c.Copies == 0 {
+		c.Copies = 2
+	}
+	if c.Stall == 0 {
+		c.Stall = 3 * time.Second
+	}
+	if c.Heartbeat == 0 {
+		c.Heartbeat = 300 * time.Millisecond
+	}
+	if c.Patience == 0 {
+		c.Patience = 5 * time.Second
+	}
+	return c
+}
+
+// A Node is one member of a cluster. All its methods may be called by any
+// goroutine.
+type Node struct {
+	cfg       Config
+	id        raft.ServerID
+	db        *raftlog.DB
+	log       *raftlog.Log
+	snapshots *raftlog.Snapshots
+	raft      *raft.Raft
+	clock     *logClock
+	fsm       *fsm
+	proposer  *proposer
+
+	leading   chan bool     // holds one answer; written by announce alone
+	ready     chan struct{} // closed when this node has caught up for the first time
+	readyOnce sync.Once
+	notify    chan bool     // from Raft, which blocks on it: read by watch and by nothing else
+	trim      chan struct{} // there may be something to truncate
+	stop      chan struct{}
+	tasks     sync.WaitGroup
+	closed    atomic.Bool
+}
+
+// Open starts a node in its directory. A directory that is new becomes a cluster
+// of one voter. When Open returns, the node is catching up: Ready says when it
+// has.
+//
+// Errors are ErrDamaged, ErrNewer, ErrInUse, or the disk's.
+func Open(cfg Config) (*Node, error) {
+	n := &Node{
+		cfg:     cfg.withDefaults(),
+		id:      raft.ServerID(cfg.Dir.id.Node),
+		leading: make(chan bool, 1),
+		ready:   make(chan struct{}),
+		notify:  make(chan bool, 16),
+		trim:    make(chan struct{}, 1),
+		stop:    make(chan struct{}),
+	}
+	if err := n.open(); err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	return n, nil
+}
+
+func (n *Node) open() (err error) {
+	if err := n.openLog(); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.db.Close())
+		}
+	}()
+	if err := n.recover(); err != nil {
+		return err
+	}
+	if err := n.cfg.Dir.started(); err != nil {
+		return err
+	}
+	floor, err := n.newestStamp()
+	if err != nil {
+		return err
+	}
+	last, err := n.log.LastIndex()
+	if err != nil {
+		return err
+	}
+	n.clock = newLogClock(n.cfg.Now, floor)
+	n.fsm = newFSM(n, last)
+	n.proposer = newProposer(n)
+	return n.startRaft()
+}
+
+func (n *Node) openLog() error {
+	dir := n.cfg.Dir
+	db, err := raftlog.Open(raftlog.Options{
+		FS: dir.fs, Dir: dir.raft(), Exists: dir.id.Started,
+		Logger: n.cfg.Logger, Die: n.cfg.Die, Now: n.cfg.Now,
+		Stall: n.cfg.Stall, MemTable: n.cfg.MemTable,
+	})
+	if err != nil {
+		return err
+	}
+	durable := func() uint64 {
+		index, _, _, _ := n.cfg.Machine.Durable()
+		return index
+	}
+	n.db = db
+	if n.log, err = db.Log(0, durable, n.cfg.Retain); err == nil {
+		n.snapshots, err = raftlog.OpenSnapshots(dir.fs, dir.snapshots(), n.log, n.cfg.Machine, n.cfg.Copies)
+	}
+	if err != nil {
+		return errors.Join(err, db.Close())
+	}
+	return nil
+}
+
+// startRaft starts Raft and the goroutines beside it.
+func (n *Node) startRaft() error {
+	address := raft.ServerAddress(n.id)
+	_, transport := raft.NewInmemTransport(address)
+	r, err := raft.NewRaft(n.raftConfig(), n.fsm, n.log, n.log, n.snapshots, transport)
+	if err != nil {
+		return fmt.Errorf("start raft: %w", err)
+	}
+	n.raft = r
+	n.tasks.Go(n.watchLeadership)
+	n.tasks.Go(n.trimLog)
+	if n.alone() {
+		// Nobody else could be leader, so there is nothing to wait for: what a
+		// leader says to hand over, we say to ourselves.
+		transport.Connect(address, transport)
+		err := transport.TimeoutNow(n.id, address, &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, &raft.TimeoutNowResponse{})
+		if err != nil {
+			n.cfg.Logger.Warn("no election at once; one follows by time-out", "err", err)
+		}
+	}
+	return nil
+}
+
+func (n *Node) raftConfig() *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = n.id
+	c.HeartbeatTimeout = n.cfg.Heartbeat
+	c.ElectionTimeout = n.cfg.Heartbeat
+	c.LeaderLeaseTimeout = n.cfg.Heartbeat * 5 / 6
+	c.CommitTimeout = time.Second
+	c.MaxAppendEntries = 64 // of MaxBatch: Raft does not count bytes
+	c.BatchApplyCh = true
+	c.ShutdownOnRemove = false
+	c.NotifyCh = n.notify
+	c.NoLegacyTelemetry = true
+	c.Logger = newRaftLogger(n.cfg.Logger)
+
+	// The Machine is durable up to an index that it knows, and is not restored
+	// from a copy. What is committed beyond is learned from a leader: restoring
+	// it here (RestoreCommittedLogs) deadlocks on a long log.
+	c.NoSnapshotRestoreOnStart = true
+
+	// Snapshots are taken by trimLog, by bytes; never by time or count. How much
+	// of the log is kept is decided by raftlog, by bytes too.
+	c.SnapshotInterval = 1000 * time.Hour
+	c.SnapshotThreshold = 1 << 63
+	c.TrailingLogs = 1
+	return c
+}
+
+// alone says whether this node is the only voter.
+func (n *Node) alone() bool {
+	servers := n.raft.GetConfiguration().Configuration().Servers
+	voters := 0
+	for _, s := range servers {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		if voters++; s.ID != n.id {
+			return false
+		}
+	}
+	return voters == 1
+}
+
+// watchLeadership reads what Raft says about this node's leadership. Raft waits
+// until it has been read, so nothing here may block.
+func (n *Node) watchLeadership() {
+	for {
+		select {
+		case <-n.stop:
+			return
+		case leader := <-n.notify:
+			if leader {
+				n.proposer.elected(n.raft.Barrier(0))
+			} else {
+				n.proposer.lost()
+			}
+		}
+	}
+}
+
+// announce tells who wants to know whether this node leads. It is called under
+// the proposer's mutex, so that the newest answer is the last. It does not block.
+func (n *Node) announce(leader bool) {
+	select {
+	case <-n.leading: // an answer that nobody has read
+	default:
+	}
+	n.leading <- leader
+	name := n.cfg.Dir.id.Name
+	if !leader {
+		n.cfg.Logger.Info("no longer leading", "node", name)
+		return
+	}
+	n.cfg.Logger.Info("leading", "node", name, "term", n.raft.CurrentTerm(), "index", n.Applied())
+	n.readyOnce.Do(func() { close(n.ready) })
+}
+
+// Submit hands one batch over to be ordered, and returns at once: it never waits
+// for the disk. Batches of one node are ordered as they were submitted. A batch
+// that is applied is seen in Machine.Apply and nowhere else; of one that is not,
+// or of which that is not known, failed is told, once, with an error that is
+// ErrNoCommit, ErrUnknown or ErrTooLarge. It may be called before Submit returns,
+// and must not block.
+//
+// While there is no leader, batches wait. They must not be changed after Submit.
+func (n *Node) Submit(batch []byte, failed func(error)) { n.proposer.submit(batch, failed) }
+
+// Leader says whether this node is the leader, and has applied all that earlier
+// leaders ordered.
+func (n *Node) Leader() bool { return n.proposer.isOpen() }
+
+// Leading returns a channel that holds the newest answer of Leader whenever it
+// has changed since it was last read. There is one channel: it has one reader.
+func (n *Node) Leading() <-chan bool { return n.leading }
+
+// Ready returns a channel that is closed when this node has caught up for the
+// first time since it was opened.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// Applied returns the index of the last entry that the Machine has applied since
+// the node was opened, and before that its durable index.
+func (n *Node) Applied() uint64 { return n.fsm.applied.Load() }
+
+// Snapshot takes a copy of the state as it is now, keeps it in the directory,
+// and returns its id and place.
+func (n *Node) Snapshot() (id string, index uint64, err error) {
+	m, err := n.snapshots.Take()
+	if err != nil {
+		return "", 0, fmt.Errorf("cluster: %w", err)
+	}
+	return m.ID(), m.Index, nil
+}
+
+// A Status is what an operator wants to know of a node.
+type Status struct {
+	Identity Identity
+	Role     string // leader, follower, candidate, shutdown
+	LeaderID string // the leader's node id, empty if none is known
+	Term     uint64
+
+	FirstIndex uint64 // of the log; 0 when empty
+	LastIndex  uint64
+	LogBytes   uint64
+	Committed  uint64
+	Applied    uint64
+	Durable    uint64 // the Machine would be here after a crash, before it replays
+}
+
+// Status returns the node's state.
+func (n *Node) Status() Status {
+	_, leader := n.raft.LeaderWithID()
+	durable, _, _, _ := n.cfg.Machine.Durable()
+	s := Status{
+		Identity: n.cfg.Dir.id, LeaderID: string(leader),
+		Role: roleName(n.raft.State()), Term: n.raft.CurrentTerm(),
+		LogBytes: n.log.Bytes(), Committed: n.raft.CommitIndex(), Applied: n.Applied(), Durable: durable,
+	}
+	s.FirstIndex, _ = n.log.FirstIndex()
+	s.LastIndex, _ = n.log.LastIndex()
+	return s
+}
+
+func roleName(s raft.RaftState) string {
+	switch s {
+	case raft.Leader:
+		return "leader"
+	case raft.Follower:
+		return "follower"
+	case raft.Candidate:
+		return "candidate"
+	}
+	return "shutdown"
+}
+
+// Stats count what a node has done since it was opened.
+type Stats struct {
+	// By this node, as leader.
+	Entries uint64 // packed and handed to Raft
+	Batches uint64 // in them
+	Bytes   uint64 // of the entries
+	Failed  uint64 // batches whose failed was called
+	Waiting int    // bytes of batches that wait now; at most Config.Backlog
+
+	// By its Machine.
+	Applied   uint64        // entries
+	ApplyTime time.Duration // spent in Machine.Apply, by Config.Now
+
+	Trims uint64 // times that the log was looked at for what can go
+	Log   raftlog.Stats
+	Disk  disk.Stats // of the whole file system, the Machine's part included
+}
+
+// Stats returns the counts so far.
+func (n *Node) Stats() Stats {
+	s := n.proposer.stats()
+	n.fsm.addStats(&s)
+	s.Log, s.Disk = n.db.Stats(), n.cfg.Dir.fs.Stats()
+	return s
+}
+
+// Close ends the node: what waits fails with ErrNoCommit, what is on its way is
+// waited for (Config.Patience), and the Machine is flushed, so that the next start
+// has nothing to replay. Nothing calls the Machine any more when Close returns;
+// the caller then closes it, and the Dir. Only the first call does anything.
+//
+// The Machine must go on applying until then: one that blocks in Apply keeps Close
+// from returning.
+func (n *Node) Close() error {
+	if n.closed.Swap(true) {
+		return nil
+	}
+	drained := n.proposer.close(n.cfg.Patience)
+	err := n.raft.Shutdown().Error()
+	close(n.stop)
+	n.tasks.Wait()
+	n.proposer.abandon()
+	if !drained {
+		n.cfg.Logger.Warn("closed with entries on their way; they may yet be applied", "node", n.cfg.Dir.id.Name)
+	}
+	err = errors.Join(err, n.cfg.Machine.Flush(), n.db.Close())
+	if err != nil {
+		return fmt.Errorf("cluster: close: %w", err)
+	}
+	return nil
+}

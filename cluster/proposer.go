@@ -1,0 +1,258 @@
+package cluster
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// slots is how many entries may be on their way. With two, one is written while
+// the one before is applied and the next gathers; more would only make entries
+// smaller.
+const slots = 2
+
+// A proposer packs batches that wait into entries, and hands these to Raft.
+//
+// It has no goroutine of its own: whoever submits a batch, or learns that an
+// entry is through, packs the next if a slot is free. That happens under mu, which
+// makes the order of Submit calls that of the log; Raft's channel has more room
+// than there are slots, so nobody waits in there.
+type proposer struct {
+	node *Node
+
+	mu      sync.Mutex // guards the following
+	waiting []proposal
+	bytes   int  // of waiting
+	gate    bool // open: this node leads and has caught up
+	closing bool
+	reign   uint64 // counts elections won and lost
+	flying  map[*flight]struct{}
+	idle    chan struct{} // closed when closing and nothing flies
+
+	entries, batches, size, failed uint64
+}
+
+// A proposal is a batch that was submitted.
+type proposal struct {
+	batch  []byte
+	failed func(error)
+}
+
+// A flight is an entry, or a barrier, on its way through Raft.
+type flight struct {
+	proposals []proposal // none for a barrier
+	landed    bool       // its outcome is known, or it was abandoned
+}
+
+func newProposer(n *Node) *proposer {
+	return &proposer{node: n, flying: map[*flight]struct{}{}, idle: make(chan struct{})}
+}
+
+func (p *proposer) submit(batch []byte, failed func(error)) {
+	if err := p.accept(batch, failed); err != nil {
+		failed(err)
+	}
+}
+
+func (p *proposer) accept(batch []byte, failed func(error)) error {
+	if len(batch) > MaxBatch {
+		return ErrTooLarge
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var err error
+	switch {
+	case p.closing:
+		err = ErrNoCommit
+	case p.bytes+len(batch) > p.node.cfg.Backlog:
+		err = ErrBusy
+	}
+	if err != nil {
+		p.failed++
+		return err
+	}
+	p.waiting = append(p.waiting, proposal{batch, failed})
+	p.bytes += len(batch)
+	p.launch()
+	return nil
+}
+
+// launch packs what waits while slots are free. Requires mu.
+func (p *proposer) launch() {
+	for p.gate && !p.closing && len(p.flying) < slots && len(p.waiting) > 0 {
+		proposals := p.take()
+		batches := make([][]byte, len(proposals))
+		for i := range proposals {
+			batches[i] = proposals[i].batch
+		}
+		entry := pack(p.node.clock.stamp(), batches)
+		p.entries++
+		p.batches += uint64(len(batches))
+		p.size += uint64(len(entry))
+		p.track(&flight{proposals: proposals}, p.node.raft.Apply(entry, 0))
+	}
+}
+
+// take removes the batches of one entry from those that wait: as many as come to
+// MaxBatch, and at least one. Requires mu.
+func (p *proposer) take() []proposal {
+	size, n := 0, 0
+	for n < len(p.waiting) && (n == 0 || size+len(p.waiting[n].batch) <= MaxBatch) {
+		size += len(p.waiting[n].batch)
+		n++
+	}
+	taken := append([]proposal(nil), p.waiting[:n]...)
+	rest := copy(p.waiting, p.waiting[n:])
+	clear(p.waiting[rest:]) // let go of what was taken
+	p.waiting = p.waiting[:rest]
+	p.bytes -= size
+	return taken
+}
+
+// track waits for future in a goroutine, which ends with it. Raft forgets futures
+// that it has taken but not handled when it is shut down, and then it does not
+// end: that is why close waits for what flies before Raft is shut down. Requires mu.
+func (p *proposer) track(f *flight, future raft.Future) {
+	p.flying[f] = struct{}{}
+	go func() { p.land(f, future.Error()) }()
+}
+
+// land is called when the outcome of f is known.
+func (p *proposer) land(f *flight, err error) {
+	p.mu.Lock()
+	if f.landed { // abandoned
+		p.mu.Unlock()
+		return
+	}
+	f.landed = true
+	delete(p.flying, f)
+	if err != nil {
+		p.failed += uint64(len(f.proposals))
+	}
+	p.launch()
+	if p.closing && len(p.flying) == 0 {
+		p.closeIdle()
+	}
+	p.mu.Unlock()
+	if err != nil {
+		fail(f.proposals, outcome(err))
+	}
+}
+
+// outcome says what Raft's error means for a batch. All that is not certain is
+// unknown, and so is ErrRaftShutdown: it is what an entry gets, too, that is
+// committed and not yet applied.
+func outcome(err error) error {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader),
+		errors.Is(err, raft.ErrLeadershipTransferInProgress),
+		errors.Is(err, raft.ErrEnqueueTimeout),
+		errors.Is(err, raft.ErrAbortedByRestore):
+		return ErrNoCommit
+	}
+	return ErrUnknown
+}
+
+func fail(proposals []proposal, err error) {
+	for _, p := range proposals {
+		p.failed(err)
+	}
+}
+
+// elected is called when this node has won an election. barrier is through when
+// all that earlier leaders ordered has been applied here: only then may it stamp
+// entries, and the gate opens, unless it has lost its leadership meanwhile.
+func (p *proposer) elected(barrier raft.Future) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reign++
+	reign, f := p.reign, &flight{}
+	p.flying[f] = struct{}{}
+	go func() {
+		err := barrier.Error()
+		p.land(f, err)
+		if err == nil {
+			p.lead(reign)
+		}
+	}()
+}
+
+func (p *proposer) lead(reign uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reign != reign || p.closing {
+		return
+	}
+	p.node.clock.lead()
+	p.gate = true
+	p.node.announce(true)
+	p.launch()
+}
+
+// lost is called when this node is no longer the leader.
+func (p *proposer) lost() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reign++
+	p.gate = false
+	p.node.clock.follow()
+	p.node.announce(false)
+}
+
+func (p *proposer) isOpen() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gate
+}
+
+// close fails what waits and gives what flies some time to land. It returns
+// whether all of it did.
+func (p *proposer) close(patience time.Duration) bool {
+	p.mu.Lock()
+	waiting := p.waiting
+	p.waiting, p.bytes, p.closing, p.gate = nil, 0, true, false
+	p.failed += uint64(len(waiting))
+	if len(p.flying) == 0 {
+		p.closeIdle()
+	}
+	p.mu.Unlock()
+	fail(waiting, ErrNoCommit)
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-p.idle:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+func (p *proposer) closeIdle() {
+	select {
+	case <-p.idle:
+	default:
+		close(p.idle)
+	}
+}
+
+// abandon declares unknown what still flies, after Raft has ended.
+func (p *proposer) abandon() {
+	p.mu.Lock()
+	var left []proposal
+	for f := range p.flying {
+		f.landed = true
+		left = append(left, f.proposals...)
+	}
+	clear(p.flying)
+	p.failed += uint64(len(left))
+	p.mu.Unlock()
+	fail(left, ErrUnknown)
+}
+
+func (p *proposer) stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return Stats{Entries: p.entries, Batches: p.batches, Bytes: p.size, Failed: p.failed, Waiting: p.bytes}
+}

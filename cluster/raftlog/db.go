@@ -1,0 +1,232 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/bellwire/bellwire/disk"
+)
+
+var (
+	// ErrDamaged means that what is on the disk is not what was written there.
+	// Nothing has been changed. The disk is to blame, or whoever edited the
+	// files; a node that is one of several is rebuilt from the others.
+	ErrDamaged = errors.New("damaged")
+
+	// ErrNewer means that a later version of this program has written here.
+	// Run that one.
+	ErrNewer = errors.New("written by a later version")
+
+	// ErrInUse means that a running process has the database open.
+	ErrInUse = errors.New("in use by a running process")
+)
+
+// format is the version of Pebble's files. Raising it is a one-way step that
+// older programs cannot read: it follows the cluster's feature level. It must not
+// fall below FormatWALSyncChunks: without those a damaged tail of the
+// write-ahead log looks like its end, and what was promised is forgotten in
+// silence.
+const format = pebble.FormatValueSeparation
+
+// Options of a DB. FS, Dir, Logger and Die are required.
+type Options struct {
+	FS     *disk.FS
+	Dir    string // the database's own directory
+	Logger *slog.Logger
+
+	// Die ends the process; it must not return. The database can no longer
+	// promise anything when it is called: a write failed, or did not end.
+	Die func(reason string)
+
+	// Exists says that a database was made here before. If there is none now,
+	// that is ErrDamaged and not a fresh start: a node that has forgotten its
+	// vote must not vote again.
+	Exists bool
+
+	// Stall is how long a commit may take. 0 means 3 s. Raft's heartbeats come
+	// from goroutines of their own, so a leader whose disk hangs stays leader
+	// and commits nothing, for ever; only ending it lets another take over.
+	Stall time.Duration
+
+	// MemTable is the size in bytes at which entries held in memory are
+	// written to tables. 0 means 128 MiB. Entries that are truncated before are
+	// written once only, to the write-ahead log; so this wants to be larger than
+	// what is retained.
+	MemTable uint64
+
+	// CacheEntries and CacheBytes bound the newest entries of each group that
+	// are kept decoded. 0 means 1024 and 8 MiB.
+	CacheEntries, CacheBytes int
+
+	// Now is the clock that durations in Stats are measured with; nil measures
+	// none.
+	Now func() time.Time
+}
+
+func (o Options) withDefaults() Options {
+	if o.Stall == 0 {
+		o.Stall = 3 * time.Second
+	}
+	if o.MemTable == 0 {
+		o.MemTable = 128 << 20
+	}
+	if o.CacheEntries == 0 {
+		o.CacheEntries = 1024
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 8 << 20
+	}
+	if o.Now == nil {
+		o.Now = func() time.Time { return time.Time{} }
+	}
+	return o
+}
+
+// A DB is the database of a node's Raft logs. One serves all groups, so that
+// commits of several share an fsync. Its methods may be called by any goroutine.
+type DB struct {
+	opts   Options
+	pebble *pebble.DB
+	lock   *pebble.Lock
+	watch  io.Closer // of the file system
+	slow   atomic.Uint64
+
+	// open is false until the logs have been read back. Until then damage is
+	// returned as ErrDamaged; from then on it ends the process, since Raft has
+	// been told what is there.
+	open atomic.Bool
+
+	commits    atomic.Uint64
+	commitTime atomic.Int64
+}
+
+// Open opens the database, making it if there is none and none is expected.
+// Errors are ErrDamaged, ErrInUse or the disk's.
+func Open(o Options) (*DB, error) {
+	db := &DB{opts: o.withDefaults()}
+	if err := db.openPebble(); err != nil {
+		return nil, fmt.Errorf("raftlog: open %s: %w", o.Dir, err)
+	}
+	return db, nil
+}
+
+func (db *DB) openPebble() (err error) {
+	if err := db.opts.FS.MakeDir(db.opts.Dir); err != nil {
+		return err
+	}
+	opts := db.pebbleOptions()
+	opts.FS, db.watch = db.opts.FS.Watched(db.opts.Stall, db.diskSlow)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, db.watch.Close())
+		}
+	}()
+	if db.lock, err = pebble.LockDirectory(db.opts.Dir, opts.FS); err != nil {
+		return fmt.Errorf("%w: %w", ErrInUse, err)
+	}
+	opts.Lock = db.lock
+	if db.pebble, err = pebble.Open(db.opts.Dir, opts); err != nil {
+		return errors.Join(openError(err), db.lock.Close())
+	}
+	return nil
+}
+
+// openError says which of our errors Pebble's is. What is neither a full disk nor
+// a failing one is a file that does not read as it should.
+func openError(err error) error {
+	switch {
+	case errors.Is(err, pebble.ErrDBDoesNotExist):
+		return fmt.Errorf("%w: a log was here and is gone: %w", ErrDamaged, err)
+	case pebble.IsCorruptionError(err):
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	case isDisk(err):
+		return err
+	default:
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+}
+
+func (db *DB) pebbleOptions() *pebble.Options {
+	o := &pebble.Options{
+		ErrorIfNotExists:   db.opts.Exists,
+		FormatMajorVersion: format,
+		Logger:             disk.NewLogger(db.opts.Logger, db.opts.Die),
+		EventListener:      &pebble.EventListener{DataCorruption: db.corrupt},
+
+		// Entries are read back by followers that lag and at a start, in order
+		// and once: the block cache is small.
+		CacheSize:                   8 << 20,
+		MemTableSize:                db.opts.MemTable,
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       8,
+		L0StopWritesThreshold:       100,
+		MaxOpenFiles:                500,
+	}
+	// Neither compression nor filters: batches hold what clients sent, read
+	// seldom, and every index that is asked for exists.
+	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
+	return o
+}
+
+// corrupt is called when a file does not read as it was written.
+func (db *DB) corrupt(info pebble.DataCorruptionInfo) {
+	if db.open.Load() {
+		db.die(fmt.Sprintf("raftlog: %s is damaged: %v", info.Path, info.Details))
+	}
+}
+
+// diskSlow is called while an operation takes longer than Stall, a flush or a
+// compaction included, which no Raft call waits for.
+func (db *DB) diskSlow(s disk.Slow) {
+	db.slow.Add(1)
+	db.opts.Logger.Warn("disk slow", "file", s.Name, "operation", s.Op, "for", s.For)
+	if db.open.Load() && s.For >= 2*db.opts.Stall {
+		db.die(fmt.Sprintf("raftlog: %s of %s has taken %v", s.Op, s.Name, s.For))
+	}
+}
+
+func (db *DB) die(reason string) { disk.Die(db.opts.Logger, db.opts.Die, reason) }
+
+// commit writes b and returns when it is on the disk. It returns no error: what
+// could not be written ends the process. If it takes longer than Stall, so does
+// that.
+func (db *DB) commit(b *pebble.Batch) {
+	start := db.opts.Now()
+	watchdog := time.AfterFunc(db.opts.Stall, func() {
+		db.die(fmt.Sprintf("raftlog: the disk has not completed a commit for %v", db.opts.Stall))
+	})
+	defer watchdog.Stop()
+	if err := b.Commit(pebble.Sync); err != nil {
+		db.die(fmt.Sprintf("raftlog: commit: %v", err))
+	}
+	db.commits.Add(1)
+	db.commitTime.Add(int64(db.opts.Now().Sub(start)))
+}
+
+// Stats of a DB since it was opened.
+type Stats struct {
+	Commits    uint64        // synced commits: of entries, of terms and votes, of truncated tails
+	CommitTime time.Duration // spent in them
+	Slow       uint64        // reports of operations that took longer than Stall
+}
+
+// Stats returns the counts so far.
+func (db *DB) Stats() Stats {
+	return Stats{
+		Commits:    db.commits.Load(),
+		CommitTime: time.Duration(db.commitTime.Load()),
+		Slow:       db.slow.Load(),
+	}
+}
+
+// Close closes the database. No Log of it may be used any more.
+func (db *DB) Close() error {
+	db.open.Store(false)
+	return errors.Join(db.pebble.Close(), db.lock.Close(), db.watch.Close())
+}

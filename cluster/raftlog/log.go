@@ -1,0 +1,277 @@
+package raftlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/hashicorp/raft"
+)
+
+// Names of the stable values that are ours and not Raft's. Raft's begin with a
+// capital letter.
+const (
+	nameBase      = "base"      // index, term: the last entry that was truncated
+	nameInstalled = "installed" // index of the newest snapshot that came from elsewhere
+	nameFloor     = "floor"     // a stamp that no truncated entry's exceeds
+)
+
+// A Log is the replicated log of one group: Raft's LogStore and StableStore.
+//
+// Entries are contiguous. They may be read by any goroutine; Raft writes from one
+// at a time. StoreLogs, Set and SetUint64 return when their data is on the disk,
+// or end the process.
+type Log struct {
+	db      *DB
+	group   uint32
+	durable func() uint64
+	retain  uint64
+
+	mu    sync.RWMutex // guards the following
+	first uint64       // oldest index held; 0 when empty
+	last  uint64       // newest index held; 0 when empty
+	end   uint64       // total of the newest entry
+	start uint64       // total before the oldest one
+	ring  *ring
+	base  mark   // the last truncated entry, or what a snapshot stands for
+	ghost uint64 // see GetLog; 0 when entries have been stored since
+
+	stable map[string][]byte // all stable values; they are few and small
+	vote   []byte            // a LastVoteTerm that waits for its LastVoteCand
+	floor  int64             // see SetFloor
+}
+
+// A mark is the place of an entry in the log.
+type mark struct{ index, term uint64 }
+
+var (
+	_ raft.LogStore          = (*Log)(nil)
+	_ raft.MonotonicLogStore = (*Log)(nil)
+	_ raft.StableStore       = (*Log)(nil)
+)
+
+// Log opens the log of one group, reading all of it: an entry that does not read
+// as it was written, or that is missing between others, is ErrDamaged.
+//
+// durable returns the last index that the group's state would still hold after a
+// crash; entries above it are never truncated. retain is how many bytes of
+// entries below it are kept nevertheless, for followers that lag.
+func (db *DB) Log(group uint32, durable func() uint64, retain uint64) (*Log, error) {
+	l := &Log{
+		db: db, group: group, durable: durable, retain: retain,
+		ring:   newRing(db.opts.CacheEntries, db.opts.CacheBytes),
+		stable: map[string][]byte{},
+	}
+	if err := errors.Join(l.loadEntries(), l.loadStable()); err != nil {
+		return nil, fmt.Errorf("raftlog: group %d: %w", group, err)
+	}
+	db.open.Store(true)
+	return l, nil
+}
+
+func (l *Log) loadEntries() error {
+	return l.scan(logSpace, func(key, value []byte) error {
+		if len(key) != logKeySize {
+			return fmt.Errorf("%w: a key of %d bytes in the log", ErrDamaged, len(key))
+		}
+		index := binary.BigEndian.Uint64(key[5:])
+		if err := checkEntry(key, value); errors.Is(err, ErrNewer) {
+			return fmt.Errorf("entry %d: %w", index, err)
+		} else if err != nil {
+			return fmt.Errorf("%w: entry %d: %w", ErrDamaged, index, err)
+		}
+		switch {
+		case l.first == 0:
+			l.first, l.start = index, entryTotal(value)-uint64(len(value))
+		case index != l.last+1:
+			return fmt.Errorf("%w: entry %d follows entry %d", ErrDamaged, index, l.last)
+		}
+		l.last, l.end = index, entryTotal(value)
+		return nil
+	})
+}
+
+func (l *Log) loadStable() error {
+	err := l.scan(stableSpace, func(key, value []byte) error {
+		l.stable[string(key[5:])] = append([]byte(nil), value...)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for name, size := range map[string]int{nameBase: 16, nameInstalled: 8, nameFloor: 8} {
+		if v, ok := l.stable[name]; ok && len(v) != size {
+			return fmt.Errorf("%w: %s has %d bytes, want %d", ErrDamaged, name, len(v), size)
+		}
+	}
+	if v, ok := l.stable[nameBase]; ok {
+		l.base = mark{binary.BigEndian.Uint64(v), binary.BigEndian.Uint64(v[8:])}
+	}
+	if v, ok := l.stable[nameFloor]; ok {
+		l.floor = int64(binary.BigEndian.Uint64(v))
+	}
+	return nil
+}
+
+// scan calls do for each key of one space of this group, in order. Key and value
+// are valid during the call only.
+func (l *Log) scan(space byte, do func(key, value []byte) error) error {
+	from := binary.BigEndian.AppendUint32([]byte{space}, l.group)
+	to := binary.BigEndian.AppendUint32([]byte{space}, l.group+1)
+	if l.group+1 == 0 {
+		to = []byte{space + 1}
+	}
+	it, err := l.db.pebble.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
+	if err != nil {
+		return openError(err)
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		value, err := it.ValueAndErr()
+		if err == nil {
+			err = do(it.Key(), value)
+		} else {
+			err = openError(err)
+		}
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+	}
+	if err := it.Close(); err != nil {
+		return openError(err)
+	}
+	return nil
+}
+
+// IsMonotonic tells Raft that the log has no gaps, so that it removes what
+// stands here when a snapshot takes its place.
+func (l *Log) IsMonotonic() bool { return true }
+
+// FirstIndex returns the oldest index held, 0 for none.
+func (l *Log) FirstIndex() (uint64, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.first, nil
+}
+
+// LastIndex returns the newest index held, 0 for none.
+func (l *Log) LastIndex() (uint64, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.last, nil
+}
+
+// Bytes returns the size of all entries held.
+func (l *Log) Bytes() uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.end - l.start
+}
+
+// GetLog reads one entry; its data is not changed afterwards by anybody. An entry
+// that is not here is raft.ErrLogNotFound, with two exceptions that heal what
+// Raft would otherwise never get out of, after a snapshot has taken the place of
+// a log that went past it:
+//
+//   - the snapshot's own index is answered with its term. Raft asks for it when
+//     the leader's next entries claim to follow it, and refuses them without.
+//   - Raft still believes in the entries it has just had removed, and compares the
+//     leader's with them. Each is answered with an entry of term 0, which
+//     differs from every entry there is, so that Raft removes it again and
+//     takes the leader's.
+//
+// Both are places and no entries: they are of a type that Raft panics on rather
+// than apply it. Index 1 is never answered so, for it is the one place where Raft
+// asks for an entry to send without having asked for the one before.
+func (l *Log) GetLog(index uint64, e *raft.Log) error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if index == 0 || index < l.first || index > l.last {
+		switch {
+		case index == l.base.index && index > 1:
+			*e = raft.Log{Index: index, Term: l.base.term, Type: ghostType}
+		case l.first == 0 && index > l.base.index && index <= l.ghost:
+			*e = raft.Log{Index: index, Type: ghostType}
+		default:
+			return raft.ErrLogNotFound
+		}
+		return nil
+	}
+	if cached := l.ring.get(index); cached != nil {
+		*e = *cached
+		return nil
+	}
+	l.read(index, func(key, value []byte) error {
+		_, err := getEntry(key, value, index, e)
+		return err
+	})
+	return nil
+}
+
+// ghostType is no LogType of Raft's.
+const ghostType raft.LogType = 0xff
+
+// read calls do with the key and value of an entry that is held. An entry that
+// cannot be read ends the process: Raft has been told that it is here.
+func (l *Log) read(index uint64, do func(key, value []byte) error) {
+	key := logKey(l.group, index)
+	value, closer, err := l.db.pebble.Get(key[:])
+	if err == nil {
+		err = errors.Join(do(key[:], value), closer.Close())
+	}
+	if err != nil {
+		l.db.die(fmt.Sprintf("raftlog: group %d: entry %d of %d to %d: %v", l.group, index, l.first, l.last, err))
+	}
+}
+
+// StoreLog stores one entry.
+func (l *Log) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
+
+// StoreLogs appends entries, which follow each other and the last one, and
+// returns when they are on the disk. Their data must not change any more.
+func (l *Log) StoreLogs(entries []*raft.Log) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	l.mu.RLock()
+	last, total, next := l.last, l.end, l.last+1
+	l.mu.RUnlock()
+	if last == 0 {
+		next = entries[0].Index // after a snapshot, wherever that was
+	}
+	b := l.db.pebble.NewBatch()
+	defer b.Close()
+	before := total
+	for _, e := range entries {
+		if e.Index != next {
+			return fmt.Errorf("raftlog: group %d: entry %d after %d would leave a gap", l.group, e.Index, next-1)
+		}
+		total += l.put(b, e, total)
+		next++
+	}
+	l.db.commit(b)
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if last == 0 {
+		l.first, l.start, l.ghost = entries[0].Index, before, 0
+	}
+	l.last, l.end = next-1, total
+	for _, e := range entries {
+		l.ring.add(e)
+	}
+	return nil
+}
+
+// put encodes e straight into b and returns its size.
+func (l *Log) put(b *pebble.Batch, e *raft.Log, total uint64) uint64 {
+	key, size := logKey(l.group, e.Index), entrySize(e)
+	op := b.SetDeferred(len(key), size)
+	copy(op.Key, key[:])
+	putEntry(op.Value, key[:], e, total+uint64(size))
+	if err := op.Finish(); err != nil {
+		l.db.die(fmt.Sprintf("raftlog: encode: %v", err)) // the batch is in memory: impossible
+	}
+	return uint64(size)
+}
