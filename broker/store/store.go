@@ -1,0 +1,325 @@
+// Package store keeps a node's replicated state in Pebble. It is the only door
+// to Pebble besides the Raft log.
+//
+// The state has no write-ahead log: the Raft log is one. Each log entry is one
+// Tx, which carries the entry's position in the key Applied; memtables are
+// flushed in order, so what a crash leaves is the state as of some entry, and
+// that entry's position, which Durable reads. Raft replays from there. A log
+// entry may be truncated once Durable has passed it, not before.
+//
+// A read or write that fails ends the process: a state machine that goes on
+// after losing a write is no replica of anything (see Options.Die).
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/bellwire/bellwire/disk"
+	"github.com/cespare/xxhash/v2"
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+)
+
+// A Space is a keyspace: the first byte of every key in it. The numbers are on
+// disk. Snapshot and digest cover all spaces without knowing them.
+type Space byte
+
+const (
+	Meta     Space = 0x01 // name → value; Applied is one
+	Sessions Space = 0x02 // client id → session record
+	Subs     Space = 0x03 // session, filter → subscription
+	Policies Space = 0x04 // name → policy
+	Retained Space = 0x05 // topic → retained event
+	Queue    Space = 0x06 // session, sequence → queued event, or reference to its body
+	Bodies   Space = 0x07 // body number → event queued for several sessions
+	Cursors  Space = 0x08 // session → state of its queue
+	Wakes    Space = 0x09 // due time, kind, id → ∅
+	Inbound  Space = 0x0A // session, packet id → ∅: QoS 2 publishes not yet released
+	Nodes    Space = 0x0B // node → incarnation and last batch
+	Held     Space = 0x0C // node, incarnation, session → ∅: who is connected where
+	Failures Space = 0x0D // ordinal → command that was rolled back
+)
+
+// formatVersion is bumped when a reader of the old form would misread the new.
+const formatVersion = 1
+
+var (
+	// ErrNewer means that a newer version of the program wrote the state.
+	ErrNewer = errors.New("state written by a newer version")
+	// ErrDamaged means that the state cannot be read. Nothing was changed.
+	ErrDamaged = errors.New("state damaged")
+)
+
+// Options say where and how.
+type Options struct {
+	Dir    string   // created if missing
+	FS     *disk.FS // the file system; disk.Memory() for a node without a disk
+	Logger *slog.Logger
+
+	// MemTable is the size of one memtable in bytes, 0 for 64 MiB; at most
+	// four exist. Cache is the block cache in bytes, 0 for 64 MiB.
+	MemTable uint64
+	Cache    int64
+
+	// Die ends the process: called with the reason when a read or write
+	// failed. It must not return (see disk.Die).
+	Die func(reason string)
+}
+
+// A Store is one node's state. One goroutine writes (Begin, Flush, Replace),
+// any number read.
+type Store struct {
+	o Options
+
+	mu sync.RWMutex // held for reading while db is used, for writing to replace it
+	db *pebble.DB
+}
+
+// Open opens the state in o.Dir, or begins an empty one.
+func Open(o Options) (*Store, error) {
+	if o.MemTable == 0 {
+		o.MemTable = 64 << 20
+	}
+	if o.Cache == 0 {
+		o.Cache = 64 << 20
+	}
+	s := &Store{o: o}
+	db, err := s.open(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s.db = db
+	return s, nil
+}
+
+func (s *Store) open(dir string) (*pebble.DB, error) {
+	cache := pebble.NewCache(s.o.Cache)
+	defer cache.Unref()
+	options := &pebble.Options{
+		FS:                          s.o.FS,
+		Cache:                       cache,
+		DisableWAL:                  true,
+		MemTableSize:                s.o.MemTable,
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       40,
+		FormatMajorVersion:          pebble.FormatValueSeparation,
+		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
+		Logger:                      disk.NewLogger(s.o.Logger, s.o.Die),
+	}
+	for i := range options.Levels {
+		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	db, err := pebble.Open(dir, options)
+	if err != nil {
+		return nil, fmt.Errorf("store: open %q: %w: %w", dir, ErrDamaged, err)
+	}
+	if err := checkFormat(db); err != nil {
+		return nil, errors.Join(fmt.Errorf("store: open %q: %w", dir, err), db.Close())
+	}
+	return db, nil
+}
+
+var formatKey = append([]byte{byte(Meta)}, "format"...)
+
+func checkFormat(db *pebble.DB) error {
+	v, closer, err := db.Get(formatKey)
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+		if err := db.Set(formatKey, []byte{formatVersion}, pebble.NoSync); err != nil {
+			return err
+		}
+		return db.Flush()
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	defer closer.Close()
+	if len(v) != 1 || v[0] > formatVersion {
+		return fmt.Errorf("%w: format %d, this program reads up to %d", ErrNewer, v, formatVersion)
+	}
+	return nil
+}
+
+func (s *Store) die(reason string) { disk.Die(s.o.Logger, s.o.Die, reason) }
+
+func (s *Store) check(what string, err error) {
+	if err != nil {
+		s.die(fmt.Sprintf("state: %s: %v", what, err))
+	}
+}
+
+// Close closes the files. What is not flushed is lost, as after a crash, and
+// replayed from the log.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.db.Close()
+}
+
+// Get appends the value of key to buf[:0] and says whether there is one.
+func (s *Store) Get(key, buf []byte) ([]byte, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	v, closer, err := s.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return buf[:0], false
+	}
+	s.check("read", err)
+	buf = append(buf[:0], v...)
+	s.check("read", closer.Close())
+	return buf, true
+}
+
+// Scan calls yield for each key from lower on and below upper, in order, until
+// it returns false. Key and value are valid during the call only. It reads the
+// state as it was when it began; a long scan pins that, so callers read in
+// pieces.
+func (s *Store) Scan(lower, upper []byte, yield func(key, value []byte) bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	s.check("scan", err)
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		s.check("scan", err)
+		if !yield(it.Key(), v) {
+			break
+		}
+	}
+	s.check("scan", it.Error())
+	s.check("scan", it.Close())
+}
+
+// Durable returns the value of key as it would be found after a crash now.
+func (s *Store) Durable(key []byte) ([]byte, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	it, err := s.db.NewIter(&pebble.IterOptions{
+		LowerBound: key, UpperBound: append(append([]byte{}, key...), 0), OnlyReadGuaranteedDurable: true,
+	})
+	s.check("read durable", err)
+	var v []byte
+	ok := it.First()
+	if ok {
+		value, err := it.ValueAndErr()
+		s.check("read durable", err)
+		v = append(v, value...)
+	}
+	s.check("read durable", it.Error())
+	s.check("read durable", it.Close())
+	return v, ok
+}
+
+// Flush makes everything that was committed durable.
+func (s *Store) Flush() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.db.Flush()
+}
+
+// Checkpoint writes a copy of the state as of the last Commit into dir, which
+// must not exist, by hard links where it can.
+func (s *Store) Checkpoint(dir string) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if err := s.db.Flush(); err != nil {
+		return fmt.Errorf("store: checkpoint: %w", err)
+	}
+	if err := s.db.Checkpoint(dir); err != nil {
+		return fmt.Errorf("store: checkpoint to %q: %w", dir, err)
+	}
+	return nil
+}
+
+// Replace makes the state a copy of the checkpoint in dir. The copy is opened
+// before the present state is given up: a damaged one changes nothing.
+func (s *Store) Replace(dir string) error {
+	probe, err := s.open(dir)
+	if err != nil {
+		return err
+	}
+	if err := probe.Close(); err != nil {
+		return fmt.Errorf("store: restore from %q: %w", dir, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("store: restore: close the present state: %w", err)
+	}
+	old := s.o.Dir + ".old"
+	if err := s.swap(dir, old); err != nil {
+		s.die(fmt.Sprintf("state: restore from %q: %v", dir, err))
+	}
+	db, err := s.open(s.o.Dir)
+	if err != nil {
+		s.die(fmt.Sprintf("state: restore from %q: %v", dir, err))
+	}
+	s.db = db
+	return s.o.FS.RemoveAll(old)
+}
+
+// swap puts dir in the place of the state, which it moves to old.
+func (s *Store) swap(dir, old string) error {
+	fs := s.o.FS
+	if err := fs.RemoveAll(old); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := fs.Rename(s.o.Dir, old); err != nil {
+		return err
+	}
+	if err := fs.Rename(dir, s.o.Dir); err != nil {
+		return err
+	}
+	parent, err := fs.OpenDir(filepath.Dir(s.o.Dir))
+	if err != nil {
+		return err
+	}
+	return errors.Join(parent.Sync(), parent.Close())
+}
+
+// Digest returns a hash of all keys and values at one instant, and the value
+// of at at that instant. Replicas that applied the same entries have the same
+// digest, whatever their files look like.
+func (s *Store) Digest(at []byte) (digest uint64, value []byte) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	h := xxhash.New()
+	it, err := s.db.NewIter(nil)
+	s.check("digest", err)
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		s.check("digest", err)
+		if string(it.Key()) == string(at) {
+			value = append(value, v...)
+		}
+		digestRecord(h, it.Key(), v)
+	}
+	s.check("digest", it.Error())
+	s.check("digest", it.Close())
+	return h.Sum64(), value
+}
+
+// digestRecord hashes lengths too, so that moving a byte from a value to the
+// next key does not go unnoticed.
+func digestRecord(h io.Writer, key, value []byte) {
+	var n [8]byte
+	binary.BigEndian.PutUint32(n[:4], uint32(len(key)))
+	binary.BigEndian.PutUint32(n[4:], uint32(len(value)))
+	h.Write(n[:])
+	h.Write(key)
+	h.Write(value)
+}
+
+// Size returns the bytes that the state takes on disk.
+func (s *Store) Size() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.db.Metrics().DiskSpaceUsage()
+}
