@@ -147,8 +147,14 @@ const (
 
 // A Wave is the set of sinks that one piece of work has made dirty: they are
 // flushed together when the work is done, so that a client gets one write and
-// not one per event. It belongs to one goroutine.
-type Wave struct{ dirty []Sink }
+// not one per event. It belongs to one goroutine. The zero Wave is ready.
+type Wave struct {
+	dirty []Sink
+
+	// Scratch: what is handed through an interface would escape.
+	delivery Delivery
+	publish  event.Publish
+}
 
 // Mark adds s to the sinks to flush. A sink calls it when it goes from having
 // nothing queued to having something; until its Flush it need not again.

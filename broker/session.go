@@ -1,15 +1,44 @@
 package broker
 
 import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+
 	"github.com/bellwire/bellwire/broker/event"
 )
 
-// A Broker is one node's broker.
-type Broker struct{}
+// A Session is the live half of a client's session, on the node that holds its
+// connection, for as long as that lasts.
+//
+// Its methods are for the protocol that drives it. Those that say so may block;
+// Publish, Release, Subscribe and Unsubscribe are for the connection's one
+// reading goroutine, the others for any.
+type Session struct {
+	b       *Broker
+	number  uint64 // the session's, in the log
+	epoch   uint64 // of this connection
+	who     Who
+	durable bool // it outlives its connection: QoS 1 and 2 come from its queue
+	sink    Sink
 
-// A Session is the live half of a client's session on the node that holds its
-// connection.
-type Session struct{}
+	closed  atomic.Bool  // nothing is delivered any more
+	pending atomic.Int64 // publishes on their way through the log
+
+	out      outbox
+	scanning scanState
+	settling settleState
+
+	// The reading goroutine's: what the policy last said about publishing to
+	// a topic.
+	verdicts map[string]int64
+	version  uint64 // of the policy that verdicts are of
+
+	subs map[string]*localSub // the delivery loop's
+
+	ended sync.Once
+}
 
 // A ConnectRequest is what a protocol knows when a client has authenticated.
 type ConnectRequest struct {
@@ -28,16 +57,84 @@ type ConnectRequest struct {
 // session existed; dropped how many events its queue has lost to its bound
 // since the client last heard. Nothing is delivered to sink before Start.
 //
-// Errors: ErrRefused with a Refusal (the will's topic is not permitted, a
-// limit), ErrNoCommit, ErrUnknown, ErrClosing.
+// Errors: ErrRefused with a Refusal (the will's topic is not permitted, the
+// client id is somebody else's), ErrQuota, ErrNoCommit, ErrUnknown, ErrClosing.
 func (b *Broker) Connect(r ConnectRequest, sink Sink) (s *Session, present bool, dropped uint64, err error) {
-	panic("not yet")
+	who := Who{Principal: r.Principal, Client: r.Client}
+	now := b.now()
+	if r.Will != nil {
+		if err := b.mayPublish(who, r.Will.Topic, now); err != nil {
+			return nil, false, 0, err
+		}
+	}
+	if limit := b.limits.SessionExpiryMax; limit != 0 {
+		r.Expiry = min(r.Expiry, limit)
+	}
+	s = &Session{b: b, who: who, sink: sink}
+	w := newWait()
+	w.first = func(value any, err error, _ *Wave) {
+		if err == nil {
+			s.open(value.(*opened), r, now)
+		}
+	}
+	err = b.propose(&event.Connect{
+		Client: r.Client, Principal: r.Principal, Version: r.Version, Clean: r.Clean,
+		Expiry: r.Expiry, ReceiveMax: r.ReceiveMax, At: now, Will: r.Will,
+	}, call{c: w}, false)
+	if err != nil {
+		return nil, false, 0, err
+	}
+	<-w.done
+	if w.err != nil {
+		return nil, false, 0, w.err
+	}
+	o := w.value.(*opened)
+	return s, o.present, o.dropped, nil
 }
+
+// open makes s what the Machine answered. In the delivery loop.
+func (s *Session) open(o *opened, r ConnectRequest, now int64) {
+	s.number, s.epoch, s.durable = o.session, o.epoch, o.durable
+	s.out.open(s, o, int(r.ReceiveMax))
+	s.subs = make(map[string]*localSub, len(o.subs))
+	s.b.loop.add(s)
+	s.scanning.init(s)
+	for i := range o.subs {
+		sub := s.attach(o.subs[i].Subscription, o.subs[i].since, now)
+		switch {
+		case o.subs[i].replaying:
+			s.scanning.add(scan{sub: sub, since: o.subs[i].since, after: o.subs[i].position})
+		case sub.windowed:
+			// While it was away a window may have opened: it has missed the
+			// state that was sent then, or that changed unseen.
+			s.scanning.add(scan{sub: sub, since: s.sinceOpening()})
+		}
+	}
+}
+
+// attach makes a subscription one that events are delivered to. In the
+// delivery loop.
+func (s *Session) attach(sub event.Subscription, since uint64, now int64) *localSub {
+	grant := s.b.grant(s.who, sub.Filter, now)
+	l := &localSub{s: s, sub: sub, since: since, windowed: grant.Windowed, outside: grant.Outside}
+	if old := s.subs[sub.Filter]; old != nil {
+		l.since = old.since // it goes on: events between the two are not missed
+	}
+	s.subs[sub.Filter] = l
+	s.b.local.Set(sub.Filter, s.number, l)
+	return l
+}
+
+// Number returns the session's number, which no other session ever has.
+func (s *Session) Number() uint64 { return s.number }
 
 // Start begins deliveries: first what is under way from before, in its order
 // with its packet ids, then the queue, then what happens. The protocol calls it
 // once it has queued its CONNACK.
-func (s *Session) Start(w *Wave) { panic("not yet") }
+func (s *Session) Start(w *Wave) {
+	s.out.start(w)
+	s.scanning.run()
+}
 
 // Publish announces ev, whose Topic, Payload, Props, QoS, Retain and Expires
 // the caller has set; the session fills in the rest and copies what it keeps:
@@ -46,54 +143,313 @@ func (s *Session) Start(w *Wave) { panic("not yet") }
 // delivered or, with err, refused.
 //
 // packetID is that of a QoS 2 publish. Publish blocks while the backlog is
-// full: that is the back-pressure on publishers. Called by the session's one
-// reading goroutine.
+// full: that is the back-pressure on publishers.
 func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uint64, w *Wave) (logged bool, err error) {
-	panic("not yet")
+	now := s.b.now()
+	ev.At, ev.Origin, ev.Client, ev.Principal = now, s.number, s.who.Client, s.who.Principal
+	if err := s.mayPublish(ev.Topic, now); err != nil {
+		s.b.stats.PublishRefused.Add(1)
+		return false, err
+	}
+	if s.closed.Load() {
+		return false, ErrStale
+	}
+	if ev.QoS == 0 && !ev.Retain && s.pending.Load() == 0 {
+		s.b.stats.Published[0].Add(1)
+		s.b.local.LookupString(ev.Topic).deliver(s.b, ev, now, w)
+		return false, nil
+	}
+	if s.b.diskFull.Load() {
+		s.b.stats.PublishRefused.Add(1)
+		return false, ErrDiskFull
+	}
+	cmd := &w.publish
+	*cmd = event.Publish{Epoch: s.epoch, Event: ev}
+	if ev.QoS == 2 && s.durable {
+		cmd.PacketID = packetID
+	}
+	if ev.QoS == 0 {
+		c = nil // nobody is told
+	}
+	s.pending.Add(1)
+	if err := s.b.propose(cmd, call{c: c, tag: tag, s: s}, false); err != nil {
+		s.pending.Add(-1)
+		return false, err
+	}
+	s.b.stats.Published[ev.QoS].Add(1)
+	return ev.QoS > 0, nil
 }
 
 // Release ends a QoS 2 publish (PUBREL). As with Publish, c hears of it by tag
-// (ErrNoPacketID if the id is not in use) unless logged is false.
-func (s *Session) Release(packetID uint16, c Completer, tag uint64, w *Wave) (logged bool, err error) {
-	panic("not yet")
+// (ErrNoPacketID if the id is not in use) unless logged is false. Only for
+// durable sessions: of others the protocol itself keeps the ids in use, which
+// end with the connection.
+func (s *Session) Release(packetID uint16, c Completer, tag uint64) (logged bool, err error) {
+	cmd := event.Release{Session: s.number, Epoch: s.epoch, PacketID: packetID}
+	if err := s.b.propose(&cmd, call{c: c, tag: tag}, false); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+// Durable says whether the session outlives its connection.
+func (s *Session) Durable() bool { return s.durable }
+
+// mayPublish asks the policy, and remembers the answer for as long as it holds.
+func (s *Session) mayPublish(topicName string, now int64) error {
+	p := s.b.policy.Load()
+	if p != nil && p.version != s.version {
+		s.verdicts, s.version = nil, p.version
+	}
+	if until := s.verdicts[topicName]; until > now {
+		return nil
+	}
+	if err := s.b.reserved(topicName); err != nil {
+		return err
+	}
+	d := s.b.decide(s.who, ActPublish, topicName, now)
+	if !d.Allow {
+		return &Refusal{Reason: d.Reason}
+	}
+	if len(s.verdicts) >= verdictsKept {
+		clear(s.verdicts)
+	}
+	if s.verdicts == nil {
+		s.verdicts = make(map[string]int64, 1)
+	}
+	until := d.Until
+	if until == 0 {
+		until = forGood
+	}
+	s.verdicts[cloneString(topicName)] = until
+	return nil
+}
+
+const (
+	verdictsKept = 64
+	forGood      = 1<<63 - 1
+)
+
+// cloneString copies s, whose memory may be reused, byte for byte.
+func cloneString(s string) string { return string([]byte(s)) }
+
+func (b *Broker) mayPublish(who Who, topicName string, now int64) error {
+	if err := b.reserved(topicName); err != nil {
+		return err
+	}
+	if d := b.decide(who, ActPublish, topicName, now); !d.Allow {
+		return &Refusal{Reason: d.Reason}
+	}
+	return nil
 }
 
 // A SubResult is what became of one filter: Err nil means granted with the
 // QoS asked for.
 type SubResult struct{ Err error }
 
-// Subscribe sets subscriptions (valid filters, not shared) and returns one
-// result for each when all is in force: after it, whatever anybody publishes
-// and is allowed to be seen reaches the session. acknowledge, which queues the
-// SUBACK, is called before the first delivery that follows from it. It blocks
-// until then.
+// Subscribe sets subscriptions (valid filters, not shared) and returns when
+// all that were granted are in force: after it, whatever anybody publishes and
+// the session may see reaches it. acknowledge is called with one result for
+// each, in the delivery loop, and queues the SUBACK; retained events follow
+// it, while events published in the meantime may come before it (5.0 3.8.4).
 func (s *Session) Subscribe(subs []event.Subscription, acknowledge func([]SubResult, *Wave)) {
-	panic("not yet")
+	results := make([]SubResult, len(subs))
+	now := s.b.now()
+	granted := make([]event.Subscription, 0, len(subs))
+	for i := range subs {
+		if results[i].Err = s.maySubscribe(subs[i].Filter, now); results[i].Err == nil {
+			granted = append(granted, subs[i])
+		} else {
+			s.b.stats.SubscribeDenied.Add(1)
+		}
+	}
+	begin := func(value any, err error, w *Wave) {
+		if err != nil {
+			for i := range results {
+				if results[i].Err == nil {
+					results[i].Err = err
+				}
+			}
+			acknowledge(results, w)
+			return
+		}
+		done, _ := value.(*subscribed)
+		s.begin(granted, done, now)
+		acknowledge(results, w)
+		s.scanning.run()
+	}
+	switch {
+	case len(granted) == 0:
+		s.b.loop.call(func(w *Wave) { acknowledge(results, w) })
+	case !s.durable:
+		s.b.loop.call(func(w *Wave) {
+			var err error
+			if len(s.subs)+len(granted) > s.b.limits.SubscriptionsPerSession {
+				err = ErrQuota
+			}
+			begin(nil, err, w)
+		})
+	default:
+		w := newWait()
+		w.first = begin
+		cmd := event.Subscribe{Session: s.number, Epoch: s.epoch, Subs: granted}
+		if err := s.b.propose(&cmd, call{c: w}, false); err != nil {
+			s.b.loop.call(func(w *Wave) { begin(nil, err, w) })
+			return
+		}
+		<-w.done
+	}
+}
+
+// begin puts granted subscriptions in force. In the delivery loop. done is the
+// Machine's answer for a durable session, nil for another.
+func (s *Session) begin(granted []event.Subscription, done *subscribed, now int64) {
+	since := s.b.loop.position()
+	if done != nil {
+		since = done.since
+	}
+	for i, sub := range granted {
+		sub.Filter = cloneString(sub.Filter)
+		_, had := s.subs[sub.Filter]
+		if done != nil {
+			had = done.existed[i]
+		}
+		l := s.attach(sub, since, now)
+		if sub.RetainHandling == 0 || sub.RetainHandling == 1 && !had {
+			s.scanning.add(scan{sub: l, since: since, initial: true})
+		}
+	}
+}
+
+// maySubscribe says whether filter may be granted at all.
+func (s *Session) maySubscribe(filter string, now int64) error {
+	if err := s.b.reserved(filter); err != nil {
+		return err
+	}
+	if d := s.b.grant(s.who, filter, now); !d.Allow {
+		return &Refusal{Reason: d.Reason}
+	}
+	return nil
+}
+
+func (b *Broker) grant(who Who, filter string, now int64) Decision {
+	p := b.policy.Load()
+	if p == nil {
+		return Decision{Reason: "no policy is in force"}
+	}
+	return p.Grant(who, filter, now)
 }
 
 // Unsubscribe removes filters and says which existed. After it nothing is
 // started for them any more. It blocks until the change is in force.
-func (s *Session) Unsubscribe(filters []string) (existed []bool, err error) { panic("not yet") }
-
-// A Settlement is what a client says of a delivery.
-type Settlement uint8
-
-const (
-	Acked     Settlement = iota // PUBACK, or PUBREC >= 0x80: it is over
-	Received                    // PUBREC: the client has it; PUBREL follows when that is safe
-	Completed                   // PUBCOMP: it is over
-)
-
-// Settle records the client's answer to the delivery with packetID and sends
-// what there is now room for. It returns ErrNoPacketID if none such is under
-// way, in which case nothing changed. Never blocks.
-func (s *Session) Settle(packetID uint16, what Settlement, w *Wave) error { panic("not yet") }
-
-// Drained tells the session that its sink, which was Full, takes events again.
-func (s *Session) Drained(w *Wave) { panic("not yet") }
+func (s *Session) Unsubscribe(filters []string) (existed []bool, err error) {
+	end := func() {
+		for _, f := range filters {
+			if _, had := s.subs[f]; had {
+				delete(s.subs, f)
+				s.b.local.Delete(f, s.number)
+			}
+		}
+	}
+	if !s.durable {
+		existed = make([]bool, len(filters))
+		ok := s.b.loop.call(func(*Wave) {
+			for i, f := range filters {
+				_, existed[i] = s.subs[f]
+			}
+			end()
+		})
+		if !ok {
+			return nil, ErrClosing
+		}
+		return existed, nil
+	}
+	w := newWait()
+	w.first = func(_ any, err error, _ *Wave) {
+		if err == nil {
+			end()
+		}
+	}
+	if err := s.b.propose(&event.Unsubscribe{Session: s.number, Epoch: s.epoch, Filters: filters}, call{c: w}, false); err != nil {
+		return nil, err
+	}
+	<-w.done
+	if w.err != nil {
+		return nil, w.err
+	}
+	return w.value.([]bool), nil
+}
 
 // Close ends the connection: with willToo its will is published (every end
 // but DISCONNECT 0x00). setExpiry changes the session's expiry first (5.0
 // 3.14.2.2.2). It returns at once, may be called more than once, and nothing
 // is delivered to the sink after it returns.
-func (s *Session) Close(willToo, setExpiry bool, expiry uint32) { panic("not yet") }
+func (s *Session) Close(willToo, setExpiry bool, expiry uint32) {
+	s.ended.Do(func() {
+		s.closed.Store(true)
+		s.scanning.stop()
+		if limit := s.b.limits.SessionExpiryMax; limit != 0 {
+			expiry = min(expiry, limit)
+		}
+		sent := s.out.stop()
+		s.settling.last(s)
+		cmd := event.Disconnect{
+			Session: s.number, Epoch: s.epoch, PublishWill: willToo,
+			SetExpiry: setExpiry, Expiry: expiry, Sent: sent, At: s.b.now(),
+		}
+		// An error means that the node is closing: the log will learn of the
+		// end from the node's next life.
+		_ = s.b.propose(&cmd, call{}, true)
+		s.b.loop.do(func(*Wave) { s.b.loop.remove(s) })
+	})
+}
+
+// reserved says whether a name or filter lies in the tree of a kind that is
+// not enabled here. A wildcard at the first level reaches no such tree.
+func (b *Broker) reserved(name string) error {
+	for _, kind := range b.config.Reserved {
+		if len(name) >= len(kind) && name[:len(kind)] == kind && (len(name) == len(kind) || name[len(kind)] == '/') {
+			return ErrBadEvent
+		}
+	}
+	return nil
+}
+
+// Disconnect ends the connection of a client here, as an operator's act. It
+// returns false if the client is not connected here.
+func (b *Broker) Disconnect(ctx context.Context, client string, cause error) bool {
+	found := false
+	b.loop.call(func(*Wave) {
+		for _, s := range b.loop.live {
+			if s.who.Client == client {
+				found = true
+				s.sink.End(cause)
+			}
+		}
+	})
+	return found && ctx.Err() == nil
+}
+
+// hear hands an event to the client at once: QoS 0 always, QoS 1 and 2 of a
+// session that ends with its connection through its outbox.
+func (s *Session) hear(d *Delivery, until int64, w *Wave) {
+	if s.closed.Load() {
+		return
+	}
+	if d.QoS > 0 {
+		s.out.hear(d, until, w)
+		return
+	}
+	if s.sink.Deliver(d, w) == Sent {
+		s.b.stats.Delivered[0].Add(1)
+	}
+}
+
+// clone copies e for somebody who keeps it.
+func clone(e *event.Event) *event.Event {
+	c := *e
+	c.Topic = cloneString(e.Topic)
+	c.Payload, c.Props = slices.Clone(e.Payload), slices.Clone(e.Props)
+	c.Frames = [event.FrameVariants][]byte{}
+	return &c
+}

@@ -134,7 +134,11 @@ type Disconnect struct {
 	PublishWill    bool // false only after DISCONNECT 0x00
 	SetExpiry      bool // the client changed its session expiry to Expiry
 	Expiry         uint32
-	At             int64
+
+	// Sent is the first entry of the session's queue that was not sent yet:
+	// those before it may go out again as duplicates only.
+	Sent uint64
+	At   int64
 }
 
 func (*Disconnect) Kind() Kind { return KindDisconnect }
@@ -142,13 +146,13 @@ func (*Disconnect) Kind() Kind { return KindDisconnect }
 func (c *Disconnect) append(b []byte) []byte {
 	b = appendUint(appendUint(b, c.Session), c.Epoch)
 	b = appendBool(appendBool(b, c.PublishWill), c.SetExpiry)
-	return appendInt64(appendUint(b, uint64(c.Expiry)), c.At)
+	return appendInt64(appendUint(appendUint(b, uint64(c.Expiry)), c.Sent), c.At)
 }
 
 func (c *Disconnect) decode(r *reader) {
 	c.Session, c.Epoch = r.uvarint(), r.uvarint()
 	c.PublishWill, c.SetExpiry = r.bool(), r.bool()
-	c.Expiry, c.At = r.uint32(), r.int64()
+	c.Expiry, c.Sent, c.At = r.uint32(), r.uvarint(), r.int64()
 }
 
 // A Subscription is one filter of a session with its options.
@@ -245,7 +249,7 @@ func (c *Unsubscribe) decode(r *reader) {
 type Publish struct {
 	Epoch    uint64 // of Event.Origin
 	PacketID uint16
-	Event    Event
+	Event    *Event // decoding fills in the one that is there, or a new one
 }
 
 func (*Publish) Kind() Kind { return KindPublish }
@@ -258,6 +262,9 @@ func (c *Publish) append(b []byte) []byte {
 
 func (c *Publish) decode(r *reader) {
 	c.Epoch, c.PacketID = r.uvarint(), r.uint16()
+	if c.Event == nil {
+		c.Event = new(Event)
+	}
 	c.Event.decode(r)
 }
 
@@ -280,42 +287,41 @@ func (c *Release) decode(r *reader) {
 
 // A Settle says what became of entries of a durable session's queue: all below
 // Below and those of Done are over, those of Received the client has taken
-// (PUBREC) but not completed. Losing one only redelivers, except for Received,
-// whose application the PUBREL waits for. Expired and Withheld count, of the
-// entries that are over, those that nobody was sent.
+// (PUBREC) but not completed; those from Sent on were not sent yet. Losing one
+// only redelivers, except for Received, whose application the PUBREL waits for.
 type Settle struct {
-	Session, Epoch    uint64
-	Below             uint64
-	Done, Received    []uint64 // ascending
-	Expired, Withheld uint64
+	Session, Epoch uint64
+	Below, Sent    uint64
+	Done, Received []uint64 // ascending
 }
 
 func (*Settle) Kind() Kind { return KindSettle }
 
 func (c *Settle) append(b []byte) []byte {
 	b = appendUint(appendUint(b, c.Session), c.Epoch)
-	b = appendUint(b, c.Below)
-	b = appendUints(appendUints(b, c.Done), c.Received)
-	return appendUint(appendUint(b, c.Expired), c.Withheld)
+	b = appendUint(appendUint(b, c.Below), c.Sent)
+	return appendUints(appendUints(b, c.Done), c.Received)
 }
 
 func (c *Settle) decode(r *reader) {
-	c.Session, c.Epoch, c.Below = r.uvarint(), r.uvarint(), r.uvarint()
+	c.Session, c.Epoch = r.uvarint(), r.uvarint()
+	c.Below, c.Sent = r.uvarint(), r.uvarint()
 	c.Done, c.Received = r.uvarints(), r.uvarints()
-	c.Expired, c.Withheld = r.uvarint(), r.uvarint()
 }
 
-// A Replay queues retained events for a durable session: up to Max topics that
-// Filter matches and that come after After, of those retained before entry
-// Before (newer ones reach the session as live events). With Opened, only
-// topics that were closed to the subscriber just before that instant and are
-// open at it (unix nanoseconds).
+// A Replay queues the retained events of Topics for a durable session, as its
+// subscription to Filter gets them, but for those that were retained after the
+// position After: they reach the session as live events. The node that holds the
+// session chooses the topics, in pieces; Position, the last topic it looked at,
+// is kept with the subscription until Final, so that another life of the node
+// can go on from there. An empty Position leaves it alone.
 type Replay struct {
 	Session, Epoch uint64
-	Filter, After  string
-	Before         uint64
-	Opened         int64
-	Max            uint32
+	Filter         string
+	After          uint64
+	Topics         []string
+	Position       string
+	Final          bool
 	At             int64
 }
 
@@ -323,16 +329,22 @@ func (*Replay) Kind() Kind { return KindReplay }
 
 func (c *Replay) append(b []byte) []byte {
 	b = appendUint(appendUint(b, c.Session), c.Epoch)
-	b = appendString(appendString(b, c.Filter), c.After)
-	b = appendInt64(appendUint(b, c.Before), c.Opened)
-	return appendInt64(appendUint(b, uint64(c.Max)), c.At)
+	b = appendUint(appendString(b, c.Filter), c.After)
+	b = appendUint(b, uint64(len(c.Topics)))
+	for _, t := range c.Topics {
+		b = appendString(b, t)
+	}
+	return appendInt64(appendBool(appendString(b, c.Position), c.Final), c.At)
 }
 
 func (c *Replay) decode(r *reader) {
 	c.Session, c.Epoch = r.uvarint(), r.uvarint()
-	c.Filter, c.After = r.string(), r.string()
-	c.Before, c.Opened = r.uvarint(), r.int64()
-	c.Max, c.At = r.uint32(), r.int64()
+	c.Filter, c.After = r.string(), r.uvarint()
+	c.Topics = make([]string, r.count())
+	for i := range c.Topics {
+		c.Topics[i] = r.string()
+	}
+	c.Position, c.Final, c.At = r.string(), r.bool(), r.int64()
 }
 
 // A Policy replaces the operator's policy.

@@ -37,16 +37,26 @@ type Event struct {
 	Origin            uint64
 	Client, Principal string
 
-	// Index and Sub are the place in the log: entry, and number within it.
-	// Index is 0 for an event that was never ordered.
-	Index uint64
-	Sub   uint32
+	// Position is the event's place in the log (see PositionAt): greater for what was
+	// ordered later, 0 for an event that was never ordered.
+	Position uint64
 
 	// Frames is a cache for whoever puts the event on a wire: one encoded
 	// form per variant, empty if not yet made, of no meaning to anybody else.
 	// One goroutine at a time delivers an event, and guards it by that.
 	Frames [FrameVariants][]byte
 }
+
+// positionBits is what a Position leaves for the number within an entry.
+const positionBits = 20
+
+// PositionAt returns the position of the n-th command of a log entry.
+func PositionAt(index uint64, n uint32) uint64 {
+	return index<<positionBits | uint64(min(n, 1<<positionBits-1))
+}
+
+// EndOf returns the greatest position in a log entry.
+func EndOf(index uint64) uint64 { return PositionAt(index, 1<<positionBits-1) }
 
 // FrameVariants is the number of encoded forms of one event: protocol version
 // (3.1.1 or 5) times QoS (0 to 2) times retain flag.

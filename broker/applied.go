@@ -1,0 +1,109 @@
+package broker
+
+import "github.com/bellwire/bellwire/broker/event"
+
+// An applied is what one log entry gives a node to do, in order. The Machine
+// fills it in, the delivery loop works it off and gives it back.
+type applied struct {
+	index uint64
+	stamp int64
+	steps []step
+
+	events []*event.Event // events[:used] belong to steps; the rest is spare
+	used   int
+	queued []queued
+
+	queueDropped uint64 // entries that a queue's bound pushed out
+}
+
+// A step is one thing to do.
+type step struct {
+	kind stepKind
+
+	// stepEvent: deliver event to the subscribers connected here, and queued
+	// entries from to until of applied.queued to their sessions.
+	event       *event.Event
+	from, until int
+
+	// stepEnded: the connection of this epoch is over, for cause.
+	session, epoch uint64
+	cause          error
+
+	// stepDone: the n-th command of our own batch is over.
+	batch uint64
+	n     int
+	err   error
+	value any // what the command returns besides: *opened, *subscribed, []bool
+
+	// stepPolicy: the policy in force from here on.
+	policy Authorizer
+}
+
+type stepKind uint8
+
+const (
+	stepEvent    stepKind = iota
+	stepReplayed          // deliver only the queued entries: the event is a retained one
+	stepEnded
+	stepDone
+	stepPolicy
+	stepBatchDone // all of our batch is done: its slot is free
+)
+
+// A queued is one entry that a queue has grown by.
+type queued struct {
+	session  uint64
+	seq      uint64
+	qos      uint8
+	retain   bool
+	deadline int64 // the subscriber's window closes; 0 for never
+	ids      []uint32
+}
+
+// newEvent returns an empty event that lives as long as a is in use.
+func (a *applied) newEvent() *event.Event {
+	if a.used == len(a.events) {
+		a.events = append(a.events, new(event.Event))
+	}
+	e := a.events[a.used]
+	a.used++
+	return e
+}
+
+// reset makes a empty for the next entry. Memory that one large entry needed
+// is kept within bounds, so that it does not stay for ever.
+func (a *applied) reset() {
+	for _, e := range a.events[:a.used] {
+		e.Reset()
+	}
+	clear(a.steps)
+	clear(a.queued)
+	a.steps, a.queued, a.used, a.queueDropped = a.steps[:0], a.queued[:0], 0, 0
+	if len(a.events) > 4096 {
+		a.events, a.queued, a.steps = nil, nil, nil
+	}
+}
+
+// An opened is what the Machine answers to a Connect.
+type opened struct {
+	session, epoch uint64
+	present        bool
+	durable        bool
+	dropped        uint64
+	offlineSince   int64 // when the last connection ended; 0 for a new session
+
+	// The state of the queue: entries below below are over, as are those of
+	// done; received ones await PUBCOMP; those from sent on were never sent;
+	// next is the next to come.
+	below, sent, next uint64
+	done              spans
+	received          []uint64
+
+	subs []storedSub
+}
+
+// A subscribed is what the Machine answers to a Subscribe.
+type subscribed struct {
+	existed []bool
+	since   uint64 // events up to here are for the retained scan, later ones live
+}

@@ -1,0 +1,349 @@
+package broker
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/store"
+	"github.com/bellwire/bellwire/broker/topic"
+)
+
+// fanoutCache bounds how many topics' lists of durable subscribers are kept.
+const fanoutCache = 1 << 16
+
+// A fanout is who among the durable sessions has events of one topic queued.
+// The lists are built once per topic by the index and belong to the Machine's
+// goroutine; a policy change drops them all.
+type fanout struct{ targets []target }
+
+// A target is one session with all its subscriptions that match the topic,
+// merged: the highest QoS and every identifier, one copy (5.0 3.3.4).
+type target struct {
+	r *record
+	merged
+
+	// own is what is left for events of the session itself: without the
+	// subscriptions that said No Local. nil if none said so.
+	own *merged
+
+	verdict Decision
+	judged  int64 // the instant verdict is about; it holds until verdict.Until
+	known   bool
+}
+
+type merged struct {
+	qos    uint8
+	retain bool // Retain As Published
+	any    bool // there is a subscription at all
+	ids    []uint32
+}
+
+func (g *merged) add(s *event.Subscription) {
+	g.any = true
+	g.qos = max(g.qos, s.QoS)
+	g.retain = g.retain || s.RetainAsPublished
+	if s.ID != 0 {
+		g.ids = append(g.ids, s.ID)
+	}
+}
+
+// fanoutOf builds the list of one topic.
+func (m *Machine) fanoutOf(_ string, matches []topic.Entry[uint64, storedSub]) *fanout {
+	f := &fanout{}
+	sortEntries(matches)
+	for i := 0; i < len(matches); {
+		t := target{r: m.numbers[matches[i].Key]}
+		i = mergeMatches(matches, i, &t.merged, &t.own, func(s storedSub) *event.Subscription { return &s.Subscription })
+		if t.r != nil && t.qos > 0 {
+			f.targets = append(f.targets, t)
+		}
+	}
+	return f
+}
+
+// sortEntries makes the entries of one session neighbours, and their order the
+// same on every node.
+func sortEntries[V any](entries []topic.Entry[uint64, V]) {
+	slices.SortFunc(entries, func(a, b topic.Entry[uint64, V]) int {
+		return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Filter, b.Filter))
+	})
+}
+
+// mergeMatches merges the matches from i on that have the same key into all
+// and, if any of them said No Local, the others into own. It returns the index
+// of the next key's first match.
+func mergeMatches[V any](matches []topic.Entry[uint64, V], i int, all *merged, own **merged, sub func(V) *event.Subscription) int {
+	first := i
+	noLocal := false
+	for ; i < len(matches) && matches[i].Key == matches[first].Key; i++ {
+		s := sub(matches[i].Value)
+		all.add(s)
+		noLocal = noLocal || s.NoLocal
+	}
+	if noLocal {
+		*own = &merged{}
+		for _, match := range matches[first:i] {
+			if s := sub(match.Value); !s.NoLocal {
+				(*own).add(s)
+			}
+		}
+	}
+	return i
+}
+
+// of returns what the target gets of events that origin published, nil for
+// nothing.
+func (t *target) of(origin uint64) *merged {
+	if t.own == nil || origin != t.r.session {
+		return &t.merged
+	}
+	if !t.own.any {
+		return nil
+	}
+	return t.own
+}
+
+// permitted answers, deterministically, whether the target may have an event
+// of topic that happened at at, and when its window closes (0: never).
+func (t *target) permitted(p Authorizer, topicName string, at int64) (ok bool, until int64) {
+	if !t.known || at < t.judged || t.verdict.Until != 0 && at >= t.verdict.Until {
+		if p == nil {
+			return false, 0
+		}
+		t.verdict = p.Decide(Who{Principal: t.r.principal, Client: t.r.client}, ActSubscribe, topicName, at)
+		t.judged, t.known = at, true
+	}
+	return t.verdict.Allow, t.verdict.Until
+}
+
+// applyPublish orders one event: it is retained, queued for durable sessions,
+// and handed to the nodes for the clients they hold. c.Event belongs to m.out.
+func (m *Machine) applyPublish(c *event.Publish) error {
+	e := c.Event
+	e.At = min(e.At, m.now) // a clock ahead of the log's gains nothing
+	if e.Origin != 0 {
+		r, err := m.current(e.Origin, c.Epoch)
+		if err != nil {
+			return err
+		}
+		if c.PacketID != 0 {
+			if _, repeat := r.inbound[c.PacketID]; repeat {
+				return nil // routed when it first came (5.0 [MQTT-4.3.3-10])
+			}
+		}
+		if err := m.retain(e); err != nil {
+			return err
+		}
+		if c.PacketID != 0 {
+			r.remember(c.PacketID)
+			m.tx.Set(inboundKey(m.key, r.session, c.PacketID), nil)
+		}
+		e.Client, e.Principal = r.client, r.principal
+	} else if err := m.retain(e); err != nil {
+		return err
+	}
+	m.route(e)
+	return nil
+}
+
+// applyRelease forgets a QoS 2 packet id.
+func (m *Machine) applyRelease(c *event.Release) error {
+	r, err := m.current(c.Session, c.Epoch)
+	if err != nil {
+		return err
+	}
+	if _, ok := r.inbound[c.PacketID]; !ok {
+		return ErrNoPacketID
+	}
+	delete(r.inbound, c.PacketID)
+	m.tx.Delete(inboundKey(m.key, r.session, c.PacketID))
+	return nil
+}
+
+func inboundKey(buf []byte, session uint64, id uint16) []byte {
+	return store.AppendUint16(store.AppendUint64(store.Key(buf, store.Inbound), session), id)
+}
+
+// route queues e for the durable sessions that subscribe to it and may see it,
+// and adds it to what the nodes deliver.
+func (m *Machine) route(e *event.Event) {
+	e.Position = event.PositionAt(m.out.index, m.ordinal)
+	from := len(m.out.queued)
+	if e.QoS > 0 {
+		m.queueFor(e)
+	}
+	m.out.steps = append(m.out.steps, step{kind: stepEvent, event: e, from: from, until: len(m.out.queued)})
+}
+
+func (m *Machine) queueFor(e *event.Event) {
+	f := m.durable.LookupString(e.Topic)
+	body := uint64(0)
+	if len(f.targets) > 1 {
+		body = m.bodyIfShared(f, e)
+	}
+	for i := range f.targets {
+		t := &f.targets[i]
+		g := t.of(e.Origin)
+		if g == nil || g.qos == 0 {
+			continue
+		}
+		ok, until := t.permitted(m.policy, e.Topic, e.At)
+		if !ok {
+			continue
+		}
+		m.enqueue(t.r, e, queued{
+			qos: min(g.qos, e.QoS), retain: g.retain && e.Retain, deadline: until, ids: g.ids,
+		}, body)
+	}
+}
+
+// bodyIfShared stores e as a body if more than one session will queue it.
+func (m *Machine) bodyIfShared(f *fanout, e *event.Event) uint64 {
+	n := 0
+	for i := range f.targets {
+		t := &f.targets[i]
+		if g := t.of(e.Origin); g == nil || g.qos == 0 {
+			continue
+		}
+		if ok, _ := t.permitted(m.policy, e.Topic, e.At); ok {
+			if n++; n > 1 {
+				return m.storeBody(e)
+			}
+		}
+	}
+	return 0
+}
+
+// A stored retained event: its position in the log, then the event.
+func retainedKey(buf []byte, topicName string) []byte {
+	return append(store.Key(buf, store.Retained), topicName...)
+}
+
+func decodeRetained(b []byte, e *event.Event) error {
+	if len(b) < 9 || b[0] != recordVersion {
+		return event.ErrDamaged
+	}
+	if err := e.Decode(b[9:]); err != nil {
+		return err
+	}
+	e.Position = store.Uint64At(b, 1)
+	return nil
+}
+
+// retain keeps e as the topic's present value if it asks for that; an empty
+// payload removes the value (5.0 [MQTT-3.3.1-6]).
+func (m *Machine) retain(e *event.Event) error {
+	if !e.Retain {
+		return nil
+	}
+	key := retainedKey(m.key, e.Topic)
+	had := m.hasRetained(key, e.Topic)
+	if len(e.Payload) == 0 {
+		if had {
+			m.tx.Delete(key)
+			m.retained--
+		}
+		m.fresh[e.Topic] = freshRetained{}
+		return nil
+	}
+	if !had {
+		if m.retained >= m.limits.RetainedTopics {
+			return ErrQuota
+		}
+		m.retained++
+	}
+	b := append(m.val[:0], recordVersion)
+	b = store.AppendUint64(b, event.PositionAt(m.out.index, m.ordinal))
+	m.tx.Set(key, e.Append(b))
+	m.fresh[e.Topic] = freshRetained{exists: true}
+	if e.Expires != 0 {
+		m.setWakeName(e.Expires, wakeRetained, e.Topic)
+	}
+	return nil
+}
+
+// A freshRetained is what this entry made of a topic's retained value: the Tx
+// cannot be read.
+type freshRetained struct{ exists bool }
+
+func (m *Machine) hasRetained(key []byte, topicName string) bool {
+	if f, ok := m.fresh[topicName]; ok {
+		return f.exists
+	}
+	var ok bool
+	m.body, ok = m.store.Get(key, m.body)
+	return ok
+}
+
+// expireRetained removes a topic's value if it has expired; another value may
+// have taken its place.
+func (m *Machine) expireRetained(topicName string) {
+	key := retainedKey(m.key, topicName)
+	v, ok := m.store.Get(key, nil)
+	if _, fresh := m.fresh[topicName]; !ok || fresh {
+		return
+	}
+	var e event.Event
+	if err := decodeRetained(v, &e); err != nil {
+		panic(fatal{"retained event: " + err.Error()})
+	}
+	if e.Expired(m.now) {
+		m.tx.Delete(key)
+		m.retained--
+		m.fresh[strings.Clone(topicName)] = freshRetained{}
+	}
+}
+
+// applyReplay queues retained events for a durable session's subscription.
+func (m *Machine) applyReplay(c *event.Replay) error {
+	r, err := m.current(c.Session, c.Epoch)
+	if err != nil {
+		return err
+	}
+	s, ok := m.durable.Value(c.Filter, c.Session)
+	if !ok {
+		return nil // unsubscribed in the meantime
+	}
+	at := min(c.At, m.now)
+	who := Who{Principal: r.principal, Client: r.client}
+	for _, name := range c.Topics {
+		m.replay(r, &s, who, name, c.After, at)
+	}
+	if c.Position != "" || c.Final {
+		s.replaying, s.position = !c.Final, strings.Clone(c.Position)
+		m.durable.Set(s.Filter, r.session, s)
+		m.writeSub(r, &s)
+	}
+	return nil
+}
+
+func (m *Machine) replay(r *record, s *storedSub, who Who, name string, after uint64, at int64) {
+	if _, fresh := m.fresh[name]; fresh {
+		return // this entry's value goes out as a live event
+	}
+	v, ok := m.store.Get(retainedKey(m.key, name), nil)
+	if !ok {
+		return
+	}
+	e := m.out.newEvent()
+	if err := decodeRetained(v, e); err != nil {
+		panic(fatal{"retained event: " + err.Error()})
+	}
+	if e.Position > after || e.Expired(m.now) || m.policy == nil {
+		return
+	}
+	d := m.policy.Decide(who, ActSubscribe, name, at)
+	qos := min(s.QoS, e.QoS)
+	if !d.Allow || qos == 0 {
+		return
+	}
+	q := queued{qos: qos, retain: true, deadline: d.Until}
+	if s.ID != 0 {
+		q.ids = []uint32{s.ID}
+	}
+	from := len(m.out.queued)
+	m.enqueue(r, e, q, 0)
+	m.out.steps = append(m.out.steps, step{kind: stepReplayed, event: e, from: from, until: len(m.out.queued)})
+}

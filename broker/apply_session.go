@@ -1,0 +1,314 @@
+package broker
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/store"
+)
+
+// current returns the session if epoch is that of its present connection.
+func (m *Machine) current(session, epoch uint64) (*record, error) {
+	r := m.numbers[session]
+	switch {
+	case r == nil:
+		return nil, ErrSessionEnded
+	case r.epoch != epoch || !r.connected():
+		return nil, ErrStale
+	}
+	return r, nil
+}
+
+// applyConnect gives the client's session its next epoch, after ending the
+// connection it had (5.0 3.1.4, [MQTT-3.1.4-3]).
+func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, error) {
+	r := m.sessions[c.Client]
+	if r != nil && r.principal != c.Principal {
+		// Whoever guesses a client id must not get, or discard, the queue of
+		// somebody else.
+		return nil, &Refusal{Reason: "the client id is in use by another principal"}
+	}
+	if r == nil && len(m.sessions) >= m.limits.Sessions {
+		return nil, ErrQuota
+	}
+	if r != nil && r.connected() {
+		m.endConnection(r, ErrStale, true, c.Clean)
+		r = m.sessions[c.Client]
+	}
+	if r != nil && c.Clean {
+		m.endSession(r, ErrStale)
+		r = nil
+	}
+	o := &opened{}
+	if r == nil {
+		m.counters.session++
+		r = &record{client: strings.Clone(c.Client), session: m.counters.session}
+		m.sessions[r.client], m.numbers[r.session] = r, r
+	} else {
+		o.present, o.offlineSince = true, r.offlineAt
+	}
+	m.counters.epoch++
+	r.epoch, r.principal, r.version = m.counters.epoch, strings.Clone(c.Principal), c.Version
+	r.recvMax, r.expiry = max(c.ReceiveMax, 1), c.Expiry
+	r.node, r.life, r.offlineAt = from.Node, from.Incarnation, 0
+	r.will, r.willAt = cloneWill(c.Will), 0
+	m.writeRecord(r)
+	m.tx.Set(heldKey(m.key, r), nil)
+
+	o.session, o.epoch, o.durable = r.session, r.epoch, r.durable()
+	if from.Node == m.node && from.Incarnation == m.life {
+		m.describe(r, o)
+	}
+	if r.queue.dropped != 0 {
+		r.queue.dropped = 0
+		m.touch(r)
+	}
+	return o, nil
+}
+
+// describe adds to o what the node needs to go on with the session.
+func (m *Machine) describe(r *record, o *opened) {
+	q := &r.queue
+	o.below, o.sent, o.next, o.dropped = q.below, q.sent, q.next, q.dropped
+	o.done = slices.Clone(q.done)
+	o.received = append(o.received, q.received...)
+	for _, filter := range m.filters(r) {
+		if s, ok := m.durable.Value(filter, r.session); ok {
+			o.subs = append(o.subs, s)
+		}
+	}
+}
+
+// filters returns the filters of r's subscriptions, and perhaps some that it
+// no longer has: those in the store, and those that this entry's Tx, which
+// cannot be read, set. Which of them are in force the index knows.
+func (m *Machine) filters(r *record) (filters []string) {
+	if r.subs == 0 {
+		return nil
+	}
+	lower := store.AppendUint64(store.Key(nil, store.Subs), r.session)
+	m.store.Scan(lower, store.End(lower), func(key, _ []byte) bool {
+		filters = append(filters, string(key[9:]))
+		return true
+	})
+	for _, s := range m.subbed {
+		if s.session == r.session && !slices.Contains(filters, s.filter) {
+			filters = append(filters, s.filter)
+		}
+	}
+	return filters
+}
+
+// applyDisconnect ends the connection of an epoch.
+func (m *Machine) applyDisconnect(c *event.Disconnect) error {
+	r, err := m.current(c.Session, c.Epoch)
+	if err != nil {
+		return err
+	}
+	if c.SetExpiry {
+		r.expiry = c.Expiry
+	}
+	if c.Sent > r.queue.sent {
+		r.queue.sent = min(c.Sent, r.queue.next)
+		m.touch(r)
+	}
+	m.endConnection(r, nil, c.PublishWill, false)
+	return nil
+}
+
+// endConnection makes r a session without a connection: the will is published
+// or scheduled, the session ends or its expiry begins. cause, if not nil, is
+// what the node that holds the connection is told. cleared says that the
+// session is about to be discarded, so that a delay has no meaning (5.0
+// 3.1.3.2.2: the will is sent when the session ends).
+func (m *Machine) endConnection(r *record, cause error, publishWill, cleared bool) {
+	m.tx.Delete(heldKey(m.key, r))
+	if cause != nil && r.node == m.node && r.life == m.life {
+		m.out.steps = append(m.out.steps, step{kind: stepEnded, session: r.session, epoch: r.epoch, cause: cause})
+	}
+	r.node, r.life, r.offlineAt = "", 0, m.now
+	switch {
+	case r.will == nil:
+	case !publishWill:
+		r.will = nil
+	case cleared || r.expiry == 0 || r.will.Delay == 0:
+		m.publishWill(r)
+	default:
+		r.willAt = m.now + seconds(min(r.will.Delay, r.expiry))
+		m.setWake(r.willAt, wakeWill, r.session, r.epoch)
+	}
+	if !r.durable() {
+		m.endSession(r, nil)
+		return
+	}
+	if r.expiry != event.Never {
+		m.setWake(m.now+seconds(r.expiry), wakeExpiry, r.session, r.epoch)
+	}
+	m.writeRecord(r)
+}
+
+// publishWill publishes r's will now, if the logged policy still lets its
+// principal: what was permitted at CONNECT may no longer be.
+func (m *Machine) publishWill(r *record) {
+	w := r.will
+	r.will, r.willAt = nil, 0
+	who := Who{Principal: r.principal, Client: r.client}
+	if m.policy == nil || !m.policy.Decide(who, ActPublish, w.Topic, m.now).Allow {
+		return
+	}
+	e := m.out.newEvent()
+	e.Topic, e.Payload, e.Props, e.QoS, e.Retain = w.Topic, w.Payload, w.Props, w.QoS, w.Retain
+	e.At, e.Origin, e.Client, e.Principal = m.now, r.session, r.client, r.principal
+	if w.Expires {
+		e.Expires = m.now + seconds(w.Expiry)
+	}
+	// A will that would retain one topic too many is sent and not retained:
+	// there is nobody left to refuse it to.
+	if m.retain(e) != nil {
+		e.Retain = false
+	}
+	m.route(e)
+}
+
+// endSession removes r and all that belongs to it. What may be long, its queue,
+// is purged in pieces.
+func (m *Machine) endSession(r *record, cause error) {
+	if r.connected() {
+		m.endConnection(r, cause, true, true)
+	}
+	if m.numbers[r.session] != r {
+		return // ended with its connection
+	}
+	if r.will != nil && r.willAt != 0 {
+		m.publishWill(r)
+	}
+	delete(m.sessions, r.client)
+	delete(m.numbers, r.session)
+	m.tx.Delete(r.key(m.key))
+	if r.subs > 0 {
+		m.dropSubs(r)
+	}
+	if r.queue.next > 0 {
+		m.tx.Delete(cursorKey(m.key, r.session))
+		m.setWake(m.now, wakePurge, r.session, 0)
+	}
+	if len(r.inbound) > 0 {
+		lower := store.AppendUint64(store.Key(m.key, store.Inbound), r.session)
+		m.tx.DeleteRange(lower, store.End(lower))
+	}
+	r.queueDirty = true // keeps touch from writing it again
+}
+
+// dropSubs removes all subscriptions of r.
+func (m *Machine) dropSubs(r *record) {
+	for _, filter := range m.filters(r) {
+		m.durable.Delete(filter, r.session)
+	}
+	lower := store.AppendUint64(store.Key(nil, store.Subs), r.session)
+	m.tx.DeleteRange(lower, store.End(lower))
+	r.subs = 0
+}
+
+// applySubscribe sets subscriptions and says which existed.
+func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
+	r, err := m.current(c.Session, c.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	existed := make([]bool, len(c.Subs))
+	here := event.PositionAt(m.out.index, m.ordinal)
+	for i := range c.Subs {
+		s := storedSub{Subscription: c.Subs[i], since: here}
+		s.Filter = strings.Clone(s.Filter)
+		old, had := m.durable.Value(s.Filter, r.session)
+		if !had && int(r.subs) >= m.limits.SubscriptionsPerSession {
+			return nil, ErrQuota
+		}
+		existed[i] = had
+		if !had {
+			r.subs++
+			m.subbed = append(m.subbed, sessionFilter{r.session, s.Filter})
+		}
+		s.replaying = s.RetainHandling == 0 || s.RetainHandling == 1 && !had
+		if had && !s.replaying {
+			s.since, s.replaying, s.position = old.since, old.replaying, old.position
+		}
+		m.durable.Set(s.Filter, r.session, s)
+		m.writeSub(r, &s)
+	}
+	return &subscribed{existed: existed, since: here}, nil
+}
+
+// applyUnsubscribe removes subscriptions and says which existed. What they had
+// queued goes when it is its turn: the node finds no subscription for it.
+func (m *Machine) applyUnsubscribe(c *event.Unsubscribe) ([]bool, error) {
+	r, err := m.current(c.Session, c.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	existed := make([]bool, len(c.Filters))
+	for i, f := range c.Filters {
+		existed[i] = m.durable.Delete(f, r.session)
+		if existed[i] {
+			r.subs--
+			m.tx.Delete(subKey(m.key, r.session, f))
+		}
+	}
+	return existed, nil
+}
+
+// applyNodeUp takes note that a node lives anew. The sessions that its former
+// life held lost their connections with it; a wake ends them piece by piece.
+func (m *Machine) applyNodeUp(from event.Header) {
+	m.setWakeName(m.now, wakeSweep, from.Node)
+}
+
+// applyPolicy puts a policy in force.
+func (m *Machine) applyPolicy(c *event.Policy) error {
+	policy, err := m.compile(c.Data)
+	if err != nil {
+		return &Refusal{Reason: err.Error()}
+	}
+	m.policy = policy
+	m.durable.Invalidate()
+	m.tx.Set(policyKey, c.Data)
+	m.out.steps = append(m.out.steps, step{kind: stepPolicy, policy: policy})
+	return nil
+}
+
+func (m *Machine) writeRecord(r *record) {
+	m.tx.Set(r.key(m.key), r.append(m.val[:0]))
+}
+
+func (m *Machine) writeSub(r *record, s *storedSub) {
+	m.tx.Set(subKey(m.key, r.session, s.Filter), s.append(m.val[:0]))
+}
+
+func (m *Machine) writeNode(node string) {
+	n := m.nodes[node]
+	value := store.AppendUint64(store.AppendUint64(m.val[:0], n.life), n.seq)
+	m.tx.Set(append(store.Key(m.key, store.Nodes), node...), value)
+}
+
+func heldKey(buf []byte, r *record) []byte {
+	buf = store.AppendName(store.Key(buf, store.Held), r.node)
+	return store.AppendUint64(store.AppendUint64(buf, r.life), r.session)
+}
+
+func cursorKey(buf []byte, session uint64) []byte {
+	return store.AppendUint64(store.Key(buf, store.Cursors), session)
+}
+
+func cloneWill(w *event.Will) *event.Will {
+	if w == nil {
+		return nil
+	}
+	c := *w
+	c.Topic = strings.Clone(w.Topic)
+	c.Payload = append([]byte{}, w.Payload...)
+	c.Props = append([]byte{}, w.Props...)
+	return &c
+}
+
+func seconds(n uint32) int64 { return int64(n) * 1e9 }

@@ -1,0 +1,141 @@
+package broker
+
+import (
+	"math"
+	"sync/atomic"
+
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/topic"
+)
+
+// A localSub is one subscription of a session that is connected here. It does
+// not change; a new one takes its place.
+type localSub struct {
+	s   *Session
+	sub event.Subscription
+
+	// since is the place in the log at which the subscription began: what was
+	// ordered up to there is for its scan of retained events.
+	since    uint64
+	windowed bool // time has a part in whether it may receive
+	outside  Outside
+}
+
+// An audience is everybody connected here who subscribes to one topic, in the
+// order of the sessions' numbers. The index builds it once per topic and drops
+// it when a subscription to the topic or the policy changes. It is shared;
+// only the verdicts in it change.
+type audience struct{ hearers []hearer }
+
+// A hearer is one session with all its subscriptions that match, merged: one
+// copy with the highest QoS and all identifiers (5.0 3.3.4).
+type hearer struct {
+	s *Session
+	merged
+	own   *merged // for the session's own events, if a subscription says No Local
+	since uint64
+
+	// verdict caches what the policy says about this session and topic: t > 0
+	// permits before t, t < 0 refuses before -t, 0 is not known.
+	verdict atomic.Int64
+}
+
+func (b *Broker) audienceOf(_ string, matches []topic.Entry[uint64, *localSub]) *audience {
+	sortEntries(matches)
+	n := 0
+	for i := range matches {
+		if i == 0 || matches[i].Key != matches[i-1].Key {
+			n++
+		}
+	}
+	a := &audience{hearers: make([]hearer, n)}
+	for i, n := 0, 0; i < len(matches); n++ {
+		h := &a.hearers[n]
+		h.s, h.since = matches[i].Value.s, math.MaxUint64
+		first := i
+		i = mergeMatches(matches, i, &h.merged, &h.own, func(l *localSub) *event.Subscription { return &l.sub })
+		for _, m := range matches[first:i] {
+			h.since = min(h.since, m.Value.since)
+		}
+	}
+	return a
+}
+
+// permitted says whether the hearer may be sent an event of topicName now, and
+// until when (0: for good).
+func (h *hearer) permitted(b *Broker, topicName string, now int64) (ok bool, until int64) {
+	v := h.verdict.Load()
+	if v > now {
+		return true, untilOf(v)
+	}
+	if v < 0 && -v > now {
+		return false, untilOf(-v)
+	}
+	d := b.decide(h.s.who, ActSubscribe, topicName, now)
+	v = d.Until
+	if v == 0 {
+		v = math.MaxInt64
+	}
+	if !d.Allow {
+		v = -v
+	}
+	h.verdict.Store(v)
+	return d.Allow, d.Until
+}
+
+func untilOf(v int64) int64 {
+	if v == math.MaxInt64 {
+		return 0
+	}
+	return v
+}
+
+// deliver hands e to everybody who gets it at once: all but durable sessions
+// that get it through their queue.
+func (a *audience) deliver(b *Broker, e *event.Event, now int64, w *Wave) {
+	if e.Expired(now) {
+		b.stats.Expired.Add(uint64(len(a.hearers)))
+		return
+	}
+	for i := range a.hearers {
+		h := &a.hearers[i]
+		if e.Position != 0 && e.Position <= h.since {
+			continue
+		}
+		g := &h.merged
+		if h.own != nil && e.Origin == h.s.number {
+			if g = h.own; !g.any {
+				continue
+			}
+		}
+		qos := min(g.qos, e.QoS)
+		if qos > 0 && h.s.durable {
+			continue
+		}
+		ok, until := h.permitted(b, e.Topic, now)
+		if !ok {
+			b.stats.Withheld.Add(1)
+			continue
+		}
+		if e.Retain && h.s.scanning.active.Load() {
+			h.s.scanning.touch(e.Topic)
+		}
+		d := &w.delivery
+		*d = Delivery{Event: e, QoS: qos, Retain: g.retain && e.Retain, IDs: g.ids}
+		d.limitTo(e.Expires, until, now)
+		h.s.hear(d, until, w)
+	}
+}
+
+// limitTo sets the Message Expiry Interval to send: what is left of the
+// publisher's, and no more than until the subscriber's window closes. An event
+// that has none gets none, unless the window is about to close.
+func (d *Delivery) limitTo(expires, until, now int64) {
+	at := earlier(expires, until)
+	if at == 0 {
+		d.Expires, d.Expiry = false, 0
+		return
+	}
+	e := event.Event{Expires: at}
+	d.Expiry, d.Expires = e.Remaining(now)
+}

@@ -1,0 +1,335 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/store"
+	"github.com/bellwire/bellwire/broker/topic"
+)
+
+// A Config is what a Broker is made of.
+type Config struct {
+	Node    string // this node's name or id, the same in every life
+	Store   *store.Store
+	Compile Compile
+	Limits  Limits
+	Now     func() time.Time // the node's clock
+	Logger  *slog.Logger
+
+	// Reserved are first levels of topics that belong to kinds which are not
+	// enabled here: nobody publishes or subscribes to them.
+	Reserved []string
+
+	// Free returns the free and total bytes of the data directory; nil if it
+	// cannot fill up. LowWater is the free space below which durable publishes
+	// are refused; 0 means the lesser of 5 % and 512 MiB.
+	Free     func() (free, total uint64)
+	LowWater uint64
+}
+
+// A Broker is one node's broker: a Machine, the delivery of what it applies to
+// the clients connected here, and the sessions of those.
+type Broker struct {
+	config  Config
+	limits  Limits
+	logger  *slog.Logger
+	machine *Machine
+	local   *topic.Index[uint64, *localSub, *audience]
+	loop    loop
+	settler settler
+	scans   scanner
+	edges   edges
+	stats   Stats
+
+	proposer atomic.Pointer[proposer]
+	log      Log
+	policy   atomic.Pointer[policy]
+	diskFull atomic.Bool
+
+	close   sync.Once
+	closing chan struct{}
+	ticks   chan struct{} // the next wake or edge may have moved, or the clock
+	running sync.WaitGroup
+}
+
+// A policy is the one in force on this node, with a number for whoever caches
+// its answers.
+type policy struct {
+	Authorizer
+	version uint64
+}
+
+// New returns a Broker in the state that the store holds. Its Machine is to be
+// given to the log's host, then Start.
+func New(c Config) (*Broker, error) {
+	b := &Broker{config: c, limits: c.Limits.WithDefaults(), logger: c.Logger, closing: make(chan struct{}), ticks: make(chan struct{}, 1)}
+	m, err := newMachine(c.Store, c.Compile, b.limits, c.Logger)
+	if err != nil {
+		return nil, err
+	}
+	var life [8]byte
+	if _, err := rand.Read(life[:]); err != nil {
+		return nil, fmt.Errorf("broker: choose an incarnation: %w", err)
+	}
+	m.node, m.life = c.Node, binary.BigEndian.Uint64(life[:])
+	b.machine = m
+	b.local = topic.NewIndex(b.audienceOf, audienceCache)
+	b.loop.init(b)
+	b.settler.init(b)
+	b.scans.init(b)
+	b.edges.last = b.now()
+	m.deliver, m.spare = b.loop.deliver, b.loop.spare
+	b.setPolicy(m.policy)
+	b.running.Go(b.loop.run)
+	return b, nil
+}
+
+// audienceCache bounds how many topics' lists of connected subscribers are
+// kept (see topic.NewIndex).
+const audienceCache = 1 << 17
+
+// Machine returns the state machine, for whoever hosts the log.
+func (b *Broker) Machine() *Machine { return b.machine }
+
+// Start opens this life of the node on log, and returns when the log has
+// applied that: the node is then up to date and serves.
+func (b *Broker) Start(ctx context.Context, log Log) error {
+	b.log = log
+	b.proposer.Store(newProposer(log, b.machine.node, b.machine.life, b.limits.Backlog))
+	if err := b.do(ctx, &event.NodeUp{At: b.now()}); err != nil {
+		return fmt.Errorf("broker: announce the node: %w", err)
+	}
+	b.running.Go(b.runTimers)
+	b.running.Go(b.watchDisk)
+	return nil
+}
+
+// Close ends all sessions (their Sinks get ErrClosing), and stops. What is not
+// yet ordered is reported as unknown. The log must still run, for the sessions'
+// ends to be ordered, until Close returns.
+func (b *Broker) Close() {
+	b.close.Do(func() {
+		close(b.closing)
+		b.scans.close()
+		b.loop.close()
+		if p := b.proposer.Load(); p != nil {
+			p.close(ErrClosing)
+		}
+		b.settler.close()
+		b.running.Wait()
+	})
+}
+
+// now is the node's effective clock, unix nanoseconds: its own, or the newest
+// log time it has seen if that is later. It does not run back.
+func (b *Broker) now() int64 {
+	return max(b.config.Now().UnixNano(), b.loop.stamp.Load())
+}
+
+// propose hands a command to the log, see proposer.propose.
+func (b *Broker) propose(c event.Command, who call, urgent bool) error {
+	p := b.proposer.Load()
+	if p == nil {
+		return ErrNoCommit
+	}
+	return p.propose(c, who, urgent)
+}
+
+// A wait is a caller that blocks for its outcome.
+type wait struct {
+	done  chan struct{}
+	err   error
+	value any
+	// first, if not nil, is called in the delivery loop before the caller
+	// goes on and before anything ordered later is delivered.
+	first func(value any, err error, w *Wave)
+}
+
+func newWait() *wait { return &wait{done: make(chan struct{})} }
+
+func (c *wait) Complete(uint64, error, *Wave) {}
+
+func (c *wait) completeWith(value any, err error, w *Wave) {
+	c.value, c.err = value, err
+	if c.first != nil {
+		c.first(value, err, w)
+	}
+	close(c.done)
+}
+
+// do proposes c and waits for its outcome.
+func (b *Broker) do(ctx context.Context, c event.Command) error {
+	w := newWait()
+	if err := b.propose(c, call{c: w}, false); err != nil {
+		return err
+	}
+	select {
+	case <-w.done:
+		return w.err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
+	}
+}
+
+// SetPolicy puts a policy in force, on all nodes: it returns when this one has
+// applied it. A policy that does not compile is refused and changes nothing.
+func (b *Broker) SetPolicy(ctx context.Context, data []byte) error {
+	return b.do(ctx, &event.Policy{Data: data})
+}
+
+// Policy returns the policy in force here, nil if none was ever set.
+func (b *Broker) Policy() Authorizer {
+	if p := b.policy.Load(); p != nil {
+		return p.Authorizer
+	}
+	return nil
+}
+
+// Authenticate returns the principal that user and password prove under the
+// policy in force. It may take a tenth of a second.
+func (b *Broker) Authenticate(user string, password []byte) (principal string, err error) {
+	p := b.Policy()
+	if p == nil {
+		return "", ErrBadCredentials
+	}
+	return p.Authenticate(user, password)
+}
+
+func (b *Broker) setPolicy(a Authorizer) {
+	if a == nil {
+		return
+	}
+	version := uint64(1)
+	if old := b.policy.Load(); old != nil {
+		version = old.version + 1
+	}
+	b.policy.Store(&policy{Authorizer: a, version: version})
+	b.local.Invalidate()
+	b.Kick()
+}
+
+// decide asks the policy in force. No policy permits nothing.
+func (b *Broker) decide(who Who, what Action, topicName string, at int64) Decision {
+	p := b.policy.Load()
+	if p == nil {
+		return Decision{Reason: "no policy is in force"}
+	}
+	return p.Decide(who, what, topicName, at)
+}
+
+// Kick makes the broker look at its clock: a test clock was moved.
+func (b *Broker) Kick() {
+	select {
+	case b.ticks <- struct{}{}:
+	default:
+	}
+}
+
+// CatchUp returns when everything that is due by the node's clock has been
+// brought about and handed to the clients' connections: wakes of the log's
+// time, window edges, and the state they open. Scans that wait for slow
+// clients are not waited for beyond ctx.
+func (b *Broker) CatchUp(ctx context.Context) error {
+	for {
+		next := b.machine.NextWake()
+		if next == 0 || next > b.now() {
+			break
+		}
+		if err := b.do(ctx, &event.Tick{}); err != nil {
+			return err
+		}
+	}
+	b.passEdges()
+	return b.scans.wait(ctx)
+}
+
+// runTimers proposes Ticks when a wake is due and passes window edges, by the
+// node's clock.
+func (b *Broker) runTimers() {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		now := b.now()
+		if next := b.machine.NextWake(); next != 0 && next <= now && b.log.Leader() {
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			if err := b.do(ctx, &event.Tick{}); err != nil {
+				b.logger.Warn("a tick was not ordered", "err", err.Error())
+			}
+			cancel()
+			select {
+			case <-b.closing:
+				return
+			default:
+				continue
+			}
+		}
+		edge := b.passEdges()
+		timer.Reset(untilNext(now, edge, b.machine.NextWake()))
+		select {
+		case <-b.closing:
+			return
+		case <-b.ticks:
+		case <-timer.C:
+		}
+	}
+}
+
+// untilNext returns how long to sleep until the earlier of two instants, at
+// most a second: wakes may be added, and wall clocks are set.
+func untilNext(now, edge, wake int64) time.Duration {
+	d := time.Second
+	for _, at := range [...]int64{edge, wake} {
+		if at != 0 {
+			d = min(d, time.Duration(max(at-now, int64(time.Millisecond))))
+		}
+	}
+	return d
+}
+
+// watchDisk looks at the free space once a second.
+func (b *Broker) watchDisk() {
+	if b.config.Free == nil {
+		return
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		b.CheckDisk()
+		select {
+		case <-b.closing:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// CheckDisk looks at the free space now.
+func (b *Broker) CheckDisk() {
+	if b.config.Free == nil {
+		return
+	}
+	free, total := b.config.Free()
+	mark := b.config.LowWater
+	if mark == 0 {
+		mark = min(total/20, 512<<20)
+	}
+	full := free < mark
+	if b.diskFull.Swap(full) != full {
+		if full {
+			b.logger.Warn("disk nearly full: durable publishes are refused", "free", free, "mark", mark)
+		} else {
+			b.logger.Info("disk has room again: durable publishes are accepted", "free", free, "mark", mark)
+		}
+	}
+}
+
+// DiskFull says whether durable publishes are refused for want of space.
+func (b *Broker) DiskFull() bool { return b.diskFull.Load() }

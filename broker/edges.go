@@ -1,0 +1,140 @@
+package broker
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/bellwire/bellwire/broker/event"
+)
+
+// An edges passes the instants at which windows open and close.
+//
+// Closing needs nothing: every verdict is kept only until it would change, and
+// what waits somewhere is asked again before it is sent. Opening does: the
+// subscriber is to get the present state. There is one timer for the earliest
+// edge of the policy, not one for each subscriber; at an edge each session with
+// a subscription in whose permission time has a part scans what it matches for
+// topics that were closed to it just before and are open now.
+type edges struct {
+	last int64 // edges up to here are passed; the delivery loop's
+}
+
+// edgesAtOnce bounds how many edges are told apart when the clock has jumped.
+const edgesAtOnce = 64
+
+// passEdges brings about the edges that are due and returns the next one, 0
+// for none.
+func (b *Broker) passEdges() (next int64) {
+	now := b.now()
+	b.loop.call(func(w *Wave) { next = b.edges.pass(b, now, w) })
+	return next
+}
+
+// pass runs in the delivery loop.
+func (e *edges) pass(b *Broker, now int64, w *Wave) (next int64) {
+	p := b.policy.Load()
+	if p == nil {
+		e.last = max(e.last, now)
+		return 0
+	}
+	var passed []int64
+	at := p.NextEdge(e.last)
+	for ; at != 0 && at <= now; at = p.NextEdge(at) {
+		passed = append(passed, at)
+		if len(passed) > edgesAtOnce {
+			passed = passed[1:]
+		}
+	}
+	e.last = max(e.last, now)
+	if len(passed) == 0 {
+		return at
+	}
+	b.stats.WindowsOpened.Add(uint64(len(passed)))
+	for _, s := range b.loop.live {
+		for _, sub := range s.subs {
+			if sub.windowed {
+				s.edge(p, sub, passed, now, w)
+			}
+		}
+		s.scanning.runIfStarted()
+	}
+	return at
+}
+
+// edge brings about what edges mean to one subscription.
+func (s *Session) edge(p *policy, sub *localSub, passed []int64, now int64, w *Wave) {
+	wasOpen := p.Decide(s.who, ActSubscribe, sub.sub.Filter, passed[0]-1).Allow
+	is := p.Decide(s.who, ActSubscribe, sub.sub.Filter, now)
+	if sub.outside != Hold && wasOpen && !is.Allow {
+		s.announce(sub, is, w)
+		if sub.outside == End {
+			s.dropSub(sub)
+			return
+		}
+	} else if sub.outside == Announce && !wasOpen && is.Allow {
+		s.announce(sub, is, w)
+	}
+	s.scanning.add(scan{sub: sub, since: s.sinceOpening(), opened: func(topicName string) bool {
+		for _, at := range passed {
+			if !p.Decide(s.who, ActSubscribe, topicName, at-1).Allow {
+				return true
+			}
+		}
+		return false
+	}})
+}
+
+// A windowState is the payload of the event that tells a subscriber about its
+// window, on $me/sub/ and the filter.
+type windowState struct {
+	State  string `json:"state"`
+	Window string `json:"window"`
+	Next   string `json:"next,omitempty"`
+}
+
+// announce tells a subscriber that its window has opened or closed.
+func (s *Session) announce(sub *localSub, d Decision, w *Wave) {
+	state := windowState{State: "active", Window: "closed"}
+	if d.Allow {
+		state.Window = "open"
+	} else if sub.outside == End {
+		state.State = "terminated"
+	}
+	if d.Until != 0 {
+		state.Next = time.Unix(0, d.Until).UTC().Format(time.RFC3339)
+	}
+	payload, err := json.Marshal(state)
+	if err != nil {
+		panic(err) // three strings
+	}
+	e := &event.Event{Topic: "$me/sub/" + sub.sub.Filter, Payload: payload, At: s.b.now()}
+	s.hear(&Delivery{Event: e}, 0, w)
+}
+
+// dropSub ends a subscription whose rule says that it ends with its window.
+func (s *Session) dropSub(sub *localSub) {
+	delete(s.subs, sub.sub.Filter)
+	s.b.local.Delete(sub.sub.Filter, s.number)
+	if s.durable {
+		_ = s.b.propose(&event.Unsubscribe{Session: s.number, Epoch: s.epoch, Filters: []string{sub.sub.Filter}}, call{}, true)
+	}
+}
+
+// policyChanged sends every subscription the state that a new policy opens to
+// it, and notes anew in which of them time has a part. In the delivery loop.
+func (e *edges) policyChanged(b *Broker, before *policy) {
+	now := b.now()
+	for _, s := range b.loop.live {
+		for filter, old := range s.subs {
+			grant := b.grant(s.who, filter, now)
+			sub := *old
+			sub.windowed, sub.outside = grant.Windowed, grant.Outside
+			s.subs[filter] = &sub
+			b.local.Set(filter, s.number, &sub)
+			s.scanning.add(scan{sub: &sub, since: s.sinceOpening(), opened: func(topicName string) bool {
+				return before != nil && !before.Decide(s.who, ActSubscribe, topicName, now).Allow
+			}})
+		}
+		s.scanning.runIfStarted()
+	}
+}

@@ -1,0 +1,153 @@
+package broker
+
+import (
+	"fmt"
+
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/store"
+	"github.com/bellwire/bellwire/broker/topic"
+)
+
+// load makes memory what the store says.
+func (m *Machine) load() error {
+	m.sessions, m.numbers = map[string]*record{}, map[uint64]*record{}
+	m.nodes, m.segments = map[string]nodeState{}, map[uint64]*segment{}
+	m.durable = topic.NewIndex(m.fanoutOf, fanoutCache)
+	m.retained, m.counters, m.policy = 0, counters{}, nil
+	m.over = m.over[:0]
+
+	var index uint64
+	if v, ok := m.store.Get(appliedKey, nil); ok {
+		index, m.term, m.now = readPosition(v)
+	}
+	if v, ok := m.store.Get(countersKey, nil); ok {
+		if err := m.counters.decode(v); err != nil {
+			return fmt.Errorf("machine: counters: %w", err)
+		}
+	}
+	for _, load := range []func() error{m.loadPolicy, m.loadNodes, m.loadSessions, m.loadQueues, m.loadSubs, m.loadRest} {
+		if err := load(); err != nil {
+			return err
+		}
+	}
+	m.applied.Store(index)
+	m.updateNextWake()
+	return nil
+}
+
+// each calls f for every key of a space, without its first byte, and stops at
+// the first error, which it returns with the space's name.
+func (m *Machine) each(space store.Space, name string, f func(key, value []byte) error) (err error) {
+	lower := []byte{byte(space)}
+	m.store.Scan(lower, store.End(lower), func(key, value []byte) bool {
+		if err = f(key[1:], value); err != nil {
+			err = fmt.Errorf("machine: %s: %w", name, err)
+		}
+		return err == nil
+	})
+	return err
+}
+
+func (m *Machine) loadPolicy() error {
+	data, ok := m.store.Get(policyKey, nil)
+	if !ok {
+		return nil
+	}
+	policy, err := m.compile(data)
+	if err != nil {
+		return fmt.Errorf("machine: the logged policy does not compile (installed by a newer version?): %w", err)
+	}
+	m.policy = policy
+	return nil
+}
+
+func (m *Machine) loadNodes() error {
+	return m.each(store.Nodes, "nodes", func(key, value []byte) error {
+		if len(value) != 16 {
+			return event.ErrDamaged
+		}
+		m.nodes[string(key)] = nodeState{life: store.Uint64At(value, 0), seq: store.Uint64At(value, 8)}
+		return nil
+	})
+}
+
+func (m *Machine) loadSessions() error {
+	return m.each(store.Sessions, "sessions", func(key, value []byte) error {
+		r, err := decodeRecord(string(key), value)
+		if err != nil {
+			return err
+		}
+		m.sessions[r.client], m.numbers[r.session] = r, r
+		return nil
+	})
+}
+
+func (m *Machine) loadQueues() error {
+	err := m.each(store.Cursors, "cursors", func(key, value []byte) error {
+		if len(key) != 8 {
+			return event.ErrDamaged
+		}
+		r := m.numbers[store.Uint64At(key, 0)]
+		if r == nil {
+			return nil // of a session that is being purged
+		}
+		if err := r.queue.decode(value); err != nil {
+			return err
+		}
+		if m.isOver(r) {
+			m.over = append(m.over, r)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return m.each(store.Inbound, "inbound", func(key, _ []byte) error {
+		if len(key) != 10 {
+			return event.ErrDamaged
+		}
+		if r := m.numbers[store.Uint64At(key, 0)]; r != nil {
+			r.remember(uint16(key[8])<<8 | uint16(key[9]))
+		}
+		return nil
+	})
+}
+
+func (m *Machine) loadSubs() error {
+	return m.each(store.Subs, "subscriptions", func(key, value []byte) error {
+		s, err := decodeSub(value)
+		if err != nil {
+			return err
+		}
+		r := m.numbers[store.Uint64At(key, 0)]
+		if r == nil {
+			return nil
+		}
+		r.subs++
+		m.durable.Set(s.Filter, r.session, s)
+		return nil
+	})
+}
+
+// loadRest counts what is only counted: retained topics, bodies and the queue
+// entries that refer to them.
+func (m *Machine) loadRest() error {
+	err := m.each(store.Retained, "retained", func(_, _ []byte) error { m.retained++; return nil })
+	if err != nil {
+		return err
+	}
+	err = m.each(store.Bodies, "bodies", func(key, _ []byte) error {
+		m.segment(store.Uint64At(key, 0)).bodies = true
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return m.each(store.Queue, "queues", func(_, value []byte) error {
+		e, err := decodeEntry(value)
+		if err == nil && e.body != 0 {
+			m.segment(e.body).live++
+		}
+		return err
+	})
+}

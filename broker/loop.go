@@ -1,0 +1,201 @@
+package broker
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/bellwire/bellwire/broker/event"
+)
+
+// A loop is the delivery loop: one goroutine that carries out what log entries
+// gave this node to do, in their order, for the clients connected here.
+//
+// One goroutine, because all subscribers of a topic are to see durable events
+// in one order, and because it makes the rest simple: whatever must happen
+// between two entries (a subscription begins, a piece of a retained scan goes
+// out, a session is taken over) is a task of the loop, and needs no lock
+// against delivery. It never waits for a client: sinks queue, and write only
+// what the socket takes at once. It does not read from the disk either:
+// whoever does (scans, queues) does so elsewhere and brings the result.
+//
+// The Machine hands over entries through a channel of fixed length. When it is
+// full Apply waits, the log's slots stay taken, the proposer's backlog fills,
+// and publishers are not read: that is all the back-pressure there is, and it
+// reaches everybody who causes the load.
+type loop struct {
+	b       *Broker
+	entries chan *applied
+	tasks   chan func(w *Wave)
+	pool    sync.Pool
+
+	// Of the last entry delivered. Read by anybody.
+	stamp atomic.Int64
+	index atomic.Uint64
+
+	stopped chan struct{}
+
+	// The loop's own.
+	live map[uint64]*Session // by number: the sessions connected here
+	wave Wave
+}
+
+const (
+	entriesQueued = 16
+	tasksQueued   = 256
+)
+
+func (l *loop) init(b *Broker) {
+	l.b = b
+	l.entries, l.tasks = make(chan *applied, entriesQueued), make(chan func(*Wave), tasksQueued)
+	l.pool.New = func() any { return new(applied) }
+	l.live = map[uint64]*Session{}
+	l.stopped = make(chan struct{})
+	l.stamp.Store(b.machine.Now())
+	l.index.Store(b.machine.Applied())
+}
+
+// spare gives the Machine an empty applied to fill in.
+func (l *loop) spare() *applied { return l.pool.Get().(*applied) }
+
+// deliver takes an entry's effects from the Machine. After close it drops
+// them: nobody is connected any more.
+func (l *loop) deliver(a *applied) {
+	select {
+	case l.entries <- a:
+	case <-l.stopped:
+	}
+}
+
+// do runs task in the loop, after all entries handed over so far, and returns
+// false if the loop has ended. It does not wait for the task.
+func (l *loop) do(task func(w *Wave)) bool {
+	select {
+	case <-l.stopped:
+		return false
+	case l.tasks <- task:
+		return true
+	}
+}
+
+// call runs task in the loop and waits for it.
+func (l *loop) call(task func(w *Wave)) bool {
+	done := make(chan struct{})
+	if !l.do(func(w *Wave) { task(w); close(done) }) {
+		return false
+	}
+	select {
+	case <-done:
+		return true
+	case <-l.stopped:
+		return false
+	}
+}
+
+// close ends the loop; what it has not delivered is lost to the connections,
+// which are over, and to nobody else.
+func (l *loop) close() { close(l.stopped) }
+
+func (l *loop) run() {
+	defer l.endSessions()
+	for {
+		select {
+		case a := <-l.entries:
+			l.entry(a)
+		case task := <-l.tasks:
+			task(&l.wave)
+		case <-l.stopped:
+			return
+		}
+		l.wave.Flush()
+	}
+}
+
+func (l *loop) endSessions() {
+	for _, s := range l.live {
+		s.closed.Store(true)
+		s.sink.End(ErrClosing)
+	}
+}
+
+func (l *loop) entry(a *applied) {
+	l.stamp.Store(a.stamp)
+	now := l.b.now()
+	for i := range a.steps {
+		l.step(a, &a.steps[i], now)
+	}
+	l.b.stats.Queued.Add(uint64(len(a.queued)))
+	l.b.stats.QueueDropped.Add(a.queueDropped)
+	l.index.Store(a.index)
+	a.reset()
+	l.pool.Put(a)
+}
+
+func (l *loop) step(a *applied, s *step, now int64) {
+	b, w := l.b, &l.wave
+	switch s.kind {
+	case stepEvent:
+		audience := b.local.LookupString(s.event.Topic)
+		audience.deliver(b, s.event, now, w)
+		l.offer(audience, a.queued[s.from:s.until], s.event, now)
+	case stepReplayed:
+		for i := range a.queued[s.from:s.until] {
+			q := &a.queued[s.from+i]
+			if session := l.live[q.session]; session != nil {
+				session.offer(q, s.event, nil, now, w)
+			}
+		}
+	case stepEnded:
+		if session := l.live[s.session]; session != nil && session.epoch == s.epoch {
+			b.stats.Takeovers.Add(1)
+			l.remove(session)
+			session.sink.End(s.cause)
+		}
+	case stepDone:
+		b.proposer.Load().done(s.batch, s.n, s.err, s.value, w)
+	case stepBatchDone:
+		b.proposer.Load().batchDone(s.batch)
+	case stepPolicy:
+		before := b.policy.Load()
+		b.setPolicy(s.policy)
+		b.edges.policyChanged(b, before)
+	}
+}
+
+// offer offers what queues have grown by to the sessions connected here. Both
+// lists are in the order of sessions' numbers.
+func (l *loop) offer(audience *audience, queued []queued, e *event.Event, now int64) {
+	at := 0
+	for i := range queued {
+		q := &queued[i]
+		for at < len(audience.hearers) && audience.hearers[at].s.number < q.session {
+			at++
+		}
+		if at < len(audience.hearers) && audience.hearers[at].s.number == q.session {
+			h := &audience.hearers[at]
+			h.s.offer(q, e, h, now, &l.wave)
+		} else if s := l.live[q.session]; s != nil {
+			s.offer(q, e, nil, now, &l.wave)
+		}
+	}
+}
+
+// add makes a session one that is connected here.
+func (l *loop) add(s *Session) {
+	l.live[s.number] = s
+	l.b.stats.Sessions.Add(1)
+}
+
+// remove ends what the loop does for s. Its filters leave the index at once:
+// what is published from here on does not find it.
+func (l *loop) remove(s *Session) {
+	if l.live[s.number] != s {
+		return
+	}
+	delete(l.live, s.number)
+	l.b.stats.Sessions.Add(-1)
+	s.closed.Store(true)
+	for filter := range s.subs {
+		l.b.local.Delete(filter, s.number)
+	}
+	s.scanning.stop()
+}

@@ -1,0 +1,413 @@
+package broker
+
+import (
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
+
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/store"
+	"github.com/bellwire/bellwire/broker/topic"
+)
+
+// A Machine is the broker's replicated state machine. The same entries in the
+// same order leave every Machine in the same state; nothing else changes it.
+//
+// It has no clock: an entry's stamp is the log's time, by which sessions,
+// wills and retained events expire. It starts no goroutine and iterates over
+// no map where order would show. Whether an event may be queued for a session
+// it asks the logged policy at the event's own time; whether it may be
+// delivered is judged again where and when that happens.
+//
+// What makes it hard:
+//
+//   - An entry must be all or nothing on disk. Each is one Tx, which carries
+//     the entry's position. Reads do not see the Tx they are in, so whatever a
+//     later command of the same entry depends on is kept in memory: records,
+//     and the topics retained by this entry.
+//   - A command that panics must not stop the node, nor leave half of itself
+//     behind, in memory either. Undoing memory command by command would need
+//     care in every line of every command; so the whole entry is thrown away,
+//     memory is read anew from the store, and the entry is applied again
+//     without that command. This is slow, and never happens.
+//   - Work per entry is bounded, though what falls due may not be: a node's
+//     100,000 sessions lose their connections at once. Wakes and sweeps do a
+//     fixed number of items and leave the rest for the next entry.
+//
+// Apply and the other methods that cluster calls run on one goroutine at a
+// time; Applied, NextWake and Checkpoint may be called from any.
+type Machine struct {
+	store   *store.Store
+	compile Compile
+	limits  Limits
+	logger  *slog.Logger
+	deliver func(*applied) // queues; must not touch a socket: Apply waits for it
+	spare   func() *applied
+
+	// Who we are: batches of this node and life are ours, and whoever
+	// proposed them waits. Set before the first Apply that may carry one.
+	node string
+	life uint64
+
+	applied  atomic.Uint64 // last entry whose effects are in store
+	term     uint64
+	now      int64        // log time: stamp of that entry; never goes back
+	nextWake atomic.Int64 // when the earliest wake is due; 0 for never
+
+	sessions map[string]*record
+	numbers  map[uint64]*record
+	retained int // topics
+	nodes    map[string]nodeState
+	policy   Authorizer
+	segments map[uint64]*segment
+	durable  *topic.Index[uint64, storedSub, *fanout]
+	counters counters
+
+	// The entry being applied.
+	tx       *store.Tx
+	out      *applied
+	ordinal  uint32                   // of the command within the entry
+	touched  []*record                // queues that differ from the store
+	over     []*record                // queues past their bound, to be trimmed
+	fresh    map[string]freshRetained // topics retained or cleared by this entry
+	subbed   []sessionFilter          // subscriptions set by this entry
+	key, val []byte                   // scratch
+	body     []byte                   // scratch
+	failed   map[uint32]string        // commands of this entry that panicked
+	publish  event.Publish            // scratch
+	settle   event.Settle             // scratch
+}
+
+// counters number what the log creates. They are state.
+type counters struct {
+	session, epoch, body, failure uint64
+}
+
+// sessionFilter names a subscription.
+type sessionFilter struct {
+	session uint64
+	filter  string
+}
+
+// nodeState is a node's open incarnation and the last batch applied of it.
+type nodeState struct {
+	life, seq uint64
+}
+
+var (
+	appliedKey  = append([]byte{byte(store.Meta)}, "applied"...)
+	configKey   = append([]byte{byte(store.Meta)}, "config"...)
+	countersKey = append([]byte{byte(store.Meta)}, "counters"...)
+	policyKey   = append([]byte{byte(store.Policies)}, "operator"...)
+)
+
+// newMachine returns a Machine in the state that s holds.
+func newMachine(s *store.Store, compile Compile, limits Limits, logger *slog.Logger) (*Machine, error) {
+	m := &Machine{store: s, compile: compile, limits: limits, logger: logger, fresh: map[string]freshRetained{}}
+	m.key, m.val = make([]byte, 0, 512), make([]byte, 0, 4096)
+	m.deliver, m.spare = func(*applied) {}, func() *applied { return new(applied) }
+	if err := m.load(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Applied returns the index of the last entry whose effects are in the store.
+func (m *Machine) Applied() uint64 { return m.applied.Load() }
+
+// Now returns the log's time as of the entries applied, unix nanoseconds. Only
+// for the Machine's own goroutine, or while no entry is applied.
+func (m *Machine) Now() int64 { return m.now }
+
+// Apply applies one entry: index and term place it, stamp is its log time, and
+// batches are what the nodes handed in. The memory of batches must stay as it
+// is until the entry is delivered.
+func (m *Machine) Apply(index, term uint64, stamp int64, batches [][]byte) {
+	if index <= m.applied.Load() {
+		return // replayed from a log that reaches further back than our state
+	}
+	m.failed = nil
+	for !m.try(index, term, stamp, batches) {
+		// The command at m.ordinal panicked and is in m.failed now.
+		if err := m.load(); err != nil {
+			panic(fmt.Sprintf("machine: state unreadable after a failed command: %v", err))
+		}
+	}
+}
+
+// try applies an entry without the commands in m.failed. If another one panics
+// it adds that to them, discards everything and returns false.
+func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok bool) {
+	m.tx, m.out = m.store.Begin(), m.spare()
+	m.ordinal = 0
+	m.touched = m.touched[:0]
+	m.subbed = m.subbed[:0]
+	clear(m.fresh)
+	m.now = max(m.now, stamp)
+	m.out.index, m.out.stamp = index, m.now
+	before := m.counters
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		_, known := m.failed[m.ordinal]
+		if _, hopeless := p.(fatal); hopeless || known || m.ordinal == 0 {
+			panic(p) // leaving a command out would not mend it
+		}
+		m.fail(p, debug.Stack())
+		m.tx.Discard()
+		m.out.reset()
+	}()
+
+	m.trim()
+	m.wake()
+	for _, b := range batches {
+		m.batch(index, b)
+	}
+	m.ordinal = 0 // what follows is no command's doing
+	m.writeFailures(index)
+	for _, r := range m.touched {
+		m.writeQueue(r)
+	}
+	if m.counters != before {
+		m.tx.Set(countersKey, m.counters.append(m.val[:0]))
+	}
+	m.tx.Set(appliedKey, appendPosition(m.val[:0], index, term, m.now))
+	m.tx.Commit()
+	m.term = term
+	m.applied.Store(index)
+	m.updateNextWake()
+	m.deliver(m.out)
+	m.out, m.tx = nil, nil
+	return true
+}
+
+func (m *Machine) fail(p any, stack []byte) {
+	if m.failed == nil {
+		m.failed = map[uint32]string{}
+	}
+	m.failed[m.ordinal] = fmt.Sprint(p)
+	m.logger.Error("command failed and was rolled back", "index", m.out.index, "command", m.ordinal,
+		"err", fmt.Sprint(p), "stack", string(stack))
+}
+
+// writeFailures records the commands that were left out, the latest 1,000.
+func (m *Machine) writeFailures(index uint64) {
+	ordinals := make([]uint32, 0, len(m.failed))
+	for n := range m.failed {
+		ordinals = append(ordinals, n)
+	}
+	slices.Sort(ordinals)
+	for _, n := range ordinals {
+		key := store.AppendUint64(store.Key(m.key, store.Failures), m.counters.failure%1000)
+		m.counters.failure++
+		m.tx.Set(key, fmt.Appendf(nil, "entry %d command %d: %s", index, n, m.failed[n]))
+	}
+}
+
+// Failures returns how many commands were rolled back, ever.
+func (m *Machine) Failures() uint64 { return m.counters.failure }
+
+// batch applies one node's batch: the next of its open incarnation, or the
+// first of a new one, which begins with NodeUp.
+func (m *Machine) batch(index uint64, b []byte) {
+	batch, err := event.ReadBatch(b)
+	if err != nil {
+		// Every node reads the same bytes: all of them stop here until a
+		// version that knows them is installed. Going on would diverge.
+		panic(fatal{fmt.Sprintf("entry %d: %v", index, err)})
+	}
+	state, known := m.nodes[batch.Node]
+	opens := batch.Seq == 1 && !(known && state.life == batch.Incarnation)
+	ours := batch.Node == m.node && batch.Incarnation == m.life
+	switch {
+	case opens:
+		state = nodeState{life: batch.Incarnation}
+	case !known || state.life != batch.Incarnation:
+		m.logger.Warn("batch of a closed incarnation refused", "node", batch.Node, "index", index)
+		return
+	case batch.Seq <= state.seq:
+		return // a repeat: it was applied, its sender had not heard
+	case batch.Seq != state.seq+1:
+		m.logger.Warn("batch out of sequence refused", "node", batch.Node, "index", index, "seq", batch.Seq, "want", state.seq+1)
+		return
+	}
+	m.nodes[batch.Node] = nodeState{life: batch.Incarnation, seq: batch.Seq}
+	m.writeNode(batch.Node)
+	for n := 0; ; n++ {
+		kind, body, ok := batch.Next()
+		if !ok {
+			break
+		}
+		m.ordinal++
+		var value any
+		var err error
+		if _, bad := m.failed[m.ordinal]; bad {
+			err = ErrFailed
+		} else {
+			value, err = m.command(batch.Header, kind, body)
+		}
+		if ours {
+			m.out.steps = append(m.out.steps, step{kind: stepDone, batch: batch.Seq, n: n, err: err, value: value})
+		}
+	}
+	if err := batch.Err(); err != nil {
+		panic(fatal{fmt.Sprintf("entry %d: %v", index, err)})
+	}
+	if ours {
+		m.out.steps = append(m.out.steps, step{kind: stepBatchDone, batch: batch.Seq})
+	}
+}
+
+// fatal is a panic that leaving a command out cannot mend.
+type fatal struct{ reason string }
+
+func (f fatal) String() string { return f.reason }
+
+// command applies one command and returns its answer.
+func (m *Machine) command(from event.Header, kind event.Kind, body []byte) (value any, err error) {
+	switch kind {
+	case event.KindPublish:
+		m.publish.Event = m.out.newEvent()
+		m.decode(&m.publish, body)
+		return nil, m.applyPublish(&m.publish)
+	case event.KindSettle:
+		m.decode(&m.settle, body)
+		return nil, m.applySettle(&m.settle)
+	case event.KindRelease:
+		var c event.Release
+		m.decode(&c, body)
+		return nil, m.applyRelease(&c)
+	case event.KindConnect:
+		var c event.Connect
+		m.decode(&c, body)
+		return m.applyConnect(from, &c)
+	case event.KindDisconnect:
+		var c event.Disconnect
+		m.decode(&c, body)
+		return nil, m.applyDisconnect(&c)
+	case event.KindSubscribe:
+		var c event.Subscribe
+		m.decode(&c, body)
+		return m.applySubscribe(&c)
+	case event.KindUnsubscribe:
+		var c event.Unsubscribe
+		m.decode(&c, body)
+		return m.applyUnsubscribe(&c)
+	case event.KindReplay:
+		var c event.Replay
+		m.decode(&c, body)
+		return nil, m.applyReplay(&c)
+	case event.KindPolicy:
+		var c event.Policy
+		m.decode(&c, body)
+		return nil, m.applyPolicy(&c)
+	case event.KindNodeUp:
+		var c event.NodeUp
+		m.decode(&c, body)
+		m.applyNodeUp(from)
+		return nil, nil
+	case event.KindTick:
+		return nil, nil
+	}
+	panic(fatal{fmt.Sprintf("command of unknown kind %d: upgrade this node", kind)})
+}
+
+func (m *Machine) decode(c event.Command, body []byte) {
+	if err := event.Decode(c, body); err != nil {
+		panic(fatal{fmt.Sprintf("command of kind %d: %v", c.Kind(), err)})
+	}
+}
+
+// Configure records the cluster's configuration, bytes that only cluster reads,
+// which took effect at index.
+func (m *Machine) Configure(index, term uint64, config []byte) {
+	if index <= m.applied.Load() {
+		return
+	}
+	tx := m.store.Begin()
+	tx.Set(configKey, append(binary.BigEndian.AppendUint64(nil, index), config...))
+	tx.Set(appliedKey, appendPosition(nil, index, term, m.now))
+	tx.Commit()
+	m.term = term
+	m.applied.Store(index)
+}
+
+// Durable returns the last entry that a crash now would leave, and the newest
+// configuration at or before it.
+func (m *Machine) Durable() (index, term uint64, config []byte, configIndex uint64) {
+	v, ok := m.store.Durable(appliedKey)
+	if !ok {
+		return 0, 0, nil, 0
+	}
+	index, term, _ = readPosition(v)
+	if c, ok := m.store.Durable(configKey); ok && len(c) >= 8 {
+		configIndex, config = store.Uint64At(c, 0), c[8:]
+	}
+	return index, term, config, configIndex
+}
+
+// Flush makes everything that was applied durable.
+func (m *Machine) Flush() error { return m.store.Flush() }
+
+// Checkpoint writes a copy of the state into dir and says as of which entry.
+func (m *Machine) Checkpoint(dir string) (index, term uint64, err error) {
+	if err := m.store.Flush(); err != nil {
+		return 0, 0, err
+	}
+	// The copy may be of a later entry than the one read here, never of an
+	// earlier one; Raft replays what it already has, and Apply skips that.
+	v, _ := m.store.Durable(appliedKey)
+	index, term, _ = readPosition(v)
+	return index, term, m.store.Checkpoint(dir)
+}
+
+// Restore replaces the state by the copy in dir.
+func (m *Machine) Restore(dir string) error {
+	if err := m.store.Replace(dir); err != nil {
+		return err
+	}
+	return m.load()
+}
+
+// Digest returns a hash of the whole state and the entry that it is of.
+func (m *Machine) Digest() (index, digest uint64) {
+	digest, at := m.store.Digest(appliedKey)
+	index, _, _ = readPosition(at)
+	return index, digest
+}
+
+func appendPosition(b []byte, index, term uint64, now int64) []byte {
+	b = binary.BigEndian.AppendUint64(b, index)
+	b = binary.BigEndian.AppendUint64(b, term)
+	return binary.BigEndian.AppendUint64(b, uint64(now))
+}
+
+func readPosition(b []byte) (index, term uint64, now int64) {
+	if len(b) != 24 {
+		return 0, 0, 0
+	}
+	return store.Uint64At(b, 0), store.Uint64At(b, 8), int64(store.Uint64At(b, 16))
+}
+
+func (c counters) append(b []byte) []byte {
+	for _, v := range [...]uint64{c.session, c.epoch, c.body, c.failure} {
+		b = binary.AppendUvarint(b, v)
+	}
+	return b
+}
+
+func (c *counters) decode(b []byte) error {
+	for _, f := range [...]*uint64{&c.session, &c.epoch, &c.body, &c.failure} {
+		v, n := binary.Uvarint(b)
+		if n <= 0 {
+			return event.ErrDamaged
+		}
+		*f, b = v, b[n:]
+	}
+	return nil
+}

@@ -1,0 +1,474 @@
+package broker
+
+import (
+	"slices"
+	"sort"
+	"sync"
+
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/store"
+)
+
+// An outbox is what a session is sent at QoS 1 and 2: numbered deliveries of
+// which a window is under way at once.
+//
+// Numbers run without gaps; the packet id of a delivery is its number mod
+// 65535 + 1 (5.0 2.2.1 leaves the choice to us). For a durable session the
+// numbers are those of its queue in the store, so another life of the node, or
+// another node, resumes with the same ids without having been told them. For
+// other sessions they count what was heard, and end with the connection.
+//
+// What must hold:
+//
+//   - Deliveries go out in the order of their numbers, and again in that order
+//     after a resume; at most ReceiveMax are under way, and the span from the
+//     oldest one under way to the newest is less than 65,535, so that no packet
+//     id stands for two (the window stalls rather than reuse one).
+//   - A queue is read by whoever made room (Settle, Drained, Start), never by
+//     the delivery loop, and not under mu: a slow disk delays one client. While
+//     somebody reads, or entries were left behind, the loop only moves next;
+//     when the reader has caught up with next, under mu, the loop hands over
+//     directly again.
+//   - Whether the client may have it, and whether it has expired, is asked as
+//     the last thing before each is sent, first time or again. What may not be
+//     sent is over, as if the client had acknowledged it.
+type outbox struct {
+	s          *Session
+	recvMax    uint64
+	mu         sync.Mutex // guards the following; taken before the sink's own
+	started    bool
+	stopped    bool
+	full       bool   // the sink takes no more for now
+	pulling    bool   // somebody reads the queue
+	below      uint64 // all before are over
+	sent       uint64 // next number to send
+	next       uint64 // next number to come
+	dupBelow   uint64 // those before may have been sent by an earlier connection
+	underWay   uint64
+	slots      []slot // ring over [below, sent), by number; length a power of two
+	done       spans  // over before this connection
+	backlog    []held // of a session without a queue: [sent, next)
+	backlogLen int64  // bytes held there
+}
+
+// A slot says where one delivery stands.
+type slot uint8
+
+const (
+	slotFree     slot = iota
+	slotSent1         // QoS 1: awaits PUBACK
+	slotSent2         // QoS 2: awaits PUBREC
+	slotReceived      // PUBREC came; the log is being told
+	slotReleased      // PUBREL was sent; awaits PUBCOMP
+	slotOver
+	slotTold // over, and the log knows
+)
+
+// A held is a delivery that waits in memory for the window.
+type held struct {
+	event  *event.Event
+	qos    uint8
+	retain bool
+	ids    []uint32
+	until  int64
+}
+
+const maxSpan = 65534
+
+func (o *outbox) open(s *Session, a *opened, recvMax int) {
+	o.s, o.recvMax = s, uint64(max(recvMax, 1))
+	o.below, o.sent, o.next, o.dupBelow = a.below, a.below, a.next, a.sent
+	o.done = a.done
+	for _, seq := range a.received {
+		o.setSlot(seq, slotReleased)
+	}
+}
+
+// start sends what an earlier connection left under way, then the rest.
+func (o *outbox) start(w *Wave) {
+	o.mu.Lock()
+	o.started = true
+	o.mu.Unlock()
+	o.fill(w)
+}
+
+// stop ends deliveries and returns the number up to which they were sent.
+func (o *outbox) stop() (sent uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.stopped = true
+	o.backlog = nil
+	return max(o.sent, min(o.dupBelow, o.next))
+}
+
+func (o *outbox) slot(seq uint64) *slot { return &o.slots[seq&uint64(len(o.slots)-1)] }
+
+// setSlot notes where seq stands, growing the ring as needed.
+func (o *outbox) setSlot(seq uint64, v slot) {
+	if span := seq - o.below + 1; span > uint64(len(o.slots)) {
+		size := max(8, len(o.slots))
+		for uint64(size) < span {
+			size *= 2
+		}
+		grown := make([]slot, size)
+		for i := range uint64(len(o.slots)) {
+			n := o.below + i
+			grown[n&uint64(size-1)] = *o.slot(n)
+		}
+		o.slots = grown
+	}
+	*o.slot(seq) = v
+}
+
+func (o *outbox) slotOf(seq uint64) slot {
+	if seq-o.below >= uint64(len(o.slots)) {
+		return slotFree
+	}
+	return *o.slot(seq)
+}
+
+// room says whether one more may be under way.
+func (o *outbox) room() bool {
+	return o.started && !o.stopped && !o.full && o.underWay < o.recvMax && o.sent-o.below < maxSpan
+}
+
+// over notes that seq is over.
+func (o *outbox) over(seq uint64) {
+	o.setSlot(seq, slotOver)
+	if seq >= o.sent {
+		o.sent = seq + 1
+	}
+	for o.below < o.sent {
+		v := o.slotOf(o.below)
+		if v != slotOver && v != slotTold {
+			break
+		}
+		*o.slot(o.below) = slotFree
+		o.below++
+	}
+}
+
+// hear takes a delivery of QoS 1 or 2 for a session without a queue.
+func (o *outbox) hear(d *Delivery, until int64, w *Wave) {
+	o.mu.Lock()
+	if o.stopped {
+		o.mu.Unlock()
+		return
+	}
+	o.next++
+	if o.sent == o.next-1 && o.room() && o.send(d, w) {
+		o.mu.Unlock()
+		return
+	}
+	o.backlog = append(o.backlog, held{event: clone(d.Event), qos: d.QoS, retain: d.Retain, ids: d.IDs, until: until})
+	o.backlogLen += int64(d.Event.Size())
+	limits := &o.s.b.limits
+	slow := len(o.backlog) > limits.VolatileEvents || o.backlogLen > limits.VolatileBytes
+	if slow {
+		o.stopped, o.backlog = true, nil
+	}
+	o.mu.Unlock()
+	if slow {
+		o.s.b.stats.SlowEnded.Add(1)
+		o.s.closed.Store(true)
+		o.s.sink.End(ErrSlow)
+	}
+}
+
+// send sends number o.sent as d, unless the sink is full. mu is held.
+func (o *outbox) send(d *Delivery, w *Wave) bool {
+	seq := o.sent
+	d.PacketID = packetID(seq)
+	d.Dup = seq < o.dupBelow
+	switch o.s.sink.Deliver(d, w) {
+	case Full:
+		o.full = true
+		return false
+	case TooLarge:
+		o.s.b.stats.TooLarge.Add(1)
+		o.over(seq)
+		o.s.settling.note(o.s, false)
+		return true
+	}
+	o.s.b.stats.Delivered[d.QoS].Add(1)
+	o.sent++
+	o.underWay++
+	if d.QoS == 1 {
+		o.setSlot(seq, slotSent1)
+	} else {
+		o.setSlot(seq, slotSent2)
+	}
+	return true
+}
+
+func packetID(seq uint64) uint16 { return uint16(seq%65535) + 1 }
+
+// offer tells the outbox of a durable session that its queue has grown by q,
+// which is e. h is what is known of the session as a subscriber of the topic,
+// nil for nothing. In the delivery loop.
+func (s *Session) offer(q *queued, e *event.Event, h *hearer, now int64, w *Wave) {
+	o := &s.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.next = q.seq + 1
+	if o.sent != q.seq || o.pulling || !o.room() {
+		return
+	}
+	if reason := s.unfit(e, q.deadline, h, now); reason != fit {
+		s.skip(reason, q.seq)
+		return
+	}
+	d := &w.delivery
+	*d = Delivery{Event: e, QoS: q.qos, Retain: q.retain, IDs: q.ids}
+	d.limitTo(e.Expires, q.deadline, now)
+	o.send(d, w)
+}
+
+// A fitness says whether a queued event may be sent now.
+type fitness uint8
+
+const (
+	fit fitness = iota
+	expired
+	withheld
+	unsubscribed
+)
+
+// unfit asks, as the last thing before sending. h may be nil.
+func (s *Session) unfit(e *event.Event, deadline int64, h *hearer, now int64) fitness {
+	if e.Expired(now) {
+		return expired
+	}
+	if deadline != 0 && now >= deadline {
+		return withheld
+	}
+	if h == nil {
+		if h = s.b.local.LookupString(e.Topic).find(s.number); h == nil {
+			return unsubscribed
+		}
+	}
+	if ok, _ := h.permitted(s.b, e.Topic, now); !ok {
+		return withheld
+	}
+	return fit
+}
+
+// skip ends a delivery that may not be sent. mu of the outbox is held.
+func (s *Session) skip(why fitness, seq uint64) {
+	switch why {
+	case expired:
+		s.b.stats.Expired.Add(1)
+	case withheld:
+		s.b.stats.Withheld.Add(1)
+	}
+	s.out.over(seq)
+	s.settling.note(s, false)
+}
+
+// find returns what the audience knows of a session, or nil.
+func (a *audience) find(number uint64) *hearer {
+	i := sort.Search(len(a.hearers), func(i int) bool { return a.hearers[i].s.number >= number })
+	if i == len(a.hearers) || a.hearers[i].s.number != number {
+		return nil
+	}
+	return &a.hearers[i]
+}
+
+// fill sends what there is room for.
+func (o *outbox) fill(w *Wave) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.pulling {
+		return // whoever pulls looks again before it stops
+	}
+	if o.s.durable {
+		o.pull(w)
+		return
+	}
+	now := o.s.b.now()
+	n := 0
+	for n < len(o.backlog) && o.room() {
+		h := &o.backlog[n]
+		if h.event.Expired(now) || h.until != 0 && now >= h.until {
+			o.over(o.sent)
+		} else {
+			d := &w.delivery
+			*d = Delivery{Event: h.event, QoS: h.qos, Retain: h.retain, IDs: h.ids}
+			d.limitTo(h.event.Expires, h.until, now)
+			if !o.send(d, w) {
+				break
+			}
+		}
+		o.backlogLen -= int64(h.event.Size())
+		n++
+	}
+	o.backlog = slices.Delete(o.backlog, 0, n)
+	if len(o.backlog) == 0 {
+		o.backlog = nil
+	}
+}
+
+// pullAtOnce is how many entries are read from the store in one go.
+const pullAtOnce = 64
+
+// pull sends entries of the queue until it has caught up or there is no room.
+// mu is held, and released while it reads.
+func (o *outbox) pull(w *Wave) {
+	o.pulling = true
+	defer func() { o.pulling = false }()
+	for o.sent < o.next && o.room() {
+		from, until := o.sent, min(o.next, o.sent+pullAtOnce)
+		o.mu.Unlock()
+		entries := o.s.b.readQueue(o.s.number, from, until)
+		now := o.s.b.now()
+		o.mu.Lock()
+		if !o.sendEntries(entries, until, now, w) {
+			return
+		}
+	}
+}
+
+// sendEntries sends what was read of the queue up to until, and returns false
+// when there is no more room. Numbers that the store does not have are over:
+// settled before, or pushed out by a bound.
+func (o *outbox) sendEntries(entries []queueItem, until uint64, now int64, w *Wave) bool {
+	for _, it := range entries {
+		for o.sent < it.seq {
+			o.over(o.sent)
+		}
+		if o.done.has(it.seq) {
+			o.over(it.seq)
+			continue
+		}
+		if !o.room() {
+			return false
+		}
+		if o.slotOf(it.seq) == slotReleased {
+			o.s.sink.Release(packetID(it.seq), w)
+			o.underWay++
+			o.sent++
+			continue
+		}
+		if why := o.s.unfit(&it.event, it.deadline, nil, now); why != fit {
+			o.s.skip(why, it.seq)
+			continue
+		}
+		d := &w.delivery
+		*d = Delivery{Event: &it.event, QoS: it.qos, Retain: it.retain, IDs: it.ids}
+		d.limitTo(it.event.Expires, it.deadline, now)
+		if !o.send(d, w) {
+			return false
+		}
+	}
+	for o.sent < until {
+		o.over(o.sent)
+	}
+	return true
+}
+
+// A queueItem is a queue entry with its event.
+type queueItem struct {
+	seq uint64
+	entry
+	event event.Event
+}
+
+// readQueue reads entries of a session's queue, from from and below until.
+func (b *Broker) readQueue(session, from, until uint64) []queueItem {
+	items := make([]queueItem, 0, until-from)
+	st := b.machine.store
+	st.Scan(entryKey(nil, session, from), entryKey(nil, session, until), func(key, value []byte) bool {
+		it := queueItem{seq: store.Uint64At(key, 9), entry: mustEntry(slices.Clone(value))}
+		items = append(items, it)
+		return true
+	})
+	kept := items[:0]
+	for i := range items {
+		it := &items[i]
+		body := it.inline
+		if it.body != 0 {
+			var ok bool
+			if body, ok = st.Get(bodyKey(nil, it.body), nil); !ok {
+				continue // reclaimed since: the entry is over
+			}
+		}
+		if err := it.event.Decode(body); err != nil {
+			panic(fatal{"queued event: " + err.Error()})
+		}
+		kept = append(kept, *it)
+	}
+	return kept
+}
+
+// A Settlement is what a client says of a delivery.
+type Settlement uint8
+
+const (
+	Acked     Settlement = iota // PUBACK, or PUBREC >= 0x80: it is over
+	Received                    // PUBREC: the client has it; PUBREL follows when that is safe
+	Completed                   // PUBCOMP: it is over
+)
+
+// Settle records the client's answer to the delivery with packetID and sends
+// what there is now room for. It returns ErrNoPacketID if none such is under
+// way, in which case nothing changed. It may read from the disk.
+func (s *Session) Settle(packetID uint16, what Settlement, w *Wave) error {
+	o := &s.out
+	o.mu.Lock()
+	seq := o.below + (uint64(packetID)+65535-1-o.below%65535)%65535
+	if packetID == 0 || seq >= o.sent {
+		o.mu.Unlock()
+		return ErrNoPacketID
+	}
+	v := o.slotOf(seq)
+	urgent := false
+	switch {
+	case what == Acked && (v == slotSent1 || v == slotSent2), what == Completed && v == slotReleased:
+		o.underWay--
+		o.over(seq)
+	case what == Received && v == slotSent2 && !s.durable:
+		// Nobody outlives the connection to whom it could be sent twice.
+		o.setSlot(seq, slotReleased)
+		s.sink.Release(packetID, w)
+		o.mu.Unlock()
+		return nil
+	case what == Received && v == slotSent2:
+		o.setSlot(seq, slotReceived)
+		urgent = true
+	case what == Received && v == slotReceived:
+		o.mu.Unlock()
+		return nil // the release is on its way
+	case what == Received && v == slotReleased:
+		s.sink.Release(packetID, w)
+		o.mu.Unlock()
+		return nil
+	default:
+		o.mu.Unlock()
+		return ErrNoPacketID
+	}
+	o.mu.Unlock()
+	s.settling.note(s, urgent)
+	s.moreRoom(w)
+	return nil
+}
+
+// Drained tells the session that its sink, which was Full, takes events again.
+func (s *Session) Drained(w *Wave) {
+	s.out.mu.Lock()
+	s.out.full = false
+	s.out.mu.Unlock()
+	s.moreRoom(w)
+}
+
+func (s *Session) moreRoom(w *Wave) {
+	s.out.fill(w)
+	s.scanning.kick()
+}
+
+// waiting returns how many deliveries wait for the window, and whether the
+// sink is full.
+func (o *outbox) waiting() (n uint64, full bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.next - o.sent, o.full
+}

@@ -1,0 +1,379 @@
+package broker
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/store"
+)
+
+// How the queues of durable sessions are kept.
+//
+// A session's entries are numbered without gaps and the numbers never come
+// again, so an entry is written once and removed once: set and single delete
+// meet in a memtable and never reach a disk if the client is quick. An event
+// that goes to one session is stored in its entry; one that goes to several is
+// stored once, as a body, and the entries name it.
+//
+// Nobody counts the references to one body. Bodies are numbered too, and for
+// each segment of 1,024 numbers memory holds how many entries refer into it
+// (read anew at a start): when the last one goes, the segment does. So an entry
+// costs no read-modify-write, and a session that is away pins at most the
+// segments that its queue refers to. Rejected: a counter per body (a read and a
+// write for each of 1,000 acknowledgements), a copy per session (the fan-out
+// times the payload).
+const bodiesPerSegment = 1024
+
+// A segment is 1,024 consecutive bodies.
+type segment struct {
+	live   int  // queue entries that refer to them
+	bodies bool // any was written and not yet removed
+}
+
+func (m *Machine) segment(body uint64) *segment {
+	s := m.segments[body/bodiesPerSegment]
+	if s == nil {
+		s = new(segment)
+		m.segments[body/bodiesPerSegment] = s
+	}
+	return s
+}
+
+// unref takes note that an entry no longer refers to body.
+func (m *Machine) unref(body uint64) {
+	s := m.segment(body)
+	s.live--
+	m.reclaim(body / bodiesPerSegment)
+}
+
+// reclaim removes a segment that nobody refers to, unless bodies may yet be
+// added to it.
+func (m *Machine) reclaim(number uint64) {
+	s := m.segments[number]
+	if s == nil || s.live > 0 || number == m.counters.body/bodiesPerSegment {
+		return
+	}
+	if s.bodies {
+		m.tx.DeleteRange(bodyKey(nil, number*bodiesPerSegment), bodyKey(nil, (number+1)*bodiesPerSegment))
+	}
+	delete(m.segments, number)
+}
+
+// storeBody stores e once for several entries and returns its number.
+func (m *Machine) storeBody(e *event.Event) uint64 {
+	m.counters.body++
+	number := m.counters.body
+	m.segment(number).bodies = true
+	if number%bodiesPerSegment == 0 {
+		m.reclaim(number/bodiesPerSegment - 1) // it may have been kept only for being the newest
+	}
+	m.tx.Set(bodyKey(m.key, number), e.Append(m.val[:0]))
+	return number
+}
+
+func bodyKey(buf []byte, number uint64) []byte {
+	return store.AppendUint64(store.Key(buf, store.Bodies), number)
+}
+
+func entryKey(buf []byte, session, seq uint64) []byte {
+	return store.AppendUint64(store.AppendUint64(store.Key(buf, store.Queue), session), seq)
+}
+
+// An entry is one element of a queue as stored.
+//
+//	version u8 | flags u8: 0-1 QoS, 2 retain, 3 has a body number |
+//	deadline 8 bytes | size uvarint | count and ids, uvarints |
+//	body number uvarint, or event
+type entry struct {
+	qos      uint8
+	retain   bool
+	deadline int64 // the subscriber's window closes; 0 for never
+	size     uint64
+	ids      []uint32
+	body     uint64 // 0: inline
+	inline   []byte // binary form of the event
+}
+
+const (
+	entryRetain = 1 << 2
+	entryBody   = 1 << 3
+)
+
+func (e *entry) append(b []byte) []byte {
+	flags := e.qos
+	if e.retain {
+		flags |= entryRetain
+	}
+	if e.body != 0 {
+		flags |= entryBody
+	}
+	b = append(b, recordVersion, flags)
+	b = binary.BigEndian.AppendUint64(b, uint64(e.deadline))
+	b = binary.AppendUvarint(b, e.size)
+	b = binary.AppendUvarint(b, uint64(len(e.ids)))
+	for _, id := range e.ids {
+		b = binary.AppendUvarint(b, uint64(id))
+	}
+	if e.body != 0 {
+		return binary.AppendUvarint(b, e.body)
+	}
+	return append(b, e.inline...)
+}
+
+// decodeEntry reads an entry; inline aliases b.
+func decodeEntry(b []byte) (e entry, err error) {
+	if len(b) < 12 || b[0] != recordVersion {
+		return e, event.ErrDamaged
+	}
+	flags := b[1]
+	e.qos, e.retain = flags&3, flags&entryRetain != 0
+	e.deadline = int64(store.Uint64At(b, 2))
+	b = b[10:]
+	ok := true
+	take := func() uint64 {
+		v, n := binary.Uvarint(b)
+		if n <= 0 {
+			ok, b = false, nil
+			return 0
+		}
+		b = b[n:]
+		return v
+	}
+	e.size = take()
+	n := take()
+	if n > uint64(len(b)) {
+		return e, event.ErrDamaged
+	}
+	for ; n > 0; n-- {
+		e.ids = append(e.ids, uint32(take()))
+	}
+	if flags&entryBody != 0 {
+		e.body = take()
+		ok = ok && e.body != 0 && len(b) == 0
+	} else {
+		e.inline = b
+	}
+	if !ok {
+		return e, event.ErrDamaged
+	}
+	return e, nil
+}
+
+func mustEntry(b []byte) entry {
+	e, err := decodeEntry(b)
+	if err != nil {
+		panic(fatal{"queue entry: " + err.Error()})
+	}
+	return e
+}
+
+// enqueue adds e to r's queue, as body or inline if body is 0.
+func (m *Machine) enqueue(r *record, e *event.Event, q queued, body uint64) {
+	q.seq = r.queue.next
+	q.session = r.session
+	r.queue.next++
+	r.queue.count++
+	en := entry{qos: q.qos, retain: q.retain, deadline: q.deadline, size: uint64(e.Size()), ids: q.ids, body: body}
+	r.queue.bytes += int64(en.size)
+	if body != 0 {
+		m.segment(body).live++
+	} else {
+		m.body = e.Append(m.body[:0])
+		en.inline = m.body
+	}
+	if due := earlier(e.Expires, q.deadline); due != 0 {
+		r.queue.earliest = earlier(r.queue.earliest, due)
+	}
+	m.val = en.append(m.val[:0])
+	m.key = entryKey(m.key, r.session, q.seq)
+	m.tx.Set(m.key, m.val)
+	m.touch(r)
+	if !r.isOver && m.isOver(r) {
+		r.isOver = true
+		m.over = append(m.over, r)
+	}
+	m.out.queued = append(m.out.queued, q)
+}
+
+// earlier returns the earlier of two times of which 0 is never.
+func earlier(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// touch takes note that r's queue differs from its stored form.
+func (m *Machine) touch(r *record) {
+	if !r.queueDirty {
+		r.queueDirty = true
+		m.touched = append(m.touched, r)
+	}
+}
+
+func (m *Machine) writeQueue(r *record) {
+	if m.numbers[r.session] != r {
+		return
+	}
+	r.queueDirty = false
+	m.val = r.queue.append(m.val[:0])
+	m.tx.Set(cursorKey(m.key, r.session), m.val)
+}
+
+// applySettle removes what the client has taken.
+func (m *Machine) applySettle(c *event.Settle) error {
+	r, err := m.current(c.Session, c.Epoch)
+	if err != nil {
+		return err
+	}
+	q := &r.queue
+	m.touch(r)
+	q.sent = min(max(q.sent, c.Sent), q.next)
+	if below := min(c.Below, q.next); below > q.below {
+		m.remove(r, q.below, below)
+		q.below = below
+	}
+	for _, seq := range c.Done {
+		if seq >= q.below && seq < q.next && !q.done.has(seq) {
+			m.remove(r, seq, seq+1)
+			q.done = q.done.add(seq, seq+1)
+		}
+	}
+	for _, seq := range c.Received {
+		if seq >= q.below && seq < q.next && !q.done.has(seq) {
+			if i, found := slices.BinarySearch(q.received, seq); !found {
+				q.received = slices.Insert(q.received, i, seq)
+			}
+		}
+	}
+	q.normalize()
+	return nil
+}
+
+// normalize moves below past what is done and forgets what lies below it.
+func (q *queue) normalize() {
+	q.done, q.below = q.done.trim(q.below)
+	q.received = slices.DeleteFunc(q.received, func(s uint64) bool { return s < q.below || q.done.has(s) })
+	q.sent = max(q.sent, q.below)
+}
+
+// remove removes the entries from lower to below upper that there are.
+func (m *Machine) remove(r *record, lower, upper uint64) {
+	m.store.Scan(entryKey(nil, r.session, lower), entryKey(nil, r.session, upper), func(key, value []byte) bool {
+		m.removeEntry(r, key, mustEntry(value))
+		return true
+	})
+	if r.queue.count == 0 {
+		r.queue.earliest = 0
+	}
+}
+
+func (m *Machine) removeEntry(r *record, key []byte, e entry) {
+	m.tx.DeleteOnce(key)
+	r.queue.count--
+	r.queue.bytes -= int64(e.size)
+	if e.body != 0 {
+		m.unref(e.body)
+	}
+}
+
+// purge removes entries of a session that has ended.
+func (m *Machine) purge(session uint64) {
+	lower := store.AppendUint64(store.Key(nil, store.Queue), session)
+	n := 0
+	m.store.Scan(lower, store.End(lower), func(key, value []byte) bool {
+		if n == itemsPerWake {
+			return false
+		}
+		n++
+		m.tx.DeleteOnce(key)
+		if e := mustEntry(value); e.body != 0 {
+			m.unref(e.body)
+		}
+		return true
+	})
+	if n == itemsPerWake {
+		m.setWake(m.now, wakePurge, session, 0)
+	}
+}
+
+func (m *Machine) isOver(r *record) bool {
+	return r.queue.count > uint64(m.limits.QueueEvents) || r.queue.bytes > m.limits.QueueBytes
+}
+
+// trim brings queues that passed their bound back within it: expired entries
+// go first, then the oldest that are not under way. It runs before the next
+// entry's commands, because entries of the Tx they were added by cannot be
+// read; a queue is past its bound by at most one log entry, and never when
+// somebody connects to it.
+func (m *Machine) trim() {
+	for _, r := range m.over {
+		r.isOver = false
+		if m.numbers[r.session] == r && m.isOver(r) {
+			m.trimQueue(r)
+		}
+	}
+	m.over = m.over[:0]
+}
+
+func (m *Machine) trimQueue(r *record) {
+	m.touch(r)
+	q := &r.queue
+	if q.earliest != 0 && q.earliest <= m.now {
+		q.earliest = 0
+		m.dropWhere(r, func(e entry, ev *event.Event) (drop, stop bool) {
+			due := earlier(ev.Expires, e.deadline)
+			if due == 0 || due > m.now {
+				q.earliest = earlier(q.earliest, due)
+				return false, false
+			}
+			return true, false
+		})
+	}
+	if m.isOver(r) {
+		m.dropWhere(r, func(entry, *event.Event) (drop, stop bool) { return true, !m.isOver(r) })
+	}
+	q.normalize()
+}
+
+// dropWhere drops those entries of r that were not sent and for which drop says
+// so, oldest first, until one says stop, and counts them.
+func (m *Machine) dropWhere(r *record, judge func(entry, *event.Event) (drop, stop bool)) {
+	q := &r.queue
+	var ev event.Event
+	// Not from the first unsent entry if that is gone already: the store
+	// would step over the remains of all that were dropped before.
+	first := q.done.after(max(q.sent, q.below))
+	var gone spans
+	m.store.Scan(entryKey(nil, r.session, first), entryKey(nil, r.session, q.next), func(key, value []byte) bool {
+		e := mustEntry(value)
+		m.readBody(&e, &ev)
+		drop, stop := judge(e, &ev)
+		if stop {
+			return false
+		}
+		if drop {
+			seq := store.Uint64At(key, 9)
+			m.removeEntry(r, key, e)
+			gone = gone.add(seq, seq+1)
+			q.dropped++
+			m.out.queueDropped++
+		}
+		return true
+	})
+	for _, s := range gone {
+		q.done = q.done.add(s.from, s.to)
+	}
+}
+
+// readBody decodes the event of an entry, from wherever it is.
+func (m *Machine) readBody(e *entry, ev *event.Event) {
+	b := e.inline
+	if e.body != 0 {
+		b, _ = m.store.Get(bodyKey(nil, e.body), nil)
+	}
+	if err := ev.Decode(b); err != nil {
+		panic(fatal{"queued event: " + err.Error()})
+	}
+}

@@ -1,0 +1,225 @@
+package broker
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/store"
+)
+
+// A record is one session as the Machine knows it. Everything in it follows
+// from the log and is in the store; this copy saves reading it. The Machine's
+// goroutine alone touches it.
+type record struct {
+	client    string
+	principal string
+	session   uint64 // its number; a session that begins anew gets a new one
+	epoch     uint64 // of its latest connection; greater than any before, of any session
+
+	version    uint8
+	recvMax    uint16
+	expiry     uint32 // seconds after the connection's end; 0: ends with it
+	subs       uint32 // how many subscriptions the store has
+	node       string // that holds the connection; empty while there is none
+	life       uint64 // the node's incarnation
+	offlineAt  int64  // when the latest connection ended, log time; 0 while connected
+	will       *event.Will
+	willAt     int64 // when a delayed will is due; 0 for none
+	queue      queue
+	queueDirty bool // queue differs from its stored form
+	isOver     bool // it is in Machine.over
+
+	// inbound are the packet ids of QoS 2 publishes not yet released; nil
+	// until there is one. At most 65,535; the protocol allows far fewer.
+	inbound map[uint16]struct{}
+}
+
+// remember takes note of the packet id of a QoS 2 publish.
+func (r *record) remember(id uint16) {
+	if r.inbound == nil {
+		r.inbound = map[uint16]struct{}{}
+	}
+	r.inbound[id] = struct{}{}
+}
+
+func (r *record) connected() bool { return r.node != "" }
+func (r *record) durable() bool   { return r.expiry > 0 }
+
+// A queue is where a durable session stands. Entries are numbered without
+// gaps; the store holds those from below to next that are not over.
+type queue struct {
+	below, sent, next uint64   // see opened
+	done              spans    // over although not below below
+	received          []uint64 // taken by the client, PUBCOMP outstanding; ascending
+	count             uint64   // entries in the store
+	bytes             int64    // what they are charged for
+	dropped           uint64   // lost to the bound since the client was told
+	earliest          int64    // no entry expires before; 0 if none expires
+}
+
+const recordVersion = 1
+
+func (r *record) key(buf []byte) []byte {
+	return append(store.Key(buf, store.Sessions), r.client...)
+}
+
+func (r *record) append(b []byte) []byte {
+	b = append(b, recordVersion, r.version)
+	b = binary.BigEndian.AppendUint64(b, r.session)
+	b = binary.BigEndian.AppendUint64(b, r.epoch)
+	b = binary.BigEndian.AppendUint16(b, r.recvMax)
+	b = binary.BigEndian.AppendUint32(b, r.expiry)
+	b = binary.BigEndian.AppendUint64(b, r.life)
+	b = binary.BigEndian.AppendUint64(b, uint64(r.offlineAt))
+	b = binary.BigEndian.AppendUint64(b, uint64(r.willAt))
+	b = store.AppendName(store.AppendName(b, r.principal), r.node)
+	if r.will != nil {
+		b = r.will.Append(b)
+	}
+	return b
+}
+
+const recordFixed = 2 + 8 + 8 + 2 + 4 + 8 + 8 + 8
+
+// decodeRecord reads a stored session. The record owns its memory.
+func decodeRecord(client string, b []byte) (*record, error) {
+	if len(b) < recordFixed || b[0] != recordVersion {
+		return nil, event.ErrDamaged
+	}
+	r := &record{
+		client: client, version: b[1],
+		session: store.Uint64At(b, 2), epoch: store.Uint64At(b, 10),
+		recvMax: binary.BigEndian.Uint16(b[18:]), expiry: binary.BigEndian.Uint32(b[20:]),
+		life: store.Uint64At(b, 24), offlineAt: int64(store.Uint64At(b, 32)), willAt: int64(store.Uint64At(b, 40)),
+	}
+	b = slices.Clone(b[recordFixed:])
+	var ok1, ok2 bool
+	r.principal, b, ok1 = cutName(b)
+	r.node, b, ok2 = cutName(b)
+	if !ok1 || !ok2 {
+		return nil, event.ErrDamaged
+	}
+	if len(b) > 0 {
+		r.will = new(event.Will)
+		if err := r.will.Decode(b); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func cutName(b []byte) (name string, rest []byte, ok bool) {
+	if len(b) < 2 {
+		return "", nil, false
+	}
+	n := int(binary.BigEndian.Uint16(b))
+	if len(b) < 2+n {
+		return "", nil, false
+	}
+	return string(b[2 : 2+n]), b[2+n:], true
+}
+
+func (q *queue) append(b []byte) []byte {
+	b = append(b, recordVersion)
+	for _, v := range [...]uint64{q.below, q.sent - q.below, q.next - q.below, q.count, uint64(q.bytes), q.dropped, uint64(q.earliest)} {
+		b = binary.AppendUvarint(b, v)
+	}
+	bounds := make([]uint64, 0, 2*len(q.done))
+	for _, s := range q.done {
+		bounds = append(bounds, s.from, s.to)
+	}
+	return appendSeqs(appendSeqs(b, bounds, q.below), q.received, q.below)
+}
+
+func appendSeqs(b []byte, seqs []uint64, base uint64) []byte {
+	b = binary.AppendUvarint(b, uint64(len(seqs)))
+	for _, s := range seqs {
+		b = binary.AppendUvarint(b, s-base)
+		base = s
+	}
+	return b
+}
+
+func (q *queue) decode(b []byte) error {
+	if len(b) == 0 || b[0] != recordVersion {
+		return event.ErrDamaged
+	}
+	b = b[1:]
+	ok := true
+	take := func() uint64 {
+		v, n := binary.Uvarint(b)
+		if n <= 0 {
+			ok, b = false, nil
+			return 0
+		}
+		b = b[n:]
+		return v
+	}
+	seqs := func() []uint64 {
+		n := take()
+		if n > uint64(len(b)) {
+			ok = false
+			return nil
+		}
+		var seqs []uint64
+		for at := q.below; n > 0; n-- {
+			at += take()
+			seqs = append(seqs, at)
+		}
+		return seqs
+	}
+	q.below = take()
+	q.sent = q.below + take()
+	q.next = q.below + take()
+	q.count, q.bytes, q.dropped, q.earliest = take(), int64(take()), take(), int64(take())
+	bounds := seqs()
+	q.received = seqs()
+	if !ok || len(b) != 0 || len(bounds)%2 != 0 {
+		return event.ErrDamaged
+	}
+	for i := 0; i < len(bounds); i += 2 {
+		q.done = append(q.done, span{bounds[i], bounds[i+1]})
+	}
+	return nil
+}
+
+// A storedSub is a subscription as the store has it. While its retained events
+// are still on their way to a durable session, replaying is set: those after
+// position, of what was retained up to since.
+type storedSub struct {
+	event.Subscription
+	since     uint64 // place in the log at which the subscription began
+	replaying bool
+	position  string
+}
+
+func subKey(buf []byte, session uint64, filter string) []byte {
+	return append(store.AppendUint64(store.Key(buf, store.Subs), session), filter...)
+}
+
+func (s *storedSub) append(b []byte) []byte {
+	b = append(b, recordVersion)
+	b = binary.BigEndian.AppendUint64(b, s.since)
+	if s.replaying {
+		b = append(b, 1)
+	} else {
+		b = append(b, 0)
+	}
+	b = store.AppendName(b, s.position)
+	return s.Subscription.Append(b)
+}
+
+// decodeSub reads a stored subscription. It owns its memory.
+func decodeSub(b []byte) (s storedSub, err error) {
+	if len(b) < 10 || b[0] != recordVersion {
+		return s, event.ErrDamaged
+	}
+	s.since, s.replaying = store.Uint64At(b, 1), b[9] != 0
+	b = slices.Clone(b[10:])
+	var ok bool
+	if s.position, b, ok = cutName(b); !ok {
+		return s, event.ErrDamaged
+	}
+	return s, s.Subscription.Decode(b)
+}

@@ -1,0 +1,25 @@
+package broker
+
+import "sync/atomic"
+
+// Stats count what the broker did since it started. They add up: every event
+// that matched a subscriber was delivered, queued, or is in one of the others.
+type Stats struct {
+	Published       [3]atomic.Uint64 // events accepted, by QoS
+	PublishRefused  atomic.Uint64    // by policy, quota or reserved topic
+	Delivered       [3]atomic.Uint64 // events handed to a connection, by QoS sent
+	Queued          atomic.Uint64    // entries added to durable queues
+	Withheld        atomic.Uint64    // deliveries that the policy or a window did not permit
+	Expired         atomic.Uint64    // deliveries whose event had expired
+	TooLarge        atomic.Uint64    // deliveries over the client's Maximum Packet Size
+	QueueDropped    atomic.Uint64    // entries that a queue's bound pushed out
+	SlowEnded       atomic.Uint64    // connections ended for not taking what they were sent
+	Sessions        atomic.Int64     // connected here
+	Takeovers       atomic.Uint64    // connections ended by a later one
+	Replayed        atomic.Uint64    // retained events sent to subscribers
+	WindowsOpened   atomic.Uint64    // edges passed at which something may have opened or closed
+	SubscribeDenied atomic.Uint64
+}
+
+// Stats returns the counters.
+func (b *Broker) Stats() *Stats { return &b.stats }

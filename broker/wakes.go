@@ -1,0 +1,135 @@
+package broker
+
+import (
+	"github.com/bellwire/bellwire/broker/store"
+)
+
+// What the log's time brings about is kept as keys sorted by when it is due. A
+// wake is never looked for to be removed: when its time comes it is checked
+// against what is then true, and a stale one does nothing.
+const (
+	wakeExpiry   = 1 // the session, if still without connection since that epoch, ends
+	wakeWill     = 2 // its will is published, likewise
+	wakePurge    = 3 // entries of an ended session's queue go, some at a time
+	wakeSweep    = 4 // connections of a node's former lives end, some at a time
+	wakeRetained = 5 // a retained event expires
+)
+
+// wakesPerEntry bounds how many wakes one entry works off, and itemsPerWake how
+// much one of those that may be long does at once.
+const (
+	wakesPerEntry = 256
+	itemsPerWake  = 1024
+)
+
+// setWake notes that kind is due at that time for a session. At most one of
+// each kind per session and time; a second one is the same.
+func (m *Machine) setWake(at int64, kind byte, session, epoch uint64) {
+	key := store.AppendUint64(append(store.AppendUint64(store.Key(m.key, store.Wakes), uint64(at)), kind), session)
+	m.tx.Set(store.AppendUint64(key, epoch), nil)
+	m.noteWake(at)
+}
+
+func (m *Machine) setWakeName(at int64, kind byte, name string) {
+	key := append(store.AppendUint64(store.Key(m.key, store.Wakes), uint64(at)), kind)
+	m.tx.Set(append(key, name...), nil)
+	m.noteWake(at)
+}
+
+func (m *Machine) noteWake(at int64) {
+	if next := m.nextWake.Load(); next == 0 || at < next {
+		m.nextWake.Store(at)
+	}
+}
+
+// NextWake returns the log time at which something is due, 0 for never. An
+// entry stamped so or later brings it about.
+func (m *Machine) NextWake() int64 { return m.nextWake.Load() }
+
+// updateNextWake finds the earliest wake in the store. It runs after a commit,
+// and only if the earliest known may be gone.
+func (m *Machine) updateNextWake() {
+	if next := m.nextWake.Load(); next > m.now {
+		return
+	}
+	m.nextWake.Store(0)
+	lower := []byte{byte(store.Wakes)}
+	m.store.Scan(lower, store.End(lower), func(key, _ []byte) bool {
+		m.nextWake.Store(int64(store.Uint64At(key, 1)))
+		return false
+	})
+}
+
+// wake does what is due.
+func (m *Machine) wake() {
+	if next := m.nextWake.Load(); next == 0 || next > m.now {
+		return
+	}
+	lower := []byte{byte(store.Wakes)}
+	upper := store.AppendUint64([]byte{byte(store.Wakes)}, uint64(m.now)+1)
+	var due [][]byte
+	m.store.Scan(lower, upper, func(key, _ []byte) bool {
+		due = append(due, append([]byte{}, key...))
+		return len(due) < wakesPerEntry
+	})
+	for _, key := range due {
+		m.tx.Delete(key)
+		m.fire(key[9], key[10:])
+	}
+}
+
+func (m *Machine) fire(kind byte, id []byte) {
+	switch kind {
+	case wakeSweep:
+		m.sweep(string(id))
+	case wakePurge:
+		m.purge(store.Uint64At(id, 0))
+	case wakeRetained:
+		m.expireRetained(string(id))
+	case wakeExpiry, wakeWill:
+		r := m.numbers[store.Uint64At(id, 0)]
+		if r == nil || r.connected() || r.epoch != store.Uint64At(id, 8) {
+			return
+		}
+		if kind == wakeExpiry {
+			m.endSession(r, nil)
+		} else if r.will != nil && r.willAt != 0 {
+			m.publishWill(r)
+			m.writeRecord(r)
+		}
+	}
+}
+
+// sweep ends connections that former lives of node held.
+func (m *Machine) sweep(node string) {
+	lower := store.AppendName([]byte{byte(store.Held)}, node)
+	present := store.AppendUint64(append([]byte{}, lower...), m.nodes[node].life)
+	more := false
+	var lost []*record
+	m.store.Scan(lower, store.End(lower), func(key, _ []byte) bool {
+		if string(key[:len(present)]) == string(present) {
+			return true
+		}
+		if len(lost) == itemsPerWake {
+			more = true
+			return false
+		}
+		life, session := store.Uint64At(key, len(lower)), store.Uint64At(key, len(lower)+8)
+		if r := m.numbers[session]; r != nil && r.node == node && r.life == life {
+			lost = append(lost, r)
+		}
+		return true
+	})
+	for _, r := range lost {
+		// Nobody knows what was sent: what may have been counts as sent.
+		q := &r.queue
+		if s := min(q.next, q.below+uint64(len(q.done))+uint64(r.recvMax)); s > q.sent {
+			q.sent = s
+			m.touch(r)
+		}
+		m.endConnection(r, nil, true, false)
+	}
+	if more {
+		m.setWakeName(m.now, wakeSweep, node)
+	}
+}
