@@ -37,18 +37,36 @@ func fill(x *Index[int32, uint64, *fanout], n int) {
 func BenchmarkSetUp100k(b *testing.B) {
 	const n = 100_000
 	for b.Loop() {
-		runtime.GC()
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
+		before := heap()
 		x := newFanoutIndex(0)
 		fill(x, n)
-		runtime.GC()
-		runtime.ReadMemStats(&after)
-		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/n, "heapB/filter")
-		b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/n, "garbageB/filter")
+		b.ReportMetric(float64(heap()-before)/n, "heapB/filter")
 		runtime.KeepAlive(x)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/filter")
+}
+
+// What the lists of 50,000 names hold, the names and an empty fanout each included.
+func BenchmarkCacheMemory(b *testing.B) {
+	const n = 50_000
+	for b.Loop() {
+		before := heap()
+		x := newFanoutIndex(n)
+		for i := range n {
+			x.LookupString("d/X/" + strconv.Itoa(i) + "/v")
+		}
+		b.ReportMetric(float64(heap()-before)/float64(x.Stats().Lists), "heapB/list")
+		b.ReportMetric(float64(x.Stats().Evicted), "evicted")
+		runtime.KeepAlive(x)
+	}
+}
+
+// heap returns the bytes in use after a collection.
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 func BenchmarkLookupCached(b *testing.B) {

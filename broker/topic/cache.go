@@ -14,7 +14,7 @@ import (
 // the row and the list, and takes no lock. Who changes a row locks its stripe;
 // rows are dealt to stripes in turn. Each stripe has its share of the limit.
 // There are twice as many places as lists may be, so that few are turned out
-// of a full row while there is room in others (1 % when full).
+// of a full row while there is room in others (1 to 2 % when full).
 //
 // A list gives way if it was not used since the hand of its stripe last passed
 // (second chance). So names that are asked for once, however many, displace
