@@ -140,7 +140,7 @@ func (c *comparison) row(ctx context.Context, sc Scenario) error {
 			faults = append(faults, c.line(ctx, p, sc, run, 0))
 		}
 	}
-	if c.Open && sc.Idle == 0 {
+	if c.Open && sc.traffic() {
 		for _, p := range c.peers {
 			if rate := c.medianRate(p.Name, sc.Name); rate > 0 {
 				faults = append(faults, c.line(ctx, p, sc, 1, rate/2))

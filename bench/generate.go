@@ -34,7 +34,9 @@ type Figures struct {
 
 	P50, P99, P999, Max time.Duration // of the latency
 
-	Idle *IdleFigures // of an idle row, in place of all the above but host
+	// One of these stands in place of all the above but RSS and host.
+	Idle     *IdleFigures     // of an idle row
+	Retained *RetainedFigures // of a retained row
 }
 
 // CPU is the broker's CPU time per delivery, the headline figure.
@@ -120,8 +122,11 @@ func generate(order Load) (Figures, error) {
 		return Figures{}, err
 	}
 	defer l.close()
-	if order.Scenario.Idle > 0 {
+	switch {
+	case order.Scenario.Idle > 0:
 		return idle(order, l, to)
+	case order.Scenario.Retained > 0:
+		return retainedRow(order, l, to)
 	}
 	return traffic(order, l, to)
 }

@@ -29,7 +29,7 @@ func versions(t *testing.T, test func(t *testing.T, version byte)) {
 // that was sent is accounted for.
 func TestHonestBrokerIsFoundHonest(t *testing.T) {
 	for _, sc := range Scenarios() {
-		if sc.Idle > 0 || sc.FanOut > 100 {
+		if !sc.traffic() || sc.FanOut > 100 {
 			continue
 		}
 		t.Run(sc.Name, func(t *testing.T) {
@@ -257,6 +257,9 @@ func TestRowsAgainstMosquitto(t *testing.T) {
 		if sc.Idle > 0 {
 			sc.Idle = 200
 		}
+		if sc.Retained > 0 {
+			sc.Retained = 3000
+		}
 		t.Run(sc.Name, func(t *testing.T) {
 			b, err := startMosquitto(ctx, env{}, path, t.TempDir(), sc)
 			if err != nil {
@@ -275,6 +278,10 @@ func TestRowsAgainstMosquitto(t *testing.T) {
 				checkIdle(t, f, sc)
 				return
 			}
+			if sc.Retained > 0 {
+				checkRetained(t, f, sc)
+				return
+			}
 			checkComplete(t, f, sc)
 			if f.BrokerRSS == 0 || f.BrokerWrites == 0 || f.ClientReads == 0 {
 				t.Errorf("RSS %d, writes %d, reads %d: want more than 0", f.BrokerRSS, f.BrokerWrites, f.ClientReads)
@@ -290,6 +297,17 @@ func checkIdle(t *testing.T, f Figures, sc Scenario) {
 	}
 	if f.BrokerRSS == 0 {
 		t.Error("no RSS")
+	}
+}
+
+func checkRetained(t *testing.T, f Figures, sc Scenario) {
+	t.Helper()
+	r := f.Retained
+	if r == nil || r.Messages != sc.Retained || len(r.Fetches) != retainedFetches {
+		t.Fatalf("figures %+v, want %d messages fetched %d times", r, sc.Retained, retainedFetches)
+	}
+	if fault := r.fault(); fault != "" || r.SetTime == 0 || r.Fetches[0] == 0 {
+		t.Errorf("%+v: fault %q", r, fault)
 	}
 }
 

@@ -96,3 +96,12 @@ func readIdle(pids []int) (idleReading, error) {
 }
 
 func (u usage) cpu() time.Duration { return u.user + u.system }
+
+func (i *IdleFigures) metrics() []metric {
+	return []metric{
+		{i.RSS / 1024, "KiB-rss/conn"},
+		{i.Kernel / 1024, "KiB-kernel-both-ends/conn"},
+		{micros(i.Connect), "cpu-us/connect"},
+		{i.IdleCPU, "idle-cpu"},
+	}
+}

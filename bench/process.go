@@ -111,15 +111,13 @@ func (p *process) stop() {
 	}
 }
 
-// said returns the last lines the process printed, for an error message. It is
-// called after exited, or what it returns may lack the end.
+// said returns the last lines that a process which has exited had printed, for
+// an error message.
 func (p *process) said() string {
-	select {
-	case <-p.exited:
-		return strings.TrimSpace(p.log.String())
-	default:
-		return ""
-	}
+	const last = 5
+	<-p.exited
+	lines := strings.Split(strings.TrimSpace(p.log.String()), "\n")
+	return strings.Join(lines[max(len(lines)-last, 0):], "\n")
 }
 
 // A tailWriter keeps the last few KiB. os/exec writes to it from one goroutine.
@@ -185,7 +183,7 @@ func look(name string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("missing: %s (apt-get install %s)", name, name)
+	return "", fmt.Errorf("missing: %s, apt-get install %s", name, name)
 }
 
 // output runs a short command and returns its first line.

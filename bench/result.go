@@ -29,8 +29,11 @@ const clientBound = 0.9
 
 // fault says why a finished measurement does not count.
 func (l *Line) fault() string {
-	if l.Figures.Idle != nil {
+	switch {
+	case l.Figures.Idle != nil:
 		return ""
+	case l.Figures.Retained != nil:
+		return l.Figures.Retained.fault()
 	}
 	if f := l.Figures.Tally.fault(l.Scenario.QoS); f != "" {
 		return f
@@ -60,17 +63,19 @@ type metric struct {
 }
 
 func (l *Line) metrics() []metric {
-	if i := l.Figures.Idle; i != nil {
-		return []metric{
-			{i.RSS / 1024, "KiB-rss/conn"},
-			{i.Kernel / 1024, "KiB-kernel-both-ends/conn"},
-			{micros(i.Connect), "cpu-us/connect"},
-			{i.IdleCPU, "idle-cpu"},
-			{mib(l.Figures.BrokerRSS), "MiB-rss"},
-			{l.Figures.HostBusy, "host-busy"},
-			{l.Figures.HostSteal, "steal"},
-		}
+	common := []metric{
+		{l.Figures.HostBusy, "host-busy"}, {l.Figures.HostSteal, "steal"}, {mib(l.Figures.BrokerRSS), "MiB-rss"},
 	}
+	switch {
+	case l.Figures.Idle != nil:
+		return append(l.Figures.Idle.metrics(), common...)
+	case l.Figures.Retained != nil:
+		return append(l.Figures.Retained.metrics(), common...)
+	}
+	return append(l.trafficMetrics(), common...)
+}
+
+func (l *Line) trafficMetrics() []metric {
 	f, t := &l.Figures, &l.Figures.Tally
 	n, sec := float64(f.Deliveries), f.Elapsed.Seconds()
 	ms := []metric{
@@ -93,8 +98,6 @@ func (l *Line) metrics() []metric {
 		metric{micros(f.P999), "p99.9-us"}, metric{micros(f.Max), "max-us"},
 		metric{float64(f.BrokerUser+f.BrokerSystem) / float64(f.Elapsed), "broker-cpu"},
 		metric{float64(f.ClientCPU) / float64(f.Elapsed), "client-cpu"},
-		metric{f.HostBusy, "host-busy"}, metric{f.HostSteal, "steal"},
-		metric{mib(f.BrokerRSS), "MiB-rss"},
 		metric{float64(t.Undelivered), "undelivered"}, metric{float64(t.Duplicates), "duplicates"},
 		metric{float64(t.Inversions), "inversions"}, metric{float64(t.Stalls), "stalls"},
 	)
@@ -111,7 +114,7 @@ func (l *Line) String() string {
 		fmt.Fprintf(&b, "# does not count, %s: ", l.Fault)
 	}
 	fmt.Fprintf(&b, "%s/broker=%s\t%d", l.key(), l.Broker, max(l.Figures.Deliveries, 1))
-	if l.Figures.Deliveries > 0 || l.Figures.Idle != nil {
+	if l.Figures.Deliveries > 0 || !l.Scenario.traffic() && l.Figures.BrokerRSS > 0 {
 		for _, m := range l.metrics() {
 			fmt.Fprintf(&b, "\t%s %s", number(m.value), m.unit)
 		}
@@ -210,7 +213,7 @@ func (s spread) String() string {
 }
 
 // ratioUnits are the figures that are compared, most telling first.
-var ratioUnits = []string{"cpu-us/delivery", "deliveries/s", "KiB-rss/conn", "cpu-us/connect"}
+var ratioUnits = []string{"cpu-us/delivery", "deliveries/s", "KiB-rss/conn", "cpu-us/connect", "fetch-ms", "cpu-us/fetched", "cpu-us/set"}
 
 // summarize writes for each row what each broker measured and, of the same run,
 // its ratio to each other broker. Lines that do not count have no part in it.

@@ -78,7 +78,8 @@ func TestLineIsABenchmark(t *testing.T) {
 	if len(f)%2 != 0 {
 		t.Errorf("a value without unit in %q", l.String())
 	}
-	l.Figures = Figures{Idle: &IdleFigures{Connections: 10, RSS: 2048, Kernel: 1024}}
+	l.Scenario = Scenario{Name: "idle", Idle: 10}
+	l.Figures = Figures{BrokerRSS: 1, Idle: &IdleFigures{Connections: 10, RSS: 2048, Kernel: 1024}}
 	if s := l.String(); !strings.Contains(s, "\t2 KiB-rss/conn\t1 KiB-kernel-both-ends/conn") {
 		t.Errorf("got %q", s)
 	}

@@ -15,13 +15,15 @@ type Scenario struct {
 
 	Publishers int  // each publishes to a topic of its own
 	FanOut     int  // subscribers of each of these topics, each a connection
-	QoS        byte // of publishing and of subscribing
+	QoS        byte // of publishing and of subscribing; of a retained row, of subscribing
 	Payload    int  // bytes, the stamp included
 	Durable    bool // the subscribers' sessions outlive their connections
 	Synced     bool // only brokers that sync to disk before they acknowledge take part
 
 	Idle      int  // if not 0, this many connections and no traffic at all
 	IdleTopic bool // each of them holds one subscription
+
+	Retained int // if not 0, this many retained messages, set and then fetched
 }
 
 // Scenarios returns all rows, in the order in which they are listed.
@@ -36,10 +38,14 @@ func Scenarios() []Scenario {
 		{Name: "c2", What: "10 pairs, 64 B, QoS 2", Publishers: 10, FanOut: 1, QoS: 2, Payload: 64},
 		{Name: "c3", What: "10 pairs, 64 B, QoS 1, durable sessions, the broker's default sync", Publishers: 10, FanOut: 1, QoS: 1, Payload: 64, Durable: true},
 		{Name: "c3s", What: "50 pairs, 64 B, QoS 1, durable sessions, synced before the acknowledgement", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true},
+		{Name: "g", What: "100,000 retained messages of 64 B set at QoS 1, then three subscribers to all of them at QoS 0", Retained: 100_000, Payload: 64},
 		{Name: "idle", What: "10,000 connections without subscription or traffic", Idle: 10_000},
 		{Name: "idle1", What: "10,000 connections with one subscription each, no traffic", Idle: 10_000, IdleTopic: true},
 	}
 }
+
+// traffic says whether the row is a load of messages, which the tally judges.
+func (s Scenario) traffic() bool { return s.Idle == 0 && s.Retained == 0 }
 
 // scenarios returns the rows that the comma-separated names ask for.
 func scenarios(names string) ([]Scenario, error) {
