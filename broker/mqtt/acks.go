@@ -1,0 +1,289 @@
+package mqtt
+
+import (
+	"errors"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/bellwire/bellwire/broker"
+)
+
+// An ack is an acknowledgement that we owe: PUBACK, PUBREC or PUBCOMP.
+type ack struct {
+	err    error // what became of it, if done
+	id     uint16
+	packet byte
+	done   bool
+}
+
+// tracked says whether acks knows what of the client's is under way.
+func (c *conn) tracked() bool { return c.version == 5 || !c.durable }
+
+// acks are the acknowledgements that we owe a client, in the order in which
+// what they acknowledge came. Outcomes arrive in any order and from any
+// goroutine; acknowledgements leave in this one (5.0 4.6).
+//
+// It is a ring: an acknowledgement's tag is its number, and the number its
+// place. Its lock is the connection's. It is at most Limits.ReceiveMaximum
+// long, twice that for MQTT 5; the reader sees to that.
+type acks struct {
+	ring       []ack  // its length is a power of two, or 0
+	head, tail uint64 // tags of the oldest that is owed, and of the next
+
+	// What of the client's is under way: publishes of QoS 1, and the packet
+	// ids of those of QoS 2, until PUBCOMP. It is what counts against our
+	// Receive Maximum. The session of a client that keeps it does this for
+	// QoS 2 in the log, so the ids of a durable one are kept here only for
+	// MQTT 5.
+	qos1 int
+	qos2 idSet
+}
+
+const (
+	minRing  = 8
+	keepRing = 64
+)
+
+func (a *acks) len() int { return int(a.tail - a.head) }
+
+// push takes the next place and returns its tag.
+func (a *acks) push(packet byte, id uint16) uint64 {
+	if a.len() == len(a.ring) {
+		a.grow()
+	}
+	tag := a.tail
+	a.ring[tag&uint64(len(a.ring)-1)] = ack{id: id, packet: packet}
+	a.tail++
+	return tag
+}
+
+func (a *acks) grow() {
+	ring := make([]ack, max(minRing, 2*len(a.ring)))
+	for t := a.head; t < a.tail; t++ {
+		ring[t&uint64(len(ring)-1)] = a.ring[t&uint64(len(a.ring)-1)]
+	}
+	a.ring = ring
+}
+
+// settle notes what became of tag.
+func (a *acks) settle(tag uint64, err error) {
+	k := &a.ring[tag&uint64(len(a.ring)-1)]
+	k.done, k.err = true, err
+}
+
+// pop returns the oldest acknowledgement, if it may leave.
+func (a *acks) pop() (k ack, ok bool) {
+	if a.head == a.tail {
+		return k, false
+	}
+	p := &a.ring[a.head&uint64(len(a.ring)-1)]
+	if !p.done {
+		return k, false
+	}
+	k, *p = *p, ack{}
+	a.head++
+	return k, true
+}
+
+// shrink gives back memory when nothing is owed: what a burst took, and with
+// idle also what a steady flow takes.
+func (a *acks) shrink(idle bool) {
+	if a.head == a.tail && (idle || len(a.ring) > keepRing) {
+		a.ring = nil
+	}
+	if idle {
+		a.qos2.shrink()
+	}
+}
+
+// begin notes a publish that came. repeat says that its packet id is that of a
+// QoS 2 publish which is under way; under how many are, with this one.
+func (a *acks) begin(qos byte, id uint16) (under int, repeat bool) {
+	if qos == 1 {
+		a.qos1++
+	} else {
+		repeat = !a.qos2.add(id)
+	}
+	return a.qos1 + a.qos2.len(), repeat
+}
+
+// end notes that an acknowledgement with that code leaves.
+func (a *acks) end(packet byte, id uint16, code byte) {
+	switch {
+	case packet == packets.Puback:
+		a.qos1--
+	case packet == packets.Pubcomp, code >= codeUnspecified:
+		a.qos2.remove(id)
+	}
+}
+
+// owe takes the next place among the acknowledgements, for a publish (packet
+// is PUBACK or PUBREC) or a release (PUBCOMP). known says that a QoS 2 publish
+// with that id is under way, as far as this connection knows.
+//
+// It holds the reader while too many are owed: nothing more is read, and the
+// keep alive does not run. An MQTT 5 client has been told how many publishes
+// are too many, and must not be held, or the connection could stand still.
+func (c *conn) owe(in *input, packet byte, id uint16) (tag uint64, known bool, err error) {
+	most := c.srv.limits.ReceiveMaximum
+	if c.version == 5 {
+		most *= 2 // which only a flood of PUBRELs reaches
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.acks.len() >= most && !c.ending {
+		// What waits in our wave may be what the client waits for.
+		c.mu.Unlock()
+		in.wave.Flush()
+		c.mu.Lock()
+		if c.acks.len() >= most && !c.ending {
+			c.wait()
+		}
+	}
+	switch {
+	case c.ending:
+		return 0, false, errEnded
+	case packet == packets.Pubcomp:
+		known = c.acks.qos2.has(id)
+	case c.tracked():
+		under, repeat := c.acks.begin(packet-packets.Puback+1, id)
+		if c.version == 5 && under > c.srv.limits.ReceiveMaximum {
+			return 0, false, &fault{codeReceiveMaximum, "more publishes under way than the Receive Maximum"}
+		}
+		known = repeat
+	}
+	return c.acks.push(packet, id), known, nil
+}
+
+// Complete queues the acknowledgement with that tag, and those behind it that
+// had to wait for it; see broker.Completer.
+func (c *conn) Complete(tag uint64, err error, w *broker.Wave) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.acks.settle(tag, err)
+	for {
+		k, ok := c.acks.pop()
+		if !ok {
+			break
+		}
+		if !c.ending {
+			c.putAnswer(k, w)
+		}
+		c.wakeReader()
+	}
+	c.acks.shrink(false)
+}
+
+// putAnswer queues one acknowledgement, or the end of the connection where
+// none would be true. With mu held.
+func (c *conn) putAnswer(k ack, w *broker.Wave) {
+	a := answerTo(k.err, k.packet, c.version)
+	if c.tracked() {
+		c.acks.end(k.packet, k.id, a.code)
+	}
+	c.dirty(w)
+	if a.hangUp {
+		c.beginEnd(endTold, a.code, a.reason)
+		return
+	}
+	if k.err != nil && k.packet != packets.Pubcomp {
+		c.srv.stats.Dropped[DropRefused].Add(1)
+	}
+	c.putAck(k.packet, k.id, a.code, a.reason)
+}
+
+// An answer is what the sender of a QoS 1 or 2 PUBLISH, or of a PUBREL, is
+// told: an acknowledgement with code and reason, which a 3.1.1 client does not
+// see, or the end of its connection.
+type answer struct {
+	code   byte
+	reason string
+	hangUp bool // an MQTT 5 client is sent DISCONNECT with code first
+}
+
+// answerTo translates what became of a publish or a release into an answer.
+func answerTo(err error, packet, version byte) answer {
+	if err == nil {
+		return answer{}
+	}
+	if code, reason, ended := endOf(err); ended {
+		return answer{code, reason, true}
+	}
+	if packet == packets.Pubcomp {
+		if errors.Is(err, broker.ErrNoPacketID) {
+			return answer{code: codePacketIDNotFound}
+		}
+		// PUBCOMP has no code for later; the client sends PUBREL again when
+		// it resumes.
+		return answer{codeBusy, err.Error(), true}
+	}
+	if version < 5 {
+		// A 3.1.1 acknowledgement cannot say no: a server acknowledges or
+		// hangs up (3.1.1 [MQTT-3.3.5-2]). What was refused would be refused
+		// again, so hanging up would bring it back for ever. What was not
+		// ordered is worth sending again, and only hanging up asks for that.
+		final := errors.Is(err, broker.ErrRefused) || errors.Is(err, broker.ErrBadEvent) || errors.Is(err, errBadTopic) ||
+			errors.Is(err, broker.ErrQuota) && !errors.Is(err, broker.ErrDiskFull)
+		return answer{code: codeBusy, hangUp: !final}
+	}
+	if errors.Is(err, broker.ErrUnknown) {
+		// Neither yes nor no would be true; a client that keeps its session
+		// sends the publish again.
+		return answer{codeBusy, "outcome unknown", true}
+	}
+	code, reason := refusal(err)
+	return answer{code: code, reason: reason}
+}
+
+// errBadTopic means that a client published where nobody can.
+var errBadTopic = errors.New("not a topic to publish to")
+
+// refusal translates why something was not done into a reason code and a
+// Reason String.
+func refusal(err error) (code byte, reason string) {
+	var r *broker.Refusal
+	switch {
+	case errors.As(err, &r):
+		return codeNotAuthorized, r.Reason
+	case errors.Is(err, broker.ErrRefused):
+		return codeNotAuthorized, ""
+	case errors.Is(err, errBadTopic):
+		return codeBadTopic, ""
+	case errors.Is(err, broker.ErrBadEvent):
+		return codeImplementation, "bad-event"
+	case errors.Is(err, broker.ErrDiskFull):
+		return codeQuota, "disk-full"
+	case errors.Is(err, broker.ErrQuota):
+		return codeQuota, ""
+	case errors.Is(err, broker.ErrNoCommit):
+		// 0x88, server unavailable, would say it, but only CONNACK may carry
+		// it. Elsewhere the Reason String has to.
+		return codeImplementation, "no-quorum"
+	}
+	return codeUnspecified, ""
+}
+
+// endOf says whether err means that the whole connection is over, and how that
+// is told.
+func endOf(err error) (code byte, reason string, ended bool) {
+	switch {
+	case errors.Is(err, broker.ErrStale):
+		return codeTakenOver, "", true
+	case errors.Is(err, broker.ErrClosing):
+		return codeShuttingDown, "", true
+	case errors.Is(err, broker.ErrSessionEnded):
+		return codeAdministrative, "session ended", true
+	case errors.Is(err, broker.ErrSlow):
+		return codeQuota, "client too slow", true
+	}
+	return 0, "", false
+}
+
+// endCode translates the cause of an end into the code of the DISCONNECT.
+func endCode(cause error) (code byte, reason string) {
+	if code, reason, ended := endOf(cause); ended {
+		return code, reason
+	}
+	code, reason = refusal(cause)
+	return legal(packets.Disconnect, code), reason
+}

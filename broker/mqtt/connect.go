@@ -1,0 +1,279 @@
+package mqtt
+
+import (
+	"crypto/rand"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/event"
+)
+
+// droppedProperty is the User Property of CONNACK that tells a client how many
+// events its session's queue has lost to its bound.
+const droppedProperty = "bellwire-dropped"
+
+// handleConnect takes the CONNECT: checks it, authenticates the client, has
+// the broker open its session, and answers. Every refusal is answered if the
+// protocol has an answer; what is not MQTT is not.
+func (c *conn) handleConnect(in *input, first byte, body []byte) error {
+	p, version, err := parseConnect(first, body)
+	var bad *badVersion
+	if errors.As(err, &bad) {
+		return c.refuseVersion(in, bad)
+	}
+	c.version = version
+	if err != nil {
+		return c.refuseConnect(in, err)
+	}
+	c.problemInfo = !p.Properties.RequestProblemInfoFlag || p.Properties.RequestProblemInfo == 1
+	c.maxPacket = maxRemaining + maxHeader
+	if n := p.Properties.MaximumPacketSize; n > 0 && uint64(n) < uint64(c.maxPacket) {
+		c.maxPacket = int(n)
+	}
+	r, assigned, err := c.requestOf(p)
+	if err != nil {
+		return c.refuseConnect(in, err)
+	}
+	if r.Principal, err = c.authenticate(p, r.Client); err != nil {
+		return c.refuseConnect(in, err)
+	}
+	if !c.srv.admitClient() {
+		return c.refuseConnect(in, &fault{codeBusy, "too many clients"})
+	}
+	c.inBroker = true
+	s, present, dropped, err := c.srv.connect(r, c)
+	c.inBroker = false
+	if err != nil {
+		c.srv.dismissClient()
+		return c.refuseConnect(in, connectFault(err))
+	}
+	return c.accept(in, p, &r, s, connackOf{assigned: assigned, present: present, dropped: dropped})
+}
+
+// requestOf makes the broker's request of a CONNECT. assigned says that the
+// client has its id from us.
+func (c *conn) requestOf(p *connectPacket) (r broker.ConnectRequest, assigned bool, err error) {
+	l := &c.srv.limits
+	r = broker.ConnectRequest{
+		Client:     strings.Clone(p.Connect.ClientIdentifier),
+		Version:    p.ProtocolVersion,
+		Clean:      p.Connect.Clean,
+		ReceiveMax: 65_535,
+	}
+	switch {
+	case p.seen.has(packets.PropAuthenticationMethod):
+		return r, false, &fault{codeBadAuthMethod, "enhanced authentication is not offered"}
+	case len(r.Client) > l.ClientID:
+		return r, false, &fault{codeBadClientID, "client identifier is longer than " + strconv.Itoa(l.ClientID) + " bytes"}
+	case r.Client == "" && (r.Version == 3 || r.Version == 4 && !r.Clean):
+		return r, false, &fault{codeBadClientID, "empty client identifier"}
+	case r.Client == "":
+		r.Client, assigned = "auto-"+rand.Text(), true
+	}
+	if p.v5() {
+		r.Expiry = l.sessionExpiry(p.Properties.SessionExpiryInterval)
+		if n := p.Properties.ReceiveMaximum; n > 0 {
+			r.ReceiveMax = n
+		}
+	} else if !r.Clean {
+		r.Expiry = l.sessionExpiry(event.Never)
+	}
+	if p.Connect.WillFlag {
+		r.Will = willOf(p)
+	}
+	return r, assigned, nil
+}
+
+// willOf makes the will of a CONNECT, in memory of its own.
+func willOf(p *connectPacket) *event.Will {
+	return &event.Will{
+		Topic:   strings.Clone(p.Connect.WillTopic),
+		Payload: append([]byte(nil), p.Connect.WillPayload...),
+		Props:   p.willProps,
+		QoS:     p.Connect.WillQos,
+		Retain:  p.Connect.WillRetain,
+		Delay:   p.willDelay,
+		Expiry:  p.willExpiry,
+		Expires: p.willSeen.has(packets.PropMessageExpiryInterval),
+	}
+}
+
+// authenticate returns the principal that the CONNECT proves. One with neither
+// user name nor password is anonymous.
+func (c *conn) authenticate(p *connectPacket, client string) (principal string, err error) {
+	user, password := string(p.Connect.Username), p.Connect.Password
+	if user == "" && len(password) == 0 {
+		if !c.srv.allowAnonymous {
+			return "", &fault{codeNotAuthorized, "anonymous clients are not permitted"}
+		}
+		return "", nil
+	}
+	if c.srv.authenticate == nil {
+		if !c.srv.allowAnonymous {
+			return "", &fault{codeBadCredentials, ""}
+		}
+		return "", nil
+	}
+	principal, err = c.srv.authenticate(user, password, client)
+	if err != nil {
+		return "", connectFault(err)
+	}
+	return principal, nil
+}
+
+// connectFault translates why a client was not let in.
+func connectFault(err error) error {
+	var r *broker.Refusal
+	switch {
+	case errors.Is(err, broker.ErrBadCredentials):
+		return &fault{codeBadCredentials, ""}
+	case errors.As(err, &r):
+		return &fault{codeNotAuthorized, r.Reason}
+	case errors.Is(err, broker.ErrRefused):
+		return &fault{codeNotAuthorized, ""}
+	case errors.Is(err, broker.ErrQuota):
+		return &fault{codeQuota, ""}
+	case errors.Is(err, broker.ErrNoCommit):
+		return &fault{codeUnavailable, "no-quorum"}
+	case errors.Is(err, broker.ErrClosing):
+		return &fault{codeUnavailable, "server shutting down"}
+	case errors.Is(err, broker.ErrUnknown), errors.Is(err, broker.ErrStale), errors.Is(err, broker.ErrSessionEnded):
+		return &fault{codeBusy, err.Error()}
+	}
+	return &fault{codeUnspecified, ""}
+}
+
+// connackOf is what a CONNACK says beside what the connection knows.
+type connackOf struct {
+	assigned, present bool
+	dropped           uint64
+}
+
+// accept queues the CONNACK and has the session start.
+func (c *conn) accept(in *input, p *connectPacket, r *broker.ConnectRequest, s session, a connackOf) error {
+	pk := c.connack(p, r, a)
+	c.mu.Lock()
+	c.session, c.durable = s, s.Durable()
+	c.client, c.expiry = r.Client, r.Expiry
+	if c.ending { // taken over, or closed, since
+		c.mu.Unlock()
+		c.srv.dismissClient()
+		return errEnded
+	}
+	c.accepted, c.connected = true, true
+	if c.version == 5 {
+		c.aliasMax = min(int(p.Properties.TopicAliasMaximum), c.srv.limits.TopicAliases)
+	}
+	c.keepAlive = keepAliveTicks(p.Connect.Keepalive)
+	if pk.Properties.ServerKeepAliveFlag {
+		c.keepAlive = keepAliveTicks(pk.Properties.ServerKeepAlive)
+	}
+	now := c.srv.wheel.now.Load()
+	c.seen.Store(now)
+	c.srv.wheel.set(&c.timer, c.nextDeadline(now))
+	c.dirty(&in.wave)
+	c.put(pk)
+	c.mu.Unlock()
+	c.srv.acceptClient()
+	c.srv.stats.Connects[codeSuccess].Add(1)
+	c.srv.logger.Debug("client connected", "client", c.client, "principal", r.Principal, "addr", c.tr.remote(),
+		"version", c.version, "clean", r.Clean, "present", a.present)
+	c.inBroker = true
+	s.Start(&in.wave)
+	c.inBroker = false
+	return nil
+}
+
+// keepAliveTicks is one and a half times a keep alive of that many seconds.
+func keepAliveTicks(seconds uint16) int64 {
+	if seconds == 0 {
+		return 0
+	}
+	return ticks(time.Duration(seconds) * time.Second * 3 / 2)
+}
+
+// connack makes the CONNACK that lets a client in: it says whatever is
+// enforced and the client cannot know.
+func (c *conn) connack(p *connectPacket, r *broker.ConnectRequest, a connackOf) *packets.Packet {
+	l := &c.srv.limits
+	pk := &packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, SessionPresent: a.present}
+	if !p.v5() {
+		// 3.1 has no such flag.
+		pk.SessionPresent = a.present && p.ProtocolVersion == 4
+		return pk
+	}
+	o := &pk.Properties
+	o.ReceiveMaximum = uint16(l.ReceiveMaximum)
+	o.MaximumPacketSize = uint32(l.Packet)
+	o.TopicAliasMaximum = uint16(l.TopicAliases)
+	o.SharedSubAvailableFlag = true // and 0
+	if a.assigned {
+		o.AssignedClientID = r.Client
+	}
+	if r.Expiry != p.Properties.SessionExpiryInterval {
+		o.SessionExpiryInterval, o.SessionExpiryIntervalFlag = r.Expiry, true
+	}
+	if k := l.keepAlive(p.Connect.Keepalive); k != p.Connect.Keepalive {
+		o.ServerKeepAlive, o.ServerKeepAliveFlag = k, true
+	}
+	if a.dropped > 0 {
+		o.User = []packets.UserProperty{{Key: droppedProperty, Val: strconv.FormatUint(a.dropped, 10)}}
+	}
+	if len(encodeRare(pk)) > c.maxPacket {
+		o.User = nil
+	}
+	return pk
+}
+
+// refuseVersion answers a CONNECT of a protocol that we do not speak, in the
+// form that a client of it is most likely to understand.
+func (c *conn) refuseVersion(in *input, bad *badVersion) error {
+	c.srv.stats.Connects[codeBadVersion].Add(1)
+	if bad.silent {
+		return errSilent
+	}
+	c.version = 4
+	if bad.v5 {
+		c.version = 5
+	}
+	c.putConnack(in, &fault{codeBadVersion, ""})
+	return errEnded
+}
+
+// refuseConnect answers a CONNECT that is not accepted.
+func (c *conn) refuseConnect(in *input, err error) error {
+	f := err.(*fault)
+	c.srv.stats.Connects[f.code].Add(1)
+	c.srv.logger.Debug("client refused", "client", c.client, "addr", c.tr.remote(), "err", f)
+	if c.version < 5 {
+		if _, ok := connackV3(f.code); !ok {
+			return errSilent
+		}
+	}
+	c.putConnack(in, f)
+	return errEnded
+}
+
+// putConnack queues a CONNACK that refuses, and begins the end.
+func (c *conn) putConnack(in *input, f *fault) {
+	pk := &packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}}
+	pk.ReasonCode = legal(packets.Connack, f.code)
+	if c.version < 5 {
+		pk.ReasonCode, _ = connackV3(f.code)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending {
+		return
+	}
+	pk.Properties.ReasonString = c.reasonString(f.why, maxHeader+2)
+	c.dirty(&in.wave)
+	c.put(pk)
+	c.said = true
+	c.beginEnd(endTold, f.code, "")
+}

@@ -1,0 +1,306 @@
+package mqtt
+
+import (
+	"fmt"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/bellwire/bellwire/broker/topic"
+)
+
+// decode has the codec read a packet whose structure has been walked already.
+// The codec has panicked on input before, so whatever it does ends this
+// connection at most.
+func decode(pk *packets.Packet, read func([]byte) error, body []byte) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = malformed(fmt.Sprintf("the decoder panicked: %v", r))
+		}
+	}()
+	if err := read(body); err != nil {
+		return malformed(err.Error())
+	}
+	return nil
+}
+
+// A connectPacket is a CONNECT that is well-formed. Its strings alias the
+// input.
+type connectPacket struct {
+	packets.Packet
+	willProps  []byte // of the will, what is forwarded: wire form, in order
+	willExpiry uint32
+	willDelay  uint32
+	seen       propSet // which properties the CONNECT had
+	willSeen   propSet
+}
+
+func (p *connectPacket) v5() bool { return p.ProtocolVersion == 5 }
+
+// Flags of CONNECT.
+const (
+	connectReserved = 1 << 0
+	connectClean    = 1 << 1
+	connectWill     = 1 << 2
+	connectWillQoS  = 3 << 3
+	connectRetain   = 1 << 5
+	connectPassword = 1 << 6
+	connectUser     = 1 << 7
+)
+
+// badVersion is a CONNECT of a protocol that we do not speak. v5 says in which
+// form to answer, silent that there is none.
+type badVersion struct {
+	v5, silent bool
+}
+
+func (*badVersion) Error() string { return "unsupported protocol version" }
+
+// parseVersion reads protocol name and level, and says whether the flags of
+// the fixed header and the reserved flag matter: 3.1 did not look at them.
+func parseVersion(c *cursor, first byte) (version byte, err error) {
+	name, level := c.bytes(), c.byte()
+	if c.short {
+		return 0, malformed("CONNECT cut short")
+	}
+	switch {
+	case string(name) == "MQIsdp" && level == 3:
+		return level, nil
+	case string(name) == "MQTT" && (level == 4 || level == 5):
+		if first&0xf != 0 {
+			return level, malformed("flags of the fixed header")
+		}
+		return level, nil
+	case string(name) == "MQIsdp", string(name) == "MQTT":
+		// A client of 3.1 or 3.1.1, also a bridge (which sets the high bit of
+		// the level, and without it tries again if it is told so), reads two
+		// bytes of answer; anything else is from a time to come.
+		old := level&0x7f == 3 || level&0x7f == 4
+		return 0, &badVersion{v5: !old}
+	}
+	return 0, &badVersion{silent: true}
+}
+
+// parseConnect walks a CONNECT, has the codec read it, and validates what the
+// codec does not. A fault comes with the version, if it could be told: the
+// answer depends on it.
+func parseConnect(first byte, body []byte) (p *connectPacket, version byte, err error) {
+	p = new(connectPacket)
+	c := cursor{b: body}
+	version, err = parseVersion(&c, first)
+	if err != nil {
+		return nil, version, err
+	}
+	p.ProtocolVersion = version
+	if err := p.walk(&c); err != nil {
+		return nil, version, err
+	}
+	p.FixedHeader.Type = packets.Connect
+	if err := decode(&p.Packet, p.ConnectDecode, body); err != nil {
+		return nil, version, err
+	}
+	return p, version, nil
+}
+
+// walk checks everything after the protocol level, field by field.
+func (p *connectPacket) walk(c *cursor) error {
+	flags := c.byte()
+	c.uint16() // keep alive
+	if c.short {
+		return malformed("CONNECT cut short")
+	}
+	if err := p.checkFlags(flags); err != nil {
+		return err
+	}
+	if p.v5() {
+		if err := p.walkProps(c); err != nil {
+			return err
+		}
+	}
+	id := c.bytes()
+	if c.short {
+		return malformed("CONNECT cut short")
+	}
+	if !validID(id) {
+		return &fault{codeBadClientID, "client identifier is not printable UTF-8"}
+	}
+	if flags&connectWill != 0 {
+		if err := p.walkWill(c); err != nil {
+			return err
+		}
+	}
+	if flags&connectUser != 0 && !validID(c.bytes()) {
+		return malformed("user name is not printable UTF-8")
+	}
+	if flags&connectPassword != 0 {
+		c.bytes()
+	}
+	switch {
+	case c.short:
+		return malformed("CONNECT cut short")
+	case len(c.b) > 0:
+		return malformed("bytes after the last field")
+	}
+	return nil
+}
+
+func (p *connectPacket) checkFlags(flags byte) error {
+	switch {
+	case flags&connectReserved != 0 && p.ProtocolVersion > 3:
+		return malformed("reserved connect flag")
+	case flags&connectWillQoS == connectWillQoS:
+		return malformed("will QoS 3")
+	case flags&connectWill == 0 && flags&(connectWillQoS|connectRetain) != 0:
+		return malformed("will QoS or will retain without a will")
+	case flags&connectPassword != 0 && flags&connectUser == 0 && !p.v5():
+		return malformed("password without user name")
+	}
+	return nil
+}
+
+func (p *connectPacket) walkProps(c *cursor) error {
+	w := walkProps(c, connectProps)
+	if c.short {
+		return malformed("properties run past the end")
+	}
+	if err := w.all(); err != nil {
+		return err
+	}
+	p.seen = w.seen
+	if w.seen.has(packets.PropAuthenticationData) && !w.seen.has(packets.PropAuthenticationMethod) {
+		return protocolError("authentication data without method")
+	}
+	return nil
+}
+
+func (p *connectPacket) walkWill(c *cursor) error {
+	if p.v5() {
+		w := walkProps(c, willProps)
+		if c.short {
+			return malformed("properties run past the end")
+		}
+		if err := p.walkWillProps(&w); err != nil {
+			return err
+		}
+		p.willSeen = w.seen
+	}
+	name := c.bytes()
+	c.bytes() // payload
+	if c.short {
+		return malformed("CONNECT cut short")
+	}
+	if len(name) == 0 {
+		return &fault{codeBadTopic, "empty will topic"}
+	}
+	refused, fatal := checkTopic(view(name))
+	if refused != nil {
+		return &fault{codeBadTopic, "will topic: " + refused.Error()}
+	}
+	return fatal
+}
+
+// walkWillProps keeps what is forwarded with the will, in its order.
+func (p *connectPacket) walkWillProps(w *propWalker) error {
+	for {
+		prop, ok, err := w.next()
+		if err != nil || !ok {
+			return err
+		}
+		switch prop.id {
+		case packets.PropWillDelayInterval:
+			p.willDelay = prop.num
+		case packets.PropMessageExpiryInterval:
+			p.willExpiry = prop.num
+		default:
+			p.willProps = append(p.willProps, prop.raw...)
+		}
+	}
+}
+
+// parseSubscribe walks a SUBSCRIBE and has the codec read it. Whether a filter
+// is valid is not asked: that is answered filter by filter.
+func parseSubscribe(body []byte, version byte) (*packets.Packet, error) {
+	v5 := version == 5
+	c := cursor{b: body}
+	if err := walkRequest(&c, v5, subscribeProps); err != nil {
+		return nil, err
+	}
+	for len(c.b) > 0 {
+		filter, opts := c.bytes(), c.byte()
+		if err := checkEntry(&c, filter); err != nil {
+			return nil, err
+		}
+		reserved := byte(0xfc)
+		if v5 {
+			reserved = 0xc0
+		}
+		switch {
+		case opts&reserved != 0:
+			return nil, malformed("reserved subscription options")
+		case opts&3 == 3:
+			return nil, malformed("QoS 3")
+		case opts>>4&3 == 3:
+			return nil, protocolError("retain handling 3")
+		case opts&4 != 0 && isShared(view(filter)):
+			return nil, protocolError("no local on a shared subscription")
+		}
+	}
+	pk := &packets.Packet{ProtocolVersion: version, FixedHeader: packets.FixedHeader{Type: packets.Subscribe}}
+	return pk, decode(pk, pk.SubscribeDecode, body)
+}
+
+// isShared says whether filter is that of a shared subscription.
+func isShared(filter string) bool {
+	_, _, shared, err := topic.SplitShare(filter)
+	return shared && err == nil
+}
+
+// parseUnsubscribe does for UNSUBSCRIBE what parseSubscribe does.
+func parseUnsubscribe(body []byte, version byte) (*packets.Packet, error) {
+	c := cursor{b: body}
+	if err := walkRequest(&c, version == 5, unsubProps); err != nil {
+		return nil, err
+	}
+	for len(c.b) > 0 {
+		if err := checkEntry(&c, c.bytes()); err != nil {
+			return nil, err
+		}
+	}
+	pk := &packets.Packet{ProtocolVersion: version, FixedHeader: packets.FixedHeader{Type: packets.Unsubscribe}}
+	return pk, decode(pk, pk.UnsubscribeDecode, body)
+}
+
+// walkRequest walks what SUBSCRIBE and UNSUBSCRIBE have before their entries,
+// of which there must be one.
+func walkRequest(c *cursor, v5 bool, allowed propSet) error {
+	id := c.uint16()
+	if v5 {
+		w := walkProps(c, allowed)
+		if c.short {
+			return malformed("properties run past the end")
+		}
+		if err := w.all(); err != nil {
+			return err
+		}
+	}
+	switch {
+	case c.short:
+		return malformed("cut short")
+	case id == 0:
+		return protocolError("packet identifier 0")
+	case len(c.b) == 0:
+		return protocolError("no topic filter")
+	}
+	return nil
+}
+
+func checkEntry(c *cursor, filter []byte) error {
+	switch {
+	case c.short:
+		return malformed("cut short")
+	case len(filter) == 0:
+		return malformed("empty topic filter")
+	case !validID(filter):
+		return malformed("topic filter that is not printable UTF-8")
+	}
+	return nil
+}

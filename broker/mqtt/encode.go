@@ -1,0 +1,103 @@
+package mqtt
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/bellwire/bellwire/broker"
+)
+
+// dirty sees to it that somebody flushes what is about to be queued: whoever
+// writes at the moment will see it; else w is told. With mu held.
+func (c *conn) dirty(w *broker.Wave) {
+	if !c.marked && !c.writing {
+		c.marked = true
+		w.Mark(c)
+	}
+}
+
+// putAck queues an acknowledgement. An MQTT 5 one has the code only if it is
+// not success, and the Reason String only with a code, if the client wants it
+// and it fits the packets that it takes. With mu held, and dirty.
+func (c *conn) putAck(packet byte, id uint16, code byte, reason string) {
+	first := packet << 4
+	if packet == packets.Pubrel {
+		first |= 2
+	}
+	c.sent[packet]++
+	if c.version < 5 || code == codeSuccess {
+		b := c.out.room(4)
+		b[0], b[1], b[2], b[3] = first, 2, byte(id>>8), byte(id)
+		return
+	}
+	code = legal(packet, code)
+	if reason = c.reasonString(reason, maxHeader+3); reason == "" {
+		b := c.out.room(5)
+		b[0], b[1], b[2], b[3], b[4] = first, 3, byte(id>>8), byte(id), code
+		return
+	}
+	props := 3 + len(reason)
+	n := 3 + varintLen(props) + props
+	b := c.out.room(packetSize(n))
+	b[0] = first
+	b = b[1+putVarint(b[1:], n):]
+	binary.BigEndian.PutUint16(b, id)
+	b[2] = code
+	b = b[3+putVarint(b[3:], props):]
+	b[0] = packets.PropReasonString
+	binary.BigEndian.PutUint16(b[1:], uint16(len(reason)))
+	copy(b[3:], reason)
+}
+
+// put queues a packet that is sent rarely and that the codec encodes. With mu
+// held, and dirty.
+func (c *conn) put(pk *packets.Packet) {
+	pk.ProtocolVersion = c.version
+	c.sent[pk.FixedHeader.Type]++
+	c.out.add(encodeRare(pk))
+}
+
+// putDisconnect queues a DISCONNECT. With mu held, and dirty or about to be
+// flushed.
+func (c *conn) putDisconnect(code byte, reason string) {
+	pk := &packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}}
+	pk.ReasonCode = legal(packets.Disconnect, code)
+	pk.Properties.ReasonString = c.reasonString(reason, maxHeader+2)
+	c.put(pk)
+}
+
+// reasonString is reason, if the client wants Reason Strings and takes a
+// packet that has one beside n other bytes; else it is empty.
+func (c *conn) reasonString(reason string, n int) string {
+	if reason == "" || !c.problemInfo || c.maxPacket < n+maxVarint+3+len(reason) {
+		return ""
+	}
+	return reason
+}
+
+// encodeRare has the codec encode pk. PUBLISH and the acknowledgements of it
+// have encoders of their own: of the first the codec drops properties, of the
+// others reason codes.
+func encodeRare(pk *packets.Packet) []byte {
+	var b bytes.Buffer
+	var err error
+	switch pk.FixedHeader.Type {
+	case packets.Connack:
+		err = pk.ConnackEncode(&b)
+	case packets.Suback:
+		err = pk.SubackEncode(&b)
+	case packets.Unsuback:
+		err = pk.UnsubackEncode(&b)
+	case packets.Disconnect:
+		err = pk.DisconnectEncode(&b)
+	default:
+		panic(fmt.Sprintf("mqtt: the codec is not asked to encode packet type %d", pk.FixedHeader.Type))
+	}
+	if err != nil {
+		panic(fmt.Sprintf("mqtt: the codec cannot encode our own packet: %v", err))
+	}
+	return b.Bytes()
+}

@@ -1,0 +1,122 @@
+package mqtt
+
+import "github.com/bellwire/bellwire/broker"
+
+// flushRounds is how often one flush writes to the same socket before it
+// leaves the rest to a goroutine: others may go on queueing as fast as it
+// writes, and whoever flushes has other sockets, too.
+const flushRounds = 4
+
+// Flush writes what is queued as far as the socket takes it now; see
+// broker.Sink. If something is left, or the session waits for room, a
+// goroutine takes over until neither is so.
+func (c *conn) Flush() {
+	c.mu.Lock()
+	c.marked = false
+	if c.writing || c.closed {
+		c.mu.Unlock()
+		return
+	}
+	c.writing = true
+	c.progress = c.srv.wheel.now.Load()
+	for range flushRounds {
+		if c.out.n == 0 || !c.write(false) {
+			break
+		}
+	}
+	if !c.closed && (c.out.n > 0 || c.full) {
+		c.srv.wg.Add(1)
+		go c.drain()
+		c.mu.Unlock()
+		return
+	}
+	c.endWriting()
+}
+
+// drain writes until nothing is left. It is there only while the socket is
+// full, or while the session has more than the output takes: then it asks for
+// it once half of the output is free.
+func (c *conn) drain() {
+	defer c.srv.wg.Done()
+	c.srv.stats.Stalled.Add(1)
+	defer c.srv.stats.Stalled.Add(-1)
+	var w broker.Wave
+	c.mu.Lock()
+	c.srv.wheel.set(&c.timer, c.nextDeadline(c.srv.wheel.now.Load()))
+	for !c.closed && (c.out.n > 0 || c.full) {
+		if c.out.n > 0 {
+			c.write(true)
+		}
+		if c.full && c.out.n <= c.srv.limits.Output/2 {
+			c.full = false
+			if !c.ending {
+				c.mu.Unlock()
+				c.session.Drained(&w)
+				w.Flush()
+				c.mu.Lock()
+			}
+		}
+	}
+	c.endWriting()
+}
+
+// endWriting gives up the turn to write and lets go of mu. If the last word
+// has been said, it closes our half of the stream.
+func (c *conn) endWriting() {
+	c.writing = false
+	over := c.ending && !c.closed && c.out.n == 0
+	c.mu.Unlock()
+	if over {
+		c.tr.finish()
+	}
+}
+
+// write writes once and says whether the socket took all that it was offered.
+// With mu held and writing set; it lets go of mu meanwhile.
+func (c *conn) write(wait bool) (all bool) {
+	c.vecs = c.out.vecs(c.vecs[:0])
+	c.sum()
+	c.mu.Unlock()
+	n, err := c.tr.write(c.vecs, wait)
+	c.mu.Lock()
+	offered := 0
+	for i, v := range c.vecs {
+		offered += len(v)
+		c.vecs[i] = nil
+	}
+	if c.closed { // meanwhile; the output is gone
+		return false
+	}
+	stats := &c.srv.stats
+	stats.Writes.Add(1)
+	if n > 0 {
+		stats.BytesOut.Add(uint64(n))
+		c.progress = c.srv.wheel.now.Load()
+		c.out.written(n)
+		if c.changed != nil {
+			c.wakeReader()
+		}
+	}
+	if err != nil {
+		// The client is gone; the reader, which finds out from the closed
+		// transport, does the rest.
+		c.beginEnd(endLost, 0, "")
+		if c.shut() {
+			c.mu.Unlock()
+			c.tr.close(false)
+			c.mu.Lock()
+		}
+		return false
+	}
+	return n == offered
+}
+
+// sum adds to Stats what was queued since. With mu held.
+func (c *conn) sum() {
+	for t, n := range c.sent {
+		if n > 0 {
+			c.srv.stats.PacketsOut[t].Add(uint64(n))
+			c.sent[t] = 0
+		}
+	}
+}

@@ -1,0 +1,141 @@
+package mqtt
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bellwire/bellwire/broker/event"
+)
+
+// Limits bound what clients can make a server hold or do. In each field 0
+// means the default that its comment states.
+type Limits struct {
+	// Connections is how many clients may be connected at once; one more is
+	// answered 0x89 (3.1.1: 3). Default 100,000.
+	Connections int
+
+	// Handshakes is how many connections may be open that have not yet been
+	// accepted by CONNACK; one more is closed at once. Default 10,000.
+	Handshakes int
+
+	// PerAddress is how many connections one address may hold (an IPv6 /64
+	// counts as one), and PerAddressRate how many it may open in a minute;
+	// one more is closed at once. Loopback is exempt from both. Default 100
+	// and 60; negative for no limit.
+	PerAddress, PerAddressRate int
+
+	// ConnectTimeout is how long a connection may take to its CONNACK, not
+	// counting what the broker takes. Default 10 s.
+	ConnectTimeout time.Duration
+
+	// ConnectPacket is the size of the largest packet, in bytes, that is read
+	// from a connection before it is accepted. A will has to fit. Default
+	// 4 KiB.
+	ConnectPacket int
+
+	// Packet is the size of the largest packet, in bytes, that a client may
+	// send; MQTT 5 clients are told. A larger one ends the connection with
+	// 0x95. Default 256 KiB, at most 268,435,460.
+	Packet int
+
+	// ReceiveMaximum is how many QoS 1 and 2 publishes of one client may be
+	// under way at once. MQTT 5 clients are told, and one more ends the
+	// connection with 0x93; of 3.1.1 clients no more is read. Default 256, at
+	// most 65,535.
+	ReceiveMaximum int
+
+	// TopicAliases is how many topic aliases a client may use towards us (it
+	// is told), and how many of those that a client allows we use towards it.
+	// Default 16; negative for none.
+	TopicAliases int
+
+	// Output is how many bytes may wait for one client's socket. Beyond it
+	// QoS 0 events are dropped and counted, others stay in their session's
+	// queue. Default 1 MiB.
+	Output int
+
+	// SlowTimeout is how long a client may take nothing of what waits for its
+	// socket before its connection ends with 0x97. Default 60 s.
+	SlowTimeout time.Duration
+
+	// KeepAlive is the longest keep alive that is accepted. An MQTT 5 client
+	// that asks for more, or for none, is told this one instead (Server Keep
+	// Alive); older clients cannot be told and get what they ask for. 0
+	// means no limit; at most 65,535 s.
+	KeepAlive time.Duration
+
+	// SessionExpiry is the longest session expiry that is accepted; who asks
+	// for more is given this one, and an MQTT 5 client is told. A session of
+	// 3.1 or 3.1.1 that is not clean asks for for ever. 0 means no limit.
+	SessionExpiry time.Duration
+
+	// ClientID is the length of the longest client identifier, in bytes; a
+	// longer one is refused with 0x85. Default 1,024, at most 65,535.
+	ClientID int
+}
+
+// withDefaults returns l with the defaults filled in, or every fault it has.
+func (l Limits) withDefaults() (Limits, error) {
+	var errs []error
+	number := func(name string, v *int, def, most int) {
+		if *v == 0 {
+			*v = def
+		}
+		if *v < 1 || *v > most {
+			errs = append(errs, fmt.Errorf("limits.%s: %d, want 1 to %d", name, *v, most))
+		}
+	}
+	number("connections", &l.Connections, 100_000, 1<<30)
+	number("handshakes", &l.Handshakes, 10_000, 1<<30)
+	number("connectPacket", &l.ConnectPacket, 4<<10, maxRemaining+maxHeader)
+	number("packet", &l.Packet, 256<<10, maxRemaining+maxHeader)
+	number("receiveMaximum", &l.ReceiveMaximum, 256, 65_535)
+	number("output", &l.Output, 1<<20, 1<<30)
+	number("clientID", &l.ClientID, 1024, 65_535)
+
+	orNone := func(name string, v *int, def, most int) {
+		switch {
+		case *v == 0:
+			*v = def
+		case *v < 0:
+			*v = 0
+		case *v > most:
+			errs = append(errs, fmt.Errorf("limits.%s: %d, want at most %d (negative for none)", name, *v, most))
+		}
+	}
+	orNone("perAddress", &l.PerAddress, 100, 1<<30)
+	orNone("perAddressRate", &l.PerAddressRate, 60, 1<<20)
+	orNone("topicAliases", &l.TopicAliases, 16, 65_535)
+
+	span := func(name string, v *time.Duration, def, most time.Duration) {
+		if *v == 0 {
+			*v = def
+		}
+		if *v < 0 || *v > most {
+			errs = append(errs, fmt.Errorf("limits.%s: %v, want 1s to %v", name, *v, most))
+		}
+	}
+	span("connectTimeout", &l.ConnectTimeout, 10*time.Second, time.Hour)
+	span("slowTimeout", &l.SlowTimeout, time.Minute, time.Hour)
+	span("keepAlive", &l.KeepAlive, 0, 65_535*time.Second)
+	span("sessionExpiry", &l.SessionExpiry, 0, (event.Never-1)*time.Second)
+	return l, errors.Join(errs...)
+}
+
+// sessionExpiry is what a session gets that asks for that many seconds.
+func (l *Limits) sessionExpiry(asked uint32) uint32 {
+	if most := uint32(l.SessionExpiry / time.Second); most > 0 {
+		return min(asked, most)
+	}
+	return asked
+}
+
+// keepAlive is what an MQTT 5 client gets that asks for that many seconds.
+func (l *Limits) keepAlive(asked uint16) uint16 {
+	most := uint16(l.KeepAlive / time.Second)
+	if most > 0 && (asked == 0 || asked > most) {
+		return most
+	}
+	return asked
+}

@@ -1,0 +1,152 @@
+package mqtt
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/bellwire/bellwire/broker"
+)
+
+// handlePublish hands the session one event. What it sets in the event aliases
+// the input: the session copies what it keeps.
+func (c *conn) handlePublish(in *input, first byte, body []byte) error {
+	var p publication
+	if err := parsePublish(first, body, c.version == 5, &p); err != nil {
+		return err
+	}
+	topic, err := c.resolve(&p)
+	if err != nil {
+		return err
+	}
+	ev := &in.ev
+	ev.Reset()
+	ev.Topic, ev.Payload, ev.Props = topic, p.payload, p.props
+	ev.QoS, ev.Retain = p.qos, p.retain
+	if p.expires {
+		// An interval of 0 is over with this very instant.
+		ev.Expires = c.srv.clock().UnixNano() + max(1, int64(p.expiry)*1e9)
+	}
+	if p.qos == 0 {
+		return c.publish0(in, p.refused)
+	}
+	return c.publishLogged(in, &p)
+}
+
+// resolve returns the topic of p, which its alias may stand for, and learns
+// the alias. Nothing looks at the topic before.
+func (c *conn) resolve(p *publication) (string, error) {
+	if p.alias == 0 {
+		return view(p.topic), nil
+	}
+	if int(p.alias) > c.srv.limits.TopicAliases {
+		return "", &fault{codeBadAlias, "topic alias above the Topic Alias Maximum"}
+	}
+	if c.aliases == nil {
+		c.aliases = make([]string, c.srv.limits.TopicAliases)
+	}
+	known := &c.aliases[p.alias-1]
+	if len(p.topic) > 0 {
+		if *known != view(p.topic) {
+			*known = strings.Clone(view(p.topic))
+		}
+	} else if *known == "" {
+		return "", protocolError("topic alias that was never set")
+	}
+	return *known, nil
+}
+
+// publish0 publishes in.ev with QoS 0. What is refused is counted.
+func (c *conn) publish0(in *input, err error) error {
+	if err == nil {
+		c.inBroker = true
+		_, err = c.session.Publish(&in.ev, 0, c, 0, &in.wave)
+		c.inBroker = false
+	}
+	if err == nil {
+		return nil
+	}
+	if code, why, ended := endOf(err); ended {
+		return &fault{code, why}
+	}
+	c.srv.stats.Dropped[DropRefused].Add(1)
+	return nil
+}
+
+// publishLogged publishes in.ev with QoS 1 or 2.
+func (c *conn) publishLogged(in *input, p *publication) error {
+	packet, qos2ID := byte(packets.Puback), uint16(0)
+	if p.qos == 2 {
+		packet, qos2ID = packets.Pubrec, p.id
+	}
+	tag, repeat, err := c.owe(in, packet, p.id)
+	if err != nil {
+		return err
+	}
+	logged, err := false, p.refused
+	if err == nil && !(repeat && !c.durable) { // the log knows a durable session's repeats
+		c.inBroker = true
+		logged, err = c.session.Publish(&in.ev, qos2ID, c, tag, &in.wave)
+		c.inBroker = false
+	}
+	if !logged {
+		c.Complete(tag, err, &in.wave)
+	}
+	return nil
+}
+
+// handlePubrel ends a QoS 2 publish. A reason code of the client's changes
+// nothing.
+func (c *conn) handlePubrel(in *input, body []byte) error {
+	id, _, err := parseAck(packets.Pubrel, body, c.version == 5)
+	if err != nil {
+		return err
+	}
+	tag, known, err := c.owe(in, packets.Pubcomp, id)
+	if err != nil {
+		return err
+	}
+	logged := false
+	switch {
+	case c.durable:
+		c.inBroker = true
+		logged, err = c.session.Release(id, c, tag)
+		c.inBroker = false
+	case !known:
+		err = broker.ErrNoPacketID
+	}
+	if !logged {
+		c.Complete(tag, err, &in.wave)
+	}
+	return nil
+}
+
+// handleSettle takes a PUBACK, PUBREC or PUBCOMP for what we sent.
+func (c *conn) handleSettle(in *input, packet byte, body []byte) error {
+	id, code, err := parseAck(packet, body, c.version == 5)
+	if err != nil {
+		return err
+	}
+	what := broker.Acked
+	switch {
+	case packet == packets.Pubcomp:
+		what = broker.Completed
+	case packet == packets.Pubrec && code < codeUnspecified:
+		what = broker.Received
+	}
+	c.inBroker = true
+	err = c.session.Settle(id, what, &in.wave)
+	c.inBroker = false
+	if errors.Is(err, broker.ErrNoPacketID) && what == broker.Received {
+		// The exchange is over for us: let it be over for the client. Unknown
+		// PUBACKs and PUBCOMPs have no answer.
+		c.mu.Lock()
+		if !c.ending {
+			c.dirty(&in.wave)
+			c.putAck(packets.Pubrel, id, codePacketIDNotFound, "")
+		}
+		c.mu.Unlock()
+	}
+	return nil
+}

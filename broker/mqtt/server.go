@@ -1,0 +1,335 @@
+package mqtt
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/bellwire/bellwire/broker"
+)
+
+// Config is what a Server is made of. All but Limits is required, unless the
+// field says otherwise.
+type Config struct {
+	Broker *broker.Broker
+	Limits Limits
+
+	// Clock is the node's: by it a publish's Message Expiry Interval becomes
+	// an instant.
+	Clock broker.Clock
+
+	// Ticks tells the time by which clients are held to their keep alive and
+	// the like, every Tick: a time.Ticker's channel, or a test's. It must not
+	// be the test clock of a node that stands still.
+	Ticks <-chan time.Time
+
+	Logger *slog.Logger
+
+	// Authenticate returns the principal that user and password prove for a
+	// client id, or broker.ErrBadCredentials. It runs on the connection's own
+	// goroutine and may take its time; it bounds itself how many run at once.
+	// It is not asked for a client that names no user and gives no password:
+	// such a one is anonymous, and AllowAnonymous decides. nil means that no
+	// credentials are good; with AllowAnonymous they are not looked at.
+	Authenticate   func(user string, password []byte, client string) (principal string, err error)
+	AllowAnonymous bool
+}
+
+// ErrServerClosed is what Serve returns after Close.
+var ErrServerClosed = errors.New("mqtt: server closed")
+
+// A Server holds the connections of MQTT clients and drives a Broker for them.
+type Server struct {
+	limits         Limits
+	clock          broker.Clock
+	logger         *slog.Logger
+	authenticate   func(user string, password []byte, client string) (string, error)
+	allowAnonymous bool
+	connect        func(broker.ConnectRequest, broker.Sink) (s session, present bool, dropped uint64, err error)
+
+	stats     Stats
+	wheel     *wheel
+	addresses addresses
+	clients   atomic.Int64 // admitted, also while the broker is asked
+
+	mu         sync.Mutex // guards the following
+	closing    bool
+	listeners  map[net.Listener]struct{}
+	conns      *conn // a list of all
+	handshakes int   // of them, not accepted yet
+
+	wg      sync.WaitGroup // of the connections' goroutines
+	stop    chan struct{}  // closed when the wheel may stop
+	stopped chan struct{}  // closed when it has
+	once    sync.Once      // closes stop
+}
+
+// New returns a Server that is ready to Serve, or every fault of the limits.
+// It must be closed.
+func New(cfg Config) (*Server, error) {
+	return newServer(cfg, func(r broker.ConnectRequest, sink broker.Sink) (session, bool, uint64, error) {
+		s, present, dropped, err := cfg.Broker.Connect(r, sink)
+		if err != nil {
+			return nil, false, 0, err
+		}
+		return s, present, dropped, nil
+	})
+}
+
+func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (session, bool, uint64, error)) (*Server, error) {
+	limits, err := cfg.Limits.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		limits:         limits,
+		clock:          cfg.Clock,
+		logger:         cfg.Logger,
+		authenticate:   cfg.Authenticate,
+		allowAnonymous: cfg.AllowAnonymous,
+		connect:        connect,
+		wheel:          newWheel(),
+		listeners:      map[net.Listener]struct{}{},
+		stop:           make(chan struct{}),
+		stopped:        make(chan struct{}),
+	}
+	go s.turn(cfg.Ticks)
+	return s, nil
+}
+
+// Stats returns the server's counters, which go on counting.
+func (s *Server) Stats() *Stats { return &s.stats }
+
+// Limits returns what is in effect.
+func (s *Server) Limits() Limits { return s.limits }
+
+// turn drives the wheel until the server is closed.
+func (s *Server) turn(beat <-chan time.Time) {
+	defer close(s.stopped)
+	for {
+		select {
+		case now := <-beat:
+			s.wheel.advance(now)
+		case <-s.stop:
+			return
+		}
+	}
+}
+
+// Listen returns a listener on a TCP address, for Serve. TCP's own keep alive
+// is off: a thousand idle clients would make it a thousand packets every 15
+// seconds, and MQTT has its own.
+func Listen(ctx context.Context, addr string) (net.Listener, error) {
+	lc := net.ListenConfig{KeepAlive: -1}
+	return lc.Listen(ctx, "tcp", addr)
+}
+
+// Serve accepts connections from l until Close, and returns ErrServerClosed;
+// it returns earlier only if l itself is broken. It takes l over. Any number
+// of Serves may run at once.
+func (s *Server) Serve(l net.Listener) error {
+	defer l.Close()
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return ErrServerClosed
+	}
+	s.listeners[l] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.listeners, l)
+		s.mu.Unlock()
+	}()
+	var pause time.Duration
+	for {
+		nc, err := l.Accept()
+		if err == nil {
+			if pause > 0 {
+				s.logger.Info("accepting connections again", "addr", l.Addr())
+			}
+			pause = 0
+			s.accept(nc)
+			continue
+		}
+		if s.isClosing() {
+			return ErrServerClosed
+		}
+		if !temporary(err) {
+			return err
+		}
+		s.stats.AcceptErrors.Add(1)
+		if errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EINTR) {
+			continue // the next one may be fine
+		}
+		if pause == 0 {
+			s.logger.Warn("cannot accept connections; clients that are connected are not affected", "addr", l.Addr(), "err", err)
+		}
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		select {
+		case <-time.After(pause):
+		case <-s.stop:
+		}
+	}
+}
+
+// temporary says whether accept may succeed when it is called again.
+func temporary(err error) bool {
+	for _, e := range []error{
+		syscall.ECONNABORTED, syscall.EINTR, // this one client
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, // until something is freed
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Server) isClosing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing
+}
+
+// accept takes a new connection in, or turns it away.
+func (s *Server) accept(nc net.Conn) {
+	s.stats.Accepted.Add(1)
+	addr, ok := s.addresses.enter(addressOf(nc.RemoteAddr()), s.wheel.now.Load(), &s.limits, &s.stats)
+	if !ok {
+		nc.Close()
+		return
+	}
+	tr, err := newTransport(nc)
+	if err != nil {
+		s.addresses.leave(addr)
+		nc.Close()
+		return
+	}
+	c := &conn{srv: s, tr: tr, addr: addr}
+	c.timer.fire = c
+	if why, ok := s.add(c); !ok {
+		s.stats.TurnedAway[why].Add(1)
+		s.addresses.leave(addr)
+		tr.close(true)
+		return
+	}
+	c.mu.Lock()
+	now := s.wheel.now.Load()
+	c.seen.Store(now)
+	s.wheel.set(&c.timer, c.nextDeadline(now))
+	c.mu.Unlock()
+	go c.serve()
+}
+
+// add puts c into the list and counts its goroutine.
+func (s *Server) add(c *conn) (why Turnaway, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closing:
+		return TurnawayClosing, false
+	case s.handshakes >= s.limits.Handshakes:
+		return TurnawayHandshakes, false
+	}
+	s.handshakes++
+	c.next = s.conns
+	if c.next != nil {
+		c.next.prev = c
+	}
+	s.conns = c
+	s.stats.Sockets.Add(1)
+	s.wg.Add(1)
+	return 0, true
+}
+
+// remove takes c out again, when its reading goroutine ends.
+func (s *Server) remove(c *conn) {
+	s.mu.Lock()
+	if c.prev != nil {
+		c.prev.next = c.next
+	} else {
+		s.conns = c.next
+	}
+	if c.next != nil {
+		c.next.prev = c.prev
+	}
+	if !c.accepted {
+		s.handshakes--
+	}
+	s.mu.Unlock()
+	if c.accepted {
+		s.dismissClient()
+	}
+	s.addresses.leave(c.addr)
+	s.stats.Sockets.Add(-1)
+}
+
+// admitClient takes one of the places for clients, if there is one.
+func (s *Server) admitClient() bool {
+	if s.clients.Add(1) > int64(s.limits.Connections) {
+		s.clients.Add(-1)
+		return false
+	}
+	return true
+}
+
+// dismissClient gives the place back.
+func (s *Server) dismissClient() { s.clients.Add(-1) }
+
+// acceptClient notes that a connection has its CONNACK.
+func (s *Server) acceptClient() {
+	s.mu.Lock()
+	s.handshakes--
+	s.mu.Unlock()
+	s.stats.Clients.Add(1)
+}
+
+// Close stops accepting, tells every client that the server shuts down (MQTT 5
+// clients by DISCONNECT 0x8B) and waits until all connections are gone. When
+// ctx is done it closes those that are left and returns ctx's error. The
+// broker must still work: each connection ends its session.
+func (s *Server) Close(ctx context.Context) error {
+	s.mu.Lock()
+	s.closing = true
+	for l := range s.listeners {
+		l.Close()
+	}
+	s.mu.Unlock()
+	s.each(func(c *conn) { c.End(broker.ErrClosing) })
+
+	gone := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		close(gone)
+	}()
+	var err error
+	select {
+	case <-gone:
+	case <-ctx.Done():
+		err = ctx.Err()
+		s.each(func(c *conn) { c.close(true) })
+		<-gone
+	}
+	s.once.Do(func() { close(s.stop) })
+	<-s.stopped
+	return err
+}
+
+// each calls f for every connection there is now.
+func (s *Server) each(f func(*conn)) {
+	s.mu.Lock()
+	var all []*conn
+	for c := s.conns; c != nil; c = c.next {
+		all = append(all, c)
+	}
+	s.mu.Unlock()
+	for _, c := range all {
+		f(c)
+	}
+}

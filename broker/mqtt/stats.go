@@ -1,0 +1,59 @@
+package mqtt
+
+import "sync/atomic"
+
+// A Turnaway says why a connection was turned away before its CONNECT was
+// read.
+type Turnaway int
+
+const (
+	TurnawayAddress    Turnaway = iota // its address holds too many
+	TurnawayRate                       // its address opens too many
+	TurnawayHandshakes                 // too many wait for their CONNACK
+	TurnawayClosing                    // the server is closing
+	turnaways
+)
+
+func (t Turnaway) String() string {
+	return [...]string{"address", "rate", "handshakes", "closing"}[t]
+}
+
+// A Drop says why an event, or a publish, came to nothing.
+type Drop int
+
+const (
+	DropFull     Drop = iota // QoS 0, and the client's output was full
+	DropEnding               // QoS 0, and the connection was ending
+	DropTooLarge             // larger than the client's Maximum Packet Size
+	DropRefused              // a publish that was refused: acknowledged and dropped for 3.1.1 and QoS 0
+	drops
+)
+
+func (d Drop) String() string {
+	return [...]string{"output full", "connection ending", "packet too large", "publish refused"}[d]
+}
+
+// Stats counts what a server's connections did. All fields may be read at any
+// time; each is exact once the connections that feed it are idle.
+type Stats struct {
+	Sockets atomic.Int64 // open now, accepted or not
+	Clients atomic.Int64 // connected now: CONNACK with success was sent
+
+	Accepted     atomic.Uint64 // sockets accepted
+	AcceptErrors atomic.Uint64 // accept calls that failed and were tried again
+	TurnedAway   [turnaways]atomic.Uint64
+
+	Connects [256]atomic.Uint64 // CONNECTs answered, by the code of the CONNACK
+	Ends     [256]atomic.Uint64 // connected clients that ended, by reason code; 0 for DISCONNECT 0x00
+	Lost     atomic.Uint64      // connected clients whose socket ended without a DISCONNECT
+
+	BytesIn, BytesOut     atomic.Uint64
+	PacketsIn, PacketsOut [16]atomic.Uint64 // by packet type
+	Writes                atomic.Uint64     // write calls: PacketsOut by this is what batching is worth
+
+	Dropped [drops]atomic.Uint64
+	Full    atomic.Uint64 // QoS 1 and 2 deliveries put off because the output was full
+	Stalled atomic.Int64  // connections now whose socket takes nothing
+
+	Panics atomic.Uint64 // connections ended by a bug of ours
+}

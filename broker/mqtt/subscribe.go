@@ -1,0 +1,159 @@
+package mqtt
+
+import (
+	"strings"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/topic"
+)
+
+// codeFailure is the return code of MQTT 3.1.1's SUBACK for a filter that was
+// not granted.
+const codeFailure = 0x80
+
+// filterCode says what is wrong with a filter, codeSuccess if nothing is.
+func filterCode(filter string) byte {
+	switch {
+	case topic.ValidFilter(filter) != nil:
+		return codeBadFilter
+	case isShared(filter):
+		return codeNoShared
+	}
+	return codeSuccess
+}
+
+// handleSubscribe subscribes to those filters that are valid. Each is answered
+// on its own, all in one SUBACK.
+func (c *conn) handleSubscribe(in *input, body []byte) error {
+	pk, err := parseSubscribe(body, c.version)
+	if err != nil {
+		return err
+	}
+	suback := &packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: packets.Suback},
+		PacketID:    pk.PacketID,
+		ReasonCodes: make([]byte, len(pk.Filters)),
+	}
+	subs := make([]event.Subscription, 0, len(pk.Filters))
+	places := make([]int, 0, len(pk.Filters)) // of subs, among the codes
+	for i, f := range pk.Filters {
+		if code := filterCode(f.Filter); code != codeSuccess {
+			suback.ReasonCodes[i] = code
+			continue
+		}
+		places = append(places, i)
+		subs = append(subs, event.Subscription{
+			Filter: strings.Clone(f.Filter), QoS: f.Qos, NoLocal: f.NoLocal,
+			RetainAsPublished: f.RetainAsPublished, RetainHandling: f.RetainHandling,
+			ID: uint32(f.Identifier),
+		})
+	}
+	if len(subs) == 0 {
+		c.acknowledge(suback, "", &in.wave)
+		return nil
+	}
+	in.wave.Flush() // the session may take its time
+	c.inBroker = true
+	c.session.Subscribe(subs, func(results []broker.SubResult, w *broker.Wave) {
+		reason := ""
+		for k, r := range results {
+			code, why := grant(r, subs[k].QoS)
+			suback.ReasonCodes[places[k]] = code
+			if reason == "" {
+				reason = why
+			}
+		}
+		c.acknowledge(suback, reason, w)
+	})
+	c.inBroker = false
+	return nil
+}
+
+// grant translates what became of a subscription into a code.
+func grant(r broker.SubResult, qos byte) (code byte, reason string) {
+	if r.Err == nil {
+		return qos, ""
+	}
+	code, reason = refusal(r.Err)
+	return legal(packets.Suback, code), reason
+}
+
+// acknowledge queues a SUBACK or UNSUBACK.
+func (c *conn) acknowledge(pk *packets.Packet, reason string, w *broker.Wave) {
+	if c.version < 5 {
+		for i, code := range pk.ReasonCodes {
+			if code >= codeFailure {
+				pk.ReasonCodes[i] = codeFailure
+			}
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending {
+		return
+	}
+	pk.Properties.ReasonString = c.reasonString(reason, maxHeader+2+len(pk.ReasonCodes))
+	c.dirty(w)
+	c.put(pk)
+}
+
+// handleUnsubscribe removes subscriptions. Of shared ones there are none, so
+// their filters need only be valid.
+func (c *conn) handleUnsubscribe(in *input, body []byte) error {
+	pk, err := parseUnsubscribe(body, c.version)
+	if err != nil {
+		return err
+	}
+	unsuback := &packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: packets.Unsuback},
+		PacketID:    pk.PacketID,
+		ReasonCodes: make([]byte, len(pk.Filters)),
+	}
+	filters := make([]string, 0, len(pk.Filters))
+	places := make([]int, 0, len(pk.Filters))
+	for i, f := range pk.Filters {
+		switch code := filterCode(f.Filter); code {
+		case codeSuccess:
+			filters, places = append(filters, strings.Clone(f.Filter)), append(places, i)
+		case codeNoShared:
+			unsuback.ReasonCodes[i] = codeNoSubscription
+		default:
+			unsuback.ReasonCodes[i] = code
+		}
+	}
+	reason := ""
+	if len(filters) > 0 {
+		in.wave.Flush() // the session may take its time
+		c.inBroker = true
+		existed, err := c.session.Unsubscribe(filters)
+		c.inBroker = false
+		if err != nil {
+			if code, why, ended := endOf(err); ended {
+				return &fault{code, why}
+			}
+			if c.version < 5 {
+				// UNSUBACK cannot say no; without it the client asks again.
+				return &fault{codeBusy, err.Error()}
+			}
+		}
+		for k, i := range places {
+			unsuback.ReasonCodes[i], reason = unsubCode(err, k < len(existed) && existed[k])
+		}
+	}
+	c.acknowledge(unsuback, reason, &in.wave)
+	return nil
+}
+
+func unsubCode(err error, existed bool) (code byte, reason string) {
+	switch {
+	case err != nil:
+		code, reason = refusal(err)
+		return legal(packets.Unsuback, code), reason
+	case !existed:
+		return codeNoSubscription, ""
+	}
+	return codeSuccess, ""
+}

@@ -1,0 +1,12 @@
+//go:build !linux
+
+package mqtt
+
+import (
+	"errors"
+	"net"
+)
+
+// newRawTransport has no implementation here: connections are carried as any
+// other stream, correctly but at a greater cost.
+func newRawTransport(*net.TCPConn) (transport, error) { return nil, errors.ErrUnsupported }
