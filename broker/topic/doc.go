@@ -49,10 +49,10 @@
 //     built anew.
 //
 // Measured, 100 names looked up in turn among 100,000 filters, with a change to
-// some unrelated wildcard filter every 10 lookups: 0.5 to 0.7 µs a lookup, the
-// tenth of a change included (0.45 µs). When every change made all lists anew
-// it was 1.4 to 2 µs with two matches a list, and more with longer ones. See
-// BenchmarkChurn.
+// some unrelated wildcard filter every 10 lookups: 0.5 to 0.8 µs a lookup, most
+// of it the tenth of a change (0.3 to 0.5 µs). When every change made all lists
+// anew it was 1.4 to 2.5 µs with two matches a list, and more with longer ones.
+// See BenchmarkChurn.
 //
 // # Rejected
 //
