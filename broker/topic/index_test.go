@@ -71,12 +71,19 @@ func TestIndexAgainstModel(t *testing.T) {
 		x.mask = rapid.SampledFrom([]uint64{^uint64(0), 0, 3, 0xffff << 48}).Draw(t, "mask")
 		m := model{}
 		seen := map[string]bool{"a": true}
+		check := func(f, k string) {
+			want, had := m[[2]string{f, k}]
+			if got, ok := x.Value(f, k); got != want || ok != had {
+				t.Fatalf("Value(%q, %s) = %d, %v; want %d, %v", f, k, got, ok, want, had)
+			}
+		}
 		set := func(f, k string, v int) {
 			_, had := m[[2]string{f, k}]
 			m[[2]string{f, k}] = v
 			if got := x.Set(f, k, v); got != had {
 				t.Fatalf("Set(%q, %s) = %v, want %v", f, k, got, had)
 			}
+			check(f, k)
 		}
 		remove := func(f, k string) {
 			_, had := m[[2]string{f, k}]
@@ -84,6 +91,7 @@ func TestIndexAgainstModel(t *testing.T) {
 			if got := x.Delete(f, k); got != had {
 				t.Fatalf("Delete(%q, %s) = %v, want %v", f, k, got, had)
 			}
+			check(f, k)
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"set": func(t *rapid.T) {
