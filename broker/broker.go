@@ -193,6 +193,12 @@ func (b *Broker) Policy() Authorizer {
 	return nil
 }
 
+// PolicyData returns the bytes of the policy in force, nil if none ever was.
+func (b *Broker) PolicyData() []byte {
+	data, _ := b.config.Store.Get(policyKey, nil)
+	return data
+}
+
 // Authenticate returns the principal that user and password prove under the
 // policy in force. It may take a tenth of a second.
 func (b *Broker) Authenticate(user string, password []byte) (principal string, err error) {

@@ -52,6 +52,7 @@ type batch struct {
 	buf      []byte
 	calls    []call
 	released bool // its callers were told ErrUnknown
+	again    bool // it was submitted more than once: the log may still hold buf
 }
 
 // A call is somebody who waits for a command's outcome.
@@ -59,6 +60,7 @@ type call struct {
 	c   Completer // nil if nobody does
 	tag uint64
 	s   *Session // whose publish it is; nil for others
+	id  uint16   // its packet id, to be forgotten if it is refused; 0 for none
 }
 
 func newProposer(log Log, node string, life uint64, limit int) *proposer {
@@ -147,6 +149,7 @@ func (p *proposer) resend(seq uint64, err error) {
 	// Only the oldest is a reason to go on: each failure reports itself.
 	if p.flying[0].seq == seq {
 		for _, b := range p.flying {
+			b.again = true
 			p.submit(b)
 		}
 	}
@@ -195,7 +198,7 @@ func (p *proposer) batchDone(seq uint64) {
 	p.bytes -= len(b.buf) - headerLen(p.header)
 	p.misses = 0
 	clear(b.calls)
-	if cap(b.buf) <= 2*batchBytes && len(p.spare) < batchesInFlight+1 {
+	if !b.again && cap(b.buf) <= 2*batchBytes && len(p.spare) < batchesInFlight+1 {
 		p.spare = append(p.spare, b)
 	}
 	p.pump()
@@ -242,6 +245,9 @@ func (p *proposer) backlog() int {
 func (c *call) complete(err error, value any, w *Wave) {
 	if c.s != nil {
 		c.s.pending.Add(-1)
+		if err != nil && c.id != 0 {
+			c.s.forget(c.id)
+		}
 	}
 	switch who := c.c.(type) {
 	case nil:

@@ -35,6 +35,11 @@ type Session struct {
 	verdicts map[string]int64
 	version  uint64 // of the policy that verdicts are of
 
+	// The packet ids of QoS 2 publishes not yet released, of a session that
+	// ends with its connection: for others the Machine keeps them.
+	inboundMu sync.Mutex
+	inbound   map[uint16]struct{}
+
 	subs map[string]*localSub // the delivery loop's
 
 	ended sync.Once
@@ -165,26 +170,62 @@ func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uin
 	}
 	cmd := &w.publish
 	*cmd = event.Publish{Epoch: s.epoch, Event: ev}
-	if ev.QoS == 2 && s.durable {
+	who := call{c: c, tag: tag, s: s}
+	switch {
+	case ev.QoS == 0:
+		who.c = nil // nobody is told
+	case ev.QoS == 2 && s.durable:
 		cmd.PacketID = packetID
-	}
-	if ev.QoS == 0 {
-		c = nil // nobody is told
+	case ev.QoS == 2:
+		if s.remember(packetID) {
+			return false, nil // routed when it first came
+		}
+		who.id = packetID
 	}
 	s.pending.Add(1)
-	if err := s.b.propose(cmd, call{c: c, tag: tag, s: s}, false); err != nil {
+	if err := s.b.propose(cmd, who, false); err != nil {
 		s.pending.Add(-1)
+		if who.id != 0 {
+			s.forget(who.id)
+		}
 		return false, err
 	}
 	s.b.stats.Published[ev.QoS].Add(1)
 	return ev.QoS > 0, nil
 }
 
+// remember notes the packet id of a QoS 2 publish and says whether it was known.
+func (s *Session) remember(id uint16) (known bool) {
+	s.inboundMu.Lock()
+	defer s.inboundMu.Unlock()
+	if _, known = s.inbound[id]; known {
+		return true
+	}
+	if s.inbound == nil {
+		s.inbound = map[uint16]struct{}{}
+	}
+	s.inbound[id] = struct{}{}
+	return false
+}
+
+// forget ends the use of a packet id and says whether it was in use.
+func (s *Session) forget(id uint16) (known bool) {
+	s.inboundMu.Lock()
+	defer s.inboundMu.Unlock()
+	_, known = s.inbound[id]
+	delete(s.inbound, id)
+	return known
+}
+
 // Release ends a QoS 2 publish (PUBREL). As with Publish, c hears of it by tag
-// (ErrNoPacketID if the id is not in use) unless logged is false. Only for
-// durable sessions: of others the protocol itself keeps the ids in use, which
-// end with the connection.
+// unless logged is false. ErrNoPacketID means that the id is not in use.
 func (s *Session) Release(packetID uint16, c Completer, tag uint64) (logged bool, err error) {
+	if !s.durable {
+		if !s.forget(packetID) {
+			return false, ErrNoPacketID
+		}
+		return false, nil
+	}
 	cmd := event.Release{Session: s.number, Epoch: s.epoch, PacketID: packetID}
 	if err := s.b.propose(&cmd, call{c: c, tag: tag}, false); err != nil {
 		return false, err

@@ -7,10 +7,13 @@ import (
 )
 
 const (
-	// MaxBatch is the size of the largest batch, and about that of the largest
-	// entry: what a slow disk takes in a few milliseconds, and far from what Raft
-	// or Pebble would treat as special.
-	MaxBatch = 256 << 10
+	// MaxBatch is the size of the largest batch: one that carries a single
+	// large event. It is far from what Raft or Pebble would treat as special.
+	MaxBatch = 1 << 20
+
+	// packBytes is about the size of the largest entry of several batches: what
+	// a slow disk takes in a few milliseconds.
+	packBytes = 256 << 10
 
 	entryVersion = 1
 	entryHeader  = 1 + 8

@@ -215,7 +215,7 @@ func (n *Node) raftConfig() *raft.Config {
 	c.ElectionTimeout = n.cfg.Heartbeat
 	c.LeaderLeaseTimeout = n.cfg.Heartbeat * 5 / 6
 	c.CommitTimeout = time.Second
-	c.MaxAppendEntries = 64 // of MaxBatch: Raft does not count bytes
+	c.MaxAppendEntries = 64 // of packBytes or so: Raft does not count bytes
 	c.BatchApplyCh = true
 	c.ShutdownOnRemove = false
 	c.NotifyCh = n.notify

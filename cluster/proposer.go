@@ -96,10 +96,10 @@ func (p *proposer) launch() {
 }
 
 // take removes the batches of one entry from those that wait: as many as come to
-// MaxBatch, and at least one. Requires mu.
+// packBytes, and at least one. Requires mu.
 func (p *proposer) take() []proposal {
 	size, n := 0, 0
-	for n < len(p.waiting) && (n == 0 || size+len(p.waiting[n].batch) <= MaxBatch) {
+	for n < len(p.waiting) && (n == 0 || size+len(p.waiting[n].batch) <= packBytes) {
 		size += len(p.waiting[n].batch)
 		n++
 	}

@@ -1,0 +1,195 @@
+// Package api is the HTTP side of a node: whether it lives, whether it is
+// ready, its metrics and, on a node that runs with a test clock, the endpoints
+// that move the clock and break the disk. It knows no broker: what it reports
+// and does is handed in.
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"strings"
+	"time"
+)
+
+// A Check is one condition of readiness.
+type Check struct {
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	Says string `json:"says,omitempty"` // why not, or a detail
+}
+
+// Config says what a Handler serves. Any of the functions may be called from
+// many goroutines at once.
+type Config struct {
+	// Ready lists the conditions under which the node serves clients.
+	Ready func() []Check
+
+	Metrics http.Handler // /metrics
+	Profile bool         // /debug/pprof/
+
+	// Test, if not nil, adds /v1/test/: for tests, from loopback only.
+	Test *Test
+}
+
+// A Test is what a node under test can be told.
+type Test struct {
+	// Set moves the node's clock to at, which is not before the present, and
+	// returns when all that became due has happened. Now tells the clock.
+	Set func(at time.Time) error
+	Now func() time.Time
+
+	// Fault makes the disk hang, fail (eio), be full, or be well again (ok).
+	Fault func(disk string) error
+}
+
+// Handler returns the HTTP side of a node.
+func Handler(c Config) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, r, http.StatusOK, []Check{{Name: "process", OK: true}})
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { ready(c.Ready, w, r) })
+	if c.Metrics != nil {
+		mux.Handle("GET /metrics", c.Metrics)
+	}
+	if c.Profile {
+		mux.HandleFunc("/debug/pprof/", pprof.Index)
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}
+	if c.Test != nil {
+		mux.HandleFunc("POST /v1/test/clock", loopback(c.Test.clock))
+		mux.HandleFunc("POST /v1/test/fault", loopback(c.Test.fault))
+	}
+	return mux
+}
+
+// ready answers 200 if all checks hold, else 503. ?noleader leaves out the one
+// named leader.
+func ready(list func() []Check, w http.ResponseWriter, r *http.Request) {
+	status := http.StatusOK
+	var checks []Check
+	for _, c := range list() {
+		if c.Name == "leader" && r.URL.Query().Has("noleader") {
+			continue
+		}
+		if !c.OK {
+			status = http.StatusServiceUnavailable
+		}
+		checks = append(checks, c)
+	}
+	answer(w, r, status, checks)
+}
+
+// answer writes checks as the client likes them: JSON, a line each with
+// ?verbose or when one fails, or plain "ok".
+func answer(w http.ResponseWriter, r *http.Request, status int, checks []Check) {
+	if strings.Contains(r.Header.Get("Accept"), "application/json") {
+		writeJSON(w, status, map[string]any{"ok": status == http.StatusOK, "checks": checks})
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	if status == http.StatusOK && !r.URL.Query().Has("verbose") {
+		fmt.Fprintln(w, "ok")
+		return
+	}
+	for _, c := range checks {
+		mark := "ok  "
+		if !c.OK {
+			mark = "FAIL"
+		}
+		fmt.Fprintf(w, "%s %s %s\n", mark, c.Name, c.Says)
+	}
+}
+
+// A problem is an error as RFC 9457 wants it.
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+}
+
+func refuse(w http.ResponseWriter, status int, format string, args ...any) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(problem{"about:blank", http.StatusText(status), status, fmt.Sprintf(format, args...)})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the client is gone: nobody to tell
+}
+
+// loopback refuses requests from other machines.
+func loopback(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.RemoteAddr)
+		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
+			refuse(w, http.StatusForbidden, "the test endpoints answer on loopback only")
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
+		next(w, r)
+	}
+}
+
+// clock takes {"set": RFC3339} or {"advance": duration}.
+func (t *Test) clock(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Set     *time.Time `json:"set"`
+		Advance string     `json:"advance"`
+	}
+	if !readJSON(w, r, &body) {
+		return
+	}
+	at := t.Now()
+	switch {
+	case body.Set != nil && body.Advance == "":
+		at = *body.Set
+	case body.Set == nil && body.Advance != "":
+		d, err := time.ParseDuration(body.Advance)
+		if err != nil || d < 0 {
+			refuse(w, http.StatusBadRequest, "advance: %q, want a duration like 1h30m, not negative", body.Advance)
+			return
+		}
+		at = at.Add(d)
+	default:
+		refuse(w, http.StatusBadRequest, `want {"set": "2026-03-09T17:00:00Z"} or {"advance": "1h"}`)
+		return
+	}
+	if err := t.Set(at); err != nil {
+		refuse(w, http.StatusConflict, "%v", err)
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"now": t.Now().UTC().Format(time.RFC3339Nano)})
+}
+
+func (t *Test) fault(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Disk string `json:"disk"`
+	}
+	if !readJSON(w, r, &body) {
+		return
+	}
+	if err := t.Fault(body.Disk); err != nil {
+		refuse(w, http.StatusBadRequest, "%v", err)
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"disk": body.Disk})
+}
+
+func readJSON(w http.ResponseWriter, r *http.Request, v any) bool {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		refuse(w, http.StatusBadRequest, "body: %v", err)
+		return false
+	}
+	return true
+}
