@@ -1,0 +1,278 @@
+package acl
+
+import "time"
+
+// A Decision answers whether somebody may do something at one instant.
+type Decision struct {
+	Allow bool
+
+	// Until is the first later instant at which the answer is the other one;
+	// zero if there is none. Until then it may be cached: it is the same at
+	// every instant from the one asked about on. (Where windows follow each
+	// other without a gap for more than maxEdges edges, Until is the last edge
+	// looked at instead, and the answer may be the same there.)
+	Until time.Time
+
+	// Windowed says that time has a part in the answer: it would be another
+	// one at some other time, or at least a window had to be asked.
+	Windowed bool
+
+	// Outside is what a live subscription is to get while the answer is no
+	// because of a window: the mildest of what the rules say that allow it at
+	// other times.
+	Outside Outside
+
+	// Rule and Line name what decided: the rule that allows or denies, the
+	// limit that cuts, or the rule whose window is closed. Of several it is
+	// always the same one. Empty and 0 if no rule has to do with it.
+	Rule string
+	Line int
+
+	// Reason says why not, without naming topic or principal; empty if Allow.
+	Reason string
+}
+
+// maxEdges is how many edges of windows are looked at for the one at which an
+// answer changes. Windows that touch are passed over, so there must be an end.
+const maxEdges = 1000
+
+// Decide answers whether who may do what on topic at the instant at. The same
+// question always gets the same answer. If topic is a filter, the question is
+// whether all of it is allowed; a rule that denies a part has no say in that,
+// but in what is delivered.
+//
+// It allocates nothing unless more than a dozen rules with windows have to do
+// with the topic.
+func (p *Policy) Decide(who Who, what Action, topic string, at time.Time) Decision {
+	q := query{who: who, what: what}
+	p.index.find(&q, topic)
+	return q.decide(seconds(at))
+}
+
+// A query gathers the rules that have to do with one question, reduced to what
+// the answer can depend on.
+type query struct {
+	who  Who
+	what Action
+
+	allowed *rule // allows at all times
+	barred  *rule // denies at all times: no window can help
+	opens   int   // how many of the timed rules allow
+
+	// The rules with a window: n of them, the first few in few, so that a
+	// query need not be on the heap (a slice of few would put it there).
+	n    int
+	few  [12]timed
+	more []timed
+}
+
+type timed struct {
+	rule *rule
+	next int64 // while an answer is searched: the next edge of rule's window
+}
+
+// consider takes r into account if it has to do with who and what. Of equals
+// it keeps the one with the least rank, so that order does not matter.
+func (q *query) consider(r *rule) {
+	if !r.matches(q.who, q.what) {
+		return
+	}
+	switch {
+	case r.excludes(q.who), r.effect == deny && r.when == nil:
+		// What a rule denies is blamed on it before any limit.
+		if b := q.barred; b == nil || r.effect < b.effect || r.effect == b.effect && r.rank < b.rank {
+			q.barred = r
+		}
+	case r.when == nil && r.effect == allow:
+		if q.allowed == nil || r.rank < q.allowed.rank {
+			q.allowed = r
+		}
+	case r.when != nil:
+		q.addTimed(r)
+	}
+}
+
+func (q *query) addTimed(r *rule) {
+	for i := range q.n {
+		// Two patterns of one rule may match; two rules that do the same under
+		// the same window are one question.
+		if t := q.timed(i); t.rule.when == r.when && t.rule.effect == r.effect && t.rule.outside == r.outside {
+			if r.rank < t.rule.rank {
+				t.rule = r
+			}
+			return
+		}
+	}
+	if q.n < len(q.few) {
+		q.few[q.n].rule = r
+	} else {
+		q.more = append(q.more, timed{rule: r})
+	}
+	q.n++
+	if r.effect == allow {
+		q.opens++
+	}
+}
+
+// timed returns the i-th rule with a window.
+func (q *query) timed(i int) *timed {
+	if i < len(q.few) {
+		return &q.few[i]
+	}
+	return &q.more[i-len(q.few)]
+}
+
+// decide answers at u.
+func (q *query) decide(u int64) Decision {
+	switch {
+	case q.barred != nil && (q.allowed != nil || q.opens > 0 || q.barred.effect == deny):
+		return Decision{Rule: q.barred.id, Line: q.barred.pos.line, Reason: q.barred.refusal}
+	case q.allowed == nil && q.opens == 0:
+		return Decision{Reason: noRule[q.what]}
+	case q.allowed != nil && q.n == q.opens:
+		return Decision{Allow: true, Rule: q.allowed.id, Line: q.allowed.pos.line, Outside: q.allowed.outside}
+	}
+	for i := range q.n {
+		t := q.timed(i)
+		t.next = t.rule.when.nextAt(u)
+	}
+	d := q.stateAt(u)
+	d.Outside = q.outside(u)
+	d.Until = instant(q.flip(u, d.Allow))
+	return d
+}
+
+// noRule is the reason where no rule allows anything, by Action.
+var noRule = [...]string{Publish: "no rule allows publishing to it", Subscribe: "no rule allows subscribing to it"}
+
+// stateAt answers at u, where windows decide, but for Until and Outside. next
+// must be set in timed for u.
+func (q *query) stateAt(u int64) Decision {
+	var cut, open, shut *timed // the rules to name: what denies, what allows, what would allow
+	if q.allowed != nil {
+		open = &timed{rule: q.allowed}
+	}
+	for i := range q.n {
+		t := q.timed(i)
+		isOpen := t.rule.when.openAt(u)
+		switch {
+		case t.rule.effect == allow && isOpen:
+			if open == nil || q.allowed == nil && t.rule.rank < open.rule.rank {
+				open = t
+			}
+		case t.rule.effect == allow:
+			if shut == nil || t.next < shut.next || t.next == shut.next && t.rule.rank < shut.rule.rank {
+				shut = t
+			}
+		case isOpen == (t.rule.effect == deny): // a deny rule that is open, a limit that is closed
+			if cut == nil || t.rule.effect < cut.rule.effect || t.rule.effect == cut.rule.effect && t.rule.rank < cut.rule.rank {
+				cut = t
+			}
+		}
+	}
+	switch {
+	case open == nil:
+		return shut.decision(shut.rule.closed)
+	case cut == nil:
+		return Decision{Allow: true, Windowed: true, Rule: open.rule.id, Line: open.rule.pos.line}
+	case cut.rule.effect == deny:
+		return cut.decision(cut.rule.refusal)
+	}
+	return cut.decision(cut.rule.closed)
+}
+
+// decision is the refusal because of t's window.
+func (t *timed) decision(reason string) Decision {
+	if t.next == never && t.rule.effect != deny {
+		reason = t.rule.over
+	}
+	return Decision{Windowed: true, Rule: t.rule.id, Line: t.rule.pos.line, Reason: reason}
+}
+
+// allowsAt is what stateAt says of Allow, quickly.
+func (q *query) allowsAt(u int64) bool {
+	allowed := q.allowed != nil
+	for i := range q.n {
+		r := q.timed(i).rule
+		switch open := r.when.openAt(u); r.effect {
+		case allow:
+			allowed = allowed || open
+		case deny:
+			if open {
+				return false
+			}
+		case limit:
+			if !open {
+				return false
+			}
+		}
+	}
+	return allowed
+}
+
+// flip returns the first instant after u at which allowsAt is no longer
+// allowed, going from edge to edge of the windows; never if there is none, and
+// the last edge looked at after maxEdges. next must be set in timed for u.
+func (q *query) flip(u int64, allowed bool) int64 {
+	if q.allowed != nil { // further permission changes nothing
+		for i := range q.n {
+			if t := q.timed(i); t.rule.effect == allow {
+				t.next = never
+			}
+		}
+	}
+	for range maxEdges {
+		edge := int64(never)
+		for i := range q.n {
+			edge = min(edge, q.timed(i).next)
+		}
+		if edge == never {
+			return never
+		}
+		for i := range q.n {
+			if t := q.timed(i); t.next == edge {
+				t.next = t.rule.when.nextAt(edge)
+			}
+		}
+		u = edge
+		if q.allowsAt(u) != allowed {
+			break
+		}
+	}
+	return u
+}
+
+// outside returns what a subscription is to get at u, or would get, while no
+// window is open: the mildest of what the allow rules say. Rules that have
+// closed for good count only if all have. next must be set in timed for u.
+func (q *query) outside(u int64) Outside {
+	mild, mildOver := End+1, End
+	if q.allowed != nil {
+		mild = q.allowed.outside
+	}
+	for i := range q.n {
+		t := q.timed(i)
+		switch {
+		case t.rule.effect != allow:
+		case t.next == never && !t.rule.when.openAt(u):
+			mildOver = min(mildOver, t.rule.outside)
+		default:
+			mild = min(mild, t.rule.outside)
+		}
+	}
+	if mild > End {
+		return mildOver
+	}
+	return mild
+}
+
+// NextEdge returns the first instant after after at which a window of any rule
+// or limit opens or closes, zero if none ever will. Decisions and grants can
+// only change then.
+func (p *Policy) NextEdge(after time.Time) time.Time {
+	u, edge := seconds(after), int64(never)
+	for _, w := range p.windows {
+		edge = min(edge, w.nextAt(u))
+	}
+	return instant(edge)
+}

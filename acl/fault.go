@@ -1,0 +1,162 @@
+package acl
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// maxFaults is how many faults of one file are told: who has more has another
+// kind of file in hand.
+const maxFaults = 100
+
+// A Fault is one thing that is wrong in a policy file.
+type Fault struct {
+	Line   int    // from 1; 0 if the fault is not at any line
+	Column int    // from 1, in characters, of the first one concerned
+	What   string // what is wrong, and why
+	Hint   string // what to write instead; may be empty
+}
+
+// A FileError is everything that is wrong with a policy file. Who meant
+// another policy to be in effect keeps the old one.
+type FileError struct {
+	File   string
+	Faults []Fault // in the order of the file, at least one
+	More   int     // faults beyond those that are told
+
+	lines []string
+}
+
+// Error names every fault on a line of its own.
+func (e *FileError) Error() string {
+	var b strings.Builder
+	for i, f := range e.Faults {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(e.head(f))
+		if f.Hint != "" {
+			b.WriteString(": " + f.Hint)
+		}
+	}
+	if e.More > 0 {
+		fmt.Fprintf(&b, "\n%s: and %d more", e.File, e.More)
+	}
+	return b.String()
+}
+
+// Report shows every fault with the lines it stands in, a caret below it, and
+// what to do. Secrets in those lines are left out. It ends with a newline.
+func (e *FileError) Report() string {
+	var b strings.Builder
+	for i, f := range e.Faults {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(e.head(f) + "\n")
+		e.excerpt(&b, f)
+	}
+	if e.More > 0 {
+		fmt.Fprintf(&b, "\n%s: and %d more faults\n", e.File, e.More)
+	}
+	return b.String()
+}
+
+func (e *FileError) head(f Fault) string {
+	if f.Line == 0 {
+		return e.File + ": " + f.What
+	}
+	return fmt.Sprintf("%s:%d:%d: %s", e.File, f.Line, f.Column, f.What)
+}
+
+// excerpt writes the line of f below up to three before it.
+func (e *FileError) excerpt(b *strings.Builder, f Fault) {
+	const before, width = 3, 160
+	indent := "  "
+	if f.Line >= 1 && f.Line <= len(e.lines) {
+		for n := max(1, f.Line-before); n <= f.Line; n++ {
+			mark := ' '
+			if n == f.Line {
+				mark = '>'
+			}
+			fmt.Fprintf(b, "%c%5d | %s\n", mark, n, shorten(hideSecrets(e.lines[n-1]), width))
+		}
+		indent = strings.Repeat(" ", 9+min(max(f.Column-1, 0), width))
+		b.WriteString(indent + "^\n")
+	}
+	if f.Hint != "" {
+		b.WriteString(indent + f.Hint + "\n")
+	}
+}
+
+// secrets find what must not get into a terminal's or a log's history: the
+// value of a key that sounds like one, and what looks like one by itself.
+var secrets = []*regexp.Regexp{
+	regexp.MustCompile(`(?i)([\w-]*(?:pass|token|secret|hash)[\w-]*["']?\s*:\s*)\S.*`),
+	regexp.MustCompile(`(\$argon2|\$2[aby]\$|\$5\$|\$6\$)\S*`),
+	regexp.MustCompile(`()\b[0-9A-Fa-f]{40,}\b`),
+}
+
+func hideSecrets(line string) string {
+	for _, s := range secrets {
+		line = s.ReplaceAllString(line, "${1}…")
+	}
+	return line
+}
+
+// shorten cuts line to n characters and makes control characters visible, so
+// that an excerpt stays what it is on a terminal.
+func shorten(line string, n int) string {
+	var b strings.Builder
+	for _, r := range line {
+		if n--; n < 0 {
+			b.WriteRune('…')
+			break
+		}
+		switch {
+		case r == '\t':
+			b.WriteByte(' ')
+		case r < ' ' || r >= 0x7f && r < 0xa0 || r == utf8.RuneError:
+			b.WriteRune('·')
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// faults gathers what is wrong with one file.
+type faults struct {
+	list []Fault
+	more int
+	told int // calls of add: more than faults, if an alias repeats one
+}
+
+func (f *faults) add(fault Fault) {
+	f.told++
+	switch {
+	case slices.Contains(f.list, fault): // one value, read by two names
+	case len(f.list) == maxFaults:
+		f.more++
+	default:
+		f.list = append(f.list, fault)
+	}
+}
+
+// err returns what was gathered, nil if it is nothing.
+func (f *faults) err(file string, data []byte) error {
+	if len(f.list) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(f.list, func(a, b Fault) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
+	})
+	lines := strings.Split(strings.TrimPrefix(string(data), byteOrderMark), "\n")
+	return &FileError{File: file, Faults: f.list, More: f.more, lines: lines}
+}

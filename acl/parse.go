@@ -1,0 +1,442 @@
+package acl
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Parse makes a policy of the bytes of a file. name is what its faults and
+// explanations call the file; domain is that of bare names and may be empty.
+// The result depends on nothing else, so that every node makes the same of the
+// same bytes.
+//
+// The error is a *FileError with every fault of the file. (What is not YAML has
+// one: nobody knows what follows.)
+func Parse(name string, data []byte, domain string) (*Policy, error) {
+	r := reader{zones: zoneCache{}, windows: map[string]*Window{}, policy: &Policy{file: name}}
+	if domain != "" {
+		canonical, err := ParseDomain(domain)
+		if err != nil {
+			return nil, fmt.Errorf("acl: the domain of bare names: %w", err)
+		}
+		r.policy.domain = canonical
+	}
+	if top := readYAML(data, &r.faults); top != nil {
+		r.read(top)
+	}
+	if err := r.err(name, data); err != nil {
+		return nil, err
+	}
+	p := r.policy
+	p.index = newIndex(p.rules)
+	p.decoy = newDecoy(p.users)
+	return p, nil
+}
+
+// read reads the sections of the file.
+func (r *reader) read(top *node) {
+	if top.kind == null {
+		return // an empty policy denies everything
+	}
+	f, ok := r.table(top, "a policy", "users", "groups", "rules", "limits", "tests")
+	if !ok {
+		return
+	}
+	r.readUsers(f["users"])
+	r.readGroups(f["groups"])
+	r.rules = map[string]*rule{}
+	for _, n := range r.items(f["rules"], "rules", MaxRules) {
+		r.keep(r.readRule(n))
+	}
+	for _, n := range r.items(f["limits"], "limits", MaxRules) {
+		r.keep(r.readLimit(n))
+	}
+	r.rankRules()
+	for _, n := range r.items(f["tests"], "tests", MaxTests) {
+		if t := r.readTest(n); t != nil {
+			r.policy.tests = append(r.policy.tests, t)
+		}
+	}
+}
+
+func (r *reader) readUsers(n *node) {
+	r.policy.users = map[string]credential{}
+	for _, k := range r.keys(n, "users", MaxUsers) {
+		address, err := ParseAddress(k.name, r.policy.domain)
+		if err != nil {
+			r.report(&node{pos: k.pos}, err)
+			continue
+		}
+		if _, twice := r.policy.users[address]; twice {
+			r.failAt(k.pos, problemf("a second entry for user %s", address).hint("capitals make no difference; a user has one credential"))
+		}
+		f, ok := r.table(k.value, "a user", "password_hash", "token_sha256")
+		if !ok {
+			continue
+		}
+		r.policy.users[address] = r.readCredential(k, f)
+	}
+}
+
+func (r *reader) readCredential(k key, f map[string]*node) credential {
+	var c credential
+	password, token := f["password_hash"], f["token_sha256"]
+	switch {
+	case password != nil && token != nil:
+		r.failAt(k.pos, problemf("a user with both a password and a token").
+			hint("password_hash is for people, token_sha256 for devices; make two users of it"))
+	case password != nil:
+		if text, ok := r.text(password, "password_hash"); ok {
+			hash, err := parsePHC(text)
+			if err != nil {
+				r.report(password, err)
+			}
+			c.password = hash
+		}
+	case token != nil:
+		if text, ok := r.text(token, "token_sha256"); ok {
+			hash, err := parseToken(text)
+			if err != nil {
+				r.report(token, err)
+			}
+			c.token = hash
+		}
+	default:
+		r.failAt(k.pos, problemf("a user without a credential").hint("add password_hash (bellwire user hash) or token_sha256 (bellwire user hash --token)"))
+	}
+	return c
+}
+
+func (r *reader) readGroups(n *node) {
+	r.groups = map[string]*group{}
+	for _, k := range r.keys(n, "groups", MaxGroups) {
+		if err := checkID(k.name); err != nil {
+			r.report(&node{pos: k.pos}, err)
+			continue
+		}
+		g := &group{name: k.name, line: k.pos.line, members: map[string]struct{}{}}
+		for _, m := range r.values(k.value, "the members of group "+k.name) {
+			if strings.HasPrefix(m.text, "group:") || strings.HasPrefix(m.text, "*") {
+				r.failAt(m.pos, problemf("%q in a group", shown(m.text)).hint("a group lists addresses; name other groups and patterns in the rule's who"))
+				continue
+			}
+			address, err := ParseAddress(m.text, r.policy.domain)
+			if err != nil {
+				r.report(m, err)
+				continue
+			}
+			g.members[address] = struct{}{}
+		}
+		r.groups[k.name] = g
+		r.policy.groups = append(r.policy.groups, g)
+	}
+}
+
+// readRule reads an entry of `rules`, nil if it is past reading.
+func (r *reader) readRule(n *node) *rule {
+	f, ok := r.table(n, "a rule", "id", "allow", "deny", "who", "topic", "when", "outside")
+	if !ok {
+		return nil
+	}
+	made := &rule{pos: n.pos, id: r.readID(n, f["id"], "rule")}
+	allows, denies := f["allow"], f["deny"]
+	switch {
+	case allows != nil && denies != nil:
+		r.fail(denies, "a rule that both allows and denies")
+	case allows != nil:
+		made.actions = r.readActions(allows)
+	case denies != nil:
+		made.effect = deny
+		made.actions = r.readActions(denies)
+	default:
+		r.failAt(n.pos, problemf("a rule that neither allows nor denies").hint("add allow: [publish, subscribe]"))
+	}
+	made.patterns = r.readTopics(n, f["topic"])
+	made.who = r.readWho(n, f["who"])
+	made.when = r.readWhen(f["when"])
+	if f["outside"] != nil {
+		made.outside = r.readOutside(f["outside"], made)
+	}
+	return made
+}
+
+// readLimit reads an entry of `limits`.
+func (r *reader) readLimit(n *node) *rule {
+	f, ok := r.table(n, "a limit", "id", "topic", "only")
+	if !ok {
+		return nil
+	}
+	made := &rule{
+		pos: n.pos, id: r.readID(n, f["id"], "limit"),
+		effect: limit, actions: [2]bool{true, true}, who: &audience{anyone: true},
+	}
+	made.patterns = r.readTopics(n, f["topic"])
+	if f["only"] == nil {
+		r.failAt(n.pos, problemf("a limit without `only`").hint(`add only: {who: ["*@example.com"]}, or when`))
+		return made
+	}
+	only, ok := r.table(f["only"], "only", "who", "when")
+	if !ok {
+		return made
+	}
+	if only["who"] == nil && only["when"] == nil {
+		r.fail(f["only"], "an `only` that limits nothing: it needs who or when")
+	}
+	if only["who"] != nil {
+		made.who = r.readWho(n, only["who"])
+	}
+	made.when = r.readWhen(only["when"])
+	return made
+}
+
+// keep adds a rule that was read.
+func (r *reader) keep(one *rule) {
+	if one == nil {
+		return
+	}
+	if one.id != "" {
+		if first, twice := r.rules[one.id]; twice {
+			r.failAt(one.pos, problemf("a second rule or limit with id %q, the first is at line %d", one.id, first.pos.line))
+			return
+		}
+		r.rules[one.id] = one
+	}
+	r.policy.rules = append(r.policy.rules, one)
+	if len(r.policy.rules) == MaxRules+1 {
+		r.failAt(one.pos, problemf("more than %d rules and limits", MaxRules))
+	}
+}
+
+// rankRules orders the rules by id and makes what they say.
+func (r *reader) rankRules() {
+	rules := r.policy.rules
+	slices.SortFunc(rules, func(a, b *rule) int { return strings.Compare(a.id, b.id) })
+	for i, one := range rules {
+		one.rank = i
+		one.prepare()
+	}
+}
+
+func (r *reader) readID(owner, n *node, what string) string {
+	if n == nil {
+		r.failAt(owner.pos, problemf("a %s without an id", what).hint("add id: explanations, tests and logs name it"))
+		return ""
+	}
+	id, ok := r.text(n, "id")
+	if !ok {
+		return ""
+	}
+	if err := checkID(id); err != nil {
+		r.report(n, err)
+		return ""
+	}
+	return id
+}
+
+// checkID says whether s can be the id of a rule or the name of a group: it
+// appears in logs, metrics and messages to clients.
+func checkID(s string) error {
+	const most = 64
+	if s == "" || len(s) > most {
+		return problemf("a name of %d characters", len(s)).hint("1 to %d are possible", most)
+	}
+	for _, c := range s {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
+		default:
+			return problemf("%q in the name %q", c, s).hint("names of rules and groups have letters, digits, - _ and .")
+		}
+	}
+	return nil
+}
+
+func (r *reader) readActions(n *node) (actions [2]bool) {
+	for _, v := range r.values(n, "actions") {
+		switch v.text {
+		case "publish":
+			actions[Publish] = true
+		case "subscribe":
+			actions[Subscribe] = true
+		default:
+			r.failAt(v.pos, problemf("unknown action %q", shown(v.text)).
+				near(v.text, []string{"publish", "subscribe"}, "actions are publish and subscribe"))
+		}
+	}
+	return actions
+}
+
+func (r *reader) readTopics(owner, n *node) []*pattern {
+	if n == nil {
+		r.failAt(owner.pos, problemf("no topic").hint(`add topic: ["home/#"]`))
+		return nil
+	}
+	var patterns []*pattern
+	for _, v := range r.values(n, "topics") {
+		p, err := parsePattern(v.text)
+		if err != nil {
+			r.report(v, err)
+			continue
+		}
+		patterns = append(patterns, p)
+	}
+	return patterns
+}
+
+func (r *reader) readWho(owner, n *node) *audience {
+	a := &audience{people: map[string]struct{}{}}
+	if n == nil {
+		r.failAt(owner.pos, problemf("nobody it is about").hint("add who: [ana@example.com], or [anyone]"))
+		return a
+	}
+	for _, v := range r.values(n, "who") {
+		if err := r.addWho(a, v.text); err != nil {
+			r.report(v, err)
+		}
+	}
+	return a
+}
+
+// addWho adds one entry of a `who` to a.
+func (r *reader) addWho(a *audience, s string) error {
+	switch s {
+	case anyone, "*":
+		a.anyone = true
+		return nil
+	case anonymous:
+		a.anonymous = true
+		return nil
+	case signedIn:
+		a.signedIn = true
+		return nil
+	}
+	if name, ok := strings.CutPrefix(s, "group:"); ok {
+		g, known := r.groups[name]
+		if !known {
+			return problemf("there is no group %q", shown(name)).
+				near(name, slices.Sorted(maps.Keys(r.groups)), "define it under groups")
+		}
+		a.groups = append(a.groups, g)
+		return nil
+	}
+	if name, ok := strings.CutPrefix(s, "*@"); ok {
+		domain, err := ParseDomain(name)
+		if err != nil {
+			return err
+		}
+		a.domains = append(a.domains, domain)
+		return nil
+	}
+	address, err := ParseAddress(s, r.policy.domain)
+	if err != nil {
+		return err
+	}
+	a.people[address] = struct{}{}
+	return nil
+}
+
+func (r *reader) readOutside(n *node, owner *rule) Outside {
+	text, ok := r.text(n, "outside")
+	if !ok {
+		return Hold
+	}
+	if owner.actions != [2]bool{} && (owner.effect == deny || !owner.actions[Subscribe]) {
+		r.fail(n, "`outside` in a rule that allows no subscription")
+	}
+	for _, o := range []Outside{Hold, Announce, End} {
+		if text == o.String() {
+			return o
+		}
+	}
+	if text == "neutral" {
+		r.failAt(n.pos, problemf("neutral is for presence and location, plain topics have no neutral state").
+			hint("write hold, announce or end"))
+		return Hold
+	}
+	r.failAt(n.pos, problemf("unknown outside %q", shown(text)).
+		near(text, []string{"hold", "announce", "end"}, "write hold, announce or end"))
+	return Hold
+}
+
+// readWhen reads a window; nil stands for none, and is returned for one that
+// is past reading.
+func (r *reader) readWhen(n *node) *Window {
+	if n == nil {
+		return nil
+	}
+	f, ok := r.table(n, "when", "weekly", "tz", "except", "from", "until")
+	if !ok {
+		return nil
+	}
+	before := r.told
+	parts := windowParts{from: always, until: never}
+	if f["weekly"] != nil {
+		for _, v := range r.values(f["weekly"], "weekly") {
+			w, err := parseWeekly(v.text)
+			if err != nil {
+				r.report(v, err)
+				continue
+			}
+			parts.add(v.text, w)
+		}
+	}
+	if f["tz"] != nil {
+		if name, ok := r.text(f["tz"], "tz"); ok {
+			z, err := r.zones.load(name)
+			if err != nil {
+				r.report(f["tz"], err)
+			}
+			parts.zone = z
+		}
+	}
+	if f["except"] != nil {
+		for _, v := range r.values(f["except"], "except") {
+			day, err := parseDate(v.text)
+			if err != nil {
+				r.report(v, err)
+				continue
+			}
+			parts.except = append(parts.except, day)
+		}
+	}
+	parts.from = r.readInstant(f["from"], "from", always)
+	parts.until = r.readInstant(f["until"], "until", never)
+	if r.told > before {
+		return nil // what its parts make together would be a guess
+	}
+	if p := parts.check(); p != nil {
+		r.failAt(n.pos, p)
+		return nil
+	}
+	return r.share(parts)
+}
+
+// share returns the window that parts make: the one that another rule has, if
+// it is the same.
+func (r *reader) share(parts windowParts) *Window {
+	w := parts.window()
+	id := fmt.Sprint(w.text, w.except)
+	if same, ok := r.windows[id]; ok {
+		return same
+	}
+	r.windows[id] = w
+	r.policy.windows = append(r.policy.windows, w)
+	return w
+}
+
+func (r *reader) readInstant(n *node, what string, absent int64) int64 {
+	if n == nil {
+		return absent
+	}
+	text, ok := r.text(n, what)
+	if !ok {
+		return absent
+	}
+	u, err := parseInstant(text, r.zones, nil)
+	if err != nil {
+		r.report(n, err)
+		return absent
+	}
+	return u
+}

@@ -1,0 +1,48 @@
+package acl
+
+// Bounds on a policy, beside those on the file (MaxFile). What is over them is
+// a fault of the file.
+const (
+	MaxUsers  = 10_000
+	MaxGroups = 1_000
+	MaxRules  = 5_000 // limits included
+	MaxTests  = 1_000
+
+	// maxEntries is how many entries all lists of a file may have together,
+	// those that aliases repeat counted each time.
+	maxEntries = 200_000
+)
+
+// A Policy is one version of the operator's policy. It never changes and is
+// safe for concurrent use.
+type Policy struct {
+	file   string // its name, for explanations
+	domain string // of bare names; may be empty
+
+	users map[string]credential // by canonical address
+	decoy *passwordHash         // what an unknown user's password is checked against; nil if nobody has one
+
+	groups  []*group
+	rules   []*rule // limits included, by id
+	index   index
+	windows []*Window // of all rules, each once
+	tests   []*selfTest
+}
+
+// Open returns the policy under which everybody may publish and subscribe to
+// every topic, with or without credentials, as a file: for `--allow-anonymous`
+// without a policy. `#` is not about names that begin with $; of these, the
+// broker's own state may be read.
+func Open() []byte {
+	return []byte(`# Everybody may publish and subscribe to every plain topic.
+rules:
+  - id: everybody
+    allow: [publish, subscribe]
+    who: [anyone]
+    topic: ["#"]
+  - id: everybody-sys
+    allow: [subscribe]
+    who: [anyone]
+    topic: ["$SYS/#"]
+`)
+}
