@@ -155,8 +155,9 @@ func (c *comparison) medianRate(broker, scenario string) float64 {
 	var rates []float64
 	for _, l := range c.lines {
 		if l.Broker == broker && l.Scenario.Name == scenario && l.Fault == "" && l.Rate == 0 {
-			perMessage := float64(l.Scenario.FanOut) * l.Figures.Elapsed.Seconds()
-			rates = append(rates, float64(l.Figures.Deliveries)/perMessage)
+			f := l.Figures
+			fanOut := float64(f.Tally.Delivered) / float64(f.Tally.Sent)
+			rates = append(rates, float64(f.Deliveries)/fanOut/f.Elapsed.Seconds())
 		}
 	}
 	return spreadOf(rates).median

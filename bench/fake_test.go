@@ -118,10 +118,15 @@ func (f *fake) packet(c *fakeClient, first byte, body []byte) {
 		if c.version == v5 {
 			answer, rest = append(answer, 0), rest[1:]
 		}
-		topic := string(rest[2 : len(rest)-1])
-		c.qos = rest[len(rest)-1]
-		f.subs[topic] = append(f.subs[topic], c)
-		c.Write(appendFrame(nil, typeSuback, append(answer, c.qos+f.grant)))
+		for len(rest) > 0 {
+			n := 2 + int(binary.BigEndian.Uint16(rest))
+			topic := string(rest[2:n])
+			c.qos = rest[n]
+			f.subs[topic] = append(f.subs[topic], c)
+			answer = append(answer, c.qos+f.grant)
+			rest = rest[n+1:]
+		}
+		c.Write(appendFrame(nil, typeSuback, answer))
 	case typePublish:
 		f.publish(c, first, body)
 	case typePubrec:

@@ -116,13 +116,15 @@ func appendConnect(b []byte, version byte, client string, durable bool) []byte {
 	return appendFrame(b, typeConnect, appendString(body, client))
 }
 
-func appendSubscribe(b []byte, version byte, id uint16, filter string, qos byte) []byte {
+func appendSubscribe(b []byte, version byte, id uint16, filters []string, qos byte) []byte {
 	body := binary.BigEndian.AppendUint16(nil, id)
 	if version == v5 {
 		body = append(body, 0)
 	}
-	body = appendString(body, filter)
-	return appendFrame(b, typeSubscribe|0x02, append(body, qos))
+	for _, filter := range filters {
+		body = append(appendString(body, filter), qos)
+	}
+	return appendFrame(b, typeSubscribe|0x02, body)
 }
 
 // appendAck appends one of the four-byte acknowledgements, which are alike in
@@ -163,6 +165,9 @@ func newTemplate(version byte, topic string, qos byte, retain bool, payload int)
 	return t
 }
 
+// payload returns what every message carries; its stamp is nobody's.
+func (t *template) payload() []byte { return t.frame[t.stampAt:] }
+
 // append appends the message to b.
 func (t *template) append(b []byte, id uint16, s stamp) []byte {
 	at := len(b)
@@ -179,22 +184,22 @@ const stampSize = 20
 
 // A stamp begins each payload.
 type stamp struct {
-	at  int64  // ns since the generator began: when sent, or when it was due
-	seq uint64 // of this publisher, from 0
-	pub uint32
+	at     int64  // ns since the generator began: when sent, or when it was due
+	seq    uint64 // of this source, from 0
+	source uint32
 }
 
 func (s stamp) put(b []byte) {
 	binary.BigEndian.PutUint64(b, uint64(s.at))
 	binary.BigEndian.PutUint64(b[8:], s.seq)
-	binary.BigEndian.PutUint32(b[16:], s.pub)
+	binary.BigEndian.PutUint32(b[16:], s.source)
 }
 
 func readStamp(b []byte) stamp {
 	return stamp{
-		at:  int64(binary.BigEndian.Uint64(b)),
-		seq: binary.BigEndian.Uint64(b[8:]),
-		pub: binary.BigEndian.Uint32(b[16:]),
+		at:     int64(binary.BigEndian.Uint64(b)),
+		seq:    binary.BigEndian.Uint64(b[8:]),
+		source: binary.BigEndian.Uint32(b[16:]),
 	}
 }
 
@@ -263,10 +268,13 @@ func parseAck(body []byte) (id uint16, reason byte, err error) {
 	return binary.BigEndian.Uint16(body), reason, nil
 }
 
+// maxReceive is the receive maximum of a broker that tells none.
+const maxReceive = 65535
+
 // parseConnack returns the broker's receive maximum; it is an error when the
 // broker refused.
 func parseConnack(body []byte, version byte) (receiveMaximum int, err error) {
-	receiveMaximum = 65535
+	receiveMaximum = maxReceive
 	if len(body) < 2 {
 		return 0, fmt.Errorf("%w: CONNACK of %d bytes", errFrame, len(body))
 	}

@@ -50,13 +50,13 @@ func TestFramesAreMQTT(t *testing.T) {
 		if !c.Connect.Clean || c.Properties.SessionExpiryInterval != 0 {
 			t.Errorf("version %d: a clean CONNECT asks for a session: %+v", version, c.Connect)
 		}
-		s := decode(t, appendSubscribe(nil, version, 1, "bench/7", 1), version)
-		if len(s.Filters) != 1 || s.Filters[0].Filter != "bench/7" || s.Filters[0].Qos != 1 {
+		s := decode(t, appendSubscribe(nil, version, 1, []string{"bench/7", "bench/8"}, 1), version)
+		if len(s.Filters) != 2 || s.Filters[1].Filter != "bench/8" || s.Filters[0].Filter != "bench/7" || s.Filters[0].Qos != 1 {
 			t.Errorf("version %d: SUBSCRIBE %+v", version, s.Filters)
 		}
 		for qos := range byte(3) {
 			m := newTemplate(version, "bench/7", qos, false, 200)
-			want := stamp{at: 1 << 40, seq: 77, pub: 5}
+			want := stamp{at: 1 << 40, seq: 77, source: 5}
 			p := decode(t, m.append([]byte{}, 300, want), version)
 			if p.TopicName != "bench/7" || p.FixedHeader.Qos != qos || len(p.Payload) != 200 || readStamp(p.Payload) != want {
 				t.Errorf("version %d, QoS %d: PUBLISH %+v", version, qos, p)

@@ -29,6 +29,10 @@ type Figures struct {
 	ClientCPU    time.Duration
 	ClientReads  uint64
 
+	SetupTime time.Duration // until all were connected and subscribed
+	SetupCPU  time.Duration // the broker's
+	SetupRSS  int64         // what the broker's memory grew by, bytes
+
 	HostBusy  float64 // share of all cores' time that was not idle
 	HostSteal float64
 
@@ -133,7 +137,15 @@ func generate(order Load) (Figures, error) {
 
 func traffic(order Load, l *loop, to netip.AddrPort) (Figures, error) {
 	ld := newLoad(order, l)
+	start, err := ld.sample()
+	if err != nil {
+		return Figures{}, err
+	}
 	if err := ld.connect(to); err != nil {
+		return Figures{}, err
+	}
+	connected, err := ld.sample()
+	if err != nil {
 		return Figures{}, err
 	}
 	if err := ld.run(order.WarmUp); err != nil {
@@ -156,6 +168,9 @@ func traffic(order Load, l *loop, to netip.AddrPort) (Figures, error) {
 		return Figures{}, err
 	}
 	f := after.since(before)
+	f.SetupTime = connected.at.Sub(start.at)
+	f.SetupCPU = connected.broker.cpu() - start.broker.cpu()
+	f.SetupRSS = connected.broker.rss - start.broker.rss
 	f.Tally = ld.count()
 	f.P50, f.P99, f.P999 = ld.lag.at(50), ld.lag.at(99), ld.lag.at(99.9)
 	f.Max = time.Duration(ld.lag.h.Max())

@@ -29,8 +29,8 @@ func versions(t *testing.T, test func(t *testing.T, version byte)) {
 // that was sent is accounted for.
 func TestHonestBrokerIsFoundHonest(t *testing.T) {
 	for _, sc := range Scenarios() {
-		if !sc.traffic() || sc.FanOut > 100 {
-			continue
+		if !sc.traffic() || sc.FanOut > 100 || sc.Filters > 0 {
+			continue // too much for it, and it knows no wildcards
 		}
 		t.Run(sc.Name, func(t *testing.T) {
 			versions(t, func(t *testing.T, version byte) {
@@ -51,6 +51,9 @@ func checkComplete(t *testing.T, f Figures, sc Scenario) {
 	t.Helper()
 	got := f.Tally
 	want := Tally{Sent: got.Sent, Delivered: got.Sent * uint64(sc.FanOut)}
+	if sc.FanOut == 0 {
+		want.Delivered = got.Delivered // not the same number for each message
+	}
 	if sc.QoS > 0 {
 		want.Acked = got.Sent
 	}
@@ -259,6 +262,9 @@ func TestRowsAgainstMosquitto(t *testing.T) {
 		}
 		if sc.Retained > 0 {
 			sc.Retained = 3000
+		}
+		if sc.Filters > 0 {
+			sc.Filters = 10_000
 		}
 		t.Run(sc.Name, func(t *testing.T) {
 			b, err := startMosquitto(ctx, env{}, path, t.TempDir(), sc)

@@ -50,22 +50,33 @@ func (l *loop) greet(c *conn, first byte, body []byte) error {
 			return err
 		}
 		c.window = window
-		if c.filter == "" {
-			c.ready = true
-			return nil
-		}
-		c.out = appendSubscribe(c.out, c.version, 1, c.filter, c.qos)
-		l.touch(c)
-		return nil
+		return l.subscribe(c)
 	case typeSuback:
-		if len(body) < 3 {
-			return fmt.Errorf("%w: SUBACK of %d bytes", errFrame, len(body))
+		if len(body) < 2+c.asked {
+			return fmt.Errorf("%w: SUBACK of %d bytes to %d filters", errFrame, len(body), c.asked)
 		}
-		if got := body[len(body)-1]; got != c.qos {
-			return fmt.Errorf("SUBACK 0x%02x to a filter at QoS %d", got, c.qos)
+		for _, got := range body[len(body)-c.asked:] { // behind packet id and properties
+			if got != c.qos {
+				return fmt.Errorf("SUBACK 0x%02x to a filter at QoS %d", got, c.qos)
+			}
 		}
+		return l.subscribe(c)
+	}
+	return fmt.Errorf("%w: packet type %d before the client was ready", errFrame, first>>4)
+}
+
+// filtersAtOnce is how many filters one SUBSCRIBE has at most.
+const filtersAtOnce = 50
+
+// subscribe asks for the next filters; without any, the client is ready.
+func (l *loop) subscribe(c *conn) error {
+	c.asked = min(len(c.filters), filtersAtOnce)
+	if c.asked == 0 {
 		c.ready = true
 		return nil
 	}
-	return fmt.Errorf("%w: packet type %d before the client was ready", errFrame, first>>4)
+	c.out = appendSubscribe(c.out, c.version, 1, c.filters[:c.asked], c.qos)
+	c.filters = c.filters[c.asked:]
+	l.touch(c)
+	return nil
 }

@@ -64,7 +64,7 @@ func idleConns(order Load) []*conn {
 	for i := range order.Scenario.Idle {
 		c := &conn{version: order.Version, name: fmt.Sprintf("bench-i%d", i)}
 		if order.Scenario.IdleTopic {
-			c.filter = fmt.Sprintf("bench/%d", i)
+			c.filters = []string{fmt.Sprintf("bench/%d", i)}
 		}
 		cs = append(cs, c)
 	}

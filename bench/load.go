@@ -2,92 +2,53 @@ package bench
 
 import (
 	"fmt"
-	"math/bits"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 )
 
 // A load is a running traffic scenario.
-//
-// It keeps to the closed loop's rule: a publisher sends while fewer deliveries
-// than window x fan-out are owed to its subscribers and, at QoS 1 and 2, fewer
-// than window of its messages are unacknowledged.
 type load struct {
 	Load
 	*loop
-	pubs  []*publisher
-	subs  []*subscriber
-	tally Tally
+	sources []*source
+	windows []*window
+	subs    []*conn // connected first, or the first messages would find nobody
+	pubs    []*conn // some may be subscribers too
+	tally   Tally
 
-	hungry  []*publisher // their window may have opened since they last sent
+	hungry  []*window // may have room for more since they last sent
 	sending bool
 	end     int64    // of the part that runs now
 	due     schedule // of the open loop
+	random  *rand.Rand
 	lag     *latency
 }
 
-// A publisher sends to one topic.
-type publisher struct {
-	*conn
-	number  uint32
-	topic   string
-	subs    []*subscriber
-	message template
-	seq     uint64 // of the next message
-	owed    int    // deliveries that the window waits for
-	unacked int    // messages that the window waits for
-	ids     idSet
-	moved   int64 // when it last sent, or had an acknowledgement or delivery
-	hungry  bool  // is in load.hungry
-}
-
-// A subscriber holds one filter, the topic of one publisher.
-type subscriber struct {
-	*conn
-	from  *publisher
-	track track
-}
-
 func newLoad(order Load, l *loop) *load {
-	ld := &load{Load: order, loop: l, lag: newLatency()}
+	ld := &load{Load: order, loop: l, lag: newLatency(), random: rand.New(rand.NewPCG(1, 2))}
 	l.handle = ld.packet
-	sc := order.Scenario
-	pad := padding(sc.Payload)
-	for i := range sc.Publishers {
-		p := &publisher{number: uint32(i), topic: fmt.Sprintf("bench/%d", i)}
-		p.conn = &conn{version: order.Version, name: fmt.Sprintf("bench-p%d", i), pub: p}
-		p.message = newTemplate(order.Version, p.topic, sc.QoS, false, len(pad))
-		ld.pubs = append(ld.pubs, p)
-		for range sc.FanOut {
-			s := &subscriber{from: p}
-			s.conn = &conn{
-				version: order.Version, name: fmt.Sprintf("bench-s%d", len(ld.subs)),
-				filter: p.topic, qos: sc.QoS, durable: sc.Durable, sub: s,
-			}
-			p.subs = append(p.subs, s)
-			ld.subs = append(ld.subs, s)
-		}
-	}
+	ld.build()
 	if order.Rate > 0 {
 		ld.due = schedule{every: time.Duration(float64(time.Second) / order.Rate)}
 	}
 	return ld
 }
 
-// connect sets everybody up: subscribers first, or the first messages would
-// find nobody.
+// connect sets everybody up.
 func (ld *load) connect(to netip.AddrPort) error {
-	var subs, pubs []*conn
-	for _, s := range ld.subs {
-		subs = append(subs, s.conn)
-	}
-	for _, p := range ld.pubs {
-		pubs = append(pubs, p.conn)
-	}
-	if err := ld.open(subs, to, ld.Setup); err != nil {
+	if err := ld.open(ld.subs, to, ld.Setup); err != nil {
 		return err
 	}
-	return ld.open(pubs, to, ld.Setup)
+	others := slices.DeleteFunc(slices.Clone(ld.pubs), func(c *conn) bool { return c.ready })
+	if err := ld.open(others, to, ld.Setup); err != nil {
+		return err
+	}
+	for _, c := range ld.pubs {
+		c.pub.window.receive = min(c.pub.window.receive, c.window)
+	}
+	return nil
 }
 
 // run keeps the load up for d.
@@ -96,8 +57,8 @@ func (ld *load) run(d time.Duration) error {
 	stallCheck := ld.now()
 	ld.sending = true
 	ld.due.next = ld.now()
-	for _, p := range ld.pubs {
-		ld.feed(p)
+	for _, w := range ld.windows {
+		ld.feed(w)
 	}
 	for now := ld.now(); now < ld.end; now = ld.now() {
 		if err := ld.turn(ld.wait(now), ld.send); err != nil {
@@ -163,14 +124,16 @@ func (ld *load) send() error {
 func (ld *load) sendHungry() {
 	now := ld.now()
 	kept := ld.hungry[:0]
-	for _, p := range ld.hungry {
-		if p.blocked {
-			kept = append(kept, p)
-			continue
-		}
-		p.hungry = false
-		for ld.mayMore(p, ld.Window) {
-			ld.publish(p, now)
+	for _, w := range ld.hungry {
+		w.hungry = false
+		for w.room(1) {
+			src := w.pick(ld.random)
+			if src.from.blocked {
+				w.hungry = true // and so it stays in the list
+				kept = append(kept, w)
+				break
+			}
+			ld.publish(src, now)
 		}
 	}
 	ld.hungry = kept
@@ -185,64 +148,51 @@ const openLoopSlack = 16
 func (ld *load) sendDue() {
 	now := min(ld.now(), ld.end-1)
 	for ld.due.next <= now {
-		p := ld.pubs[ld.due.count%len(ld.pubs)]
-		if p.blocked || !ld.mayMore(p, ld.Window*openLoopSlack) {
+		w := ld.windows[ld.due.count%len(ld.windows)]
+		src := w.pick(ld.random)
+		if src.from.blocked || !w.room(openLoopSlack) {
 			return
 		}
-		ld.publish(p, ld.due.next)
+		ld.publish(src, ld.due.next)
 		ld.due.count++
 		ld.due.next += int64(ld.due.every)
 	}
 }
 
-// A schedule says when the messages of an open loop are due.
-type schedule struct {
-	every time.Duration
-	next  int64
-	count int
-}
-
-// mayMore says whether p may send one more.
-func (ld *load) mayMore(p *publisher, window int) bool {
-	if p.owed >= window*len(p.subs) {
-		return false
-	}
-	return ld.Scenario.QoS == 0 || p.unacked < min(window, p.window)
-}
-
-// publish sends p's next message, stamped with at.
-func (ld *load) publish(p *publisher, at int64) {
-	if p.owed == 0 && p.unacked == 0 {
-		p.moved = ld.now()
+// publish sends the next message of src, stamped with at.
+func (ld *load) publish(src *source, at int64) {
+	w, c := src.window, src.from
+	if w.idle() {
+		w.moved = ld.now()
 	}
 	var id uint16
 	if ld.Scenario.QoS > 0 {
-		id = p.ids.take()
-		p.unacked++
+		id = c.pub.ids.take()
+		w.unacked++
 	}
-	p.out = p.message.append(p.out, id, stamp{at: at, seq: p.seq, pub: p.number})
-	p.seq++
-	p.owed += len(p.subs)
-	ld.touch(p.conn)
+	c.out = src.message.append(c.out, id, stamp{at: at, seq: src.seq, source: src.number})
+	src.seq++
+	w.owed += len(src.tracks)
+	ld.touch(c)
 }
 
-// feed notes that p may have room for more.
-func (ld *load) feed(p *publisher) {
-	p.moved = ld.at
-	if !p.hungry {
-		p.hungry = true
-		ld.hungry = append(ld.hungry, p)
+// feed notes that w has moved and may have room for more.
+func (ld *load) feed(w *window) {
+	w.moved = ld.at
+	if !w.hungry {
+		w.hungry = true
+		ld.hungry = append(ld.hungry, w)
 	}
 }
 
 // writeOff gives up what has made no progress. What is written off and comes
 // after all is still counted as delivered or acknowledged.
 func (ld *load) writeOff(now int64) {
-	for _, p := range ld.pubs {
-		if (p.owed > 0 || p.unacked > 0) && now-p.moved > int64(ld.Stall) {
-			p.owed, p.unacked = 0, 0
+	for _, w := range ld.windows {
+		if !w.idle() && now-w.moved > int64(ld.Stall) {
+			w.owed, w.unacked = 0, 0
 			ld.tally.Stalls++
-			ld.feed(p)
+			ld.feed(w)
 		}
 	}
 }
@@ -258,7 +208,7 @@ func (ld *load) packet(c *conn, first byte, body []byte) error {
 			ld.tally.Strays++
 			return nil
 		}
-		return ld.delivered(c.sub, first, body)
+		return ld.delivered(c, first, body)
 	case typePubrel:
 		id, _, err := parseAck(body)
 		c.out = appendAck(c.out, typePubcomp, id)
@@ -268,14 +218,14 @@ func (ld *load) packet(c *conn, first byte, body []byte) error {
 		if c.pub == nil {
 			return fmt.Errorf("%w: type %d to a client that publishes nothing", errFrame, first>>4)
 		}
-		return ld.acked(c.pub, kind, body)
+		return ld.acked(c, kind, body)
 	}
 	return fmt.Errorf("%w: packet type %d", errFrame, first>>4)
 }
 
 // delivered enters a delivery, and acknowledges it.
-func (ld *load) delivered(s *subscriber, first byte, body []byte) error {
-	d, err := parsePublish(first, body, s.version)
+func (ld *load) delivered(c *conn, first byte, body []byte) error {
+	d, err := parsePublish(first, body, c.version)
 	if err != nil {
 		return err
 	}
@@ -284,25 +234,26 @@ func (ld *load) delivered(s *subscriber, first byte, body []byte) error {
 		if d.qos == 2 {
 			ack = typePubrec
 		}
-		s.out = appendAck(s.out, ack, d.id)
-		ld.touch(s.conn)
+		c.out = appendAck(c.out, ack, d.id)
+		ld.touch(c)
 	}
-	p := s.from
-	if string(d.topic) != p.topic {
-		ld.tally.Strays++
-		return nil
-	}
-	sent := p.message.frame[p.message.stampAt:]
+	sent := ld.sources[0].message.payload()
 	if len(d.payload) != len(sent) || string(d.payload[stampSize:]) != string(sent[stampSize:]) {
 		ld.tally.Corrupt++
 		return nil
 	}
 	st := readStamp(d.payload)
-	if st.pub != p.number || st.seq >= p.seq {
+	if int(st.source) >= len(ld.sources) || st.seq >= ld.sources[st.source].seq {
 		ld.tally.Corrupt++
 		return nil
 	}
-	switch s.track.record(st.seq) {
+	src := ld.sources[st.source]
+	track := c.sub.track(st.source)
+	if track == nil || string(d.topic) != src.topic {
+		ld.tally.Strays++
+		return nil
+	}
+	switch track.record(st.seq) {
 	case again:
 		ld.tally.Duplicates++
 		return nil
@@ -311,20 +262,21 @@ func (ld *load) delivered(s *subscriber, first byte, body []byte) error {
 	}
 	ld.tally.Delivered++
 	ld.lag.record(ld.at - st.at)
-	p.owed = max(p.owed-1, 0)
-	ld.feed(p)
+	src.window.owed = max(src.window.owed-1, 0)
+	ld.feed(src.window)
 	return nil
 }
 
-// acked enters an acknowledgement of one of p's messages.
-func (ld *load) acked(p *publisher, kind byte, body []byte) error {
+// acked enters an acknowledgement of one of the messages from c.
+func (ld *load) acked(c *conn, kind byte, body []byte) error {
+	p := c.pub
 	id, reason, err := parseAck(body)
 	if err != nil {
 		return err
 	}
 	if kind == typePubrec && reason < 0x80 {
-		p.out = appendAck(p.out, typePubrel|0x02, id)
-		ld.touch(p.conn)
+		c.out = appendAck(c.out, typePubrel|0x02, id)
+		ld.touch(c)
 		return nil
 	}
 	if !p.ids.put(id) {
@@ -335,54 +287,22 @@ func (ld *load) acked(p *publisher, kind byte, body []byte) error {
 	} else {
 		ld.tally.Acked++
 	}
-	p.unacked = max(p.unacked-1, 0)
-	ld.feed(p)
+	p.window.unacked = max(p.window.unacked-1, 0)
+	ld.feed(p.window)
 	return nil
 }
 
 // count completes the tally.
 func (ld *load) count() Tally {
 	t := ld.tally
-	for _, p := range ld.pubs {
-		t.Sent += p.seq
-		t.Unacked += uint64(p.ids.len())
-		for _, s := range p.subs {
-			t.Undelivered += s.track.missing(p.seq)
+	for _, src := range ld.sources {
+		t.Sent += src.seq
+		for _, track := range src.tracks {
+			t.Undelivered += track.missing(src.seq)
 		}
+	}
+	for _, c := range ld.pubs {
+		t.Unacked += uint64(c.pub.ids.len())
 	}
 	return t
-}
-
-// An idSet is the packet ids of a publisher that are in flight.
-type idSet struct {
-	used [1024]uint64
-	last uint16
-}
-
-// take returns an id that is not in flight. There is always one: a window is
-// far below 65,535, and what was written off is a few windows at most.
-func (s *idSet) take() uint16 {
-	for {
-		s.last++
-		if w, bit := &s.used[s.last>>6], uint64(1)<<(s.last&63); s.last != 0 && *w&bit == 0 {
-			*w |= bit
-			return s.last
-		}
-	}
-}
-
-// put ends the flight of id, and says whether it was in flight.
-func (s *idSet) put(id uint16) bool {
-	w, bit := &s.used[id>>6], uint64(1)<<(id&63)
-	was := *w&bit != 0
-	*w &^= bit
-	return was
-}
-
-func (s *idSet) len() int {
-	n := 0
-	for _, w := range s.used {
-		n += bits.OnesCount64(w)
-	}
-	return n
 }

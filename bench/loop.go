@@ -42,14 +42,15 @@ type conn struct {
 	dirty   bool   // is in loop.dirty
 	blocked bool   // the socket was full; epoll tells when it is not
 	up      bool   // the TCP connection stands
-	ready   bool   // CONNACK, and SUBACK if a filter was asked for, have come
+	ready   bool   // CONNACK has come, and SUBACK for all filters
 	window  int    // the receive maximum of the broker
 
-	filter  string // subscribed to as soon as connected; "" for none
-	qos     byte   // of that subscription
+	filters []string // to be subscribed to, and not yet asked for
+	asked   int      // how many of them the last SUBSCRIBE had
+	qos     byte     // of these subscriptions
 	durable bool
 
-	sub *subscriber // what it is to the load; at most one of the two
+	sub *subscriber // what it is to the load
 	pub *publisher
 }
 

@@ -86,6 +86,10 @@ func (l *Line) trafficMetrics() []metric {
 	if l.Scenario.QoS > 0 {
 		ms = append(ms, metric{float64(f.Acked) / sec, "acked/s"})
 	}
+	if l.Scenario.Filters > 0 {
+		ms = append(ms, metric{micros(f.SetupTime) / 1e3, "setup-ms"}, metric{micros(f.SetupCPU) / 1e3, "setup-cpu-ms"},
+			metric{mib(f.SetupRSS), "setup-MiB-rss"})
+	}
 	if l.Syncs >= 0 {
 		ms = append(ms, metric{l.Syncs, "syncs/msg"})
 	}
@@ -213,7 +217,7 @@ func (s spread) String() string {
 }
 
 // ratioUnits are the figures that are compared, most telling first.
-var ratioUnits = []string{"cpu-us/delivery", "deliveries/s", "KiB-rss/conn", "cpu-us/connect", "fetch-ms", "cpu-us/fetched", "cpu-us/set"}
+var ratioUnits = []string{"cpu-us/delivery", "deliveries/s", "KiB-rss/conn", "cpu-us/connect", "setup-ms", "setup-MiB-rss", "fetch-ms", "cpu-us/fetched", "cpu-us/set"}
 
 // summarize writes for each row what each broker measured and, of the same run,
 // its ratio to each other broker. Lines that do not count have no part in it.

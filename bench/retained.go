@@ -129,7 +129,7 @@ func (r *retained) fetchAll(to netip.AddrPort) error {
 	fetched := 0
 	for i := range retainedFetches {
 		r.seen, r.got = make([]bool, r.figures.Messages), 0
-		r.fetcher = &conn{version: r.Version, name: fmt.Sprintf("bench-f%d", i), filter: "r/X/#", qos: r.Scenario.QoS}
+		r.fetcher = &conn{version: r.Version, name: fmt.Sprintf("bench-f%d", i), filters: []string{"r/X/#"}, qos: r.Scenario.QoS}
 		began := r.now()
 		if err := r.open([]*conn{r.fetcher}, to, r.Setup); err != nil {
 			return err

@@ -20,6 +20,11 @@ type Scenario struct {
 	Durable    bool // the subscribers' sessions outlive their connections
 	Synced     bool // only brokers that sync to disk before they acknowledge take part
 
+	Retain bool // messages are retained
+
+	Filters int // if not 0, this many subscriptions, of which two match a message
+	Watch   int // if not 0, each publisher also subscribes to so many of the others
+
 	Idle      int  // if not 0, this many connections and no traffic at all
 	IdleTopic bool // each of them holds one subscription
 
@@ -38,6 +43,8 @@ func Scenarios() []Scenario {
 		{Name: "c2", What: "10 pairs, 64 B, QoS 2", Publishers: 10, FanOut: 1, QoS: 2, Payload: 64},
 		{Name: "c3", What: "10 pairs, 64 B, QoS 1, durable sessions, the broker's default sync", Publishers: 10, FanOut: 1, QoS: 1, Payload: 64, Durable: true},
 		{Name: "c3s", What: "50 pairs, 64 B, QoS 1, durable sessions, synced before the acknowledgement", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true},
+		{Name: "e", What: "100,000 subscriptions of 100 clients, half with a wildcard; two match, 64 B, QoS 0", Filters: 100_000, Payload: 64},
+		{Name: "h", What: "presence: 1000 clients each watch 50 others, 200 B, retained, QoS 0", Publishers: 1000, Watch: 50, Payload: 200, Retain: true},
 		{Name: "g", What: "100,000 retained messages of 64 B set at QoS 1, then three subscribers to all of them at QoS 0", Retained: 100_000, Payload: 64},
 		{Name: "idle", What: "10,000 connections without subscription or traffic", Idle: 10_000},
 		{Name: "idle1", What: "10,000 connections with one subscription each, no traffic", Idle: 10_000, IdleTopic: true},

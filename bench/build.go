@@ -1,0 +1,124 @@
+package bench
+
+import "fmt"
+
+// build makes the sources, windows and connections of the scenario.
+func (ld *load) build() {
+	switch sc := ld.Scenario; {
+	case sc.Filters > 0:
+		ld.buildFilters()
+	case sc.Watch > 0:
+		ld.buildPresence()
+	default:
+		ld.buildFanOut()
+	}
+	for _, w := range ld.windows {
+		deliveries := 0
+		for _, src := range w.sources {
+			deliveries += len(src.tracks)
+		}
+		w.fanOut = max(deliveries/len(w.sources), 1)
+	}
+}
+
+// buildFanOut: each publisher has one topic, each topic its own subscribers.
+func (ld *load) buildFanOut() {
+	sc := ld.Scenario
+	for i := range sc.Publishers {
+		w := ld.addWindow(ld.Window)
+		src := ld.addSource(fmt.Sprintf("bench/%d", i), ld.addPublisher(w), w)
+		for range sc.FanOut {
+			c := ld.addSubscriber(src.topic)
+			c.sub.number = src.number
+			src.tracks = append(src.tracks, &c.sub.only)
+		}
+	}
+}
+
+// filterConns is how many connections share the filters, half of them exact and
+// half with a wildcard, and filterPublishers how many publish to them.
+const (
+	filterConns      = 100
+	filterPublishers = 4
+)
+
+// buildFilters: half of the filters name one topic each, the other half cover
+// one each with a wildcard, on other connections; so a message has two
+// deliveries, and many filters that are not its own.
+func (ld *load) buildFilters() {
+	var subs, pubs []*conn
+	for range filterConns {
+		c := ld.addSubscriber()
+		c.sub.many = map[uint32]*track{}
+		subs = append(subs, c)
+	}
+	for range filterPublishers {
+		pubs = append(pubs, ld.addPublisher(ld.addWindow(ld.Window)))
+	}
+	for i := range ld.Scenario.Filters / 2 {
+		p := pubs[i%filterPublishers]
+		src := ld.addSource(fmt.Sprintf("d/X/%d/v", i), p, p.pub.window)
+		ld.watch(subs[i%(filterConns/2)], src, src.topic)
+		ld.watch(subs[filterConns/2+i%(filterConns/2)], src, fmt.Sprintf("d/X/%d/+", i))
+	}
+}
+
+// presenceWindow is how many status messages are outstanding over all users.
+const presenceWindow = 200
+
+// buildPresence: everybody publishes a status and watches some others.
+func (ld *load) buildPresence() {
+	sc := ld.Scenario
+	w := ld.addWindow(presenceWindow)
+	for i := range sc.Publishers {
+		c := ld.addSubscriber()
+		c.sub.many = map[uint32]*track{}
+		c.pub = &publisher{window: w}
+		ld.pubs = append(ld.pubs, c)
+		ld.addSource(fmt.Sprintf("bench/%d", i), c, w)
+	}
+	for i, c := range ld.subs {
+		for _, j := range ld.random.Perm(sc.Publishers - 1)[:sc.Watch] {
+			src := ld.sources[(i+1+j)%sc.Publishers] // never oneself
+			ld.watch(c, src, src.topic)
+		}
+	}
+}
+
+// watch makes c a subscriber of src by filter.
+func (ld *load) watch(c *conn, src *source, filter string) {
+	t := new(track)
+	c.sub.many[src.number] = t
+	src.tracks = append(src.tracks, t)
+	c.filters = append(c.filters, filter)
+}
+
+func (ld *load) addWindow(messages int) *window {
+	w := &window{messages: messages, receive: maxReceive}
+	ld.windows = append(ld.windows, w)
+	return w
+}
+
+func (ld *load) addPublisher(w *window) *conn {
+	c := &conn{version: ld.Version, name: fmt.Sprintf("bench-p%d", len(ld.pubs)), pub: &publisher{window: w}}
+	ld.pubs = append(ld.pubs, c)
+	return c
+}
+
+func (ld *load) addSubscriber(filters ...string) *conn {
+	c := &conn{
+		version: ld.Version, name: fmt.Sprintf("bench-s%d", len(ld.subs)),
+		filters: filters, qos: ld.Scenario.QoS, durable: ld.Scenario.Durable, sub: new(subscriber),
+	}
+	ld.subs = append(ld.subs, c)
+	return c
+}
+
+func (ld *load) addSource(topic string, from *conn, w *window) *source {
+	sc := ld.Scenario
+	src := &source{number: uint32(len(ld.sources)), topic: topic, from: from, window: w}
+	src.message = newTemplate(ld.Version, topic, sc.QoS, sc.Retain, sc.Payload)
+	ld.sources = append(ld.sources, src)
+	w.sources = append(w.sources, src)
+	return src
+}
