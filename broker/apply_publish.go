@@ -238,17 +238,20 @@ func (m *Machine) retain(e *event.Event) error {
 	if !e.Retain {
 		return nil
 	}
+	old := m.retainedNow(e.Topic)
+	if old.expires != 0 {
+		m.tx.Delete(wakeNameKey(m.key, old.expires, wakeRetained, e.Topic))
+	}
 	key := retainedKey(m.key, e.Topic)
-	had := m.hasRetained(key, e.Topic)
 	if len(e.Payload) == 0 {
-		if had {
+		if old.exists {
 			m.tx.Delete(key)
 			m.retained--
 		}
-		m.fresh[e.Topic] = freshRetained{}
+		m.fresh[e.Topic] = presentValue{}
 		return nil
 	}
-	if !had {
+	if !old.exists {
 		if m.retained >= m.limits.RetainedTopics {
 			return ErrQuota
 		}
@@ -257,24 +260,34 @@ func (m *Machine) retain(e *event.Event) error {
 	b := append(m.val[:0], recordVersion)
 	b = store.AppendUint64(b, event.PositionAt(m.out.index, m.ordinal))
 	m.tx.Set(key, e.Append(b))
-	m.fresh[e.Topic] = freshRetained{exists: true}
+	m.fresh[e.Topic] = presentValue{exists: true, expires: e.Expires}
 	if e.Expires != 0 {
 		m.setWakeName(e.Expires, wakeRetained, e.Topic)
 	}
 	return nil
 }
 
-// A freshRetained is what this entry made of a topic's retained value: the Tx
-// cannot be read.
-type freshRetained struct{ exists bool }
+// A presentValue is what there is to know of a topic's retained value.
+type presentValue struct {
+	exists  bool
+	expires int64
+}
 
-func (m *Machine) hasRetained(key []byte, topicName string) bool {
+// retainedNow returns the topic's value as the commands so far left it: this
+// entry's are in memory, for the Tx cannot be read.
+func (m *Machine) retainedNow(topicName string) presentValue {
 	if f, ok := m.fresh[topicName]; ok {
-		return f.exists
+		return f
 	}
 	var ok bool
-	m.body, ok = m.store.Get(key, m.body)
-	return ok
+	if m.body, ok = m.store.Get(retainedKey(m.key, topicName), m.body); !ok {
+		return presentValue{}
+	}
+	var e event.Event
+	if err := decodeRetained(m.body, &e); err != nil {
+		panic(fatal{"retained event: " + err.Error()})
+	}
+	return presentValue{exists: true, expires: e.Expires}
 }
 
 // expireRetained removes a topic's value if it has expired; another value may
@@ -292,7 +305,7 @@ func (m *Machine) expireRetained(topicName string) {
 	if e.Expired(m.now) {
 		m.tx.Delete(key)
 		m.retained--
-		m.fresh[strings.Clone(topicName)] = freshRetained{}
+		m.fresh[strings.Clone(topicName)] = presentValue{}
 	}
 }
 

@@ -47,6 +47,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 		m.sessions[r.client], m.numbers[r.session] = r, r
 	} else {
 		o.present, o.offlineSince = true, r.offlineAt
+		m.clearWakes(r)
 	}
 	m.counters.epoch++
 	r.epoch, r.principal, r.version = m.counters.epoch, strings.Clone(c.Principal), c.Version
@@ -180,6 +181,7 @@ func (m *Machine) endSession(r *record, cause error) {
 	if m.numbers[r.session] != r {
 		return // ended with its connection
 	}
+	m.clearWakes(r)
 	if r.will != nil && r.willAt != 0 {
 		m.publishWill(r)
 	}

@@ -69,16 +69,16 @@ type Machine struct {
 	// The entry being applied.
 	tx       *store.Tx
 	out      *applied
-	ordinal  uint32                   // of the command within the entry
-	touched  []*record                // queues that differ from the store
-	over     []*record                // queues past their bound, to be trimmed
-	fresh    map[string]freshRetained // topics retained or cleared by this entry
-	subbed   []sessionFilter          // subscriptions set by this entry
-	key, val []byte                   // scratch
-	body     []byte                   // scratch
-	failed   map[uint32]string        // commands of this entry that panicked
-	publish  event.Publish            // scratch
-	settle   event.Settle             // scratch
+	ordinal  uint32                  // of the command within the entry
+	touched  []*record               // queues that differ from the store
+	over     []*record               // queues past their bound, to be trimmed
+	fresh    map[string]presentValue // topics retained or cleared by this entry
+	subbed   []sessionFilter         // subscriptions set by this entry
+	key, val []byte                  // scratch
+	body     []byte                  // scratch
+	failed   map[uint32]string       // commands of this entry that panicked
+	publish  event.Publish           // scratch
+	settle   event.Settle            // scratch
 }
 
 // counters number what the log creates. They are state.
@@ -106,7 +106,7 @@ var (
 
 // newMachine returns a Machine in the state that s holds.
 func newMachine(s *store.Store, compile Compile, limits Limits, logger *slog.Logger) (*Machine, error) {
-	m := &Machine{store: s, compile: compile, limits: limits, logger: logger, fresh: map[string]freshRetained{}}
+	m := &Machine{store: s, compile: compile, limits: limits, logger: logger, fresh: map[string]presentValue{}}
 	m.key, m.val = make([]byte, 0, 512), make([]byte, 0, 4096)
 	m.deliver, m.spare = func(*applied) {}, func() *applied { return new(applied) }
 	if err := m.load(); err != nil {

@@ -1,12 +1,14 @@
 package broker
 
 import (
+	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/store"
 )
 
-// What the log's time brings about is kept as keys sorted by when it is due. A
-// wake is never looked for to be removed: when its time comes it is checked
-// against what is then true, and a stale one does nothing.
+// What the log's time brings about is kept as keys sorted by when it is due.
+// When its time comes a wake is checked against what is then true, and a stale
+// one does nothing; still, what makes one stale removes it, or a client that
+// comes and goes would leave a key for each time until the last was due.
 const (
 	wakeExpiry   = 1 // the session, if still without connection since that epoch, ends
 	wakeWill     = 2 // its will is published, likewise
@@ -25,15 +27,36 @@ const (
 // setWake notes that kind is due at that time for a session. At most one of
 // each kind per session and time; a second one is the same.
 func (m *Machine) setWake(at int64, kind byte, session, epoch uint64) {
-	key := store.AppendUint64(append(store.AppendUint64(store.Key(m.key, store.Wakes), uint64(at)), kind), session)
-	m.tx.Set(store.AppendUint64(key, epoch), nil)
+	m.tx.Set(wakeKey(m.key, at, kind, session, epoch), nil)
 	m.noteWake(at)
 }
 
+// clearWakes removes the wakes of a session that is without a connection.
+func (m *Machine) clearWakes(r *record) {
+	if r.offlineAt == 0 {
+		return
+	}
+	if r.expiry != 0 && r.expiry != event.Never {
+		m.tx.Delete(wakeKey(m.key, r.offlineAt+seconds(r.expiry), wakeExpiry, r.session, r.epoch))
+	}
+	if r.willAt != 0 {
+		m.tx.Delete(wakeKey(m.key, r.willAt, wakeWill, r.session, r.epoch))
+	}
+}
+
+func wakeKey(buf []byte, at int64, kind byte, session, epoch uint64) []byte {
+	buf = append(store.AppendUint64(store.Key(buf, store.Wakes), uint64(at)), kind)
+	return store.AppendUint64(store.AppendUint64(buf, session), epoch)
+}
+
 func (m *Machine) setWakeName(at int64, kind byte, name string) {
-	key := append(store.AppendUint64(store.Key(m.key, store.Wakes), uint64(at)), kind)
-	m.tx.Set(append(key, name...), nil)
+	m.tx.Set(wakeNameKey(m.key, at, kind, name), nil)
 	m.noteWake(at)
+}
+
+func wakeNameKey(buf []byte, at int64, kind byte, name string) []byte {
+	buf = append(store.AppendUint64(store.Key(buf, store.Wakes), uint64(at)), kind)
+	return append(buf, name...)
 }
 
 func (m *Machine) noteWake(at int64) {
