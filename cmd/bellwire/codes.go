@@ -12,6 +12,14 @@ const (
 	bwUsage        code = 2001
 	bwEnvironment  code = 2002
 	bwNoSuchCode   code = 2003
+	bwLimitsFile   code = 2010
+	bwPolicyFile   code = 2011
+	bwOpenListener code = 2012
+	bwAddressInUse code = 2013
+	bwDataInUse    code = 5001
+	bwDataOther    code = 5002
+	bwDataNewer    code = 5003
+	bwDataDamaged  code = 5004
 	bwUnclassified code = 9001
 )
 
@@ -46,6 +54,55 @@ read by every verb that has the flag, and must hold a valid value for it.`,
 		"bellwire explain lists all codes",
 		`Codes look like BW-1002. A code that a newer bellwire printed may be unknown
 to this one.`,
+	},
+	{
+		bwLimitsFile, exitUsage, "the limits file is not valid",
+		"correct the file: the message says where and what is wanted",
+		`A limits file holds v: 1 and under default: one row for each bound that is
+not to have its default. A row that is not known, a number without its unit
+where one is needed, or a value out of bounds refuses the whole file.`,
+	},
+	{
+		bwPolicyFile, exitUsage, "the policy file is not valid",
+		"correct the file: every fault is listed with its place",
+		`The policy is refused whole: a running server keeps the one in force.
+bellwire acl test FILE checks a file without a server.`,
+	},
+	{
+		bwOpenListener, exitUsage, "the server would be open to everybody",
+		"give --policy, or listen on 127.0.0.1",
+		`Without a policy --allow-anonymous permits everything to everybody. That is
+for trying things out on one machine, so it is refused on other addresses than
+loopback.`,
+	},
+	{
+		bwAddressInUse, exitFailed, "the address is in use",
+		"end whoever listens there, or give another address; port 0 takes a free one",
+		`Another process listens on the address and port. ss -ltnp shows which.`,
+	},
+	{
+		bwDataInUse, exitFailed, "another process uses the data directory",
+		"end that process, or give another --data",
+		`A data directory belongs to one running process, which holds a lock on it.`,
+	},
+	{
+		bwDataOther, exitFailed, "the data directory belongs to another node",
+		"give the --node that it belongs to, or another --data",
+		`A node's identity is in its data directory. Starting it under another name
+would let it vote as somebody it is not. Nothing in it was changed.`,
+	},
+	{
+		bwDataNewer, exitFailed, "the data directory was written by a newer version",
+		"start the version that wrote it, or a later one",
+		`The form of the data is newer than this program knows. Nothing in it was
+changed.`,
+	},
+	{
+		bwDataDamaged, exitFailed, "the data directory is damaged",
+		"restore it from a backup; nothing in it was changed",
+		`What is on the disk is not what was written: a file is missing, cut short or
+altered. The node does not guess: a log that was truncated by guess would have
+it forget what it acknowledged.`,
 	},
 	{
 		bwUnclassified, exitFailed, "the operation failed",

@@ -56,6 +56,7 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(flagFault)
 	root.AddCommand(
 		explainCommand(),
+		serveCommand(),
 		versionCommand(),
 	)
 	prepareGroups(root)

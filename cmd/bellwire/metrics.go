@@ -1,0 +1,128 @@
+package main
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// metrics returns the handler of /metrics. Counters are fields of what counts;
+// here they are only read, when somebody asks. No label holds a client, topic,
+// user or address.
+func (s *server) metrics() http.Handler {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s.brokerMetrics())
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
+}
+
+// A table is a collector of metrics that are each a function.
+type table []row
+
+type row struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	label []string
+	read  func() float64
+}
+
+func (t table) Describe(ch chan<- *prometheus.Desc) {
+	for _, r := range t {
+		ch <- r.desc
+	}
+}
+
+func (t table) Collect(ch chan<- prometheus.Metric) {
+	for _, r := range t {
+		ch <- prometheus.MustNewConstMetric(r.desc, r.kind, r.read(), r.label...)
+	}
+}
+
+// A family adds rows under one name.
+type family struct {
+	t    *table
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+}
+
+func (t *table) family(kind prometheus.ValueType, name, help string, labels ...string) family {
+	return family{t, prometheus.NewDesc("bellwire_"+name, help, labels, nil), kind}
+}
+
+func (t *table) counter(name, help string, read func() uint64) {
+	t.family(prometheus.CounterValue, name, help).row(func() float64 { return float64(read()) })
+}
+
+func (t *table) gauge(name, help string, read func() float64) {
+	t.family(prometheus.GaugeValue, name, help).row(read)
+}
+
+func (f family) row(read func() float64, labels ...string) {
+	*f.t = append(*f.t, row{f.desc, f.kind, labels, read})
+}
+
+func (f family) count(read func() uint64, labels ...string) {
+	f.row(func() float64 { return float64(read()) }, labels...)
+}
+
+func (s *server) brokerMetrics() prometheus.Collector {
+	t := &table{}
+	b, m := s.broker.Stats(), s.mqtt.Stats()
+	t.family(prometheus.GaugeValue, "build_info", "which version runs", "version", "revision").row(func() float64 { return 1 }, version, revision())
+	t.gauge("connections", "clients connected", func() float64 { return float64(m.Clients.Load()) })
+	t.gauge("sockets", "connections open, accepted or not", func() float64 { return float64(m.Sockets.Load()) })
+
+	received := t.family(prometheus.CounterValue, "messages_received_total", "events accepted from clients", "qos")
+	sent := t.family(prometheus.CounterValue, "messages_sent_total", "events handed to clients' connections", "qos")
+	for qos, name := range [...]string{"0", "1", "2"} {
+		received.count(b.Published[qos].Load, name)
+		sent.count(b.Delivered[qos].Load, name)
+	}
+	dropped := t.family(prometheus.CounterValue, "messages_dropped_total", "deliveries and publishes that came to nothing", "reason")
+	dropped.count(b.QueueDropped.Load, "queue_full")
+	dropped.count(b.Expired.Load, "expired")
+	dropped.count(b.TooLarge.Load, "too_large")
+	dropped.count(b.Withheld.Load, "acl")
+	dropped.count(b.PublishRefused.Load, "publish_refused")
+	for i := range m.Dropped {
+		if why := dropReason(i); why != "" {
+			dropped.count(m.Dropped[i].Load, why)
+		}
+	}
+	t.counter("messages_queued_total", "entries added to queues of durable sessions", b.Queued.Load)
+	t.counter("messages_replayed_total", "retained events sent to subscribers", b.Replayed.Load)
+	t.counter("subscribe_denied_total", "filters refused by the policy", b.SubscribeDenied.Load)
+	t.counter("takeovers_total", "connections ended by a later one of the same client id", b.Takeovers.Load)
+	t.counter("slow_consumers_total", "connections ended for not taking what they were sent", b.SlowEnded.Load)
+	t.counter("acl_window_transitions_total", "window edges passed", b.WindowsOpened.Load)
+	t.gauge("sessions_connected", "sessions with a connection to this node", func() float64 { return float64(b.Sessions.Load()) })
+
+	bytes := t.family(prometheus.CounterValue, "bytes_total", "bytes from and to clients", "direction")
+	bytes.count(m.BytesIn.Load, "in")
+	bytes.count(m.BytesOut.Load, "out")
+	t.counter("writes_total", "write calls to clients' sockets", m.Writes.Load)
+	t.counter("panics_total", "connections ended by a bug of ours", m.Panics.Load)
+
+	t.gauge("raft_leader", "1 if this node leads", func() float64 {
+		if s.node.Leader() {
+			return 1
+		}
+		return 0
+	})
+	t.gauge("raft_term", "Raft's term", func() float64 { return float64(s.node.Status().Term) })
+	t.gauge("raft_applied_index", "last log entry applied", func() float64 { return float64(s.node.Applied()) })
+	t.counter("log_entries_total", "log entries proposed", func() uint64 { return s.node.Stats().Entries })
+	t.counter("log_batches_total", "batches packed into them", func() uint64 { return s.node.Stats().Batches })
+	t.counter("log_bytes_total", "bytes of log entries proposed", func() uint64 { return s.node.Stats().Bytes })
+	t.counter("disk_syncs_total", "fsync and fdatasync calls", func() uint64 { return s.config.fs.Stats().Syncs })
+	t.gauge("store_size_bytes", "bytes of replicated state on disk", func() float64 { return float64(s.store.Size()) })
+	t.counter("commands_failed_total", "commands that panicked and were rolled back", s.broker.Machine().Failures)
+	return *t
+}
+
+// dropReason names a reason for a drop that mqtt counts; empty for those that
+// the broker counts too.
+func dropReason(i int) string {
+	return [...]string{"offline_qos0", "ending", "", ""}[i]
+}

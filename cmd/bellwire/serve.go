@@ -1,0 +1,257 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/lmittmann/tint"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/broker/store"
+	"github.com/bellwire/bellwire/cluster"
+	"github.com/bellwire/bellwire/disk"
+)
+
+// serveFlags are the flags of serve.
+type serveFlags struct {
+	data, node, domain, mqtt, http string
+	policy, limits, testClock      string
+	allowAnonymous, pprof, verbose bool
+}
+
+func serveCommand() *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run a node",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.data, "data", "", "directory of the node's data, made if missing")
+	flags.StringVar(&f.node, "node", "n1", "name of this node, the same for ever")
+	flags.StringVar(&f.domain, "domain", "", "domain of bare user names")
+	flags.StringVar(&f.mqtt, "mqtt", "127.0.0.1:1883", "address for MQTT over TCP; port 0 takes a free one")
+	flags.StringVar(&f.http, "http", "", "address for health, metrics and the API; none if empty")
+	flags.StringVar(&f.policy, "policy", "", "policy file: put in force at the first start and on SIGHUP")
+	flags.StringVar(&f.limits, "limits", "", "limits file")
+	flags.BoolVar(&f.allowAnonymous, "allow-anonymous", false, "let clients in that give no credentials; without --policy they may use all plain topics")
+	flags.StringVar(&f.testClock, "test-clock", "", "for tests: the node's clock stands still at this RFC 3339 time until it is moved over HTTP")
+	flags.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ on --http")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log what is only of interest in trouble, too")
+	return cmd
+}
+
+// A readyLine is what serve prints, once, when it serves.
+type readyLine struct {
+	Ready   bool   `json:"ready"`
+	Node    string `json:"node"`
+	PID     int    `json:"pid"`
+	MQTT    string `json:"mqtt"`
+	HTTP    string `json:"http,omitempty"`
+	Cluster string `json:"cluster,omitempty"`
+}
+
+func serve(ctx context.Context, f serveFlags, stdout, stderr io.Writer) error {
+	logger := newLogger(stderr, f.verbose)
+	c, err := f.config(logger)
+	if err != nil {
+		return err
+	}
+	s, err := startServer(ctx, c)
+	if err != nil {
+		return startFault(err, f)
+	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	s.warnOfOtherPolicy(f.policy)
+	line := readyLine{Ready: true, Node: f.node, PID: os.Getpid(), MQTT: s.mqttListener.Addr().String()}
+	if s.httpListener != nil {
+		line.HTTP = s.httpListener.Addr().String()
+	}
+	if err := json.NewEncoder(stdout).Encode(line); err != nil {
+		return errors.Join(err, s.close(ctx))
+	}
+	logger.Info("serving", "node", f.node, "mqtt", line.MQTT, "http", line.HTTP)
+	for {
+		select {
+		case <-hangup:
+			s.reloadPolicy(ctx, f.policy)
+		case err := <-s.failed:
+			return errors.Join(err, s.shutdown())
+		case <-ctx.Done():
+			logger.Info("stopping")
+			return s.shutdown()
+		}
+	}
+}
+
+// shutdownTime is how long clients and the log have to end in good order.
+const shutdownTime = 10 * time.Second
+
+func (s *server) shutdown() error {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
+	defer cancel()
+	return s.close(ctx)
+}
+
+// reloadPolicy has the policy file ordered. A bad file changes nothing: the
+// policy in force stays.
+func (s *server) reloadPolicy(ctx context.Context, name string) {
+	if name == "" {
+		s.config.logger.Warn("SIGHUP: there is no --policy to read again")
+		return
+	}
+	data, err := os.ReadFile(name)
+	if err == nil {
+		err = s.setPolicy(ctx, name, data)
+	}
+	if err != nil {
+		s.config.logger.Error("policy not changed: the one in force stays", "file", name, "err", policyReport(err))
+		return
+	}
+	s.config.logger.Info("policy changed", "file", name)
+}
+
+// policyReport is what a policy file's author needs: every fault with its
+// place.
+func policyReport(err error) string {
+	if bad, ok := errors.AsType[*acl.FileError](err); ok {
+		return bad.Report()
+	}
+	return err.Error()
+}
+
+// warnOfOtherPolicy says that the file is not what is in force: the policy is
+// state, and a restart does not read it.
+func (s *server) warnOfOtherPolicy(name string) {
+	if name != "" && !bytes.Equal(s.config.policy, s.broker.PolicyData()) {
+		s.config.logger.Warn("the policy file differs from the policy in force: send SIGHUP to put it in force", "file", name)
+	}
+}
+
+// config turns flags into what a node is made of.
+func (f serveFlags) config(logger *slog.Logger) (c serverConfig, err error) {
+	if f.data == "" {
+		return c, fail(bwUsage, "serve needs --data, the directory of the node's data").do("bellwire serve --data DIR; to try without one: bellwire dev")
+	}
+	dir, err := filepath.Abs(f.data)
+	if err != nil {
+		return c, err
+	}
+	c = serverConfig{
+		node: f.node, domain: f.domain, fs: disk.Open(dir), dir: dir, mqtt: f.mqtt, http: f.http,
+		allowAnonymous: f.allowAnonymous, profile: f.pprof, logger: logger, die: exitAtOnce,
+	}
+	if f.limits != "" {
+		if c.limits, err = readLimits(f.limits); err != nil {
+			return c, err
+		}
+	}
+	if c.policy, c.policyName, err = f.readPolicy(); err != nil {
+		return c, err
+	}
+	if f.testClock != "" {
+		at, err := time.Parse(time.RFC3339, f.testClock)
+		if err != nil {
+			return c, fail(bwUsage, "--test-clock %q is no RFC 3339 time", f.testClock).do("like 2026-03-09T16:59:00Z")
+		}
+		if !loopbackAddress(f.http) || !loopbackAddress(f.mqtt) {
+			return c, fail(bwUsage, "--test-clock is for tests: it needs --http and --mqtt on loopback").do("--http 127.0.0.1:0 --mqtt 127.0.0.1:0")
+		}
+		c.clock = newTestClock(at)
+	}
+	return c, f.checkOpen()
+}
+
+// readPolicy reads and checks the policy file, or makes the one that
+// --allow-anonymous alone stands for.
+func (f serveFlags) readPolicy() (data []byte, name string, err error) {
+	if f.policy == "" {
+		if f.allowAnonymous {
+			return acl.Open(), "--allow-anonymous", nil
+		}
+		return nil, "", nil
+	}
+	if data, err = os.ReadFile(f.policy); err != nil {
+		return nil, "", fail(bwPolicyFile, "policy %s: %w", f.policy, rootCause(err))
+	}
+	if _, err := acl.Parse(f.policy, data, f.domain); err != nil {
+		return nil, "", fail(bwPolicyFile, "%s", policyReport(err))
+	}
+	return data, f.policy, nil
+}
+
+// checkOpen refuses to let everybody in from other machines by accident.
+func (f serveFlags) checkOpen() error {
+	if f.allowAnonymous && f.policy == "" && !loopbackAddress(f.mqtt) {
+		return fail(bwOpenListener, "--allow-anonymous without --policy would open every topic on %s to everybody who can reach it", f.mqtt)
+	}
+	return nil
+}
+
+func loopbackAddress(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// exitAtOnce ends the process because nothing that is written can be relied on
+// any more: the reason is in the log already. Nobody is told anything else.
+func exitAtOnce(string) { os.Exit(exitFailed) }
+
+// startFault says what a node's failure to start means to its operator.
+func startFault(err error, f serveFlags) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, cluster.ErrInUse):
+		return fail(bwDataInUse, "data directory %s: %w", f.data, err)
+	case errors.Is(err, cluster.ErrNewer), errors.Is(err, store.ErrNewer):
+		return fail(bwDataNewer, "data directory %s: %w", f.data, err)
+	case errors.Is(err, cluster.ErrOtherNode):
+		return fail(bwDataOther, "data directory %s: %w", f.data, err)
+	case errors.Is(err, cluster.ErrDamaged), errors.Is(err, store.ErrDamaged):
+		return fail(bwDataDamaged, "data directory %s: %w", f.data, err)
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fail(bwAddressInUse, "%w", err)
+	}
+	return err
+}
+
+// newLogger logs JSON, or lines for people on a terminal.
+func newLogger(w io.Writer, verbose bool) *slog.Logger {
+	level := slog.LevelInfo
+	if verbose {
+		level = slog.LevelDebug
+	}
+	if file, ok := w.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		return slog.New(tint.NewHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != ""}))
+	}
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.LevelKey {
+			return slog.String("level", strings.ToLower(fmt.Sprint(a.Value)))
+		}
+		return a
+	}}))
+}

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/api"
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/mqtt"
+	"github.com/bellwire/bellwire/broker/store"
+	"github.com/bellwire/bellwire/cluster"
+	"github.com/bellwire/bellwire/disk"
+)
+
+// This file is where the rooms meet: it alone knows that a cluster.Node is the
+// broker's Log, its Machine the node's, an acl.Policy its Authorizer, and an
+// mqtt.Server what drives it.
+
+// kinds are the first levels of topics that are reserved for profiles.
+var kinds = []string{"presence", "im", "location"}
+
+// serverConfig is what a node is made of.
+type serverConfig struct {
+	node, domain   string
+	fs             *disk.FS
+	dir            string
+	mqtt, http     string // addresses; http may be empty
+	limits         limits
+	allowAnonymous bool
+	policy         []byte // put in force if none is, by its name for messages
+	policyName     string
+	clock          *testClock // nil: the machine's
+	profile        bool       // /debug/pprof on http
+	logger         *slog.Logger
+	die            func(reason string)
+}
+
+// A server is a running node.
+type server struct {
+	config serverConfig
+	gate   *acl.Gate
+	dir    *cluster.Dir
+	store  *store.Store
+	broker *broker.Broker
+	node   *cluster.Node
+	mqtt   *mqtt.Server
+	ticker *time.Ticker
+
+	mqttListener, httpListener net.Listener
+	http                       *http.Server
+	failed                     chan error // a listener broke
+}
+
+// A passwordGate's numbers: how many argon2id verifications run at once, each
+// about a tenth of a second of one core and 19 MiB, and how many may wait.
+const (
+	passwordsAtOnce = 2
+	passwordsWait   = 256
+)
+
+// startServer opens the data directory, brings the node up and returns when it
+// serves. What was opened is closed again if it fails.
+func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
+	s = &server{config: c, gate: acl.NewGate(passwordsAtOnce, passwordsWait), failed: make(chan error, 2)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close(ctx))
+		}
+	}()
+	if err := s.openState(); err != nil {
+		return s, err
+	}
+	if err := s.openNode(ctx); err != nil {
+		return s, err
+	}
+	if err := s.firstPolicy(ctx); err != nil {
+		return s, err
+	}
+	return s, s.listen(ctx)
+}
+
+func (s *server) now() time.Time {
+	if s.config.clock != nil {
+		return s.config.clock.Now()
+	}
+	return time.Now()
+}
+
+// openState claims the data directory and reads the state in it.
+func (s *server) openState() (err error) {
+	if s.dir, err = cluster.Claim(s.config.fs, s.config.dir, s.config.node); err != nil {
+		return err
+	}
+	s.store, err = store.Open(store.Options{Dir: s.dir.State(), FS: s.config.fs, Logger: s.config.logger, Die: s.config.die})
+	if err != nil {
+		return err
+	}
+	s.broker, err = broker.New(broker.Config{
+		Node: s.dir.Identity().Node, Store: s.store, Compile: s.compile, Limits: s.config.limits.broker,
+		Now: s.now, Logger: s.config.logger, Reserved: kinds,
+		Free: s.config.fs.Free, LowWater: s.config.limits.lowWater,
+	})
+	return err
+}
+
+// openNode starts the log and waits until the broker has caught up with it.
+func (s *server) openNode(ctx context.Context) (err error) {
+	s.node, err = cluster.Open(cluster.Config{
+		Dir: s.dir, Machine: s.broker.Machine(), Logger: s.config.logger, Die: s.config.die, Now: s.now,
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-s.node.Ready():
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return s.broker.Start(ctx, s.node)
+}
+
+// firstPolicy puts the configured policy in force if none ever was. After that
+// the policy is state, and changes by command only.
+func (s *server) firstPolicy(ctx context.Context) error {
+	if len(s.config.policy) == 0 || s.broker.Policy() != nil {
+		return nil
+	}
+	return s.setPolicy(ctx, s.config.policyName, s.config.policy)
+}
+
+// setPolicy checks a policy as its author should see it, then has it ordered.
+func (s *server) setPolicy(ctx context.Context, name string, data []byte) error {
+	if _, err := acl.Parse(name, data, s.config.domain); err != nil {
+		return err
+	}
+	return s.broker.SetPolicy(ctx, data)
+}
+
+// compile makes the broker's Authorizer of a logged policy.
+func (s *server) compile(data []byte) (broker.Authorizer, error) {
+	p, err := acl.Parse("policy", data, s.config.domain)
+	if err != nil {
+		return nil, err
+	}
+	return &authorizer{policy: p, gate: s.gate}, nil
+}
+
+// listen begins to serve clients.
+func (s *server) listen(ctx context.Context) (err error) {
+	s.ticker = time.NewTicker(mqtt.Tick)
+	s.mqtt, err = mqtt.New(mqtt.Config{
+		Broker: s.broker, Limits: s.config.limits.mqtt, Clock: s.now, Ticks: s.ticker.C, Logger: s.config.logger,
+		Authenticate: func(user string, password []byte, _ string) (string, error) {
+			return s.broker.Authenticate(user, password)
+		},
+		AllowAnonymous: s.config.allowAnonymous,
+	})
+	if err != nil {
+		return err
+	}
+	if s.mqttListener, err = mqtt.Listen(ctx, s.config.mqtt); err != nil {
+		return fmt.Errorf("mqtt: %w", err)
+	}
+	go func() { s.serveEnded("mqtt", s.mqtt.Serve(s.mqttListener), mqtt.ErrServerClosed) }()
+	if s.config.http == "" {
+		return nil
+	}
+	if s.httpListener, err = net.Listen("tcp", s.config.http); err != nil {
+		return fmt.Errorf("http: %w", err)
+	}
+	s.http = &http.Server{Handler: api.Handler(s.apiConfig()), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10}
+	go func() { s.serveEnded("http", s.http.Serve(s.httpListener), http.ErrServerClosed) }()
+	return nil
+}
+
+func (s *server) serveEnded(what string, err, expected error) {
+	if !errors.Is(err, expected) {
+		s.failed <- fmt.Errorf("%s: %w", what, err)
+	}
+}
+
+func (s *server) apiConfig() api.Config {
+	c := api.Config{Ready: s.checks, Metrics: s.metrics(), Profile: s.config.profile}
+	if clock := s.config.clock; clock != nil {
+		c.Test = &api.Test{
+			Now: clock.Now,
+			Set: func(at time.Time) error {
+				if err := clock.set(at); err != nil {
+					return err
+				}
+				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+				defer cancel()
+				return s.broker.CatchUp(ctx)
+			},
+			Fault: func(fault string) error {
+				if err := s.config.fs.SetFault(disk.Fault(fault)); err != nil {
+					return err
+				}
+				s.broker.CheckDisk()
+				return nil
+			},
+		}
+	}
+	return c
+}
+
+// checks are the conditions under which the node serves clients.
+func (s *server) checks() []api.Check {
+	status := s.node.Status()
+	return []api.Check{
+		{Name: "leader", OK: status.LeaderID != "", Says: "raft leader " + status.LeaderID},
+		{Name: "policy", OK: s.broker.Policy() != nil, Says: "a policy is in force"},
+		{Name: "disk", OK: !s.broker.DiskFull(), Says: "room for durable publishes"},
+	}
+}
+
+// close ends the node: clients are told, what is under way is ordered, files
+// are closed. It is for a server in any state of being started.
+func (s *server) close(ctx context.Context) error {
+	var errs []error
+	if s.http != nil {
+		errs = append(errs, s.http.Close())
+	}
+	if s.mqtt != nil {
+		errs = append(errs, s.mqtt.Close(ctx))
+		s.ticker.Stop()
+	}
+	if s.broker != nil {
+		s.broker.Close()
+	}
+	if s.node != nil {
+		errs = append(errs, s.node.Close())
+	}
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	if s.dir != nil {
+		errs = append(errs, s.dir.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// An authorizer is an acl.Policy as the broker asks it.
+type authorizer struct {
+	policy *acl.Policy
+	gate   *acl.Gate
+}
+
+func (a *authorizer) Decide(who broker.Who, what broker.Action, topic string, at int64) broker.Decision {
+	action := acl.Publish
+	if what == broker.ActSubscribe {
+		action = acl.Subscribe
+	}
+	d := a.policy.Decide(acl.Who(who), action, topic, time.Unix(0, at))
+	return broker.Decision{Allow: d.Allow, Until: nanos(d.Until), Windowed: d.Windowed, Outside: outside(d.Outside), Reason: d.Reason}
+}
+
+func (a *authorizer) Grant(who broker.Who, filter string, at int64) broker.Decision {
+	g := a.policy.Grant(acl.Who(who), filter, time.Unix(0, at))
+	return broker.Decision{Allow: g.Allowed, Windowed: g.Windowed, Outside: outside(g.Outside), Reason: g.Reason}
+}
+
+func (a *authorizer) Authenticate(user string, password []byte) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	principal, err := a.policy.Authenticate(ctx, a.gate, user, password)
+	if errors.Is(err, acl.ErrUnknownUser) || errors.Is(err, acl.ErrBadPassword) {
+		return "", broker.ErrBadCredentials
+	}
+	return principal, err
+}
+
+func (a *authorizer) NextEdge(after int64) int64 {
+	return nanos(a.policy.NextEdge(time.Unix(0, after)))
+}
+
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func outside(o acl.Outside) broker.Outside {
+	switch o {
+	case acl.Announce:
+		return broker.Announce
+	case acl.End:
+		return broker.End
+	}
+	return broker.Hold
+}
