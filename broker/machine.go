@@ -244,6 +244,7 @@ func (m *Machine) batch(index uint64, b []byte) {
 			break
 		}
 		m.ordinal++
+		before := len(m.out.steps)
 		var value any
 		var err error
 		if _, bad := m.failed[m.ordinal]; bad {
@@ -251,8 +252,16 @@ func (m *Machine) batch(index uint64, b []byte) {
 		} else {
 			value, err = m.command(batch.Header, kind, body)
 		}
-		if ours {
-			m.out.steps = append(m.out.steps, step{kind: stepDone, batch: batch.Seq, n: n, err: err, value: value})
+		if !ours {
+			continue
+		}
+		done := step{kind: stepDone, batch: batch.Seq, n: n, err: err, value: value}
+		if kind == event.KindPublish {
+			// A client that subscribes to its own topic expects the
+			// acknowledgement before the event.
+			m.out.steps = slices.Insert(m.out.steps, before, done)
+		} else {
+			m.out.steps = append(m.out.steps, done)
 		}
 	}
 	if err := batch.Err(); err != nil {

@@ -197,6 +197,13 @@ func (p *proposer) batchDone(seq uint64) {
 	p.flying = p.flying[:copy(p.flying, p.flying[1:])]
 	p.bytes -= len(b.buf) - headerLen(p.header)
 	p.misses = 0
+	for i := range b.calls {
+		// Only now: a QoS 0 event of the same client that takes the short way
+		// must not overtake what the batch delivered.
+		if s := b.calls[i].s; s != nil {
+			s.pending.Add(-1)
+		}
+	}
 	clear(b.calls)
 	if !b.again && cap(b.buf) <= 2*batchBytes && len(p.spare) < batchesInFlight+1 {
 		p.spare = append(p.spare, b)
@@ -243,11 +250,8 @@ func (p *proposer) backlog() int {
 }
 
 func (c *call) complete(err error, value any, w *Wave) {
-	if c.s != nil {
-		c.s.pending.Add(-1)
-		if err != nil && c.id != 0 {
-			c.s.forget(c.id)
-		}
+	if c.s != nil && err != nil && c.id != 0 {
+		c.s.forget(c.id)
 	}
 	switch who := c.c.(type) {
 	case nil:

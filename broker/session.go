@@ -24,7 +24,7 @@ type Session struct {
 	sink    Sink
 
 	closed  atomic.Bool  // nothing is delivered any more
-	pending atomic.Int64 // publishes on their way through the log
+	pending atomic.Int64 // publishes whose batch has not been delivered yet
 
 	out      outbox
 	scanning scanState

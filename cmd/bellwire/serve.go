@@ -160,6 +160,9 @@ func (f serveFlags) config(logger *slog.Logger) (c serverConfig, err error) {
 		node: f.node, domain: f.domain, fs: disk.Open(dir), dir: dir, mqtt: f.mqtt, http: f.http,
 		allowAnonymous: f.allowAnonymous, profile: f.pprof, logger: logger, die: exitAtOnce,
 	}
+	if f.allowAnonymous && f.policy == "" {
+		c.trust = trustNothing // there are no users to be
+	}
 	if f.limits != "" {
 		if c.limits, err = readLimits(f.limits); err != nil {
 			return c, err

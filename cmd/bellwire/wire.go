@@ -33,6 +33,7 @@ type serverConfig struct {
 	mqtt, http     string // addresses; http may be empty
 	limits         limits
 	allowAnonymous bool
+	trust          trust
 	policy         []byte // put in force if none is, by its name for messages
 	policyName     string
 	clock          *testClock // nil: the machine's
@@ -40,6 +41,15 @@ type serverConfig struct {
 	logger         *slog.Logger
 	die            func(reason string)
 }
+
+// A trust says what credentials are worth without being checked.
+type trust int
+
+const (
+	trustNobody  trust = iota // the policy's users decide
+	trustNothing              // they are not looked at: everybody is anonymous
+	trustNames                // a user name is who it says, whatever the password
+)
 
 // A server is a running node.
 type server struct {
@@ -176,6 +186,18 @@ func (s *server) listen(ctx context.Context) (err error) {
 	}
 	s.http = &http.Server{Handler: api.Handler(s.apiConfig()), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10}
 	go func() { s.serveEnded("http", s.http.Serve(s.httpListener), http.ErrServerClosed) }()
+	return nil
+}
+
+// identify returns how credentials are checked: by the policy in force, or as
+// trust says.
+func (c *serverConfig) identify(b *broker.Broker) func(user string, password []byte, client string) (string, error) {
+	switch c.trust {
+	case trustNobody:
+		return func(user string, password []byte, _ string) (string, error) { return b.Authenticate(user, password) }
+	case trustNames:
+		return func(user string, _ []byte, _ string) (string, error) { return acl.ParseAddress(user, c.domain) }
+	}
 	return nil
 }
 
