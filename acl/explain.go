@@ -49,7 +49,7 @@ func checkTopic(what Action, name string) error {
 		check = topic.ValidName
 	}
 	if err := check(name); err != nil {
-		return fmt.Errorf("acl: topic %q: %w", shown(name), err)
+		return fmt.Errorf("topic %q: %w", shown(name), err)
 	}
 	return nil
 }

@@ -65,8 +65,10 @@ where one is needed, or a value out of bounds refuses the whole file.`,
 	{
 		bwPolicyFile, exitUsage, "the policy file is not valid",
 		"correct the file: every fault is listed with its place",
-		`The policy is refused whole: a running server keeps the one in force.
-bellwire acl test FILE checks a file without a server.`,
+		`The operator's policy cannot be read, is not YAML, or says something that has
+no meaning. Every fault is shown with its line, a caret and, where one is near,
+what was probably meant. The policy is refused whole: a running server keeps
+the one in force. bellwire acl test FILE checks a file without a server.`,
 	},
 	{
 		bwOpenListener, exitUsage, "the server would be open to everybody",

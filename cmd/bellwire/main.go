@@ -55,8 +55,10 @@ func rootCommand() *cobra.Command {
 	root.PersistentFlags().Bool("help", false, "what this verb does") // no -h: pub and sub need it for the host
 	root.SetFlagErrorFunc(flagFault)
 	root.AddCommand(
+		aclCommand(),
 		explainCommand(),
 		serveCommand(),
+		userCommand(),
 		versionCommand(),
 	)
 	prepareGroups(root)

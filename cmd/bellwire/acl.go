@@ -1,0 +1,322 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/bellwire/bellwire/acl"
+)
+
+func aclCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "acl",
+		Short: "Test and explain a policy file",
+	}
+	cmd.AddCommand(aclExplainCommand(), aclTestCommand())
+	return cmd
+}
+
+func aclTestCommand() *cobra.Command {
+	var domain, output string
+	cmd := &cobra.Command{
+		Use:   "test FILE",
+		Short: "Run the tests that a policy file holds",
+		Long: `Reads a policy file, tells everything that is wrong with it, and runs the
+tests in it. No server is asked. Rules and limits that no test made use of are
+named at the end.
+
+Exit code 0: all passed. 2: the file is faulty. 9: a test failed.`,
+		Args: exactArgs(1, "the policy file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			policy, err := readPolicy(cmd.ErrOrStderr(), args[0], domain)
+			if err != nil {
+				return err
+			}
+			report := policy.Test()
+			if err := printTests(cmd.OutOrStdout(), report, output); err != nil {
+				return err
+			}
+			if report.Failed > 0 {
+				return exitCode(exitTestFailed)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&domain, "domain", "", "domain of bare names in the file")
+	addOutput(cmd, &output)
+	return cmd
+}
+
+func printTests(w io.Writer, r acl.TestReport, output string) error {
+	if output != "json" {
+		_, err := io.WriteString(w, r.String())
+		return err
+	}
+	type result struct {
+		Name   string   `json:"name"`
+		Line   int      `json:"line"`
+		OK     bool     `json:"ok"`
+		Checks int      `json:"checks"`
+		Failed []string `json:"failed,omitempty"`
+	}
+	out := struct {
+		File    string   `json:"file"`
+		Passed  int      `json:"passed"`
+		Failed  int      `json:"failed"`
+		Results []result `json:"results"`
+		Unused  []string `json:"unused"`
+	}{r.File, r.Passed, r.Failed, []result{}, append([]string{}, r.Unused...)}
+	for _, t := range r.Results {
+		out.Results = append(out.Results, result{t.Name, t.Line, len(t.Failed) == 0, t.Checks, t.Failed})
+	}
+	return json.NewEncoder(w).Encode(out)
+}
+
+// explainFlags are those of `acl explain`.
+type explainFlags struct {
+	policy, domain    string
+	as, client        string
+	at, sweep, output string
+	action, topic     string // the arguments
+}
+
+func aclExplainCommand() *cobra.Command {
+	var f explainFlags
+	cmd := &cobra.Command{
+		Use:   "explain subscribe|publish TOPIC",
+		Short: "Who may do what, when, by which rule",
+		Long: `Answers whether somebody may subscribe to or publish to a topic at an instant,
+by which rule of a policy file, until when, and what happens then. No server
+is asked. TOPIC may be a filter for subscribe: then all of it is meant.
+
+Instants are RFC 3339 (2026-03-09T13:00:00Z), the clock of a zone
+(2026-03-09T08:00 America/Chicago) or today's clock of a zone (08:00
+America/Chicago). --sweep FROM/TO lists the answer at FROM and every change
+before TO.
+
+With -o json an answer has the members allow, rule, line, until (when the
+answer becomes the other one) and next (when it becomes yes); null where there
+is none. A sweep is an array of at, allow, rule.`,
+		Example: `  bellwire acl explain --policy policy.yaml --as ana@example.com --at "23:10 Europe/Madrid" subscribe ward/3/alarm
+  bellwire acl explain --policy policy.yaml --as ana@example.com --sweep 2026-03-01T00:00:00Z/2026-04-01T00:00:00Z -o json subscribe ward/3/alarm`,
+		Args: exactArgs(2, "subscribe or publish, and a topic"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.action, f.topic = args[0], args[1]
+			return explain(cmd, f, time.Now())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.policy, "policy", "", "policy file to ask (required)")
+	flags.StringVar(&f.domain, "domain", "", "domain of bare names")
+	flags.StringVar(&f.as, "as", "", "who asks: an address, or anonymous (required)")
+	flags.StringVar(&f.client, "client", "", "client id of who asks, for {client} in topics")
+	flags.StringVar(&f.at, "at", "", "instant to ask about; now when empty")
+	flags.StringVar(&f.sweep, "sweep", "", "FROM/TO: the answer at FROM and every change before TO")
+	addOutput(cmd, &f.output)
+	return cmd
+}
+
+// explain answers one question, or sweeps. now is what a time without a date
+// and no time at all refer to.
+func explain(cmd *cobra.Command, f explainFlags, now time.Time) error {
+	if err := checkOutput(f.output); err != nil {
+		return err
+	}
+	if f.sweep != "" && f.at != "" {
+		return fail(bwUsage, "--at and --sweep at once").do("use one of them")
+	}
+	action, err := parseAction(f.action)
+	if err != nil {
+		return err
+	}
+	who, err := parseWho(f)
+	if err != nil {
+		return err
+	}
+	if f.policy == "" {
+		return fail(bwUsage, "--policy is missing").do("name the policy file to ask: --policy policy.yaml")
+	}
+	policy, err := readPolicy(cmd.ErrOrStderr(), f.policy, f.domain)
+	if err != nil {
+		return err
+	}
+	if f.sweep != "" {
+		return sweep(cmd.OutOrStdout(), policy, who, action, f, now)
+	}
+	at := now
+	if f.at != "" {
+		if at, err = acl.ParseInstant(f.at, now); err != nil {
+			return fail(bwUsage, "--at: %w", err)
+		}
+	}
+	e, err := policy.Explain(who, action, f.topic, at)
+	if err != nil {
+		return topicFault(err)
+	}
+	if f.output == "json" {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(e)
+	}
+	_, err = io.WriteString(cmd.OutOrStdout(), e.Text())
+	return err
+}
+
+func sweep(w io.Writer, policy *acl.Policy, who acl.Who, action acl.Action, f explainFlags, now time.Time) error {
+	from, to, err := parseRange(f.sweep, now)
+	if err != nil {
+		return err
+	}
+	edges, err := policy.Sweep(who, action, f.topic, from, to)
+	if err != nil {
+		return topicFault(err)
+	}
+	if f.output == "json" {
+		return json.NewEncoder(w).Encode(edges)
+	}
+	format := "%s\t%s\t%s\n"
+	if isTerminal(w) {
+		format = "%-20s  %-5s  %s\n"
+	}
+	for _, e := range edges {
+		answer := "deny"
+		if e.Allow {
+			answer = "allow"
+		}
+		if _, err := fmt.Fprintf(w, format, e.At.UTC().Format(time.RFC3339), answer, e.Rule); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func topicFault(err error) error {
+	if errors.Is(err, acl.ErrSweep) {
+		return fail(bwUsage, "--sweep: %w", err)
+	}
+	return fail(bwUsage, "%w", err).do("check the topic: publish takes a name, subscribe a filter")
+}
+
+func parseAction(s string) (acl.Action, error) {
+	switch s {
+	case "publish":
+		return acl.Publish, nil
+	case "subscribe":
+		return acl.Subscribe, nil
+	}
+	f := fail(bwUsage, "unknown action %q", s)
+	if near := nearest(s, []string{"publish", "subscribe"}); near != "" {
+		return 0, f.do("did you mean %s?", near)
+	}
+	return 0, f.do("ask about publish or subscribe")
+}
+
+func parseWho(f explainFlags) (acl.Who, error) {
+	who := acl.Who{Client: f.client}
+	switch f.as {
+	case "":
+		return who, fail(bwUsage, "--as is missing").do("say who asks: --as ana@example.com, or --as anonymous")
+	case "anonymous":
+		return who, nil
+	}
+	address, err := acl.ParseAddress(f.as, f.domain)
+	if err != nil {
+		return who, fail(bwUsage, "--as: %w", err).do("an address is name@domain; --domain gives bare names one")
+	}
+	who.Principal = address
+	return who, nil
+}
+
+// parseRange reads FROM/TO. A zone's name has slashes too, so the one that
+// separates is the first with an instant on either side.
+func parseRange(s string, now time.Time) (from, to time.Time, err error) {
+	for i := range len(s) {
+		if s[i] != '/' {
+			continue
+		}
+		a, err1 := acl.ParseInstant(s[:i], now)
+		b, err2 := acl.ParseInstant(s[i+1:], now)
+		if err1 != nil || err2 != nil {
+			err = errors.Join(err1, err2)
+			continue
+		}
+		if !a.Before(b) {
+			return from, to, fail(bwUsage, "--sweep: FROM is not before TO")
+		}
+		return a, b, nil
+	}
+	const todo = "write FROM/TO, such as 2026-03-01T00:00:00Z/2026-04-01T00:00:00Z"
+	if strings.Count(s, "/") == 1 && err != nil {
+		return from, to, fail(bwUsage, "--sweep: %w", err).do(todo)
+	}
+	return from, to, fail(bwUsage, "--sweep: %q is not two instants with a slash between", s).do(todo)
+}
+
+// readPolicy reads a policy file and tells stderr everything that is wrong
+// with it.
+func readPolicy(stderr io.Writer, name, domain string) (*acl.Policy, error) {
+	data, err := readAtMost(name, acl.MaxFile+1)
+	if err != nil {
+		return nil, fail(bwPolicyFile, "cannot read the policy: %w", err).do("check the name of the file and who may read it")
+	}
+	policy, err := acl.Parse(name, data, domain)
+	if err == nil {
+		return policy, nil
+	}
+	faulty, ok := errors.AsType[*acl.FileError](err)
+	if !ok {
+		return nil, fail(bwUsage, "%w", err)
+	}
+	io.WriteString(stderr, faulty.Report()+"\n")
+	n := len(faulty.Faults) + faulty.More
+	if n == 1 {
+		return nil, fail(bwPolicyFile, "%s has a fault", name)
+	}
+	return nil, fail(bwPolicyFile, "%s has %d faults", name, n)
+}
+
+// readAtMost returns the first n bytes of a file.
+func readAtMost(name string, n int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, n))
+}
+
+func addOutput(cmd *cobra.Command, output *string) {
+	cmd.Flags().StringVarP(output, "output", "o", "", "json, or text for people when empty")
+}
+
+func checkOutput(output string) error {
+	if output != "" && output != "json" && output != "table" {
+		return fail(bwUsage, "--output %q is not known here", output).do("use -o json, or none")
+	}
+	return nil
+}
+
+// exactArgs wants n arguments, and says which.
+func exactArgs(n int, which string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == n {
+			return nil
+		}
+		return fail(bwUsage, "%s takes %s; got %d arguments", cmd.CommandPath(), which, len(args)).
+			do("see %s --help", cmd.CommandPath())
+	}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
