@@ -215,10 +215,11 @@ func (c *comparison) measure(ctx context.Context, p readyPeer, l *Line) (err err
 	if err != nil {
 		return err
 	}
-	if after, ok := b.syncs(ctx); known && ok {
-		l.Syncs = (after - before) / float64(max(l.Figures.Tally.Acked, 1))
-	} else if wasTraced {
-		l.Syncs = traced / float64(max(l.Figures.Tally.Acked, 1))
+	acked := float64(l.Figures.Tally.Acked)
+	if after, ok := b.syncs(ctx); known && ok && acked > 0 {
+		l.Syncs = (after - before) / acked
+	} else if wasTraced && acked > 0 {
+		l.Syncs = traced / acked
 	}
 	return nil
 }
