@@ -9,17 +9,30 @@ import "fmt"
 type code int
 
 const (
+	bwUnreachable  code = 1002
+	bwBusy         code = 1003
+	bwLost         code = 1004
+	bwTimedOut     code = 1005
+	bwNoAnswer     code = 1006
+	bwTLS          code = 1007
+	bwTakenOver    code = 1008
 	bwUsage        code = 2001
 	bwEnvironment  code = 2002
 	bwNoSuchCode   code = 2003
+	bwFile         code = 2004
 	bwLimitsFile   code = 2010
 	bwPolicyFile   code = 2011
 	bwOpenListener code = 2012
 	bwAddressInUse code = 2013
+	bwOldProtocol  code = 3001
+	bwRefused      code = 3002
+	bwSomeRefused  code = 3003
+	bwDenied       code = 4001
 	bwDataInUse    code = 5001
 	bwDataOther    code = 5002
 	bwDataNewer    code = 5003
 	bwDataDamaged  code = 5004
+	bwLimit        code = 8001
 	bwUnclassified code = 9001
 )
 
@@ -35,6 +48,55 @@ type codeEntry struct {
 // codes is the registry, sorted by code: what is not in it is not printed, and
 // a test fails on an entry that nothing uses or that gives no advice.
 var codes = []codeEntry{
+	{
+		bwUnreachable, exitUnreachable, "no connection to the server",
+		"is the server up, and are host and port right? try: bellwire dev",
+		`No TCP connection could be opened. "connection refused" means that the host is
+there and nothing listens on the port; a time-out, that a firewall drops the
+packets or the host is down; "no such host", that the name does not resolve.`,
+	},
+	{
+		bwBusy, exitUnreachable, "the server takes no work now",
+		"try again later",
+		`The server answered and sent the client away: it shuts down, is too busy, or
+has no leader. It is not the client's fault, and the same request may succeed
+later, or at another node.`,
+	},
+	{
+		bwLost, exitUnreachable, "the connection broke",
+		"what was not acknowledged may or may not have arrived; publish it again if twice is better than never",
+		`The connection ended without a DISCONNECT, or the server ended it because it
+heard nothing for one and a half keep-alive intervals. A message whose
+acknowledgement is missing has an unknown fate.`,
+	},
+	{
+		bwTimedOut, exitTimeout, "the time given with -W is over",
+		"wait longer with -W, or check the topic and the permission to subscribe to it",
+		`sub -W SECONDS ends with exit code 6 when the time is over before what it
+waited for has come (mosquitto_sub says 27). Messages printed until then are
+complete.`,
+	},
+	{
+		bwNoAnswer, exitUnreachable, "the server does not answer as an MQTT 5 server does",
+		"does the port belong to an MQTT 5 broker, and is it plain MQTT rather than TLS or WebSocket?",
+		`The connection was opened, but a CONNACK did not come. Usually the port
+belongs to something else, wants TLS (use --cafile, or port 8883), or the
+broker knows MQTT 3.1.1 only.`,
+	},
+	{
+		bwTLS, exitUnreachable, "TLS could not be agreed on",
+		"check --cafile against the server's certificate, and that the port speaks TLS",
+		`The TLS handshake failed. "unknown authority": --cafile does not hold the
+authority that signed the server's certificate. A wrong name: connect by the
+name in the certificate. "first record does not look like a TLS handshake":
+the port speaks plain MQTT.`,
+	},
+	{
+		bwTakenOver, exitFailed, "another client connected with the same client id",
+		"give each client an id of its own with --id, or none",
+		`A client id names one session, and the newest connection has it. Reconnecting
+here would throw the other one out in turn, so we do not.`,
+	},
 	{
 		bwUsage, exitUsage, "the command line is not understood",
 		"see the verb's --help",
@@ -54,6 +116,12 @@ read by every verb that has the flag, and must hold a valid value for it.`,
 		"bellwire explain lists all codes",
 		`Codes look like BW-1002. A code that a newer bellwire printed may be unknown
 to this one.`,
+	},
+	{
+		bwFile, exitFailed, "a file could not be read or written",
+		"check the name and the permission",
+		`A file named on the command line, standard input or standard output failed.
+The message holds what the system said.`,
 	},
 	{
 		bwLimitsFile, exitUsage, "the limits file is not valid",
@@ -83,6 +151,33 @@ loopback.`,
 		`Another process listens on the address and port. ss -ltnp shows which.`,
 	},
 	{
+		bwOldProtocol, exitUsage, "only MQTT 5 is spoken by bellwire pub and sub",
+		"leave -V away, or use mosquitto_pub and mosquitto_sub, which any MQTT 3.1.1 server and bellwire understand",
+		`pub and sub speak MQTT 5: only that protocol tells why something was refused.
+The server itself takes MQTT 3.1.1 and 5 clients alike.`,
+	},
+	{
+		bwRefused, exitFailed, "the server refused",
+		"the message says what it did not accept; the same will be refused again",
+		`The server answered with a reason code of MQTT 5 that means no, for another
+reason than a missing permission: an invalid topic, a malformed packet, a
+feature it does not have.`,
+	},
+	{
+		bwSomeRefused, exitPartial, "some of the items were refused",
+		"the reasons and their counts are above; what was not refused is done",
+		`Of several messages or topic filters the server refused some. Those it did not
+refuse were carried out. When it refuses all of them, the exit code is that of
+the first reason.`,
+	},
+	{
+		bwDenied, exitDenied, "not allowed",
+		"check user name, password and what the policy allows: bellwire acl explain",
+		`The server knows the request and this client may not make it: the credentials
+are wrong, or no rule of the policy allows it to this principal, or none does
+at this hour.`,
+	},
+	{
 		bwDataInUse, exitFailed, "another process uses the data directory",
 		"end that process, or give another --data",
 		`A data directory belongs to one running process, which holds a lock on it.`,
@@ -105,6 +200,13 @@ changed.`,
 		`What is on the disk is not what was written: a file is missing, cut short or
 altered. The node does not guess: a log that was truncated by guess would have
 it forget what it acknowledged.`,
+	},
+	{
+		bwLimit, exitFailed, "a limit of the server was reached",
+		"send less at a time, or have the operator raise the limit",
+		`The server bounds what a client may send, store or hold open, and this request
+went past a bound. A full disk is reported this way too: durable messages are
+refused while it lasts.`,
 	},
 	{
 		bwUnclassified, exitFailed, "the operation failed",

@@ -50,12 +50,16 @@ func rootCause(err error) error {
 func flagFault(cmd *cobra.Command, err error) error {
 	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		f := invalid.GetFlag()
-		return fail(bwUsage, "%q is no value for %s: %w", invalid.GetValue(), flagNames(f), rootCause(err)).
-			do("%s: %s", flagNames(f), f.Usage)
+		if why, ok := f.Value.(refusedFlag); ok {
+			return fail(bwUsage, "mosquitto's %s is not supported: %s", flagNames(f), string(why)).do("leave it away")
+		}
+		value := strings.ReplaceAll(invalid.GetValue(), wordEnd, " ")
+		return fail(bwUsage, "%q is no value for %s: %w", value, flagNames(f), rootCause(err)).
+			do("%s: %s", flagNames(f), usageOf(f))
 	}
 	if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
 		f := missing.GetFlag()
-		return fail(bwUsage, "%s needs a value", flagNames(f)).do("%s: %s", flagNames(f), f.Usage)
+		return fail(bwUsage, "%s needs a value", flagNames(f)).do("%s: %s", flagNames(f), usageOf(f))
 	}
 	unknown, ok := errors.AsType[*pflag.NotExistError](err)
 	if !ok {
@@ -84,6 +88,12 @@ func flagNames(f *pflag.Flag) string {
 		return fmt.Sprintf("-%s, --%s", f.Shorthand, f.Name)
 	}
 	return "--" + f.Name
+}
+
+// usageOf returns what a flag is for, without the marks that name its value.
+func usageOf(f *pflag.Flag) string {
+	_, text := pflag.UnquoteUsage(f)
+	return text
 }
 
 // prepareGroups gives every command that is only a group of verbs something to
@@ -170,7 +180,3 @@ func editDistance(a, b string) int {
 	}
 	return last[len(b)]
 }
-
-// mosquittoArgs joins what pflag cannot read: mosquitto's -D takes two to four
-// words. Only pub and sub have it.
-func mosquittoArgs(args []string) []string { return args }

@@ -29,7 +29,7 @@ func main() {
 // tests that want no process of their own.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := rootCommand()
-	root.SetArgs(mosquittoArgs(args))
+	root.SetArgs(mosquittoArgs(root, args))
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -56,6 +56,8 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(flagFault)
 	root.AddCommand(
 		aclCommand(),
+		pubCommand(),
+		subCommand(),
 		explainCommand(),
 		serveCommand(),
 		userCommand(),
