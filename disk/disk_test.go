@@ -263,6 +263,7 @@ func TestSyncsAreCounted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		f.Sync() // and its name: TestFirstSyncKeepsTheName
 		before := k.fs.Stats()
 		for range 3 {
 			f.Write([]byte("abc"))
@@ -279,6 +280,32 @@ func TestSyncsAreCounted(t *testing.T) {
 		}
 		k.fs.SetFault(OK)
 		f.Close()
+	}
+}
+
+// The first sync of a file that was created makes its name durable, the others
+// need not.
+func TestFirstSyncKeepsTheName(t *testing.T) {
+	fs := Crashable()
+	if err := fs.MakeDir("/d"); err != nil {
+		t.Fatal(err)
+	}
+	f, err := fs.CreateFile("/d/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	f.Write([]byte("once"))
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := fs.Crash(0, nil).ReadFile("/d/f"); err != nil || string(got) != "once" {
+		t.Errorf("after a power cut: %q, %v", got, err)
+	}
+	before := fs.Stats().Syncs
+	f.Sync()
+	if got := fs.Stats().Syncs - before; got != 1 {
+		t.Errorf("the second sync took %d", got)
 	}
 }
 

@@ -47,8 +47,15 @@ func (fs *FS) writeNew(name string, data []byte) (err error) {
 	return f.Sync()
 }
 
+// A File is an open file of an FS.
+type File = vfs.File
+
+// OpenForUpdate opens a file to be written in place, with WriteAt, making it if
+// there is none. The name is durable only after SyncDir.
+func (fs *FS) OpenForUpdate(name string) (File, error) { return fs.OpenReadWrite(name, category) }
+
 // CreateFile creates a file, or empties it, for writing.
-func (fs *FS) CreateFile(name string) (vfs.File, error) { return fs.Create(name, category) }
+func (fs *FS) CreateFile(name string) (File, error) { return fs.Create(name, category) }
 
 // MakeDir creates a directory, and those above it that are missing, durably.
 func (fs *FS) MakeDir(dir string) error {

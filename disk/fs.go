@@ -95,7 +95,7 @@ func (fs *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, err
 	if err := fs.before(OpCreate, name, 0); err != nil {
 		return nil, err
 	}
-	return fs.file(name)(fs.inner.Create(name, category))
+	return fs.created(name)(fs.inner.Create(name, category))
 }
 
 // Link is vfs.FS's.
@@ -153,7 +153,7 @@ func (fs *FS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCateg
 	if err := fs.before(OpCreate, newname, 0); err != nil {
 		return nil, err
 	}
-	return fs.file(newname)(fs.inner.ReuseForWrite(oldname, newname, category))
+	return fs.created(newname)(fs.inner.ReuseForWrite(oldname, newname, category))
 }
 
 // MkdirAll is vfs.FS's. It does not make the directory durable: MakeDir does.
@@ -199,12 +199,29 @@ func (fs *FS) file(name string) func(vfs.File, error) (vfs.File, error) {
 	}
 }
 
+// created is file for a name that is new.
+func (fs *FS) created(name string) func(vfs.File, error) (vfs.File, error) {
+	return func(f vfs.File, err error) (vfs.File, error) {
+		if fs.stats.result(err) != nil {
+			return nil, err
+		}
+		return &file{File: f, fs: fs, name: name, fresh: true}, nil
+	}
+}
+
 // A file counts its writes and syncs, and fails them when told to. What it does
 // not override (reading, Prefetch, Fd, Close) is the inner file's.
 type file struct {
 	vfs.File
 	fs   *FS
 	name string
+
+	// fresh is true until the first sync of a file that was created, which
+	// makes its name durable as well. Pebble syncs a new MANIFEST and then, in
+	// one step with the marker that names it, the directory: by the letter of
+	// POSIX a power cut could leave the marker alone, and no database. The file
+	// systems of Linux keep the name with the file; this does not rely on it.
+	fresh bool
 }
 
 func (f *file) Write(p []byte) (int, error) {
@@ -245,11 +262,15 @@ func (f *file) sync(do func() error) error {
 	if err := f.fs.before(OpSync, f.name, 0); err != nil {
 		return err
 	}
-	err := f.fs.stats.result(do())
-	if err == nil {
-		f.fs.stats.syncs.Add(1)
+	if err := f.fs.stats.result(do()); err != nil {
+		return err
 	}
-	return err
+	f.fs.stats.syncs.Add(1)
+	if !f.fresh {
+		return nil
+	}
+	f.fresh = false
+	return f.fs.SyncDir(f.fs.PathDir(f.name))
 }
 
 // SyncTo starts writing dirty pages out (sync_file_range), and is an fsync only

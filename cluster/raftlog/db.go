@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -96,44 +98,96 @@ type DB struct {
 	lock   *pebble.Lock
 	watch  io.Closer // of the file system
 	slow   atomic.Uint64
+	logs   []*Log // opened by Log, before anything else is done with the DB
 
-	// open is false until the logs have been read back. Until then damage is
-	// returned as ErrDamaged; from then on it ends the process, since Raft has
-	// been told what is there.
-	open atomic.Bool
+	// running is false until Raft has been told what is there. Until then
+	// damage is returned as ErrDamaged; from then on it ends the process.
+	running atomic.Bool
 
 	commits    atomic.Uint64
 	commitTime atomic.Int64
 }
 
-// Open opens the database, making it if there is none and none is expected.
-// Errors are ErrDamaged, ErrInUse or the disk's.
+// Open opens the database, making it if there is none and none is expected. All of
+// it is read first, without changing anything: what does not read as it was
+// written, or is less than what was acknowledged, is ErrDamaged. Other errors are
+// ErrNewer, ErrInUse, or the disk's.
 func Open(o Options) (*DB, error) {
 	db := &DB{opts: o.withDefaults()}
-	if err := db.openPebble(); err != nil {
+	if err := db.open(); err != nil {
 		return nil, fmt.Errorf("raftlog: open %s: %w", o.Dir, err)
 	}
 	return db, nil
 }
 
-func (db *DB) openPebble() (err error) {
-	if err := db.opts.FS.MakeDir(db.opts.Dir); err != nil {
+func (db *DB) open() (err error) {
+	fs, dir := db.opts.FS, db.opts.Dir
+	if err := fs.MakeDir(dir); err != nil {
 		return err
 	}
-	opts := db.pebbleOptions()
-	opts.FS, db.watch = db.opts.FS.Watched(db.opts.Stall, db.diskSlow)
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, db.watch.Close())
-		}
-	}()
-	if db.lock, err = pebble.LockDirectory(db.opts.Dir, opts.FS); err != nil {
+	if db.lock, err = pebble.LockDirectory(dir, fs); err != nil {
 		return fmt.Errorf("%w: %w", ErrInUse, err)
 	}
-	opts.Lock = db.lock
-	if db.pebble, err = pebble.Open(db.opts.Dir, opts); err != nil {
-		return errors.Join(openError(err), db.lock.Close())
+	fresh, err := db.check()
+	if err == nil {
+		err = db.openPebble()
 	}
+	if err == nil && fresh {
+		// Pebble makes a database in an old format, begins its write-ahead log,
+		// and then upgrades the one and not the other. Opened again, it begins
+		// another log.
+		if err = errors.Join(db.pebble.Close(), db.watch.Close()); err == nil {
+			err = db.openPebble()
+		}
+	}
+	if err != nil {
+		return errors.Join(err, db.lock.Close())
+	}
+	return nil
+}
+
+// check reads the whole database. fresh says that there is none, as there should
+// not be.
+func (db *DB) check() (fresh bool, err error) {
+	opts := db.pebbleOptions()
+	opts.FS, opts.Lock, opts.ReadOnly = db.opts.FS, db.lock, true
+	p, err := pebble.Open(db.opts.Dir, opts)
+	switch {
+	case errors.Is(err, pebble.ErrDBDoesNotExist):
+		return true, db.checkNew(err)
+	case err != nil:
+		return false, openError(err)
+	}
+	c := checker{fs: db.opts.FS, dir: db.opts.Dir}
+	return false, errors.Join(c.run(p), p.Close())
+}
+
+// checkNew says whether it is all right that there is no database: it should have
+// been there if it is expected, or if there is a write-ahead log, which Pebble
+// begins after the rest.
+func (db *DB) checkNew(missing error) error {
+	names, err := db.opts.FS.List(db.opts.Dir)
+	if err != nil {
+		return err
+	}
+	if db.opts.Exists || slices.ContainsFunc(names, isWAL) {
+		return fmt.Errorf("%w: a log was here and is gone: %w", ErrDamaged, missing)
+	}
+	return nil
+}
+
+// isWAL says whether name is that of a file of the write-ahead log.
+func isWAL(name string) bool { return strings.HasSuffix(name, ".log") }
+
+func (db *DB) openPebble() error {
+	opts := db.pebbleOptions()
+	opts.Lock = db.lock
+	opts.FS, db.watch = db.opts.FS.Watched(db.opts.Stall, db.diskSlow)
+	p, err := pebble.Open(db.opts.Dir, opts)
+	if err != nil {
+		return errors.Join(openError(err), db.watch.Close())
+	}
+	db.pebble = p
 	return nil
 }
 
@@ -141,11 +195,7 @@ func (db *DB) openPebble() (err error) {
 // a failing one is a file that does not read as it should.
 func openError(err error) error {
 	switch {
-	case errors.Is(err, pebble.ErrDBDoesNotExist):
-		return fmt.Errorf("%w: a log was here and is gone: %w", ErrDamaged, err)
-	case pebble.IsCorruptionError(err):
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
-	case isDisk(err):
+	case isDisk(err) && !pebble.IsCorruptionError(err):
 		return err
 	default:
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -154,7 +204,6 @@ func openError(err error) error {
 
 func (db *DB) pebbleOptions() *pebble.Options {
 	o := &pebble.Options{
-		ErrorIfNotExists:   db.opts.Exists,
 		FormatMajorVersion: format,
 		Logger:             disk.NewLogger(db.opts.Logger, db.opts.Die),
 		EventListener:      &pebble.EventListener{DataCorruption: db.corrupt},
@@ -176,7 +225,7 @@ func (db *DB) pebbleOptions() *pebble.Options {
 
 // corrupt is called when a file does not read as it was written.
 func (db *DB) corrupt(info pebble.DataCorruptionInfo) {
-	if db.open.Load() {
+	if db.running.Load() {
 		db.die(fmt.Sprintf("raftlog: %s is damaged: %v", info.Path, info.Details))
 	}
 }
@@ -186,27 +235,31 @@ func (db *DB) corrupt(info pebble.DataCorruptionInfo) {
 func (db *DB) diskSlow(s disk.Slow) {
 	db.slow.Add(1)
 	db.opts.Logger.Warn("disk slow", "file", s.Name, "operation", s.Op, "for", s.For)
-	if db.open.Load() && s.For >= 2*db.opts.Stall {
+	if db.running.Load() && s.For >= 2*db.opts.Stall {
 		db.die(fmt.Sprintf("raftlog: %s of %s has taken %v", s.Op, s.Name, s.For))
 	}
 }
 
 func (db *DB) die(reason string) { disk.Die(db.opts.Logger, db.opts.Die, reason) }
 
-// commit writes b and returns when it is on the disk. It returns no error: what
-// could not be written ends the process. If it takes longer than Stall, so does
-// that.
+// commit writes b and returns when it is on the disk.
 func (db *DB) commit(b *pebble.Batch) {
 	start := db.opts.Now()
-	watchdog := time.AfterFunc(db.opts.Stall, func() {
-		db.die(fmt.Sprintf("raftlog: the disk has not completed a commit for %v", db.opts.Stall))
-	})
-	defer watchdog.Stop()
-	if err := b.Commit(pebble.Sync); err != nil {
-		db.die(fmt.Sprintf("raftlog: commit: %v", err))
-	}
+	db.guard("commit", func() error { return b.Commit(pebble.Sync) })
 	db.commits.Add(1)
 	db.commitTime.Add(int64(db.opts.Now().Sub(start)))
+}
+
+// guard does something with the disk that must not fail, and must not take longer
+// than Stall: else it ends the process.
+func (db *DB) guard(what string, do func() error) {
+	watchdog := time.AfterFunc(db.opts.Stall, func() {
+		db.die(fmt.Sprintf("raftlog: the disk has not completed a %s for %v", what, db.opts.Stall))
+	})
+	defer watchdog.Stop()
+	if err := do(); err != nil {
+		db.die(fmt.Sprintf("raftlog: %s: %v", what, err))
+	}
 }
 
 // Stats of a DB since it was opened.
@@ -227,6 +280,10 @@ func (db *DB) Stats() Stats {
 
 // Close closes the database. No Log of it may be used any more.
 func (db *DB) Close() error {
-	db.open.Store(false)
-	return errors.Join(db.pebble.Close(), db.lock.Close(), db.watch.Close())
+	db.running.Store(false)
+	err := db.pebble.Close()
+	for _, l := range db.logs {
+		err = errors.Join(err, l.mark.close())
+	}
+	return errors.Join(err, db.lock.Close(), db.watch.Close())
 }

@@ -33,5 +33,8 @@
 // two reads, so that retention can be bounded by bytes. The checksum covers the
 // key, so that an entry that turns up in another's place is noticed.
 //
-// Snapshots are described at the type of that name.
+// # Files
+//
+// Beside Pebble's files the directory holds mark-GROUP, which proves that the end
+// of a log is its end: see mark. Snapshots are described at the type of that name.
 package raftlog

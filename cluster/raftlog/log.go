@@ -35,16 +35,17 @@ type Log struct {
 	end   uint64       // total of the newest entry
 	start uint64       // total before the oldest one
 	ring  *ring
-	base  mark   // the last truncated entry, or what a snapshot stands for
+	base  place  // of the last truncated entry, or what a snapshot stands for
 	ghost uint64 // see GetLog; 0 when entries have been stored since
 
 	stable map[string][]byte // all stable values; they are few and small
 	vote   []byte            // a LastVoteTerm that waits for its LastVoteCand
 	floor  int64             // see SetFloor
+	mark   *mark
 }
 
-// A mark is the place of an entry in the log.
-type mark struct{ index, term uint64 }
+// A place is where an entry stands in the log.
+type place struct{ index, term uint64 }
 
 var (
 	_ raft.LogStore          = (*Log)(nil)
@@ -52,8 +53,7 @@ var (
 	_ raft.StableStore       = (*Log)(nil)
 )
 
-// Log opens the log of one group, reading all of it: an entry that does not read
-// as it was written, or that is missing between others, is ErrDamaged.
+// Log opens the log of one group, once for each DB.
 //
 // durable returns the last index that the group's state would still hold after a
 // crash; entries above it are never truncated. retain is how many bytes of
@@ -64,84 +64,40 @@ func (db *DB) Log(group uint32, durable func() uint64, retain uint64) (*Log, err
 		ring:   newRing(db.opts.CacheEntries, db.opts.CacheBytes),
 		stable: map[string][]byte{},
 	}
-	if err := errors.Join(l.loadEntries(), l.loadStable()); err != nil {
+	if err := l.load(); err != nil {
 		return nil, fmt.Errorf("raftlog: group %d: %w", group, err)
 	}
-	db.open.Store(true)
+	db.logs = append(db.logs, l)
+	db.running.Store(true)
 	return l, nil
 }
 
-func (l *Log) loadEntries() error {
-	return l.scan(logSpace, func(key, value []byte) error {
-		if len(key) != logKeySize {
-			return fmt.Errorf("%w: a key of %d bytes in the log", ErrDamaged, len(key))
-		}
-		index := binary.BigEndian.Uint64(key[5:])
-		if err := checkEntry(key, value); errors.Is(err, ErrNewer) {
-			return fmt.Errorf("entry %d: %w", index, err)
-		} else if err != nil {
-			return fmt.Errorf("%w: entry %d: %w", ErrDamaged, index, err)
-		}
-		switch {
-		case l.first == 0:
-			l.first, l.start = index, entryTotal(value)-uint64(len(value))
-		case index != l.last+1:
-			return fmt.Errorf("%w: entry %d follows entry %d", ErrDamaged, index, l.last)
-		}
-		l.last, l.end = index, entryTotal(value)
-		return nil
-	})
-}
-
-func (l *Log) loadStable() error {
-	err := l.scan(stableSpace, func(key, value []byte) error {
-		l.stable[string(key[5:])] = append([]byte(nil), value...)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for name, size := range map[string]int{nameBase: 16, nameInstalled: 8, nameFloor: 8} {
-		if v, ok := l.stable[name]; ok && len(v) != size {
-			return fmt.Errorf("%w: %s has %d bytes, want %d", ErrDamaged, name, len(v), size)
-		}
-	}
-	if v, ok := l.stable[nameBase]; ok {
-		l.base = mark{binary.BigEndian.Uint64(v), binary.BigEndian.Uint64(v[8:])}
-	}
-	if v, ok := l.stable[nameFloor]; ok {
-		l.floor = int64(binary.BigEndian.Uint64(v))
-	}
-	return nil
-}
-
-// scan calls do for each key of one space of this group, in order. Key and value
-// are valid during the call only.
-func (l *Log) scan(space byte, do func(key, value []byte) error) error {
-	from := binary.BigEndian.AppendUint32([]byte{space}, l.group)
-	to := binary.BigEndian.AppendUint32([]byte{space}, l.group+1)
-	if l.group+1 == 0 {
-		to = []byte{space + 1}
-	}
-	it, err := l.db.pebble.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
+// load reads what Open has checked.
+func (l *Log) load() (err error) {
+	ends, stable, err := loadGroup(l.db.pebble, l.group)
 	if err != nil {
 		return openError(err)
 	}
-	for ok := it.First(); ok; ok = it.Next() {
-		value, err := it.ValueAndErr()
-		if err == nil {
-			err = do(it.Key(), value)
-		} else {
-			err = openError(err)
-		}
-		if err != nil {
-			return errors.Join(err, it.Close())
-		}
+	l.first, l.last, l.start, l.end = ends.first, ends.last, ends.start, ends.end
+	l.stable = stable
+	l.floor = int64(l.uint64(nameFloor))
+	if v := l.stable[nameBase]; v != nil {
+		l.base = place{binary.BigEndian.Uint64(v), binary.BigEndian.Uint64(v[8:])}
 	}
-	if err := it.Close(); err != nil {
-		return openError(err)
-	}
-	return nil
+	l.mark, err = openMark(l.db.opts.FS, markName(l.db.opts.FS, l.db.opts.Dir, l.group), l.progress(), func(err error) {
+		l.db.die(fmt.Sprintf("raftlog: group %d: mark: %v", l.group, err))
+	})
+	return err
+}
+
+// progress returns how far the log has come. Requires mu.
+func (l *Log) progress() progress {
+	return progress{index: l.last, term: l.uint64(nameTerm), vote: l.uint64(nameVoteTerm)}
+}
+
+// acknowledge moves the mark to where the log is, on the disk, now. Requires mu.
+func (l *Log) acknowledge() {
+	l.db.guard("mark", func() error { return l.mark.set(l.progress()) })
 }
 
 // IsMonotonic tells Raft that the log has no gaps, so that it removes what
@@ -261,6 +217,7 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	for _, e := range entries {
 		l.ring.add(e)
 	}
+	l.acknowledge()
 	return nil
 }
 

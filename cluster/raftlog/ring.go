@@ -28,10 +28,11 @@ func (r *ring) add(e *raft.Log) {
 	if r.first != 0 && e.Index != r.last+1 {
 		r.clear()
 	}
+	if r.first != 0 && e.Index-r.first == uint64(len(r.slots)) {
+		r.dropFirst()
+	}
 	if r.first == 0 {
 		r.first = e.Index
-	} else if e.Index-r.first == uint64(len(r.slots)) {
-		r.dropFirst()
 	}
 	*r.slot(e.Index) = *e
 	r.last = e.Index

@@ -33,6 +33,7 @@ func (l *Log) Set(key, value []byte) error {
 	}
 	l.putStable(b, string(key), append([]byte(nil), value...))
 	l.db.commit(b)
+	l.acknowledge()
 	return nil
 }
 
@@ -96,6 +97,7 @@ func (l *Log) Bootstrap(c raft.Configuration) error {
 	l.db.commit(b)
 	l.first, l.last = 1, 1
 	l.ring.add(first)
+	l.acknowledge()
 	return nil
 }
 

@@ -55,7 +55,7 @@ func (l *Log) deleteHead(hi uint64) {
 	b := l.db.pebble.NewBatch()
 	defer b.Close()
 	l.deleteKeys(b, l.first, hi)
-	l.putBase(b, mark{hi, cut.Term})
+	l.putBase(b, place{hi, cut.Term})
 	l.putUint64(b, nameFloor, uint64(l.floor))
 	// Not synced: after a crash the entries are merely there again.
 	if err := b.Commit(pebble.NoSync); err != nil {
@@ -97,6 +97,12 @@ func (l *Log) deleteTail(lo uint64) {
 			return nil
 		})
 	}
+	left := l.progress()
+	left.index = 0
+	if lo > l.first {
+		left.index = lo - 1
+	}
+	l.db.guard("mark", func() error { return l.mark.reset(left) })
 	b := l.db.pebble.NewBatch()
 	defer b.Close()
 	l.deleteKeys(b, lo, l.last)
@@ -159,13 +165,13 @@ func (l *Log) install(index, term uint64) {
 	defer b.Close()
 	l.putUint64(b, nameInstalled, index)
 	if index > l.base.index {
-		l.putBase(b, mark{index, term})
+		l.putBase(b, place{index, term})
 	}
 	l.db.commit(b)
 }
 
-func (l *Log) putBase(b *pebble.Batch, m mark) {
-	value := binary.BigEndian.AppendUint64(nil, m.index)
-	l.putStable(b, nameBase, binary.BigEndian.AppendUint64(value, m.term))
-	l.base = m
+func (l *Log) putBase(b *pebble.Batch, p place) {
+	value := binary.BigEndian.AppendUint64(nil, p.index)
+	l.putStable(b, nameBase, binary.BigEndian.AppendUint64(value, p.term))
+	l.base = p
 }
