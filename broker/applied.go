@@ -104,6 +104,6 @@ type opened struct {
 
 // A subscribed is what the Machine answers to a Subscribe.
 type subscribed struct {
-	existed []bool
-	since   uint64 // events up to here are for the retained scan, later ones live
+	replay []bool // of each subscription: there may be retained events to send
+	since  uint64 // events up to here are for the retained scan, later ones live
 }

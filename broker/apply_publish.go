@@ -246,16 +246,16 @@ func (m *Machine) retain(e *event.Event) error {
 	if len(e.Payload) == 0 {
 		if old.exists {
 			m.tx.Delete(key)
-			m.retained--
+			m.retained.Add(-1)
 		}
 		m.fresh[e.Topic] = presentValue{}
 		return nil
 	}
 	if !old.exists {
-		if m.retained >= m.limits.RetainedTopics {
+		if m.retained.Load() >= int64(m.limits.RetainedTopics) {
 			return ErrQuota
 		}
-		m.retained++
+		m.retained.Add(1)
 	}
 	b := append(m.val[:0], recordVersion)
 	b = store.AppendUint64(b, event.PositionAt(m.out.index, m.ordinal))
@@ -304,7 +304,7 @@ func (m *Machine) expireRetained(topicName string) {
 	}
 	if e.Expired(m.now) {
 		m.tx.Delete(key)
-		m.retained--
+		m.retained.Add(-1)
 		m.fresh[strings.Clone(topicName)] = presentValue{}
 	}
 }

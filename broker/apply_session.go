@@ -6,6 +6,7 @@ import (
 
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/store"
+	"github.com/bellwire/bellwire/broker/topic"
 )
 
 // current returns the session if epoch is that of its present connection.
@@ -212,13 +213,14 @@ func (m *Machine) dropSubs(r *record) {
 	r.subs = 0
 }
 
-// applySubscribe sets subscriptions and says which existed.
+// applySubscribe sets subscriptions and says which of them retained events are
+// to be sent to.
 func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 	r, err := m.current(c.Session, c.Epoch)
 	if err != nil {
 		return nil, err
 	}
-	existed := make([]bool, len(c.Subs))
+	replay := make([]bool, len(c.Subs))
 	here := event.PositionAt(m.out.index, m.ordinal)
 	for i := range c.Subs {
 		s := storedSub{Subscription: c.Subs[i], since: here}
@@ -227,19 +229,27 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 		if !had && int(r.subs) >= m.limits.SubscriptionsPerSession {
 			return nil, ErrQuota
 		}
-		existed[i] = had
 		if !had {
 			r.subs++
 			m.subbed = append(m.subbed, sessionFilter{r.session, s.Filter})
 		}
-		s.replaying = s.RetainHandling == 0 || s.RetainHandling == 1 && !had
-		if had && !s.replaying {
+		wanted := s.RetainHandling == 0 || s.RetainHandling == 1 && !had
+		if had && !wanted {
 			s.since, s.replaying, s.position = old.since, old.replaying, old.position
 		}
+		replay[i] = wanted && m.mayHaveRetained(s.Filter)
+		s.replaying = s.replaying || replay[i]
 		m.durable.Set(s.Filter, r.session, s)
 		m.writeSub(r, &s)
 	}
-	return &subscribed{existed: existed, since: here}, nil
+	return &subscribed{replay: replay, since: here}, nil
+}
+
+// mayHaveRetained says whether there may be retained events that filter
+// matches. Most sessions subscribe to names, most of which have none: they are
+// spared a scan.
+func (m *Machine) mayHaveRetained(filter string) bool {
+	return m.retained.Load() > 0 && (topic.HasWildcard(filter) || m.retainedNow(filter).exists)
 }
 
 // applyUnsubscribe removes subscriptions and says which existed. What they had

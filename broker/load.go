@@ -13,7 +13,8 @@ func (m *Machine) load() error {
 	m.sessions, m.numbers = map[string]*record{}, map[uint64]*record{}
 	m.nodes, m.segments = map[string]nodeState{}, map[uint64]*segment{}
 	m.durable = topic.NewIndex(m.fanoutOf, fanoutCache)
-	m.retained, m.counters, m.policy = 0, counters{}, nil
+	m.retained.Store(0)
+	m.counters, m.policy = counters{}, nil
 	m.over = m.over[:0]
 
 	var index uint64
@@ -132,7 +133,7 @@ func (m *Machine) loadSubs() error {
 // loadRest counts what is only counted: retained topics, bodies and the queue
 // entries that refer to them.
 func (m *Machine) loadRest() error {
-	err := m.each(store.Retained, "retained", func(_, _ []byte) error { m.retained++; return nil })
+	err := m.each(store.Retained, "retained", func(_, _ []byte) error { m.retained.Add(1); return nil })
 	if err != nil {
 		return err
 	}

@@ -59,7 +59,7 @@ type Machine struct {
 
 	sessions map[string]*record
 	numbers  map[uint64]*record
-	retained int // topics
+	retained atomic.Int64 // topics that have a retained event; written by Apply alone
 	nodes    map[string]nodeState
 	policy   Authorizer
 	segments map[uint64]*segment

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,17 +40,29 @@ type scan struct {
 	opened func(topicName string) bool
 }
 
-// A piece is what one read of a scan found.
+// A piece is what one read found for one or several scans.
 type piece struct {
-	direct []event.Event // to be sent at once
-	replay []string      // to be queued by the Machine
-	last   string        // topic looked at last
-	done   bool
+	scans  []*pieceOf
+	direct []found // to be sent at once
+}
+
+// A pieceOf is what a piece holds of one scan.
+type pieceOf struct {
+	scan
+	replay []string // topics to be queued by the Machine
+	done   bool     // nothing is left of it
+}
+
+// A found is an event that a scan is to send.
+type found struct {
+	of    *pieceOf
+	event event.Event
 }
 
 const (
 	pieceTopics   = 128  // sent by one piece
 	pieceLookedAt = 2048 // keys read for one piece at most
+	pieceScans    = 64   // scans that share one piece
 	readsAtOnce   = 4    // pieces read at a time on this node
 	roomForPiece  = 256  // a piece is read when fewer deliveries wait
 )
@@ -197,34 +210,40 @@ func (t *scanState) stop() {
 	}
 }
 
-func (t *scanState) next() (s scan, ok bool) {
+// next returns the scans to go on with: those of left that are not done, and
+// new ones. None means that the work is over.
+func (t *scanState) next(left []*pieceOf) []*pieceOf {
+	left = slices.DeleteFunc(left, func(s *pieceOf) bool { return s.done })
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.queue) == 0 || t.stopped {
-		t.running = false
-		t.active.Store(false)
-		t.queue = nil
-		return s, false
+	for len(left) < pieceScans && len(t.queue) > 0 {
+		left = append(left, &pieceOf{scan: t.queue[0]})
+		t.queue = t.queue[1:]
 	}
-	s, t.queue = t.queue[0], t.queue[1:]
+	if len(left) == 0 || t.stopped {
+		t.running, t.queue = false, nil
+		t.active.Store(false)
+		return nil
+	}
 	t.active.Store(true)
-	return s, true
+	return left
 }
 
 func (t *scanState) work() {
 	defer t.s.b.scans.ended()
+	var scans []*pieceOf
 	for {
-		s, ok := t.next()
-		if !ok {
+		if scans = t.next(scans); scans == nil {
 			return
 		}
-		for t.piece(&s) {
+		if !t.piece(scans) {
+			t.stop()
 		}
 	}
 }
 
-// piece does one piece of s and says whether there is more.
-func (t *scanState) piece(s *scan) bool {
+// piece does one piece of scans and returns false if the session is over.
+func (t *scanState) piece(scans []*pieceOf) bool {
 	b := t.s.b
 	if !t.waitForRoom() {
 		return false
@@ -238,16 +257,12 @@ func (t *scanState) piece(s *scan) bool {
 	case <-b.scans.ctx.Done():
 		return false
 	}
-	p := t.read(s)
+	p := t.read(scans)
 	<-b.scans.slots
-	if !b.loop.call(func(w *Wave) { t.deliver(s, &p, w) }) {
+	if !b.loop.call(func(w *Wave) { t.deliver(&p, w) }) {
 		return false
 	}
-	s.after = p.last
-	if len(p.replay) > 0 || s.initial && t.s.durable {
-		t.replay(s, &p)
-	}
-	return !p.done
+	return t.replay(&p)
 }
 
 // waitForRoom waits until the client has taken most of what it was sent.
@@ -267,43 +282,54 @@ func (t *scanState) waitForRoom() bool {
 	}
 }
 
-// read reads one piece.
-func (t *scanState) read(s *scan) (p piece) {
-	filter := s.sub.sub.Filter
-	lower, upper := retainedRange(filter, s.after)
+// read reads one piece: of each scan in turn, as far as there is room in it.
+func (t *scanState) read(scans []*pieceOf) (p piece) {
 	now := t.s.b.now()
-	looked, found := 0, 0
-	p.done = true
-	var e event.Event
-	t.s.b.config.Store.Scan(lower, upper, func(key, value []byte) bool {
-		name := string(key[1:])
-		if looked++; looked > pieceLookedAt || found >= pieceTopics {
-			p.done = false
-			return false
+	looked, n := 0, 0
+	for _, s := range scans {
+		if looked >= pieceLookedAt || n >= pieceTopics {
+			break
 		}
-		p.last = name
-		if !topic.Match(filter, name) {
+		p.scans = append(p.scans, s)
+		s.replay, s.done = nil, true
+		filter := s.sub.sub.Filter
+		lower, upper := retainedRange(filter, s.after)
+		t.s.b.config.Store.Scan(lower, upper, func(key, value []byte) bool {
+			if looked++; looked > pieceLookedAt || n >= pieceTopics {
+				s.done = false
+				return false
+			}
+			name := string(key[1:])
+			s.after = name
+			if topic.Match(filter, name) && t.take(&p, s, name, value, now) {
+				n++
+			}
 			return true
-		}
-		if err := decodeRetained(value, &e); err != nil {
-			panic(fatal{"retained event: " + err.Error()})
-		}
-		if e.Position > s.since || e.Expired(now) || s.opened != nil && !s.opened(name) {
-			return true
-		}
-		if !t.s.b.decide(t.s.who, ActSubscribe, name, now).Allow {
-			t.s.b.stats.Withheld.Add(1)
-			return true
-		}
-		found++
-		if t.s.durable && min(e.QoS, s.sub.sub.QoS) > 0 {
-			p.replay = append(p.replay, name)
-		} else {
-			p.direct = append(p.direct, *clone(&e))
-		}
-		return true
-	})
+		})
+	}
 	return p
+}
+
+// take adds a retained event to a piece if the subscriber is to have it.
+func (t *scanState) take(p *piece, s *pieceOf, name string, value []byte, now int64) bool {
+	f := found{of: s}
+	if err := decodeRetained(value, &f.event); err != nil {
+		panic(fatal{"retained event: " + err.Error()})
+	}
+	if f.event.Position > s.since || f.event.Expired(now) || s.opened != nil && !s.opened(name) {
+		return false
+	}
+	if !t.s.b.decide(t.s.who, ActSubscribe, name, now).Allow {
+		t.s.b.stats.Withheld.Add(1)
+		return false
+	}
+	if t.s.durable && min(f.event.QoS, s.sub.sub.QoS) > 0 {
+		s.replay = append(s.replay, name)
+	} else {
+		f.event = *clone(&f.event)
+		p.direct = append(p.direct, f)
+	}
+	return true
 }
 
 // retainedRange returns the keys among which filter's matches after a topic
@@ -325,23 +351,21 @@ func retainedRange(filter, after string) (lower, upper []byte) {
 
 // deliver sends what a piece found, but for topics that live events were
 // retained on since it was read. In the delivery loop.
-func (t *scanState) deliver(s *scan, p *piece, w *Wave) {
+func (t *scanState) deliver(p *piece, w *Wave) {
 	touched := t.touched
 	t.touched = nil
-	sub := t.s.subs[s.sub.sub.Filter]
-	if t.s.closed.Load() || sub == nil {
-		p.done, p.replay = true, nil // unsubscribed
-		return
+	for _, s := range p.scans {
+		sub := t.s.subs[s.sub.sub.Filter]
+		if t.s.closed.Load() || sub == nil {
+			s.done, s.replay, s.initial = true, nil, false // unsubscribed
+			continue
+		}
+		s.sub = sub // its options may have been set anew
 	}
-	s.sub = sub // its options may have been set anew
 	now := t.s.b.now()
-	var ids []uint32
-	if id := s.sub.sub.ID; id != 0 {
-		ids = []uint32{id}
-	}
 	for i := range p.direct {
-		e := &p.direct[i]
-		if _, newer := touched[e.Topic]; newer || e.Expired(now) {
+		e, sub := &p.direct[i].event, &p.direct[i].of.sub.sub
+		if _, newer := touched[e.Topic]; newer || e.Expired(now) || t.s.subs[sub.Filter] == nil {
 			continue
 		}
 		d := t.s.b.decide(t.s.who, ActSubscribe, e.Topic, now)
@@ -350,27 +374,51 @@ func (t *scanState) deliver(s *scan, p *piece, w *Wave) {
 			continue
 		}
 		out := &w.delivery
-		*out = Delivery{Event: e, QoS: min(e.QoS, s.sub.sub.QoS), Retain: true, IDs: ids}
+		*out = Delivery{Event: e, QoS: min(e.QoS, sub.QoS), Retain: true}
+		if sub.ID != 0 {
+			out.IDs = []uint32{sub.ID}
+		}
 		out.limitTo(e.Expires, d.Until, now)
 		t.s.hear(out, d.Until, w)
 		t.s.b.stats.Replayed.Add(1)
 	}
 }
 
-// replay has the Machine queue the topics of a piece, and remember how far the
-// scan is.
-func (t *scanState) replay(s *scan, p *piece) {
-	cmd := &event.Replay{
-		Session: t.s.number, Epoch: t.s.epoch, Filter: s.sub.sub.Filter,
-		After: s.since, Topics: p.replay, At: t.s.b.now(),
+// replay has the Machine queue the topics of a piece, and remember how far each
+// scan is. It returns false if the session or the node is over; the positions
+// are kept with the subscriptions.
+func (t *scanState) replay(p *piece) bool {
+	b := t.s.b
+	var waits []*wait
+	for _, s := range p.scans {
+		if len(s.replay) == 0 && !(s.initial && t.s.durable) {
+			continue
+		}
+		cmd := &event.Replay{
+			Session: t.s.number, Epoch: t.s.epoch, Filter: s.sub.sub.Filter,
+			After: s.since, Topics: s.replay, At: b.now(),
+		}
+		if s.initial {
+			cmd.Position, cmd.Final = s.after, s.done
+		}
+		w := newWait()
+		if b.propose(cmd, call{c: w}, false) != nil {
+			return false
+		}
+		waits = append(waits, w)
+		b.stats.Replayed.Add(uint64(len(s.replay)))
 	}
-	if s.initial {
-		cmd.Position, cmd.Final = p.last, p.done
+	for _, w := range waits {
+		select {
+		case <-w.done:
+		case <-b.scans.ctx.Done():
+			return false
+		}
+		if w.err != nil {
+			return false
+		}
 	}
-	if err := t.s.b.do(t.s.b.scans.ctx, cmd); err != nil {
-		p.done = true // the session or the node is over; the position is kept
-	}
-	t.s.b.stats.Replayed.Add(uint64(len(p.replay)))
+	return true
 }
 
 // sinceOpening is the since of a scan for what has just been opened to s. What

@@ -352,11 +352,12 @@ func (s *Session) begin(granted []event.Subscription, done *subscribed, now int6
 	for i, sub := range granted {
 		sub.Filter = cloneString(sub.Filter)
 		_, had := s.subs[sub.Filter]
+		replay := (sub.RetainHandling == 0 || sub.RetainHandling == 1 && !had) && s.b.machine.retained.Load() > 0
 		if done != nil {
-			had = done.existed[i]
+			replay = done.replay[i]
 		}
 		l := s.attach(sub, since, now)
-		if sub.RetainHandling == 0 || sub.RetainHandling == 1 && !had {
+		if replay {
 			s.scanning.add(scan{sub: l, since: since, initial: true})
 		}
 	}

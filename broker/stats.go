@@ -23,3 +23,6 @@ type Stats struct {
 
 // Stats returns the counters.
 func (b *Broker) Stats() *Stats { return &b.stats }
+
+// Retained returns how many topics have a retained event.
+func (b *Broker) Retained() int64 { return b.machine.retained.Load() }

@@ -90,6 +90,7 @@ func (s *server) brokerMetrics() prometheus.Collector {
 			dropped.count(m.Dropped[i].Load, why)
 		}
 	}
+	t.gauge("retained_messages", "topics that have a retained event", func() float64 { return float64(s.broker.Retained()) })
 	t.counter("messages_queued_total", "entries added to queues of durable sessions", b.Queued.Load)
 	t.counter("messages_replayed_total", "retained events sent to subscribers", b.Replayed.Load)
 	t.counter("subscribe_denied_total", "filters refused by the policy", b.SubscribeDenied.Load)
