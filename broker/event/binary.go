@@ -44,7 +44,13 @@ func (r *reader) byte() byte {
 	return v
 }
 
-func (r *reader) bool() bool { return r.byte() != 0 }
+func (r *reader) bool() bool {
+	v := r.byte()
+	if v > 1 {
+		r.fail("%d for yes or no", v)
+	}
+	return v == 1
+}
 
 func (r *reader) int64() int64 {
 	if len(r.b) < 8 {
@@ -84,11 +90,11 @@ func (r *reader) uint16() uint16 {
 	return uint16(v)
 }
 
-// count reads the number of elements that follow, each of at least one byte,
+// count reads the number of elements that follow, each of at least size bytes,
 // so that damaged bytes cannot make us allocate.
-func (r *reader) count() int {
+func (r *reader) count(size int) int {
 	n := r.uvarint()
-	if n > uint64(len(r.b)) {
+	if n > uint64(len(r.b)/size) {
 		r.fail("%d elements in %d bytes", n, len(r.b))
 		return 0
 	}
@@ -114,7 +120,7 @@ func (r *reader) string() string {
 }
 
 func (r *reader) uvarints() []uint64 {
-	n := r.count()
+	n := r.count(1)
 	if n == 0 {
 		return nil
 	}

@@ -165,6 +165,9 @@ type Subscription struct {
 	ID                uint32 // Subscription Identifier, 0 for none
 }
 
+// minSubscription is the length of the shortest binary form of one.
+const minSubscription = 3
+
 // Append appends the binary form of s to b.
 func (s *Subscription) Append(b []byte) []byte {
 	opts := s.QoS | s.RetainHandling<<4
@@ -188,6 +191,10 @@ func (s *Subscription) Decode(b []byte) error {
 func (s *Subscription) decode(r *reader) {
 	s.Filter = r.string()
 	opts := r.byte()
+	if opts > 0x2f || opts&3 == 3 {
+		r.fail("subscription options %#x", opts)
+		return
+	}
 	s.QoS, s.RetainHandling = opts&3, opts>>4&3
 	s.NoLocal, s.RetainAsPublished = opts&(1<<2) != 0, opts&(1<<3) != 0
 	s.ID = r.uint32()
@@ -212,7 +219,7 @@ func (c *Subscribe) append(b []byte) []byte {
 
 func (c *Subscribe) decode(r *reader) {
 	c.Session, c.Epoch = r.uvarint(), r.uvarint()
-	c.Subs = make([]Subscription, r.count())
+	c.Subs = make([]Subscription, r.count(minSubscription))
 	for i := range c.Subs {
 		c.Subs[i].decode(r)
 	}
@@ -237,7 +244,7 @@ func (c *Unsubscribe) append(b []byte) []byte {
 
 func (c *Unsubscribe) decode(r *reader) {
 	c.Session, c.Epoch = r.uvarint(), r.uvarint()
-	c.Filters = make([]string, r.count())
+	c.Filters = make([]string, r.count(1))
 	for i := range c.Filters {
 		c.Filters[i] = r.string()
 	}
@@ -340,7 +347,7 @@ func (c *Replay) append(b []byte) []byte {
 func (c *Replay) decode(r *reader) {
 	c.Session, c.Epoch = r.uvarint(), r.uvarint()
 	c.Filter, c.After = r.string(), r.uvarint()
-	c.Topics = make([]string, r.count())
+	c.Topics = make([]string, r.count(1))
 	for i := range c.Topics {
 		c.Topics[i] = r.string()
 	}

@@ -1,0 +1,312 @@
+package event
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write testdata/forms.txt anew")
+
+// A form is one value that is on disks, under the name that its golden line
+// has. Names end in the version of the program that first wrote the form, so
+// that a form which changes gets a line of its own and the old one stays.
+type form struct {
+	name  string
+	value any // a Command, *Event, *Will, *Subscription or Header
+}
+
+func fullEvent() *Event {
+	return &Event{
+		Topic: "plant/1/temperature", Payload: []byte("21.5"), Props: []byte{0x01, 0x01}, QoS: 2, Retain: true,
+		At: 1_772_000_000_123_456_789, Expires: 1_772_000_060_000_000_000, Origin: 300,
+	}
+}
+
+func fullWill() *Will {
+	return &Will{
+		Topic: "plant/1/status", Payload: []byte("gone"), Props: []byte{0x01, 0x01}, QoS: 1, Retain: true,
+		Delay: 30, Expiry: 3600, Expires: true,
+	}
+}
+
+// forms are every kind of value with all its fields set, and with none.
+func forms() []form {
+	return []form{
+		{"event/full/1", fullEvent()},
+		{"event/empty/1", &Event{}},
+		{"will/full/1", fullWill()},
+		{"will/empty/1", &Will{}},
+		{"subscription/full/1", &Subscription{Filter: "plant/+/#", QoS: 2, NoLocal: true, RetainAsPublished: true, RetainHandling: 2, ID: 268_435_455}},
+		{"subscription/empty/1", &Subscription{}},
+		{"header/1", Header{Node: "n1", Incarnation: 1<<63 + 5, Seq: 300}},
+		{"connect/full/1", &Connect{
+			Client: "c1", Principal: "bob@example.com", Version: 5, Clean: true, Expiry: Never, ReceiveMax: 65535,
+			At: 1_772_000_000_123_456_789, Will: fullWill(),
+		}},
+		{"connect/empty/1", &Connect{}},
+		{"disconnect/full/1", &Disconnect{Session: 7, Epoch: 300, PublishWill: true, SetExpiry: true, Expiry: 3600, Sent: 1 << 40, At: -1}},
+		{"disconnect/empty/1", &Disconnect{}},
+		{"subscribe/full/1", &Subscribe{Session: 7, Epoch: 300, Subs: []Subscription{{Filter: "a", QoS: 1}, {Filter: "b/#", RetainHandling: 1, ID: 5}}}},
+		{"subscribe/empty/1", &Subscribe{Subs: []Subscription{}}},
+		{"unsubscribe/full/1", &Unsubscribe{Session: 7, Epoch: 300, Filters: []string{"a", "b/#"}}},
+		{"unsubscribe/empty/1", &Unsubscribe{Filters: []string{}}},
+		{"publish/full/1", &Publish{Epoch: 300, PacketID: 65535, Event: fullEvent()}},
+		{"publish/empty/1", &Publish{Event: &Event{}}},
+		{"release/full/1", &Release{Session: 7, Epoch: 300, PacketID: 65535}},
+		{"release/empty/1", &Release{}},
+		{"settle/full/1", &Settle{Session: 7, Epoch: 300, Below: 1000, Sent: 1 << 40, Done: []uint64{1001, 1003}, Received: []uint64{1002}}},
+		{"settle/empty/1", &Settle{}},
+		{"replay/full/1", &Replay{
+			Session: 7, Epoch: 300, Filter: "a/#", After: 1 << 50, Topics: []string{"a/1", "a/2"}, Position: "a/2", Final: true,
+			At: 1_772_000_000_123_456_789,
+		}},
+		{"replay/empty/1", &Replay{Topics: []string{}}},
+		{"policy/full/1", &Policy{Data: []byte("rules: []")}},
+		{"policy/empty/1", &Policy{}},
+		{"nodeup/full/1", &NodeUp{At: 1_772_000_000_123_456_789}},
+		{"nodeup/empty/1", &NodeUp{}},
+		{"tick/1", &Tick{}},
+	}
+}
+
+func encode(v any) []byte {
+	switch v := v.(type) {
+	case Command:
+		return v.append([]byte{})
+	case *Event:
+		return v.Append([]byte{})
+	case *Will:
+		return v.Append([]byte{})
+	case *Subscription:
+		return v.Append([]byte{})
+	case Header:
+		return AppendHeader([]byte{}, v)
+	}
+	panic(fmt.Sprintf("no form: %T", v))
+}
+
+// decodeLike decodes b as a value of v's type.
+func decodeLike(v any, b []byte) (any, error) {
+	switch v := v.(type) {
+	case Command:
+		c := newCommand(v.Kind())
+		return c, Decode(c, b)
+	case *Event:
+		e := new(Event)
+		return e, e.Decode(b)
+	case *Will:
+		w := new(Will)
+		return w, w.Decode(b)
+	case *Subscription:
+		s := new(Subscription)
+		return s, s.Decode(b)
+	case Header:
+		batch, err := ReadBatch(b)
+		return batch.Header, err
+	}
+	panic(fmt.Sprintf("no form: %T", v))
+}
+
+// newCommand returns an empty command of a kind, nil if there is no such kind.
+func newCommand(k Kind) Command {
+	for _, c := range []Command{
+		&Connect{}, &Disconnect{}, &Subscribe{}, &Unsubscribe{}, &Publish{}, &Release{}, &Settle{}, &Replay{},
+		&Policy{}, &NodeUp{}, &Tick{},
+	} {
+		if c.Kind() == k {
+			return c
+		}
+	}
+	return nil
+}
+
+// same compares two values as the binary form sees them: it does not tell nil
+// from empty.
+func same(a, b any) bool {
+	return reflect.TypeOf(a) == reflect.TypeOf(b) && bytes.Equal(encode(a), encode(b)) && fmt.Sprintf("%+v", dump(a)) == fmt.Sprintf("%+v", dump(b))
+}
+
+// dump follows the one pointer that a value may have, so that it prints.
+func dump(v any) any {
+	switch v := v.(type) {
+	case *Publish:
+		return []any{v.Epoch, v.PacketID, *v.Event}
+	case *Connect:
+		c := *v
+		c.Will = nil
+		if v.Will == nil {
+			return c
+		}
+		return []any{c, *v.Will}
+	}
+	return v
+}
+
+// What was ever written reads as it was meant, and is written so still: the
+// bytes on every disk do not change unnoticed.
+func TestFormsOnDisk(t *testing.T) {
+	const name = "testdata/forms.txt"
+	if *rewrite {
+		var b bytes.Buffer
+		fmt.Fprintln(&b, "# name/version, the version of the form, and its bytes. Lines are added, never changed.")
+		for _, f := range forms() {
+			fmt.Fprintf(&b, "%s %x\n", f.name, encode(f.value))
+		}
+		if err := os.WriteFile(name, b.Bytes(), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	golden := readForms(t, name)
+	for _, f := range forms() {
+		want, ok := golden[f.name]
+		if !ok {
+			t.Errorf("%s: no line in %s: run with -rewrite and look at what changes", f.name, name)
+			continue
+		}
+		delete(golden, f.name)
+		if got := encode(f.value); !bytes.Equal(got, want) {
+			t.Errorf("%s is written as\n%x, want\n%x", f.name, got, want)
+		}
+		if got, err := decodeLike(f.value, want); err != nil || !same(got, f.value) {
+			t.Errorf("%s reads as\n%+v, %v, want\n%+v", f.name, got, err, f.value)
+		}
+	}
+	for name := range golden {
+		t.Errorf("%s is on disks and nobody reads it any more", name)
+	}
+}
+
+func readForms(t *testing.T, name string) map[string][]byte {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	forms := map[string][]byte{}
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if strings.HasPrefix(s.Text(), "#") {
+			continue
+		}
+		name, digits, _ := strings.Cut(s.Text(), " ")
+		b, err := hex.DecodeString(digits)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		forms[name] = b
+	}
+	return forms
+}
+
+// A form that is cut short anywhere, or that something follows, is damaged, and
+// is never read as another value.
+func TestCutFormsAreDamaged(t *testing.T) {
+	for _, f := range forms() {
+		if _, isHeader := f.value.(Header); isHeader {
+			continue // commands follow one
+		}
+		b := encode(f.value)
+		for n := range b {
+			if _, err := decodeLike(f.value, b[:n]); err == nil {
+				t.Errorf("%s reads from its first %d of %d bytes", f.name, n, len(b))
+			}
+		}
+		if _, err := decodeLike(f.value, append(b[:len(b):len(b)], 0)); err == nil {
+			t.Errorf("%s reads with a byte more", f.name)
+		}
+	}
+}
+
+// A bit that has no meaning yet is refused: it is a later version's, and to
+// pass over it would be to apply something else than was meant.
+func TestUnknownBitsAreDamaged(t *testing.T) {
+	sub := encode(&Subscription{Filter: "a", QoS: 1})
+	for name, b := range map[string][]byte{
+		"event flags":         append([]byte{1 << 5}, encode(&Event{})[1:]...),
+		"event QoS 3":         append([]byte{3}, encode(&Event{})[1:]...),
+		"subscription bit 6":  {sub[0], sub[1], sub[2] | 1<<6, sub[3]},
+		"subscription bit 7":  {sub[0], sub[1], sub[2] | 1<<7, sub[3]},
+		"subscription QoS 3":  {sub[0], sub[1], 3, sub[3]},
+		"retain handling 3":   {sub[0], sub[1], 3 << 4, sub[3]},
+		"a bool that is 2":    func() []byte { b := encode(&Replay{}); b[len(b)-9] = 2; return b }(),
+		"a packet id of 2^16": encode(&Settle{Session: 1, Epoch: 1, Below: 1 << 16})[:3],
+	} {
+		var err error
+		switch {
+		case strings.HasPrefix(name, "event"):
+			err = new(Event).Decode(b)
+		case strings.HasPrefix(name, "a bool"):
+			err = Decode(&Replay{}, b)
+		case strings.HasPrefix(name, "a packet"):
+			err = Decode(&Release{}, append([]byte{1, 1}, 0x80, 0x80, 0x04))
+		default:
+			err = new(Subscription).Decode(b)
+		}
+		if err == nil {
+			t.Errorf("%s: read without complaint", name)
+		}
+	}
+}
+
+// Commands come out of a batch as they went in, and a batch that is cut short
+// or damaged says so at its end.
+func TestBatch(t *testing.T) {
+	h := Header{Node: "n1", Incarnation: 7, Seq: 1}
+	b := AppendHeader(nil, h)
+	start := len(b)
+	var ends []int
+	var want []Command
+	for _, f := range forms() {
+		if c, ok := f.value.(Command); ok {
+			want = append(want, c)
+			b = AppendCommand(b, c)
+			ends = append(ends, len(b))
+		}
+	}
+	read := func(b []byte) (n int, err error) {
+		batch, err := ReadBatch(b)
+		if err != nil {
+			return 0, err
+		}
+		if batch.Header != h {
+			t.Errorf("header %+v, want %+v", batch.Header, h)
+		}
+		for {
+			kind, body, ok := batch.Next()
+			if !ok {
+				return n, batch.Err()
+			}
+			c := newCommand(kind)
+			if err := Decode(c, body); err != nil || !same(c, want[n]) {
+				t.Errorf("command %d: %+v, %v, want %+v", n, c, err, want[n])
+			}
+			n++
+		}
+	}
+	if n, err := read(b); n != len(want) || err != nil {
+		t.Errorf("read %d commands, %v, want %d", n, err, len(want))
+	}
+	for cut := range b {
+		n, err := read(b[:cut])
+		whole := cut == start
+		for i, end := range ends {
+			if end <= cut && n < i+1 {
+				t.Fatalf("cut at %d: read %d commands, want %d at least", cut, n, i+1)
+			}
+			whole = whole || end == cut
+		}
+		if whole != (err == nil) {
+			t.Errorf("cut at %d: err %v, want one only within a command", cut, err)
+		}
+	}
+	if _, err := ReadBatch(append([]byte{batchVersion + 1}, b[1:]...)); err == nil {
+		t.Error("a batch of a later version was read")
+	}
+}
