@@ -2,10 +2,9 @@ package broker
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,11 +74,7 @@ func New(c Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	var life [8]byte
-	if _, err := rand.Read(life[:]); err != nil {
-		return nil, fmt.Errorf("broker: choose an incarnation: %w", err)
-	}
-	m.node, m.life = c.Node, binary.BigEndian.Uint64(life[:])
+	m.node, m.life = c.Node, newLife(c.Now())
 	b.machine = m
 	b.local = topic.NewIndex(b.audienceOf, audienceCache)
 	b.loop.init(b)
@@ -91,6 +86,17 @@ func New(c Config) (*Broker, error) {
 	b.running.Go(b.loop.run)
 	return b, nil
 }
+
+// newLife returns the number of an incarnation that begins at now: a later one
+// has a greater number, unless the clock did not move between them; then they
+// differ.
+func newLife(now time.Time) uint64 {
+	return uint64(now.UnixNano())>>lifeBits<<lifeBits | rand.Uint64N(1<<lifeBits)
+}
+
+// lifeBits is what of an incarnation's number is chance: its time is in units
+// of about a millisecond.
+const lifeBits = 20
 
 // audienceCache bounds how many topics' lists of connected subscribers are
 // kept (see topic.NewIndex).

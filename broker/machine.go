@@ -222,7 +222,9 @@ func (m *Machine) batch(index uint64, b []byte) {
 		panic(fatal{fmt.Sprintf("entry %d: %v", index, err)})
 	}
 	state, known := m.nodes[batch.Node]
-	opens := batch.Seq == 1 && !(known && state.life == batch.Incarnation)
+	// A first batch opens its incarnation, but not one that is older than the
+	// open one: that has been on its way since before the node lived anew.
+	opens := batch.Seq == 1 && !(known && (state.life == batch.Incarnation || state.life>>lifeBits > batch.Incarnation>>lifeBits))
 	ours := batch.Node == m.node && batch.Incarnation == m.life
 	switch {
 	case opens:
