@@ -1,10 +1,12 @@
 package cluster
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"os"
 	"sync"
 	"testing"
 
@@ -15,10 +17,12 @@ import (
 
 // A toy is the smallest Machine that keeps what a real one must: a state in
 // Pebble, without a write-ahead log, with its place in the same batch. Its state
-// is the digest of all it has applied, and the last stamp.
+// is the digest of all it has applied, the last stamp, and the newest batches.
 type toy struct {
 	fs  *disk.FS
 	dir string
+
+	memTable uint64 // bytes; 0 means 64 KiB, which it flushes often
 
 	mu      sync.Mutex // guards the following
 	db      *pebble.DB
@@ -52,9 +56,9 @@ func parsePosition(b []byte) (p position) {
 
 var toyKey = []byte("position")
 
-func openToy(t testing.TB, fs *disk.FS, dir string) *toy {
+func openToy(t testing.TB, fs *disk.FS, dir string, memTable uint64) *toy {
 	t.Helper()
-	m := &toy{fs: fs, dir: dir}
+	m := &toy{fs: fs, dir: dir, memTable: memTable}
 	if err := m.open(); err != nil {
 		t.Fatal(err)
 	}
@@ -62,8 +66,11 @@ func openToy(t testing.TB, fs *disk.FS, dir string) *toy {
 }
 
 func (m *toy) open() error {
+	if m.memTable == 0 {
+		m.memTable = 64 << 10
+	}
 	db, err := pebble.Open(m.dir, &pebble.Options{
-		FS: m.fs, DisableWAL: true, MemTableSize: 64 << 10,
+		FS: m.fs, DisableWAL: true, MemTableSize: m.memTable,
 		FormatMajorVersion: pebble.FormatValueSeparation, Logger: quiet{},
 	})
 	if err != nil {
@@ -80,7 +87,7 @@ func (m *toy) load(o *pebble.IterOptions) (position, error) {
 		return position{}, err
 	}
 	defer it.Close()
-	if !it.SeekGE(toyKey) {
+	if !it.SeekGE(toyKey) || !bytes.Equal(it.Key(), toyKey) {
 		return position{}, it.Error()
 	}
 	return parsePosition(it.Value()), nil
@@ -108,23 +115,26 @@ func (m *toy) Apply(index, term uint64, stamp int64, batches [][]byte) {
 		h.Write(b)
 		m.at.digest = h.Sum64()
 		m.at.count++
+		m.set(fmt.Appendf(nil, "batch%03d", m.at.count%1000), b)
 		if heard != nil {
 			heard(index, stamp, b)
 		}
 	}
 	m.at.index, m.at.term, m.at.stamp = index, term, stamp
-	m.write()
+	m.set(toyKey, m.at.encode())
 }
 
 func (m *toy) Configure(index, term uint64, config []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.at.index, m.at.term, m.at.config, m.at.configIndex = index, term, append([]byte(nil), config...), index
-	m.write()
+	m.set(toyKey, m.at.encode())
 }
 
-func (m *toy) write() {
-	if err := m.db.Set(toyKey, m.at.encode(), pebble.NoSync); err != nil {
+// set writes a key. The place is written last: without a write-ahead log, what is
+// durable is a prefix of what was written.
+func (m *toy) set(key, value []byte) {
+	if err := m.db.Set(key, value, pebble.NoSync); err != nil {
 		panic(err)
 	}
 }
@@ -174,6 +184,17 @@ func (m *toy) position() position {
 	return m.at
 }
 
+// newest returns the number of the newest batch.
+func (m *toy) newest(t testing.TB) string {
+	t.Helper()
+	b, closer, err := m.db.Get(fmt.Appendf(nil, "batch%03d", m.position().count%1000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closer.Close()
+	return batchNumber(b)
+}
+
 func (m *toy) close(t testing.TB) {
 	t.Helper()
 	if err := m.db.Close(); err != nil {
@@ -181,9 +202,16 @@ func (m *toy) close(t testing.TB) {
 	}
 }
 
-// quiet is a pebble.Logger for the toy. Its Fatalf panics.
+// quiet is a pebble.Logger for the toy. Its Fatalf panics, or ends a child as the
+// child's Die would.
 type quiet struct{}
 
-func (quiet) Infof(string, ...any)           {}
-func (quiet) Errorf(string, ...any)          {}
-func (quiet) Fatalf(format string, a ...any) { panic(fmt.Sprintf(format, a...)) }
+func (quiet) Infof(string, ...any)  {}
+func (quiet) Errorf(string, ...any) {}
+func (quiet) Fatalf(format string, a ...any) {
+	if os.Getenv(childVar) != "" {
+		fmt.Fprintf(os.Stderr, "level=ERROR "+format+"\n", a...)
+		os.Exit(exitDied)
+	}
+	panic(fmt.Sprintf(format, a...))
+}

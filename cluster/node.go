@@ -97,6 +97,7 @@ type Node struct {
 	log       *raftlog.Log
 	snapshots *raftlog.Snapshots
 	raft      *raft.Raft
+	transport *raft.InmemTransport
 	clock     *logClock
 	fsm       *fsm
 	proposer  *proposer
@@ -188,8 +189,8 @@ func (n *Node) openLog() error {
 // startRaft starts Raft and the goroutines beside it.
 func (n *Node) startRaft() error {
 	address := raft.ServerAddress(n.id)
-	_, transport := raft.NewInmemTransport(address)
-	r, err := raft.NewRaft(n.raftConfig(), n.fsm, n.log, n.log, n.snapshots, transport)
+	_, n.transport = raft.NewInmemTransport(address)
+	r, err := raft.NewRaft(n.raftConfig(), n.fsm, n.log, n.log, n.snapshots, n.transport)
 	if err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
@@ -199,13 +200,18 @@ func (n *Node) startRaft() error {
 	if n.alone() {
 		// Nobody else could be leader, so there is nothing to wait for: what a
 		// leader says to hand over, we say to ourselves.
-		transport.Connect(address, transport)
-		err := transport.TimeoutNow(n.id, address, &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, &raft.TimeoutNowResponse{})
-		if err != nil {
+		n.transport.Connect(address, n.transport)
+		if err := n.stand(); err != nil {
 			n.cfg.Logger.Warn("no election at once; one follows by time-out", "err", err)
 		}
 	}
 	return nil
+}
+
+// stand has this node stand for election now.
+func (n *Node) stand() error {
+	req := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}
+	return n.transport.TimeoutNow(n.id, raft.ServerAddress(n.id), req, &raft.TimeoutNowResponse{})
 }
 
 func (n *Node) raftConfig() *raft.Config {
