@@ -125,6 +125,9 @@ func (a *audience) deliver(b *Broker, e *event.Event, now int64, w *Wave) {
 		d.limitTo(e.Expires, until, now)
 		h.s.hear(d, until, w)
 	}
+	if b.config.Tap != nil {
+		a.show(b, e, now)
+	}
 }
 
 // limitTo sets the Message Expiry Interval to send: what is left of the

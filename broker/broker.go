@@ -32,6 +32,8 @@ type Config struct {
 	// are refused; 0 means the lesser of 5 % and 512 MiB.
 	Free     func() (free, total uint64)
 	LowWater uint64
+
+	Tap Tap // nil: nobody watches
 }
 
 // A Broker is one node's broker: a Machine, the delivery of what it applies to

@@ -42,6 +42,7 @@ func TestCodesGiveAdvice(t *testing.T) {
 func TestCodesAreUsedAndKnown(t *testing.T) {
 	declared := regexp.MustCompile(`(?m)^\t(bw[A-Z]\w*)\s+code = (\d{4})`)
 	printed := regexp.MustCompile(`\bBW-(\d{4})\b`)
+	named := regexp.MustCompile(`\bbw[A-Z]\w*`)
 	known, used, names := map[string]bool{}, map[string]bool{}, map[string]string{}
 	registry := readFile(t, "codes.go")
 	for _, m := range declared.FindAllStringSubmatch(registry, -1) {
@@ -72,10 +73,8 @@ func TestCodesAreUsedAndKnown(t *testing.T) {
 					t.Errorf("%s prints BW-%s, which the registry does not know", path, m[1])
 				}
 			}
-			for name, number := range names {
-				if regexp.MustCompile(`\b` + name + `\b`).MatchString(line) {
-					used[number] = true
-				}
+			for _, name := range named.FindAllString(line, -1) {
+				used[names[name]] = true
 			}
 		}
 	})

@@ -58,6 +58,7 @@ func rootCommand() *cobra.Command {
 		aclCommand(),
 		pubCommand(),
 		subCommand(),
+		devCommand(),
 		explainCommand(),
 		serveCommand(),
 		userCommand(),

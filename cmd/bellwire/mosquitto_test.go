@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"net"
 	"os"
@@ -57,6 +58,42 @@ func startMosquitto(t *testing.T, lines ...string) (port string) {
 	})
 	awaitPort(t, port)
 	return port
+}
+
+// startDev runs `bellwire dev` in this process, on a free port.
+func startDev(t *testing.T) (port string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	out, in := io.Pipe()
+	ended := make(chan ran, 1)
+	go func() {
+		var notes bytes.Buffer
+		code := run(ctx, []string{"dev", "--port", "0"}, strings.NewReader(""), in, &notes)
+		in.Close()
+		ended <- ran{code: code, stderr: notes.String()}
+	}()
+	var line readyLine
+	if err := json.NewDecoder(out).Decode(&line); err != nil {
+		t.Fatalf("dev: %v: %+v", err, <-ended)
+	}
+	go io.Copy(io.Discard, out)
+	t.Cleanup(func() {
+		cancel()
+		if got := <-ended; got != (ran{}) {
+			t.Errorf("dev ended with %+v, want nothing but exit code 0", got)
+		}
+	})
+	_, port, err := net.SplitHostPort(line.MQTT)
+	if err != nil || !line.Ready {
+		t.Fatalf("dev says %+v", line)
+	}
+	return port
+}
+
+// eachBroker runs a test against our broker and against Debian's.
+func eachBroker(t *testing.T, test func(t *testing.T, port string)) {
+	t.Run("bellwire", func(t *testing.T) { test(t, startDev(t)) })
+	t.Run("mosquitto", func(t *testing.T) { test(t, startMosquitto(t)) })
 }
 
 // freePort returns a port that was free a moment ago: mosquitto cannot choose

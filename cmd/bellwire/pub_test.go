@@ -9,8 +9,9 @@ import (
 
 // The examples of mosquitto_pub's manual page do what it says, with our
 // program in the place of theirs.
-func TestPubManPageExamples(t *testing.T) {
-	port := startMosquitto(t)
+func TestPubManPageExamples(t *testing.T) { eachBroker(t, checkPubManPageExamples) }
+
+func checkPubManPageExamples(t *testing.T, port string) {
 	data := filepath.Join(t.TempDir(), "data")
 	if err := os.WriteFile(data, []byte("two\nlines\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -44,8 +45,9 @@ func TestPubManPageExamples(t *testing.T) {
 }
 
 // A URL says host, port, user and topic at once.
-func TestPubURL(t *testing.T) {
-	port := startMosquitto(t)
+func TestPubURL(t *testing.T) { eachBroker(t, checkPubURL) }
+
+func checkPubURL(t *testing.T, port string) {
 	all := startSub(t, "-p", port, "-t", "#", "-v")
 	got := bellwire(t, "", "pub", "-L", "mqtt://ana:secret@127.0.0.1:"+port+"/home/kitchen/temp", "-m", "21.5", "-q", "1")
 	if got.code != 0 {
@@ -57,8 +59,9 @@ func TestPubURL(t *testing.T) {
 }
 
 // Properties given with -D arrive.
-func TestPubProperties(t *testing.T) {
-	port := startMosquitto(t)
+func TestPubProperties(t *testing.T) { eachBroker(t, checkPubProperties) }
+
+func checkPubProperties(t *testing.T, port string) {
 	all := startSub(t, "-p", port, "-t", "#", "-F", "%C|%P|%R|%D|%F")
 	got := bellwire(t, "", "pub", "-p", port, "-t", "a", "-m", "x", "-q", "1",
 		"-D", "publish", "content-type", "text/plain", "-D", "PUBLISH", "user-property", "who", "ana b",

@@ -14,8 +14,9 @@ import (
 )
 
 // The examples of mosquitto_sub's manual page do what it says.
-func TestSubManPageExamples(t *testing.T) {
-	port := startMosquitto(t)
+func TestSubManPageExamples(t *testing.T) { eachBroker(t, checkSubManPageExamples) }
+
+func checkSubManPageExamples(t *testing.T, port string) {
 	pub := func(args ...string) {
 		t.Helper()
 		if got := bellwire(t, "", append([]string{"pub", "-p", port}, args...)...); got.code != 0 {
@@ -60,8 +61,9 @@ func TestSubManPageExamples(t *testing.T) {
 
 // A durable session set up with -c -E receives what is published while nobody
 // listens, at every QoS that survives, in order.
-func TestSubDurable(t *testing.T) {
-	port := startMosquitto(t)
+func TestSubDurable(t *testing.T) { eachBroker(t, checkSubDurable) }
+
+func checkSubDurable(t *testing.T, port string) {
 	durable := func(args ...string) ran {
 		return bellwire(t, "", append([]string{"sub", "-p", port, "-c", "-i", "inbox", "-q", "2", "-t", "a/#", "-W", "10"}, args...)...)
 	}

@@ -38,6 +38,7 @@ type serverConfig struct {
 	policyName     string
 	clock          *testClock // nil: the machine's
 	profile        bool       // /debug/pprof on http
+	tap            broker.Tap // nil: nobody watches
 	logger         *slog.Logger
 	die            func(reason string)
 }
@@ -46,9 +47,10 @@ type serverConfig struct {
 type trust int
 
 const (
-	trustNobody  trust = iota // the policy's users decide
-	trustNothing              // they are not looked at: everybody is anonymous
-	trustNames                // a user name is who it says, whatever the password
+	trustNobody    trust = iota // the policy's users decide
+	trustNothing                // they are not looked at: everybody is anonymous
+	trustNames                  // a user name is who it says, whatever the password
+	trustBareNames              // the same without a password; with one, the policy's users decide
 )
 
 // A server is a running node.
@@ -114,7 +116,7 @@ func (s *server) openState() (err error) {
 	s.broker, err = broker.New(broker.Config{
 		Node: s.dir.Identity().Node, Store: s.store, Compile: s.compile, Limits: s.config.limits.broker,
 		Now: s.now, Logger: s.config.logger, Reserved: kinds,
-		Free: s.config.fs.Free, LowWater: s.config.limits.lowWater,
+		Free: s.config.fs.Free, LowWater: s.config.limits.lowWater, Tap: s.config.tap,
 	})
 	return err
 }
@@ -166,9 +168,7 @@ func (s *server) listen(ctx context.Context) (err error) {
 	s.ticker = time.NewTicker(mqtt.Tick)
 	s.mqtt, err = mqtt.New(mqtt.Config{
 		Broker: s.broker, Limits: s.config.limits.mqtt, Clock: s.now, Ticks: s.ticker.C, Logger: s.config.logger,
-		Authenticate: func(user string, password []byte, _ string) (string, error) {
-			return s.broker.Authenticate(user, password)
-		},
+		Authenticate:   s.config.identify(s.broker),
 		AllowAnonymous: s.config.allowAnonymous,
 	})
 	if err != nil {
@@ -192,13 +192,19 @@ func (s *server) listen(ctx context.Context) (err error) {
 // identify returns how credentials are checked: by the policy in force, or as
 // trust says.
 func (c *serverConfig) identify(b *broker.Broker) func(user string, password []byte, client string) (string, error) {
-	switch c.trust {
-	case trustNobody:
-		return func(user string, password []byte, _ string) (string, error) { return b.Authenticate(user, password) }
-	case trustNames:
-		return func(user string, _ []byte, _ string) (string, error) { return acl.ParseAddress(user, c.domain) }
+	if c.trust == trustNothing {
+		return nil
 	}
-	return nil
+	return func(user string, password []byte, _ string) (string, error) {
+		if c.trust == trustNobody || c.trust == trustBareNames && len(password) > 0 {
+			return b.Authenticate(user, password)
+		}
+		principal, err := acl.ParseAddress(user, c.domain)
+		if err != nil {
+			return "", fmt.Errorf("%w: %w", broker.ErrBadCredentials, err)
+		}
+		return principal, nil
+	}
 }
 
 func (s *server) serveEnded(what string, err, expected error) {

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/disk"
+)
+
+// devFlags are the flags of dev.
+type devFlags struct {
+	port    int
+	domain  string
+	demo    bool
+	runFor  time.Duration
+	verbose bool
+}
+
+func devCommand() *cobra.Command {
+	var f devFlags
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run a broker to try things out: in memory, on this machine only",
+		Long: `Runs the same broker as serve, on a file system in memory: what it holds is
+lost when it ends. It listens on the loopback only and lets everybody in. A
+user name without more is that principal: -u bob is bob@example.com.
+
+--demo adds life: this machine publishes its load, memory, disk and network
+rates once a second, and subscribers with different permissions receive them,
+or do not. What was delivered, and what the policy withheld and why, is
+printed.
+
+On a terminal it prints what to paste next and a line for each event. Without
+one it prints a line of JSON with the address, as serve does.`,
+		Example: `  bellwire dev
+  bellwire dev --demo --for 5s
+  bellwire dev --port 0`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	flags.IntVarP(&f.port, "port", "p", 1883, "`port` for MQTT on 127.0.0.1; 0 takes a free one")
+	flags.StringVar(&f.domain, "domain", "example.com", "`domain` of bare user names")
+	flags.BoolVar(&f.demo, "demo", false, "add a publisher and subscribers, and show what reaches whom")
+	flags.DurationVar(&f.runFor, "for", 0, "end after this `time`, with exit code 0; 0: when interrupted")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log what the broker does, too")
+	return cmd
+}
+
+func (f devFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
+	if f.port < 0 || f.port > 65535 {
+		return usage("--port %d is not between 0 and 65535", f.port)
+	}
+	if f.runFor < 0 {
+		return usage("--for %s: want a time to come", f.runFor)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	feed := newFeed(stdout)
+	defer feed.close()
+	people := isTerminal(stdout)
+
+	c := f.config(stderr)
+	var show *demo
+	switch {
+	case f.demo:
+		var err error
+		if show, err = newDemo(feed, f.domain, f.runFor); err != nil {
+			return err
+		}
+		c.policy, c.policyName, c.trust, c.tap = show.policy(), "the demo's policy", trustBareNames, show.tap
+	case people:
+		c.tap = feed.tap
+	}
+	s, err := startServer(ctx, c)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return portTaken(f.port)
+	}
+	if err != nil {
+		return startFault(err, serveFlags{})
+	}
+	if err := f.greet(feed, people, s); err != nil {
+		return errors.Join(err, s.shutdown())
+	}
+	err = f.live(ctx, s, show)
+	return errors.Join(err, s.shutdown())
+}
+
+// config is that of serve with another file system and open doors.
+func (f devFlags) config(stderr io.Writer) serverConfig {
+	logger := newLogger(stderr, f.verbose)
+	if !f.verbose {
+		logger = slog.New(warnings{logger.Handler()})
+	}
+	return serverConfig{
+		node: "dev", domain: f.domain, fs: disk.Memory(), dir: "/bellwire",
+		mqtt:           net.JoinHostPort("127.0.0.1", strconv.Itoa(f.port)),
+		allowAnonymous: true, trust: trustNames, policy: acl.Open(), policyName: "dev", logger: logger, die: exitAtOnce,
+	}
+}
+
+// live waits for the end: of the time, of the demo, of patience.
+func (f devFlags) live(ctx context.Context, s *server, show *demo) error {
+	if f.runFor > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.runFor)
+		defer cancel()
+	}
+	if show != nil {
+		return show.run(ctx, s)
+	}
+	select {
+	case err := <-s.failed:
+		return err
+	case <-ctx.Done():
+		return nil // it was asked to end
+	}
+}
+
+// greet says where it is and, to people, what to do with it.
+func (f devFlags) greet(feed *feed, people bool, s *server) error {
+	addr := s.mqttListener.Addr().String()
+	if !people {
+		line, err := json.Marshal(readyLine{Ready: true, Node: s.config.node, PID: os.Getpid(), MQTT: addr})
+		feed.print(string(line))
+		return err
+	}
+	_, port, err := net.SplitHostPort(addr)
+	at := ""
+	if port != "1883" {
+		at = " -p " + port
+	}
+	more := ""
+	if f.demo {
+		more = fmt.Sprintf("    bellwire sub%s -v -u night -t 'hosts/+/load'    as somebody who may, at times\n", at)
+	}
+	feed.print(fmt.Sprintf("bellwire %s dev · in memory · loopback only · anonymous allowed · domain %s · data is lost at exit\n\n  MQTT     mqtt://%s\n\n"+
+		"  try, in another terminal\n    bellwire sub%s -v -t 'home/#'\n    mosquitto_pub%s -t home/kitchen/temp -m 21.5    any MQTT client works\n%s",
+		version, f.domain, addr, at, at, more))
+	return err
+}
+
+// warnings passes on what somebody should look at: the rest would hide what a
+// newcomer came to see.
+type warnings struct{ slog.Handler }
+
+func (w warnings) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && w.Handler.Enabled(ctx, l)
+}
+func (w warnings) WithAttrs(a []slog.Attr) slog.Handler { return warnings{w.Handler.WithAttrs(a)} }
+func (w warnings) WithGroup(name string) slog.Handler   { return warnings{w.Handler.WithGroup(name)} }
+
+// portTaken says who has the port, as far as the system tells.
+func portTaken(port int) error {
+	who := "by another process"
+	if p, ok := portHolder(port); ok {
+		who = "by " + p
+	}
+	return fail(bwAddressInUse, "port %d on 127.0.0.1 is taken %s", port, who).
+		do("end it, or take another port: bellwire dev --port %d, or --port 0 for any", port%65535+1)
+}
