@@ -8,9 +8,9 @@ type Decision struct {
 
 	// Until is the first later instant at which the answer is the other one;
 	// zero if there is none. Until then it may be cached: it is the same at
-	// every instant from the one asked about on. (Where windows follow each
-	// other without a gap for more than maxEdges edges, Until is the last edge
-	// looked at instead, and the answer may be the same there.)
+	// every instant from the one asked about on. (Where windows relieve each
+	// other without a gap for more than maxEdges edges, which takes a year or
+	// so, Until is the last of these edges, and the answer is the same there.)
 	Until time.Time
 
 	// Windowed says that time has a part in the answer: it would be another
@@ -44,9 +44,15 @@ const maxEdges = 1000
 // It allocates nothing unless more than a dozen rules with windows have to do
 // with the topic.
 func (p *Policy) Decide(who Who, what Action, topic string, at time.Time) Decision {
+	d, _ := p.decide(who, what, topic, seconds(at))
+	return d
+}
+
+// decide is Decide; flips says that the answer is the other one at Until.
+func (p *Policy) decide(who Who, what Action, topic string, u int64) (d Decision, flips bool) {
 	q := query{who: who, what: what}
 	p.index.find(&q, topic)
-	return q.decide(seconds(at))
+	return q.decide(u)
 }
 
 // A query gathers the rules that have to do with one question, reduced to what
@@ -123,23 +129,24 @@ func (q *query) timed(i int) *timed {
 }
 
 // decide answers at u.
-func (q *query) decide(u int64) Decision {
+func (q *query) decide(u int64) (d Decision, flips bool) {
 	switch {
 	case q.barred != nil && (q.allowed != nil || q.opens > 0 || q.barred.effect == deny):
-		return Decision{Rule: q.barred.id, Line: q.barred.pos.line, Reason: q.barred.refusal}
+		return Decision{Rule: q.barred.id, Line: q.barred.pos.line, Reason: q.barred.refusal}, false
 	case q.allowed == nil && q.opens == 0:
-		return Decision{Reason: noRule[q.what]}
+		return Decision{Reason: noRule[q.what]}, false
 	case q.allowed != nil && q.n == q.opens:
-		return Decision{Allow: true, Rule: q.allowed.id, Line: q.allowed.pos.line, Outside: q.allowed.outside}
+		return Decision{Allow: true, Rule: q.allowed.id, Line: q.allowed.pos.line, Outside: q.allowed.outside}, false
 	}
 	for i := range q.n {
 		t := q.timed(i)
 		t.next = t.rule.when.nextAt(u)
 	}
-	d := q.stateAt(u)
+	d = q.stateAt(u)
 	d.Outside = q.outside(u)
-	d.Until = instant(q.flip(u, d.Allow))
-	return d
+	until, flips := q.flip(u, d.Allow)
+	d.Until = instant(until)
+	return d, flips
 }
 
 // noRule is the reason where no rule allows anything, by Action.
@@ -189,57 +196,57 @@ func (t *timed) decision(reason string) Decision {
 	return Decision{Windowed: true, Rule: t.rule.id, Line: t.rule.pos.line, Reason: reason}
 }
 
-// allowsAt is what stateAt says of Allow, quickly.
-func (q *query) allowsAt(u int64) bool {
-	allowed := q.allowed != nil
-	for i := range q.n {
-		r := q.timed(i).rule
-		switch open := r.when.openAt(u); r.effect {
-		case allow:
-			allowed = allowed || open
-		case deny:
-			if open {
-				return false
-			}
-		case limit:
-			if !open {
-				return false
+// flip returns the first instant after u at which the answer is no longer
+// allowed, never and false if there is none; and the last edge it looked at and
+// false if it has looked at maxEdges. next must be set in timed for u.
+func (q *query) flip(u int64, allowed bool) (until int64, flips bool) {
+	for range maxEdges {
+		now, holds := q.holdsUntil(u)
+		if now != allowed {
+			return u, true
+		}
+		if holds == never {
+			return never, false
+		}
+		u = holds
+		for i := range q.n {
+			if t := q.timed(i); t.next <= u {
+				t.next = t.rule.when.nextAt(u)
 			}
 		}
 	}
-	return allowed
+	return u, false
 }
 
-// flip returns the first instant after u at which allowsAt is no longer
-// allowed, going from edge to edge of the windows; never if there is none, and
-// the last edge looked at after maxEdges. next must be set in timed for u.
-func (q *query) flip(u int64, allowed bool) int64 {
-	if q.allowed != nil { // further permission changes nothing
-		for i := range q.n {
-			if t := q.timed(i); t.rule.effect == allow {
-				t.next = never
-			}
+// holdsUntil returns the answer at u and an instant until which it certainly
+// holds: as long as one window that cuts stays as it is, or if none does, until
+// the first that may cut changes or the last that is open closes. Edges that
+// cannot matter are passed over. next must be set in timed for u.
+func (q *query) holdsUntil(u int64) (allowed bool, until int64) {
+	cut, lastCut, firstCut := false, u, int64(never)
+	open, lastClose, firstOpen := q.allowed != nil, u, int64(never)
+	for i := range q.n {
+		t := q.timed(i)
+		switch isOpen := t.rule.when.openAt(u); {
+		case t.rule.effect == allow && isOpen:
+			open, lastClose = true, max(lastClose, t.next)
+		case t.rule.effect == allow:
+			firstOpen = min(firstOpen, t.next)
+		case isOpen == (t.rule.effect == deny): // it cuts
+			cut, lastCut = true, max(lastCut, t.next)
+		default:
+			firstCut = min(firstCut, t.next)
 		}
 	}
-	for range maxEdges {
-		edge := int64(never)
-		for i := range q.n {
-			edge = min(edge, q.timed(i).next)
-		}
-		if edge == never {
-			return never
-		}
-		for i := range q.n {
-			if t := q.timed(i); t.next == edge {
-				t.next = t.rule.when.nextAt(edge)
-			}
-		}
-		u = edge
-		if q.allowsAt(u) != allowed {
-			break
-		}
+	switch {
+	case cut:
+		return false, lastCut
+	case !open:
+		return false, firstOpen
+	case q.allowed != nil:
+		return true, firstCut
 	}
-	return u
+	return true, min(firstCut, lastClose)
 }
 
 // outside returns what a subscription is to get at u, or would get, while no

@@ -31,12 +31,17 @@ func (p *Policy) Explain(who Who, what Action, name string, at time.Time) (Expla
 	if err := checkTopic(what, name); err != nil {
 		return Explanation{}, err
 	}
-	e := Explanation{Who: who, Action: what, Topic: name, At: at, Decision: p.Decide(who, what, name, at)}
+	e := Explanation{Who: who, Action: what, Topic: name, At: at}
+	var flips bool
+	if e.Decision, flips = p.decide(who, what, name, seconds(at)); !flips {
+		e.Until = time.Time{} // if not for good, then for longer than anybody asks
+	}
 	e.Opens = e.Until
-	if e.Allow && !e.Until.IsZero() {
-		e.Opens = time.Time{}
-		if after := p.Decide(who, what, name, e.Until); !after.Allow {
+	if e.Allow && flips {
+		if after, flips := p.decide(who, what, name, seconds(e.Until)); flips {
 			e.Opens = after.Until
+		} else {
+			e.Opens = time.Time{}
 		}
 	}
 	p.explainWhy(&e)

@@ -37,12 +37,13 @@ const maxCovered = 3
 
 // Grant answers whether who may subscribe to filter, asking at the instant at:
 // if not then, will it be allowed later? A window that can never open again is
-// no window, and a rule that denies the whole filter at all times refuses it.
+// no window, and rules that deny the whole filter whenever it is allowed refuse
+// it (looking maxEdges ahead, a year or so).
 // The filter of a shared subscription is asked about without its `$share/group/`.
 func (p *Policy) Grant(who Who, filter string, at time.Time) Grant {
-	d := p.Decide(who, Subscribe, filter, at)
+	d, flips := p.decide(who, Subscribe, filter, seconds(at))
 	g := Grant{
-		Allowed:  d.Allow || !d.Until.IsZero(), // the answer is no, but will change
+		Allowed:  d.Allow || flips,
 		Windowed: d.Windowed,
 		Outside:  d.Outside,
 		Rule:     d.Rule,

@@ -102,6 +102,8 @@ func (p *windowParts) check() *problem {
 		return problemf("exceptions without hours to make them from").hint(`add weekly, "Mon-Sun 00:00-24:00" for all days`)
 	case len(p.lines) == 0 && p.from == always && p.until == never:
 		return problemf("a window without any bound is open at all times").hint("add weekly, from or until, or leave when out")
+	case p.outOfRange():
+		return problemf("a bound or an exception outside the years 1970 to 2199").hint("leave the bound out if it means always")
 	case p.from >= p.until:
 		return problemf("the window ends before it begins, or at once").hint("from must be earlier than until")
 	case len(p.lines) > maxWeekly:
@@ -110,6 +112,15 @@ func (p *windowParts) check() *problem {
 		return problemf("%d exceptions, at most %d are possible", len(p.except), maxExcept).hint("leave out those that are past")
 	}
 	return nil
+}
+
+// outOfRange says whether a time is so far away that it can only be a slip, or
+// a way of saying never that nanoseconds in 64 bits could not hold.
+func (p *windowParts) outOfRange() bool {
+	const day = 24 * 60 * 60
+	outside := func(u int64) bool { return u < 0 || u >= 7258118400 } // 2200-01-01
+	return p.from != always && outside(p.from) || p.until != never && outside(p.until) ||
+		slices.ContainsFunc(p.except, func(d int64) bool { return outside(d * day) })
 }
 
 // window compiles checked parts.

@@ -124,6 +124,9 @@ func TestWindowFaults(t *testing.T) {
 		{nil, "", nil, "2026-03-29T02:30 Europe/Madrid", "", "they skip it"},
 		{nil, "", nil, "2026-10-25T02:30 Europe/Madrid", "", "write 2026-10-25T02:30:00+02:00 or 2026-10-25T02:30:00+01:00"},
 		{nil, "", nil, "tomorrow", "", "is not an instant"},
+		{nil, "", nil, "", "2200-01-01T00:00:00Z", "outside the years"},
+		{nil, "", nil, "1969-12-31T23:59:59Z", "", "outside the years"},
+		{office, madrid, []string{"0026-12-25"}, "", "", "outside the years"},
 	} {
 		w, err := ParseWindow(c.lines, c.tz, c.except, c.from, c.until)
 		if err == nil {
