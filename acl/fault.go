@@ -27,7 +27,7 @@ type FileError struct {
 	Faults []Fault // in the order of the file, at least one
 	More   int     // faults beyond those that are told
 
-	lines []string
+	lines []string // of the file, without secrets
 }
 
 // Error names every fault on a line of its own.
@@ -82,7 +82,7 @@ func (e *FileError) excerpt(b *strings.Builder, f Fault) {
 			if n == f.Line {
 				mark = '>'
 			}
-			fmt.Fprintf(b, "%c%5d | %s\n", mark, n, shorten(hideSecrets(e.lines[n-1]), width))
+			fmt.Fprintf(b, "%c%5d | %s\n", mark, n, shorten(e.lines[n-1], width))
 		}
 		indent = strings.Repeat(" ", 9+min(max(f.Column-1, 0), width))
 		b.WriteString(indent + "^\n")
@@ -92,19 +92,61 @@ func (e *FileError) excerpt(b *strings.Builder, f Fault) {
 	}
 }
 
-// secrets find what must not get into a terminal's or a log's history: the
-// value of a key that sounds like one, and what looks like one by itself.
+// hideSecrets returns lines without what must not get into a terminal's or a
+// log's history: in the section of users all values, for a misspelt key is
+// just what there may be to report; elsewhere what looks like a secret.
+func hideSecrets(lines []string) []string {
+	hidden := make([]string, len(lines))
+	inUsers := false
+	for i, line := range lines {
+		name, _, isKey := strings.Cut(line, ":")
+		switch {
+		case isKey && !strings.ContainsAny(line[:1], " \t#-"):
+			inUsers = !slices.Contains(sections[1:], strings.TrimSpace(name))
+		case strings.HasPrefix(line, "---"):
+			inUsers = false
+		}
+		if inUsers {
+			line = hideValue(line)
+		}
+		for _, s := range secrets {
+			line = s.ReplaceAllString(line, "${1}…")
+		}
+		hidden[i] = line
+	}
+	return hidden
+}
+
+// hideValue hides what follows the last key of a line that it understands.
+func hideValue(line string) string {
+	const mark = "…"
+	rest := strings.TrimLeft(line, " ")
+	if rest == "" || rest[0] == '#' {
+		return line
+	}
+	_, value, isKey := strings.Cut(rest, ":")
+	if !isKey {
+		return line[:len(line)-len(rest)] + mark
+	}
+	inner := strings.TrimLeft(value, " ")
+	if strings.HasPrefix(inner, "{") {
+		if _, after, more := strings.Cut(inner, ":"); more {
+			inner = strings.TrimLeft(after, " ")
+		} else {
+			return line // {} or a mapping that begins here
+		}
+	}
+	if strings.TrimSpace(inner) == "" {
+		return line
+	}
+	return line[:len(line)-len(inner)] + mark
+}
+
+// secrets find what gives itself away, wherever it stands.
 var secrets = []*regexp.Regexp{
 	regexp.MustCompile(`(?i)([\w-]*(?:pass|token|secret|hash)[\w-]*["']?\s*:\s*)\S.*`),
 	regexp.MustCompile(`(\$argon2|\$2[aby]\$|\$5\$|\$6\$)\S*`),
 	regexp.MustCompile(`()\b[0-9A-Fa-f]{40,}\b`),
-}
-
-func hideSecrets(line string) string {
-	for _, s := range secrets {
-		line = s.ReplaceAllString(line, "${1}…")
-	}
-	return line
 }
 
 // shorten cuts line to n characters and makes control characters visible, so
@@ -158,5 +200,5 @@ func (f *faults) err(file string, data []byte) error {
 		return a.Column - b.Column
 	})
 	lines := strings.Split(strings.TrimPrefix(string(data), byteOrderMark), "\n")
-	return &FileError{File: file, Faults: f.list, More: f.more, lines: lines}
+	return &FileError{File: file, Faults: f.list, More: f.more, lines: hideSecrets(lines)}
 }

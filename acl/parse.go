@@ -35,12 +35,15 @@ func Parse(name string, data []byte, domain string) (*Policy, error) {
 	return p, nil
 }
 
+// sections are the keys of a policy file; that of users comes first.
+var sections = []string{"users", "groups", "rules", "limits", "tests"}
+
 // read reads the sections of the file.
 func (r *reader) read(top *node) {
 	if top.kind == null {
 		return // an empty policy denies everything
 	}
-	f, ok := r.table(top, "a policy", "users", "groups", "rules", "limits", "tests")
+	f, ok := r.table(top, "a policy", sections...)
 	if !ok {
 		return
 	}

@@ -37,7 +37,8 @@ func (p *problem) Error() string {
 }
 
 // nearest returns the name that word was most probably meant to be: the one
-// with the fewest edits, at most a third of the word. Empty if none is near.
+// with the fewest edits, at most a third of the word, or one that it begins.
+// Empty if none is near.
 func nearest(word string, names []string) string {
 	if len(word) > 64 {
 		return "" // no name is that long, and edits would take its time
@@ -46,6 +47,10 @@ func nearest(word string, names []string) string {
 	best, bestEdits := "", max(1, len(word)/3)+1
 	for _, name := range names {
 		lower := strings.ToLower(name)
+		if len(word) >= 4 && strings.HasPrefix(lower, word) && bestEdits > 1 {
+			best, bestEdits = name, 1
+			continue
+		}
 		if diff := len(lower) - len(word); diff >= bestEdits || -diff >= bestEdits {
 			continue
 		}
