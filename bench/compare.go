@@ -178,7 +178,7 @@ func (c *comparison) line(ctx context.Context, p readyPeer, sc Scenario, run int
 	fmt.Fprintf(c.Log, "%s %s run %d\n", sc.Name, p.Name, run)
 	err := c.measure(ctx, p, &l)
 	if err != nil {
-		l.Fault = "it failed"
+		l.Fault = "it failed (" + firstLine(err.Error()) + ")"
 		err = fmt.Errorf("bench: %s, %s, run %d: %w", sc.Name, p.Name, run, err)
 		fmt.Fprintln(c.Log, err)
 	} else if l.Fault == "" {
@@ -187,6 +187,13 @@ func (c *comparison) line(ctx context.Context, p readyPeer, sc Scenario, run int
 	c.lines = append(c.lines, l)
 	fmt.Fprintln(c.out, l.String())
 	return err
+}
+
+// firstLine is enough of an error for the results; all of it goes to Log.
+func firstLine(s string) string {
+	const enough = 120
+	s, _, _ = strings.Cut(s, "\n")
+	return s[:min(len(s), enough)]
 }
 
 // measure starts a fresh broker, loads it and ends it.
@@ -203,7 +210,7 @@ func (c *comparison) measure(ctx context.Context, p readyPeer, l *Line) (err err
 	defer func() {
 		b.stop()
 		if said := b.said(); err != nil && said != "" {
-			err = fmt.Errorf("%w; the broker said: %s", err, said)
+			err = fmt.Errorf("%w\nThe broker said:\n%s", err, said)
 		}
 	}()
 	before, known := b.syncs(ctx)
