@@ -69,7 +69,9 @@ type Options struct {
 	Cache    int64
 
 	// Die ends the process: called with the reason when a read or write
-	// failed. It must not return (see disk.Die).
+	// failed, the database's own in the background included: a flush that
+	// fails is tried again for ever, while commits wait for it. It must not
+	// return (see disk.Die).
 	Die func(reason string)
 }
 
@@ -91,7 +93,10 @@ func Open(o Options) (*Store, error) {
 		o.Cache = 64 << 20
 	}
 	s := &Store{o: o}
-	db, err := s.open(o.Dir)
+	if err := s.prepare(); err != nil {
+		return nil, fmt.Errorf("store: open %q: %w", o.Dir, err)
+	}
+	db, err := s.open(o.Dir, &pebble.EventListener{BackgroundError: s.background})
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +104,34 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
-func (s *Store) open(dir string) (*pebble.DB, error) {
+// prepare undoes a Replace that a crash has interrupted, and makes the
+// directory, durably: a state whose name is lost is as good as none.
+func (s *Store) prepare() error {
+	fs, old := s.o.FS, s.old()
+	_, err := fs.Stat(s.o.Dir)
+	if _, oldErr := fs.Stat(old); oldErr == nil {
+		if errors.Is(err, os.ErrNotExist) {
+			if err := fs.Rename(old, s.o.Dir); err != nil {
+				return err
+			}
+			return fs.SyncDir(filepath.Dir(old))
+		}
+		if err := fs.RemoveAll(old); err != nil {
+			return err
+		}
+	}
+	return fs.MakeDir(s.o.Dir)
+}
+
+// old is where the state goes that is being replaced.
+func (s *Store) old() string { return s.o.Dir + ".old" }
+
+// background is told of what the database failed to do by itself.
+func (s *Store) background(err error) {
+	s.die(fmt.Sprintf("state: in the background: %v", err))
+}
+
+func (s *Store) open(dir string, events *pebble.EventListener) (*pebble.DB, error) {
 	cache := pebble.NewCache(s.o.Cache)
 	defer cache.Unref()
 	options := &pebble.Options{
@@ -113,6 +145,7 @@ func (s *Store) open(dir string) (*pebble.DB, error) {
 		FormatMajorVersion:          pebble.FormatValueSeparation,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 		Logger:                      disk.NewLogger(s.o.Logger, s.o.Die),
+		EventListener:               events,
 	}
 	for i := range options.Levels {
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -238,50 +271,74 @@ func (s *Store) Checkpoint(dir string) error {
 	return nil
 }
 
-// Replace makes the state a copy of the checkpoint in dir. The copy is opened
-// before the present state is given up: a damaged one changes nothing.
+// Replace makes the state a copy of the checkpoint in dir, durably. All of the
+// copy is read before the present state is given up: a damaged one is refused
+// and changes nothing. A crash meanwhile leaves one of the two.
 func (s *Store) Replace(dir string) error {
-	probe, err := s.open(dir)
-	if err != nil {
+	if err := s.verify(dir); err != nil {
 		return err
-	}
-	if err := probe.Close(); err != nil {
-		return fmt.Errorf("store: restore from %q: %w", dir, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.db.Close(); err != nil {
 		return fmt.Errorf("store: restore: close the present state: %w", err)
 	}
-	old := s.o.Dir + ".old"
-	if err := s.swap(dir, old); err != nil {
+	if err := s.swap(dir); err != nil {
 		s.die(fmt.Sprintf("state: restore from %q: %v", dir, err))
 	}
-	db, err := s.open(s.o.Dir)
+	db, err := s.open(s.o.Dir, &pebble.EventListener{BackgroundError: s.background})
 	if err != nil {
 		s.die(fmt.Sprintf("state: restore from %q: %v", dir, err))
 	}
 	s.db = db
-	return s.o.FS.RemoveAll(old)
+	return s.o.FS.RemoveAll(s.old())
 }
 
-// swap puts dir in the place of the state, which it moves to old.
-func (s *Store) swap(dir, old string) error {
-	fs := s.o.FS
-	if err := fs.RemoveAll(old); err != nil && !errors.Is(err, os.ErrNotExist) {
+// verify reads all of a copy, whose faults are nobody's end.
+func (s *Store) verify(dir string) (err error) {
+	if _, err := s.o.FS.Stat(dir); err != nil {
+		return fmt.Errorf("store: restore from %q: %w", dir, err)
+	}
+	db, err := s.open(dir, &pebble.EventListener{
+		BackgroundError: func(error) {}, DataCorruption: func(pebble.DataCorruptionInfo) {},
+	})
+	if err != nil {
 		return err
 	}
-	if err := fs.Rename(s.o.Dir, old); err != nil {
+	defer func() {
+		if err = errors.Join(err, db.Close()); err != nil {
+			err = fmt.Errorf("store: restore from %q: %w: %w", dir, ErrDamaged, err)
+		}
+	}()
+	it, err := db.NewIter(nil)
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		if _, err := it.ValueAndErr(); err != nil {
+			return errors.Join(err, it.Close())
+		}
+	}
+	return errors.Join(it.Error(), it.Close())
+}
+
+// swap puts dir in the place of the state. Each step is durable before the
+// next: prepare tells by what is there how far it came.
+func (s *Store) swap(dir string) error {
+	fs, parent := s.o.FS, filepath.Dir(s.o.Dir)
+	if err := fs.RemoveAll(s.old()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := fs.Rename(s.o.Dir, s.old()); err != nil {
+		return err
+	}
+	if err := fs.SyncDir(parent); err != nil {
 		return err
 	}
 	if err := fs.Rename(dir, s.o.Dir); err != nil {
 		return err
 	}
-	parent, err := fs.OpenDir(filepath.Dir(s.o.Dir))
-	if err != nil {
-		return err
-	}
-	return errors.Join(parent.Sync(), parent.Close())
+	return fs.SyncDir(parent)
 }
 
 // Digest returns a hash of all keys and values at one instant, and the value
