@@ -31,6 +31,7 @@ type Options struct {
 	Results   string   // directory of the results; "" keeps none
 	Bellwire  string   // a built bellwire; "" builds the checkout's
 	Profile   bool     // take a CPU profile of bellwire in each row, kept beside the results
+	Unpinned  bool     // let the scheduler place brokers and generator
 	Strace    bool     // count syncs with strace; what it slows down does not count
 	Generator []string // command that ends in [GenerateMain]
 
@@ -71,6 +72,9 @@ func Compare(ctx context.Context, o Options) error {
 		return fmt.Errorf("bench: %w", err)
 	}
 	c.env = env{cores: pickCores(), root: o.Root, bin: c.work, bellwire: o.Bellwire, profile: o.Profile}
+	if o.Unpinned {
+		c.cores = cores{}
+	}
 	if err := c.prepare(ctx); err != nil {
 		return fmt.Errorf("bench: %w", err)
 	}

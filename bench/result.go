@@ -153,7 +153,7 @@ func (h header) write(w io.Writer) {
 	fmt.Fprintf(w, "commit: %s\n", h.commit)
 	fmt.Fprintf(w, "machine: %s\n", machine())
 	fmt.Fprintf(w, "data: %s\n", fileSystem(h.dir))
-	pinning := "not pinned: fewer than two cores"
+	pinning := "none"
 	if h.cores.pinned {
 		pinning = fmt.Sprintf("broker on core %d, generator on core %d", h.cores.broker, h.cores.client)
 	}

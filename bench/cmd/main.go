@@ -48,6 +48,7 @@ func run(ctx context.Context) error {
 	flag.BoolVar(&o.MQTT5, "mqtt5", false, "speak MQTT 5 instead of 3.1.1, where the broker can")
 	flag.BoolVar(&o.Open, "open", false, "then measure latency at half the rate, on a fixed schedule")
 	flag.BoolVar(&o.Profile, "profile", false, "keep a CPU profile of bellwire in each row's first run")
+	flag.BoolVar(&o.Unpinned, "unpinned", false, "do not pin broker and generator to a core each")
 	flag.BoolVar(&o.Strace, "strace", false, "count the syncs of the others with strace; their times do not count then")
 	flag.StringVar(&o.Dir, "dir", "", "where brokers keep their data (default the system's temporary directory)")
 	flag.StringVar(&o.Results, "results", "", "where to keep the results; \"none\" keeps none (default bench/results)")
