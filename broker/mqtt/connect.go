@@ -31,13 +31,16 @@ func (c *conn) handleConnect(in *input, first byte, body []byte) error {
 		return c.refuseConnect(in, err)
 	}
 	c.problemInfo = !p.Properties.RequestProblemInfoFlag || p.Properties.RequestProblemInfo == 1
-	c.maxPacket = maxRemaining + maxHeader
 	if n := p.Properties.MaximumPacketSize; n > 0 && uint64(n) < uint64(c.maxPacket) {
 		c.maxPacket = int(n)
 	}
 	r, assigned, err := c.requestOf(p)
 	if err != nil {
 		return c.refuseConnect(in, err)
+	}
+	if len(encodeRare(c.connack(p, &r, connackOf{assigned: assigned}))) > c.maxPacket {
+		// It could not even be told that it is connected.
+		return c.refuseConnect(in, &fault{codeTooLarge, "Maximum Packet Size is smaller than CONNACK"})
 	}
 	if r.Principal, err = c.authenticate(p, r.Client); err != nil {
 		return c.refuseConnect(in, err)
@@ -201,7 +204,11 @@ func keepAliveTicks(seconds uint16) int64 {
 // enforced and the client cannot know.
 func (c *conn) connack(p *connectPacket, r *broker.ConnectRequest, a connackOf) *packets.Packet {
 	l := &c.srv.limits
-	pk := &packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, SessionPresent: a.present}
+	pk := &packets.Packet{
+		FixedHeader:     packets.FixedHeader{Type: packets.Connack},
+		ProtocolVersion: p.ProtocolVersion,
+		SessionPresent:  a.present,
+	}
 	if !p.v5() {
 		// 3.1 has no such flag.
 		pk.SessionPresent = a.present && p.ProtocolVersion == 4
@@ -224,7 +231,7 @@ func (c *conn) connack(p *connectPacket, r *broker.ConnectRequest, a connackOf) 
 	if a.dropped > 0 {
 		o.User = []packets.UserProperty{{Key: droppedProperty, Val: strconv.FormatUint(a.dropped, 10)}}
 	}
-	if len(encodeRare(pk)) > c.maxPacket {
+	if o.User != nil && len(encodeRare(pk)) > c.maxPacket {
 		o.User = nil
 	}
 	return pk
@@ -273,7 +280,7 @@ func (c *conn) putConnack(in *input, f *fault) {
 	}
 	pk.Properties.ReasonString = c.reasonString(f.why, maxHeader+2)
 	c.dirty(&in.wave)
-	c.put(pk)
+	c.put(pk) // unless it is too large, and then the end is all there is to say
 	c.said = true
 	c.beginEnd(endTold, f.code, "")
 }

@@ -52,12 +52,18 @@ func (c *conn) putAck(packet byte, id uint16, code byte, reason string) {
 	copy(b[3:], reason)
 }
 
-// put queues a packet that is sent rarely and that the codec encodes. With mu
-// held, and dirty.
-func (c *conn) put(pk *packets.Packet) {
+// put queues a packet that is sent rarely and that the codec encodes. If it is
+// larger than the client takes, it is not, and false is returned. With mu held,
+// and dirty.
+func (c *conn) put(pk *packets.Packet) bool {
 	pk.ProtocolVersion = c.version
+	b := encodeRare(pk)
+	if len(b) > c.maxPacket {
+		return false
+	}
 	c.sent[pk.FixedHeader.Type]++
-	c.out.add(encodeRare(pk))
+	c.out.add(b)
+	return true
 }
 
 // putDisconnect queues a DISCONNECT. With mu held, and dirty or about to be

@@ -279,6 +279,8 @@ func packet(first byte, parts ...any) []byte {
 		switch v := p.(type) {
 		case int:
 			body = append(body, byte(v))
+		case byte:
+			body = append(body, v)
 		case u16:
 			body = append(body, byte(v>>8), byte(v))
 		case string:

@@ -211,7 +211,7 @@ func (s *Server) accept(nc net.Conn) {
 		nc.Close()
 		return
 	}
-	c := &conn{srv: s, tr: tr, addr: addr}
+	c := &conn{srv: s, tr: tr, addr: addr, maxPacket: maxRemaining + maxHeader}
 	c.timer.fire = c
 	if why, ok := s.add(c); !ok {
 		s.stats.TurnedAway[why].Add(1)

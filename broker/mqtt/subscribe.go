@@ -97,7 +97,9 @@ func (c *conn) acknowledge(pk *packets.Packet, reason string, w *broker.Wave) {
 	}
 	pk.Properties.ReasonString = c.reasonString(reason, maxHeader+2+len(pk.ReasonCodes))
 	c.dirty(w)
-	c.put(pk)
+	if !c.put(pk) {
+		c.beginEnd(endTold, codeTooLarge, "the answer is larger than the client's Maximum Packet Size")
+	}
 }
 
 // handleUnsubscribe removes subscriptions. Of shared ones there are none, so
