@@ -48,9 +48,9 @@ type share struct {
 }
 
 // enter counts a connection from a at tick now, unless it is one too many.
-func (s *addresses) enter(a address, now int64, l *Limits, stats *Stats) (address, bool) {
+func (s *addresses) enter(a address, now int64, l *Limits) (why Turnaway, ok bool) {
 	if !a.IsValid() {
-		return a, true
+		return 0, true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,19 +64,17 @@ func (s *addresses) enter(a address, now int64, l *Limits, stats *Stats) (addres
 		s.by[a] = h
 	}
 	if l.PerAddress > 0 && h.open >= l.PerAddress {
-		stats.TurnedAway[TurnawayAddress].Add(1)
-		return a, false
+		return TurnawayAddress, false
 	}
 	if rate := int64(l.PerAddressRate); rate > 0 {
 		next := max(h.next, now*rate) + ticksPerMinute
 		if next > (now+ticksPerMinute)*rate {
-			stats.TurnedAway[TurnawayRate].Add(1)
-			return a, false
+			return TurnawayRate, false
 		}
 		h.next = next
 	}
 	h.open++
-	return a, true
+	return 0, true
 }
 
 // leave counts the end of a connection that entered.

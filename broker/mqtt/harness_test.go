@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -36,6 +35,7 @@ type soloLog struct {
 	now     func() time.Time
 	batches chan []byte
 	done    chan struct{}
+	gate    sync.Mutex // held by a test that lets nothing be ordered
 }
 
 func (l *soloLog) Submit(b []byte, _ func(error)) { l.batches <- bytes.Clone(b) }
@@ -44,6 +44,8 @@ func (l *soloLog) Leader() bool                   { return true }
 func (l *soloLog) run() {
 	defer close(l.done)
 	for b := range l.batches {
+		l.gate.Lock()
+		l.gate.Unlock()
 		l.m.Apply(l.m.Applied()+1, 1, l.now().UnixNano(), [][]byte{b})
 	}
 }
@@ -77,10 +79,12 @@ func (rules) Authenticate(user string, password []byte) (string, error) {
 type node struct {
 	t      testing.TB
 	broker *broker.Broker
+	log    *soloLog
 	srv    *Server
 	addr   string
 	ticks  chan time.Time
 	at     time.Time // of the last tick
+	wrap   func(net.Listener) net.Listener
 
 	mu  sync.Mutex
 	now time.Time
@@ -99,7 +103,7 @@ func (n *node) clock() time.Time {
 	return n.now
 }
 
-func newNode(t testing.TB, limits Limits, with ...func(*Config)) *node {
+func newNode(t testing.TB, limits Limits, with ...func(*node, *Config)) *node {
 	t.Helper()
 	n := &node{t: t, ticks: make(chan time.Time), at: time.Unix(1000, 0), now: time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)}
 	st, err := store.Open(store.Options{Dir: "state", FS: disk.Memory(), Logger: quiet(), Die: func(r string) { panic(r) }})
@@ -113,9 +117,9 @@ func newNode(t testing.TB, limits Limits, with ...func(*Config)) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := &soloLog{m: n.broker.Machine(), now: n.clock, batches: make(chan []byte, 16), done: make(chan struct{})}
-	go log.run()
-	if err := n.broker.Start(context.Background(), log); err != nil {
+	n.log = &soloLog{m: n.broker.Machine(), now: n.clock, batches: make(chan []byte, 16), done: make(chan struct{})}
+	go n.log.run()
+	if err := n.broker.Start(context.Background(), n.log); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.broker.SetPolicy(context.Background(), []byte("any")); err != nil {
@@ -128,7 +132,7 @@ func newNode(t testing.TB, limits Limits, with ...func(*Config)) *node {
 		},
 	}
 	for _, f := range with {
-		f(&cfg)
+		f(n, &cfg)
 	}
 	n.srv, err = New(cfg)
 	if err != nil {
@@ -147,18 +151,13 @@ func newNode(t testing.TB, limits Limits, with ...func(*Config)) *node {
 		if err := <-served; !errors.Is(err, ErrServerClosed) {
 			t.Errorf("Serve: %v", err)
 		}
-		if n := n.srv.stats.Sockets.Load(); n != 0 {
-			t.Errorf("%d sockets after Close", n)
-		}
-		if n := n.srv.stats.Clients.Load(); n != 0 {
-			t.Errorf("%d clients after Close", n)
-		}
-		if n := n.srv.clients.Load(); n != 0 {
-			t.Errorf("%d places for clients taken after Close", n)
+		stats := &n.srv.stats
+		if a, b, c, d := stats.Sockets.Load(), stats.Clients.Load(), stats.Stalled.Load(), n.srv.clients.Load(); a|b|c|d != 0 {
+			t.Errorf("after Close %d sockets, %d clients, %d stalled, %d places taken", a, b, c, d)
 		}
 		n.broker.Close()
-		close(log.batches)
-		<-log.done
+		close(n.log.batches)
+		<-n.log.done
 		if err := st.Close(); err != nil {
 			t.Error(err)
 		}
@@ -171,6 +170,9 @@ func (n *node) listen() <-chan error {
 	l, err := Listen(context.Background(), "127.0.0.1:0")
 	if err != nil {
 		n.t.Fatal(err)
+	}
+	if n.wrap != nil {
+		l = n.wrap(l)
 	}
 	n.addr = l.Addr().String()
 	served := make(chan error, 1)
@@ -208,6 +210,30 @@ func (n *node) passUntil(ctx context.Context) {
 			n.tick(Tick)
 		}
 	}
+}
+
+// rest returns when no connection handles input: keep alive does not run for
+// those that do.
+func (n *node) rest() {
+	n.t.Helper()
+	eventually(n.t, "rest", func() bool {
+		busy := false
+		n.srv.each(func(c *conn) { busy = busy || c.busy.Load() })
+		return !busy
+	})
+}
+
+// owed returns how many acknowledgements we owe a client.
+func (n *node) owed(client string) int {
+	owed := -1
+	n.srv.each(func(c *conn) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.client == client {
+			owed = c.acks.len()
+		}
+	})
+	return owed
 }
 
 // A client is a raw MQTT client.
@@ -488,5 +514,3 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		}
 	}
 }
-
-var _ = io.EOF

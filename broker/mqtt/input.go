@@ -81,25 +81,25 @@ func (c *conn) keep(b []byte, size int) {
 // resume goes on with the packet that has begun: it completes and handles it,
 // if b has the rest, and returns what of b comes behind.
 func (c *conn) resume(in *input, b []byte) ([]byte, error) {
-	for len(b) > 0 {
+	for {
 		body, size, err := c.frame(c.partial)
 		if err != nil {
 			return nil, err
 		}
+		n := size - len(c.partial)
 		if size == 0 { // the length itself is not complete
-			c.keep(b[:1], 0)
-			b = b[1:]
-			continue
+			n = 1
 		}
-		n := min(size-len(c.partial), len(b))
+		if n > len(b) {
+			c.keep(b, size)
+			return nil, nil
+		}
 		c.keep(b[:n], size)
 		b = b[n:]
-		if len(c.partial) < size {
-			break
+		if size > 0 {
+			p := c.partial
+			c.partial = nil
+			return b, c.handle(in, p[0], p[body:])
 		}
-		p := c.partial
-		c.partial = nil
-		return b, c.handle(in, p[0], p[body:])
 	}
-	return b, nil
 }

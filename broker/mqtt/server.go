@@ -200,8 +200,9 @@ func (s *Server) isClosing() bool {
 // accept takes a new connection in, or turns it away.
 func (s *Server) accept(nc net.Conn) {
 	s.stats.Accepted.Add(1)
-	addr, ok := s.addresses.enter(addressOf(nc.RemoteAddr()), s.wheel.now.Load(), &s.limits, &s.stats)
-	if !ok {
+	addr := addressOf(nc.RemoteAddr())
+	if why, ok := s.addresses.enter(addr, s.wheel.now.Load(), &s.limits); !ok {
+		s.stats.TurnedAway[why].Add(1)
 		nc.Close()
 		return
 	}
@@ -211,20 +212,28 @@ func (s *Server) accept(nc net.Conn) {
 		nc.Close()
 		return
 	}
+	if c := s.take(tr, addr); c != nil {
+		go c.serve()
+	}
+}
+
+// take makes a connection of a transport, for which serve is then to be
+// called. It returns nil, and has closed the transport, if there is no place.
+func (s *Server) take(tr transport, addr address) *conn {
 	c := &conn{srv: s, tr: tr, addr: addr, maxPacket: maxRemaining + maxHeader}
 	c.timer.fire = c
 	if why, ok := s.add(c); !ok {
 		s.stats.TurnedAway[why].Add(1)
 		s.addresses.leave(addr)
 		tr.close(true)
-		return
+		return nil
 	}
 	c.mu.Lock()
 	now := s.wheel.now.Load()
 	c.seen.Store(now)
 	s.wheel.set(&c.timer, c.nextDeadline(now))
 	c.mu.Unlock()
-	go c.serve()
+	return c
 }
 
 // add puts c into the list and counts its goroutine.
