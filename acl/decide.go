@@ -138,15 +138,20 @@ func (q *query) decide(u int64) (d Decision, flips bool) {
 	case q.allowed != nil && q.n == q.opens:
 		return Decision{Allow: true, Rule: q.allowed.id, Line: q.allowed.pos.line, Outside: q.allowed.outside}, false
 	}
-	for i := range q.n {
-		t := q.timed(i)
-		t.next = t.rule.when.nextAt(u)
-	}
+	q.setNext(u)
 	d = q.stateAt(u)
 	d.Outside = q.outside(u)
 	until, flips := q.flip(u, d.Allow)
 	d.Until = instant(until)
 	return d, flips
+}
+
+// setNext sets next in timed for u.
+func (q *query) setNext(u int64) {
+	for i := range q.n {
+		t := q.timed(i)
+		t.next = t.rule.when.nextAt(u)
+	}
 }
 
 // noRule is the reason where no rule allows anything, by Action.

@@ -22,6 +22,7 @@ type Explanation struct {
 	// no, the first one after Until if it is yes. Zero if there is none.
 	Opens time.Time
 
+	then  Decision // the one at Until
 	lines []string // of Text, below the first
 }
 
@@ -37,10 +38,11 @@ func (p *Policy) Explain(who Who, what Action, name string, at time.Time) (Expla
 		e.Until = time.Time{} // if not for good, then for longer than anybody asks
 	}
 	e.Opens = e.Until
-	if e.Allow && flips {
-		if after, flips := p.decide(who, what, name, seconds(e.Until)); flips {
-			e.Opens = after.Until
-		} else {
+	if flips {
+		e.then, flips = p.decide(who, what, name, seconds(e.Until))
+	}
+	if e.Allow {
+		if e.Opens = e.then.Until; !flips {
 			e.Opens = time.Time{}
 		}
 	}
@@ -124,7 +126,7 @@ func (p *Policy) explainWhy(e *Explanation) {
 	} else if !r.excludes(e.Who) {
 		e.because("%s", r.when.explain(seconds(e.At)))
 	}
-	if next := e.explainNext(clockOf(r)); next != "" {
+	if next := e.explainNext(p, clockOf(r)); next != "" {
 		e.lines = append(e.lines, "  next     "+next)
 	}
 }
@@ -155,31 +157,38 @@ func (p *Policy) explainNoRule(e *Explanation) {
 }
 
 // explainNext says what happens when the answer changes; empty if it never
-// does or if that has been said.
-func (e *Explanation) explainNext(show clock) string {
+// does.
+func (e *Explanation) explainNext(p *Policy, show clock) string {
 	if e.Until.IsZero() {
 		if e.Windowed && !e.Allow {
 			return "never again"
 		}
 		return ""
 	}
-	until := show(e.At, e.Until)
-	if !e.Allow {
-		return fmt.Sprintf("at %s it opens", until)
+	until, by := show(e.At, e.Until), ""
+	if r := p.rule(e.then.Rule); r.id != e.Rule && (!e.Allow || r.effect != allow) {
+		by = fmt.Sprintf(" by %s %s (%s:%d)", r.effect, r.id, p.file, r.pos.line)
 	}
+	if !e.Allow {
+		return fmt.Sprintf("at %s it opens%s", until, by)
+	}
+	again := e.reopens(show)
 	if e.Action == Publish {
-		return fmt.Sprintf("at %s it closes%s", until, e.reopens(show))
+		return fmt.Sprintf("at %s it closes%s%s", until, by, again)
 	}
 	what := map[Outside]string{
 		Hold:     "the subscription stays, nothing is delivered",
 		Announce: "the subscription stays and is told, nothing is delivered",
 		End:      "the subscription ends",
 	}[e.Outside]
-	again := e.reopens(show)
 	if e.Outside == End {
 		again = ""
 	}
-	return fmt.Sprintf("at %s the window closes; %s%s (outside: %s)", until, what, again, e.Outside)
+	closes := "the window closes"
+	if by != "" {
+		closes = "it closes" + by
+	}
+	return fmt.Sprintf("at %s %s; %s%s (outside: %s)", until, closes, what, again, e.Outside)
 }
 
 func (e *Explanation) reopens(show clock) string {
@@ -219,7 +228,7 @@ func clockIn(loc *time.Location) clock {
 		if t.Second() != 0 {
 			layout += ":05"
 		}
-		if loc == time.UTC {
+		if loc.String() == "UTC" {
 			layout += "Z"
 		}
 		return t.In(loc).Format(layout)

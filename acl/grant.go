@@ -11,23 +11,25 @@ import (
 
 // A Grant answers whether a SUBSCRIBE may be granted.
 type Grant struct {
-	// Allowed says that some rule covers the whole filter at some instant,
-	// the one asked about or a later one. What is delivered is decided topic
-	// by topic and instant by instant: denies and closed windows narrow it.
+	// Allowed says that some rule allows the whole filter at some instant, the
+	// one asked about or a later one. What is delivered is decided topic by
+	// topic and instant by instant: what denies, limits and closed windows
+	// leave of it may be nothing.
 	Allowed bool
 
-	// Windowed says that time has a part in it already for the filter as a
-	// whole. Single topics may be windowed even if it is false.
+	// Windowed says that time has a part in what is delivered: a window of a
+	// rule that allows the filter, or of one that denies or limits some of it.
 	Windowed bool
 
-	// Outside is what the subscription is to get while it is closed.
+	// Outside is what the subscription is to get while the whole filter is
+	// closed to it.
 	Outside Outside
 
-	Rule string // the rule that covers the filter or refuses it; may be empty
+	Rule string // the rule that allows it, or would have; may be empty
 	Line int
 
 	// Reason says why not; empty if Allowed. It begins with PARTIAL if rules
-	// cover only Covered, some parts of the filter.
+	// allow only Covered, some parts of the filter.
 	Reason  string
 	Covered []string
 }
@@ -36,31 +38,57 @@ type Grant struct {
 const maxCovered = 3
 
 // Grant answers whether who may subscribe to filter, asking at the instant at:
-// if not then, will it be allowed later? A window that can never open again is
-// no window, and rules that deny the whole filter whenever it is allowed refuse
-// it (looking maxEdges ahead, a year or so).
-// The filter of a shared subscription is asked about without its `$share/group/`.
+// will it be allowed then or later? A window that cannot open again is none.
+// The filter of a shared subscription is asked about without its
+// `$share/group/`.
 func (p *Policy) Grant(who Who, filter string, at time.Time) Grant {
-	d, flips := p.decide(who, Subscribe, filter, seconds(at))
-	g := Grant{
-		Allowed:  d.Allow || flips,
-		Windowed: d.Windowed,
-		Outside:  d.Outside,
-		Rule:     d.Rule,
-		Line:     d.Line,
+	q := query{who: who, what: Subscribe}
+	p.index.find(&q, filter)
+	return p.grant(&q, filter, seconds(at))
+}
+
+func (p *Policy) grant(q *query, filter string, u int64) Grant {
+	q.setNext(u)
+	if r := q.allowed; r != nil {
+		return Grant{
+			Allowed: true, Windowed: p.cuts.overlaps(q.who, Subscribe, filter),
+			Outside: q.outside(u), Rule: r.id, Line: r.pos.line,
+		}
 	}
-	if g.Allowed {
+	if q.opens == 0 {
+		g := Grant{Reason: noRule[Subscribe], Covered: p.covered(q.who, filter)}
+		if len(g.Covered) > 0 {
+			g.Reason = "PARTIAL: only a part of the filter is allowed: " + listed(g.Covered, maxCovered)
+		}
 		return g
 	}
-	g.Reason = d.Reason
-	if d.Rule != "" {
-		return g
-	}
-	g.Covered = p.covered(who, filter)
-	if len(g.Covered) > 0 {
-		g.Reason = "PARTIAL: only a part of the filter is allowed: " + listed(g.Covered, maxCovered)
+	best := q.soonest(u)
+	g := Grant{Windowed: true, Outside: q.outside(u), Rule: best.rule.id, Line: best.rule.pos.line}
+	if g.Allowed = best.next != never || best.rule.when.openAt(u); !g.Allowed {
+		g.Reason = best.rule.over
 	}
 	return g
+}
+
+// soonest returns the allow rule with a window that is open at u or opens
+// first. There must be one, and next be set in timed for u.
+func (q *query) soonest(u int64) *timed {
+	var best *timed
+	var bestOpens int64
+	for i := range q.n {
+		t := q.timed(i)
+		if t.rule.effect != allow {
+			continue
+		}
+		opens := t.next
+		if t.rule.when.openAt(u) {
+			opens = u
+		}
+		if best == nil || opens < bestOpens || opens == bestOpens && t.rule.rank < best.rule.rank {
+			best, bestOpens = t, opens
+		}
+	}
+	return best
 }
 
 // covered returns the parts of filter that rules allow at some time, the

@@ -1,6 +1,9 @@
 package acl
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // An index finds the rules that have to do with a topic by walking the topic's
 // levels once. It is built when the policy is and only read afterwards.
@@ -191,4 +194,70 @@ func (r *rules) find(q *query) {
 	for _, one := range r.rest {
 		q.consider(one)
 	}
+}
+
+// overlaps says whether some topic that filter matches has to do with a rule
+// of the index that who and what do.
+func (x *index) overlaps(who Who, what Action, filter string) bool {
+	o := overlap{who: who, what: what}
+	return o.below(&x.root, filter, true, true)
+}
+
+// An overlap is one search for a rule whose pattern shares a topic with a
+// filter.
+type overlap struct {
+	who  Who
+	what Action
+}
+
+// below says whether there is one at b or below, where rest of the filter
+// follows, which more says there is. In the first level wildcards, of patterns
+// and of the filter, are not about names that begin with $.
+func (o *overlap) below(b *branch, rest string, more, first bool) bool {
+	word, after, further := strings.Cut(rest, "/")
+	hidden := first && strings.HasPrefix(word, "$")
+	if !hidden && o.any(&b.tails) {
+		return true
+	}
+	if !more {
+		return o.any(&b.ends)
+	}
+	all := word == "#" && !further // it also matches what ends here
+	if all && !first && o.any(&b.ends) {
+		return true
+	}
+	if all {
+		after, further = "#", true
+	}
+	wild := all || word == "+"
+	if b.plus != nil && !hidden && o.below(b.plus, after, further, false) {
+		return true
+	}
+	for i := range b.templates {
+		t := &b.templates[i]
+		matches := t.level.matches(word, o.who)
+		if wild {
+			matches = !first || !strings.HasPrefix(t.level.text, "$")
+		}
+		if matches && o.below(t.branch, after, further, false) {
+			return true
+		}
+	}
+	if !wild {
+		next, ok := b.words[word]
+		return ok && o.below(next, after, further, false)
+	}
+	for name, next := range b.words {
+		if (!first || !strings.HasPrefix(name, "$")) && o.below(next, after, further, false) {
+			return true
+		}
+	}
+	return false
+}
+
+// any says whether a rule of r has to do with who and what.
+func (o *overlap) any(r *rules) bool {
+	matches := func(one *rule) bool { return one.matches(o.who, o.what) }
+	return slices.ContainsFunc(r.all, matches) || slices.ContainsFunc(r.rest, matches) ||
+		slices.ContainsFunc(r.byName[o.who.Principal], matches)
 }

@@ -31,6 +31,9 @@ func Parse(name string, data []byte, domain string) (*Policy, error) {
 	}
 	p := r.policy
 	p.index = newIndex(p.rules)
+	p.cuts = newIndex(slices.DeleteFunc(slices.Clone(p.rules), func(r *rule) bool {
+		return r.effect == allow || r.when == nil
+	}))
 	p.decoy = newDecoy(p.users)
 	return p, nil
 }

@@ -25,6 +25,7 @@ type Policy struct {
 	groups  []*group
 	rules   []*rule // limits included, by id
 	index   index
+	cuts    index     // of the rules with a window that deny or limit
 	windows []*Window // of all rules, each once
 	tests   []*selfTest
 }

@@ -204,8 +204,12 @@ func (r *reader) canonicalWho(s string) ([]string, error) {
 	switch {
 	case (name == anyone || name == "*") && !not:
 		return []string{signedIn, anonymous}, nil
+	case name == anyone || name == "*":
+		return nil, problemf("%q is nobody", s).hint("leave it out: who is not listed is expected to be denied")
 	case name == anonymous || name == signedIn:
 		return []string{s}, nil
+	case strings.HasPrefix(name, "group:"):
+		return nil, problemf("%q is a group", s).hint("list addresses, anyone, anonymous, *@* or *@example.com")
 	case strings.HasPrefix(name, "*@"):
 		domain, err := ParseDomain(name[2:])
 		return []string{sign + "*@" + domain}, err

@@ -129,7 +129,7 @@ func (a *audience) why(principal string) (text string, line int) {
 	case principal != "" && a.signedIn:
 		return principal + " has signed in (*@*)", 0
 	case a.anyone:
-		return "anyone may", 0
+		return "everybody is listed (anyone)", 0
 	}
 	return who.String() + " is not listed", 0
 }

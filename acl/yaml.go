@@ -254,6 +254,10 @@ func (c *converter) node(n ast.Node) *node {
 	case *ast.SequenceNode:
 		made := &node{kind: list, pos: positionOf(n.GetToken())}
 		for _, v := range n.Values {
+			if text, ok := rejoin(v); ok {
+				made.list = append(made.list, &node{kind: scalar, pos: positionOf(firstToken(v)), text: text})
+				continue
+			}
 			made.list = append(made.list, c.node(v))
 		}
 		return made
@@ -284,6 +288,50 @@ func (c *converter) node(n ast.Node) *node {
 	}
 	c.fail(n, "", "unexpected YAML: %s", n.Type())
 	return &node{pos: positionOf(n.GetToken())}
+}
+
+// rejoin returns the item of a list that YAML holds to be one value and the
+// library for a mapping, as in [2026-01-01T05:59:59Z]: a colon separates only
+// if a space follows.
+func rejoin(n ast.Node) (text string, ok bool) {
+	var pair *ast.MappingValueNode
+	switch n := n.(type) {
+	case *ast.MappingValueNode:
+		pair = n
+	case *ast.MappingNode:
+		if n.IsFlowStyle || len(n.Values) != 1 {
+			return "", false
+		}
+		pair = n.Values[0]
+	case *ast.StringNode, *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+		t := n.GetToken()
+		return t.Value, t.Type != token.SingleQuoteType && t.Type != token.DoubleQuoteType
+	default:
+		return "", false
+	}
+	key, value := pair.Key.GetToken(), firstToken(pair.Value)
+	colon := pair.Start
+	if colon == nil || value == nil || key.Type == token.SingleQuoteType || key.Type == token.DoubleQuoteType ||
+		colon.Position.Line != value.Position.Line || colon.Position.Column+1 != value.Position.Column {
+		return "", false
+	}
+	rest, ok := rejoin(pair.Value)
+	return key.Value + ":" + rest, ok
+}
+
+// firstToken returns the token at which n begins.
+func firstToken(n ast.Node) *token.Token {
+	switch n := n.(type) {
+	case nil:
+		return nil
+	case *ast.MappingValueNode:
+		return n.Key.GetToken()
+	case *ast.MappingNode:
+		if !n.IsFlowStyle && len(n.Values) > 0 {
+			return n.Values[0].Key.GetToken()
+		}
+	}
+	return n.GetToken()
 }
 
 func (c *converter) table(n ast.Node, values []*ast.MappingValueNode) *node {
