@@ -93,11 +93,12 @@ type opened struct {
 	offlineSince   int64 // when the last connection ended; 0 for a new session
 
 	// The state of the queue: entries below below are over, as are those of
-	// done; received ones await PUBCOMP; those from sent on were never sent;
-	// next is the next to come.
-	below, sent, next uint64
-	done              spans
-	received          []uint64
+	// done; received ones await PUBCOMP; those below sent are under way, of
+	// those from maybe on it is certain that they were never sent; next is the
+	// next to come.
+	below, sent, maybe, next uint64
+	done                     spans
+	received                 []uint64
 
 	subs []storedSub
 }

@@ -34,6 +34,8 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 		return nil, ErrQuota
 	}
 	if r != nil && r.connected() {
+		r.queue.lost(r.recvMax)
+		m.touch(r)
 		m.endConnection(r, ErrStale, true, c.Clean)
 		r = m.sessions[c.Client]
 	}
@@ -72,7 +74,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 // describe adds to o what the node needs to go on with the session.
 func (m *Machine) describe(r *record, o *opened) {
 	q := &r.queue
-	o.below, o.sent, o.next, o.dropped = q.below, q.sent, q.next, q.dropped
+	o.below, o.sent, o.maybe, o.next, o.dropped = q.below, q.sent, q.maybe, q.next, q.dropped
 	o.done = slices.Clone(q.done)
 	o.received = append(o.received, q.received...)
 	for _, filter := range m.filters(r) {
@@ -113,6 +115,7 @@ func (m *Machine) applyDisconnect(c *event.Disconnect) error {
 	}
 	if c.Sent > r.queue.sent {
 		r.queue.sent = min(c.Sent, r.queue.next)
+		r.queue.maybe = max(r.queue.maybe, r.queue.sent)
 		m.touch(r)
 	}
 	m.endConnection(r, nil, c.PublishWill, false)

@@ -35,8 +35,9 @@ type loop struct {
 	stopped chan struct{}
 
 	// The loop's own.
-	live map[uint64]*Session // by number: the sessions connected here
-	wave Wave
+	live  map[uint64]*Session // by number: the sessions connected here
+	ended *Session            // the last that this entry ended
+	wave  Wave
 }
 
 const (
@@ -125,6 +126,7 @@ func (l *loop) entry(a *applied) {
 	}
 	l.b.stats.Queued.Add(uint64(len(a.queued)))
 	l.b.stats.QueueDropped.Add(a.queueDropped)
+	l.ended = nil
 	l.index.Store(a.index)
 	a.reset()
 	l.pool.Put(a)
@@ -147,7 +149,11 @@ func (l *loop) step(a *applied, s *step, now int64) {
 	case stepEnded:
 		if session := l.live[s.session]; session != nil && session.epoch == s.epoch {
 			b.stats.Takeovers.Add(1)
+			// First of all it stops: once its filters are gone, what it reads
+			// from its queue would look unsubscribed, and be over.
+			session.out.stop()
 			l.remove(session)
+			l.ended = session
 			session.sink.End(s.cause)
 		}
 	case stepDone:
@@ -177,6 +183,17 @@ func (l *loop) offer(audience *audience, queued []queued, e *event.Event, now in
 			s.offer(q, e, nil, now, &l.wave)
 		}
 	}
+}
+
+// endedSession returns the connection of a session that this entry has ended
+// here: the one that the Connect being answered takes over from.
+func (l *loop) endedSession(number uint64) *Session {
+	s := l.ended
+	l.ended = nil
+	if s == nil || s.number != number {
+		return nil
+	}
+	return s
 }
 
 // add makes a session one that is connected here.

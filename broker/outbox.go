@@ -43,7 +43,8 @@ type outbox struct {
 	below      uint64 // all before are over
 	sent       uint64 // next number to send
 	next       uint64 // next number to come
-	dupBelow   uint64 // those before may have been sent by an earlier connection
+	begun      uint64 // those before were under way on an earlier connection
+	dupBelow   uint64 // those before may have been
 	underWay   uint64
 	slots      []slot // ring over [below, sent), by number; length a power of two
 	done       spans  // over before this connection
@@ -75,13 +76,40 @@ type held struct {
 
 const maxSpan = 65534
 
-func (o *outbox) open(s *Session, a *opened, recvMax int) {
+// open begins with what the log knows of the queue and, if a connection of the
+// session has just been ended on this node, with what that one knew.
+func (o *outbox) open(s *Session, a *opened, recvMax int, before *Session) {
 	o.s, o.recvMax = s, uint64(max(recvMax, 1))
-	o.below, o.sent, o.next, o.dupBelow = a.below, a.below, a.next, a.sent
+	o.below, o.next, o.begun, o.dupBelow = a.below, a.next, a.sent, a.maybe
 	o.done = a.done
-	for _, seq := range a.received {
-		o.setSlot(seq, slotReleased)
+	if before != nil {
+		o.inherit(&before.out)
 	}
+	o.sent = o.below
+	for _, seq := range a.received {
+		if seq >= o.below {
+			o.setSlot(seq, slotReleased)
+		}
+	}
+}
+
+// inherit takes over what the log has not been told yet: how far the earlier
+// connection, which is stopped, had come, and what its client had acknowledged.
+func (o *outbox) inherit(before *outbox) {
+	before.mu.Lock()
+	defer before.mu.Unlock()
+	o.begun = max(before.sent, min(before.begun, o.next))
+	o.dupBelow = max(before.sent, min(before.dupBelow, o.next))
+	o.below = max(o.below, before.below)
+	for _, s := range before.done {
+		o.done = o.done.add(s.from, s.to)
+	}
+	for seq := before.below; seq < before.sent; seq++ {
+		if v := before.slotOf(seq); v == slotOver || v == slotTold {
+			o.done = o.done.add(seq, seq+1)
+		}
+	}
+	o.s.settling.note(o.s, false)
 }
 
 // start sends what an earlier connection left under way, then the rest.
@@ -98,7 +126,7 @@ func (o *outbox) stop() (sent uint64) {
 	defer o.mu.Unlock()
 	o.stopped = true
 	o.backlog = nil
-	return max(o.sent, min(o.dupBelow, o.next))
+	return o.sent
 }
 
 func (o *outbox) slot(seq uint64) *slot { return &o.slots[seq&uint64(len(o.slots)-1)] }
@@ -338,6 +366,7 @@ func (o *outbox) sendEntries(entries []queueItem, until uint64, now int64, w *Wa
 		}
 		if o.done.has(it.seq) {
 			o.over(it.seq)
+			o.s.settling.note(o.s, false) // the log may not have heard
 			continue
 		}
 		if !o.room() {
@@ -349,7 +378,11 @@ func (o *outbox) sendEntries(entries []queueItem, until uint64, now int64, w *Wa
 			o.sent++
 			continue
 		}
-		if why := o.s.unfit(&it.event, it.deadline, nil, now); why != fit {
+		why := o.s.unfit(&it.event, it.deadline, nil, now)
+		if why == expired && it.seq < o.begun {
+			why = fit // what was begun in time is brought to its end
+		}
+		if why != fit {
 			o.s.skip(why, it.seq)
 			continue
 		}

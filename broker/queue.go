@@ -230,6 +230,7 @@ func (m *Machine) applySettle(c *event.Settle) error {
 	q := &r.queue
 	m.touch(r)
 	q.sent = min(max(q.sent, c.Sent), q.next)
+	q.maybe = max(q.maybe, q.sent)
 	if below := min(c.Below, q.next); below > q.below {
 		m.remove(r, q.below, below)
 		q.below = below
@@ -256,6 +257,24 @@ func (q *queue) normalize() {
 	q.done, q.below = q.done.trim(q.below)
 	q.received = slices.DeleteFunc(q.received, func(s uint64) bool { return s < q.below || q.done.has(s) })
 	q.sent = max(q.sent, q.below)
+	q.maybe = max(q.maybe, q.sent)
+}
+
+// lost notes that the connection has ended without telling how far it had come.
+// As many entries as could be under way count as sent. What it had sent beyond
+// them, after acknowledgements that the log has not heard of, nobody can tell:
+// any entry there is may have been sent.
+func (q *queue) lost(recvMax uint16) {
+	at, left := q.below, uint64(recvMax)
+	for _, over := range q.done {
+		if over.from-at >= left {
+			break
+		}
+		left -= over.from - at
+		at = over.to
+	}
+	q.sent = max(q.sent, min(at+left, q.next))
+	q.maybe = q.next
 }
 
 // remove removes the entries from lower to below upper that there are.

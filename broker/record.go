@@ -50,6 +50,7 @@ func (r *record) durable() bool   { return r.expiry > 0 }
 // gaps; the store holds those from below to next that are not over.
 type queue struct {
 	below, sent, next uint64   // see opened
+	maybe             uint64   // see opened; at least sent
 	done              spans    // over although not below below
 	received          []uint64 // taken by the client, PUBCOMP outstanding; ascending
 	count             uint64   // entries in the store
@@ -122,7 +123,7 @@ func cutName(b []byte) (name string, rest []byte, ok bool) {
 
 func (q *queue) append(b []byte) []byte {
 	b = append(b, recordVersion)
-	for _, v := range [...]uint64{q.below, q.sent - q.below, q.next - q.below, q.count, uint64(q.bytes), q.dropped, uint64(q.earliest)} {
+	for _, v := range [...]uint64{q.below, q.sent - q.below, q.maybe - q.below, q.next - q.below, q.count, uint64(q.bytes), q.dropped, uint64(q.earliest)} {
 		b = binary.AppendUvarint(b, v)
 	}
 	bounds := make([]uint64, 0, 2*len(q.done))
@@ -171,6 +172,7 @@ func (q *queue) decode(b []byte) error {
 	}
 	q.below = take()
 	q.sent = q.below + take()
+	q.maybe = q.below + take()
 	q.next = q.below + take()
 	q.count, q.bytes, q.dropped, q.earliest = take(), int64(take()), take(), int64(take())
 	bounds := seqs()

@@ -100,7 +100,7 @@ func (b *Broker) Connect(r ConnectRequest, sink Sink) (s *Session, present bool,
 // open makes s what the Machine answered. In the delivery loop.
 func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 	s.number, s.epoch, s.durable = o.session, o.epoch, o.durable
-	s.out.open(s, o, int(r.ReceiveMax))
+	s.out.open(s, o, int(r.ReceiveMax), s.b.loop.endedSession(o.session))
 	s.subs = make(map[string]*localSub, len(o.subs))
 	s.b.loop.add(s)
 	s.scanning.init(s)
@@ -398,6 +398,7 @@ func (s *Session) Unsubscribe(filters []string) (existed []bool, err error) {
 		ok := s.b.loop.call(func(*Wave) {
 			for i, f := range filters {
 				_, existed[i] = s.subs[f]
+				existed[i] = existed[i] && !slices.Contains(filters[:i], f)
 			}
 			end()
 		})

@@ -144,12 +144,8 @@ func (m *Machine) sweep(node string) {
 		return true
 	})
 	for _, r := range lost {
-		// Nobody knows what was sent: what may have been counts as sent.
-		q := &r.queue
-		if s := min(q.next, q.below+uint64(len(q.done))+uint64(r.recvMax)); s > q.sent {
-			q.sent = s
-			m.touch(r)
-		}
+		r.queue.lost(r.recvMax)
+		m.touch(r)
 		m.endConnection(r, nil, true, false)
 	}
 	if more {
