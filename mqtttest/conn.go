@@ -12,7 +12,7 @@ import (
 
 // Patience is how long a client waits for what it expects. It is long because
 // it is only ever used up by a test that fails, on a machine with other work.
-const Patience = 15 * time.Second
+const Patience = 10 * time.Second
 
 // ErrClosed means that the broker ended the connection, in order or by reset.
 var ErrClosed = errors.New("closed by the broker")
@@ -23,7 +23,11 @@ type Conn struct {
 	Net     net.Conn
 	Version byte // 3, 4 (which is 3.1.1) or 5
 
-	buf []byte // received, not yet a whole packet
+	aliases    map[uint32]string // what the broker's topic aliases stand for
+	aliasLimit uint32            // of them, as our CONNECT said
+
+	buf  []byte    // received, not yet a whole packet
+	back []*Packet // put back, to be read before anything else
 }
 
 // NewConn speaks version over nc.
@@ -88,6 +92,9 @@ func (c *Conn) Reset() error {
 func (c *Conn) Write(ms ...Message) error {
 	var b []byte
 	for _, m := range ms {
+		if connect, ok := m.(Connect); ok {
+			c.aliasLimit, _ = connect.Properties.Number(PropTopicAliasMaximum)
+		}
 		b = append(b, m.Encode(c.Version)...)
 	}
 	if err := c.Net.SetWriteDeadline(time.Now().Add(Patience)); err != nil {
@@ -102,9 +109,13 @@ func (c *Conn) Write(ms ...Message) error {
 // the time (what did come is kept for the next call), and with another error
 // when the broker sent what the standard forbids.
 func (c *Conn) Read(within time.Duration) (*Packet, error) {
-	if err := c.Net.SetReadDeadline(time.Now().Add(within)); err != nil {
-		return nil, err
+	if len(c.back) > 0 {
+		p := c.back[0]
+		c.back = c.back[1:]
+		return p, nil
 	}
+	// An error here means that the connection has ended: reading tells how.
+	_ = c.Net.SetReadDeadline(time.Now().Add(within))
 	for {
 		p, n, err := cut(c.buf, c.Version)
 		if err != nil {
@@ -112,13 +123,40 @@ func (c *Conn) Read(within time.Duration) (*Packet, error) {
 		}
 		if p != nil {
 			c.buf = c.buf[n:]
-			return p, nil
+			return p, c.resolve(p)
 		}
 		if err := c.fill(); err != nil {
 			return nil, err
 		}
 	}
 }
+
+// resolve puts the topic of a PUBLISH in the place of its alias. The broker may
+// use an alias only up to the number that we allowed, and only after it has
+// told its topic on this connection.
+func (c *Conn) resolve(p *Packet) error {
+	alias, ok := p.Properties.Number(PropTopicAlias)
+	if !ok {
+		return nil
+	}
+	if alias == 0 || alias > c.aliasLimit {
+		return fmt.Errorf("%v: topic alias %d, allowed are %d", p, alias, c.aliasLimit)
+	}
+	if p.Topic == "" {
+		if p.Topic = c.aliases[alias]; p.Topic == "" {
+			return fmt.Errorf("%v: topic alias %d was not told on this connection", p, alias)
+		}
+		return nil
+	}
+	if c.aliases == nil {
+		c.aliases = map[uint32]string{}
+	}
+	c.aliases[alias] = p.Topic
+	return nil
+}
+
+// PutBack makes Read return these packets again, in this order, before others.
+func (c *Conn) PutBack(ps ...*Packet) { c.back = append(ps, c.back...) }
 
 func (c *Conn) fill() error {
 	chunk := make([]byte, 16<<10)

@@ -160,6 +160,47 @@ func TestConnKeepsHalfAPacket(t *testing.T) {
 	}
 }
 
+// A topic alias of the broker is held to what the client allows and to what
+// was told on this connection.
+func TestConnResolvesAliases(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		limit uint32
+		sent  []Publish
+		ok    bool
+	}{
+		{"told, then used", 2, []Publish{{Topic: "t", Properties: Properties{Number(PropTopicAlias, 2)}}, {Properties: Properties{Number(PropTopicAlias, 2)}}}, true},
+		{"told anew", 1, []Publish{{Topic: "u", Properties: Properties{Number(PropTopicAlias, 1)}}, {Topic: "t", Properties: Properties{Number(PropTopicAlias, 1)}}, {Properties: Properties{Number(PropTopicAlias, 1)}}}, true},
+		{"never told", 2, []Publish{{Properties: Properties{Number(PropTopicAlias, 1)}}}, false},
+		{"more than allowed", 1, []Publish{{Topic: "t", Properties: Properties{Number(PropTopicAlias, 2)}}}, false},
+		{"none allowed", 0, []Publish{{Topic: "t", Properties: Properties{Number(PropTopicAlias, 1)}}}, false},
+	} {
+		here, there := net.Pipe()
+		client := NewConn(here, 5)
+		go func() {
+			there.Read(make([]byte, 100))
+			for _, m := range c.sent {
+				there.Write(m.Encode(5))
+			}
+		}()
+		if err := client.Write(Connect{Properties: Properties{Number(PropTopicAliasMaximum, c.limit)}}); err != nil {
+			t.Fatal(err)
+		}
+		var p *Packet
+		var err error
+		for range c.sent {
+			if p, err = client.Read(Patience); err != nil {
+				break
+			}
+		}
+		if (err == nil) != c.ok || c.ok && p.Topic != "t" {
+			t.Errorf("%s: got %v, %v", c.name, p, err)
+		}
+		here.Close()
+		there.Close()
+	}
+}
+
 // No bytes of a broker crash the client, and what it accepts it can show.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("\x3d\x0e\x00\x01t\x00\x09\x07\x26\x00\x01k\x00\x01vx"), byte(5))

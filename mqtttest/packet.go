@@ -46,7 +46,7 @@ type Packet struct {
 	Code           byte   // CONNACK, the four PUBLISH acknowledgements, DISCONNECT, AUTH
 	Codes          []byte // SUBACK, UNSUBACK (5)
 	SessionPresent bool
-	Topic          string
+	Topic          string // a Conn has put it in the place of an alias
 	Payload        []byte
 	Properties     Properties
 }
