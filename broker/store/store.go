@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/bellwire/bellwire/disk"
@@ -96,12 +97,16 @@ func Open(o Options) (*Store, error) {
 	if err := s.prepare(); err != nil {
 		return nil, fmt.Errorf("store: open %q: %w", o.Dir, err)
 	}
-	db, err := s.open(o.Dir, &pebble.EventListener{BackgroundError: s.background})
+	db, err := s.openState()
 	if err != nil {
 		return nil, err
 	}
 	s.db = db
 	return s, nil
+}
+
+func (s *Store) openState() (*pebble.DB, error) {
+	return s.open(s.o.Dir, &pebble.EventListener{BackgroundError: s.background})
 }
 
 // prepare undoes a Replace that a crash has interrupted, and makes the
@@ -146,6 +151,7 @@ func (s *Store) open(dir string, events *pebble.EventListener) (*pebble.DB, erro
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 		Logger:                      disk.NewLogger(s.o.Logger, s.o.Die),
 		EventListener:               events,
+		ErrorIfNotExists:            s.hasTables(dir),
 	}
 	for i := range options.Levels {
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -158,6 +164,13 @@ func (s *Store) open(dir string, events *pebble.EventListener) (*pebble.DB, erro
 		return nil, errors.Join(fmt.Errorf("store: open %q: %w", dir, err), db.Close())
 	}
 	return db, nil
+}
+
+// hasTables says whether there are tables in dir: then there was a state, and a
+// directory that has lost what names them must not pass for a new one.
+func (s *Store) hasTables(dir string) bool {
+	names, err := s.o.FS.List(dir)
+	return err == nil && slices.ContainsFunc(names, func(n string) bool { return filepath.Ext(n) == ".sst" })
 }
 
 var formatKey = append([]byte{byte(Meta)}, "format"...)
@@ -286,7 +299,7 @@ func (s *Store) Replace(dir string) error {
 	if err := s.swap(dir); err != nil {
 		s.die(fmt.Sprintf("state: restore from %q: %v", dir, err))
 	}
-	db, err := s.open(s.o.Dir, &pebble.EventListener{BackgroundError: s.background})
+	db, err := s.openState()
 	if err != nil {
 		s.die(fmt.Sprintf("state: restore from %q: %v", dir, err))
 	}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -213,7 +214,8 @@ func TestDamagedCopyChangesNothing(t *testing.T) {
 			return rewriteFile(fs, "/copy/"+find(names, ".sst"), func(b []byte) []byte { b[len(b)/3] ^= 1; return b })
 		},
 		"no copy":     func(fs *disk.FS, _ []string) error { return fs.RemoveAll("/copy") },
-		"no manifest": func(fs *disk.FS, names []string) error { return fs.Remove("/copy/" + find(names, "MANIFEST-")) },
+		"no manifest": func(fs *disk.FS, names []string) error { return fs.Remove("/copy/" + find(names, "/MANIFEST-")) },
+		"no marker":   func(fs *disk.FS, names []string) error { return fs.Remove("/copy/" + find(names, "marker.manifest")) },
 		"a later form": func(fs *disk.FS, _ []string) error {
 			s, err := openAt(fs, "/copy")
 			if err != nil {
@@ -260,8 +262,9 @@ func TestDamagedCopyChangesNothing(t *testing.T) {
 	}
 }
 
+// find returns the name that part is in; a slash is its beginning.
 func find(names []string, part string) string {
-	return names[slices.IndexFunc(names, func(n string) bool { return strings.Contains(n, part) })]
+	return names[slices.IndexFunc(names, func(n string) bool { return strings.Contains("/"+n, part) })]
 }
 
 func rewriteFile(fs *disk.FS, name string, change func([]byte) []byte) error {
@@ -297,7 +300,10 @@ func TestCrashWhileReplacing(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustClose(t, other)
+		var mu sync.Mutex // the database's goroutines write too
 		check := func(op disk.Op, name string) {
+			mu.Lock()
+			defer mu.Unlock()
 			cuts++
 			kept := [...]int{0, 100, rng.IntN(101)}[round%3]
 			after := mustOpen(t, fs.Crash(kept, rng), "/data/state")
