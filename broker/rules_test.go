@@ -1,0 +1,158 @@
+package broker
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/bellwire/bellwire/broker/topic"
+)
+
+// rules are a policy for tests: who may do what on which topics, and when, a
+// rule per line. What no rule allows is refused, and so is what one denies.
+type rules struct {
+	list []rule
+}
+
+type rule struct {
+	deny        bool
+	panics      bool // Decide panics instead
+	who, filter string
+	action      string // "publish", "subscribe", or empty for both
+	from, until int64  // open in [from, until) of each day if until > 0, ns of the day
+	outside     Outside
+}
+
+const day = int64(24 * time.Hour)
+
+// parseRules reads rules as "allow|deny|panic who filter [publish|subscribe]
+// [hh:mm-hh:mm] [outside=hold|announce|end]", one a line.
+func parseRules(text string) *rules {
+	r := &rules{}
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		if len(words) == 0 {
+			continue
+		}
+		x := rule{deny: words[0] == "deny", panics: words[0] == "panic", who: words[1], filter: words[2]}
+		for _, w := range words[3:] {
+			switch {
+			case w == "publish" || w == "subscribe":
+				x.action = w
+			case strings.HasPrefix(w, "outside="):
+				x.outside = map[string]Outside{"hold": Hold, "announce": Announce, "end": End}[w[len("outside="):]]
+			default:
+				from, until, _ := strings.Cut(w, "-")
+				x.from, x.until = timeOfDay(from), timeOfDay(until)
+			}
+		}
+		r.list = append(r.list, x)
+	}
+	return r
+}
+
+func timeOfDay(s string) int64 {
+	t, err := time.Parse("15:04", s)
+	if err != nil {
+		panic(fmt.Sprintf("time of day %q: %v", s, err))
+	}
+	return int64(t.Sub(time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC)))
+}
+
+func (x *rule) about(who Who, what Action) bool {
+	return (x.who == "*" || x.who == who.Principal) && (x.action == "" || x.action == "publish" == (what == ActPublish))
+}
+
+// at says whether the rule holds at an instant, and until when.
+func (x *rule) at(at int64) (open bool, until int64) {
+	if x.until == 0 {
+		return true, 0
+	}
+	switch t := at % day; {
+	case t < x.from:
+		return false, at - t + x.from
+	case t < x.until:
+		return true, at - t + x.until
+	default:
+		return false, at - t + day + x.from
+	}
+}
+
+// allow combines the rules at one instant.
+func (r *rules) allow(who Who, what Action, name string, at int64) (allow bool, next int64, windowed bool, outside Outside) {
+	denied := false
+	for i := range r.list {
+		x := &r.list[i]
+		if !x.about(who, what) || !topic.Match(x.filter, name) && x.filter != name {
+			continue
+		}
+		if x.panics {
+			panic("rule for " + x.filter)
+		}
+		open, until := x.at(at)
+		next = earlier(next, until)
+		if x.until > 0 {
+			windowed, outside = true, max(outside, x.outside)
+		}
+		denied = denied || open && x.deny
+		allow = allow || open && !x.deny
+	}
+	return allow && !denied, next, windowed, outside
+}
+
+func (r *rules) Decide(who Who, what Action, name string, at int64) Decision {
+	allow, next, windowed, outside := r.allow(who, what, name, at)
+	d := Decision{Allow: allow, Windowed: windowed, Outside: outside}
+	if !allow {
+		d.Reason = "not permitted now"
+	}
+	// The answer changes at one of the next edges, if it changes at all.
+	for range 2 * len(r.list) {
+		if next == 0 {
+			break
+		}
+		now, after, _, _ := r.allow(who, what, name, next)
+		if now != allow {
+			d.Until = next
+			break
+		}
+		next = after
+	}
+	return d
+}
+
+func (r *rules) Grant(who Who, filter string, at int64) Decision {
+	d := Decision{Reason: "no rule covers " + filter}
+	for i := range r.list {
+		x := &r.list[i]
+		if x.deny || x.panics || !x.about(who, ActSubscribe) {
+			if x.until > 0 && overlap(x.filter, filter) {
+				d.Windowed = true // something within it is closed at times
+			}
+			continue
+		}
+		if topic.Covers(x.filter, filter) {
+			d.Allow, d.Reason = true, ""
+			if x.until > 0 {
+				d.Windowed, d.Outside = true, max(d.Outside, x.outside)
+			}
+		}
+	}
+	return d
+}
+
+// overlap is a guess that errs on the side of yes.
+func overlap(a, b string) bool {
+	return topic.Covers(a, b) || topic.Covers(b, a) || topic.HasWildcard(a) && topic.HasWildcard(b)
+}
+
+func (r *rules) Authenticate(string, []byte) (string, error) { return "", ErrBadCredentials }
+
+func (r *rules) NextEdge(after int64) int64 {
+	next := int64(0)
+	for i := range r.list {
+		_, until := r.list[i].at(after)
+		next = earlier(next, until)
+	}
+	return next
+}
