@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,10 +30,19 @@ var budget = map[string]time.Duration{
 	"": 60 * time.Second,
 }
 
-// alone lists the packages that start the built binary and measure what it
-// does: they run one after the other with the machine to themselves, and not
-// again under -race, which would watch only the client side.
-var alone = []string{module + "/mqtttest"}
+// blackbox is the package that starts the built binary and measures what it
+// does. It has the machine to itself, and does not run again under -race, which
+// would watch only the client side.
+const blackbox = module + "/blackbox"
+
+// external are its tests that play other people's suites, which do not come
+// with this tree: they belong to conformance.
+const external = "^TestPacketSequences$"
+
+// blackboxEnv has it test the binary that build has made.
+func blackboxEnv(root string) []string {
+	return []string{"BELLWIRE_BINARY=" + filepath.Join(root, "bin", "bellwire")}
+}
 
 // gate is `make test`. It goes on after a fault, so that one run shows all of
 // them.
@@ -42,15 +52,6 @@ func gate(ctx context.Context, root string) error {
 	if err != nil {
 		return err
 	}
-	var together, apart []string
-	for _, pkg := range packages {
-		if slices.Contains(alone, pkg) {
-			apart = append(apart, pkg)
-		} else {
-			together = append(together, pkg)
-		}
-	}
-
 	var faults []error
 	fault := func(err error) {
 		if err != nil {
@@ -64,20 +65,18 @@ func gate(ctx context.Context, root string) error {
 	fault(build(ctx, root))
 
 	var results []result
-	test := func(mode string, args ...string) {
-		r, err := goTest(ctx, os.Stdout, root, mode, nil, args...)
+	test := func(mode string, env []string, args ...string) {
+		r, err := goTest(ctx, os.Stdout, root, mode, env, args...)
 		results = append(results, r...)
 		fault(err)
 	}
 	// The rules of the tree first: they take no time and explain much.
 	const rules = module + "/cmd/internal/tidy"
-	together = slices.DeleteFunc(together, func(pkg string) bool { return pkg == rules })
-	test("", "-count=1", rules)
-	test("", append([]string{"-count=1", "-timeout=5m"}, together...)...)
-	for _, pkg := range apart {
-		test("", "-count=1", "-timeout=10m", pkg)
-	}
-	test("race", append([]string{"-count=1", "-timeout=10m", "-race"}, together...)...)
+	test("", nil, "-count=1", rules)
+	rest := slices.DeleteFunc(packages, func(pkg string) bool { return pkg == rules || pkg == blackbox })
+	test("", nil, append([]string{"-count=1", "-timeout=5m"}, rest...)...)
+	test("", blackboxEnv(root), "-count=1", "-timeout=10m", "-skip", external, blackbox)
+	test("race", nil, append([]string{"-count=1", "-timeout=10m", "-race"}, rest...)...)
 	fault(mustBeSilent(ctx, root, "deadcode", "go", "run", deadcode, "-test", "./..."))
 
 	fmt.Println()

@@ -77,9 +77,3 @@ func fuzzTargets(list []string) []target {
 	}
 	return targets
 }
-
-// conformance runs the suites of others against the built binary. They are not
-// ours to ship: the environment says where they are.
-func conformance(ctx context.Context, root string) error {
-	return fmt.Errorf("conformance: not written yet")
-}
