@@ -60,7 +60,10 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 	m.writeRecord(r)
 	m.tx.Set(heldKey(m.key, r), nil)
 
-	o.session, o.epoch, o.durable = r.session, r.epoch, r.durable()
+	o.session, o.epoch = r.session, r.epoch
+	// One that waited for its client has a queue, whatever becomes of it at
+	// the end of this connection.
+	o.durable = r.durable() || o.present
 	if from.Node == m.node && from.Incarnation == m.life {
 		m.describe(r, o)
 	}

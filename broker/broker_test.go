@@ -60,6 +60,36 @@ func TestDurableSessionResumes(t *testing.T) {
 	}
 }
 
+// A session that waited for its client is there for it, queue and all, also if
+// the client asks for no expiry this time: then it ends with this connection
+// (5.0 3.1.2.11.2).
+func TestLastConnectionOfASession(t *testing.T) {
+	n := newNode(t, Limits{})
+	sub, _ := n.connect("sub", true, 3600)
+	sub.subscribe("x", 2)
+	sub.s.Close(false, false, 0)
+	pub, _ := n.connect("pub", true, 0)
+	for i := range 3 {
+		if err := pub.publish("x", fmt.Sprint(i), uint8(1+i%2)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sub, present := n.connect("sub", false, 0)
+	if !present {
+		t.Error("session not present")
+	}
+	sub.want("x=0 q1", "x=1 q2", "x=2 q1")
+	sub.ackAll()
+	if err := pub.publish("x", "live", 1); err != nil {
+		t.Fatal(err)
+	}
+	sub.want("x=0 q1", "x=1 q2", "x=2 q1", "x=live q1")
+	sub.s.Close(false, false, 0)
+	if _, present = n.connect("sub", false, 0); present {
+		t.Error("the session outlived a connection that asked for no expiry")
+	}
+}
+
 // A subscriber gets the retained event of each topic it matches, and clearing
 // one removes it.
 func TestRetained(t *testing.T) {

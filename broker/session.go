@@ -20,7 +20,7 @@ type Session struct {
 	number  uint64 // the session's, in the log
 	epoch   uint64 // of this connection
 	who     Who
-	durable bool // it outlives its connection: QoS 1 and 2 come from its queue
+	durable bool // it outlives its connection, or has an earlier one: QoS 1 and 2 come from its queue
 	sink    Sink
 
 	closed  atomic.Bool  // nothing is delivered any more
@@ -233,7 +233,8 @@ func (s *Session) Release(packetID uint16, c Completer, tag uint64) (logged bool
 	return true, nil
 }
 
-// Durable says whether the session outlives its connection.
+// Durable says whether the session outlives its connection, or has outlived an
+// earlier one.
 func (s *Session) Durable() bool { return s.durable }
 
 // mayPublish asks the policy, and remembers the answer for as long as it holds.

@@ -128,7 +128,7 @@ func pahoTest(ctx context.Context, script string, args ...string) error {
 // minute is told a minute.
 const (
 	pahoPolicy = `rules:
-  - {id: everybody, allow: [publish, subscribe], who: [anyone], topic: ["#"]}
+  - {id: everybody, allow: [publish, subscribe], who: [anyone], topic: ["#", "$TopicA/#", "$client_test5/#"]}
   - {id: nobody, deny: [subscribe], who: [anyone], topic: ["test/nosubscribe"]}
 `
 	pahoLimits = "v: 1\ndefault: {keepAlive.max: 60s, receiveMaximum: 100}\n"
