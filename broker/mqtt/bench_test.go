@@ -1,0 +1,226 @@
+package mqtt
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/event"
+)
+
+// A sink is a transport that takes everything and says nothing.
+type sink struct{ transport }
+
+func (sink) write(bufs [][]byte, _ bool) (n int, err error) {
+	for _, b := range bufs {
+		n += len(b)
+	}
+	return n, nil
+}
+
+func (sink) wake()            {}
+func (sink) finish()          {}
+func (sink) close(bool)       {}
+func (sink) remote() net.Addr { return &net.IPAddr{} }
+
+// attach connects a client without a socket to the node's broker.
+func (n *node) attach(version byte, id string) *conn {
+	n.t.Helper()
+	c := n.srv.take(sink{}, address{})
+	c.feed(n.t, connectBytes(version, id))
+	n.t.Cleanup(func() {
+		c.finish(errLeft)
+		n.srv.wg.Done()
+	})
+	return c
+}
+
+func (c *conn) feed(t testing.TB, b []byte) {
+	t.Helper()
+	in := newInput(true)
+	in.n = copy(in.buf, b)
+	if err := c.handleInput(in); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// publishes is an input full of PUBLISHes of 64 bytes, and how many.
+func publishes(topic string, qos byte) (b []byte, n int) {
+	p := packet(0x30|qos<<1, topic, bytes.Repeat([]byte{'x'}, 64))
+	n = (largeInput - 1) / len(p)
+	return bytes.Repeat(p, n), n
+}
+
+// cpu returns the CPU time that this process has used, in nanoseconds: on a
+// machine that others use, too, it says more than the wall clock.
+func cpu() int64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return u.Utime.Nano() + u.Stime.Nano()
+}
+
+// One QoS 0 publish from the client's bytes to one subscriber's output and
+// through its flush, on the real broker; no socket.
+func BenchmarkPublishQoS0(b *testing.B) {
+	n := newNode(b, Limits{})
+	n.attach(4, "sub").feed(b, packet(0x82, u16(1), "bench/topic", 0))
+	p := n.attach(4, "pub")
+	batch, count := publishes("bench/topic", 0)
+	p.feed(b, batch)
+	b.ReportAllocs()
+	b.ResetTimer()
+	done, before := 0, cpu()
+	for ; done < b.N; done += count {
+		p.feed(b, batch)
+	}
+	b.ReportMetric(float64(cpu()-before)/float64(done), "cpu-ns/publish")
+}
+
+// The same to a hundred subscribers, each of which is flushed once for each
+// input of the publisher.
+func BenchmarkFanOut100(b *testing.B) {
+	n := newNode(b, Limits{})
+	const subs = 100
+	for i := range subs {
+		n.attach(4, fmt.Sprint("sub", i)).feed(b, packet(0x82, u16(1), "bench/topic", 0))
+	}
+	p := n.attach(4, "pub")
+	batch, count := publishes("bench/topic", 0)
+	p.feed(b, batch)
+	b.ReportAllocs()
+	b.ResetTimer()
+	done, before := 0, cpu()
+	for ; done < b.N; done += count {
+		p.feed(b, batch)
+	}
+	b.ReportMetric(float64(cpu()-before)/float64(done)/subs, "cpu-ns/delivery")
+}
+
+// One delivery: an event into an output, and its part of the flush.
+func BenchmarkDeliver(b *testing.B) {
+	for _, x := range []struct {
+		name    string
+		version byte
+		size    int
+		d       broker.Delivery
+	}{
+		{"v4/64", 4, 64, broker.Delivery{}},
+		{"v4/1024", 4, 1024, broker.Delivery{}},
+		{"v5/64", 5, 64, broker.Delivery{}},
+		{"v5/64/qos1", 5, 64, broker.Delivery{QoS: 1, PacketID: 7}},
+		{"v5/64/id+expiry", 5, 64, broker.Delivery{IDs: []uint32{5}, Expires: true, Expiry: 60}},
+		{"v5/16384", 5, 16384, broker.Delivery{}},
+	} {
+		b.Run(x.name, func(b *testing.B) {
+			c := offline(x.version)
+			c.tr = sink{}
+			x.d.Event = &event.Event{Topic: "bench/topic", Payload: make([]byte, x.size)}
+			var w broker.Wave
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				c.Deliver(&x.d, &w)
+				if i++; i%32 == 0 {
+					w.Flush()
+				}
+			}
+		})
+	}
+}
+
+// How much a connected, idle client takes: RSS of this process, with the
+// clients in another.
+func BenchmarkIdleConnection(b *testing.B) {
+	const clients = 1000
+	n := newNode(b, Limits{})
+	rss := func() int {
+		debug.FreeOSMemory()
+		text, err := os.ReadFile("/proc/self/status")
+		if err != nil {
+			b.Skip("missing: /proc, run on Linux")
+		}
+		for line := range strings.Lines(string(text)) {
+			if v, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+				kb, _ := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(v), " kB"))
+				return kb
+			}
+		}
+		b.Skip("missing: VmRSS")
+		return 0
+	}
+	warm := holdClients(b, n, "warm", clients/10)
+	before := rss()
+	stop := holdClients(b, n, "idle", clients)
+	debug.FreeOSMemory() // twice: stacks shrink by half in each
+	debug.FreeOSMemory()
+	each := float64(rss()-before) / clients
+	stop()
+	warm()
+	for b.Loop() { // it is measured once, above
+	}
+	b.ReportMetric(each, "KiB/conn")
+	b.ReportMetric(0, "ns/op")
+}
+
+// holdClients has another process connect clients and hold them.
+func holdClients(b *testing.B, n *node, name string, count int) (stop func()) {
+	exe, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("BELLWIRE_CHILD=%s %s %d", n.addr, name, count))
+	cmd.Stderr = os.Stderr
+	in, _ := cmd.StdinPipe()
+	out, _ := cmd.StdoutPipe()
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		b.Fatalf("the process that holds clients: %q, %v", line, err)
+	}
+	n.rest()
+	return func() {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			b.Error(err)
+		}
+	}
+}
+
+// child is that process.
+func child(spec string) error {
+	var addr, name string
+	var count int
+	if _, err := fmt.Sscan(spec, &addr, &name, &count); err != nil {
+		return err
+	}
+	for i := range count {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if _, err := c.Write(append(connectBytes(4, fmt.Sprint(name, i)), packet(0x82, u16(1), fmt.Sprint("idle/", i), 0)...)); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(c, make([]byte, 4+5)); err != nil {
+			return err
+		}
+	}
+	fmt.Println("connected")
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
+}
