@@ -16,9 +16,6 @@ type ack struct {
 	done   bool
 }
 
-// tracked says whether acks knows what of the client's is under way.
-func (c *conn) tracked() bool { return c.version == 5 || !c.durable }
-
 // acks are the acknowledgements that we owe a client, in the order in which
 // what they acknowledge came. Outcomes arrive in any order and from any
 // goroutine; acknowledgements leave in this one (5.0 4.6).
@@ -30,11 +27,10 @@ type acks struct {
 	ring       []ack  // its length is a power of two, or 0
 	head, tail uint64 // tags of the oldest that is owed, and of the next
 
-	// What of the client's is under way: publishes of QoS 1, and the packet
-	// ids of those of QoS 2, until PUBCOMP. It is what counts against our
-	// Receive Maximum. The session of a client that keeps it does this for
-	// QoS 2 in the log, so the ids of a durable one are kept here only for
-	// MQTT 5.
+	// What of an MQTT 5 client's is under way, which is what counts against
+	// our Receive Maximum: publishes of QoS 1, and the packet ids of those of
+	// QoS 2 until PUBCOMP. (Whether a QoS 2 publish is a repeat and must not
+	// be routed again is the session's to know.)
 	qos1 int
 	qos2 idSet
 }
@@ -96,15 +92,15 @@ func (a *acks) shrink(idle bool) {
 	}
 }
 
-// begin notes a publish that came. repeat says that its packet id is that of a
-// QoS 2 publish which is under way; under how many are, with this one.
-func (a *acks) begin(qos byte, id uint16) (under int, repeat bool) {
+// begin notes a publish that came, unless it repeats one that is under way,
+// and returns how many are.
+func (a *acks) begin(qos byte, id uint16) (under int) {
 	if qos == 1 {
 		a.qos1++
 	} else {
-		repeat = !a.qos2.add(id)
+		a.qos2.add(id)
 	}
-	return a.qos1 + a.qos2.len(), repeat
+	return a.qos1 + a.qos2.len()
 }
 
 // end notes that an acknowledgement with that code leaves.
@@ -118,16 +114,16 @@ func (a *acks) end(packet byte, id uint16, code byte) {
 }
 
 // owe takes the next place among the acknowledgements, for a publish (packet
-// is PUBACK or PUBREC) or a release (PUBCOMP). known says that a QoS 2 publish
-// with that id is under way, as far as this connection knows.
+// is PUBACK or PUBREC) or a release (PUBCOMP).
 //
 // It holds the reader while too many are owed: nothing more is read, and the
-// keep alive does not run. An MQTT 5 client has been told how many publishes
-// are too many, and must not be held, or the connection could stand still.
-func (c *conn) owe(in *input, packet byte, id uint16) (tag uint64, known bool, err error) {
+// keep alive does not run. Of an MQTT 5 client that only holds a flood of
+// PUBRELs: it has been told how many publishes are too many, and one more is a
+// fault.
+func (c *conn) owe(in *input, packet byte, id uint16) (tag uint64, err error) {
 	most := c.srv.limits.ReceiveMaximum
 	if c.version == 5 {
-		most *= 2 // which only a flood of PUBRELs reaches
+		most *= 2
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,19 +136,15 @@ func (c *conn) owe(in *input, packet byte, id uint16) (tag uint64, known bool, e
 			c.wait()
 		}
 	}
-	switch {
-	case c.ending:
-		return 0, false, errEnded
-	case packet == packets.Pubcomp:
-		known = c.acks.qos2.has(id)
-	case c.tracked():
-		under, repeat := c.acks.begin(packet-packets.Puback+1, id)
-		if c.version == 5 && under > c.srv.limits.ReceiveMaximum {
-			return 0, false, &fault{codeReceiveMaximum, "more publishes under way than the Receive Maximum"}
-		}
-		known = repeat
+	if c.ending {
+		return 0, errEnded
 	}
-	return c.acks.push(packet, id), known, nil
+	if c.version == 5 && packet != packets.Pubcomp {
+		if c.acks.begin(packet-packets.Puback+1, id) > c.srv.limits.ReceiveMaximum {
+			return 0, &fault{codeReceiveMaximum, "more publishes under way than the Receive Maximum"}
+		}
+	}
+	return c.acks.push(packet, id), nil
 }
 
 // Complete queues the acknowledgement with that tag, and those behind it that
@@ -178,7 +170,7 @@ func (c *conn) Complete(tag uint64, err error, w *broker.Wave) {
 // none would be true. With mu held.
 func (c *conn) putAnswer(k ack, w *broker.Wave) {
 	a := answerTo(k.err, k.packet, c.version)
-	if c.tracked() {
+	if c.version == 5 {
 		c.acks.end(k.packet, k.id, a.code)
 	}
 	c.dirty(w)

@@ -30,7 +30,7 @@ func TestAcksLeaveInOrder(t *testing.T) {
 				packet := []byte{packets.Puback, packets.Pubrec, packets.Pubcomp}[r.IntN(3)]
 				id := uint16(next)
 				next++
-				tag, _, err := c.owe(in, packet, id)
+				tag, err := c.owe(in, packet, id)
 				if err != nil {
 					t.Fatal(err)
 				}

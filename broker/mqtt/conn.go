@@ -19,7 +19,6 @@ type session interface {
 	Start(w *broker.Wave)
 	Publish(ev *event.Event, packetID uint16, c broker.Completer, tag uint64, w *broker.Wave) (logged bool, err error)
 	Release(packetID uint16, c broker.Completer, tag uint64) (logged bool, err error)
-	Durable() bool
 	Subscribe(subs []event.Subscription, acknowledge func([]broker.SubResult, *broker.Wave))
 	Unsubscribe(filters []string) (existed []bool, err error)
 	Settle(packetID uint16, what broker.Settlement, w *broker.Wave) error
@@ -62,7 +61,6 @@ type conn struct {
 	aliasMax    int    // topic aliases that we may use towards it
 	expiry      uint32 // Session Expiry Interval in force
 	problemInfo bool   // it may be sent Reason Strings
-	durable     bool   // the session outlives the connection
 
 	// Of the reading goroutine.
 	accepted bool     // CONNACK with success is queued

@@ -161,7 +161,7 @@ type connackOf struct {
 func (c *conn) accept(in *input, p *connectPacket, r *broker.ConnectRequest, s session, a connackOf) error {
 	pk := c.connack(p, r, a)
 	c.mu.Lock()
-	c.session, c.durable = s, s.Durable()
+	c.session = s
 	c.client, c.expiry = r.Client, r.Expiry
 	if c.ending { // taken over, or closed, since
 		c.mu.Unlock()

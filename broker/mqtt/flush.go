@@ -84,9 +84,13 @@ func (c *conn) write(wait bool) (all bool) {
 		offered += len(v)
 		c.vecs[i] = nil
 	}
+	if cap(c.vecs) > 8 {
+		c.vecs = nil
+	}
 	if c.closed { // meanwhile; the output is gone
 		return false
 	}
+	c.out.much = offered > smallBlock
 	stats := &c.srv.stats
 	stats.Writes.Add(1)
 	if n > 0 {

@@ -80,12 +80,12 @@ func (c *conn) publishLogged(in *input, p *publication) error {
 	if p.qos == 2 {
 		packet, qos2ID = packets.Pubrec, p.id
 	}
-	tag, repeat, err := c.owe(in, packet, p.id)
+	tag, err := c.owe(in, packet, p.id)
 	if err != nil {
 		return err
 	}
 	logged, err := false, p.refused
-	if err == nil && !(repeat && !c.durable) { // the log knows a durable session's repeats
+	if err == nil {
 		c.inBroker = true
 		logged, err = c.session.Publish(&in.ev, qos2ID, c, tag, &in.wave)
 		c.inBroker = false
@@ -103,19 +103,13 @@ func (c *conn) handlePubrel(in *input, body []byte) error {
 	if err != nil {
 		return err
 	}
-	tag, known, err := c.owe(in, packets.Pubcomp, id)
+	tag, err := c.owe(in, packets.Pubcomp, id)
 	if err != nil {
 		return err
 	}
-	logged := false
-	switch {
-	case c.durable:
-		c.inBroker = true
-		logged, err = c.session.Release(id, c, tag)
-		c.inBroker = false
-	case !known:
-		err = broker.ErrNoPacketID
-	}
+	c.inBroker = true
+	logged, err := c.session.Release(id, c, tag)
+	c.inBroker = false
 	if !logged {
 		c.Complete(tag, err, &in.wave)
 	}
