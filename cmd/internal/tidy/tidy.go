@@ -37,6 +37,7 @@ var mayImport = map[string][]string{
 	"cluster/raftlog":   {"disk"},
 	"cluster":           {"cluster/raftlog", "disk"},
 	"api":               {},
+	"profiles/jsontree": {},
 	"bench":             {},
 	"bench/cmd":         {"bench"},
 	"mqtttest":          {},
