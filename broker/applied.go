@@ -23,6 +23,7 @@ type step struct {
 	// stepEvent: deliver event to the subscribers connected here, and queued
 	// entries from to until of applied.queued to their sessions.
 	event       *event.Event
+	topic       string // stepChanged: the resource
 	from, until int
 
 	// stepEnded: the connection of this epoch is over, for cause.
@@ -48,6 +49,8 @@ const (
 	stepDone
 	stepPolicy
 	stepBatchDone // all of our batch is done: its slot is free
+	stepChanged   // show a resource anew; queued are marks for it
+	stepMarked    // queued are marks
 )
 
 // A queued is one entry that a queue has grown by.
@@ -58,6 +61,7 @@ type queued struct {
 	retain   bool
 	deadline int64 // the subscriber's window closes; 0 for never
 	ids      []uint32
+	mark     string // the resource, if the entry is a mark
 }
 
 // newEvent returns an empty event that lives as long as a is in use.

@@ -107,12 +107,12 @@ func (t *target) of(origin uint64) *merged {
 
 // permitted answers, deterministically, whether the target may have an event
 // of topic that happened at at, and when its window closes (0: never).
-func (t *target) permitted(p Authorizer, topicName string, at int64) (ok bool, until int64) {
+func (t *target) permitted(profiles map[string]Profile, p Authorizer, topicName string, at int64) (ok bool, until int64) {
 	if !t.known || at < t.judged || t.verdict.Until != 0 && at >= t.verdict.Until {
 		if p == nil {
 			return false, 0
 		}
-		t.verdict = p.Decide(Who{Principal: t.r.principal, Client: t.r.client}, ActSubscribe, topicName, at)
+		t.verdict = decideFor(profiles, p, Who{Principal: t.r.principal, Client: t.r.client}, ActSubscribe, topicName, at)
 		t.judged, t.known = at, true
 	}
 	return t.verdict.Allow, t.verdict.Until
@@ -133,15 +133,27 @@ func (m *Machine) applyPublish(c *event.Publish) error {
 				return nil // routed when it first came (5.0 [MQTT-4.3.3-10])
 			}
 		}
-		if err := m.retain(e); err != nil {
+		e.Client, e.Principal = r.client, r.principal
+		if err := m.takeEffect(e, r); err != nil {
 			return err
 		}
 		if c.PacketID != 0 {
 			r.remember(c.PacketID)
 			m.tx.Set(inboundKey(m.key, r.session, c.PacketID), nil)
 		}
-		e.Client, e.Principal = r.client, r.principal
-	} else if err := m.retain(e); err != nil {
+		return nil
+	}
+	return m.takeEffect(e, nil)
+}
+
+// takeEffect does what e asks for: a profile applies what is published to its
+// topics, everything else is retained, if it asks for that, and routed. r is
+// who published it, nil for the broker.
+func (m *Machine) takeEffect(e *event.Event, r *record) error {
+	if p := profileFor(m.profiles, e.Topic); p != nil && r != nil {
+		return m.applyProfile(p, e, r)
+	}
+	if err := m.retain(e); err != nil {
 		return err
 	}
 	m.route(e)
@@ -189,7 +201,7 @@ func (m *Machine) queueFor(e *event.Event) {
 		if g == nil || g.qos == 0 {
 			continue
 		}
-		ok, until := t.permitted(m.policy, e.Topic, e.At)
+		ok, until := t.permitted(m.profiles, m.policy, e.Topic, e.At)
 		if !ok {
 			continue
 		}
@@ -207,7 +219,7 @@ func (m *Machine) bodyIfShared(f *fanout, e *event.Event) uint64 {
 		if g := t.of(e.Origin); g == nil || g.qos == 0 {
 			continue
 		}
-		if ok, _ := t.permitted(m.policy, e.Topic, e.At); ok {
+		if ok, _ := t.permitted(m.profiles, m.policy, e.Topic, e.At); ok {
 			if n++; n > 1 {
 				return m.storeBody(e)
 			}
@@ -333,6 +345,10 @@ func (m *Machine) applyReplay(c *event.Replay) error {
 }
 
 func (m *Machine) replay(r *record, s *storedSub, who Who, name string, after uint64, at int64) {
+	if _, ok := profileOf(m.profiles, name).(Viewer); ok {
+		m.replayMark(r, s, name)
+		return
+	}
 	if _, fresh := m.fresh[name]; fresh {
 		return // this entry's value goes out as a live event
 	}

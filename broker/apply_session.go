@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -136,6 +137,9 @@ func (m *Machine) endConnection(r *record, cause error, publishWill, cleared boo
 		m.out.steps = append(m.out.steps, step{kind: stepEnded, session: r.session, epoch: r.epoch, cause: cause})
 	}
 	r.node, r.life, r.offlineAt = "", 0, m.now
+	if !errors.Is(cause, ErrStale) {
+		m.tellDisconnected(r, publishWill)
+	}
 	switch {
 	case r.will == nil:
 	case !publishWill:
@@ -171,8 +175,11 @@ func (m *Machine) publishWill(r *record) {
 	if w.Expires {
 		e.Expires = m.now + seconds(w.Expiry)
 	}
-	// A will that would retain one topic too many is sent and not retained:
-	// there is nobody left to refuse it to.
+	if p := profileFor(m.profiles, e.Topic); p != nil {
+		_ = m.applyProfile(p, e, r) // there is nobody left to refuse it to
+		return
+	}
+	// Nor if it would retain one topic too many: it is sent, not retained.
 	if m.retain(e) != nil {
 		e.Retain = false
 	}
@@ -255,7 +262,8 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 // matches. Most sessions subscribe to names, most of which have none: they are
 // spared a scan.
 func (m *Machine) mayHaveRetained(filter string) bool {
-	return m.retained.Load() > 0 && (topic.HasWildcard(filter) || m.retainedNow(filter).exists)
+	return mayWatch(m.profiles, filter) ||
+		m.retained.Load() > 0 && (topic.HasWildcard(filter) || m.retainedNow(filter).exists)
 }
 
 // applyUnsubscribe removes subscriptions and says which existed. What they had

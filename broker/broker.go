@@ -23,6 +23,9 @@ type Config struct {
 	Now     func() time.Time // the node's clock
 	Logger  *slog.Logger
 
+	// Profiles give meaning to topics, by their prefixes.
+	Profiles []Profile
+
 	// Reserved are first levels of topics that belong to kinds which are not
 	// enabled here: nobody publishes or subscribes to them.
 	Reserved []string
@@ -48,6 +51,7 @@ type Broker struct {
 	settler settler
 	scans   scanner
 	edges   edges
+	watch   watch
 	stats   Stats
 
 	proposer atomic.Pointer[proposer]
@@ -72,7 +76,7 @@ type policy struct {
 // given to the log's host, then Start.
 func New(c Config) (*Broker, error) {
 	b := &Broker{config: c, limits: c.Limits.WithDefaults(), logger: c.Logger, closing: make(chan struct{}), ticks: make(chan struct{}, 1)}
-	m, err := newMachine(c.Store, c.Compile, b.limits, c.Logger)
+	m, err := newMachine(c.Store, c.Compile, b.limits, c.Logger, c.Profiles...)
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +86,7 @@ func New(c Config) (*Broker, error) {
 	b.loop.init(b)
 	b.settler.init(b)
 	b.scans.init(b)
+	b.watch.init(b)
 	b.edges.last = b.now()
 	m.deliver, m.spare = b.loop.deliver, b.loop.spare
 	b.setPolicy(m.policy)
@@ -236,7 +241,19 @@ func (b *Broker) decide(who Who, what Action, topicName string, at int64) Decisi
 	if p == nil {
 		return Decision{Reason: "no policy is in force"}
 	}
-	return p.Decide(who, what, topicName, at)
+	return decideFor(b.machine.profiles, p, who, what, topicName, at)
+}
+
+// decideFor asks the profile of a topic, if it has one, else the policy.
+func decideFor(profiles map[string]Profile, p Authorizer, who Who, what Action, topicName string, at int64) Decision {
+	profile := profileOf(profiles, topicName)
+	if profile == nil || what != ActSubscribe {
+		return p.Decide(who, what, topicName, at)
+	}
+	if err := profile.Watch(who, topicName); err != nil {
+		return Decision{Reason: err.Error()}
+	}
+	return Decision{Allow: true}
 }
 
 // Kick makes the broker look at its clock: a test clock was moved.

@@ -32,6 +32,12 @@ func (b *Broker) passEdges() (next int64) {
 
 // pass runs in the delivery loop.
 func (e *edges) pass(b *Broker, now int64, w *Wave) (next int64) {
+	b.loop.passTimes(now)
+	return earlier(e.passPolicy(b, now, w), b.watch.next())
+}
+
+// passPolicy passes the edges of the operator's policy.
+func (e *edges) passPolicy(b *Broker, now int64, w *Wave) (next int64) {
 	p := b.policy.Load()
 	if p == nil {
 		e.last = max(e.last, now)

@@ -102,6 +102,7 @@ type node struct {
 	entries  []kept // of its log
 	policies map[string]*rules
 	limits   Limits
+	profiles []Profile
 	*Broker
 	log *soloLog
 
@@ -110,8 +111,13 @@ type node struct {
 
 func newNode(t *testing.T, limits Limits) *node {
 	t.Helper()
+	return newNodeWith(t, limits)
+}
+
+func newNodeWith(t *testing.T, limits Limits, profiles ...Profile) *node {
+	t.Helper()
 	n := &node{
-		t: t, fs: disk.Memory(), clock: &clock{at: time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)},
+		t: t, profiles: profiles, fs: disk.Memory(), clock: &clock{at: time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)},
 		policies: map[string]*rules{"all": parseRules("allow * #")}, limits: limits,
 	}
 	n.start()
@@ -127,7 +133,7 @@ func (n *node) start() {
 		n.t.Fatal(err)
 	}
 	n.Broker, err = New(Config{
-		Node: "n1", Store: s, Limits: n.limits, Now: n.clock.now, Logger: slog.New(slog.DiscardHandler), Reserved: []string{"presence"},
+		Node: "n1", Store: s, Limits: n.limits, Now: n.clock.now, Logger: slog.New(slog.DiscardHandler), Reserved: []string{"presence"}, Profiles: n.profiles,
 		Compile: func(name []byte) (Authorizer, error) {
 			if p := n.policies[string(name)]; p != nil {
 				return p, nil

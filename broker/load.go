@@ -144,11 +144,17 @@ func (m *Machine) loadRest() error {
 	if err != nil {
 		return err
 	}
-	return m.each(store.Queue, "queues", func(_, value []byte) error {
+	return m.each(store.Queue, "queues", func(key, value []byte) error {
 		e, err := decodeEntry(value)
-		if err == nil && e.body != 0 {
+		if err != nil || len(key) != 16 {
+			return event.ErrDamaged
+		}
+		if e.body != 0 {
 			m.segment(e.body).live++
 		}
-		return err
+		if r := m.numbers[store.Uint64At(key, 0)]; r != nil && e.mark != "" {
+			r.noteMark(e.mark, store.Uint64At(key, 8))
+		}
+		return nil
 	})
 }

@@ -160,6 +160,12 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		b.proposer.Load().done(s.batch, s.n, s.err, s.value, w)
 	case stepBatchDone:
 		b.proposer.Load().batchDone(s.batch)
+	case stepChanged:
+		b.watch.forget(s.topic)
+		l.changed(s.topic, false, now)
+		l.offerMarks(a.queued[s.from:s.until], now)
+	case stepMarked:
+		l.offerMarks(a.queued[s.from:s.until], now)
 	case stepPolicy:
 		before := b.policy.Load()
 		b.setPolicy(s.policy)
@@ -194,6 +200,15 @@ func (l *loop) endedSession(number uint64) *Session {
 		return nil
 	}
 	return s
+}
+
+// offerMarks offers marks to the sessions connected here.
+func (l *loop) offerMarks(queued []queued, now int64) {
+	for i := range queued {
+		if s := l.live[queued[i].session]; s != nil {
+			s.offerMark(&queued[i], now, &l.wave)
+		}
+	}
 }
 
 // add makes a session one that is connected here.

@@ -64,6 +64,8 @@ type Machine struct {
 	policy   Authorizer
 	segments map[uint64]*segment
 	durable  *topic.Index[uint64, storedSub, *fanout]
+	profiles map[string]Profile // by prefix
+	prefixes []string           // of profiles, sorted
 	counters counters
 
 	// The entry being applied.
@@ -74,6 +76,7 @@ type Machine struct {
 	over     []*record               // queues past their bound, to be trimmed
 	fresh    map[string]presentValue // topics retained or cleared by this entry
 	subbed   []sessionFilter         // subscriptions set by this entry
+	written  map[string][]byte       // profiles\' keys set by this entry; nil for removed ones
 	key, val []byte                  // scratch
 	body     []byte                  // scratch
 	failed   map[uint32]string       // commands of this entry that panicked
@@ -105,10 +108,16 @@ var (
 )
 
 // newMachine returns a Machine in the state that s holds.
-func newMachine(s *store.Store, compile Compile, limits Limits, logger *slog.Logger) (*Machine, error) {
-	m := &Machine{store: s, compile: compile, limits: limits, logger: logger, fresh: map[string]presentValue{}}
+func newMachine(s *store.Store, compile Compile, limits Limits, logger *slog.Logger, profiles ...Profile) (*Machine, error) {
+	m := &Machine{store: s, compile: compile, limits: limits, logger: logger, fresh: map[string]presentValue{}, written: map[string][]byte{}}
 	m.key, m.val = make([]byte, 0, 512), make([]byte, 0, 4096)
 	m.deliver, m.spare = func(*applied) {}, func() *applied { return new(applied) }
+	m.profiles = map[string]Profile{}
+	for _, p := range profiles {
+		m.profiles[p.Prefix()] = p
+		m.prefixes = append(m.prefixes, p.Prefix())
+	}
+	slices.Sort(m.prefixes)
 	if err := m.load(); err != nil {
 		return nil, err
 	}
@@ -145,6 +154,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.ordinal = 0
 	m.touched = m.touched[:0]
 	m.subbed = m.subbed[:0]
+	clear(m.written)
 	clear(m.fresh)
 	m.now = max(m.now, stamp)
 	m.out.index, m.out.stamp = index, m.now

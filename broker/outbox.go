@@ -46,10 +46,11 @@ type outbox struct {
 	begun      uint64 // those before were under way on an earlier connection
 	dupBelow   uint64 // those before may have been
 	underWay   uint64
-	slots      []slot // ring over [below, sent), by number; length a power of two
-	done       spans  // over before this connection
-	backlog    []held // of a session without a queue: [sent, next)
-	backlogLen int64  // bytes held there
+	slots      []slot            // ring over [below, sent), by number; length a power of two
+	done       spans             // over before this connection
+	newest     map[string]uint64 // newest mark not yet sent, by resource
+	backlog    []held            // of a session without a queue: [sent, next)
+	backlogLen int64             // bytes held there
 }
 
 // A slot says where one delivery stands.
@@ -252,6 +253,52 @@ func (s *Session) offer(q *queued, e *event.Event, h *hearer, now int64, w *Wave
 	o.send(d, w)
 }
 
+// offerMark tells the outbox of a durable session that its queue has grown by a
+// mark. In the delivery loop.
+func (s *Session) offerMark(q *queued, now int64, w *Wave) {
+	o := &s.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.next = q.seq + 1
+	if o.sent != q.seq || o.pulling || !o.room() {
+		if o.newest == nil {
+			o.newest = map[string]uint64{}
+		}
+		o.newest[q.mark] = q.seq
+		return
+	}
+	o.sendMark(q.seq, q.mark, q.retain, q.ids, now, w)
+}
+
+// sendMark sends what a mark stands for, and returns false if there is no room.
+// mu is held.
+func (o *outbox) sendMark(seq uint64, topicName string, named bool, ids []uint32, now int64, w *Wave) bool {
+	if newest, ok := o.newest[topicName]; ok && newest > seq {
+		o.s.skip(fit, seq) // the state will be shown by a later one
+		return true
+	}
+	ev, send := o.s.renderMark(topicName, named || seq < o.dupBelow, now)
+	if !send {
+		o.s.skip(fit, seq)
+		return true
+	}
+	d := &w.delivery
+	*d = Delivery{Event: ev, QoS: 1, Retain: named, IDs: ids}
+	if !o.send(d, w) {
+		o.s.unshown(topicName)
+		return false
+	}
+	delete(o.newest, topicName)
+	return true
+}
+
+// unshown forgets that a document was sent, for it was not.
+func (s *Session) unshown(topicName string) {
+	s.shownMu.Lock()
+	defer s.shownMu.Unlock()
+	s.shown[topicName] = 0 // the hash of nothing in particular
+}
+
 // A fitness says whether a queued event may be sent now.
 type fitness uint8
 
@@ -378,6 +425,12 @@ func (o *outbox) sendEntries(entries []queueItem, until uint64, now int64, w *Wa
 			o.sent++
 			continue
 		}
+		if it.mark != "" {
+			if !o.sendMark(it.seq, it.mark, it.retain, it.ids, now, w) {
+				return false
+			}
+			continue
+		}
 		why := o.s.unfit(&it.event, it.deadline, nil, now)
 		if why == expired && it.seq < o.begun {
 			why = fit // what was begun in time is brought to its end
@@ -418,6 +471,10 @@ func (b *Broker) readQueue(session, from, until uint64) []queueItem {
 	kept := items[:0]
 	for i := range items {
 		it := &items[i]
+		if it.mark != "" {
+			kept = append(kept, *it)
+			continue
+		}
 		body := it.inline
 		if it.body != 0 {
 			var ok bool

@@ -181,6 +181,7 @@ func (p *proposer) done(seq uint64, n int, err error, value any, w *Wave) {
 	var c call
 	if len(p.flying) > 0 && p.flying[0].seq == seq && !p.flying[0].released {
 		c = p.flying[0].calls[n]
+		p.flying[0].calls[n].c = nil // told: close and release leave it alone
 	}
 	p.mu.Unlock()
 	c.complete(err, value, w)

@@ -82,9 +82,9 @@ func entryKey(buf []byte, session, seq uint64) []byte {
 
 // An entry is one element of a queue as stored.
 //
-//	version u8 | flags u8: 0-1 QoS, 2 retain, 3 has a body number |
+//	version u8 | flags u8: 0-1 QoS, 2 retain, 3 has a body number, 4 is a mark |
 //	deadline 8 bytes | size uvarint | count and ids, uvarints |
-//	body number uvarint, or event
+//	body number uvarint, or the resource's topic, or event
 type entry struct {
 	qos      uint8
 	retain   bool
@@ -93,11 +93,13 @@ type entry struct {
 	ids      []uint32
 	body     uint64 // 0: inline
 	inline   []byte // binary form of the event
+	mark     string // not an event: this resource is to be shown
 }
 
 const (
 	entryRetain = 1 << 2
 	entryBody   = 1 << 3
+	entryMark   = 1 << 4
 )
 
 func (e *entry) append(b []byte) []byte {
@@ -108,6 +110,9 @@ func (e *entry) append(b []byte) []byte {
 	if e.body != 0 {
 		flags |= entryBody
 	}
+	if e.mark != "" {
+		flags |= entryMark
+	}
 	b = append(b, recordVersion, flags)
 	b = binary.BigEndian.AppendUint64(b, uint64(e.deadline))
 	b = binary.AppendUvarint(b, e.size)
@@ -117,6 +122,9 @@ func (e *entry) append(b []byte) []byte {
 	}
 	if e.body != 0 {
 		return binary.AppendUvarint(b, e.body)
+	}
+	if e.mark != "" {
+		return append(b, e.mark...)
 	}
 	return append(b, e.inline...)
 }
@@ -151,6 +159,9 @@ func decodeEntry(b []byte) (e entry, err error) {
 	if flags&entryBody != 0 {
 		e.body = take()
 		ok = ok && e.body != 0 && len(b) == 0
+	} else if flags&entryMark != 0 {
+		e.mark = string(b)
+		ok = ok && e.mark != ""
 	} else {
 		e.inline = b
 	}
@@ -170,12 +181,7 @@ func mustEntry(b []byte) entry {
 
 // enqueue adds e to r's queue, as body or inline if body is 0.
 func (m *Machine) enqueue(r *record, e *event.Event, q queued, body uint64) {
-	q.seq = r.queue.next
-	q.session = r.session
-	r.queue.next++
-	r.queue.count++
 	en := entry{qos: q.qos, retain: q.retain, deadline: q.deadline, size: uint64(e.Size()), ids: q.ids, body: body}
-	r.queue.bytes += int64(en.size)
 	if body != 0 {
 		m.segment(body).live++
 	} else {
@@ -185,6 +191,15 @@ func (m *Machine) enqueue(r *record, e *event.Event, q queued, body uint64) {
 	if due := earlier(e.Expires, q.deadline); due != 0 {
 		r.queue.earliest = earlier(r.queue.earliest, due)
 	}
+	m.add(r, en, q)
+}
+
+// add appends an entry to r's queue; q says of it what the node needs to know.
+func (m *Machine) add(r *record, en entry, q queued) {
+	q.seq, q.session = r.queue.next, r.session
+	r.queue.next++
+	r.queue.count++
+	r.queue.bytes += int64(en.size)
 	m.val = en.append(m.val[:0])
 	m.key = entryKey(m.key, r.session, q.seq)
 	m.tx.Set(m.key, m.val)
@@ -290,6 +305,9 @@ func (m *Machine) remove(r *record, lower, upper uint64) {
 
 func (m *Machine) removeEntry(r *record, key []byte, e entry) {
 	m.tx.DeleteOnce(key)
+	if e.mark != "" {
+		r.unmark(e.mark, store.Uint64At(key, 9))
+	}
 	r.queue.count--
 	r.queue.bytes -= int64(e.size)
 	if e.body != 0 {
@@ -389,6 +407,10 @@ func (m *Machine) dropWhere(r *record, judge func(entry, *event.Event) (drop, st
 // readBody decodes the event of an entry, from wherever it is.
 func (m *Machine) readBody(e *entry, ev *event.Event) {
 	b := e.inline
+	if e.mark != "" {
+		*ev = event.Event{Topic: e.mark}
+		return
+	}
 	if e.body != 0 {
 		b, _ = m.store.Get(bodyKey(nil, e.body), nil)
 	}

@@ -33,6 +33,10 @@ type record struct {
 	// inbound are the packet ids of QoS 2 publishes not yet released; nil
 	// until there is one. At most 65,535; the protocol allows far fewer.
 	inbound map[uint16]struct{}
+
+	// marks are the newest marks of the queue by resource, as far as they are
+	// in it; nil until there is one.
+	marks map[string]uint64
 }
 
 // remember takes note of the packet id of a QoS 2 publish.

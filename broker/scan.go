@@ -42,8 +42,28 @@ type scan struct {
 
 // A piece is what one read found for one or several scans.
 type piece struct {
-	scans  []*pieceOf
-	direct []found // to be sent at once
+	scans   []*pieceOf
+	direct  []found    // to be sent at once
+	watched []resource // to be shown at once
+	looked  int        // keys read
+}
+
+// room says whether a piece takes more.
+func (p *piece) room() bool {
+	return p.looked < pieceLookedAt && len(p.direct)+len(p.watched)+p.replays() < pieceTopics
+}
+
+func (p *piece) replays() (n int) {
+	for _, s := range p.scans {
+		n += len(s.replay)
+	}
+	return n
+}
+
+// A resource is one that a scan is to show.
+type resource struct {
+	of    *pieceOf
+	topic string
 }
 
 // A pieceOf is what a piece holds of one scan.
@@ -51,6 +71,13 @@ type pieceOf struct {
 	scan
 	replay []string // topics to be queued by the Machine
 	done   bool     // nothing is left of it
+
+	// Retained events come first, then the resources of each viewer that the
+	// filter may match: viewers says of which, once begun; key is the last one
+	// looked at.
+	begun   bool
+	viewers []Viewer
+	key     string
 }
 
 // A found is an event that a scan is to send.
@@ -259,7 +286,7 @@ func (t *scanState) piece(scans []*pieceOf) bool {
 	}
 	p := t.read(scans)
 	<-b.scans.slots
-	if !b.loop.call(func(w *Wave) { t.deliver(&p, w) }) {
+	if !b.loop.call(func(w *Wave) { t.deliver(&p, w); t.showAll(&p, w) }) {
 		return false
 	}
 	return t.replay(&p)
@@ -285,43 +312,58 @@ func (t *scanState) waitForRoom() bool {
 // read reads one piece: of each scan in turn, as far as there is room in it.
 func (t *scanState) read(scans []*pieceOf) (p piece) {
 	now := t.s.b.now()
-	looked, n := 0, 0
 	for _, s := range scans {
-		if looked >= pieceLookedAt || n >= pieceTopics {
+		if !p.room() {
 			break
 		}
 		p.scans = append(p.scans, s)
-		s.replay, s.done = nil, true
-		filter := s.sub.sub.Filter
-		lower, upper := retainedRange(filter, s.after)
-		t.s.b.config.Store.Scan(lower, upper, func(key, value []byte) bool {
-			if looked++; looked > pieceLookedAt || n >= pieceTopics {
-				s.done = false
-				return false
-			}
-			name := string(key[1:])
-			s.after = name
-			if topic.Match(filter, name) && t.take(&p, s, name, value, now) {
-				n++
-			}
-			return true
-		})
+		s.replay, s.done = nil, false
+		if !s.begun && !t.readRetained(&p, s, now) {
+			continue
+		}
+		if !s.begun {
+			s.begun, s.viewers = true, t.viewers(s.sub.sub.Filter)
+		}
+		for len(s.viewers) > 0 && t.readResources(&p, s, s.viewers[0], now) {
+			s.viewers, s.key = s.viewers[1:], ""
+		}
+		s.done = len(s.viewers) == 0
 	}
 	return p
 }
 
+// readRetained reads retained events and says whether there are no more.
+func (t *scanState) readRetained(p *piece, s *pieceOf, now int64) (done bool) {
+	done = true
+	filter := s.sub.sub.Filter
+	lower, upper := retainedRange(filter, s.after)
+	t.s.b.config.Store.Scan(lower, upper, func(key, value []byte) bool {
+		if p.looked++; !p.room() {
+			done = false
+			return false
+		}
+		name := string(key[1:])
+		s.after = name
+		if topic.Match(filter, name) {
+			t.take(p, s, name, value, now)
+		}
+		return true
+	})
+	return done
+}
+
 // take adds a retained event to a piece if the subscriber is to have it.
-func (t *scanState) take(p *piece, s *pieceOf, name string, value []byte, now int64) bool {
+func (t *scanState) take(p *piece, s *pieceOf, name string, value []byte, now int64) {
 	f := found{of: s}
 	if err := decodeRetained(value, &f.event); err != nil {
 		panic(fatal{"retained event: " + err.Error()})
 	}
 	if f.event.Position > s.since || f.event.Expired(now) || s.opened != nil && !s.opened(name) {
-		return false
+		return
 	}
 	if !t.s.b.decide(t.s.who, ActSubscribe, name, now).Allow {
 		t.s.b.stats.Withheld.Add(1)
-		return false
+		return
 	}
 	if t.s.durable && min(f.event.QoS, s.sub.sub.QoS) > 0 {
 		s.replay = append(s.replay, name)
@@ -329,7 +371,6 @@ func (t *scanState) take(p *piece, s *pieceOf, name string, value []byte, now in
 		f.event = *clone(&f.event)
 		p.direct = append(p.direct, f)
 	}
-	return true
 }
 
 // retainedRange returns the keys among which filter's matches after a topic
@@ -399,6 +440,7 @@ func (t *scanState) replay(p *piece) bool {
 			After: s.since, Topics: s.replay, At: b.now(),
 		}
 		if s.initial {
+			// Resources have no position: to mark one again is to mark it once.
 			cmd.Position, cmd.Final = s.after, s.done
 		}
 		w := newWait()

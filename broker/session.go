@@ -42,6 +42,9 @@ type Session struct {
 
 	subs map[string]*localSub // the delivery loop's
 
+	shownMu sync.Mutex
+	shown   map[string]uint64 // what it was shown last, by resource: a hash
+
 	ended sync.Once
 }
 
@@ -109,7 +112,7 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 		switch {
 		case o.subs[i].replaying:
 			s.scanning.add(scan{sub: sub, since: o.subs[i].since, after: o.subs[i].position})
-		case sub.windowed:
+		case sub.windowed, mayWatch(s.b.machine.profiles, sub.sub.Filter):
 			// While it was away a window may have opened: it has missed the
 			// state that was sent then, or that changed unseen.
 			s.scanning.add(scan{sub: sub, since: s.sinceOpening()})
@@ -152,14 +155,15 @@ func (s *Session) Start(w *Wave) {
 func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uint64, w *Wave) (logged bool, err error) {
 	now := s.b.now()
 	ev.At, ev.Origin, ev.Client, ev.Principal = now, s.number, s.who.Client, s.who.Principal
-	if err := s.mayPublish(ev.Topic, now); err != nil {
+	ownTopic, err := s.admit(ev, now)
+	if err != nil {
 		s.b.stats.PublishRefused.Add(1)
 		return false, err
 	}
 	if s.closed.Load() {
 		return false, ErrStale
 	}
-	if ev.QoS == 0 && !ev.Retain && s.pending.Load() == 0 {
+	if ev.QoS == 0 && !ev.Retain && !ownTopic && s.pending.Load() == 0 {
 		s.b.stats.Published[0].Add(1)
 		s.b.local.LookupString(ev.Topic).deliver(s.b, ev, now, w)
 		return false, nil
@@ -192,6 +196,15 @@ func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uin
 	}
 	s.b.stats.Published[ev.QoS].Add(1)
 	return ev.QoS > 0, nil
+}
+
+// admit says whether ev may be published: by its profile, if its topic has one
+// (then ownTopic is true: it is always ordered), else by the policy.
+func (s *Session) admit(ev *event.Event, now int64) (ownTopic bool, err error) {
+	if p := profileFor(s.b.machine.profiles, ev.Topic); p != nil {
+		return true, p.Admit(&Publication{Event: ev, From: s.who, Session: s.number, Epoch: s.epoch})
+	}
+	return false, s.mayPublish(ev.Topic, now)
 }
 
 // remember notes the packet id of a QoS 2 publish and says whether it was known.
@@ -353,12 +366,14 @@ func (s *Session) begin(granted []event.Subscription, done *subscribed, now int6
 	for i, sub := range granted {
 		sub.Filter = cloneString(sub.Filter)
 		_, had := s.subs[sub.Filter]
-		replay := (sub.RetainHandling == 0 || sub.RetainHandling == 1 && !had) && s.b.machine.retained.Load() > 0
+		replay := (sub.RetainHandling == 0 || sub.RetainHandling == 1 && !had) &&
+			(s.b.machine.retained.Load() > 0 || mayWatch(s.b.machine.profiles, sub.Filter))
 		if done != nil {
 			replay = done.replay[i]
 		}
 		l := s.attach(sub, since, now)
 		if replay {
+			s.reshow(sub.Filter)
 			s.scanning.add(scan{sub: l, since: since, initial: true})
 		}
 	}
@@ -366,6 +381,9 @@ func (s *Session) begin(granted []event.Subscription, done *subscribed, now int6
 
 // maySubscribe says whether filter may be granted at all.
 func (s *Session) maySubscribe(filter string, now int64) error {
+	if p := profileOf(s.b.machine.profiles, filter); p != nil {
+		return p.Watch(s.who, filter)
+	}
 	if err := s.b.reserved(filter); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ const (
 	wakePurge    = 3 // entries of an ended session's queue go, some at a time
 	wakeSweep    = 4 // connections of a node's former lives end, some at a time
 	wakeRetained = 5 // a retained event expires
+	wakeProfile  = 6 // a profile asked for it
 )
 
 // wakesPerEntry bounds how many wakes one entry works off, and itemsPerWake how
@@ -109,6 +110,8 @@ func (m *Machine) fire(kind byte, id []byte) {
 		m.purge(store.Uint64At(id, 0))
 	case wakeRetained:
 		m.expireRetained(string(id))
+	case wakeProfile:
+		m.wakeOf(string(id))
 	case wakeExpiry, wakeWill:
 		r := m.numbers[store.Uint64At(id, 0)]
 		if r == nil || r.connected() || r.epoch != store.Uint64At(id, 8) {

@@ -46,6 +46,8 @@ const (
 	Nodes    Space = 0x0B // node → incarnation and last batch
 	Held     Space = 0x0C // node, incarnation, session → ∅: who is connected where
 	Failures Space = 0x0D // ordinal → command that was rolled back
+
+	Resources Space = 0x0E // profile, its key → its value
 )
 
 // formatVersion is bumped when a reader of the old form would misread the new.

@@ -1,0 +1,162 @@
+package broker
+
+import (
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/store"
+)
+
+// A Profile gives meaning to the topics below one first level: it judges what
+// is published there before it is ordered, and applies it after. It owns no
+// state but its keys in the store, which it reaches through a ProfileTx; what
+// else it remembers can be computed anew from those.
+//
+// A profile takes part in the replicated machine, so it is compiled in. Apply
+// and its like must be deterministic: no clock but ProfileTx.Now, no random
+// numbers, no order of a map. They must not block, and may panic no more than
+// other commands: a panic rolls the publication back.
+//
+// What a profile can do beyond that it says by implementing the interfaces
+// below.
+type Profile interface {
+	// Prefix is the first level of the profile's topics, without a slash.
+	Prefix() string
+
+	// Admit judges a publication on the node where it comes in, by that node's
+	// clock. It may set the event's properties and payload, not its topic. An
+	// error is what the publisher is told, and nothing is ordered. Safe for
+	// concurrent use.
+	Admit(p *Publication) error
+
+	// Watch says whether who may subscribe to filter, whose first level is the
+	// prefix; of a profile that is no Viewer, whether who may read a topic. An
+	// error is what the subscriber is told. It depends on nothing else.
+	Watch(who Who, filter string) error
+
+	// Apply applies a publication that was admitted, on every node, in log
+	// order. An error is what the publisher is told; it changes nothing.
+	Apply(tx *ProfileTx, p *Publication) error
+}
+
+// A Publication is what a client published to a profile's topic, or to
+// $me/policy/ and the profile's prefix.
+type Publication struct {
+	Event   *event.Event
+	From    Who
+	Session uint64 // of the publisher, and the epoch of its connection
+	Epoch   uint64
+}
+
+// A Viewer is a profile of state: each of its resources is shown to each
+// watcher as its owner wants, and again whenever that changes.
+type Viewer interface {
+	Profile
+
+	// Owner returns the principal that a resource belongs to, empty if
+	// topicName names none.
+	Owner(topicName string) string
+
+	// Load makes a Resource of what the store has: record is what the profile
+	// keeps under the resource's topic as key, nil for nothing, and policy what its
+	// owner set, nil for nothing. Safe for concurrent use.
+	Load(topicName string, record, policy []byte) Resource
+}
+
+// A Resource is the state of one resource and who may see what of it. It does
+// not change; a new one takes its place. Safe for concurrent use.
+type Resource interface {
+	// Show returns what who is shown at the instant at.
+	Show(who Who, at int64) Shown
+}
+
+// A Shown is a document for one watcher. Two are the same to see if their
+// payloads are equal.
+type Shown struct {
+	// Visible says whether who subscribes to a wildcard gets it at all. Who
+	// names the resource gets it in any case: that it is empty says nothing.
+	Visible bool
+	Payload []byte // never changes
+	Props   []byte // as Event.Props
+
+	// Until is the first later instant at which something else may be shown
+	// by the passing of time alone; 0 for never.
+	Until int64
+}
+
+// A Waker is a profile that has things happen at their time.
+type Waker interface {
+	// Wake is called when the log's time has reached what WakeAt asked for,
+	// once, with its id.
+	Wake(tx *ProfileTx, id string)
+}
+
+// A SessionWatcher is a profile that wants to know of connections that end.
+type SessionWatcher interface {
+	// Disconnected is called in log order when the connection of an epoch has
+	// ended: by DISCONNECT 0x00, or lost. A takeover is no end, for the next
+	// epoch begins with it.
+	Disconnected(tx *ProfileTx, session, epoch uint64, lost bool)
+}
+
+// A ProfileTx is a profile's door to the state, within one command. It shows
+// the writes of the commands before.
+type ProfileTx struct {
+	m      *Machine
+	prefix string
+}
+
+// Now is the log's time, unix nanoseconds.
+func (t *ProfileTx) Now() int64 { return t.m.now }
+
+// Position is the place of the command in the log, greater for each.
+func (t *ProfileTx) Position() uint64 { return event.PositionAt(t.m.out.index, t.m.ordinal) }
+
+// Get returns the value of a key, nil if there is none. It must not be changed.
+func (t *ProfileTx) Get(key string) []byte {
+	k := resourceKey(nil, t.prefix, key)
+	if v, ok := t.m.written[string(k)]; ok {
+		return v
+	}
+	v, ok := t.m.store.Get(k, nil)
+	if !ok {
+		return nil
+	}
+	return v
+}
+
+// Set sets the value of a key; empty removes it.
+func (t *ProfileTx) Set(key string, value []byte) {
+	k := resourceKey(nil, t.prefix, key)
+	if len(value) == 0 {
+		t.m.tx.Delete(k)
+		t.m.written[string(k)] = nil
+		return
+	}
+	t.m.tx.Set(k, value)
+	t.m.written[string(k)] = append([]byte{}, value...)
+}
+
+// WakeAt has Waker.Wake called at that time. Asking twice for the same is
+// asking once.
+func (t *ProfileTx) WakeAt(at int64, id string) {
+	t.m.setWakeName(at, wakeProfile, t.prefix+"\x00"+id)
+}
+
+// Cancel undoes WakeAt.
+func (t *ProfileTx) Cancel(at int64, id string) {
+	t.m.tx.Delete(wakeNameKey(t.m.key, at, wakeProfile, t.prefix+"\x00"+id))
+}
+
+// Changed says that a resource is not what it was: its watchers are shown it
+// anew.
+func (t *ProfileTx) Changed(topicName string) { t.m.changed(topicName) }
+
+// PolicyOf returns what the owner of a resource set, nil for nothing.
+func (t *ProfileTx) PolicyOf(owner string) []byte { return t.Get(policyPrefix + owner) }
+
+// Keys of a profile that are the broker's: what owners set, by owner.
+const policyPrefix = "\x01policy\x00"
+
+func resourceKey(buf []byte, prefix, key string) []byte {
+	buf = append(append(store.Key(buf, store.Resources), prefix...), 0)
+	return append(buf, key...)
+}

@@ -1,0 +1,117 @@
+package broker
+
+import (
+	"strings"
+
+	"github.com/bellwire/bellwire/broker/event"
+)
+
+// How profiles take part in the Machine.
+//
+// A publication below a profile's prefix is the profile's to apply. If that
+// changes a resource, each durable session that watches it gets a *mark* in its
+// queue: an entry that says which resource, and nothing of its state. The state
+// is rendered when the mark is sent, for this watcher at that instant, so a
+// session that comes back after a week is shown how things are, not how they
+// went, and nothing that was shown to nobody is kept for anybody.
+//
+// While a session is away one mark per resource is enough: what it has not been
+// sent, it has not been sent. While it is connected only its node knows what
+// was sent, so each change adds a mark, and the node skips those that a later
+// one makes needless.
+
+// profileOf returns the profile that a topic belongs to, nil for none.
+func profileOf(profiles map[string]Profile, topicName string) Profile {
+	if len(profiles) == 0 {
+		return nil
+	}
+	prefix, _, below := strings.Cut(topicName, "/")
+	if !below {
+		return nil
+	}
+	return profiles[prefix]
+}
+
+// ownPolicy is the topic below which clients publish what they permit.
+const ownPolicy = "$me/policy/"
+
+// profileFor returns the profile that applies a publication to a topic.
+func profileFor(profiles map[string]Profile, topicName string) Profile {
+	if kind, own := strings.CutPrefix(topicName, ownPolicy); own {
+		return profiles[kind]
+	}
+	return profileOf(profiles, topicName)
+}
+
+// applyProfile has a profile apply what was published to its topics.
+func (m *Machine) applyProfile(p Profile, e *event.Event, r *record) error {
+	return p.Apply(&ProfileTx{m: m, prefix: p.Prefix()}, &Publication{
+		Event: e, From: Who{Principal: r.principal, Client: r.client}, Session: r.session, Epoch: r.epoch,
+	})
+}
+
+// wakeOf calls the profile that asked for a wake.
+func (m *Machine) wakeOf(id string) {
+	prefix, rest, _ := strings.Cut(id, "\x00")
+	if w, ok := m.profiles[prefix].(Waker); ok {
+		w.Wake(&ProfileTx{m: m, prefix: prefix}, rest)
+	}
+}
+
+// tellDisconnected tells the profiles that a connection has ended. They are
+// asked in the order of their prefixes.
+func (m *Machine) tellDisconnected(r *record, lost bool) {
+	for _, prefix := range m.prefixes {
+		if w, ok := m.profiles[prefix].(SessionWatcher); ok {
+			w.Disconnected(&ProfileTx{m: m, prefix: prefix}, r.session, r.epoch, lost)
+		}
+	}
+}
+
+// changed marks the queues of a resource's durable watchers and has the nodes
+// show it to those that are connected.
+func (m *Machine) changed(topicName string) {
+	topicName = strings.Clone(topicName)
+	from := len(m.out.queued)
+	for _, t := range m.durable.LookupString(topicName).targets {
+		m.mark(t.r, topicName, queued{ids: t.ids})
+	}
+	m.out.steps = append(m.out.steps, step{kind: stepChanged, topic: topicName, from: from, until: len(m.out.queued)})
+}
+
+// mark adds a mark for a resource to r's queue, unless one that certainly was
+// not sent is in it. It goes out at QoS 1: what is sent again is what is true
+// then, and a QoS 2 receiver would take it for what it has.
+func (m *Machine) mark(r *record, topicName string, q queued) {
+	if seq, ok := r.marks[topicName]; ok && !r.connected() && seq >= r.queue.maybe && seq >= r.queue.below && !r.queue.done.has(seq) {
+		return
+	}
+	r.noteMark(topicName, r.queue.next)
+	q.mark, q.qos = topicName, 1
+	m.add(r, entry{qos: q.qos, retain: q.retain, size: uint64(len(topicName)) + 32, ids: q.ids, mark: topicName}, q)
+}
+
+// replayMark marks a resource because r's subscription is to be shown it.
+func (m *Machine) replayMark(r *record, s *storedSub, topicName string) {
+	q := queued{retain: true}
+	if s.ID != 0 {
+		q.ids = []uint32{s.ID}
+	}
+	from := len(m.out.queued)
+	m.mark(r, strings.Clone(topicName), q)
+	m.out.steps = append(m.out.steps, step{kind: stepMarked, from: from, until: len(m.out.queued)})
+}
+
+func (r *record) noteMark(topicName string, seq uint64) {
+	if r.marks == nil {
+		r.marks = map[string]uint64{}
+	}
+	r.marks[topicName] = seq
+}
+
+// unmark forgets a mark that is removed from r's queue.
+func (r *record) unmark(topicName string, seq uint64) {
+	if at, ok := r.marks[topicName]; ok && at == seq {
+		delete(r.marks, topicName)
+	}
+}

@@ -1,0 +1,95 @@
+package broker
+
+import (
+	"strings"
+
+	"github.com/bellwire/bellwire/broker/store"
+	"github.com/bellwire/bellwire/broker/topic"
+)
+
+// viewers returns the profiles whose resources filter may match.
+func (t *scanState) viewers(filter string) (viewers []Viewer) {
+	m := t.s.b.machine
+	for _, prefix := range m.prefixes {
+		if v, ok := m.profiles[prefix].(Viewer); ok && watches(filter, prefix) {
+			viewers = append(viewers, v)
+		}
+	}
+	return viewers
+}
+
+// readResources reads which resources of v there are to show and says whether
+// there are no more. Who names a resource is shown it, whether it exists or
+// not; who does not, those that are visible.
+func (t *scanState) readResources(p *piece, s *pieceOf, v Viewer, now int64) (done bool) {
+	filter := s.sub.sub.Filter
+	if !topic.HasWildcard(filter) {
+		t.takeResource(p, s, filter)
+		return true
+	}
+	done = true
+	var names []string
+	lower, upper := resourceRange(v.Prefix(), filter, s.key)
+	t.s.b.config.Store.Scan(lower, upper, func(key, _ []byte) bool {
+		if p.looked++; len(names) == pieceTopics || p.looked > pieceLookedAt {
+			done = false
+			return false
+		}
+		s.key = string(key[len(v.Prefix())+2:])
+		if topic.Match(filter, s.key) && v.Owner(s.key) != "" {
+			names = append(names, s.key)
+		}
+		return true
+	})
+	for _, name := range names {
+		if t.s.b.watch.resource(v, name).Show(t.s.who, now).Visible {
+			t.takeResource(p, s, name)
+		}
+	}
+	return done
+}
+
+func (t *scanState) takeResource(p *piece, s *pieceOf, topicName string) {
+	if t.s.durable && s.sub.sub.QoS > 0 {
+		s.replay = append(s.replay, topicName)
+	} else {
+		p.watched = append(p.watched, resource{s, topicName})
+	}
+}
+
+// resourceRange returns the keys among which the topics of a profile's
+// resources that filter matches lie, after one of them.
+func resourceRange(prefix, filter, after string) (lower, upper []byte) {
+	literal, _, _ := strings.Cut(filter, "+")
+	literal, _, _ = strings.Cut(literal, "#")
+	if !strings.HasPrefix(literal, prefix+"/") {
+		literal = prefix + "/"
+	}
+	lower = resourceKey(nil, prefix, literal)
+	upper = store.End(lower)
+	if after != "" {
+		lower = append(resourceKey(nil, prefix, after), 0)
+	}
+	return lower, upper
+}
+
+// showAll shows the resources of a piece. In the delivery loop.
+func (t *scanState) showAll(p *piece, w *Wave) {
+	now := t.s.b.now()
+	for _, r := range p.watched {
+		sub := &r.of.sub.sub
+		v := t.s.b.viewerOf(r.topic)
+		if v == nil || t.s.subs[sub.Filter] == nil {
+			continue
+		}
+		shown, send := t.s.present(t.s.b.watch.resource(v, r.topic), r.topic, now, true)
+		if !send {
+			continue // a change that came by meanwhile brought it
+		}
+		var ids []uint32
+		if sub.ID != 0 {
+			ids = []uint32{sub.ID}
+		}
+		t.s.showDirect(&shownOnce{topic: r.topic}, &shown, min(sub.QoS, 1), ids, true, w)
+	}
+}

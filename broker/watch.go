@@ -1,0 +1,289 @@
+package broker
+
+import (
+	"container/heap"
+	"hash/maphash"
+	"sync"
+
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/topic"
+)
+
+// A watch shows resources to the sessions that are connected here.
+//
+// A resource is loaded when somebody is to be shown it, and kept until it or
+// its owner's policy changes. What differs between watchers is in what Show
+// returns; those who are shown the same share an event, so it is encoded once.
+//
+// A session is shown a resource when that changes, when an instant comes at
+// which the passing of time changes it, and when it subscribes or resumes. It
+// is not sent what it was sent last: that is how a watcher is kept from
+// learning that something happened which it may not see.
+//
+// There is one timer for each resource that time changes, for whoever is shown
+// it earliest; not one for each watcher.
+type watch struct {
+	b    *Broker
+	seed maphash.Seed
+
+	mu      sync.Mutex // guards the following
+	loaded  map[string]Resource
+	changes uint64 // counts forget: what was read before one may be stale
+	times   timesHeap
+	due     map[string]int64 // what times has, by resource
+}
+
+// resourcesKept bounds the resources that are loaded. The loser is any.
+const resourcesKept = 1 << 16
+
+func (t *watch) init(b *Broker) {
+	t.b, t.seed = b, maphash.MakeSeed()
+	t.loaded, t.due = map[string]Resource{}, map[string]int64{}
+}
+
+// resource returns a resource as the store has it; v is the profile of its
+// topic.
+func (t *watch) resource(v Viewer, topicName string) Resource {
+	t.mu.Lock()
+	r, ok := t.loaded[topicName]
+	changes := t.changes
+	t.mu.Unlock()
+	if ok {
+		return r
+	}
+	s := t.b.config.Store
+	record, ok := s.Get(resourceKey(nil, v.Prefix(), topicName), nil)
+	if !ok {
+		record = nil
+	}
+	policy, ok := s.Get(resourceKey(nil, v.Prefix(), policyPrefix+v.Owner(topicName)), nil)
+	if !ok {
+		policy = nil
+	}
+	r = v.Load(topicName, record, policy)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.changes == changes {
+		if len(t.loaded) >= resourcesKept {
+			for name := range t.loaded {
+				delete(t.loaded, name)
+				break
+			}
+		}
+		t.loaded[topicName] = r
+	}
+	return r
+}
+
+// forget drops a resource that has changed.
+func (t *watch) forget(topicName string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.changes++
+	delete(t.loaded, topicName)
+}
+
+// note has the resource shown anew at that time.
+func (t *watch) note(topicName string, at int64) {
+	if at == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if old, ok := t.due[topicName]; ok && old <= at {
+		return
+	}
+	t.due[topicName] = at
+	heap.Push(&t.times, timeOf{at, topicName})
+	if t.times[0].topic == topicName {
+		t.b.Kick()
+	}
+}
+
+// next returns the earliest time that something was noted for, 0 for never.
+func (t *watch) next() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.times) == 0 {
+		return 0
+	}
+	return t.times[0].at
+}
+
+// take returns the resources whose time has come.
+func (t *watch) take(now int64) (topics []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for len(t.times) > 0 && t.times[0].at <= now {
+		e := heap.Pop(&t.times).(timeOf)
+		if t.due[e.topic] == e.at { // else it was noted for an earlier time, too
+			delete(t.due, e.topic)
+			topics = append(topics, e.topic)
+		}
+	}
+	return topics
+}
+
+type timeOf struct {
+	at    int64
+	topic string
+}
+
+type timesHeap []timeOf
+
+func (h timesHeap) Len() int           { return len(h) }
+func (h timesHeap) Less(i, j int) bool { return h[i].at < h[j].at }
+func (h timesHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *timesHeap) Push(x any)        { *h = append(*h, x.(timeOf)) }
+func (h *timesHeap) Pop() any {
+	old := *h
+	x := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return x
+}
+
+// viewerOf returns the profile that shows a topic, nil for none.
+func (b *Broker) viewerOf(topicName string) Viewer {
+	v, _ := profileOf(b.machine.profiles, topicName).(Viewer)
+	return v
+}
+
+// mayWatch says whether filter may match resources.
+func mayWatch(profiles map[string]Profile, filter string) bool {
+	for prefix, p := range profiles {
+		if _, ok := p.(Viewer); ok && watches(filter, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// watches says whether filter may match topics below prefix.
+func watches(filter, prefix string) bool { return topic.Overlaps(filter, prefix+"/#") }
+
+// shownOnce shares one event among all that are shown the same.
+type shownOnce struct {
+	topic  string
+	events []*event.Event
+}
+
+func (o *shownOnce) event(s *Shown) *event.Event {
+	for _, e := range o.events {
+		if len(e.Payload) == len(s.Payload) && (len(e.Payload) == 0 || &e.Payload[0] == &s.Payload[0]) {
+			return e
+		}
+	}
+	e := &event.Event{Topic: o.topic, Payload: s.Payload, Props: s.Props, QoS: 1}
+	o.events = append(o.events, e)
+	return e
+}
+
+// changed shows a resource anew to everybody connected here who watches it. In
+// the delivery loop.
+func (l *loop) changed(topicName string, retain bool, now int64) {
+	v := l.b.viewerOf(topicName)
+	if v == nil {
+		return
+	}
+	res := l.b.watch.resource(v, topicName)
+	once := shownOnce{topic: topicName}
+	audience := l.b.local.LookupString(topicName)
+	for i := range audience.hearers {
+		h := &audience.hearers[i]
+		if h.s.durable && h.qos > 0 {
+			continue // through its queue
+		}
+		if shown, send := h.s.present(res, topicName, now, false); send {
+			h.s.showDirect(&once, &shown, min(h.qos, 1), h.ids, retain, &l.wave)
+		}
+	}
+}
+
+// passTimes shows anew what the passing of time has changed. In the delivery
+// loop.
+func (l *loop) passTimes(now int64) {
+	for _, topicName := range l.b.watch.take(now) {
+		l.changed(topicName, true, now)
+		audience := l.b.local.LookupString(topicName)
+		for i := range audience.hearers {
+			if h := &audience.hearers[i]; h.s.durable && h.qos > 0 {
+				h.s.remark(topicName, now)
+			}
+		}
+	}
+}
+
+// remark has a durable session's queue marked because time has changed what it
+// is shown.
+func (s *Session) remark(topicName string, now int64) {
+	for filter := range s.subs {
+		if topic.Match(filter, topicName) {
+			// An error means that the node is closing: it will be shown at resume.
+			_ = s.b.propose(&event.Replay{
+				Session: s.number, Epoch: s.epoch, Filter: filter, Topics: []string{topicName}, At: now,
+			}, call{}, true)
+			return
+		}
+	}
+}
+
+// present asks what s is shown of a resource now, and whether to send it: not
+// if s was sent just that, nor if it is nothing to s, who never saw it and has
+// not named it.
+func (s *Session) present(res Resource, topicName string, now int64, named bool) (shown Shown, send bool) {
+	shown = res.Show(s.who, now)
+	s.b.watch.note(topicName, shown.Until)
+	var h maphash.Hash
+	h.SetSeed(s.b.watch.seed)
+	_, _ = h.Write(shown.Payload)
+	_, _ = h.Write(shown.Props)
+	sum := h.Sum64()
+	s.shownMu.Lock()
+	defer s.shownMu.Unlock()
+	last, had := s.shown[topicName]
+	if had && last == sum || !had && !shown.Visible && !named {
+		return shown, false
+	}
+	if s.shown == nil || len(s.shown) >= resourcesKept {
+		s.shown = map[string]uint64{}
+	}
+	s.shown[topicName] = sum
+	return shown, true
+}
+
+// reshow has s sent what filter matches even if it was sent just that.
+func (s *Session) reshow(filter string) {
+	s.shownMu.Lock()
+	defer s.shownMu.Unlock()
+	if !topic.HasWildcard(filter) {
+		delete(s.shown, filter)
+		return
+	}
+	for name := range s.shown {
+		if topic.Match(filter, name) {
+			delete(s.shown, name)
+		}
+	}
+}
+
+// showDirect sends a document to a session that has no queue for it.
+func (s *Session) showDirect(once *shownOnce, shown *Shown, qos uint8, ids []uint32, retain bool, w *Wave) {
+	d := &w.delivery
+	*d = Delivery{Event: once.event(shown), QoS: qos, Retain: retain, IDs: ids}
+	s.hear(d, 0, w)
+}
+
+// renderMark makes the event of a mark for this watcher now, and says whether
+// it is to be sent. The outbox's lock is held; the resource is loaded, but for
+// one that was pushed out meanwhile.
+func (s *Session) renderMark(topicName string, named bool, now int64) (*event.Event, bool) {
+	v := s.b.viewerOf(topicName)
+	if v == nil || s.b.local.LookupString(topicName).find(s.number) == nil {
+		return nil, false
+	}
+	shown, send := s.present(s.b.watch.resource(v, topicName), topicName, now, named)
+	if !send {
+		return nil, false
+	}
+	return &event.Event{Topic: topicName, Payload: shown.Payload, Props: shown.Props, QoS: 1}, true
+}
