@@ -61,9 +61,10 @@ type query struct {
 	who  Who
 	what Action
 
-	allowed *rule // allows at all times
-	barred  *rule // denies at all times: no window can help
-	opens   int   // how many of the timed rules allow
+	allowed *rule   // allows at all times
+	mildest Outside // of all rules that allow at all times
+	barred  *rule   // denies at all times: no window can help
+	opens   int     // how many of the timed rules allow
 
 	// The rules with a window: n of them, the first few in few, so that a
 	// query need not be on the heap (a slice of few would put it there).
@@ -90,6 +91,9 @@ func (q *query) consider(r *rule) {
 			q.barred = r
 		}
 	case r.when == nil && r.effect == allow:
+		if q.allowed == nil || r.outside < q.mildest {
+			q.mildest = r.outside
+		}
 		if q.allowed == nil || r.rank < q.allowed.rank {
 			q.allowed = r
 		}
@@ -136,7 +140,7 @@ func (q *query) decide(u int64) (d Decision, flips bool) {
 	case q.allowed == nil && q.opens == 0:
 		return Decision{Reason: noRule[q.what]}, false
 	case q.allowed != nil && q.n == q.opens:
-		return Decision{Allow: true, Rule: q.allowed.id, Line: q.allowed.pos.line, Outside: q.allowed.outside}, false
+		return Decision{Allow: true, Rule: q.allowed.id, Line: q.allowed.pos.line, Outside: q.mildest}, false
 	}
 	q.setNext(u)
 	d = q.stateAt(u)
@@ -260,7 +264,7 @@ func (q *query) holdsUntil(u int64) (allowed bool, until int64) {
 func (q *query) outside(u int64) Outside {
 	mild, mildOver := End+1, End
 	if q.allowed != nil {
-		mild = q.allowed.outside
+		mild = q.mildest
 	}
 	for i := range q.n {
 		t := q.timed(i)

@@ -190,18 +190,18 @@ func TestHostileYAML(t *testing.T) {
 		people += fmt.Sprintf("  - {id: r%d, allow: [publish], who: *all, topic: [x]}\n", i)
 	}
 	for _, c := range []struct{ name, text, want string }{
-		{"brackets", repeat("[", 100_000), "nested more than"},
+		{"brackets", repeat("[", 30_000), "nested more than"},
 		{"braces", repeat("{a: ", 50_000), "nested more than"},
-		{"dashes", repeat("- ", 100_000), "nested more than"},
-		{"questions", repeat("? ", 100_000), "a key after `?`"},
+		{"dashes", repeat("- ", 30_000), "nested more than"},
+		{"questions", repeat("? ", 30_000), "a key after `?`"},
 		{"anchors", "a: " + repeat("&a\n ", 50_000), "nested more than"},
 		{"tags", "a: " + repeat("!a\n ", 50_000), "nested more than"},
 		{"indentation", nested(700), "nested more than"},
 		{"documents", repeat("---\n", 200_000), "a second document"},
-		{"directives", repeat("%YAML 1.2\n", 100_000), "a YAML directive"},
+		{"directives", repeat("%YAML 1.2\n", 30_000), "a YAML directive"},
 		{"keys of one mapping", "users:\n" + numbered("  a%d: b\n", 60_000), "more than 10000 keys in one mapping"},
 		{"keys", numbered("a%d: {b: c}\n", 9_000) + repeat("- {a: b, c: d, e: f, g: h}\n", 30_000), "more than 60000 keys"},
-		{"carriage returns", repeat("a: b\r", 100_000), "carriage return"},
+		{"carriage returns", repeat("a: b\r", 30_000), "carriage return"},
 		{"control characters", "a: \"\x1b[2J\"\n", "control character U+001B"},
 		{"not UTF-8", "a: \xff\n", "not UTF-8"},
 		{"NUL", "a: b\x00\n", "control character U+0000"},
@@ -213,7 +213,7 @@ func TestHostileYAML(t *testing.T) {
 		{"merge keys", "a: &a {b: c}\nd: {<<: *a}\n", "merge key"},
 		{"tag", "rules: !!python/object:os.system []\n", "a tag"},
 		{"many faults", "rules:\n" + repeat("  - x\n", 1000), "and 900 more"},
-		{"quotes", repeat("'", 500_001), "policy.yaml:1:1"},
+		{"quotes", repeat("'", 100_001), "policy.yaml:1:1"},
 		{"one long line", "a: " + repeat("x", 1_000_000), `unknown key "a"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package acl
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -117,9 +118,8 @@ func drawInstant(t *rapid.T) time.Time {
 	return from.Add(time.Duration(rapid.Int64Range(0, int64(15*24*time.Hour)).Draw(t, "instant")))
 }
 
-// plainly returns the answer to a question, as a function of the instant, by
-// the letter of the rules: it knows no index, no Until and no order.
-func plainly(p *Policy, who Who, what Action, name string) func(at time.Time) bool {
+// about returns the rules that have to do with a question, found one by one.
+func about(p *Policy, who Who, what Action, name string) []*rule {
 	var rules []*rule
 	for _, r := range p.rules {
 		if r.actions[what] && slices.ContainsFunc(r.patterns, func(pattern *pattern) bool {
@@ -129,6 +129,13 @@ func plainly(p *Policy, who Who, what Action, name string) func(at time.Time) bo
 			rules = append(rules, r)
 		}
 	}
+	return rules
+}
+
+// plainly returns the answer to a question, as a function of the instant, by
+// the letter of the rules: it knows no index, no Until and no order.
+func plainly(p *Policy, who Who, what Action, name string) func(at time.Time) bool {
+	rules := about(p, who, what, name)
 	return func(at time.Time) bool {
 		allowed, cut := false, false
 		for _, r := range rules {
@@ -144,6 +151,74 @@ func plainly(p *Policy, who Who, what Action, name string) func(at time.Time) bo
 		}
 		return allowed && !cut
 	}
+}
+
+// named returns the id of the rule that a decision has to name, and what it
+// has to say of Outside where a window has a part in it.
+func named(p *Policy, who Who, what Action, name string, at time.Time) (id string, outside Outside) {
+	var allows, always, open, denies, excludes, denying, closed []*rule
+	live, all := []Outside{}, []Outside{}
+	for _, r := range about(p, who, what, name) {
+		listed, isOpen := r.who.has(who.Principal), r.when == nil || r.when.Open(at)
+		add := func(list *[]*rule, is bool) {
+			if is {
+				*list = append(*list, r)
+			}
+		}
+		switch r.effect {
+		case allow:
+			add(&allows, listed)
+			add(&always, listed && r.when == nil)
+			add(&open, listed && isOpen)
+			if listed {
+				all = append(all, r.outside)
+			}
+			if listed && (isOpen || !r.when.Next(at).IsZero()) {
+				live = append(live, r.outside)
+			}
+		case deny:
+			add(&denies, listed && r.when == nil)
+			add(&denying, listed && isOpen)
+		case limit:
+			add(&excludes, !listed)
+			add(&closed, listed && !isOpen)
+		}
+	}
+	if len(live) > 0 {
+		outside = slices.Min(live)
+	} else if len(all) > 0 {
+		outside = slices.Min(all)
+	}
+	opening := func(r *rule) int64 {
+		if next := r.when.Next(at); !next.IsZero() {
+			return next.Unix()
+		}
+		return never
+	}
+	switch {
+	case len(denies) > 0:
+		return least(denies), outside
+	case len(allows) == 0:
+		return "", outside
+	case len(excludes) > 0:
+		return least(excludes), outside
+	case len(open) == 0:
+		first := slices.MinFunc(allows, func(a, b *rule) int {
+			return cmp.Or(cmp.Compare(opening(a), opening(b)), strings.Compare(a.id, b.id))
+		})
+		return first.id, outside
+	case len(denying) > 0:
+		return least(denying), outside
+	case len(closed) > 0:
+		return least(closed), outside
+	case len(always) > 0:
+		return least(always), outside
+	}
+	return least(open), outside
+}
+
+func least(rules []*rule) string {
+	return slices.MinFunc(rules, func(a, b *rule) int { return strings.Compare(a.id, b.id) }).id
 }
 
 // Decide answers as the rules say, its answer holds at every minute until
@@ -164,6 +239,10 @@ func TestDecideIsExact(t *testing.T) {
 		plain := plainly(p, who, what, name)
 		if want := plain(at); d.Allow != want {
 			t.Fatalf("%s %s by %q at %s: %v, want %v", what, name, who, at, d.Allow, want)
+		}
+		id, outside := named(p, who, what, name, at)
+		if d.Rule != id || d.Windowed && d.Outside != outside {
+			t.Fatalf("%s %s by %q at %s: by %s, outside %s, want %s, %s", what, name, who, at, d.Rule, d.Outside, id, outside)
 		}
 		if !d.Windowed && !d.Until.IsZero() || flips && d.Until.IsZero() {
 			t.Fatalf("inconsistent: %+v", d)

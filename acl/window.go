@@ -202,9 +202,6 @@ func (w *Window) candidate(u int64) int64 {
 	return min(minute*60-offset, spanEnd)
 }
 
-// over says whether the window will not be open at u nor ever after.
-func (w *Window) over(u int64) bool { return !w.openAt(u) && w.nextAt(u) == never }
-
 // since returns the last instant at or before u at which the window opened or
 // closed, looking back about a year; always if that was longer ago.
 func (w *Window) since(u int64) int64 {
