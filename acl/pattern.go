@@ -181,6 +181,18 @@ func mustEscape(value string, i int) bool {
 	}
 }
 
+// Escaped returns value as it stands in one level of a topic, where a
+// placeholder or an address's name is: percent-encoded where it must be, and
+// nowhere else, so that each value has one spelling.
+func Escaped(value string) string {
+	for i := range len(value) {
+		if mustEscape(value, i) {
+			return string(appendEscaped(nil, value))
+		}
+	}
+	return value
+}
+
 const upperHex = "0123456789ABCDEF"
 
 // appendEscaped appends value to b, percent-encoded where it must be.

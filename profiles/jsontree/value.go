@@ -90,6 +90,9 @@ func (v Value) Int() (n int64, ok bool) {
 // OfString returns a string value.
 func OfString(s string) Value { return Value{kind: String, text: s} }
 
+// OfInt returns a whole number.
+func OfInt(n int64) Value { return Value{kind: Number, text: strconv.FormatInt(n, 10)} }
+
 // OfStrings returns a list of strings.
 func OfStrings(list []string) Value {
 	v := Value{kind: Array}

@@ -38,6 +38,10 @@ var mayImport = map[string][]string{
 	"cluster":           {"cluster/raftlog", "disk"},
 	"api":               {},
 	"profiles/jsontree": {},
+	"profiles/kind":     {"acl", "profiles/jsontree"},
+	"profiles/kind/kindtest": {
+		"profiles/kind",
+	},
 	"bench":             {},
 	"bench/cmd":         {"bench"},
 	"mqtttest":          {},

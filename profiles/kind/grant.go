@@ -1,0 +1,256 @@
+package kind
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"slices"
+	"strings"
+
+	"github.com/bellwire/bellwire/profiles/jsontree"
+)
+
+// A PermType fixes how grants of one permission combine (RFC 4745 section
+// 10.2): together they never show less than each of them.
+type PermType uint8
+
+const (
+	PermBool  PermType = iota // granted or not; OR
+	PermLevel                 // one of a row of words, each showing more than those before it; maximum
+	PermSet                   // tokens, "*" for all; union
+	PermMin                   // a whole number of which less shows more, such as a radius in metres; minimum
+)
+
+// A Permission is something an owner can show of a resource, by the name it has
+// in policies.
+type Permission struct {
+	Name string
+	Type PermType
+
+	// Words are the levels of a PermLevel, from the one that shows nothing.
+	Words []string
+
+	// Max is the greatest value of a PermMin.
+	Max int64
+
+	// Check returns what is wrong with a token of a PermSet, nil if nothing is.
+	// A nil Check accepts all.
+	Check func(token string) error
+}
+
+// Everything is the token of a PermSet that stands for all.
+const Everything = "*"
+
+// A Perm is one permission as it is granted, never one that shows nothing.
+type Perm struct {
+	Name string
+	Type PermType
+	N    int64    // PermLevel: index of the word, at least 1; PermMin: the value
+	Set  []string // PermSet: sorted, no token twice, at least one
+}
+
+// A Grant is what one watcher may see of one resource. The zero Grant shows
+// nothing. It never changes; the functions of this package make new ones.
+type Grant struct {
+	perms []Perm // sorted by name, no name twice
+}
+
+// NewGrant returns the grant of perms, in any order. Those that show nothing
+// are left out; of two with one name the union is taken.
+func NewGrant(perms ...Perm) Grant {
+	var g Grant
+	for _, p := range perms {
+		p.Set = slices.Compact(slices.Sorted(slices.Values(p.Set)))
+		if (p.Type == PermLevel && p.N < 1) || (p.Type == PermSet && len(p.Set) == 0) {
+			continue
+		}
+		g = g.Union(Grant{perms: []Perm{p}})
+	}
+	return g
+}
+
+// Most returns the grant that shows everything there is: what the owner of a
+// resource sees.
+func Most(permissions []Permission) Grant {
+	var perms []Perm
+	for _, p := range permissions {
+		switch p.Type {
+		case PermBool, PermMin:
+			perms = append(perms, Perm{Name: p.Name, Type: p.Type})
+		case PermLevel:
+			perms = append(perms, Perm{Name: p.Name, Type: p.Type, N: int64(len(p.Words) - 1)})
+		case PermSet:
+			perms = append(perms, Perm{Name: p.Name, Type: p.Type, Set: []string{Everything}})
+		}
+	}
+	return NewGrant(perms...)
+}
+
+// IsZero says whether the grant shows nothing.
+func (g Grant) IsZero() bool { return len(g.perms) == 0 }
+
+// Perms returns what is granted, sorted by name. It must not be changed.
+func (g Grant) Perms() []Perm { return g.perms }
+
+func (g Grant) find(name string) (Perm, bool) {
+	for _, p := range g.perms {
+		if p.Name == name {
+			return p, true
+		}
+	}
+	return Perm{}, false
+}
+
+// Has says whether the permission is granted at all: for a PermBool, that is
+// all there is to know.
+func (g Grant) Has(name string) bool {
+	_, ok := g.find(name)
+	return ok
+}
+
+// Level returns the index of a PermLevel's word, 0 if it is not granted.
+func (g Grant) Level(name string) int {
+	p, _ := g.find(name)
+	return int(p.N)
+}
+
+// Set returns the tokens of a PermSet. It must not be changed.
+func (g Grant) Set(name string) []string {
+	p, _ := g.find(name)
+	return p.Set
+}
+
+// Allows says whether a PermSet has the token, or all.
+func (g Grant) Allows(name, token string) bool {
+	set := g.Set(name)
+	return slices.Contains(set, Everything) || slices.Contains(set, token)
+}
+
+// Min returns the value of a PermMin; ok is false if it is not granted.
+func (g Grant) Min(name string) (n int64, ok bool) {
+	p, ok := g.find(name)
+	return p.N, ok
+}
+
+// Union returns the grant that shows what g shows and what h shows. Permissions
+// of one name must be of one type.
+func (g Grant) Union(h Grant) Grant {
+	if g.IsZero() {
+		return h
+	}
+	if h.IsZero() {
+		return g
+	}
+	u := make([]Perm, 0, len(g.perms)+len(h.perms))
+	a, b := g.perms, h.perms
+	for len(a) > 0 && len(b) > 0 {
+		switch c := strings.Compare(a[0].Name, b[0].Name); {
+		case c < 0:
+			u, a = append(u, a[0]), a[1:]
+		case c > 0:
+			u, b = append(u, b[0]), b[1:]
+		default:
+			u, a, b = append(u, a[0].union(b[0])), a[1:], b[1:]
+		}
+	}
+	return Grant{perms: append(append(u, a...), b...)}
+}
+
+func (p Perm) union(q Perm) Perm {
+	switch p.Type {
+	case PermLevel:
+		p.N = max(p.N, q.N)
+	case PermMin:
+		p.N = min(p.N, q.N)
+	case PermSet:
+		p.Set = slices.Compact(slices.Sorted(slices.Values(slices.Concat(p.Set, q.Set))))
+	}
+	return p
+}
+
+// Covers says whether g shows all that h shows.
+func (g Grant) Covers(h Grant) bool {
+	for _, q := range h.perms {
+		p, ok := g.find(q.Name)
+		if !ok {
+			return false
+		}
+		switch p.Type {
+		case PermLevel:
+			ok = p.N >= q.N
+		case PermMin:
+			ok = p.N <= q.N
+		case PermSet:
+			ok = slices.Contains(p.Set, Everything) ||
+				!slices.ContainsFunc(q.Set, func(token string) bool { return !slices.Contains(p.Set, token) })
+		}
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// A Class names all grants that show the same. A document is rendered once for
+// each class of its watchers, whatever their number.
+type Class [16]byte
+
+// String is the class in hexadecimal.
+func (c Class) String() string { return hex.EncodeToString(c[:]) }
+
+// Class returns the class of the grant: a hash of its canonical form, the same
+// on every node and in every version. "*" makes the other tokens of its set
+// mean nothing.
+func (g Grant) Class() Class {
+	h := sha256.New()
+	var b []byte
+	text := func(s string) {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	b = append(b, "bellwire grant 1\n"...)
+	for _, p := range g.perms {
+		text(p.Name)
+		b = append(b, byte(p.Type))
+		b = binary.AppendVarint(b, p.N)
+		set := p.Set
+		if slices.Contains(set, Everything) {
+			set = []string{Everything}
+		}
+		b = binary.AppendUvarint(b, uint64(len(set)))
+		for _, token := range set {
+			text(token)
+		}
+	}
+	h.Write(b)
+	return Class(h.Sum(nil)[:len(Class{})])
+}
+
+// Append appends the grant as the `show` of a policy's rule: in JSON, in one
+// form. Levels are written as words of permissions.
+func (g Grant) Append(dst []byte, permissions []Permission) []byte {
+	dst = append(dst, '{')
+	for i, p := range g.perms {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(jsontree.AppendString(dst, p.Name), ':')
+		switch p.Type {
+		case PermBool:
+			dst = append(dst, "true"...)
+		case PermSet:
+			dst = jsontree.OfStrings(p.Set).Append(dst)
+		case PermMin:
+			dst = jsontree.OfInt(p.N).Append(dst)
+		case PermLevel:
+			word := ""
+			for _, known := range permissions {
+				if known.Name == p.Name && int(p.N) < len(known.Words) {
+					word = known.Words[p.N]
+				}
+			}
+			dst = jsontree.AppendString(dst, word)
+		}
+	}
+	return append(dst, '}')
+}

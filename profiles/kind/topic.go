@@ -1,0 +1,119 @@
+package kind
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/bellwire/bellwire/acl"
+)
+
+// A Resource is what is watched or written to: a kind of event about one
+// address.
+type Resource struct {
+	Kind string // "presence"
+	Addr Addr
+}
+
+// Topic returns the resource's topic: presence/example.com/bob.
+func (r Resource) Topic() string {
+	return r.Kind + "/" + r.Addr.Domain + "/" + acl.Escaped(r.Addr.Local)
+}
+
+// MaxSource is the longest name of a source, in bytes, before it is escaped.
+const MaxSource = 256
+
+// A Topic is what a topic below a kind's prefix means: a resource, or one named
+// thing in it.
+type Topic struct {
+	Resource
+
+	// Source is the fourth level, unescaped: the name of a source of a state
+	// kind, or a channel of an inbox, such as "reports". Empty if the topic is
+	// the resource's own.
+	Source string
+}
+
+// ParseTopic reads {kind}/{domain}/{local} and {kind}/{domain}/{local}/{source}.
+// Each topic has one spelling, so that one resource is not two for the index
+// of subscriptions: the domain must be canonical, the others escaped where and
+// only where they must be, in upper-case hexadecimal. The error wraps
+// ErrAddress and says what to write instead.
+func ParseTopic(name string) (Topic, error) {
+	levels := strings.SplitN(name, "/", 6)
+	if len(levels) < 3 || len(levels) > 4 {
+		return Topic{}, addressf("%q has %d levels: write kind/domain/name, or kind/domain/name/source", short(name), len(levels))
+	}
+	domain, err := acl.ParseDomain(levels[1])
+	if err != nil {
+		return Topic{}, addressf("%v", err)
+	}
+	local, err := unescaped(levels[2])
+	if err != nil {
+		return Topic{}, err
+	}
+	canonical, err := acl.ParseAddress(local+"@"+domain, "")
+	if err != nil {
+		return Topic{}, addressf("%v", err)
+	}
+	t := Topic{Resource: Resource{Kind: levels[0], Addr: Of(canonical)}}
+	if want := t.Resource.Topic(); want != strings.Join(levels[:3], "/") {
+		return Topic{}, addressf("%q is not how this topic is spelt: write %q", short(name), want)
+	}
+	if len(levels) == 3 {
+		return t, nil
+	}
+	if t.Source, err = unescaped(levels[3]); err != nil {
+		return Topic{}, err
+	}
+	switch {
+	case t.Source == "" || len(t.Source) > MaxSource:
+		return Topic{}, addressf("a source's name of %d bytes: want 1 to %d", len(t.Source), MaxSource)
+	case acl.Escaped(t.Source) != levels[3]:
+		return Topic{}, addressf("%q is not how this source is spelt: write %q", short(levels[3]), acl.Escaped(t.Source))
+	}
+	return t, nil
+}
+
+// Name returns the topic that t was read from.
+func (t Topic) Name() string {
+	if t.Source == "" {
+		return t.Resource.Topic()
+	}
+	return t.Resource.Topic() + "/" + acl.Escaped(t.Source)
+}
+
+// unescaped resolves the percent-escapes of a topic's level.
+func unescaped(level string) (string, error) {
+	s, err := percentDecoded(level)
+	if err == nil && !utf8.ValidString(s) {
+		err = addressf("%q is not UTF-8 when unescaped", short(level))
+	}
+	return s, err
+}
+
+// The names of sources that a device cannot choose, beside those that begin
+// with ~ (sources without a name) or @ (personas).
+const (
+	Reports = "reports" // where an inbox's owner learns what became of messages
+	Typing  = "typing"  // that somebody is writing, while it lasts
+)
+
+// CheckSource returns an error that wraps ErrAddress if a device may not give
+// its source this name.
+func CheckSource(name string) error {
+	switch {
+	case name == "" || len(name) > MaxSource:
+		return addressf("a source's name of %d bytes: want 1 to %d", len(name), MaxSource)
+	case name[0] == '~', name[0] == '@', name == Reports, name == Typing:
+		return addressf("the name %q is reserved: call the source after the device, such as phone", short(name))
+	}
+	return nil
+}
+
+// DefaultSource is the source of a client that publishes without naming one.
+// Two clients have two; none is one that a client can name.
+func DefaultSource(client string) string { return "~" + client }
+
+// String describes the resource for people.
+func (r Resource) String() string { return fmt.Sprintf("%s of %s", r.Kind, r.Addr) }
