@@ -136,11 +136,11 @@ func (q *query) timed(i int) *timed {
 func (q *query) decide(u int64) (d Decision, flips bool) {
 	switch {
 	case q.barred != nil && (q.allowed != nil || q.opens > 0 || q.barred.effect == deny):
-		return Decision{Rule: q.barred.id, Line: q.barred.pos.line, Reason: q.barred.refusal}, false
+		return Decision{Rule: q.barred.id, Line: q.barred.pos.Line, Reason: q.barred.refusal}, false
 	case q.allowed == nil && q.opens == 0:
 		return Decision{Reason: noRule[q.what]}, false
 	case q.allowed != nil && q.n == q.opens:
-		return Decision{Allow: true, Rule: q.allowed.id, Line: q.allowed.pos.line, Outside: q.mildest}, false
+		return Decision{Allow: true, Rule: q.allowed.id, Line: q.allowed.pos.Line, Outside: q.mildest}, false
 	}
 	q.setNext(u)
 	d = q.stateAt(u)
@@ -190,7 +190,7 @@ func (q *query) stateAt(u int64) Decision {
 	case open == nil:
 		return shut.decision(shut.rule.closed)
 	case cut == nil:
-		return Decision{Allow: true, Windowed: true, Rule: open.rule.id, Line: open.rule.pos.line}
+		return Decision{Allow: true, Windowed: true, Rule: open.rule.id, Line: open.rule.pos.Line}
 	case cut.rule.effect == deny:
 		return cut.decision(cut.rule.refusal)
 	}
@@ -202,7 +202,7 @@ func (t *timed) decision(reason string) Decision {
 	if t.next == never && t.rule.effect != deny {
 		reason = t.rule.over
 	}
-	return Decision{Windowed: true, Rule: t.rule.id, Line: t.rule.pos.line, Reason: reason}
+	return Decision{Windowed: true, Rule: t.rule.id, Line: t.rule.pos.Line, Reason: reason}
 }
 
 // flip returns the first instant after u at which the answer is no longer

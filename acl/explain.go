@@ -111,7 +111,7 @@ func (p *Policy) explainWhy(e *Explanation) {
 		return
 	}
 	r := p.rule(e.Rule)
-	e.lines = append(e.lines, fmt.Sprintf("  by       %-20s  %s:%d", r.id, p.file, r.pos.line))
+	e.lines = append(e.lines, fmt.Sprintf("  by       %-20s  %s:%d", r.id, p.file, r.pos.Line))
 	if r.effect == limit {
 		e.because("%s; limits cut what rules allow", map[bool]string{true: e.Who.String() + " is not among those it is open to", false: "it is closed"}[r.excludes(e.Who)])
 	} else {
@@ -167,7 +167,7 @@ func (e *Explanation) explainNext(p *Policy, show clock) string {
 	}
 	until, by := show(e.At, e.Until), ""
 	if r := p.rule(e.then.Rule); r.id != e.Rule && (!e.Allow || r.effect != allow) {
-		by = fmt.Sprintf(" by %s %s (%s:%d)", r.effect, r.id, p.file, r.pos.line)
+		by = fmt.Sprintf(" by %s %s (%s:%d)", r.effect, r.id, p.file, r.pos.Line)
 	}
 	if !e.Allow {
 		return fmt.Sprintf("at %s it opens%s", until, by)

@@ -52,7 +52,7 @@ func (p *Policy) grant(q *query, filter string, u int64) Grant {
 	if r := q.allowed; r != nil {
 		return Grant{
 			Allowed: true, Windowed: p.cuts.overlaps(q.who, Subscribe, filter),
-			Outside: q.outside(u), Rule: r.id, Line: r.pos.line,
+			Outside: q.outside(u), Rule: r.id, Line: r.pos.Line,
 		}
 	}
 	if q.opens == 0 {
@@ -63,7 +63,7 @@ func (p *Policy) grant(q *query, filter string, u int64) Grant {
 		return g
 	}
 	best := q.soonest(u)
-	g := Grant{Windowed: true, Outside: q.outside(u), Rule: best.rule.id, Line: best.rule.pos.line}
+	g := Grant{Windowed: true, Outside: q.outside(u), Rule: best.rule.id, Line: best.rule.pos.Line}
 	if g.Allowed = best.next != never || best.rule.when.openAt(u); !g.Allowed {
 		g.Reason = best.rule.over
 	}

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/bellwire/bellwire/yamltree"
 )
 
 // Parse makes a policy of the bytes of a file. name is what its faults and
@@ -23,10 +25,11 @@ func Parse(name string, data []byte, domain string) (*Policy, error) {
 		}
 		r.policy.domain = canonical
 	}
-	if top := readYAML(data, &r.faults); top != nil {
+	var top *yamltree.Node
+	if r.Reader, top = yamltree.Read(name, data, form); top != nil {
 		r.read(top)
 	}
-	if err := r.err(name, data); err != nil {
+	if err := r.Err(); err != nil {
 		return nil, err
 	}
 	p := r.policy
@@ -42,43 +45,43 @@ func Parse(name string, data []byte, domain string) (*Policy, error) {
 var sections = []string{"users", "groups", "rules", "limits", "tests"}
 
 // read reads the sections of the file.
-func (r *reader) read(top *node) {
-	if top.kind == null {
+func (r *reader) read(top *yamltree.Node) {
+	if top.Kind == yamltree.Null {
 		return // an empty policy denies everything
 	}
-	f, ok := r.table(top, "a policy", sections...)
+	f, ok := r.Table(top, "a policy", sections...)
 	if !ok {
 		return
 	}
 	r.readUsers(f["users"])
 	r.readGroups(f["groups"])
 	r.rules = map[string]*rule{}
-	for _, n := range r.items(f["rules"], "rules", MaxRules) {
+	for _, n := range r.Items(f["rules"], "rules", MaxRules) {
 		r.keep(r.readRule(n))
 	}
-	for _, n := range r.items(f["limits"], "limits", MaxRules) {
+	for _, n := range r.Items(f["limits"], "limits", MaxRules) {
 		r.keep(r.readLimit(n))
 	}
 	r.rankRules()
-	for _, n := range r.items(f["tests"], "tests", MaxTests) {
+	for _, n := range r.Items(f["tests"], "tests", MaxTests) {
 		if t := r.readTest(n); t != nil {
 			r.policy.tests = append(r.policy.tests, t)
 		}
 	}
 }
 
-func (r *reader) readUsers(n *node) {
+func (r *reader) readUsers(n *yamltree.Node) {
 	r.policy.users = map[string]credential{}
-	for _, k := range r.keys(n, "users", MaxUsers) {
-		address, err := ParseAddress(k.name, r.policy.domain)
+	for _, k := range r.Keys(n, "users", MaxUsers) {
+		address, err := ParseAddress(k.Name, r.policy.domain)
 		if err != nil {
-			r.report(&node{pos: k.pos}, err)
+			r.Report(&yamltree.Node{Pos: k.Pos}, err)
 			continue
 		}
 		if _, twice := r.policy.users[address]; twice {
-			r.failAt(k.pos, problemf("a second entry for user %s", address).hint("capitals make no difference; a user has one credential"))
+			r.failAt(k.Pos, problemf("a second entry for user %s", address).hint("capitals make no difference; a user has one credential"))
 		}
-		f, ok := r.table(k.value, "a user", "password_hash", "token_sha256")
+		f, ok := r.Table(k.Value, "a user", "password_hash", "token_sha256")
 		if !ok {
 			continue
 		}
@@ -86,78 +89,78 @@ func (r *reader) readUsers(n *node) {
 	}
 }
 
-func (r *reader) readCredential(k key, f map[string]*node) credential {
+func (r *reader) readCredential(k yamltree.Key, f map[string]*yamltree.Node) credential {
 	var c credential
 	password, token := f["password_hash"], f["token_sha256"]
 	switch {
 	case password != nil && token != nil:
-		r.failAt(k.pos, problemf("a user with both a password and a token").
+		r.failAt(k.Pos, problemf("a user with both a password and a token").
 			hint("password_hash is for people, token_sha256 for devices; make two users of it"))
 	case password != nil:
-		if text, ok := r.text(password, "password_hash"); ok {
+		if text, ok := r.Text(password, "password_hash"); ok {
 			hash, err := parsePHC(text)
 			if err != nil {
-				r.report(password, err)
+				r.Report(password, err)
 			}
 			c.password = hash
 		}
 	case token != nil:
-		if text, ok := r.text(token, "token_sha256"); ok {
+		if text, ok := r.Text(token, "token_sha256"); ok {
 			hash, err := parseToken(text)
 			if err != nil {
-				r.report(token, err)
+				r.Report(token, err)
 			}
 			c.token = hash
 		}
 	default:
-		r.failAt(k.pos, problemf("a user without a credential").hint("add password_hash (bellwire user hash) or token_sha256 (bellwire user hash --token)"))
+		r.failAt(k.Pos, problemf("a user without a credential").hint("add password_hash (bellwire user hash) or token_sha256 (bellwire user hash --token)"))
 	}
 	return c
 }
 
-func (r *reader) readGroups(n *node) {
+func (r *reader) readGroups(n *yamltree.Node) {
 	r.groups = map[string]*group{}
-	for _, k := range r.keys(n, "groups", MaxGroups) {
-		if err := checkID(k.name); err != nil {
-			r.report(&node{pos: k.pos}, err)
+	for _, k := range r.Keys(n, "groups", MaxGroups) {
+		if err := checkID(k.Name); err != nil {
+			r.Report(&yamltree.Node{Pos: k.Pos}, err)
 			continue
 		}
-		g := &group{name: k.name, line: k.pos.line, members: map[string]struct{}{}}
-		for _, m := range r.values(k.value, "the members of group "+k.name) {
-			if strings.HasPrefix(m.text, "group:") || strings.HasPrefix(m.text, "*") {
-				r.failAt(m.pos, problemf("%q in a group", shown(m.text)).hint("a group lists addresses; name other groups and patterns in the rule's who"))
+		g := &group{name: k.Name, line: k.Pos.Line, members: map[string]struct{}{}}
+		for _, m := range r.Values(k.Value, "the members of group "+k.Name) {
+			if strings.HasPrefix(m.Text, "group:") || strings.HasPrefix(m.Text, "*") {
+				r.failAt(m.Pos, problemf("%q in a group", shown(m.Text)).hint("a group lists addresses; name other groups and patterns in the rule's who"))
 				continue
 			}
-			address, err := ParseAddress(m.text, r.policy.domain)
+			address, err := ParseAddress(m.Text, r.policy.domain)
 			if err != nil {
-				r.report(m, err)
+				r.Report(m, err)
 				continue
 			}
 			g.members[address] = struct{}{}
 		}
-		r.groups[k.name] = g
+		r.groups[k.Name] = g
 		r.policy.groups = append(r.policy.groups, g)
 	}
 }
 
 // readRule reads an entry of `rules`, nil if it is past reading.
-func (r *reader) readRule(n *node) *rule {
-	f, ok := r.table(n, "a rule", "id", "allow", "deny", "who", "topic", "when", "outside")
+func (r *reader) readRule(n *yamltree.Node) *rule {
+	f, ok := r.Table(n, "a rule", "id", "allow", "deny", "who", "topic", "when", "outside")
 	if !ok {
 		return nil
 	}
-	made := &rule{pos: n.pos, id: r.readID(n, f["id"], "rule")}
+	made := &rule{pos: n.Pos, id: r.readID(n, f["id"], "rule")}
 	allows, denies := f["allow"], f["deny"]
 	switch {
 	case allows != nil && denies != nil:
-		r.fail(denies, "a rule that both allows and denies")
+		r.Fail(denies, "a rule that both allows and denies")
 	case allows != nil:
 		made.actions = r.readActions(allows)
 	case denies != nil:
 		made.effect = deny
 		made.actions = r.readActions(denies)
 	default:
-		r.failAt(n.pos, problemf("a rule that neither allows nor denies").hint("add allow: [publish, subscribe]"))
+		r.failAt(n.Pos, problemf("a rule that neither allows nor denies").hint("add allow: [publish, subscribe]"))
 	}
 	made.patterns = r.readTopics(n, f["topic"])
 	made.who = r.readWho(n, f["who"])
@@ -169,26 +172,26 @@ func (r *reader) readRule(n *node) *rule {
 }
 
 // readLimit reads an entry of `limits`.
-func (r *reader) readLimit(n *node) *rule {
-	f, ok := r.table(n, "a limit", "id", "topic", "only")
+func (r *reader) readLimit(n *yamltree.Node) *rule {
+	f, ok := r.Table(n, "a limit", "id", "topic", "only")
 	if !ok {
 		return nil
 	}
 	made := &rule{
-		pos: n.pos, id: r.readID(n, f["id"], "limit"),
+		pos: n.Pos, id: r.readID(n, f["id"], "limit"),
 		effect: limit, actions: [2]bool{true, true}, who: &audience{anyone: true},
 	}
 	made.patterns = r.readTopics(n, f["topic"])
 	if f["only"] == nil {
-		r.failAt(n.pos, problemf("a limit without `only`").hint(`add only: {who: ["*@example.com"]}, or when`))
+		r.failAt(n.Pos, problemf("a limit without `only`").hint(`add only: {who: ["*@example.com"]}, or when`))
 		return made
 	}
-	only, ok := r.table(f["only"], "only", "who", "when")
+	only, ok := r.Table(f["only"], "only", "who", "when")
 	if !ok {
 		return made
 	}
 	if only["who"] == nil && only["when"] == nil {
-		r.fail(f["only"], "an `only` that limits nothing: it needs who or when")
+		r.Fail(f["only"], "an `only` that limits nothing: it needs who or when")
 	}
 	if only["who"] != nil {
 		made.who = r.readWho(n, only["who"])
@@ -204,7 +207,7 @@ func (r *reader) keep(one *rule) {
 	}
 	if one.id != "" {
 		if first, twice := r.rules[one.id]; twice {
-			r.failAt(one.pos, problemf("a second rule or limit with id %q, the first is at line %d", one.id, first.pos.line))
+			r.failAt(one.pos, problemf("a second rule or limit with id %q, the first is at line %d", one.id, first.pos.Line))
 			return
 		}
 		r.rules[one.id] = one
@@ -225,17 +228,17 @@ func (r *reader) rankRules() {
 	}
 }
 
-func (r *reader) readID(owner, n *node, what string) string {
+func (r *reader) readID(owner, n *yamltree.Node, what string) string {
 	if n == nil {
-		r.failAt(owner.pos, problemf("a %s without an id", what).hint("add id: explanations, tests and logs name it"))
+		r.failAt(owner.Pos, problemf("a %s without an id", what).hint("add id: explanations, tests and logs name it"))
 		return ""
 	}
-	id, ok := r.text(n, "id")
+	id, ok := r.Text(n, "id")
 	if !ok {
 		return ""
 	}
 	if err := checkID(id); err != nil {
-		r.report(n, err)
+		r.Report(n, err)
 		return ""
 	}
 	return id
@@ -258,31 +261,31 @@ func checkID(s string) error {
 	return nil
 }
 
-func (r *reader) readActions(n *node) (actions [2]bool) {
-	for _, v := range r.values(n, "actions") {
-		switch v.text {
+func (r *reader) readActions(n *yamltree.Node) (actions [2]bool) {
+	for _, v := range r.Values(n, "actions") {
+		switch v.Text {
 		case "publish":
 			actions[Publish] = true
 		case "subscribe":
 			actions[Subscribe] = true
 		default:
-			r.failAt(v.pos, problemf("unknown action %q", shown(v.text)).
-				near(v.text, []string{"publish", "subscribe"}, "actions are publish and subscribe"))
+			r.failAt(v.Pos, problemf("unknown action %q", shown(v.Text)).
+				near(v.Text, []string{"publish", "subscribe"}, "actions are publish and subscribe"))
 		}
 	}
 	return actions
 }
 
-func (r *reader) readTopics(owner, n *node) []*pattern {
+func (r *reader) readTopics(owner, n *yamltree.Node) []*pattern {
 	if n == nil {
-		r.failAt(owner.pos, problemf("no topic").hint(`add topic: ["home/#"]`))
+		r.failAt(owner.Pos, problemf("no topic").hint(`add topic: ["home/#"]`))
 		return nil
 	}
 	var patterns []*pattern
-	for _, v := range r.values(n, "topics") {
-		p, err := parsePattern(v.text)
+	for _, v := range r.Values(n, "topics") {
+		p, err := parsePattern(v.Text)
 		if err != nil {
-			r.report(v, err)
+			r.Report(v, err)
 			continue
 		}
 		patterns = append(patterns, p)
@@ -290,15 +293,15 @@ func (r *reader) readTopics(owner, n *node) []*pattern {
 	return patterns
 }
 
-func (r *reader) readWho(owner, n *node) *audience {
+func (r *reader) readWho(owner, n *yamltree.Node) *audience {
 	a := &audience{people: map[string]struct{}{}}
 	if n == nil {
-		r.failAt(owner.pos, problemf("nobody it is about").hint("add who: [ana@example.com], or [anyone]"))
+		r.failAt(owner.Pos, problemf("nobody it is about").hint("add who: [ana@example.com], or [anyone]"))
 		return a
 	}
-	for _, v := range r.values(n, "who") {
-		if err := r.addWho(a, v.text); err != nil {
-			r.report(v, err)
+	for _, v := range r.Values(n, "who") {
+		if err := r.addWho(a, v.Text); err != nil {
+			r.Report(v, err)
 		}
 	}
 	return a
@@ -342,13 +345,13 @@ func (r *reader) addWho(a *audience, s string) error {
 	return nil
 }
 
-func (r *reader) readOutside(n *node, owner *rule) Outside {
-	text, ok := r.text(n, "outside")
+func (r *reader) readOutside(n *yamltree.Node, owner *rule) Outside {
+	text, ok := r.Text(n, "outside")
 	if !ok {
 		return Hold
 	}
 	if owner.actions != [2]bool{} && (owner.effect == deny || !owner.actions[Subscribe]) {
-		r.fail(n, "`outside` in a rule that allows no subscription")
+		r.Fail(n, "`outside` in a rule that allows no subscription")
 	}
 	for _, o := range []Outside{Hold, Announce, End} {
 		if text == o.String() {
@@ -356,51 +359,51 @@ func (r *reader) readOutside(n *node, owner *rule) Outside {
 		}
 	}
 	if text == "neutral" {
-		r.failAt(n.pos, problemf("neutral is for presence and location, plain topics have no neutral state").
+		r.failAt(n.Pos, problemf("neutral is for presence and location, plain topics have no neutral state").
 			hint("write hold, announce or end"))
 		return Hold
 	}
-	r.failAt(n.pos, problemf("unknown outside %q", shown(text)).
+	r.failAt(n.Pos, problemf("unknown outside %q", shown(text)).
 		near(text, []string{"hold", "announce", "end"}, "write hold, announce or end"))
 	return Hold
 }
 
 // readWhen reads a window; nil stands for none, and is returned for one that
 // is past reading.
-func (r *reader) readWhen(n *node) *Window {
+func (r *reader) readWhen(n *yamltree.Node) *Window {
 	if n == nil {
 		return nil
 	}
-	f, ok := r.table(n, "when", "weekly", "tz", "except", "from", "until")
+	f, ok := r.Table(n, "when", "weekly", "tz", "except", "from", "until")
 	if !ok {
 		return nil
 	}
-	before := r.told
+	before := r.Told()
 	parts := windowParts{from: always, until: never}
 	if f["weekly"] != nil {
-		for _, v := range r.values(f["weekly"], "weekly") {
-			w, err := parseWeekly(v.text)
+		for _, v := range r.Values(f["weekly"], "weekly") {
+			w, err := parseWeekly(v.Text)
 			if err != nil {
-				r.report(v, err)
+				r.Report(v, err)
 				continue
 			}
-			parts.add(v.text, w)
+			parts.add(v.Text, w)
 		}
 	}
 	if f["tz"] != nil {
-		if name, ok := r.text(f["tz"], "tz"); ok {
+		if name, ok := r.Text(f["tz"], "tz"); ok {
 			z, err := r.zones.load(name)
 			if err != nil {
-				r.report(f["tz"], err)
+				r.Report(f["tz"], err)
 			}
 			parts.zone = z
 		}
 	}
 	if f["except"] != nil {
-		for _, v := range r.values(f["except"], "except") {
-			day, err := parseDate(v.text)
+		for _, v := range r.Values(f["except"], "except") {
+			day, err := parseDate(v.Text)
 			if err != nil {
-				r.report(v, err)
+				r.Report(v, err)
 				continue
 			}
 			parts.except = append(parts.except, day)
@@ -408,11 +411,11 @@ func (r *reader) readWhen(n *node) *Window {
 	}
 	parts.from = r.readInstant(f["from"], "from", always)
 	parts.until = r.readInstant(f["until"], "until", never)
-	if r.told > before {
+	if r.Told() > before {
 		return nil // what its parts make together would be a guess
 	}
 	if p := parts.check(); p != nil {
-		r.failAt(n.pos, p)
+		r.failAt(n.Pos, p)
 		return nil
 	}
 	return r.share(parts)
@@ -431,17 +434,17 @@ func (r *reader) share(parts windowParts) *Window {
 	return w
 }
 
-func (r *reader) readInstant(n *node, what string, absent int64) int64 {
+func (r *reader) readInstant(n *yamltree.Node, what string, absent int64) int64 {
 	if n == nil {
 		return absent
 	}
-	text, ok := r.text(n, what)
+	text, ok := r.Text(n, what)
 	if !ok {
 		return absent
 	}
 	u, err := parseInstant(text, r.zones, nil)
 	if err != nil {
-		r.report(n, err)
+		r.Report(n, err)
 		return absent
 	}
 	return u

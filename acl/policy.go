@@ -7,10 +7,6 @@ const (
 	MaxGroups = 1_000
 	MaxRules  = 5_000 // limits included
 	MaxTests  = 1_000
-
-	// maxEntries is how many entries all lists of a file may have together,
-	// those that aliases repeat counted each time.
-	maxEntries = 200_000
 )
 
 // A Policy is one version of the operator's policy. It never changes and is

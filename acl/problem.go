@@ -1,87 +1,26 @@
 package acl
 
-import (
-	"fmt"
-	"strings"
-)
+import "github.com/bellwire/bellwire/yamltree"
 
-// A problem is what is wrong with one value, by who reads values. Who knows
-// where the value stands makes a Fault of it.
-type problem struct {
-	what string // what is wrong, and why
-	todo string // what to write instead; may be empty
-}
+// A problem is what is wrong with one value, by who reads values: those of a
+// policy file, and those that are asked about without one. The reader of a
+// file gives it a place.
+type problem struct{ yamltree.Problem }
 
 func problemf(format string, args ...any) *problem {
-	return &problem{what: fmt.Sprintf(format, args...)}
+	return &problem{*yamltree.Problemf(format, args...)}
 }
 
 func (p *problem) hint(format string, args ...any) *problem {
-	p.todo = fmt.Sprintf(format, args...)
+	p.Hint(format, args...)
 	return p
 }
 
 // near makes the likeliest of names the hint, or otherwise if none is near.
 func (p *problem) near(word string, names []string, otherwise string) *problem {
-	if name := nearest(word, names); name != "" {
-		return p.hint("did you mean %q?", name)
-	}
-	return p.hint("%s", otherwise)
+	p.Near(word, names, otherwise)
+	return p
 }
 
-func (p *problem) Error() string {
-	if p.todo == "" {
-		return p.what
-	}
-	return p.what + ": " + p.todo
-}
-
-// nearest returns the name that word was most probably meant to be: the one
-// with the fewest edits, at most a third of the word, or one that it begins.
-// Empty if none is near.
-func nearest(word string, names []string) string {
-	if len(word) > 64 {
-		return "" // no name is that long, and edits would take its time
-	}
-	word = strings.ToLower(word)
-	best, bestEdits := "", max(1, len(word)/3)+1
-	for _, name := range names {
-		lower := strings.ToLower(name)
-		if len(word) >= 4 && strings.HasPrefix(lower, word) && bestEdits > 1 {
-			best, bestEdits = name, 1
-			continue
-		}
-		if diff := len(lower) - len(word); diff >= bestEdits || -diff >= bestEdits {
-			continue
-		}
-		if n := edits(word, lower); n < bestEdits {
-			best, bestEdits = name, n
-		}
-	}
-	return best
-}
-
-// edits counts the insertions, deletions, substitutions and swaps of
-// neighbours that turn a into b.
-func edits(a, b string) int {
-	row := func() []int { return make([]int, len(b)+1) }
-	before, last, this := row(), row(), row()
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		this[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			this[j] = min(last[j]+1, this[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				this[j] = min(this[j], before[j-2]+1)
-			}
-		}
-		before, last, this = last, this, before
-	}
-	return last[len(b)]
-}
+// Unwrap is what the reader of a file looks for.
+func (p *problem) Unwrap() error { return &p.Problem }

@@ -1,5 +1,7 @@
 package acl
 
+import "github.com/bellwire/bellwire/yamltree"
+
 // An Action is what somebody wants to do on a topic.
 type Action uint8
 
@@ -37,7 +39,7 @@ func (e effect) String() string { return [...]string{"rule", "rule", "limit"}[e]
 type rule struct {
 	id       string
 	rank     int // its place among all ids in order: what is cited does not depend on the file's order
-	pos      position
+	pos      yamltree.Pos
 	effect   effect
 	actions  [2]bool // by Action
 	who      *audience

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/broker/topic"
+	"github.com/bellwire/bellwire/yamltree"
 )
 
 // A selfTest is an entry of `tests`: what the author of the policy expects of
@@ -55,20 +56,20 @@ func parseAsk(s string) (ask, error) {
 }
 
 // readTest reads an entry of `tests`, nil if it is past reading.
-func (r *reader) readTest(n *node) *selfTest {
-	f, ok := r.table(n, "a test", "name", "as", "client", "at", "allow", "deny", "by", "who_can", "can_what", "exactly")
+func (r *reader) readTest(n *yamltree.Node) *selfTest {
+	f, ok := r.Table(n, "a test", "name", "as", "client", "at", "allow", "deny", "by", "who_can", "can_what", "exactly")
 	if !ok {
 		return nil
 	}
-	before := r.told
-	t := &selfTest{line: n.pos.line}
+	before := r.Told()
+	t := &selfTest{line: n.Pos.Line}
 	if f["at"] != nil {
 		t.at = r.readInstants(f["at"])
 	}
 	var subject string
 	for _, s := range []string{"as", "who_can", "can_what"} {
 		if f[s] != nil && subject != "" {
-			r.fail(f[s], "a test of both %s and %s", subject, s)
+			r.Fail(f[s], "a test of both %s and %s", subject, s)
 		} else if f[s] != nil {
 			subject = s
 		}
@@ -77,10 +78,10 @@ func (r *reader) readTest(n *node) *selfTest {
 	case "as":
 		r.readAs(n, t, f)
 	case "who_can":
-		if text, ok := r.text(f["who_can"], "who_can"); ok {
+		if text, ok := r.Text(f["who_can"], "who_can"); ok {
 			t.name = "who_can " + text
 			if a, err := parseAsk(text); err != nil {
-				r.report(f["who_can"], err)
+				r.Report(f["who_can"], err)
 			} else {
 				t.whoCan = &a
 			}
@@ -91,25 +92,25 @@ func (r *reader) readTest(n *node) *selfTest {
 		t.name = "can_what " + t.canWhat.String()
 		t.exactly = r.readExactly(n, f, canonicalAsk)
 	default:
-		r.failAt(n.pos, problemf("a test of nothing").hint("add as with allow or deny, or who_can or can_what with exactly"))
+		r.failAt(n.Pos, problemf("a test of nothing").hint("add as with allow or deny, or who_can or can_what with exactly"))
 	}
 	if subject != "as" && t.at == nil && len(r.policy.windows) > 0 {
-		r.failAt(n.pos, problemf("a test of %s at no time, though there are windows", subject).hint("add at: 2026-03-09T08:00 America/Chicago"))
+		r.failAt(n.Pos, problemf("a test of %s at no time, though there are windows", subject).hint("add at: 2026-03-09T08:00 America/Chicago"))
 	}
 	r.unexpected(f, subject)
 	if f["name"] != nil {
-		if text, ok := r.text(f["name"], "name"); ok {
+		if text, ok := r.Text(f["name"], "name"); ok {
 			t.name = text
 		}
 	}
-	if r.told > before {
+	if r.Told() > before {
 		return nil
 	}
 	return t
 }
 
 // unexpected reports keys that a test of subject has no use for.
-func (r *reader) unexpected(f map[string]*node, subject string) {
+func (r *reader) unexpected(f map[string]*yamltree.Node, subject string) {
 	useless := map[string][]string{
 		"as":       {"exactly"},
 		"who_can":  {"allow", "deny", "by", "client"},
@@ -117,54 +118,54 @@ func (r *reader) unexpected(f map[string]*node, subject string) {
 	}
 	for _, k := range useless[subject] {
 		if f[k] != nil {
-			r.fail(f[k], "a test of %s has no use for %q", subject, k)
+			r.Fail(f[k], "a test of %s has no use for %q", subject, k)
 		}
 	}
 }
 
-func (r *reader) readAs(n *node, t *selfTest, f map[string]*node) {
+func (r *reader) readAs(n *yamltree.Node, t *selfTest, f map[string]*yamltree.Node) {
 	t.as = r.readTestWho(f, "as")
 	t.name = "as " + t.as.String()
 	if f["allow"] == nil && f["deny"] == nil {
-		r.failAt(n.pos, problemf("a test that expects nothing").hint(`add allow or deny, such as allow: ["subscribe home/#"]`))
+		r.failAt(n.Pos, problemf("a test that expects nothing").hint(`add allow or deny, such as allow: ["subscribe home/#"]`))
 	}
 	t.allow = r.readAsks(f["allow"], "allow")
 	t.deny = r.readAsks(f["deny"], "deny")
 	if f["by"] == nil {
 		return
 	}
-	id, ok := r.text(f["by"], "by")
+	id, ok := r.Text(f["by"], "by")
 	if ok && r.rules[id] == nil {
-		r.failAt(f["by"].pos, problemf("there is no rule or limit %q", shown(id)).
+		r.failAt(f["by"].Pos, problemf("there is no rule or limit %q", shown(id)).
 			near(id, slices.Sorted(maps.Keys(r.rules)), "name the id of one"))
 	}
 	t.by = id
 }
 
-func (r *reader) readTestWho(f map[string]*node, key string) *Who {
+func (r *reader) readTestWho(f map[string]*yamltree.Node, key string) *Who {
 	who := &Who{}
-	if text, ok := r.text(f[key], key); ok && text != anonymous {
+	if text, ok := r.Text(f[key], key); ok && text != anonymous {
 		address, err := ParseAddress(text, r.policy.domain)
 		if err != nil {
-			r.report(f[key], err)
+			r.Report(f[key], err)
 		}
 		who.Principal = address
 	}
 	if f["client"] != nil {
-		who.Client, _ = r.text(f["client"], "client")
+		who.Client, _ = r.Text(f["client"], "client")
 	}
 	return who
 }
 
-func (r *reader) readAsks(n *node, what string) []ask {
+func (r *reader) readAsks(n *yamltree.Node, what string) []ask {
 	if n == nil {
 		return nil
 	}
 	var asks []ask
-	for _, v := range r.values(n, what) {
-		a, err := parseAsk(v.text)
+	for _, v := range r.Values(n, what) {
+		a, err := parseAsk(v.Text)
 		if err != nil {
-			r.report(v, err)
+			r.Report(v, err)
 			continue
 		}
 		asks = append(asks, a)
@@ -174,20 +175,20 @@ func (r *reader) readAsks(n *node, what string) []ask {
 
 // readExactly reads the expected answers, each made canonical. An empty list
 // expects none.
-func (r *reader) readExactly(owner *node, f map[string]*node, canonical func(string) ([]string, error)) []string {
+func (r *reader) readExactly(owner *yamltree.Node, f map[string]*yamltree.Node, canonical func(string) ([]string, error)) []string {
 	n := f["exactly"]
 	if n == nil {
-		r.failAt(owner.pos, problemf("a test without `exactly`").hint("add exactly: [], or what you expect"))
+		r.failAt(owner.Pos, problemf("a test without `exactly`").hint("add exactly: [], or what you expect"))
 		return nil
 	}
-	if n.kind == list && len(n.list) == 0 {
+	if n.Kind == yamltree.List && len(n.List) == 0 {
 		return nil
 	}
 	var all []string
-	for _, v := range r.values(n, "exactly") {
-		some, err := canonical(v.text)
+	for _, v := range r.Values(n, "exactly") {
+		some, err := canonical(v.Text)
 		if err != nil {
-			r.report(v, err)
+			r.Report(v, err)
 			continue
 		}
 		all = append(all, some...)

@@ -42,7 +42,7 @@ func (p *Policy) Test() TestReport {
 	}
 	for _, r := range p.byLine() {
 		if len(p.tests) > 0 && !run.used[r.id] {
-			report.Unused = append(report.Unused, fmt.Sprintf("%s %s (%s:%d)", r.effect, r.id, p.file, r.pos.line))
+			report.Unused = append(report.Unused, fmt.Sprintf("%s %s (%s:%d)", r.effect, r.id, p.file, r.pos.Line))
 		}
 	}
 	return report
@@ -50,7 +50,7 @@ func (p *Policy) Test() TestReport {
 
 // byLine returns the rules in the order of the file.
 func (p *Policy) byLine() []*rule {
-	return slices.SortedFunc(slices.Values(p.rules), func(a, b *rule) int { return a.pos.line - b.pos.line })
+	return slices.SortedFunc(slices.Values(p.rules), func(a, b *rule) int { return a.pos.Line - b.pos.Line })
 }
 
 // String is the report for people, as in
@@ -197,7 +197,7 @@ func (run *testRun) by(d Decision) string {
 		return d.Reason
 	}
 	r := run.policy.rule(d.Rule)
-	text := fmt.Sprintf("by %s %s (%s:%d)", r.effect, r.id, run.policy.file, r.pos.line)
+	text := fmt.Sprintf("by %s %s (%s:%d)", r.effect, r.id, run.policy.file, r.pos.Line)
 	if r.when == nil {
 		return text + ", which has no `when:` and so is always open"
 	}

@@ -33,7 +33,8 @@ var mayImport = map[string][]string{
 	"broker/store":      {"disk"},
 	"broker":            {"broker/event", "broker/store", "broker/topic"},
 	"broker/mqtt":       {"broker", "broker/event", "broker/topic"},
-	"acl":               {"broker/topic"},
+	"yamltree":          {},
+	"acl":               {"broker/topic", "yamltree"},
 	"cluster/raftlog":   {"disk"},
 	"cluster":           {"cluster/raftlog", "disk"},
 	"api":               {},
@@ -51,7 +52,7 @@ var mayImport = map[string][]string{
 	},
 	"cmd/bellwire": {
 		"acl", "api", "bench", "broker", "broker/event", "broker/mqtt", "broker/store",
-		"broker/topic", "cluster", "cluster/raftlog", "disk",
+		"broker/topic", "cluster", "cluster/raftlog", "disk", "yamltree",
 	},
 }
 
@@ -66,7 +67,7 @@ var onlyIn = map[string][]string{
 	"github.com/mochi-mqtt/server/v2/packets": {"broker/mqtt"},
 	"github.com/eclipse/paho.golang":          {"cmd/bellwire"},
 	"github.com/prometheus/client_golang":     {"cmd/bellwire"},
-	"github.com/goccy/go-yaml":                {"acl", "cmd/bellwire"},
+	"github.com/goccy/go-yaml":                {"yamltree", "cmd/bellwire"},
 	"golang.org/x/crypto":                     {"acl"},
 	"github.com/spf13/cobra":                  {"cmd/bellwire"},
 }

@@ -1,4 +1,4 @@
-package acl
+package yamltree
 
 import (
 	"fmt"
@@ -12,69 +12,37 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// Bounds on a file as YAML. The parser recurses once per level and once per
-// key of a block mapping, and copies the keys that follow at each: what is
-// deeper or longer is refused by its tokens, before the parser sees it.
+// Bounds on a file. The parser recurses once per level and once per key of a
+// block mapping, and copies the keys that follow at each: what is deeper or
+// longer is refused by its tokens, before the parser sees it.
 const (
-	// MaxFile is the size of the largest policy file, in bytes.
+	// MaxFile is the size of the largest file, in bytes.
 	MaxFile = 1 << 20
+	// MaxKeys is how many keys one mapping may have.
+	MaxKeys = 10_000
 
-	maxDepth = 16     // of brackets, or of dashes on one line; the policy needs four
-	maxKeys  = 10_000 // of one mapping
-	maxPairs = 60_000 // of the whole file
+	maxDepth = 16     // of brackets, or of dashes on one line
+	maxPairs = 60_000 // keys of the whole file
 )
-
-// A node is a value of a YAML file. Aliases are resolved: a node may have more
-// than one parent, but never itself among its children.
-type node struct {
-	kind kind
-	pos  position
-	text string  // of a scalar, whatever YAML takes its type for
-	list []*node // of a list
-	keys []key   // of a table, as in the file: there may be equal ones
-
-	empty bool // it is null where it must not be, and that has been reported; kind is null
-}
-
-type kind uint8
-
-const (
-	null kind = iota
-	scalar
-	list
-	table
-)
-
-func (k kind) String() string {
-	return [...]string{"nothing", "a single value", "a list", "a mapping"}[k]
-}
-
-type key struct {
-	name  string
-	pos   position
-	value *node
-}
-
-type position struct{ line, column int }
 
 const byteOrderMark = "\ufeff"
 
 // readYAML returns the one document of data, nil if there is none or if f has
 // been told why there is no reading it.
-func readYAML(data []byte, f *faults) *node {
+func readYAML(data []byte, form Form, f *faults) *Node {
 	src, ok := plainText(data, f)
 	if !ok {
 		return nil
 	}
 	tree, err := parseYAML(src, f)
 	if err != nil {
-		f.add(syntaxFault(err, src))
+		f.add(syntaxFault(err, src, form))
 		return nil
 	}
 	if tree == nil {
 		return nil
 	}
-	c := converter{faults: f, anchors: map[string]*node{}}
+	c := converter{faults: f, anchors: map[string]*Node{}}
 	return c.node(tree)
 }
 
@@ -165,14 +133,14 @@ func checkTokens(tokens token.Tokens) (Fault, bool) {
 			return fault("a YAML directive")
 		case token.DocumentHeaderType, token.DocumentEndType:
 			if i > 0 && i < len(tokens)-1 {
-				return fault("a second document: a policy is one")
+				return fault("a second document: a file holds one")
 			}
 		case token.MappingValueType:
 			pairs++
 			if flow == 0 && i > 0 {
 				column := tokens[i-1].Position.Column
-				if blocks = countKey(blocks, column); blocks[len(blocks)-1].keys > maxKeys {
-					return fault("more than %d keys in one mapping", maxKeys)
+				if blocks = countKey(blocks, column); blocks[len(blocks)-1].keys > MaxKeys {
+					return fault("more than %d keys in one mapping", MaxKeys)
 				}
 			}
 		}
@@ -209,27 +177,22 @@ func countKey(blocks []blockMap, column int) []blockMap {
 
 // syntaxFault makes a Fault of what the parser says, with advice where the
 // cause is one of the usual ones.
-func syntaxFault(err error, src string) Fault {
-	fault := Fault{What: strings.SplitN(err.Error(), "\n", 2)[0]}
+func syntaxFault(err error, src string, form Form) Fault {
 	e, ok := err.(yaml.Error)
 	if !ok || e.GetToken() == nil || e.GetToken().Position == nil {
-		return fault
+		return Fault{What: strings.SplitN(err.Error(), "\n", 2)[0]}
 	}
 	pos := e.GetToken().Position
-	fault = Fault{Line: pos.Line, Column: pos.Column, What: "not YAML: " + shorten(e.GetMessage(), 200)}
+	fault := Fault{Line: pos.Line, Column: pos.Column, What: "not YAML: " + shorten(e.GetMessage(), 200)}
 	lines := strings.Split(src, "\n")
 	if pos.Line < 1 || pos.Line > len(lines) {
 		return fault
 	}
 	line := lines[pos.Line-1]
-	switch {
-	case strings.Contains(line, "*@") || strings.Contains(line, "[*") || strings.HasSuffix(strings.TrimSpace(line), " *"):
-		fault.Hint = `quote what begins with *, for YAML takes it for an alias: "*@example.com"`
-	case strings.Contains(line, "[#") || strings.Contains(line, " #"):
-		fault.Hint = `quote a topic that begins with #, for YAML takes it for a comment: "#"`
-	case strings.Contains(line, "[") && strings.Contains(line, "{"):
-		fault.Hint = `quote a topic with braces inside [ ]: "home/{local}/#"`
-	case strings.Contains(line, "\t"):
+	if form.Advise != nil {
+		fault.Hint = form.Advise(line)
+	}
+	if fault.Hint == "" && strings.Contains(line, "\t") {
 		fault.Hint = "indent with spaces"
 	}
 	return fault
@@ -238,27 +201,27 @@ func syntaxFault(err error, src string) Fault {
 // A converter makes nodes of the library's tree.
 type converter struct {
 	faults  *faults
-	anchors map[string]*node // those whose value is complete: no cycle can arise
+	anchors map[string]*Node // those whose value is complete: no cycle can arise
 }
 
-func (c *converter) node(n ast.Node) *node {
+func (c *converter) node(n ast.Node) *Node {
 	switch n := n.(type) {
 	case nil:
-		return &node{}
+		return &Node{}
 	case *ast.NullNode:
-		return &node{pos: positionOf(n.GetToken())}
+		return &Node{Pos: positionOf(n.GetToken())}
 	case *ast.MappingNode:
 		return c.table(n, n.Values)
 	case *ast.MappingValueNode:
 		return c.table(n, []*ast.MappingValueNode{n})
 	case *ast.SequenceNode:
-		made := &node{kind: list, pos: positionOf(n.GetToken())}
+		made := &Node{Kind: List, Pos: positionOf(n.GetToken())}
 		for _, v := range n.Values {
 			if text, ok := rejoin(v); ok {
-				made.list = append(made.list, &node{kind: scalar, pos: positionOf(firstToken(v)), text: text})
+				made.List = append(made.List, &Node{Kind: Scalar, Pos: positionOf(firstToken(v)), Text: text})
 				continue
 			}
-			made.list = append(made.list, c.node(v))
+			made.List = append(made.List, c.node(v))
 		}
 		return made
 	case *ast.AnchorNode:
@@ -275,19 +238,19 @@ func (c *converter) node(n ast.Node) *node {
 			return made
 		}
 		c.fail(n, "quote it, if it is not meant to be an alias", "no anchor &%s above", name)
-		return &node{pos: positionOf(n.GetToken()), empty: true}
+		return &Node{Pos: positionOf(n.GetToken()), empty: true}
 	case *ast.TagNode:
 		c.fail(n, "remove it: the place of a value says what it is", "a tag")
 		return c.node(n.Value)
 	case *ast.LiteralNode:
-		return &node{kind: scalar, pos: positionOf(n.GetToken()), text: n.Value.Value}
+		return &Node{Kind: Scalar, Pos: positionOf(n.GetToken()), Text: n.Value.Value}
 	case *ast.StringNode:
-		return &node{kind: scalar, pos: positionOf(n.GetToken()), text: n.Value}
+		return &Node{Kind: Scalar, Pos: positionOf(n.GetToken()), Text: n.Value}
 	case ast.ScalarNode: // numbers, booleans: as they are written
-		return &node{kind: scalar, pos: positionOf(n.GetToken()), text: n.GetToken().Value}
+		return &Node{Kind: Scalar, Pos: positionOf(n.GetToken()), Text: n.GetToken().Value}
 	}
 	c.fail(n, "", "unexpected YAML: %s", n.Type())
-	return &node{pos: positionOf(n.GetToken())}
+	return &Node{Pos: positionOf(n.GetToken())}
 }
 
 // rejoin returns the item of a list that YAML holds to be one value and the
@@ -334,12 +297,12 @@ func firstToken(n ast.Node) *token.Token {
 	return n.GetToken()
 }
 
-func (c *converter) table(n ast.Node, values []*ast.MappingValueNode) *node {
-	made := &node{kind: table, pos: positionOf(n.GetToken())}
+func (c *converter) table(n ast.Node, values []*ast.MappingValueNode) *Node {
+	made := &Node{Kind: Table, Pos: positionOf(n.GetToken())}
 	for i, v := range values {
 		pos := positionOf(v.Key.GetToken())
 		if m, block := n.(*ast.MappingNode); i == 0 && (!block || !m.IsFlowStyle) {
-			made.pos = pos
+			made.Pos = pos
 		}
 		name := v.Key.GetToken().Value
 		switch v.Key.(type) {
@@ -351,14 +314,14 @@ func (c *converter) table(n ast.Node, values []*ast.MappingValueNode) *node {
 			c.fail(v.Key, "", "a key that is no plain word")
 			continue
 		}
-		made.keys = append(made.keys, key{name: name, pos: pos, value: c.node(v.Value)})
+		made.Keys = append(made.Keys, Key{Name: name, Pos: pos, Value: c.node(v.Value)})
 	}
 	return made
 }
 
 func (c *converter) fail(n ast.Node, hint, format string, args ...any) {
 	pos := positionOf(n.GetToken())
-	c.faults.add(Fault{Line: pos.line, Column: pos.column, What: fmt.Sprintf(format, args...), Hint: hint})
+	c.faults.add(Fault{Line: pos.Line, Column: pos.Column, What: fmt.Sprintf(format, args...), Hint: hint})
 }
 
 func nameOf(n ast.Node) string {
@@ -368,9 +331,9 @@ func nameOf(n ast.Node) string {
 	return n.GetToken().Value
 }
 
-func positionOf(t *token.Token) position {
+func positionOf(t *token.Token) Pos {
 	if t == nil || t.Position == nil {
-		return position{}
+		return Pos{}
 	}
-	return position{t.Position.Line, t.Position.Column}
+	return Pos{t.Position.Line, t.Position.Column}
 }

@@ -1,4 +1,4 @@
-package acl
+package yamltree
 
 import (
 	"fmt"
@@ -8,11 +8,11 @@ import (
 	"unicode/utf8"
 )
 
-// maxFaults is how many faults of one file are told: who has more has another
+// MaxFaults is how many faults of one file are told: who has more has another
 // kind of file in hand.
-const maxFaults = 100
+const MaxFaults = 100
 
-// A Fault is one thing that is wrong in a policy file.
+// A Fault is one thing that is wrong in a file.
 type Fault struct {
 	Line   int    // from 1; 0 if the fault is not at any line
 	Column int    // from 1, in characters, of the first one concerned
@@ -20,8 +20,8 @@ type Fault struct {
 	Hint   string // what to write instead; may be empty
 }
 
-// A FileError is everything that is wrong with a policy file. Who meant
-// another policy to be in effect keeps the old one.
+// A FileError is everything that is wrong with a file. Who meant to put it in
+// the place of another keeps the old one.
 type FileError struct {
 	File   string
 	Faults []Fault // in the order of the file, at least one
@@ -92,54 +92,20 @@ func (e *FileError) excerpt(b *strings.Builder, f Fault) {
 	}
 }
 
-// hideSecrets returns lines without what must not get into a terminal's or a
-// log's history: in the section of users all values, for a misspelt key is
-// just what there may be to report; elsewhere what looks like a secret.
-func hideSecrets(lines []string) []string {
+// withoutSecrets returns lines without what must not get into a terminal's or a
+// log's history.
+func withoutSecrets(lines []string, form Form) []string {
+	if form.Hide != nil {
+		lines = form.Hide(lines)
+	}
 	hidden := make([]string, len(lines))
-	inUsers := false
 	for i, line := range lines {
-		name, _, isKey := strings.Cut(line, ":")
-		switch {
-		case isKey && !strings.ContainsAny(line[:1], " \t#-"):
-			inUsers = !slices.Contains(sections[1:], strings.TrimSpace(name))
-		case strings.HasPrefix(line, "---"):
-			inUsers = false
-		}
-		if inUsers {
-			line = hideValue(line)
-		}
 		for _, s := range secrets {
 			line = s.ReplaceAllString(line, "${1}…")
 		}
 		hidden[i] = line
 	}
 	return hidden
-}
-
-// hideValue hides what follows the last key of a line that it understands.
-func hideValue(line string) string {
-	const mark = "…"
-	rest := strings.TrimLeft(line, " ")
-	if rest == "" || rest[0] == '#' {
-		return line
-	}
-	_, value, isKey := strings.Cut(rest, ":")
-	if !isKey {
-		return line[:len(line)-len(rest)] + mark
-	}
-	inner := strings.TrimLeft(value, " ")
-	if strings.HasPrefix(inner, "{") {
-		if _, after, more := strings.Cut(inner, ":"); more {
-			inner = strings.TrimLeft(after, " ")
-		} else {
-			return line // {} or a mapping that begins here
-		}
-	}
-	if strings.TrimSpace(inner) == "" {
-		return line
-	}
-	return line[:len(line)-len(inner)] + mark
 }
 
 // secrets find what gives itself away, wherever it stands.
@@ -181,7 +147,7 @@ func (f *faults) add(fault Fault) {
 	f.told++
 	switch {
 	case slices.Contains(f.list, fault): // one value, read by two names
-	case len(f.list) == maxFaults:
+	case len(f.list) == MaxFaults:
 		f.more++
 	default:
 		f.list = append(f.list, fault)
@@ -189,7 +155,7 @@ func (f *faults) add(fault Fault) {
 }
 
 // err returns what was gathered, nil if it is nothing.
-func (f *faults) err(file string, data []byte) error {
+func (f *faults) err(file string, data []byte, form Form) error {
 	if len(f.list) == 0 {
 		return nil
 	}
@@ -200,5 +166,5 @@ func (f *faults) err(file string, data []byte) error {
 		return a.Column - b.Column
 	})
 	lines := strings.Split(strings.TrimPrefix(string(data), byteOrderMark), "\n")
-	return &FileError{File: file, Faults: f.list, More: f.more, lines: hideSecrets(lines)}
+	return &FileError{File: file, Faults: f.list, More: f.more, lines: withoutSecrets(lines, form)}
 }
