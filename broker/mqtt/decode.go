@@ -120,8 +120,11 @@ func (p *connectPacket) walk(c *cursor) error {
 	if c.short {
 		return malformed("CONNECT cut short")
 	}
+	if !validText(id) {
+		return malformed("client identifier is not UTF-8")
+	}
 	if !validID(id) {
-		return &fault{codeBadClientID, "client identifier is not printable UTF-8"}
+		return &fault{codeBadClientID, "client identifier has control characters"}
 	}
 	if flags&connectWill != 0 {
 		if err := p.walkWill(c); err != nil {
