@@ -37,7 +37,9 @@ type loop struct {
 	// The loop's own.
 	live  map[uint64]*Session // by number: the sessions connected here
 	ended *Session            // the last that this entry ended
-	wave  Wave
+
+	parting partings
+	wave    Wave
 }
 
 const (
@@ -155,6 +157,8 @@ func (l *loop) step(a *applied, s *step, now int64) {
 			l.remove(session)
 			l.ended = session
 			session.sink.End(s.cause)
+		} else if session := l.parting.find(s.session); session != nil && session.epoch == s.epoch {
+			l.ended = session
 		}
 	case stepDone:
 		b.proposer.Load().done(s.batch, s.n, s.err, s.value, w)
@@ -189,6 +193,45 @@ func (l *loop) offer(audience *audience, queued []queued, e *event.Event, now in
 			s.offer(q, e, nil, now, &l.wave)
 		}
 	}
+}
+
+// Partings are the connections that have ended here and of which the log has
+// not been told yet. A client that is back sooner than that takes over from one
+// of them.
+type partings struct {
+	mu       sync.Mutex
+	sessions map[uint64]*Session // by number
+}
+
+func (p *partings) add(s *Session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sessions == nil {
+		p.sessions = map[uint64]*Session{}
+	}
+	p.sessions[s.number] = s
+}
+
+func (p *partings) remove(s *Session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sessions[s.number] == s {
+		delete(p.sessions, s.number)
+	}
+}
+
+func (p *partings) find(number uint64) *Session {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sessions[number]
+}
+
+// A parting hears that the log knows of a connection's end, or never will.
+type parting Session
+
+func (p *parting) Complete(uint64, error, *Wave) {
+	s := (*Session)(p)
+	s.b.loop.parting.remove(s)
 }
 
 // endedSession returns the connection of a session that this entry has ended

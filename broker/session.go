@@ -454,6 +454,7 @@ func (s *Session) Close(willToo, setExpiry bool, expiry uint32) {
 			expiry = min(expiry, limit)
 		}
 		sent := s.out.stop()
+		s.b.loop.parting.add(s)
 		s.settling.last(s)
 		cmd := event.Disconnect{
 			Session: s.number, Epoch: s.epoch, PublishWill: willToo,
@@ -461,7 +462,9 @@ func (s *Session) Close(willToo, setExpiry bool, expiry uint32) {
 		}
 		// An error means that the node is closing: the log will learn of the
 		// end from the node's next life.
-		_ = s.b.propose(&cmd, call{}, true)
+		if err := s.b.propose(&cmd, call{c: (*parting)(s)}, true); err != nil {
+			s.b.loop.parting.remove(s)
+		}
 		s.b.loop.do(func(*Wave) { s.b.loop.remove(s) })
 	})
 }
