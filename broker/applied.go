@@ -14,6 +14,7 @@ type applied struct {
 	queued []queued
 
 	queueDropped uint64 // entries that a queue's bound pushed out
+	willsRefused uint64 // wills that the policy did not permit any more
 }
 
 // A step is one thing to do.
@@ -82,7 +83,7 @@ func (a *applied) reset() {
 	}
 	clear(a.steps)
 	clear(a.queued)
-	a.steps, a.queued, a.used, a.queueDropped = a.steps[:0], a.queued[:0], 0, 0
+	a.steps, a.queued, a.used, a.queueDropped, a.willsRefused = a.steps[:0], a.queued[:0], 0, 0, 0
 	if len(a.events) > 4096 {
 		a.events, a.queued, a.steps = nil, nil, nil
 	}

@@ -167,6 +167,7 @@ func (m *Machine) publishWill(r *record) {
 	r.will, r.willAt = nil, 0
 	who := Who{Principal: r.principal, Client: r.client}
 	if m.policy == nil || !m.policy.Decide(who, ActPublish, w.Topic, m.now).Allow {
+		m.out.willsRefused++
 		return
 	}
 	e := m.out.newEvent()

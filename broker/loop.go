@@ -128,6 +128,7 @@ func (l *loop) entry(a *applied) {
 	}
 	l.b.stats.Queued.Add(uint64(len(a.queued)))
 	l.b.stats.QueueDropped.Add(a.queueDropped)
+	l.b.stats.PublishRefused.Add(a.willsRefused)
 	l.ended = nil
 	l.index.Store(a.index)
 	a.reset()

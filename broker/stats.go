@@ -6,7 +6,7 @@ import "sync/atomic"
 // that matched a subscriber was delivered, queued, or is in one of the others.
 type Stats struct {
 	Published       [3]atomic.Uint64 // events accepted, by QoS
-	PublishRefused  atomic.Uint64    // by policy, quota or reserved topic
+	PublishRefused  atomic.Uint64    // by policy, quota or reserved topic; wills too
 	Delivered       [3]atomic.Uint64 // events handed to a connection, by QoS sent
 	Queued          atomic.Uint64    // entries added to durable queues
 	Withheld        atomic.Uint64    // deliveries that the policy or a window did not permit
