@@ -21,10 +21,15 @@ func TestMessagesOnTheWire(t *testing.T) {
 	}{
 		{"connect 3.1.1", 4, Connect{ClientID: "c", Clean: true, KeepAlive: 60}, "\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01c"},
 		{"connect 3.1", 3, Connect{ClientID: "c"}, "\x10\x0f\x00\x06MQIsdp\x03\x00\x00\x00\x00\x01c"},
-		{"connect 5, everything", 5, Connect{ClientID: "c", Properties: Properties{Number(PropReceiveMaximum, 20)},
-			Will: &Will{Topic: "w", Payload: []byte("p"), QoS: 1, Retain: true, Properties: Properties{Number(PropWillDelay, 1)}},
-			User: "u", Password: []byte("s")},
-			"\x10\x23\x00\x04MQTT\x05\xec\x00\x00\x03\x21\x00\x14\x00\x01c\x05\x18\x00\x00\x00\x01\x00\x01w\x00\x01p\x00\x01u\x00\x01s"},
+		{
+			"connect 5, everything", 5,
+			Connect{
+				ClientID: "c", Properties: Properties{Number(PropReceiveMaximum, 20)},
+				Will: &Will{Topic: "w", Payload: []byte("p"), QoS: 1, Retain: true, Properties: Properties{Number(PropWillDelay, 1)}},
+				User: "u", Password: []byte("s"),
+			},
+			"\x10\x23\x00\x04MQTT\x05\xec\x00\x00\x03\x21\x00\x14\x00\x01c\x05\x18\x00\x00\x00\x01\x00\x01w\x00\x01p\x00\x01u\x00\x01s",
+		},
 		{"publish 3.1.1", 4, Publish{Topic: "t", QoS: 1, ID: 7, Retain: true, Payload: []byte("x")}, "\x33\x06\x00\x01t\x00\x07x"},
 		{"publish 5", 5, Publish{Topic: "t", Dup: true, QoS: 2, ID: 7, Properties: Properties{User("k", "v")}}, "\x3c\x0d\x00\x01t\x00\x07\x07\x26\x00\x01k\x00\x01v"},
 		{"puback", 5, Ack{Type: PUBACK, ID: 1}, "\x40\x02\x00\x01"},
@@ -107,8 +112,10 @@ func TestDecodeTakesWhatABrokerMaySend(t *testing.T) {
 // What is built with the typed constructors is read back with the typed
 // accessors, in order, repeats included.
 func TestPropertiesKeepOrderAndRepeats(t *testing.T) {
-	in := Properties{User("a", "1"), Number(PropMessageExpiry, 70000), User("a", "2"), Text(PropContentType, "x"),
-		Binary(PropCorrelationData, []byte{0, 255}), Number(PropSubscriptionID, 200), Number(PropSubscriptionID, 3)}
+	in := Properties{
+		User("a", "1"), Number(PropMessageExpiry, 70000), User("a", "2"), Text(PropContentType, "x"),
+		Binary(PropCorrelationData, []byte{0, 255}), Number(PropSubscriptionID, 200), Number(PropSubscriptionID, 3),
+	}
 	out, rest, err := decodeProperties(in.encode(), PUBLISH)
 	if err != nil || len(rest) != 0 {
 		t.Fatalf("got %v, %v", rest, err)

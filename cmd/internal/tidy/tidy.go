@@ -46,6 +46,7 @@ var mayImport = map[string][]string{
 	"bench":             {},
 	"bench/cmd":         {"bench"},
 	"mqtttest":          {},
+	"blackbox":          {},
 	"cmd/internal/tidy": {},
 	"cmd/internal/check": {
 		"cmd/internal/tidy",

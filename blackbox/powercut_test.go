@@ -1,0 +1,221 @@
+package blackbox
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// A volume is an ext4 file system in a file, mounted through a loop device,
+// whose power can be cut: from then on every operation fails, and what was not
+// synced is gone when it is mounted again.
+type volume struct {
+	t     testing.TB
+	image string
+	at    string // where it is mounted
+}
+
+func newVolume(t testing.TB) *volume {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("missing: root, to mount a file system whose power can be cut; run the tests as root")
+	}
+	for _, program := range []string{"mkfs.ext4", "losetup", "mount"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("missing: %s, apt-get install e2fsprogs mount", program)
+		}
+	}
+	dir := t.TempDir()
+	v := &volume{t: t, image: filepath.Join(dir, "image"), at: filepath.Join(dir, "mnt")}
+	if err := os.Mkdir(v.at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(v.image)
+	if err == nil {
+		err = errors.Join(f.Truncate(512<<20), f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", "-F", v.image).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.ext4: %v\n%s", err, out)
+	}
+	if out, err := v.mount(); err != nil {
+		if strings.Contains(string(out), "loop") {
+			t.Skipf("missing: loop devices: %s", bytes.TrimSpace(out))
+		}
+		t.Fatalf("mount: %v\n%s", err, out)
+	}
+	t.Cleanup(func() { v.unmount() })
+	return v
+}
+
+func (v *volume) mount() ([]byte, error) {
+	return exec.Command("mount", "-o", "loop", v.image, v.at).CombinedOutput()
+}
+
+func (v *volume) unmount() {
+	if out, err := exec.Command("umount", v.at).CombinedOutput(); err != nil && !strings.Contains(string(out), "not mounted") {
+		v.t.Errorf("umount: %v\n%s", err, out)
+	}
+}
+
+// cut ends all power: EXT4_IOC_SHUTDOWN without flushing the journal.
+func (v *volume) cut() {
+	v.t.Helper()
+	d, err := os.Open(v.at)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer d.Close()
+	const shutdown, noLogFlush = 0x8004587d, 2
+	if err := ioctl(d.Fd(), shutdown, noLogFlush); err != nil {
+		v.t.Fatalf("cutting the power of %s: %v", v.at, err)
+	}
+}
+
+// replug mounts again what is on the disk.
+func (v *volume) replug() {
+	v.t.Helper()
+	v.unmount()
+	if out, err := v.mount(); err != nil {
+		v.t.Fatalf("mounting after the power cut: %v\n%s", err, out)
+	}
+}
+
+// The instrument works: what was synced is there after a cut, what was only
+// written is not. Without this the test below would show nothing.
+func TestPowerCutLosesWhatIsNotSynced(t *testing.T) {
+	t.Parallel()
+	v := newVolume(t)
+	write := func(name string, sync bool) {
+		t.Helper()
+		f, err := os.Create(filepath.Join(v.at, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteString(name); err != nil {
+			t.Fatal(err)
+		}
+		if sync {
+			if err := f.Sync(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write("synced", true)
+	write("written", false)
+	v.cut()
+	if _, err := os.Create(filepath.Join(v.at, "after")); err == nil {
+		t.Error("a file can be made after the cut")
+	}
+	v.replug()
+	if got, err := os.ReadFile(filepath.Join(v.at, "synced")); err != nil || string(got) != "synced" {
+		t.Errorf("what was synced: got %q, %v", got, err)
+	}
+	if got, _ := os.ReadFile(filepath.Join(v.at, "written")); len(got) > 0 {
+		t.Errorf("what was only written survived: %q", got)
+	}
+}
+
+// The power of the disk is cut under load: the process ends, and after the
+// disk is back everything that was acknowledged is delivered, in order.
+func TestPowerCutUnderLoad(t *testing.T) {
+	t.Parallel()
+	seeds := uint64(2)
+	if soak {
+		seeds = 50
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			v := newVolume(t)
+			s := serveIn(t, filepath.Join(v.at, "data"), "--allow-anonymous")
+			l := newLoad(t, s, 4)
+			l.start()
+			rng := rand.New(rand.NewPCG(seed, 12))
+			for range 2 {
+				l.await(50 + rng.Int64N(1000))
+				v.cut()
+				s.ended = true // by itself or by us, but it has to go
+				s.end(syscall.SIGKILL)
+				v.replug()
+				s.start()
+				l.addr.Store(s.ready.MQTT)
+			}
+			l.finish()
+			s.kill() // before the volume is unmounted
+		})
+	}
+}
+
+// The process does not outlive its disk: it ends by itself, with an error.
+func TestPowerCutEndsTheProcess(t *testing.T) {
+	t.Parallel()
+	v := newVolume(t)
+	s := serveIn(t, filepath.Join(v.at, "data"), "--allow-anonymous")
+	c := s.open(v5, clean("c"))
+	c.Publish("t", 1, "x")
+	v.cut()
+	c.TrySend(publish5()) // something to write
+	s.awaitDeath()
+}
+
+// A real full disk: publishes are refused before the write fails, the process
+// lives, and serves again when there is room.
+func TestPowerCutVolumeFull(t *testing.T) {
+	t.Parallel()
+	v := newVolume(t)
+	s := serveIn(t, filepath.Join(v.at, "data"), "--allow-anonymous")
+	sub := s.open(v5, durable(v5, "sub"))
+	sub.Subscribe("t", 1)
+	sub.Disconnect()
+	c := s.open(v5, clean("c"))
+	c.Publish("t", 1, "before")
+
+	ballast := filepath.Join(v.at, "ballast")
+	fill(t, ballast)
+	until(t, "publishes are refused", patience, func() bool {
+		return c.TryPublish(publishTo("u", "x")) == 0x97
+	})
+	s.checkAlive()
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "publishes are accepted again", patience, func() bool {
+		return c.TryPublish(publishTo("t", "after")) == 0
+	})
+	sub = s.open(v5, durable(v5, "sub"))
+	sub.ReceiveAll("before", "after")
+	s.kill()
+}
+
+// fill writes until the file system has nothing left.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, size := range []int{1 << 20, 4 << 10} {
+		chunk := make([]byte, size)
+		for {
+			if _, err := f.Write(chunk); errors.Is(err, syscall.ENOSPC) {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := f.Sync(); err != nil && !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+}
