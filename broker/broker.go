@@ -291,16 +291,17 @@ func (b *Broker) runTimers() {
 		now := b.now()
 		if next := b.machine.NextWake(); next != 0 && next <= now && b.log.Leader() {
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-			if err := b.do(ctx, &event.Tick{}); err != nil {
-				b.logger.Warn("a tick was not ordered", "err", err.Error())
-			}
+			err := b.do(ctx, &event.Tick{})
 			cancel()
 			select {
 			case <-b.closing:
-				return
+				return // which is why it was not ordered, if it was not
 			default:
-				continue
 			}
+			if err != nil {
+				b.logger.Warn("a tick was not ordered", "err", err.Error())
+			}
+			continue
 		}
 		edge := b.passEdges()
 		timer.Reset(untilNext(now, edge, b.machine.NextWake()))

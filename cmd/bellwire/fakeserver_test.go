@@ -3,10 +3,20 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	cryptorand "crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -515,4 +525,99 @@ func TestSubSilentServer(t *testing.T) {
 			t.Errorf("after %s: %s", took, notes)
 		}
 	})
+}
+
+// TLS: a certificate that --cafile vouches for is accepted, another is not,
+// and the message says that it is about TLS.
+func TestPubTLS(t *testing.T) {
+	cert, file := selfSigned(t, "127.0.0.1")
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				if p := receivePacket(t, c); p == nil {
+					return // refused our certificate
+				}
+				send(c, &packets.Connack{Properties: &packets.Properties{}})
+				for p := receivePacket(t, c); p != nil && p.Type == packets.PUBLISH; p = receivePacket(t, c) {
+					send(c, &packets.Puback{PacketID: p.PacketID(), Properties: &packets.Properties{}})
+				}
+			}()
+		}
+	}()
+	_, other := selfSigned(t, "127.0.0.1")
+	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	for _, c := range []struct {
+		args []string
+		code int
+	}{
+		{[]string{"--cafile", file}, 0},
+		{[]string{"--capath", filepath.Dir(file)}, 0},
+		{[]string{"--cafile", other}, exitUnreachable},
+		{[]string{"--cafile", other, "--insecure"}, 0},
+		{[]string{"--tls-use-os-certs"}, exitUnreachable},
+	} {
+		got := bellwire(t, "", append([]string{"pub", "-h", "127.0.0.1", "-p", port, "-t", "a", "-m", "x", "-q", "1"}, c.args...)...)
+		if got.code != c.code || c.code != 0 && !strings.Contains(got.stderr, "BW-1007") {
+			t.Errorf("%q: %+v, want exit %d", c.args, got, c.code)
+		}
+	}
+}
+
+// selfSigned returns a certificate for an address, and a .crt file with it.
+func selfSigned(t *testing.T, address string) (tls.Certificate, string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), cryptorand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.ParseIP(address)},
+	}
+	der, err := x509.CreateCertificate(cryptorand.Reader, &template, &template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "server.crt")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
+}
+
+// A Unix domain socket instead of host and port.
+func TestPubUnixSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		accept(t, c)
+		p := receivePacket(t, c)
+		send(c, &packets.Puback{PacketID: p.PacketID(), Properties: &packets.Properties{}})
+		receivePacket(t, c)
+	}()
+	if got := bellwire(t, "", "pub", "--unix", path, "-t", "a", "-m", "x", "-q", "1"); got != (ran{}) {
+		t.Errorf("got %+v", got)
+	}
+	if got := bellwire(t, "", "pub", "--unix", path+"x", "-t", "a", "-m", "x"); got.code != exitUnreachable || !strings.Contains(got.stderr, "unix://") {
+		t.Errorf("nobody there: %+v", got)
+	}
 }

@@ -42,8 +42,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "bellwire",
-		Short:         "Event notification that knows who may listen, and when",
+		Use:   "bellwire",
+		Short: "Event notification that knows who may listen, and when",
+		Long: `Event notification that knows who may listen, and when.
+
+Every flag has a twin in the environment: BELLWIRE_PORT for --port, BELLWIRE_PW
+for --pw, which keeps a password out of the list of processes.`,
 		SilenceErrors: true, // report prints them
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
