@@ -19,13 +19,13 @@ const MaxAddress = 1023
 // if their canonical forms are equal.
 func ParseAddress(s, domain string) (string, error) {
 	if len(s) > MaxAddress {
-		return "", problemf("an address of %d bytes", len(s)).hint("at most %d are possible", MaxAddress)
+		return "", problemf("an address of %d bytes", len(s)).Hint("at most %d are possible", MaxAddress)
 	}
 	local := s
 	if i := strings.LastIndexByte(s, '@'); i >= 0 {
 		local, domain = s[:i], s[i+1:]
 	} else if domain == "" {
-		return "", problemf("%q has no domain", s).hint("write %s@example.com, or set the domain of bare names", s)
+		return "", problemf("%q has no domain", s).Hint("write %s@example.com, or set the domain of bare names", s)
 	}
 	local, err := parseLocalPart(local)
 	if err != nil {
@@ -36,7 +36,7 @@ func ParseAddress(s, domain string) (string, error) {
 		return "", err
 	}
 	if len(local)+1+len(domain) > MaxAddress {
-		return "", problemf("an address of %d bytes", len(local)+1+len(domain)).hint("at most %d are possible", MaxAddress)
+		return "", problemf("an address of %d bytes", len(local)+1+len(domain)).Hint("at most %d are possible", MaxAddress)
 	}
 	return local + "@" + domain, nil
 }
@@ -44,19 +44,19 @@ func ParseAddress(s, domain string) (string, error) {
 // parseLocalPart returns what stands before the @ in canonical form.
 func parseLocalPart(s string) (string, error) {
 	if s == "" {
-		return "", problemf("nothing before the @").hint("an address is name@domain")
+		return "", problemf("nothing before the @").Hint("an address is name@domain")
 	}
 	// '@' would make two addresses of one; the others would have to be
 	// quoted wherever an address is shown, and '*' is a pattern.
 	if i := strings.IndexAny(s, "@*\"<>\\!"); i >= 0 {
-		return "", problemf("%q in a name", s[i:i+1]).hint("names may have letters, digits and most signs, but none of @ * \" < > \\ !")
+		return "", problemf("%q in a name", s[i:i+1]).Hint("names may have letters, digits and most signs, but none of @ * \" < > \\ !")
 	}
 	if isPlainName(s) {
 		return s, nil
 	}
 	name, err := precis.UsernameCaseMapped.String(s)
 	if err != nil {
-		return "", problemf("%q is no name", s).hint("letters, digits and signs only, no spaces (RFC 8265)")
+		return "", problemf("%q is no name", s).Hint("letters, digits and signs only, no spaces (RFC 8265)")
 	}
 	return name, nil
 }
@@ -77,17 +77,17 @@ func isPlainName(s string) bool {
 func ParseDomain(s string) (string, error) {
 	d := strings.TrimSuffix(s, ".")
 	if d == "" || !utf8.ValidString(d) {
-		return "", problemf("%q is not a domain", s).hint("write for example example.com")
+		return "", problemf("%q is not a domain", s).Hint("write for example example.com")
 	}
 	if !isPlainDomain(d) {
 		ascii, err := idna.Lookup.ToASCII(d)
 		if err != nil {
-			return "", problemf("%q is not a domain", s).hint("letters, digits and hyphens between dots, for example example.com")
+			return "", problemf("%q is not a domain", s).Hint("letters, digits and hyphens between dots, for example example.com")
 		}
 		d = ascii
 	}
 	if len(d) > 253 || !isPlainDomain(d) {
-		return "", problemf("%q is not a domain", s).hint("labels of 1 to 63 letters, digits and hyphens, 253 characters in all")
+		return "", problemf("%q is not a domain", s).Hint("labels of 1 to 63 letters, digits and hyphens, 253 characters in all")
 	}
 	return d, nil
 }

@@ -53,7 +53,7 @@ func parseInstant(s string, zones zoneCache, now *time.Time) (int64, error) {
 		}
 		return onlyInstant(wall, z)
 	}
-	return 0, problemf("%q is not an instant", s).hint("%s", instantHint)
+	return 0, problemf("%q is not an instant", s).Hint("%s", instantHint)
 }
 
 const instantHint = "write 2026-03-09T13:00:00Z, or 2026-03-09T08:00 America/Chicago"
@@ -63,12 +63,12 @@ func parseRFC3339(s string) (int64, error) {
 	if err != nil {
 		p := problemf("%q is not an instant", s)
 		if _, err := parseLocal(s); err == nil {
-			return 0, p.hint("say in which zone: %s Europe/Madrid, or add Z for UTC", s)
+			return 0, p.Hint("say in which zone: %s Europe/Madrid, or add Z for UTC", s)
 		}
-		return 0, p.hint("%s", instantHint)
+		return 0, p.Hint("%s", instantHint)
 	}
 	if t.Nanosecond() != 0 {
-		return 0, problemf("%q has a fraction of a second", s).hint("whole seconds only")
+		return 0, problemf("%q has a fraction of a second", s).Hint("whole seconds only")
 	}
 	return t.Unix(), nil
 }
@@ -84,12 +84,12 @@ func parseWall(s string, z *zone, now *time.Time) (int64, error) {
 			continue
 		}
 		if now == nil || now.IsZero() {
-			return 0, problemf("%q has no date", s).hint("write it as 2026-03-09T%s %s", s, z.name)
+			return 0, problemf("%q has no date", s).Hint("write it as 2026-03-09T%s %s", s, z.name)
 		}
 		y, m, d := now.In(z.loc).Date()
 		return time.Date(y, m, d, t.Hour(), t.Minute(), t.Second(), 0, time.UTC).Unix(), nil
 	}
-	return 0, problemf("%q is not a date and time", s).hint("%s", instantHint)
+	return 0, problemf("%q is not a date and time", s).Hint("%s", instantHint)
 }
 
 // parseLocal reads a date and time without a zone, as if it were UTC.
@@ -110,8 +110,8 @@ func onlyInstant(wall int64, z *zone) (int64, error) {
 		return found[0], nil
 	case 0:
 		return 0, problemf("the clocks of %s never show %s: they skip it", z.name, shown).
-			hint("take a time before or after the change, or write it with an offset")
+			Hint("take a time before or after the change, or write it with an offset")
 	}
 	return 0, problemf("the clocks of %s show %s twice", z.name, shown).
-		hint("write %s or %s", z.clock(found[0]).Format(time.RFC3339), z.clock(found[len(found)-1]).Format(time.RFC3339))
+		Hint("write %s or %s", z.clock(found[0]).Format(time.RFC3339), z.clock(found[len(found)-1]).Format(time.RFC3339))
 }

@@ -79,7 +79,7 @@ func (r *reader) readUsers(n *yamltree.Node) {
 			continue
 		}
 		if _, twice := r.policy.users[address]; twice {
-			r.failAt(k.Pos, problemf("a second entry for user %s", address).hint("capitals make no difference; a user has one credential"))
+			r.FailAt(k.Pos, problemf("a second entry for user %s", address).Hint("capitals make no difference; a user has one credential"))
 		}
 		f, ok := r.Table(k.Value, "a user", "password_hash", "token_sha256")
 		if !ok {
@@ -94,8 +94,8 @@ func (r *reader) readCredential(k yamltree.Key, f map[string]*yamltree.Node) cre
 	password, token := f["password_hash"], f["token_sha256"]
 	switch {
 	case password != nil && token != nil:
-		r.failAt(k.Pos, problemf("a user with both a password and a token").
-			hint("password_hash is for people, token_sha256 for devices; make two users of it"))
+		r.FailAt(k.Pos, problemf("a user with both a password and a token").
+			Hint("password_hash is for people, token_sha256 for devices; make two users of it"))
 	case password != nil:
 		if text, ok := r.Text(password, "password_hash"); ok {
 			hash, err := parsePHC(text)
@@ -113,7 +113,7 @@ func (r *reader) readCredential(k yamltree.Key, f map[string]*yamltree.Node) cre
 			c.token = hash
 		}
 	default:
-		r.failAt(k.Pos, problemf("a user without a credential").hint("add password_hash (bellwire user hash) or token_sha256 (bellwire user hash --token)"))
+		r.FailAt(k.Pos, problemf("a user without a credential").Hint("add password_hash (bellwire user hash) or token_sha256 (bellwire user hash --token)"))
 	}
 	return c
 }
@@ -128,7 +128,7 @@ func (r *reader) readGroups(n *yamltree.Node) {
 		g := &group{name: k.Name, line: k.Pos.Line, members: map[string]struct{}{}}
 		for _, m := range r.Values(k.Value, "the members of group "+k.Name) {
 			if strings.HasPrefix(m.Text, "group:") || strings.HasPrefix(m.Text, "*") {
-				r.failAt(m.Pos, problemf("%q in a group", shown(m.Text)).hint("a group lists addresses; name other groups and patterns in the rule's who"))
+				r.FailAt(m.Pos, problemf("%q in a group", shown(m.Text)).Hint("a group lists addresses; name other groups and patterns in the rule's who"))
 				continue
 			}
 			address, err := ParseAddress(m.Text, r.policy.domain)
@@ -160,7 +160,7 @@ func (r *reader) readRule(n *yamltree.Node) *rule {
 		made.effect = deny
 		made.actions = r.readActions(denies)
 	default:
-		r.failAt(n.Pos, problemf("a rule that neither allows nor denies").hint("add allow: [publish, subscribe]"))
+		r.FailAt(n.Pos, problemf("a rule that neither allows nor denies").Hint("add allow: [publish, subscribe]"))
 	}
 	made.patterns = r.readTopics(n, f["topic"])
 	made.who = r.readWho(n, f["who"])
@@ -183,7 +183,7 @@ func (r *reader) readLimit(n *yamltree.Node) *rule {
 	}
 	made.patterns = r.readTopics(n, f["topic"])
 	if f["only"] == nil {
-		r.failAt(n.Pos, problemf("a limit without `only`").hint(`add only: {who: ["*@example.com"]}, or when`))
+		r.FailAt(n.Pos, problemf("a limit without `only`").Hint(`add only: {who: ["*@example.com"]}, or when`))
 		return made
 	}
 	only, ok := r.Table(f["only"], "only", "who", "when")
@@ -207,14 +207,14 @@ func (r *reader) keep(one *rule) {
 	}
 	if one.id != "" {
 		if first, twice := r.rules[one.id]; twice {
-			r.failAt(one.pos, problemf("a second rule or limit with id %q, the first is at line %d", one.id, first.pos.Line))
+			r.FailAt(one.pos, problemf("a second rule or limit with id %q, the first is at line %d", one.id, first.pos.Line))
 			return
 		}
 		r.rules[one.id] = one
 	}
 	r.policy.rules = append(r.policy.rules, one)
 	if len(r.policy.rules) == MaxRules+1 {
-		r.failAt(one.pos, problemf("more than %d rules and limits", MaxRules))
+		r.FailAt(one.pos, problemf("more than %d rules and limits", MaxRules))
 	}
 }
 
@@ -230,7 +230,7 @@ func (r *reader) rankRules() {
 
 func (r *reader) readID(owner, n *yamltree.Node, what string) string {
 	if n == nil {
-		r.failAt(owner.Pos, problemf("a %s without an id", what).hint("add id: explanations, tests and logs name it"))
+		r.FailAt(owner.Pos, problemf("a %s without an id", what).Hint("add id: explanations, tests and logs name it"))
 		return ""
 	}
 	id, ok := r.Text(n, "id")
@@ -249,13 +249,13 @@ func (r *reader) readID(owner, n *yamltree.Node, what string) string {
 func checkID(s string) error {
 	const most = 64
 	if s == "" || len(s) > most {
-		return problemf("a name of %d characters", len(s)).hint("1 to %d are possible", most)
+		return problemf("a name of %d characters", len(s)).Hint("1 to %d are possible", most)
 	}
 	for _, c := range s {
 		switch {
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
 		default:
-			return problemf("%q in the name %q", c, s).hint("names of rules and groups have letters, digits, - _ and .")
+			return problemf("%q in the name %q", c, s).Hint("names of rules and groups have letters, digits, - _ and .")
 		}
 	}
 	return nil
@@ -269,8 +269,8 @@ func (r *reader) readActions(n *yamltree.Node) (actions [2]bool) {
 		case "subscribe":
 			actions[Subscribe] = true
 		default:
-			r.failAt(v.Pos, problemf("unknown action %q", shown(v.Text)).
-				near(v.Text, []string{"publish", "subscribe"}, "actions are publish and subscribe"))
+			r.FailAt(v.Pos, problemf("unknown action %q", shown(v.Text)).
+				Near(v.Text, []string{"publish", "subscribe"}, "actions are publish and subscribe"))
 		}
 	}
 	return actions
@@ -278,7 +278,7 @@ func (r *reader) readActions(n *yamltree.Node) (actions [2]bool) {
 
 func (r *reader) readTopics(owner, n *yamltree.Node) []*pattern {
 	if n == nil {
-		r.failAt(owner.Pos, problemf("no topic").hint(`add topic: ["home/#"]`))
+		r.FailAt(owner.Pos, problemf("no topic").Hint(`add topic: ["home/#"]`))
 		return nil
 	}
 	var patterns []*pattern
@@ -296,7 +296,7 @@ func (r *reader) readTopics(owner, n *yamltree.Node) []*pattern {
 func (r *reader) readWho(owner, n *yamltree.Node) *audience {
 	a := &audience{people: map[string]struct{}{}}
 	if n == nil {
-		r.failAt(owner.Pos, problemf("nobody it is about").hint("add who: [ana@example.com], or [anyone]"))
+		r.FailAt(owner.Pos, problemf("nobody it is about").Hint("add who: [ana@example.com], or [anyone]"))
 		return a
 	}
 	for _, v := range r.Values(n, "who") {
@@ -324,7 +324,7 @@ func (r *reader) addWho(a *audience, s string) error {
 		g, known := r.groups[name]
 		if !known {
 			return problemf("there is no group %q", shown(name)).
-				near(name, slices.Sorted(maps.Keys(r.groups)), "define it under groups")
+				Near(name, slices.Sorted(maps.Keys(r.groups)), "define it under groups")
 		}
 		a.groups = append(a.groups, g)
 		return nil
@@ -359,12 +359,12 @@ func (r *reader) readOutside(n *yamltree.Node, owner *rule) Outside {
 		}
 	}
 	if text == "neutral" {
-		r.failAt(n.Pos, problemf("neutral is for presence and location, plain topics have no neutral state").
-			hint("write hold, announce or end"))
+		r.FailAt(n.Pos, problemf("neutral is for presence and location, plain topics have no neutral state").
+			Hint("write hold, announce or end"))
 		return Hold
 	}
-	r.failAt(n.Pos, problemf("unknown outside %q", shown(text)).
-		near(text, []string{"hold", "announce", "end"}, "write hold, announce or end"))
+	r.FailAt(n.Pos, problemf("unknown outside %q", shown(text)).
+		Near(text, []string{"hold", "announce", "end"}, "write hold, announce or end"))
 	return Hold
 }
 
@@ -415,7 +415,7 @@ func (r *reader) readWhen(n *yamltree.Node) *Window {
 		return nil // what its parts make together would be a guess
 	}
 	if p := parts.check(); p != nil {
-		r.failAt(n.Pos, p)
+		r.FailAt(n.Pos, p)
 		return nil
 	}
 	return r.share(parts)

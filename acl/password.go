@@ -86,7 +86,7 @@ func HashToken(token []byte) string {
 // parsePHC reads a PHC string. Its errors never repeat it.
 func parsePHC(s string) (*passwordHash, error) {
 	bad := func(why string) (*passwordHash, error) {
-		return nil, problemf("not an argon2id hash: %s", why).hint("make one with: bellwire user hash")
+		return nil, problemf("not an argon2id hash: %s", why).Hint("make one with: bellwire user hash")
 	}
 	fields := strings.Split(s, "$")
 	if len(fields) != 6 || fields[0] != "" {
@@ -119,7 +119,7 @@ func parsePHC(s string) (*passwordHash, error) {
 func parseCost(s string) (cost, error) {
 	var n [3]uint64
 	fields := strings.Split(s, ",")
-	bad := problemf("not an argon2id hash: want m=…,t=…,p=… for its cost").hint("make one with: bellwire user hash")
+	bad := problemf("not an argon2id hash: want m=…,t=…,p=… for its cost").Hint("make one with: bellwire user hash")
 	if len(fields) != 3 {
 		return cost{}, bad
 	}
@@ -133,7 +133,7 @@ func parseCost(s string) (cost, error) {
 	}
 	if n[0] > maxMemory || n[1] > maxPasses || n[2] > maxThreads || n[0] < 8*n[2] {
 		return cost{}, problemf("an argon2id hash with m=%d,t=%d,p=%d", n[0], n[1], n[2]).
-			hint("at most m=%d, t=%d, p=%d are possible, and m at least 8 times p", maxMemory, maxPasses, maxThreads)
+			Hint("at most m=%d, t=%d, p=%d are possible, and m at least 8 times p", maxMemory, maxPasses, maxThreads)
 	}
 	return cost{memory: uint32(n[0]), passes: uint32(n[1]), threads: uint8(n[2])}, nil
 }
@@ -142,13 +142,13 @@ func parseCost(s string) (cost, error) {
 func parseToken(s string) ([sha256.Size]byte, error) {
 	var token [sha256.Size]byte
 	if strings.ToLower(s) != s {
-		return token, problemf("capitals in token_sha256").hint("write its hexadecimal digits in lower case")
+		return token, problemf("capitals in token_sha256").Hint("write its hexadecimal digits in lower case")
 	}
 	if len(s) != hex.EncodedLen(len(token)) {
-		return token, problemf("token_sha256 has %d characters", len(s)).hint("want 64 hexadecimal digits; make them with: bellwire user hash --token")
+		return token, problemf("token_sha256 has %d characters", len(s)).Hint("want 64 hexadecimal digits; make them with: bellwire user hash --token")
 	}
 	if _, err := hex.Decode(token[:], []byte(s)); err != nil {
-		return token, problemf("token_sha256 is not hexadecimal").hint("make it with: bellwire user hash --token")
+		return token, problemf("token_sha256 is not hexadecimal").Hint("make it with: bellwire user hash --token")
 	}
 	return token, nil
 }

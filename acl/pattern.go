@@ -68,7 +68,7 @@ func parsePattern(s string) (*pattern, error) {
 	}
 	if strings.HasPrefix(s, "$share/") {
 		return nil, problemf("%q is a shared subscription", shown(s)).
-			hint("write the filter that is shared: who may subscribe to it may share it")
+			Hint("write the filter that is shared: who may subscribe to it may share it")
 	}
 	return p, nil
 }
@@ -79,7 +79,7 @@ func parseParts(s string) ([]part, error) {
 	for s != "" {
 		text, rest, found := strings.Cut(s, "{")
 		if strings.ContainsRune(text, '}') {
-			return nil, problemf("a } without a { in %q", shown(s)).hint("placeholders are {local}, {domain} and {client}")
+			return nil, problemf("a } without a { in %q", shown(s)).Hint("placeholders are {local}, {domain} and {client}")
 		}
 		if text != "" {
 			parts = append(parts, part{text: text})
@@ -89,7 +89,7 @@ func parseParts(s string) ([]part, error) {
 		}
 		name, after, closed := strings.Cut(rest, "}")
 		if !closed {
-			return nil, problemf("a { without a } in %q", shown(s)).hint("placeholders are {local}, {domain} and {client}")
+			return nil, problemf("a { without a } in %q", shown(s)).Hint("placeholders are {local}, {domain} and {client}")
 		}
 		h, err := parseHole("{" + name + "}")
 		if err != nil {
@@ -108,7 +108,7 @@ func parseHole(s string) (hole, error) {
 		}
 	}
 	return noHole, problemf("%q is no placeholder", shown(s)).
-		near(s, holes[1:], "placeholders are {local}, {domain} and {client}")
+		Near(s, holes[1:], "placeholders are {local}, {domain} and {client}")
 }
 
 // value returns what stands in hole h for who, empty if nothing does: then no

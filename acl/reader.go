@@ -29,9 +29,6 @@ type reader struct {
 	rules   map[string]*rule
 }
 
-// failAt reports p at a place of the file.
-func (r *reader) failAt(pos yamltree.Pos, p *problem) { r.FailAt(pos, &p.Problem) }
-
 // readInstants returns the instants of an `at`: one, or a list.
 func (r *reader) readInstants(n *yamltree.Node) []time.Time {
 	var ats []time.Time

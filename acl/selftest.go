@@ -47,7 +47,7 @@ func parseAsk(s string) (ask, error) {
 		a.what, err = Subscribe, topic.ValidFilter(name)
 	default:
 		return ask{}, problemf("%q is no action on a topic", shown(s)).
-			near(word, []string{"publish", "subscribe"}, `write for example "subscribe home/#"`)
+			Near(word, []string{"publish", "subscribe"}, `write for example "subscribe home/#"`)
 	}
 	if err != nil {
 		return ask{}, problemf("%q: %v", shown(s), err)
@@ -92,10 +92,10 @@ func (r *reader) readTest(n *yamltree.Node) *selfTest {
 		t.name = "can_what " + t.canWhat.String()
 		t.exactly = r.readExactly(n, f, canonicalAsk)
 	default:
-		r.failAt(n.Pos, problemf("a test of nothing").hint("add as with allow or deny, or who_can or can_what with exactly"))
+		r.FailAt(n.Pos, problemf("a test of nothing").Hint("add as with allow or deny, or who_can or can_what with exactly"))
 	}
 	if subject != "as" && t.at == nil && len(r.policy.windows) > 0 {
-		r.failAt(n.Pos, problemf("a test of %s at no time, though there are windows", subject).hint("add at: 2026-03-09T08:00 America/Chicago"))
+		r.FailAt(n.Pos, problemf("a test of %s at no time, though there are windows", subject).Hint("add at: 2026-03-09T08:00 America/Chicago"))
 	}
 	r.unexpected(f, subject)
 	if f["name"] != nil {
@@ -127,7 +127,7 @@ func (r *reader) readAs(n *yamltree.Node, t *selfTest, f map[string]*yamltree.No
 	t.as = r.readTestWho(f, "as")
 	t.name = "as " + t.as.String()
 	if f["allow"] == nil && f["deny"] == nil {
-		r.failAt(n.Pos, problemf("a test that expects nothing").hint(`add allow or deny, such as allow: ["subscribe home/#"]`))
+		r.FailAt(n.Pos, problemf("a test that expects nothing").Hint(`add allow or deny, such as allow: ["subscribe home/#"]`))
 	}
 	t.allow = r.readAsks(f["allow"], "allow")
 	t.deny = r.readAsks(f["deny"], "deny")
@@ -136,8 +136,8 @@ func (r *reader) readAs(n *yamltree.Node, t *selfTest, f map[string]*yamltree.No
 	}
 	id, ok := r.Text(f["by"], "by")
 	if ok && r.rules[id] == nil {
-		r.failAt(f["by"].Pos, problemf("there is no rule or limit %q", shown(id)).
-			near(id, slices.Sorted(maps.Keys(r.rules)), "name the id of one"))
+		r.FailAt(f["by"].Pos, problemf("there is no rule or limit %q", shown(id)).
+			Near(id, slices.Sorted(maps.Keys(r.rules)), "name the id of one"))
 	}
 	t.by = id
 }
@@ -178,7 +178,7 @@ func (r *reader) readAsks(n *yamltree.Node, what string) []ask {
 func (r *reader) readExactly(owner *yamltree.Node, f map[string]*yamltree.Node, canonical func(string) ([]string, error)) []string {
 	n := f["exactly"]
 	if n == nil {
-		r.failAt(owner.Pos, problemf("a test without `exactly`").hint("add exactly: [], or what you expect"))
+		r.FailAt(owner.Pos, problemf("a test without `exactly`").Hint("add exactly: [], or what you expect"))
 		return nil
 	}
 	if n.Kind == yamltree.List && len(n.List) == 0 {
@@ -206,11 +206,11 @@ func (r *reader) canonicalWho(s string) ([]string, error) {
 	case (name == anyone || name == "*") && !not:
 		return []string{signedIn, anonymous}, nil
 	case name == anyone || name == "*":
-		return nil, problemf("%q is nobody", s).hint("leave it out: who is not listed is expected to be denied")
+		return nil, problemf("%q is nobody", s).Hint("leave it out: who is not listed is expected to be denied")
 	case name == anonymous || name == signedIn:
 		return []string{s}, nil
 	case strings.HasPrefix(name, "group:"):
-		return nil, problemf("%q is a group", s).hint("list addresses, anyone, anonymous, *@* or *@example.com")
+		return nil, problemf("%q is a group", s).Hint("list addresses, anyone, anonymous, *@* or *@example.com")
 	case strings.HasPrefix(name, "*@"):
 		domain, err := ParseDomain(name[2:])
 		return []string{sign + "*@" + domain}, err
@@ -226,7 +226,7 @@ func canonicalAsk(s string) ([]string, error) {
 	word, filter, _ := strings.Cut(strings.TrimSpace(name), " ")
 	filter = strings.TrimSpace(filter)
 	if _, err := parseAsk("subscribe " + filter); err != nil || word != "publish" && word != "subscribe" {
-		return nil, problemf("%q is no action on topics", shown(s)).hint(`write for example "publish home/#", or "!publish home/x" for a part that is denied`)
+		return nil, problemf("%q is no action on topics", shown(s)).Hint(`write for example "publish home/#", or "!publish home/x" for a part that is denied`)
 	}
 	return []string{s[:len(s)-len(name)] + word + " " + filter}, nil
 }

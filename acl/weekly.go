@@ -28,7 +28,7 @@ var dayNames = [7]string{"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}
 func parseWeekly(s string) (weekly, error) {
 	fields := strings.Fields(s)
 	if len(fields) != 2 {
-		return weekly{}, problemf("%q is not days and hours", s).hint(`write for example "Mon-Fri 08:00-17:00"`)
+		return weekly{}, problemf("%q is not days and hours", s).Hint(`write for example "Mon-Fri 08:00-17:00"`)
 	}
 	days, err := parseDays(fields[0])
 	if err != nil {
@@ -36,7 +36,7 @@ func parseWeekly(s string) (weekly, error) {
 	}
 	from, to, ok := strings.Cut(fields[1], "-")
 	if !ok {
-		return weekly{}, problemf("%q is not a range of hours", fields[1]).hint(`write for example "08:00-17:00"`)
+		return weekly{}, problemf("%q is not a range of hours", fields[1]).Hint(`write for example "08:00-17:00"`)
 	}
 	start, err := parseMinute(from)
 	if err != nil {
@@ -48,9 +48,9 @@ func parseWeekly(s string) (weekly, error) {
 	}
 	switch {
 	case start == dayMinutes:
-		return weekly{}, problemf("%q starts at 24:00", s).hint("write 00:00, and the next day")
+		return weekly{}, problemf("%q starts at 24:00", s).Hint("write 00:00, and the next day")
 	case start == end:
-		return weekly{}, problemf("%q starts when it ends", s).hint(`for the whole day write "00:00-24:00"`)
+		return weekly{}, problemf("%q starts when it ends", s).Hint(`for the whole day write "00:00-24:00"`)
 	case end < start:
 		end += dayMinutes
 	}
@@ -93,24 +93,24 @@ func parseDay(s string) (int, error) {
 	p := problemf("unknown day %q", s)
 	for _, name := range dayNames {
 		if len(s) > 3 && strings.EqualFold(s[:3], name) {
-			return 0, p.hint("did you mean %q?", name)
+			return 0, p.Hint("did you mean %q?", name)
 		}
 	}
-	return 0, p.near(s, dayNames[:], "days are Mon, Tue, Wed, Thu, Fri, Sat, Sun")
+	return 0, p.Near(s, dayNames[:], "days are Mon, Tue, Wed, Thu, Fri, Sat, Sun")
 }
 
 // parseMinute reads "08:30", and "24:00" for the end of a day.
 func parseMinute(s string) (int, error) {
 	if len(s) == 4 && s[1] == ':' && isDigits(s[:1]) && isDigits(s[2:]) {
-		return 0, problemf("%q is not a time of day", s).hint("write two digits: %q", "0"+s)
+		return 0, problemf("%q is not a time of day", s).Hint("write two digits: %q", "0"+s)
 	}
 	if len(s) != 5 || s[2] != ':' || !isDigits(s[:2]) || !isDigits(s[3:]) {
-		return 0, problemf("%q is not a time of day", s).hint(`write hours and minutes, such as "08:30"`)
+		return 0, problemf("%q is not a time of day", s).Hint(`write hours and minutes, such as "08:30"`)
 	}
 	h := int(s[0]-'0')*10 + int(s[1]-'0')
 	m := int(s[3]-'0')*10 + int(s[4]-'0')
 	if m > 59 || h > 24 || h == 24 && m > 0 {
-		return 0, problemf("no clock shows %q", s).hint("times run from 00:00 to 24:00")
+		return 0, problemf("no clock shows %q", s).Hint("times run from 00:00 to 24:00")
 	}
 	return h*60 + m, nil
 }
@@ -258,7 +258,7 @@ func weekday(day int64) int { return int(floorMod(day+3, 7)) }
 func parseDate(s string) (int64, error) {
 	t, err := time.Parse(time.DateOnly, s)
 	if err != nil {
-		return 0, problemf("%q is not a date of the calendar", s).hint("write year, month and day, such as 2026-12-25")
+		return 0, problemf("%q is not a date of the calendar", s).Hint("write year, month and day, such as 2026-12-25")
 	}
 	return floorDiv(t.Unix(), dayMinutes*60), nil
 }

@@ -95,21 +95,21 @@ func (p *windowParts) add(text string, w weekly) {
 func (p *windowParts) check() *problem {
 	switch {
 	case len(p.lines) > 0 && p.zone == nil:
-		return problemf("hours without a time zone").hint("add tz, an IANA zone such as Europe/Madrid")
+		return problemf("hours without a time zone").Hint("add tz, an IANA zone such as Europe/Madrid")
 	case len(p.lines) == 0 && p.zone != nil:
-		return problemf("a time zone without hours").hint("add weekly, or leave tz out: from and until carry their own")
+		return problemf("a time zone without hours").Hint("add weekly, or leave tz out: from and until carry their own")
 	case len(p.lines) == 0 && len(p.except) > 0:
-		return problemf("exceptions without hours to make them from").hint(`add weekly, "Mon-Sun 00:00-24:00" for all days`)
+		return problemf("exceptions without hours to make them from").Hint(`add weekly, "Mon-Sun 00:00-24:00" for all days`)
 	case len(p.lines) == 0 && p.from == always && p.until == never:
-		return problemf("a window without any bound is open at all times").hint("add weekly, from or until, or leave when out")
+		return problemf("a window without any bound is open at all times").Hint("add weekly, from or until, or leave when out")
 	case p.outOfRange():
-		return problemf("a bound or an exception outside the years 1970 to 2199").hint("leave the bound out if it means always")
+		return problemf("a bound or an exception outside the years 1970 to 2199").Hint("leave the bound out if it means always")
 	case p.from >= p.until:
-		return problemf("the window ends before it begins, or at once").hint("from must be earlier than until")
+		return problemf("the window ends before it begins, or at once").Hint("from must be earlier than until")
 	case len(p.lines) > maxWeekly:
-		return problemf("%d lines of hours, at most %d are possible", len(p.lines), maxWeekly).hint("write days with the same hours in one line")
+		return problemf("%d lines of hours, at most %d are possible", len(p.lines), maxWeekly).Hint("write days with the same hours in one line")
 	case len(p.except) > maxExcept:
-		return problemf("%d exceptions, at most %d are possible", len(p.except), maxExcept).hint("leave out those that are past")
+		return problemf("%d exceptions, at most %d are possible", len(p.except), maxExcept).Hint("leave out those that are past")
 	}
 	return nil
 }

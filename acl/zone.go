@@ -156,13 +156,13 @@ func unknownZone(name string) *problem {
 	p := problemf("unknown time zone %q", name)
 	switch {
 	case name == "":
-		return p.hint("write an IANA zone such as Europe/Madrid or UTC")
+		return p.Hint("write an IANA zone such as Europe/Madrid or UTC")
 	case strings.ContainsAny(name[:1], "+-0123456789"):
-		return p.hint("an offset is not a zone, for it knows no summer time: write an IANA zone such as Europe/Madrid, or Etc/GMT-5 for a fixed +05:00")
+		return p.Hint("an offset is not a zone, for it knows no summer time: write an IANA zone such as Europe/Madrid, or Etc/GMT-5 for a fixed +05:00")
 	case len(name) <= 5 && strings.ToUpper(name) == name:
-		return p.hint("abbreviations mean different zones in different places: write an IANA zone such as America/Chicago")
+		return p.Hint("abbreviations mean different zones in different places: write an IANA zone such as America/Chicago")
 	}
-	return p.near(name, zoneNames(), "write an IANA zone such as Europe/Madrid")
+	return p.Near(name, zoneNames(), "write an IANA zone such as Europe/Madrid")
 }
 
 // zoneNames returns the names of all zones and links, sorted.
