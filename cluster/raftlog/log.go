@@ -196,7 +196,7 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	if last == 0 {
 		next = entries[0].Index // after a snapshot, wherever that was
 	}
-	b := l.db.pebble.NewBatch()
+	b := l.db.pebble.NewBatchWithSize(batchSize(entries))
 	defer b.Close()
 	before := total
 	for _, e := range entries {
@@ -219,6 +219,17 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	}
 	l.acknowledge()
 	return nil
+}
+
+// batchSize returns about how large a Pebble batch of entries is, so that it need
+// not grow, and copy, while it is filled.
+func batchSize(entries []*raft.Log) int {
+	const header, perEntry = 32, 1 + 1 + logKeySize + 5
+	size := header
+	for _, e := range entries {
+		size += perEntry + entrySize(e)
+	}
+	return size
 }
 
 // put encodes e straight into b and returns its size.

@@ -506,8 +506,8 @@ func TestTrapTornTail(t *testing.T) {
 // acknowledged, as if that were its end.
 func TestTrapDamagedTail(t *testing.T) {
 	for name, c := range map[string]struct{ size, step int }{
-		"one block":   {20, rounds(7, 1)},
-		"many blocks": {5000, rounds(2503, 97)}, // 250 kB
+		"one block":   {20, rounds(13, 1)},
+		"many blocks": {5000, rounds(5003, 97)}, // 250 kB
 	} {
 		t.Run(name, func(t *testing.T) {
 			saved, wal, whole := writeAhead(t, c.size)

@@ -124,9 +124,9 @@ func (l *Log) deleteKeys(b *pebble.Batch, lo, hi uint64) {
 	}
 }
 
-// SetFloor remembers a stamp (see cluster) that no entry's up to the durable
-// index exceeds. It reaches the disk with the next truncation, which is when it
-// is first needed.
+// SetFloor remembers a stamp (see cluster) that no entry exceeds that may be
+// truncated. It reaches the disk with the next truncation, which is when it is
+// first needed.
 func (l *Log) SetFloor(stamp int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
