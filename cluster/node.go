@@ -156,6 +156,7 @@ func (n *Node) open() (err error) {
 	if err != nil {
 		return err
 	}
+	n.log.SetFloor(floor) // the entry that has it may be truncated without being applied again
 	n.clock = newLogClock(n.cfg.Now, floor)
 	n.fsm = newFSM(n, last)
 	n.proposer = newProposer(n)
