@@ -234,15 +234,15 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 	if err != nil {
 		return nil, err
 	}
+	if m.newFilters(r, c.Subs)+int(r.subs) > m.limits.SubscriptionsPerSession {
+		return nil, ErrQuota // before anything is changed: all are refused
+	}
 	replay := make([]bool, len(c.Subs))
 	here := event.PositionAt(m.out.index, m.ordinal)
 	for i := range c.Subs {
 		s := storedSub{Subscription: c.Subs[i], since: here}
 		s.Filter = strings.Clone(s.Filter)
 		old, had := m.durable.Value(s.Filter, r.session)
-		if !had && int(r.subs) >= m.limits.SubscriptionsPerSession {
-			return nil, ErrQuota
-		}
 		if !had {
 			r.subs++
 			m.subbed = append(m.subbed, sessionFilter{r.session, s.Filter})
@@ -257,6 +257,17 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 		m.writeSub(r, &s)
 	}
 	return &subscribed{replay: replay, since: here}, nil
+}
+
+// newFilters counts the filters of subs that r has no subscription to.
+func (m *Machine) newFilters(r *record, subs []event.Subscription) int {
+	fresh := make(map[string]struct{}, len(subs))
+	for i := range subs {
+		if _, had := m.durable.Value(subs[i].Filter, r.session); !had {
+			fresh[subs[i].Filter] = struct{}{}
+		}
+	}
+	return len(fresh)
 }
 
 // mayHaveRetained says whether there may be retained events that filter

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
@@ -71,12 +72,13 @@ func (e *edges) passPolicy(b *Broker, now int64, w *Wave) (next int64) {
 func (s *Session) edge(p *policy, sub *localSub, passed []int64, now int64, w *Wave) {
 	wasOpen := p.Decide(s.who, ActSubscribe, sub.sub.Filter, passed[0]-1).Allow
 	is := p.Decide(s.who, ActSubscribe, sub.sub.Filter, now)
-	if sub.outside != Hold && wasOpen && !is.Allow {
+	if sub.outside == End && s.closedSince(sub.sub.Filter, passed[0]-1, now) {
 		s.announce(sub, is, w)
-		if sub.outside == End {
-			s.dropSub(sub)
-			return
-		}
+		s.dropSub(sub)
+		return
+	}
+	if sub.outside == Announce && wasOpen && !is.Allow {
+		s.announce(sub, is, w)
 	} else if sub.outside == Announce && !wasOpen && is.Allow {
 		s.announce(sub, is, w)
 	}
@@ -90,20 +92,39 @@ func (s *Session) edge(p *policy, sub *localSub, passed []int64, now int64, w *W
 	}})
 }
 
+// closedSince says whether a subscription's window has closed after since, up
+// to now: also if it has opened again.
+func (s *Session) closedSince(filter string, since, now int64) bool {
+	for {
+		d := s.b.decide(s.who, ActSubscribe, filter, since)
+		if d.Until == 0 || d.Until > now {
+			return false
+		}
+		if d.Allow {
+			return true
+		}
+		since = d.Until
+	}
+}
+
 // A windowState is the payload of the event that tells a subscriber about its
-// window, on $me/sub/ and the filter.
+// window, on $me/sub/ and the filter, whose wildcards are percent-encoded: a
+// topic has none (5.0 [MQTT-3.3.2-2]).
 type windowState struct {
 	State  string `json:"state"`
 	Window string `json:"window"`
 	Next   string `json:"next,omitempty"`
 }
 
+var wildcards = strings.NewReplacer("%", "%25", "+", "%2B", "#", "%23")
+
 // announce tells a subscriber that its window has opened or closed.
 func (s *Session) announce(sub *localSub, d Decision, w *Wave) {
 	state := windowState{State: "active", Window: "closed"}
 	if d.Allow {
 		state.Window = "open"
-	} else if sub.outside == End {
+	}
+	if sub.outside == End {
 		state.State = "terminated"
 	}
 	if d.Until != 0 {
@@ -113,7 +134,7 @@ func (s *Session) announce(sub *localSub, d Decision, w *Wave) {
 	if err != nil {
 		panic(err) // three strings
 	}
-	e := &event.Event{Topic: "$me/sub/" + sub.sub.Filter, Payload: payload, At: s.b.now()}
+	e := &event.Event{Topic: "$me/sub/" + wildcards.Replace(sub.sub.Filter), Payload: payload, At: s.b.now()}
 	s.hear(&Delivery{Event: e}, 0, w)
 }
 

@@ -110,6 +110,8 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 	for i := range o.subs {
 		sub := s.attach(o.subs[i].Subscription, o.subs[i].since, now)
 		switch {
+		case sub.outside == End && o.offlineSince != 0 && s.closedSince(sub.sub.Filter, o.offlineSince, now):
+			s.dropSub(sub)
 		case o.subs[i].replaying:
 			s.scanning.add(scan{sub: sub, since: o.subs[i].since, after: o.subs[i].position})
 		case sub.windowed, mayWatch(s.b.machine.profiles, sub.sub.Filter):
@@ -339,7 +341,13 @@ func (s *Session) Subscribe(subs []event.Subscription, acknowledge func([]SubRes
 	case !s.durable:
 		s.b.loop.call(func(w *Wave) {
 			var err error
-			if len(s.subs)+len(granted) > s.b.limits.SubscriptionsPerSession {
+			added := 0
+			for i := range granted {
+				if _, had := s.subs[granted[i].Filter]; !had {
+					added++
+				}
+			}
+			if added > 0 && len(s.subs)+added > s.b.limits.SubscriptionsPerSession {
 				err = ErrQuota
 			}
 			begin(nil, err, w)
@@ -404,24 +412,17 @@ func (b *Broker) grant(who Who, filter string, now int64) Decision {
 // Unsubscribe removes filters and says which existed. After it nothing is
 // started for them any more. It blocks until the change is in force.
 func (s *Session) Unsubscribe(filters []string) (existed []bool, err error) {
-	end := func() {
-		for _, f := range filters {
-			if _, had := s.subs[f]; had {
+	existed = make([]bool, len(filters))
+	end := func() { // one that is named twice existed once
+		for i, f := range filters {
+			if _, existed[i] = s.subs[f]; existed[i] {
 				delete(s.subs, f)
 				s.b.local.Delete(f, s.number)
 			}
 		}
 	}
 	if !s.durable {
-		existed = make([]bool, len(filters))
-		ok := s.b.loop.call(func(*Wave) {
-			for i, f := range filters {
-				_, existed[i] = s.subs[f]
-				existed[i] = existed[i] && !slices.Contains(filters[:i], f)
-			}
-			end()
-		})
-		if !ok {
+		if !s.b.loop.call(func(*Wave) { end() }) {
 			return nil, ErrClosing
 		}
 		return existed, nil
