@@ -396,3 +396,64 @@ func publishTimes(t *testing.T, c *mq.Conn, stop <-chan struct{}) {
 		}
 	}
 }
+
+// windowedOutside is windowed with a word on what a subscription gets outside.
+func windowedOutside(t *testing.T, outside string) (*server, *mq.Client) {
+	t.Helper()
+	rule := `  - {id: office, allow: [subscribe], who: [bob@example.com], topic: ["w/#"], outside: ` + outside +
+		`, when: {weekly: ["Mon-Fri 08:00-17:00"], tz: UTC}}` + "\n"
+	s := serve(t, "--test-clock", monday1659, "--policy", policyFile(t, []string{"ana", "bob"}, anaMayAll+rule))
+	return s, s.open(v5, as("ana", clean("ana")))
+}
+
+// outside: end tells a subscriber that its subscription is over and ends it:
+// when the window opens again nothing arrives, and to subscribe anew is what
+// brings it back.
+func TestWindowOutsideEnd(t *testing.T) {
+	t.Parallel()
+	s, ana := windowedOutside(t, "end")
+	live := s.open(v5, as("bob", withExpiry("live")))
+	away := s.open(v5, as("bob", withExpiry("away")))
+	for _, c := range []*mq.Client{live, away} {
+		c.Subscribe("w/x", 1)
+	}
+	away.Disconnect()
+	s.setClock(monday1700)
+	if p := live.Receive(); p.Topic != "$me/sub/w/x" || !contains(string(p.Payload), "terminated") {
+		t.Errorf("got %v, want to be told that the subscription is over", p)
+	}
+	s.setClock(tuesday0800)
+	ana.Publish("w/x", 1, "next day")
+	live.Quiet()
+	away = s.open(v5, as("bob", withExpiry("away")))
+	away.Quiet()
+	live.Subscribe("w/x", 1)
+	ana.Publish("w/x", 1, "subscribed again")
+	live.ReceiveText("w/x", "subscribed again")
+}
+
+// outside: announce tells a subscriber of the close, with the next opening, and
+// of the open; for filters with wildcards too.
+func TestWindowOutsideAnnounce(t *testing.T) {
+	t.Parallel()
+	s, ana := windowedOutside(t, "announce")
+	for _, filter := range []string{"w/x", "w/#", "w/+"} {
+		bob := s.open(v5, as("bob", clean(filter)))
+		bob.Subscribe(filter, 1)
+	}
+	bob := s.open(v5, as("bob", clean("bob")))
+	bob.Subscribe("w/#", 1)
+	s.setClock(monday1700)
+	p := bob.Receive() // a topic with a wildcard would be an error already
+	if !contains(p.Topic, "$me/sub/w/") || !contains(string(p.Payload), `"closed"`) || !contains(string(p.Payload), tuesday0800) {
+		t.Errorf("got %v, want the close and %s", p, tuesday0800)
+	}
+	ana.Publish("w/x", 1, "closed")
+	bob.Quiet()
+	s.setClock(tuesday0800)
+	if p := bob.Receive(); !contains(string(p.Payload), `"open"`) {
+		t.Errorf("got %v, want the open", p)
+	}
+	ana.Publish("w/x", 1, "open")
+	bob.ReceiveText("w/x", "open")
+}

@@ -1,0 +1,167 @@
+package blackbox
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	mq "github.com/bellwire/bellwire/mqtttest"
+)
+
+// limited starts a server with rows of a limits file.
+func limited(t *testing.T, rows string) *server {
+	t.Helper()
+	return serve(t, "--allow-anonymous", "--limits", limitsFile(t, "v: 1\ndefault:\n"+rows))
+}
+
+// Limits that an operator sets are announced where the protocol has a word for
+// them, and hold at exactly their value.
+func TestMQTT04LimitsAreAnnouncedAndHold(t *testing.T) {
+	t.Parallel()
+	s := limited(t, `  receiveMaximum: 3
+  topicAliases: 2
+  packet.bytes: 2KiB
+  keepAlive.max: 60s
+  session.expiryMax: 1h
+`)
+	_, ack := mq.OpenAck(t, s.ready.MQTT, v5, expiry("c", 7200))
+	for id, want := range map[byte]uint32{
+		mq.PropReceiveMaximum: 3, mq.PropTopicAliasMaximum: 2, mq.PropMaximumPacketSize: 2048,
+		mq.PropServerKeepAlive: 60, mq.PropSessionExpiry: 3600,
+	} {
+		if got, ok := ack.Properties.Number(id); !ok || got != want {
+			t.Errorf("property %#02x: got %d %t, want %d", id, got, ok, want)
+		}
+	}
+	c := s.open(v5, clean("window"))
+	for i := 1; i <= 3; i++ {
+		c.Send(mq.Publish{Topic: "t", QoS: 2, ID: uint16(i)})
+		c.ExpectID(mq.PUBREC, uint16(i))
+	}
+	c.TrySend(mq.Publish{Topic: "t", QoS: 1, ID: 4})
+	c.ClosedWith(0x93)
+	big := s.open(v5, clean("big"))
+	big.PublishMessage(sized(t, "t", 2048))
+	big.TrySend(sized(t, "t", 2049))
+	big.ClosedWith(0x95)
+	// A 3.1.1 client cannot be told a keep alive and is let in as it asks.
+	s.open(v4, mq.Connect{ClientID: "old", Clean: true}).Quiet()
+}
+
+// One client more than there may be is told that the server is busy; when
+// another has left there is room.
+func TestMQTT03OverloadIsAnswered(t *testing.T) {
+	t.Parallel()
+	s := limited(t, "  connections: 3\n")
+	var held []*mq.Client
+	for i := range 3 {
+		held = append(held, s.open(v5, clean(fmt.Sprint(i))))
+	}
+	for v, want := range map[byte]byte{v4: 3, v5: 0x89} {
+		c := mq.Dial(t, s.ready.MQTT, v)
+		c.Send(clean("one more"))
+		if got := c.Closed(); len(got) != 1 || got[0].Type != mq.CONNACK || got[0].Code != want {
+			t.Errorf("got %v, want CONNACK code=%#02x", got, want)
+		}
+	}
+	for _, c := range held {
+		c.Quiet()
+	}
+	s.drop(held[0])
+	s.open(v5, clean("in its place")).Quiet()
+}
+
+// Subscriptions, sessions and retained topics are bounded; one more is refused
+// with 0x97 and what there is stays.
+func TestMQTT04QuotasAreTold(t *testing.T) {
+	t.Parallel()
+	s := limited(t, "  subs.perSession: 3\n  retained.topics: 2\n  sessions: 4\n")
+	for _, m := range []mq.Connect{clean("clean"), durable(v5, "durable")} {
+		c := s.open(v5, m)
+		for i := range 3 {
+			c.Subscribe(fmt.Sprint("t/", i), 1)
+		}
+		if ack := c.TrySubscribe(nil, mq.Filter{Filter: "t/3", QoS: 1}); ack.Codes[0] != 0x97 {
+			t.Errorf("%s: one subscription more: got %v, want code 0x97", m.ClientID, ack)
+		}
+		c.Subscribe("t/0", 1) // there already
+		c.Publish("t/2", 1, "x")
+		c.ReceiveText("t/2", "x")
+		c.Disconnect()
+	}
+	pub := s.open(v5, clean("pub"))
+	retain := func(topic string) byte {
+		return pub.TryPublish(mq.Publish{Topic: topic, QoS: 1, Retain: true, Payload: []byte("x")})
+	}
+	for i, want := range []byte{0, 0, 0x97} {
+		if got := retain(fmt.Sprint("kept/", i)); got != want {
+			t.Errorf("retained topic %d: got %#02x, want %#02x", i+1, got, want)
+		}
+	}
+	if got := retain("kept/1"); got != 0 {
+		t.Errorf("a new value for a retained topic: got %#02x, want 0x00", got)
+	}
+	for i := range 2 {
+		s.open(v5, durable(v5, fmt.Sprint("session", i)))
+	}
+	c := mq.Dial(t, s.ready.MQTT, v5)
+	c.Send(durable(v5, "one session more"))
+	if got := c.Closed(); len(got) != 1 || got[0].Code != 0x97 {
+		t.Errorf("one session more: got %v, want CONNACK code=0x97", got)
+	}
+}
+
+// A client that takes nothing of what waits for it is ended after the stated
+// time, with 0x97 if it reads again, and others never wait for it.
+func TestMQTT19SlowTimeout(t *testing.T) {
+	t.Parallel()
+	s := limited(t, "  slow.timeout: 2s\n  output.bytes: 64KiB\n")
+	slow := mq.DialSlow(t, s.ready.MQTT, v5)
+	slow.Connect(durable(v5, "slow"))
+	slow.Subscribe("t", 1)
+	idle := s.open(v5, durable(v5, "idle")) // has nothing waiting, and is not slow
+	pub := s.open(v5, clean("pub"))
+	payload := strings.Repeat("x", 50_000)
+	start := time.Now()
+	for range 100 {
+		pub.Publish("t", 1, payload)
+	}
+	until(t, "the slow client is ended", 20*time.Second, func() bool { return s.metric("bellwire_sessions_connected") == 2 })
+	if took := time.Since(start); took < 2*time.Second {
+		t.Errorf("it was ended after %v, want 2 s at least", took)
+	}
+	idle.Quiet()
+	slow = s.open(v5, durable(v5, "slow")) // and has lost nothing
+	for range 100 {
+		slow.ReceiveText("t", payload)
+	}
+	slow.Quiet()
+}
+
+// The size of a queue is bounded in bytes as well.
+func TestMQTT21QueueBytesBound(t *testing.T) {
+	t.Parallel()
+	s := limited(t, "  session.queueBytes: 100KiB\n")
+	sub := s.open(v5, durable(v5, "sub"))
+	sub.Subscribe("t", 1)
+	sub.Disconnect()
+	pub := s.open(v5, clean("pub"))
+	const n = 60
+	for i := range n {
+		pub.Publish("t", 1, fmt.Sprintf("%d %s", i, strings.Repeat("x", 5000)))
+	}
+	sub, ack := mq.OpenAck(t, s.ready.MQTT, v5, durable(v5, "sub"))
+	var dropped int
+	if user := ack.Properties.User(); len(user) != 1 {
+		t.Fatalf("CONNACK says %v, want how many were dropped", user)
+	} else if _, err := fmt.Sscanf(user[0], "bellwire-dropped=%d", &dropped); err != nil || dropped < n-20 || dropped > n-18 {
+		t.Errorf("CONNACK says %v, want about %d dropped: 100 KiB hold 19 to 20 messages", user, n-19)
+	}
+	for i := dropped; i < n; i++ {
+		if p := sub.Receive(); !strings.HasPrefix(string(p.Payload), fmt.Sprint(i, " ")) {
+			t.Fatalf("got %.20q, want message %d", p.Payload, i)
+		}
+	}
+	sub.Quiet()
+}
