@@ -78,6 +78,31 @@ func TestDecideDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// Rules that do the same under the same window are one question to ask: the
+// first by id is named, and the mildest outside counts, in any order.
+func TestRulesUnderOneWindow(t *testing.T) {
+	rule := func(id, outside string, topics ...string) string {
+		return "  - {id: " + id + ", allow: [subscribe], who: [anyone], topic: [\"" + strings.Join(append(topics, "x"), `", "`) + "\"]" + office + ", outside: " + outside + "}\n"
+	}
+	for _, c := range []struct{ rules, name, outside string }{
+		{rule("a", "end") + rule("b", "announce"), "a", "announce"},
+		{rule("b", "announce") + rule("a", "end"), "a", "announce"},
+		{rule("a", "hold") + rule("b", "end"), "a", "hold"},
+		{rule("b", "end") + rule("a", "end"), "a", "end"},
+		{rule("b", "end", "#") + rule("a", "end"), "a", "end"}, // b is found first
+	} {
+		p := mustParse(t, "rules:\n"+c.rules)
+		for _, at := range []time.Time{morning, morning.Add(12 * time.Hour)} {
+			if d := p.Decide(Who{}, Subscribe, "x", at); d.Rule != c.name || d.Outside.String() != c.outside {
+				t.Errorf("at %s: by %s, outside %s, want %s, %s\n%s", at, d.Rule, d.Outside, c.name, c.outside, c.rules)
+			}
+			if g := p.Grant(Who{}, "x", at); g.Rule != c.name || g.Outside.String() != c.outside {
+				t.Errorf("granted at %s: by %s, outside %s, want %s, %s\n%s", at, g.Rule, g.Outside, c.name, c.outside, c.rules)
+			}
+		}
+	}
+}
+
 func BenchmarkDecide(b *testing.B) {
 	p := mustParse(b, thousandRules())
 	for _, c := range decisions {

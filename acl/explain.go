@@ -112,18 +112,20 @@ func (p *Policy) explainWhy(e *Explanation) {
 	}
 	r := p.rule(e.Rule)
 	e.lines = append(e.lines, fmt.Sprintf("  by       %-20s  %s:%d", r.id, p.file, r.pos.Line))
-	if r.effect == limit {
-		e.because("%s; limits cut what rules allow", map[bool]string{true: e.Who.String() + " is not among those it is open to", false: "it is closed"}[r.excludes(e.Who)])
-	} else {
-		why, line := r.who.why(e.Who.Principal)
-		if line > 0 {
-			why = fmt.Sprintf("%s   %s:%d", why, p.file, line)
-		}
+	switch why, line := r.who.why(e.Who.Principal); {
+	case r.excludes(e.Who):
+		e.because("%s is not among those whom the limit leaves", e.Who)
+	case r.effect == limit:
+		e.because("the limit leaves a window only")
+	case line > 0:
+		e.because("%s   %s:%d", why, p.file, line)
+	default:
 		e.because("%s", why)
 	}
-	if r.when == nil {
+	switch {
+	case r.when == nil:
 		e.because("no window: at all times")
-	} else if !r.excludes(e.Who) {
+	case !r.excludes(e.Who):
 		e.because("%s", r.when.explain(seconds(e.At)))
 	}
 	if next := e.explainNext(p, clockOf(r)); next != "" {
@@ -176,21 +178,21 @@ func (e *Explanation) explainNext(p *Policy, show clock) string {
 	if e.Action == Publish {
 		return fmt.Sprintf("at %s it closes%s%s", until, by, again)
 	}
-	what := map[Outside]string{
-		Hold:     "the subscription stays, nothing is delivered",
-		Announce: "the subscription stays and is told, nothing is delivered",
-		End:      "the subscription ends",
-	}[e.Outside]
-	if e.Outside == End {
-		again = ""
-	}
 	closes := "the window closes"
 	if by != "" {
 		closes = "it closes" + by
 	}
-	return fmt.Sprintf("at %s %s; %s%s (outside: %s)", until, closes, what, again, e.Outside)
+	what := "the subscription stays, nothing is delivered" + again
+	switch e.Outside {
+	case Announce:
+		what = "the subscription stays and is told, nothing is delivered" + again
+	case End:
+		what = "the subscription ends"
+	}
+	return fmt.Sprintf("at %s %s; %s (outside: %s)", until, closes, what, e.Outside)
 }
 
+// reopens says when the answer becomes yes again after Until, if it does.
 func (e *Explanation) reopens(show clock) string {
 	if e.Opens.IsZero() {
 		return ""

@@ -91,13 +91,20 @@ func (q *query) soonest(u int64) *timed {
 	return best
 }
 
-// covered returns the parts of filter that rules allow at some time, the
-// widest first.
+// maxParts bounds the work of a refusal, which its client can have repeated:
+// widest compares each part with each.
+const maxParts = 100
+
+// covered returns the parts of filter that rules allow at some time, without
+// those that others cover; of very many, some.
 func (p *Policy) covered(who Who, filter string) []string {
 	var parts []string
 	for _, own := range p.allows(who, Subscribe) {
 		if topic.Overlaps(own, filter) {
 			parts = append(parts, intersect(own, filter))
+		}
+		if len(parts) == maxParts {
+			break
 		}
 	}
 	return widest(parts)
