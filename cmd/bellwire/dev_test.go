@@ -104,6 +104,7 @@ func TestDevDemoEnds(t *testing.T) {
 // gives no name is welcome too. Our clients, mosquitto's and a mix of them
 // understand each other.
 func TestDevLetsEverybodyIn(t *testing.T) {
+	noLeaks(t)
 	port := startDev(t)
 	all := startSub(t, "-p", port, "-t", "home/#", "-v", "-u", "ana", "-P", "whatever")
 	for i, args := range [][]string{nil, {"-u", "bob"}, {"-u", "bob@example.org", "-P", "x"}} {
@@ -119,10 +120,38 @@ func TestDevLetsEverybodyIn(t *testing.T) {
 	if got := bellwire(t, "", "pub", "-p", port, "-t", "a", "-m", "x", "-u", "not an address"); got.code != exitDenied {
 		t.Errorf("a name that is none: %+v", got)
 	}
+	all.cancel() // Ctrl-C
+	if got := <-all.ended; got.code != exitInterrupted {
+		t.Errorf("an interrupted sub: exit %d, want %d", got.code, exitInterrupted)
+	}
+}
+
+// What our own server's policy refuses is told with its reason: to a
+// publisher, to a subscriber, and to one with a wrong password.
+func TestDeniedByPolicy(t *testing.T) {
+	port := startDev(t, "--demo")
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"pub", "-u", "night", "-t", "hosts/x/load", "-m", "1", "-q", "1"}, "publish to hosts/x/load refused: "},
+		{[]string{"pub", "-u", "night", "-t", "hosts/x/load", "-m", "1", "-q", "2"}, "publish to hosts/x/load refused: "},
+		{[]string{"sub", "-u", "visitor", "-t", "hosts/#"}, "subscribe to hosts/# refused: "},
+		{[]string{"pub", "-u", "night", "-P", "guess", "-t", "hosts/x/load", "-m", "1"}, "bad user name or password"},
+	} {
+		got := bellwire(t, "", append(c.args, "-p", port)...)
+		if got.code != exitDenied || !strings.Contains(got.stderr, c.want) || !strings.Contains(got.stderr, "     BW-4") {
+			t.Errorf("%q: %+v, want exit 4 and %q", c.args, got, c.want)
+		}
+	}
+	if got := bellwire(t, "", "sub", "-u", "night", "-t", "hosts/+/load", "-E", "-p", port); got != (ran{}) {
+		t.Errorf("what is allowed at times: %+v", got)
+	}
 }
 
 // A port that is taken: who has it, and what to do.
 func TestDevPortTaken(t *testing.T) {
+	noLeaks(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -61,14 +61,14 @@ func startMosquitto(t *testing.T, lines ...string) (port string) {
 }
 
 // startDev runs `bellwire dev` in this process, on a free port.
-func startDev(t *testing.T) (port string) {
+func startDev(t *testing.T, args ...string) (port string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	out, in := io.Pipe()
 	ended := make(chan ran, 1)
 	go func() {
 		var notes bytes.Buffer
-		code := run(ctx, []string{"dev", "--port", "0"}, strings.NewReader(""), in, &notes)
+		code := run(ctx, append([]string{"dev", "--port", "0"}, args...), strings.NewReader(""), in, &notes)
 		in.Close()
 		ended <- ran{code: code, stderr: notes.String()}
 	}()

@@ -128,7 +128,7 @@ func connect(ctx context.Context, to target, connect *paho.Connect, state sessio
 	c.connack, err = c.Connect(ctx, connect)
 	switch {
 	case c.connack != nil && c.connack.ReasonCode >= 0x80:
-		return nil, refusal("connection refused by "+to.String(), c.connack.ReasonCode, c.connack.Properties.ReasonString)
+		return nil, refusal(to.String()+" does not let this client in", c.connack.ReasonCode, c.connack.Properties.ReasonString)
 	case errors.Is(err, context.DeadlineExceeded):
 		return nil, fail(bwNoAnswer, "%s took the connection and has not answered for %s", to, to.timeout)
 	case errors.Is(err, context.Canceled):
