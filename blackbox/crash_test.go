@@ -23,6 +23,9 @@ type load struct {
 	stop chan struct{}
 	wg   sync.WaitGroup
 
+	mu    sync.Mutex
+	conns map[string]*mq.Conn // by client id: the newest connection
+
 	publishers  []*publisher
 	subscribers []*subscriber
 }
@@ -116,7 +119,30 @@ func (l *load) connect(m mq.Connect) (*mq.Conn, *mq.Packet, error) {
 		c.Close()
 		err = fmt.Errorf("got %v", ack)
 	}
+	if err == nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.conns == nil {
+			l.conns = map[string]*mq.Conn{}
+		}
+		l.conns[m.ClientID] = c
+	}
 	return c, ack, err
+}
+
+// cut ends the connection of a client that has one, by a close or a reset; the
+// client comes back at once, often before the server has noticed.
+func (l *load) cut(id string, reset bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.conns[id]
+	switch {
+	case c == nil:
+	case reset:
+		_ = c.Reset()
+	default:
+		_ = c.Close()
+	}
 }
 
 const underWay = 16
@@ -376,12 +402,40 @@ func TestKillUnderLoadExactlyOnce(t *testing.T) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			s := serve(t, "--allow-anonymous")
 			rng := rand.New(rand.NewPCG(seed, 11))
-			exactlyOnce(t, s, rng)
+			exactlyOnce(t, s, func(l *load) {
+				for range 3 {
+					l.await(10 + rng.Int64N(300))
+					s.restart()
+					l.addr.Store(s.ready.MQTT)
+				}
+			})
 		})
 	}
 }
 
-func exactlyOnce(t *testing.T, s *server, rng *rand.Rand) {
+// Exactly once also when it is the clients whose connections end, in the middle
+// of their exchanges, a hundred times: closed, reset, taken over.
+func TestMQTT24ExactlyOnceThroughReconnects(t *testing.T) {
+	t.Parallel()
+	seeds := uint64(2)
+	if soak {
+		seeds = 50
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			s := serve(t, "--allow-anonymous")
+			rng := rand.New(rand.NewPCG(seed, 24))
+			exactlyOnce(t, s, func(l *load) {
+				for range 100 {
+					l.await(1 + rng.Int64N(20))
+					l.cut([]string{"once", "rx"}[rng.IntN(2)], rng.IntN(2) == 0)
+				}
+			})
+		})
+	}
+}
+
+func exactlyOnce(t *testing.T, s *server, disturb func(*load)) {
 	l := newLoad(t, s, 0)
 	p := &publisher{id: "once", qos: 2}
 	l.publishers = []*publisher{p}
@@ -392,11 +446,7 @@ func exactlyOnce(t *testing.T, s *server, rng *rand.Rand) {
 	c.Disconnect()
 	l.start()
 	l.wg.Go(func() { l.again(rx.run) })
-	for range 3 {
-		l.await(10 + rng.Int64N(300))
-		s.restart()
-		l.addr.Store(s.ready.MQTT)
-	}
+	disturb(l)
 	p.stopped.Store(true)
 	until(t, "everything has arrived", 30*time.Second, func() bool { return rx.count.Load() >= p.acked.Load() })
 	close(l.stop)

@@ -1,0 +1,159 @@
+package blackbox
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"testing"
+	"time"
+
+	mq "github.com/bellwire/bellwire/mqtttest"
+)
+
+// A hostile client can end its own connection and no other: packets that were
+// legal until a few bytes were changed, cut, doubled or left out, before and
+// after CONNECT, while three healthy clients go on. The server neither dies nor
+// tells of a panic, and what it holds for them is given back.
+func TestHostileClientsHarmNobody(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "--allow-anonymous")
+	healthy := newWitnesses(t, s.ready.MQTT)
+	rounds := 1500
+	if soak {
+		rounds = 100_000
+	}
+	rng := rand.New(rand.NewPCG(63, 0))
+	for i := range rounds {
+		if err := attack(s.ready.MQTT, rng); err != nil {
+			t.Fatalf("attack %d: %v", i, err)
+		}
+		if i%100 == 0 {
+			healthy.check(t, fmt.Sprint("attack ", i))
+		}
+	}
+	healthy.check(t, "the last attack")
+	until(t, "their connections are gone", 30*time.Second, func() bool { return s.metric("bellwire_sockets") <= 3 })
+	if got := s.metric("bellwire_panics_total"); got != 0 {
+		t.Errorf("%v connections ended by a panic", got)
+	}
+}
+
+// attack opens a connection, perhaps connects, sends damaged packets, and
+// leaves. Only that the server is not to be reached is an error.
+func attack(addr string, rng *rand.Rand) error {
+	nc, err := net.DialTimeout("tcp", addr, mq.Patience)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	v := byte(4 + rng.IntN(2))
+	id := fmt.Sprint("hostile", rng.IntN(20)) // a few ids: they take each other over
+	connect := mq.Connect{ClientID: id, Clean: rng.IntN(2) == 0, KeepAlive: 10}.Encode(v)
+	if rng.IntN(4) == 0 {
+		connect = mutate(connect, rng)
+	}
+	b := connect
+	for range rng.IntN(5) {
+		p := legal(rng).Encode(v)
+		if rng.IntN(2) == 0 {
+			p = mutate(p, rng)
+		}
+		b = append(b, p...)
+	}
+	_ = nc.SetDeadline(time.Now().Add(20 * time.Millisecond))
+	_, _ = nc.Write(b)
+	_, _ = nc.Read(make([]byte, 4096))
+	return nil
+}
+
+// legal is one of the packets that a client may send.
+func legal(rng *rand.Rand) mq.Message {
+	id := uint16(1 + rng.IntN(3))
+	topic := []string{"h", "h/a", "h/b/c", "$SYS/x", "h/" + fmt.Sprint(rng.IntN(1000))}[rng.IntN(5)]
+	switch rng.IntN(9) {
+	case 0, 1, 2:
+		m := mq.Publish{Topic: topic, QoS: byte(rng.IntN(3)), ID: id, Retain: rng.IntN(4) == 0, Payload: make([]byte, rng.IntN(300))}
+		if rng.IntN(2) == 0 {
+			m.Properties = mq.Properties{mq.Number(mq.PropTopicAlias, uint32(1+rng.IntN(3))), mq.User("a", "b"), mq.Number(mq.PropMessageExpiry, 60)}
+		}
+		return m
+	case 3:
+		filters := []string{"#", "h/+", "h/#", "$share/g/h", topic}
+		return mq.Subscribe{ID: id, Filters: []mq.Filter{{Filter: filters[rng.IntN(5)], QoS: byte(rng.IntN(3)), NoLocal: rng.IntN(2) == 0, RetainHandling: byte(rng.IntN(3))}}}
+	case 4:
+		return mq.Unsubscribe{ID: id, Filters: []string{"#", topic}}
+	case 5:
+		return mq.Ack{Type: mq.PUBREL, ID: id}
+	case 6:
+		return mq.Ack{Type: []mq.Type{mq.PUBACK, mq.PUBREC, mq.PUBCOMP}[rng.IntN(3)], ID: id}
+	case 7:
+		return mq.Reason{Type: mq.DISCONNECT, Code: []byte{0, 4}[rng.IntN(2)], Properties: mq.Properties{mq.Number(mq.PropSessionExpiry, uint32(rng.IntN(3)))}}
+	}
+	return mq.Ping
+}
+
+// mutate damages a packet.
+func mutate(b []byte, rng *rand.Rand) []byte {
+	b = append([]byte{}, b...)
+	for range 1 + rng.IntN(3) {
+		if len(b) == 0 {
+			break
+		}
+		i := rng.IntN(len(b))
+		switch rng.IntN(5) {
+		case 0:
+			b[i] ^= 1 << rng.IntN(8)
+		case 1:
+			b[i] = []byte{0, 1, 0x7F, 0x80, 0xFF}[rng.IntN(5)]
+		case 2:
+			b = b[:i]
+		case 3:
+			b = append(b[:i:i], append([]byte{byte(rng.Uint32())}, b[i:]...)...)
+		default:
+			b = append(b, b[i:]...)
+		}
+	}
+	return b
+}
+
+// One packet full of filters, as large as a packet may be, costs the client
+// its time and nobody else's: what is done for it does not grow with the square
+// of their number.
+func TestManyFiltersInOnePacket(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "--allow-anonymous")
+	healthy := newWitnesses(t, s.ready.MQTT)
+	var filters []mq.Filter
+	var names []string
+	for i := range 25_000 { // 250 KB
+		filters = append(filters, mq.Filter{Filter: fmt.Sprintf("%05d", i), QoS: 1})
+		names = append(names, filters[i].Filter)
+	}
+	for _, m := range []mq.Connect{clean("clean"), durable(v5, "durable")} {
+		c := s.open(v5, m)
+		slowest := time.Duration(0)
+		during := func(send mq.Message, answer mq.Type) *mq.Packet {
+			c.Send(send)
+			for {
+				start := time.Now()
+				healthy.check(t, "meanwhile")
+				slowest = max(slowest, time.Since(start))
+				if p := c.Arrives(time.Millisecond); p != nil {
+					if p.Type != answer {
+						t.Fatalf("got %v, want %v", p, answer)
+					}
+					return p
+				}
+			}
+		}
+		during(mq.Subscribe{ID: 1, Filters: filters}, mq.SUBACK)
+		ack := during(mq.Unsubscribe{ID: 2, Filters: names}, mq.UNSUBACK)
+		if len(ack.Codes) != len(names) || ack.Codes[0] != 0 || ack.Codes[len(names)-1] != 0 {
+			t.Errorf("%s: %d codes, want %d of 0x00", m.ClientID, len(ack.Codes), len(names))
+		}
+		t.Logf("%s: others waited at most %v", m.ClientID, slowest)
+		if slowest > 3*time.Second {
+			t.Errorf("%s: others waited %v for a packet of 25,000 filters", m.ClientID, slowest)
+		}
+	}
+}
