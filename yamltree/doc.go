@@ -14,10 +14,11 @@
 //
 // Strict: unknown, repeated and empty keys, tags, merge keys, directives and
 // second documents are faults. Bounded: size, depth, keys, list entries and
-// faults have limits, and what passes them is refused before it costs (by its
-// tokens, for the parser recurses per key and copies what follows: a hostile
-// megabyte took minutes). Reading never fails half-way: what is faulty is reported, read as if it were absent,
-// and the caller asks for Err once, at the end.
+// faults have limits, and what passes them is refused before it costs: by its
+// tokens, for the parser recurses per key and copies what follows, and a
+// hostile megabyte took minutes. Reading never fails half-way: what is faulty is
+// reported, read as if it were absent, and the caller asks for Err once, at the
+// end.
 //
 // Everything here is a pure function of the bytes. A Reader belongs to one
 // goroutine; a FileError never changes. The YAML library has its only door

@@ -39,7 +39,7 @@ Exit code 0: all passed. 2: the file is faulty. 9: a test failed.`,
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			policy, err := readPolicy(cmd.ErrOrStderr(), args[0], domain)
+			policy, err := readPolicy(args[0], domain)
 			if err != nil {
 				return err
 			}
@@ -147,7 +147,7 @@ func explain(cmd *cobra.Command, f explainFlags, now time.Time) error {
 	if f.policy == "" {
 		return fail(bwUsage, "--policy is missing").do("name the policy file to ask: --policy policy.yaml")
 	}
-	policy, err := readPolicy(cmd.ErrOrStderr(), f.policy, f.domain)
+	policy, err := readPolicy(f.policy, f.domain)
 	if err != nil {
 		return err
 	}
@@ -261,9 +261,8 @@ func parseRange(s string, now time.Time) (from, to time.Time, err error) {
 	return from, to, fail(bwUsage, "--sweep: %q is not two instants with a slash between", s).do(todo)
 }
 
-// readPolicy reads a policy file and tells stderr everything that is wrong
-// with it.
-func readPolicy(stderr io.Writer, name, domain string) (*acl.Policy, error) {
+// readPolicy reads a policy file.
+func readPolicy(name, domain string) (*acl.Policy, error) {
 	data, err := readAtMost(name, acl.MaxFile+1)
 	if err != nil {
 		return nil, fail(bwPolicyFile, "cannot read the policy: %w", err).do("check the name of the file and who may read it")
@@ -272,16 +271,10 @@ func readPolicy(stderr io.Writer, name, domain string) (*acl.Policy, error) {
 	if err == nil {
 		return policy, nil
 	}
-	faulty, ok := errors.AsType[*acl.FileError](err)
-	if !ok {
+	if _, faulty := errors.AsType[*acl.FileError](err); !faulty {
 		return nil, fail(bwUsage, "%w", err)
 	}
-	io.WriteString(stderr, faulty.Report()+"\n")
-	n := len(faulty.Faults) + faulty.More
-	if n == 1 {
-		return nil, fail(bwPolicyFile, "%s has a fault", name)
-	}
-	return nil, fail(bwPolicyFile, "%s has %d faults", name, n)
+	return nil, fileFault(bwPolicyFile, name, err)
 }
 
 // readAtMost returns the first n bytes of a file.

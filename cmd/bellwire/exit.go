@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/bellwire/bellwire/yamltree"
 )
 
 // What the process returns. Scripts rely on them.
@@ -27,6 +29,9 @@ type fault struct {
 	what string // what happened and why; no final stop
 	todo string // what to do; empty: what the registry says
 	err  error  // wrapped, may be nil; what says it already
+
+	// detail is printed above, whole lines: the places in a file.
+	detail string
 }
 
 // fail returns a fault with code. The format may hold %w once.
@@ -44,6 +49,43 @@ func (f *fault) do(format string, args ...any) *fault {
 func (f *fault) Error() string { return f.what }
 func (f *fault) Unwrap() error { return f.err }
 
+// fileFault makes one fault of everything that is wrong with the file name: a
+// *yamltree.FileError, or that it could not be read.
+func fileFault(c code, name string, err error) *fault {
+	bad, ok := errors.AsType[*yamltree.FileError](err)
+	if !ok {
+		return fail(c, "%s: %w", name, rootCause(err))
+	}
+	f := fail(c, "%s has a fault", name)
+	if n := len(bad.Faults) + bad.More; n > 1 {
+		f = fail(c, "%s has %d faults", name, n)
+	}
+	f.detail, f.err = bad.Report(), err
+	return f
+}
+
+// faults are several that were found before anything was begun. All are
+// printed; the exit code is that of the first.
+type faults []error
+
+func (fs faults) Error() string   { return errors.Join(fs...).Error() }
+func (fs faults) Unwrap() []error { return fs }
+
+// add appends err, if there is one.
+func (fs *faults) add(err error) {
+	if err != nil {
+		*fs = append(*fs, err)
+	}
+}
+
+// err returns nil if nothing was added.
+func (fs faults) err() error {
+	if len(fs) == 0 {
+		return nil
+	}
+	return fs
+}
+
 // exitCode is the error of a verb that has already said what there is to say,
 // such as a table with failed tests in it: nothing more is printed.
 type exitCode int
@@ -55,12 +97,21 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 //
 //	bellwire: what happened: why
 //	  what to do     BW-NNNN
+//
+// above which may stand where in a file it is.
 func report(stderr io.Writer, err error) int {
 	if err == nil {
 		return 0
 	}
 	if quiet, ok := errors.AsType[exitCode](err); ok {
 		return int(quiet)
+	}
+	if all, ok := errors.AsType[faults](err); ok {
+		exit := report(stderr, all[0])
+		for _, err := range all[1:] {
+			report(stderr, err)
+		}
+		return exit
 	}
 	f, ok := errors.AsType[*fault](err)
 	if !ok {
@@ -70,6 +121,9 @@ func report(stderr io.Writer, err error) int {
 	todo := f.todo
 	if todo == "" {
 		todo = entry.todo
+	}
+	if f.detail != "" {
+		fmt.Fprintln(stderr, f.detail)
 	}
 	fmt.Fprintf(stderr, "bellwire: %s\n  %s     %s\n", f.what, todo, f.code)
 	return entry.exit

@@ -1,150 +1,188 @@
 package main
 
 import (
-	"bytes"
-	"errors"
-	"fmt"
-	"io"
-	"os"
-	"strconv"
-	"strings"
+	"slices"
 	"time"
-
-	"github.com/goccy/go-yaml"
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/mqtt"
+	"github.com/bellwire/bellwire/yamltree"
 )
 
-// limits are the bounds of a node, as --limits has them.
+// limits are the bounds of a node. Zero fields have the defaults of their
+// rooms.
 type limits struct {
 	broker   broker.Limits
 	mqtt     mqtt.Limits
 	lowWater uint64
 }
 
-// limitsFile is the form of the file. A row that is left out keeps its
-// default; a row that we do not know refuses the file.
-type limitsFile struct {
-	V       int       `yaml:"v"`
-	Default limitRows `yaml:"default"`
+// A limitRow is one bound as files have it.
+type limitRow struct {
+	name        string
+	unit        unit
+	least, most int64 // as the unit has it
+	mayBeNone   bool  // the word unlimited is possible; set is called with unlimited
+	set         func(l *limits, n int64)
 }
 
-type limitRows struct {
-	Connections          int      `yaml:"connections"`
-	ConnectionsPerAddr   int      `yaml:"connections.perAddress"`
-	ConnectionsPerMinute int      `yaml:"connections.perAddressPerMinute"`
-	Handshakes           int      `yaml:"connect.handshakes"`
-	ConnectTimeout       span     `yaml:"connect.timeout"`
-	ConnectBytes         byteSize `yaml:"connect.packetBytes"`
-	PacketBytes          byteSize `yaml:"packet.bytes"`
-	ReceiveMaximum       int      `yaml:"receiveMaximum"`
-	TopicAliases         int      `yaml:"topicAliases"`
-	ClientIDBytes        byteSize `yaml:"clientId.bytes"`
-	OutputBytes          byteSize `yaml:"output.bytes"`
-	SlowTimeout          span     `yaml:"slow.timeout"`
-	KeepAliveMax         span     `yaml:"keepAlive.max"`
-	Sessions             int      `yaml:"sessions"`
-	SessionExpiryMax     span     `yaml:"session.expiryMax"`
-	QueueEvents          int      `yaml:"session.queueEvents"`
-	QueueBytes           byteSize `yaml:"session.queueBytes"`
-	VolatileEvents       int      `yaml:"session.volatileEvents"`
-	VolatileBytes        byteSize `yaml:"session.volatileBytes"`
-	Subscriptions        int      `yaml:"subs.perSession"`
-	RetainedTopics       int      `yaml:"retained.topics"`
-	BacklogBytes         byteSize `yaml:"backlog.bytes"`
-	DiskLowWater         byteSize `yaml:"disk.lowWater"`
-}
-
-// readLimits reads a limits file.
-func readLimits(name string) (limits, error) {
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return limits{}, fail(bwLimitsFile, "limits %s: %w", name, rootCause(err))
-	}
-	var f limitsFile
-	d := yaml.NewDecoder(bytes.NewReader(data), yaml.DisallowUnknownField())
-	if err := d.Decode(&f); err != nil && !errors.Is(err, io.EOF) {
-		return limits{}, fail(bwLimitsFile, "limits %s: %s", name, strings.TrimSpace(yaml.FormatError(err, false, true)))
-	}
-	if f.V != 1 {
-		return limits{}, fail(bwLimitsFile, "limits %s: v: %d, want 1", name, f.V)
-	}
-	return f.Default.limits(name)
-}
-
-func (r *limitRows) limits(name string) (limits, error) {
-	for row, n := range map[string]int{
-		"connections": r.Connections, "sessions": r.Sessions, "session.queueEvents": r.QueueEvents,
-		"session.volatileEvents": r.VolatileEvents, "subs.perSession": r.Subscriptions, "retained.topics": r.RetainedTopics,
-		"receiveMaximum": r.ReceiveMaximum, "connect.handshakes": r.Handshakes,
-	} {
-		if n < 0 {
-			return limits{}, fail(bwLimitsFile, "limits %s: %s: %d, want at least 1", name, row, n)
-		}
-	}
-	if r.PacketBytes > packetBytesMax {
-		return limits{}, fail(bwLimitsFile, "limits %s: packet.bytes: %d, want at most %d: an event is one entry of the log", name, r.PacketBytes, packetBytesMax)
-	}
-	return limits{
-		broker: broker.Limits{
-			Sessions: r.Sessions, SubscriptionsPerSession: r.Subscriptions, RetainedTopics: r.RetainedTopics,
-			QueueEvents: r.QueueEvents, QueueBytes: int64(r.QueueBytes),
-			VolatileEvents: r.VolatileEvents, VolatileBytes: int64(r.VolatileBytes),
-			Backlog: int(r.BacklogBytes), SessionExpiryMax: uint32(time.Duration(r.SessionExpiryMax) / time.Second),
-		},
-		mqtt: mqtt.Limits{
-			Connections: r.Connections, PerAddress: r.ConnectionsPerAddr, PerAddressRate: r.ConnectionsPerMinute,
-			Handshakes: r.Handshakes, ConnectTimeout: time.Duration(r.ConnectTimeout), ConnectPacket: int(r.ConnectBytes),
-			Packet: int(r.PacketBytes), ReceiveMaximum: r.ReceiveMaximum, TopicAliases: r.TopicAliases,
-			ClientID: int(r.ClientIDBytes), Output: int(r.OutputBytes),
-			SlowTimeout: time.Duration(r.SlowTimeout), KeepAlive: time.Duration(r.KeepAliveMax),
-			SessionExpiry: time.Duration(r.SessionExpiryMax),
-		},
-		lowWater: uint64(r.DiskLowWater),
-	}, nil
-}
+// unlimited is the value of a row that sets no bound.
+const unlimited = -1
 
 // packetBytesMax leaves room for what a command adds to an event within the
 // largest batch that the log takes.
 const packetBytesMax = 1<<20 - 8<<10
 
-// A byteSize is a number of bytes with its unit: 512B, 64KiB, 1MiB, 2GiB.
-type byteSize uint64
+// What the largest values are for where nothing else bounds them: a machine
+// that could hold more has not been built, and sums of them do not overflow.
+const (
+	countMax = 1 << 30
+	bytesMax = 1 << 50
+)
 
-func (s *byteSize) UnmarshalYAML(b []byte) error {
-	text := strings.Trim(strings.TrimSpace(string(b)), `"'`)
-	for _, u := range []struct {
-		name string
-		size uint64
-	}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"B", 1}} {
-		if digits, ok := strings.CutSuffix(text, u.name); ok {
-			n, err := strconv.ParseUint(strings.TrimSpace(digits), 10, 40)
-			if err != nil || n*u.size/u.size != n {
-				break
-			}
-			*s = byteSize(n * u.size)
-			return nil
+// limitRows are the rows of a limits file. What one bounds, its default and
+// what happens past it stand at the field that it sets.
+var limitRows = []limitRow{
+	{"connections", inCount, 1, countMax, false, func(l *limits, n int64) { l.mqtt.Connections = int(n) }},
+	{"connections.perAddress", inCount, 1, countMax, true, func(l *limits, n int64) { l.mqtt.PerAddress = int(n) }},
+	{"connections.perAddressPerMinute", inCount, 1, 1 << 20, true, func(l *limits, n int64) { l.mqtt.PerAddressRate = int(n) }},
+	{"connect.handshakes", inCount, 1, countMax, false, func(l *limits, n int64) { l.mqtt.Handshakes = int(n) }},
+	{"connect.timeout", inTime, second / 1000, 3600 * second, false, func(l *limits, n int64) { l.mqtt.ConnectTimeout = time.Duration(n) }},
+	{"connect.packetBytes", inBytes, 1, packetBytesMax, false, func(l *limits, n int64) { l.mqtt.ConnectPacket = int(n) }},
+	{"packet.bytes", inBytes, 1, packetBytesMax, false, func(l *limits, n int64) { l.mqtt.Packet = int(n) }},
+	{"receiveMaximum", inCount, 1, 65_535, false, func(l *limits, n int64) { l.mqtt.ReceiveMaximum = int(n) }},
+	{"topicAliases", inCount, 0, 65_535, false, func(l *limits, n int64) {
+		if n == 0 {
+			n = -1 // zero means the default there
 		}
-	}
-	return fmt.Errorf("%q is no size: write a number and its unit, like 64KiB (or B, MiB, GiB)", text)
+		l.mqtt.TopicAliases = int(n)
+	}},
+	{"clientId.bytes", inBytes, 1, 65_535, false, func(l *limits, n int64) { l.mqtt.ClientID = int(n) }},
+	{"output.bytes", inBytes, 1, 1 << 30, false, func(l *limits, n int64) { l.mqtt.Output = int(n) }},
+	{"slow.timeout", inTime, second / 1000, 3600 * second, false, func(l *limits, n int64) { l.mqtt.SlowTimeout = time.Duration(n) }},
+	{"keepAlive.max", inSeconds, second, 65_535 * second, true, func(l *limits, n int64) { l.mqtt.KeepAlive = time.Duration(max(n, 0)) }},
+	{"sessions", inCount, 1, countMax, false, func(l *limits, n int64) { l.broker.Sessions = int(n) }},
+	{"session.expiryMax", inSeconds, second, (1<<32 - 2) * second, true, func(l *limits, n int64) {
+		l.mqtt.SessionExpiry = time.Duration(max(n, 0))
+		l.broker.SessionExpiryMax = uint32(max(n, 0) / second)
+	}},
+	{"session.queueEvents", inCount, 1, countMax, false, func(l *limits, n int64) { l.broker.QueueEvents = int(n) }},
+	{"session.queueBytes", inBytes, 1, bytesMax, false, func(l *limits, n int64) { l.broker.QueueBytes = n }},
+	{"session.volatileEvents", inCount, 1, countMax, false, func(l *limits, n int64) { l.broker.VolatileEvents = int(n) }},
+	{"session.volatileBytes", inBytes, 1, bytesMax, false, func(l *limits, n int64) { l.broker.VolatileBytes = n }},
+	{"subs.perSession", inCount, 1, countMax, false, func(l *limits, n int64) { l.broker.SubscriptionsPerSession = int(n) }},
+	{"retained.topics", inCount, 1, countMax, false, func(l *limits, n int64) { l.broker.RetainedTopics = int(n) }},
+	{"backlog.bytes", inBytes, 1, bytesMax, false, func(l *limits, n int64) { l.broker.Backlog = int(n) }},
+	{"disk.lowWater", inBytes, 1, bytesMax, false, func(l *limits, n int64) { l.lowWater = uint64(n) }},
 }
 
-// A span is a length of time with its unit: 30s, 5m, 12h, 90d.
-type span time.Duration
+// readLimits reads a limits file.
+func readLimits(name string) (limits, error) {
+	data, err := readAtMost(name, yamltree.MaxFile+1)
+	if err != nil {
+		return limits{}, fail(bwLimitsFile, "limits %s: %w", name, rootCause(err))
+	}
+	r, top := yamltree.Read(name, data, yamltree.Form{})
+	var l limits
+	if top != nil {
+		l = readLimitsFile(r, top)
+	}
+	if err := r.Err(); err != nil {
+		return limits{}, fileFault(bwLimitsFile, name, err)
+	}
+	return l, nil
+}
 
-func (s *span) UnmarshalYAML(b []byte) error {
-	text := strings.Trim(strings.TrimSpace(string(b)), `"'`)
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
-			*s = span(time.Duration(n) * 24 * time.Hour)
-			return nil
+// readLimitsFile reads the form of its own that limits have in a file of their
+// own: v says which.
+func readLimitsFile(r *yamltree.Reader, top *yamltree.Node) (l limits) {
+	if top.Kind == yamltree.Null {
+		r.FailAt(top.Pos, noVersion())
+		return l
+	}
+	f, ok := r.Table(supported(r, top), "a limits file", "v", "default")
+	if !ok {
+		return l
+	}
+	if v := f["v"]; v == nil {
+		r.FailAt(top.Pos, noVersion())
+	} else if text, ok := r.Text(v, "v"); ok && text != "1" {
+		r.FailAt(v.Pos, yamltree.Problemf("v: %s is a form of the file that is not known", text).Hint("write v: 1"))
+	}
+	if f["default"] != nil {
+		l = readLimitRows(r, f["default"], "default")
+	}
+	return l
+}
+
+func noVersion() *yamltree.Problem {
+	return yamltree.Problemf("a limits file without v").Hint("add v: 1, which says what the rest means")
+}
+
+// readLimitRows reads the rows of n. A row that is left out keeps its default.
+func readLimitRows(r *yamltree.Reader, n *yamltree.Node, what string) (l limits) {
+	names := make([]string, len(limitRows))
+	for i, row := range limitRows {
+		names[i] = row.name
+	}
+	f, ok := r.Table(supported(r, n), what, names...)
+	if !ok {
+		return l
+	}
+	for _, row := range limitRows {
+		if f[row.name] == nil {
+			continue
 		}
+		text, ok := r.Text(f[row.name], row.name)
+		if !ok {
+			continue
+		}
+		value, err := row.read(text)
+		if err != nil {
+			r.FailAt(f[row.name].Pos, err)
+			continue
+		}
+		row.set(&l, value)
 	}
-	d, err := time.ParseDuration(text)
-	if err != nil || d < 0 {
-		return fmt.Errorf("%q is no length of time: write a number and its unit, like 30s (or ms, m, h, d)", text)
+	return l
+}
+
+// supported reports the sections that limits will have and do not yet, and
+// returns n without them.
+func supported(r *yamltree.Reader, n *yamltree.Node) *yamltree.Node {
+	later := map[string]string{"domains": "domain", "principals": "principal"}
+	known := *n
+	known.Keys = slices.DeleteFunc(slices.Clone(n.Keys), func(k yamltree.Key) bool {
+		one := later[k.Name]
+		if one != "" {
+			r.FailAt(k.Pos, yamltree.Problemf("%s: limits of one %s are not supported yet", k.Name, one).
+				Hint("remove the section: the rows of default hold for everybody"))
+		}
+		return one != ""
+	})
+	return &known
+}
+
+// read returns the value that text has for the row.
+func (row *limitRow) read(text string) (int64, *yamltree.Problem) {
+	if row.mayBeNone && text == "unlimited" {
+		return unlimited, nil
 	}
-	*s = span(d)
-	return nil
+	n, p := row.unit.parse(text)
+	if p == nil && (n < row.least || n > row.most) {
+		p = yamltree.Problemf("%s is out of bounds", cut(text)).Hint("%s", row.bounds())
+	}
+	if p != nil {
+		p.What = row.name + ": " + p.What
+	}
+	return n, p
+}
+
+// bounds says what is possible.
+func (row *limitRow) bounds() string {
+	s := "want " + row.unit.format(row.least) + " to " + row.unit.format(row.most)
+	if row.mayBeNone {
+		s += ", or unlimited"
+	}
+	return s
 }

@@ -68,7 +68,7 @@ var onlyIn = map[string][]string{
 	"github.com/mochi-mqtt/server/v2/packets": {"broker/mqtt"},
 	"github.com/eclipse/paho.golang":          {"cmd/bellwire"},
 	"github.com/prometheus/client_golang":     {"cmd/bellwire"},
-	"github.com/goccy/go-yaml":                {"yamltree", "cmd/bellwire"},
+	"github.com/goccy/go-yaml":                {"yamltree"},
 	"golang.org/x/crypto":                     {"acl"},
 	"github.com/spf13/cobra":                  {"cmd/bellwire"},
 }

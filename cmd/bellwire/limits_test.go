@@ -1,0 +1,185 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/mqtt"
+)
+
+// Every row of a limits file sets what it says.
+func TestLimitsFile(t *testing.T) {
+	const text = `v: 1
+default:
+  connections: 1_001
+  connections.perAddress: 1002
+  connections.perAddressPerMinute: unlimited
+  connect.handshakes: 1004
+  connect.timeout: 1500ms
+  connect.packetBytes: 5KiB
+  packet.bytes: 6KiB
+  receiveMaximum: 1007
+  topicAliases: 0
+  clientId.bytes: 1009B
+  output.bytes: 10MiB
+  slow.timeout: 1m30s
+  keepAlive.max: 12h
+  sessions: 1013
+  session.expiryMax: 90d
+  session.queueEvents: 1015
+  session.queueBytes: 16GiB
+  session.volatileEvents: 1017
+  session.volatileBytes: 18 MiB
+  subs.perSession: 1019
+  retained.topics: 1020
+  backlog.bytes: 21MiB
+  disk.lowWater: 22GiB
+`
+	want := limits{
+		mqtt: mqtt.Limits{
+			Connections: 1001, PerAddress: 1002, PerAddressRate: -1, Handshakes: 1004,
+			ConnectTimeout: 1500 * time.Millisecond, ConnectPacket: 5 << 10, Packet: 6 << 10,
+			ReceiveMaximum: 1007, TopicAliases: -1, ClientID: 1009, Output: 10 << 20,
+			SlowTimeout: 90 * time.Second, KeepAlive: 12 * time.Hour, SessionExpiry: 90 * 24 * time.Hour,
+		},
+		broker: broker.Limits{
+			Sessions: 1013, SessionExpiryMax: 90 * 86400, QueueEvents: 1015, QueueBytes: 16 << 30,
+			VolatileEvents: 1017, VolatileBytes: 18 << 20, SubscriptionsPerSession: 1019, RetainedTopics: 1020, Backlog: 21 << 20,
+		},
+		lowWater: 22 << 30,
+	}
+	got, err := readLimits(writeFile(t, "limits.yaml", text))
+	if err != nil || got != want {
+		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
+	}
+	for _, row := range limitRows {
+		if !strings.Contains(text, "\n  "+row.name+": ") {
+			t.Errorf("%s is not tried here", row.name)
+		}
+	}
+	if got, err := readLimits(writeFile(t, "limits.yaml", "v: 1\n")); err != nil || got != (limits{}) {
+		t.Errorf("without rows: %+v, %v, want all defaults", got, err)
+	}
+}
+
+// writeFile writes a file of its own and returns its name.
+func writeFile(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// The bounds of every row are the file's and not a surprise later: one step
+// past them is refused, and with all rows at their least or at their most a
+// node starts.
+func TestLimitBounds(t *testing.T) {
+	var least, most, none limits
+	for _, row := range limitRows {
+		for _, n := range []int64{row.least, row.most} {
+			text := row.unit.format(n)
+			if got, p := row.read(text); p != nil || got != n {
+				t.Errorf("%s: %s: got %d, %v", row.name, text, got, p)
+			}
+		}
+		step := int64(1)
+		if row.unit == inSeconds {
+			step = second
+		}
+		past := []string{row.unit.format(row.most + step), row.unit.format(row.least - step), row.unit.format(-row.most)}
+		for _, text := range append(past, strings.TrimLeft(row.unit.format(1), "1")) {
+			if got, p := row.read(text); p == nil {
+				t.Errorf("%s: %s: accepted as %d", row.name, text, got)
+			}
+		}
+		row.set(&least, row.least)
+		row.set(&most, row.most)
+		if got, p := row.read("unlimited"); (p == nil) != row.mayBeNone || p == nil && got != unlimited {
+			t.Errorf("%s: unlimited: got %d, %v", row.name, got, p)
+		}
+		if row.mayBeNone {
+			row.set(&none, unlimited)
+		}
+	}
+	if want := (limits{mqtt: mqtt.Limits{PerAddress: -1, PerAddressRate: -1}}); none != want {
+		t.Errorf("unlimited is %+v, want %+v", none, want)
+	}
+	for name, l := range map[string]limits{"least": least, "most": most, "none": none} {
+		if name == "most" {
+			l.lowWater = 1 // no disk has as much room
+		}
+		c := devFlags{domain: "example.com"}.config(os.Stderr)
+		c.limits, c.logger = l, slog.New(slog.DiscardHandler)
+		s, err := startServer(t.Context(), c)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if err := s.shutdown(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Numbers have a unit where there could be a doubt, and who leaves it out or
+// writes another is shown what was probably meant.
+func TestUnits(t *testing.T) {
+	for _, c := range []struct {
+		unit unit
+		text string
+		want string // the value, or what is wrong
+	}{
+		{inCount, "100_000", "100000"},
+		{inCount, "-5", "-5"},
+		{inCount, "99999999999999999999", fmt.Sprint(math.MaxInt64)},
+		{inCount, "5KiB", `"5KiB" is no whole number: write digits only`},
+		{inCount, "1e3", `"1e3" is no whole number: write digits only`},
+		{inCount, "", `"" is no whole number: write digits only`},
+		{inBytes, "512B", "512"},
+		{inBytes, "64 KiB", "65536"},
+		{inBytes, "99999999999999999999GiB", fmt.Sprint(math.MaxInt64)},
+		{inBytes, "-9999999999GiB", fmt.Sprint(math.MinInt64)},
+		{inBytes, "65536", "65536 has no unit: write 64KiB, or another unit: B, KiB, MiB, GiB"},
+		{inBytes, "1000", "1000 has no unit: write 1000B, or another unit: B, KiB, MiB, GiB"},
+		{inBytes, "0", "0 has no unit: write 0B, or another unit: B, KiB, MiB, GiB"},
+		{inBytes, "64kb", `64kb: "kb" is no unit: write 64KiB`},
+		{inBytes, "1M", `1M: "M" is no unit: write 1MiB`},
+		{inBytes, "1.5MiB", `"1.5MiB" is no size: write a whole number and its unit: B, KiB, MiB or GiB`},
+		{inBytes, "KiB", `"KiB" is no size: write a whole number and its unit: B, KiB, MiB or GiB`},
+		{inBytes, "1TiB", `1TiB: "TiB" is no unit: units of size are B, KiB, MiB and GiB`},
+		{inTime, "1h30m", "5400000000000"},
+		{inTime, "1.5h", "5400000000000"},
+		{inTime, "90d", "7776000000000000"},
+		{inTime, "9999999d", fmt.Sprint(math.MaxInt64)},
+		{inTime, "30", "30 has no unit: write 30s, or another unit: ms, s, m, h, d"},
+		{inTime, "30sec", `"30sec" is no length of time: write a number and its unit, like 30s (or ms, m, h, d)`},
+		{inTime, "soon", `"soon" is no length of time: write a number and its unit, like 30s (or ms, m, h, d)`},
+		{inSeconds, "1500ms", "1500ms is no whole number of seconds: clients are told it in seconds"},
+		{inSeconds, "2m", "120000000000"},
+	} {
+		n, p := c.unit.parse(c.text)
+		got := fmt.Sprint(n)
+		if p != nil {
+			got = p.Error()
+		}
+		if got != c.want {
+			t.Errorf("%q: got %s, want %s", c.text, got, c.want)
+		}
+	}
+	for n, want := range map[int64]string{
+		0: "0s", second: "1s", 90 * second: "1m30s", 3600 * second: "1h", 5400 * second: "1h30m", 86400 * second: "1d", 90 * day: "90d", second / 1000: "1ms",
+	} {
+		if got := inTime.format(n); got != want {
+			t.Errorf("%d: got %s, want %s", n, got, want)
+		}
+	}
+}
