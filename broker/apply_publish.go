@@ -360,7 +360,7 @@ func (m *Machine) replay(r *record, s *storedSub, who Who, name string, after ui
 	if err := decodeRetained(v, e); err != nil {
 		panic(fatal{"retained event: " + err.Error()})
 	}
-	if e.Position > after || e.Expired(m.now) || m.policy == nil {
+	if e.Position > after || e.Expired(m.now) || m.policy == nil || s.NoLocal && e.Origin == r.session {
 		return
 	}
 	d := m.policy.Decide(who, ActSubscribe, name, at)

@@ -35,7 +35,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 		return nil, ErrQuota
 	}
 	if r != nil && r.connected() {
-		r.queue.lost(r.recvMax)
+		r.queue.lost(m.limits.window(r.recvMax))
 		m.touch(r)
 		m.endConnection(r, ErrStale, true, c.Clean)
 		r = m.sessions[c.Client]
@@ -114,7 +114,7 @@ func (m *Machine) applyDisconnect(c *event.Disconnect) error {
 	if err != nil {
 		return err
 	}
-	if c.SetExpiry {
+	if c.SetExpiry && r.durable() { // 5.0 [MQTT-3.14.2-2]: what was 0 stays 0
 		r.expiry = c.Expiry
 	}
 	if c.Sent > r.queue.sent {
@@ -165,6 +165,9 @@ func (m *Machine) endConnection(r *record, cause error, publishWill, cleared boo
 func (m *Machine) publishWill(r *record) {
 	w := r.will
 	r.will, r.willAt = nil, 0
+	if m.bare {
+		return
+	}
 	who := Who{Principal: r.principal, Client: r.client}
 	if m.policy == nil || !m.policy.Decide(who, ActPublish, w.Topic, m.now).Allow {
 		m.out.willsRefused++
@@ -206,8 +209,8 @@ func (m *Machine) endSession(r *record, cause error) {
 	if r.subs > 0 {
 		m.dropSubs(r)
 	}
+	m.tx.Delete(cursorKey(m.key, r.session))
 	if r.queue.next > 0 {
-		m.tx.Delete(cursorKey(m.key, r.session))
 		m.setWake(m.now, wakePurge, r.session, 0)
 	}
 	if len(r.inbound) > 0 {
@@ -234,7 +237,7 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.newFilters(r, c.Subs)+int(r.subs) > m.limits.SubscriptionsPerSession {
+	if most := m.limits.SubscriptionsPerSession; int(r.subs)+len(c.Subs) > most && int(r.subs)+m.newFilters(r, c.Subs) > most {
 		return nil, ErrQuota // before anything is changed: all are refused
 	}
 	replay := make([]bool, len(c.Subs))

@@ -19,6 +19,8 @@ type Limits struct {
 	// QueueEvents and QueueBytes bound the queue of one durable session: 0
 	// means 100,000 and 64 MiB. Past either the oldest events that are not
 	// under way are dropped, expired ones first, counted, and told at resume.
+	// At most half of QueueEvents is under way at once, whatever the client's
+	// Receive Maximum.
 	QueueEvents int
 	QueueBytes  int64
 
@@ -55,6 +57,24 @@ func (l Limits) WithDefaults() Limits {
 	def(&l.SettleEvery, 50*time.Millisecond)
 	return l
 }
+
+// inFlight returns how many deliveries of a durable session may be under way at
+// once, if its client takes recvMax: not so many that its queue's bound could
+// have nothing to drop.
+func (l *Limits) inFlight(recvMax uint16) uint64 {
+	return min(uint64(max(recvMax, 1)), uint64(max(l.QueueEvents/2, 1)))
+}
+
+// window returns how many entries of a durable session's queue may be under way
+// as far as the log knows: those that are, and those whose acknowledgement it has
+// not been told. The first so many entries of a connected session are never
+// dropped, and its node sends none beyond them.
+func (l *Limits) window(recvMax uint16) uint64 {
+	return l.inFlight(recvMax) + l.untold()
+}
+
+// untold is how many deliveries may be over before the log has been told.
+func (l *Limits) untold() uint64 { return uint64(max(min(l.QueueEvents/4, 4096), 1)) }
 
 func def[T comparable](field *T, value T) {
 	var zero T

@@ -32,7 +32,8 @@ func (m *Machine) load() error {
 		}
 	}
 	m.applied.Store(index)
-	m.updateNextWake()
+	m.failures.Store(m.counters.failure)
+	m.findNextWake() // what was known of it is of another state
 	return nil
 }
 
@@ -67,7 +68,8 @@ func (m *Machine) loadNodes() error {
 		if len(value) != 16 {
 			return event.ErrDamaged
 		}
-		m.nodes[string(key)] = nodeState{life: store.Uint64At(value, 0), seq: store.Uint64At(value, 8)}
+		name := string(key)
+		m.nodes[name] = nodeState{name: name, life: store.Uint64At(value, 0), seq: store.Uint64At(value, 8)}
 		return nil
 	})
 }
@@ -77,6 +79,9 @@ func (m *Machine) loadSessions() error {
 		r, err := decodeRecord(string(key), value)
 		if err != nil {
 			return err
+		}
+		if state, known := m.nodes[r.node]; known {
+			r.node = state.name
 		}
 		m.sessions[r.client], m.numbers[r.session] = r, r
 		return nil
@@ -95,9 +100,7 @@ func (m *Machine) loadQueues() error {
 		if err := r.queue.decode(value); err != nil {
 			return err
 		}
-		if m.isOver(r) {
-			m.over = append(m.over, r)
-		}
+		m.noteOver(r)
 		return nil
 	})
 	if err != nil {
@@ -131,7 +134,7 @@ func (m *Machine) loadSubs() error {
 }
 
 // loadRest counts what is only counted: retained topics, bodies and the queue
-// entries that refer to them.
+// entries that refer to them; and notes when entries expire.
 func (m *Machine) loadRest() error {
 	err := m.each(store.Retained, "retained", func(_, _ []byte) error { m.retained.Add(1); return nil })
 	if err != nil {
@@ -152,8 +155,15 @@ func (m *Machine) loadRest() error {
 		if e.body != 0 {
 			m.segment(e.body).live++
 		}
-		if r := m.numbers[store.Uint64At(key, 0)]; r != nil && e.mark != "" {
+		r := m.numbers[store.Uint64At(key, 0)]
+		if r == nil {
+			return nil
+		}
+		if e.mark != "" {
 			r.noteMark(e.mark, store.Uint64At(key, 8))
+		}
+		if e.due() != 0 {
+			r.queue.expires(store.Uint64At(key, 8), e.due())
 		}
 		return nil
 	})

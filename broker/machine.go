@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/bellwire/bellwire/broker/event"
@@ -32,7 +33,9 @@ import (
 //     behind, in memory either. Undoing memory command by command would need
 //     care in every line of every command; so the whole entry is thrown away,
 //     memory is read anew from the store, and the entry is applied again
-//     without that command. This is slow, and never happens.
+//     without that command. This is slow, and never happens. What falls due is
+//     treated alike, but that it cannot be left out: it happens without what
+//     it would have asked policy and profiles to do, wills above all.
 //   - Work per entry is bounded, though what falls due may not be: a node's
 //     100,000 sessions lose their connections at once. Wakes and sweeps do a
 //     fixed number of items and leave the rest for the next entry.
@@ -54,8 +57,9 @@ type Machine struct {
 
 	applied  atomic.Uint64 // last entry whose effects are in store
 	term     uint64
-	now      int64        // log time: stamp of that entry; never goes back
-	nextWake atomic.Int64 // when the earliest wake is due; 0 for never
+	now      int64         // log time: stamp of that entry; never goes back
+	nextWake atomic.Int64  // when the earliest wake is due; 0 for never
+	failures atomic.Uint64 // counters.failure
 
 	sessions map[string]*record
 	numbers  map[uint64]*record
@@ -72,6 +76,9 @@ type Machine struct {
 	tx       *store.Tx
 	out      *applied
 	ordinal  uint32                  // of the command within the entry
+	kind     event.Kind              // of the command under way
+	unit     int                     // what is under way: the ordinal of a command, -n for the n-th wake, else 0
+	bare     bool                    // the wake under way has panicked once: no wills, no profiles
 	touched  []*record               // queues that differ from the store
 	over     []*record               // queues past their bound, to be trimmed
 	fresh    map[string]presentValue // topics retained or cleared by this entry
@@ -79,7 +86,7 @@ type Machine struct {
 	written  map[string][]byte       // profiles\' keys set by this entry; nil for removed ones
 	key, val []byte                  // scratch
 	body     []byte                  // scratch
-	failed   map[uint32]string       // commands of this entry that panicked
+	failed   map[int]event.Kind      // units of this entry that panicked; kind 0 for wakes
 	publish  event.Publish           // scratch
 	settle   event.Settle            // scratch
 }
@@ -97,6 +104,7 @@ type sessionFilter struct {
 
 // nodeState is a node's open incarnation and the last batch applied of it.
 type nodeState struct {
+	name      string // the one copy that records refer to
 	life, seq uint64
 }
 
@@ -140,18 +148,18 @@ func (m *Machine) Apply(index, term uint64, stamp int64, batches [][]byte) {
 	}
 	m.failed = nil
 	for !m.try(index, term, stamp, batches) {
-		// The command at m.ordinal panicked and is in m.failed now.
+		// The unit that panicked is in m.failed now.
 		if err := m.load(); err != nil {
 			panic(fmt.Sprintf("machine: state unreadable after a failed command: %v", err))
 		}
 	}
 }
 
-// try applies an entry without the commands in m.failed. If another one panics
-// it adds that to them, discards everything and returns false.
+// try applies an entry without the units in m.failed. If another one panics it
+// adds that to them, discards everything and returns false.
 func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok bool) {
 	m.tx, m.out = m.store.Begin(), m.spare()
-	m.ordinal = 0
+	m.ordinal, m.unit, m.bare = 0, 0, false
 	m.touched = m.touched[:0]
 	m.subbed = m.subbed[:0]
 	clear(m.written)
@@ -164,8 +172,8 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 		if p == nil {
 			return
 		}
-		_, known := m.failed[m.ordinal]
-		if _, hopeless := p.(fatal); hopeless || known || m.ordinal == 0 {
+		_, known := m.failed[m.unit]
+		if _, hopeless := p.(fatal); hopeless || known || m.unit == 0 {
 			panic(p) // leaving a command out would not mend it
 		}
 		m.fail(p, debug.Stack())
@@ -178,7 +186,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	for _, b := range batches {
 		m.batch(index, b)
 	}
-	m.ordinal = 0 // what follows is no command's doing
+	m.ordinal, m.unit = 0, 0 // what follows is no command's doing
 	m.writeFailures(index)
 	for _, r := range m.touched {
 		m.writeQueue(r)
@@ -190,6 +198,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.tx.Commit()
 	m.term = term
 	m.applied.Store(index)
+	m.failures.Store(m.counters.failure)
 	m.updateNextWake()
 	m.deliver(m.out)
 	m.out, m.tx = nil, nil
@@ -198,29 +207,32 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 
 func (m *Machine) fail(p any, stack []byte) {
 	if m.failed == nil {
-		m.failed = map[uint32]string{}
+		m.failed = map[int]event.Kind{}
 	}
-	m.failed[m.ordinal] = fmt.Sprint(p)
-	m.logger.Error("command failed and was rolled back", "index", m.out.index, "command", m.ordinal,
+	m.failed[m.unit] = m.kind
+	m.logger.Error("command failed and was rolled back", "index", m.out.index, "command", m.unit, "kind", m.kind,
 		"err", fmt.Sprint(p), "stack", string(stack))
 }
 
-// writeFailures records the commands that were left out, the latest 1,000.
+// writeFailures records the units that were left out, the latest 1,000. What
+// they panicked with goes to the operator's lines only: another version of the
+// program may word it otherwise.
 func (m *Machine) writeFailures(index uint64) {
-	ordinals := make([]uint32, 0, len(m.failed))
+	units := make([]int, 0, len(m.failed))
 	for n := range m.failed {
-		ordinals = append(ordinals, n)
+		units = append(units, n)
 	}
-	slices.Sort(ordinals)
-	for _, n := range ordinals {
+	slices.Sort(units)
+	for _, n := range units {
 		key := store.AppendUint64(store.Key(m.key, store.Failures), m.counters.failure%1000)
 		m.counters.failure++
-		m.tx.Set(key, fmt.Appendf(nil, "entry %d command %d: %s", index, n, m.failed[n]))
+		m.tx.Set(key, fmt.Appendf(nil, "entry %d unit %d kind %d", index, n, m.failed[n]))
 	}
 }
 
-// Failures returns how many commands were rolled back, ever.
-func (m *Machine) Failures() uint64 { return m.counters.failure }
+// Failures returns how many commands and wakes were rolled back, ever. For any
+// goroutine.
+func (m *Machine) Failures() uint64 { return m.failures.Load() }
 
 // batch applies one node's batch: the next of its open incarnation, or the
 // first of a new one, which begins with NodeUp.
@@ -231,6 +243,11 @@ func (m *Machine) batch(index uint64, b []byte) {
 		// version that knows them is installed. Going on would diverge.
 		panic(fatal{fmt.Sprintf("entry %d: %v", index, err)})
 	}
+	if state, known := m.nodes[batch.Node]; known {
+		batch.Node = state.name
+	} else {
+		batch.Node = strings.Clone(batch.Node) // it outlives the entry, in records
+	}
 	state, known := m.nodes[batch.Node]
 	// A first batch opens its incarnation, but not one that is older than the
 	// open one: that has been on its way since before the node lived anew.
@@ -238,7 +255,7 @@ func (m *Machine) batch(index uint64, b []byte) {
 	ours := batch.Node == m.node && batch.Incarnation == m.life
 	switch {
 	case opens:
-		state = nodeState{life: batch.Incarnation}
+		state = nodeState{name: batch.Node, life: batch.Incarnation}
 	case !known || state.life != batch.Incarnation:
 		m.logger.Warn("batch of a closed incarnation refused", "node", batch.Node, "index", index)
 		return
@@ -248,7 +265,8 @@ func (m *Machine) batch(index uint64, b []byte) {
 		m.logger.Warn("batch out of sequence refused", "node", batch.Node, "index", index, "seq", batch.Seq, "want", state.seq+1)
 		return
 	}
-	m.nodes[batch.Node] = nodeState{life: batch.Incarnation, seq: batch.Seq}
+	state.seq = batch.Seq
+	m.nodes[batch.Node] = state
 	m.writeNode(batch.Node)
 	for n := 0; ; n++ {
 		kind, body, ok := batch.Next()
@@ -256,10 +274,11 @@ func (m *Machine) batch(index uint64, b []byte) {
 			break
 		}
 		m.ordinal++
+		m.unit, m.kind = int(m.ordinal), kind
 		before := len(m.out.steps)
 		var value any
 		var err error
-		if _, bad := m.failed[m.ordinal]; bad {
+		if _, bad := m.failed[m.unit]; bad {
 			err = ErrFailed
 		} else {
 			value, err = m.command(batch.Header, kind, body)

@@ -82,13 +82,15 @@ func entryKey(buf []byte, session, seq uint64) []byte {
 
 // An entry is one element of a queue as stored.
 //
-//	version u8 | flags u8: 0-1 QoS, 2 retain, 3 has a body number, 4 is a mark |
-//	deadline 8 bytes | size uvarint | count and ids, uvarints |
+//	version u8 |
+//	flags u8: 0-1 QoS, 2 retain, 3 has a body number, 4 is a mark, 5 expires |
+//	deadline 8 bytes | [expires 8 bytes] | size uvarint | count and ids, uvarints |
 //	body number uvarint, or the resource's topic, or event
 type entry struct {
 	qos      uint8
 	retain   bool
 	deadline int64 // the subscriber's window closes; 0 for never
+	expires  int64 // the event's; 0 for never
 	size     uint64
 	ids      []uint32
 	body     uint64 // 0: inline
@@ -97,10 +99,15 @@ type entry struct {
 }
 
 const (
-	entryRetain = 1 << 2
-	entryBody   = 1 << 3
-	entryMark   = 1 << 4
+	entryRetain  = 1 << 2
+	entryBody    = 1 << 3
+	entryMark    = 1 << 4
+	entryExpires = 1 << 5
+	entryFlags   = 0x3f
 )
+
+// due returns when the entry is no longer to be sent, 0 for never.
+func (e *entry) due() int64 { return earlier(e.expires, e.deadline) }
 
 func (e *entry) append(b []byte) []byte {
 	flags := e.qos
@@ -113,8 +120,14 @@ func (e *entry) append(b []byte) []byte {
 	if e.mark != "" {
 		flags |= entryMark
 	}
+	if e.expires != 0 {
+		flags |= entryExpires
+	}
 	b = append(b, recordVersion, flags)
 	b = binary.BigEndian.AppendUint64(b, uint64(e.deadline))
+	if e.expires != 0 {
+		b = binary.BigEndian.AppendUint64(b, uint64(e.expires))
+	}
 	b = binary.AppendUvarint(b, e.size)
 	b = binary.AppendUvarint(b, uint64(len(e.ids)))
 	for _, id := range e.ids {
@@ -135,9 +148,18 @@ func decodeEntry(b []byte) (e entry, err error) {
 		return e, event.ErrDamaged
 	}
 	flags := b[1]
+	if flags&^entryFlags != 0 {
+		return e, event.ErrDamaged
+	}
 	e.qos, e.retain = flags&3, flags&entryRetain != 0
 	e.deadline = int64(store.Uint64At(b, 2))
 	b = b[10:]
+	if flags&entryExpires != 0 {
+		if len(b) < 8 {
+			return e, event.ErrDamaged
+		}
+		e.expires, b = int64(store.Uint64At(b, 0)), b[8:]
+	}
 	ok := true
 	take := func() uint64 {
 		v, n := binary.Uvarint(b)
@@ -181,15 +203,15 @@ func mustEntry(b []byte) entry {
 
 // enqueue adds e to r's queue, as body or inline if body is 0.
 func (m *Machine) enqueue(r *record, e *event.Event, q queued, body uint64) {
-	en := entry{qos: q.qos, retain: q.retain, deadline: q.deadline, size: uint64(e.Size()), ids: q.ids, body: body}
+	en := entry{
+		qos: q.qos, retain: q.retain, deadline: q.deadline, expires: e.Expires,
+		size: uint64(e.Size()), ids: q.ids, body: body,
+	}
 	if body != 0 {
 		m.segment(body).live++
 	} else {
 		m.body = e.Append(m.body[:0])
 		en.inline = m.body
-	}
-	if due := earlier(e.Expires, q.deadline); due != 0 {
-		r.queue.earliest = earlier(r.queue.earliest, due)
 	}
 	m.add(r, en, q)
 }
@@ -200,14 +222,14 @@ func (m *Machine) add(r *record, en entry, q queued) {
 	r.queue.next++
 	r.queue.count++
 	r.queue.bytes += int64(en.size)
+	if at := en.due(); at != 0 {
+		r.queue.expires(q.seq, at)
+	}
 	m.val = en.append(m.val[:0])
 	m.key = entryKey(m.key, r.session, q.seq)
 	m.tx.Set(m.key, m.val)
 	m.touch(r)
-	if !r.isOver && m.isOver(r) {
-		r.isOver = true
-		m.over = append(m.over, r)
-	}
+	m.noteOver(r)
 	m.out.queued = append(m.out.queued, q)
 }
 
@@ -273,34 +295,45 @@ func (q *queue) normalize() {
 	q.received = slices.DeleteFunc(q.received, func(s uint64) bool { return s < q.below || q.done.has(s) })
 	q.sent = max(q.sent, q.below)
 	q.maybe = max(q.maybe, q.sent)
+	for len(q.dues) > 0 && (q.dues[0].segment+1)*entriesPerDue <= q.below {
+		q.dues = q.dues[1:]
+	}
+	if len(q.dues) == 0 {
+		q.dues = nil
+	}
 }
 
 // lost notes that the connection has ended without telling how far it had come.
 // As many entries as could be under way count as sent. What it had sent beyond
 // them, after acknowledgements that the log has not heard of, nobody can tell:
 // any entry there is may have been sent.
-func (q *queue) lost(recvMax uint16) {
-	at, left := q.below, uint64(recvMax)
-	for _, over := range q.done {
-		if over.from-at >= left {
-			break
-		}
-		left -= over.from - at
-		at = over.to
-	}
-	q.sent = max(q.sent, min(at+left, q.next))
+func (q *queue) lost(window uint64) {
+	q.sent = max(q.sent, q.first(window))
 	q.maybe = q.next
 }
 
-// remove removes the entries from lower to below upper that there are.
+// first returns the position after the first n entries that are not over.
+func (q *queue) first(n uint64) uint64 {
+	at := q.below
+	for _, over := range q.done {
+		if over.from-at >= n {
+			break
+		}
+		n -= over.from - at
+		at = over.to
+	}
+	return min(at+n, q.next)
+}
+
+// remove removes the entries from lower to below upper that there are. Those
+// that this log entry has removed already are in the store still, and in done.
 func (m *Machine) remove(r *record, lower, upper uint64) {
 	m.store.Scan(entryKey(nil, r.session, lower), entryKey(nil, r.session, upper), func(key, value []byte) bool {
-		m.removeEntry(r, key, mustEntry(value))
+		if !r.queue.done.has(store.Uint64At(key, 9)) {
+			m.removeEntry(r, key, mustEntry(value))
+		}
 		return true
 	})
-	if r.queue.count == 0 {
-		r.queue.earliest = 0
-	}
 }
 
 func (m *Machine) removeEntry(r *record, key []byte, e entry) {
@@ -339,59 +372,86 @@ func (m *Machine) isOver(r *record) bool {
 	return r.queue.count > uint64(m.limits.QueueEvents) || r.queue.bytes > m.limits.QueueBytes
 }
 
+// noteOver puts r on the list of queues past their bound, if it is.
+func (m *Machine) noteOver(r *record) {
+	if !r.isOver && m.isOver(r) {
+		r.isOver = true
+		m.over = append(m.over, r)
+	}
+}
+
 // trim brings queues that passed their bound back within it: expired entries
 // go first, then the oldest that are not under way. It runs before the next
 // entry's commands, because entries of the Tx they were added by cannot be
 // read; a queue is past its bound by at most one log entry, and never when
 // somebody connects to it.
+//
+// A queue stays on the list for as long as it is past its bound, because all of
+// it is under way: who is on it must follow from the state alone, or a node
+// that has just read that would drop what the others do not.
 func (m *Machine) trim() {
-	for _, r := range m.over {
-		r.isOver = false
+	m.over = slices.DeleteFunc(m.over, func(r *record) bool {
 		if m.numbers[r.session] == r && m.isOver(r) {
 			m.trimQueue(r)
 		}
-	}
-	m.over = m.over[:0]
+		r.isOver = m.numbers[r.session] == r && m.isOver(r)
+		return !r.isOver
+	})
 }
 
 func (m *Machine) trimQueue(r *record) {
 	m.touch(r)
 	q := &r.queue
-	if q.earliest != 0 && q.earliest <= m.now {
-		q.earliest = 0
-		m.dropWhere(r, func(e entry, ev *event.Event) (drop, stop bool) {
-			due := earlier(ev.Expires, e.deadline)
-			if due == 0 || due > m.now {
-				q.earliest = earlier(q.earliest, due)
-				return false, false
-			}
-			return true, false
-		})
+	first := max(q.sent, q.below)
+	if r.connected() {
+		first = max(first, q.first(m.limits.window(r.recvMax)))
+	}
+	for i := 0; i < len(q.dues) && m.isOver(r); {
+		if d := &q.dues[i]; d.at > m.now || !m.dropExpired(r, d, first) {
+			i++
+		} else {
+			q.dues = slices.Delete(q.dues, i, i+1)
+		}
 	}
 	if m.isOver(r) {
-		m.dropWhere(r, func(entry, *event.Event) (drop, stop bool) { return true, !m.isOver(r) })
+		// Not from the first if that is gone already: the store would step over
+		// the remains of all that were dropped before.
+		m.dropWhere(r, q.done.after(first), q.next, func(uint64, *entry) (drop, stop bool) { return true, !m.isOver(r) })
 	}
 	q.normalize()
 }
 
-// dropWhere drops those entries of r that were not sent and for which drop says
-// so, oldest first, until one says stop, and counts them.
-func (m *Machine) dropWhere(r *record, judge func(entry, *event.Event) (drop, stop bool)) {
+// dropExpired drops those entries of a segment that have expired and are not
+// before first, and says whether none is left in it that will.
+func (m *Machine) dropExpired(r *record, d *due, first uint64) (none bool) {
+	d.at = 0
+	from := d.segment * entriesPerDue
+	m.dropWhere(r, from, min(from+entriesPerDue, r.queue.next), func(seq uint64, e *entry) (drop, stop bool) {
+		at := e.due()
+		if at == 0 || at <= m.now && seq >= first {
+			return at != 0, false
+		}
+		d.at = earlier(d.at, at)
+		return false, false
+	})
+	return d.at == 0
+}
+
+// dropWhere drops those of r's entries from from and below until for which judge
+// says so, oldest first, until one says stop, and counts them.
+func (m *Machine) dropWhere(r *record, from, until uint64, judge func(seq uint64, e *entry) (drop, stop bool)) {
 	q := &r.queue
-	var ev event.Event
-	// Not from the first unsent entry if that is gone already: the store
-	// would step over the remains of all that were dropped before.
-	first := q.done.after(max(q.sent, q.below))
 	var gone spans
-	m.store.Scan(entryKey(nil, r.session, first), entryKey(nil, r.session, q.next), func(key, value []byte) bool {
-		e := mustEntry(value)
-		m.readBody(&e, &ev)
-		drop, stop := judge(e, &ev)
+	m.store.Scan(entryKey(nil, r.session, from), entryKey(nil, r.session, until), func(key, value []byte) bool {
+		e, seq := mustEntry(value), store.Uint64At(key, 9)
+		if q.done.has(seq) {
+			return true // this entry has removed it, which the store does not show
+		}
+		drop, stop := judge(seq, &e)
 		if stop {
 			return false
 		}
 		if drop {
-			seq := store.Uint64At(key, 9)
 			m.removeEntry(r, key, e)
 			gone = gone.add(seq, seq+1)
 			q.dropped++
@@ -404,17 +464,27 @@ func (m *Machine) dropWhere(r *record, judge func(entry, *event.Event) (drop, st
 	}
 }
 
-// readBody decodes the event of an entry, from wherever it is.
-func (m *Machine) readBody(e *entry, ev *event.Event) {
-	b := e.inline
-	if e.mark != "" {
-		*ev = event.Event{Topic: e.mark}
+// A due says for a segment of a queue, entriesPerDue consecutive numbers, when
+// the first of its entries expires, or an earlier time: entries that are removed
+// do not move it. Dues are not stored; a queue has one only for segments in
+// which something expires.
+//
+// They are there because a queue that is past its bound looks for what has
+// expired again and again: without them it would read all of itself for each
+// entry that expires.
+type due struct {
+	segment uint64
+	at      int64
+}
+
+const entriesPerDue = 128
+
+// expires notes that the entry seq, which is the newest, expires at at.
+func (q *queue) expires(seq uint64, at int64) {
+	segment := seq / entriesPerDue
+	if n := len(q.dues); n > 0 && q.dues[n-1].segment == segment {
+		q.dues[n-1].at = min(q.dues[n-1].at, at)
 		return
 	}
-	if e.body != 0 {
-		b, _ = m.store.Get(bodyKey(nil, e.body), nil)
-	}
-	if err := ev.Decode(b); err != nil {
-		panic(fatal{"queued event: " + err.Error()})
-	}
+	q.dues = append(q.dues, due{segment, at})
 }

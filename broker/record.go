@@ -60,7 +60,7 @@ type queue struct {
 	count             uint64   // entries in the store
 	bytes             int64    // what they are charged for
 	dropped           uint64   // lost to the bound since the client was told
-	earliest          int64    // no entry expires before; 0 if none expires
+	dues              []due    // ascending; not stored: see due
 }
 
 const recordVersion = 1
@@ -127,7 +127,7 @@ func cutName(b []byte) (name string, rest []byte, ok bool) {
 
 func (q *queue) append(b []byte) []byte {
 	b = append(b, recordVersion)
-	for _, v := range [...]uint64{q.below, q.sent - q.below, q.maybe - q.below, q.next - q.below, q.count, uint64(q.bytes), q.dropped, uint64(q.earliest)} {
+	for _, v := range [...]uint64{q.below, q.sent - q.below, q.maybe - q.below, q.next - q.below, q.count, uint64(q.bytes), q.dropped} {
 		b = binary.AppendUvarint(b, v)
 	}
 	bounds := make([]uint64, 0, 2*len(q.done))
@@ -178,7 +178,7 @@ func (q *queue) decode(b []byte) error {
 	q.sent = q.below + take()
 	q.maybe = q.below + take()
 	q.next = q.below + take()
-	q.count, q.bytes, q.dropped, q.earliest = take(), int64(take()), take(), int64(take())
+	q.count, q.bytes, q.dropped = take(), int64(take()), take()
 	bounds := seqs()
 	q.received = seqs()
 	if !ok || len(b) != 0 || len(bounds)%2 != 0 {

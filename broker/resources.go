@@ -53,6 +53,9 @@ func (m *Machine) applyProfile(p Profile, e *event.Event, r *record) error {
 // wakeOf calls the profile that asked for a wake.
 func (m *Machine) wakeOf(id string) {
 	prefix, rest, _ := strings.Cut(id, "\x00")
+	if m.bare {
+		return
+	}
 	if w, ok := m.profiles[prefix].(Waker); ok {
 		w.Wake(&ProfileTx{m: m, prefix: prefix}, rest)
 	}
@@ -61,6 +64,9 @@ func (m *Machine) wakeOf(id string) {
 // tellDisconnected tells the profiles that a connection has ended. They are
 // asked in the order of their prefixes.
 func (m *Machine) tellDisconnected(r *record, lost bool) {
+	if m.bare {
+		return
+	}
 	for _, prefix := range m.prefixes {
 		if w, ok := m.profiles[prefix].(SessionWatcher); ok {
 			w.Disconnected(&ProfileTx{m: m, prefix: prefix}, r.session, r.epoch, lost)

@@ -358,6 +358,9 @@ func (t *scanState) take(p *piece, s *pieceOf, name string, value []byte, now in
 	if err := decodeRetained(value, &f.event); err != nil {
 		panic(fatal{"retained event: " + err.Error()})
 	}
+	if s.sub.sub.NoLocal && f.event.Origin == t.s.number {
+		return
+	}
 	if f.event.Position > s.since || f.event.Expired(now) || s.opened != nil && !s.opened(name) {
 		return
 	}

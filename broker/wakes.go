@@ -70,12 +70,16 @@ func (m *Machine) noteWake(at int64) {
 // entry stamped so or later brings it about.
 func (m *Machine) NextWake() int64 { return m.nextWake.Load() }
 
-// updateNextWake finds the earliest wake in the store. It runs after a commit,
-// and only if the earliest known may be gone.
+// updateNextWake runs after a commit. The earliest wake known is gone only if
+// it was due: no entry then need look into the store for the next one.
 func (m *Machine) updateNextWake() {
-	if next := m.nextWake.Load(); next > m.now {
-		return
+	if next := m.nextWake.Load(); next != 0 && next <= m.now {
+		m.findNextWake()
 	}
+}
+
+// findNextWake finds the earliest wake in the store.
+func (m *Machine) findNextWake() {
 	m.nextWake.Store(0)
 	lower := []byte{byte(store.Wakes)}
 	m.store.Scan(lower, store.End(lower), func(key, _ []byte) bool {
@@ -96,10 +100,13 @@ func (m *Machine) wake() {
 		due = append(due, append([]byte{}, key...))
 		return len(due) < wakesPerEntry
 	})
-	for _, key := range due {
+	for i, key := range due {
 		m.tx.Delete(key)
+		m.unit, m.kind = -1-i, 0
+		_, m.bare = m.failed[m.unit]
 		m.fire(key[9], key[10:])
 	}
+	m.unit, m.bare = 0, false
 }
 
 func (m *Machine) fire(kind byte, id []byte) {
@@ -147,7 +154,7 @@ func (m *Machine) sweep(node string) {
 		return true
 	})
 	for _, r := range lost {
-		r.queue.lost(r.recvMax)
+		r.queue.lost(m.limits.window(r.recvMax))
 		m.touch(r)
 		m.endConnection(r, nil, true, false)
 	}

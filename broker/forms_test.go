@@ -1,0 +1,165 @@
+package broker
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/bellwire/bellwire/broker/event"
+	_ "github.com/cockroachdb/datadriven" // for its flag -rewrite, which is ours too
+)
+
+// stored are every form that the Machine keeps in the store, with all fields
+// set and with none, by name and the version of the program that first wrote
+// it.
+func stored() []storedForm {
+	ev := &event.Event{
+		Topic: "plant/1", Payload: []byte("21.5"), Props: []byte{1, 1}, QoS: 2, Retain: true,
+		At: 1_772_000_000_123_456_789, Expires: 1_772_000_060_000_000_000, Origin: 300,
+	}
+	return []storedForm{
+		{"session/full/1", &record{
+			client: "c1", principal: "bob@example.com", session: 7, epoch: 300, version: 5, recvMax: 65535, expiry: event.Never,
+			node: "n1", life: 1<<63 + 5, offlineAt: 1_772_000_000_123_456_789, willAt: 1_772_000_030_000_000_000,
+			will: &event.Will{Topic: "plant/1", Payload: []byte("gone"), Props: []byte{1, 1}, QoS: 1, Retain: true, Delay: 30, Expiry: 60, Expires: true},
+		}},
+		{"session/empty/1", &record{client: "c1"}},
+		{"queue/full/1", &queue{
+			below: 1000, sent: 1010, maybe: 1020, next: 1 << 40, count: 20, bytes: 1 << 33, dropped: 5,
+			done: spans{{1002, 1004}, {1006, 1007}}, received: []uint64{1001, 1005},
+		}},
+		{"queue/empty/1", &queue{}},
+		{"entry/inline/1", &entry{
+			qos: 2, retain: true, deadline: 1_772_000_030_000_000_000, expires: ev.Expires, size: 300, ids: []uint32{1, 268_435_455},
+			inline: ev.Append(nil),
+		}},
+		{"entry/body/1", &entry{qos: 1, size: 300, ids: []uint32{5}, body: 1 << 40}},
+		{"entry/mark/1", &entry{qos: 1, retain: true, size: 40, mark: "presence/example.com/bob"}},
+		{"entry/empty/1", &entry{inline: []byte{}}},
+		{"subscription/full/1", &storedSub{
+			Subscription: event.Subscription{Filter: "plant/+/#", QoS: 2, NoLocal: true, RetainAsPublished: true, RetainHandling: 2, ID: 9},
+			since:        event.PositionAt(7, 3), replaying: true, position: "plant/1",
+		}},
+		{"subscription/empty/1", &storedSub{}},
+		{"counters/1", &counters{session: 1, epoch: 300, body: 1 << 40, failure: 7}},
+	}
+}
+
+type storedForm struct {
+	name  string
+	value any
+}
+
+func encodeStored(v any) []byte {
+	switch v := v.(type) {
+	case *record:
+		return v.append(nil)
+	case *queue:
+		return v.append(nil)
+	case *entry:
+		return v.append(nil)
+	case *storedSub:
+		return v.append(nil)
+	case *counters:
+		return v.append(nil)
+	}
+	panic(fmt.Sprintf("%T is not stored", v))
+}
+
+func decodeStored(like any, b []byte) (any, error) {
+	switch v := like.(type) {
+	case *record:
+		return decodeRecord(v.client, b)
+	case *queue:
+		q := new(queue)
+		return q, q.decode(b)
+	case *entry:
+		e, err := decodeEntry(b)
+		return &e, err
+	case *storedSub:
+		s, err := decodeSub(b)
+		return &s, err
+	case *counters:
+		c := new(counters)
+		return c, c.decode(b)
+	}
+	panic(fmt.Sprintf("%T is not stored", like))
+}
+
+// What was ever stored reads as it was meant and is stored so still.
+func TestFormsInStore(t *testing.T) {
+	const name = "testdata/stored.txt"
+	if f := flag.Lookup("rewrite"); f != nil && f.Value.String() == "true" {
+		var b bytes.Buffer
+		fmt.Fprintln(&b, "# name/version, the version of the form, and its bytes. Lines are added, never changed.")
+		for _, f := range stored() {
+			fmt.Fprintf(&b, "%s %x\n", f.name, encodeStored(f.value))
+		}
+		if err := os.WriteFile(name, b.Bytes(), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	golden := map[string][]byte{}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for s := bufio.NewScanner(bytes.NewReader(text)); s.Scan(); {
+		if name, digits, ok := strings.Cut(s.Text(), " "); ok && name != "#" {
+			if golden[name], err = hex.DecodeString(digits); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, f := range stored() {
+		want, ok := golden[f.name]
+		if !ok {
+			t.Errorf("%s: no line in %s: run with -rewrite and look at what changes", f.name, name)
+			continue
+		}
+		delete(golden, f.name)
+		if got := encodeStored(f.value); !bytes.Equal(got, want) {
+			t.Errorf("%s is stored as\n%x, want\n%x", f.name, got, want)
+		}
+		if got, err := decodeStored(f.value, want); err != nil || !reflect.DeepEqual(got, f.value) {
+			t.Errorf("%s reads as\n%+v, %v, want\n%+v", f.name, got, err, f.value)
+		}
+		for n := range want {
+			// What is left of these is the last field, an event that is read when
+			// it is needed, a name, or a will that need not be there.
+			open := slices.Contains([]string{"entry/inline/1", "entry/mark/1", "session/full/1"}, f.name)
+			if _, err := decodeStored(f.value, want[:n]); err == nil && !open {
+				t.Errorf("%s reads from its first %d of %d bytes", f.name, n, len(want))
+			}
+		}
+	}
+	for name := range golden {
+		t.Errorf("%s is in stores and nobody reads it any more", name)
+	}
+}
+
+// Whatever the bytes, a stored form decodes to a value that survives being
+// stored and read again, or to an error.
+func FuzzStored(f *testing.F) {
+	for i, form := range stored() {
+		f.Add(byte(i), encodeStored(form.value))
+	}
+	f.Fuzz(func(t *testing.T, kind byte, b []byte) {
+		forms := stored()
+		v, err := decodeStored(forms[int(kind)%len(forms)].value, b)
+		if err != nil {
+			return
+		}
+		stored := encodeStored(v)
+		if again, err := decodeStored(v, stored); err != nil || !bytes.Equal(encodeStored(again), stored) {
+			t.Errorf("%+v is stored as %x, which reads as %+v, %v", v, stored, again, err)
+		}
+	})
+}

@@ -1,0 +1,642 @@
+package broker
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/topic"
+)
+
+// A plain does what a Machine is to do, the plainest way: everything is in maps
+// and lists of its own, nothing is cached, indexed or stored, and every question
+// is answered by looking at all there is.
+type plain struct {
+	limits   Limits
+	policies map[string]*rules
+	policy   *rules
+
+	now      int64
+	index    uint64
+	ordinal  uint32
+	sessions map[string]*plainSession
+	retained map[string]plainEvent
+	nodes    map[string]plainNode
+
+	lastSession, lastEpoch uint64
+
+	// Of the entry being applied.
+	fresh   map[string]bool // topics retained or cleared by it
+	events  []plainEvent    // ordered by it
+	answers []plainAnswer
+}
+
+type plainNode struct {
+	life, seq uint64
+	sweepAt   int64 // connections of former lives end; 0 for nothing to do
+}
+
+type plainEvent struct {
+	topic, payload    string
+	qos               uint8
+	retain            bool
+	at, expires       int64
+	origin, position  uint64
+	client, principal string
+}
+
+type plainEntry struct {
+	seq      uint64
+	event    plainEvent
+	qos      uint8
+	retain   bool
+	deadline int64
+	ids      []uint32
+}
+
+type plainSession struct {
+	client, principal string
+	number, epoch     uint64
+	recvMax           uint16
+	expiry            uint32
+	node              string
+	life              uint64
+	offlineAt         int64
+	will              *event.Will
+	willAt            int64
+	subs              map[string]storedSub
+	inbound           map[uint16]bool
+
+	queue       []plainEntry // those that are not over
+	next        uint64
+	sent, maybe uint64
+	received    []uint64
+	dropped     uint64
+}
+
+// A plainAnswer is what became of one command of a node.
+type plainAnswer struct {
+	node  string
+	life  uint64
+	err   error
+	value any
+}
+
+func newPlain(limits Limits, policies map[string]*rules) *plain {
+	return &plain{
+		limits: limits, policies: policies, sessions: map[string]*plainSession{},
+		retained: map[string]plainEvent{}, nodes: map[string]plainNode{},
+	}
+}
+
+func (s *plainSession) below() uint64 {
+	if len(s.queue) == 0 {
+		return s.next
+	}
+	return s.queue[0].seq
+}
+
+func (s *plainSession) bytes() (n int64) {
+	for _, e := range s.queue {
+		n += int64(len(e.event.topic) + len(e.event.payload) + 32)
+	}
+	return n
+}
+
+func (s *plainSession) connected() bool { return s.node != "" }
+
+// normal forgets what is no longer in the queue.
+func (s *plainSession) normal() {
+	s.received = slices.DeleteFunc(s.received, func(seq uint64) bool { return !s.has(seq) })
+	s.sent = max(s.sent, s.below())
+	s.maybe = max(s.maybe, s.sent)
+}
+
+func (s *plainSession) has(seq uint64) bool {
+	return slices.ContainsFunc(s.queue, func(e plainEntry) bool { return e.seq == seq })
+}
+
+// underWay returns the first number that may be dropped.
+func (s *plainSession) underWay(l *Limits) uint64 {
+	first := max(s.sent, s.below())
+	if n := int(l.window(s.recvMax)); s.connected() {
+		if n > len(s.queue) {
+			return max(first, s.next)
+		}
+		first = max(first, s.queue[n-1].seq+1)
+	}
+	return first
+}
+
+func (p *plain) apply(index uint64, stamp int64, batches [][]byte) {
+	p.index, p.ordinal = index, 0
+	p.now = max(p.now, stamp)
+	p.fresh, p.events, p.answers = map[string]bool{}, nil, nil
+	for _, s := range p.sessions {
+		p.trim(s)
+	}
+	p.wake()
+	for _, b := range batches {
+		p.batch(b)
+	}
+}
+
+func (p *plain) over(s *plainSession) bool {
+	return len(s.queue) > p.limits.QueueEvents || s.bytes() > p.limits.QueueBytes
+}
+
+func (p *plain) trim(s *plainSession) {
+	if !p.over(s) {
+		return
+	}
+	first := s.underWay(&p.limits)
+	drop := func(gone func(e plainEntry) bool) {
+		s.queue = slices.DeleteFunc(s.queue, func(e plainEntry) bool {
+			if e.seq < first || !gone(e) {
+				return false
+			}
+			s.dropped++
+			return true
+		})
+	}
+	drop(func(e plainEntry) bool {
+		due := earlier(e.event.expires, e.deadline)
+		return due != 0 && due <= p.now
+	})
+	for p.over(s) {
+		i := slices.IndexFunc(s.queue, func(e plainEntry) bool { return e.seq >= first })
+		if i < 0 {
+			break
+		}
+		s.queue = slices.Delete(s.queue, i, i+1)
+		s.dropped++
+	}
+	s.normal()
+}
+
+// wake does what is due, in the order in which it is due.
+func (p *plain) wake() {
+	type due struct {
+		at   int64
+		kind byte
+		id   string
+		do   func()
+	}
+	var list []due
+	id := func(s *plainSession) string {
+		return string(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, s.number), s.epoch))
+	}
+	for _, s := range p.sessions {
+		if s.connected() {
+			continue
+		}
+		if s.expiry != event.Never {
+			list = append(list, due{s.offlineAt + seconds(s.expiry), wakeExpiry, id(s), func() { p.endSession(s) }})
+		}
+		if s.willAt != 0 {
+			list = append(list, due{s.willAt, wakeWill, id(s), func() {
+				if p.sessions[s.client] == s && s.will != nil {
+					p.publishWill(s)
+				}
+			}})
+		}
+	}
+	for name, n := range p.nodes {
+		if n.sweepAt != 0 {
+			list = append(list, due{n.sweepAt, wakeSweep, name, func() { p.sweep(name) }})
+		}
+	}
+	for name, e := range p.retained {
+		if e.expires != 0 {
+			list = append(list, due{e.expires, wakeRetained, name, func() {
+				if !p.fresh[name] {
+					delete(p.retained, name)
+					p.fresh[name] = true
+				}
+			}})
+		}
+	}
+	list = slices.DeleteFunc(list, func(d due) bool { return d.at > p.now })
+	slices.SortFunc(list, func(a, b due) int {
+		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.kind, b.kind), cmp.Compare(a.id, b.id))
+	})
+	for _, d := range list {
+		d.do()
+	}
+}
+
+func (p *plain) sweep(name string) {
+	n := p.nodes[name]
+	n.sweepAt = 0
+	p.nodes[name] = n
+	var lost []*plainSession
+	for _, s := range p.sessions {
+		if s.node == name && s.life != n.life {
+			lost = append(lost, s)
+		}
+	}
+	slices.SortFunc(lost, func(a, b *plainSession) int {
+		return cmp.Or(cmp.Compare(a.life, b.life), cmp.Compare(a.number, b.number))
+	})
+	for _, s := range lost {
+		p.presume(s)
+		p.endConnection(s, true, false)
+	}
+}
+
+func (p *plain) presume(s *plainSession) {
+	s.sent, s.maybe = s.underWay(&p.limits), s.next
+}
+
+func (p *plain) batch(b []byte) {
+	batch, err := event.ReadBatch(b)
+	if err != nil {
+		panic(err)
+	}
+	n, known := p.nodes[batch.Node]
+	older := known && n.life>>lifeBits > batch.Incarnation>>lifeBits
+	if batch.Seq == 1 && !older && (!known || n.life != batch.Incarnation) {
+		n = plainNode{life: batch.Incarnation, sweepAt: n.sweepAt}
+	} else if n.life != batch.Incarnation || batch.Seq != n.seq+1 {
+		return
+	}
+	n.seq = batch.Seq
+	p.nodes[batch.Node] = n
+	for {
+		kind, body, ok := batch.Next()
+		if !ok {
+			return
+		}
+		p.ordinal++
+		var value any
+		var err error
+		if c := newCommand(kind); event.Decode(c, body) != nil {
+			panic("undecodable command")
+		} else {
+			value, err = p.command(batch.Header, c)
+		}
+		p.answers = append(p.answers, plainAnswer{batch.Node, batch.Incarnation, err, value})
+	}
+}
+
+func newCommand(kind event.Kind) event.Command {
+	for _, c := range []event.Command{
+		&event.Connect{}, &event.Disconnect{}, &event.Subscribe{}, &event.Unsubscribe{}, &event.Publish{}, &event.Release{},
+		&event.Settle{}, &event.Replay{}, &event.Policy{}, &event.NodeUp{}, &event.Tick{},
+	} {
+		if c.Kind() == kind {
+			return c
+		}
+	}
+	panic("no such command")
+}
+
+func (p *plain) current(number, epoch uint64) (*plainSession, error) {
+	for _, s := range p.sessions {
+		if s.number == number {
+			if s.epoch != epoch || !s.connected() {
+				return nil, ErrStale
+			}
+			return s, nil
+		}
+	}
+	return nil, ErrSessionEnded
+}
+
+func (p *plain) command(from event.Header, c event.Command) (any, error) {
+	switch c := c.(type) {
+	case *event.Connect:
+		return p.connect(from, c)
+	case *event.Publish:
+		return nil, p.publish(c)
+	case *event.Policy:
+		if p.policies[string(c.Data)] == nil {
+			return nil, ErrRefused
+		}
+		p.policy = p.policies[string(c.Data)]
+		return nil, nil
+	case *event.NodeUp:
+		n := p.nodes[from.Node]
+		n.sweepAt = p.now
+		p.nodes[from.Node] = n
+		return nil, nil
+	case *event.Tick:
+		return nil, nil
+	case *event.Disconnect:
+		s, err := p.current(c.Session, c.Epoch)
+		if err != nil {
+			return nil, err
+		}
+		if c.SetExpiry && s.expiry > 0 {
+			s.expiry = c.Expiry
+		}
+		if c.Sent > s.sent {
+			s.sent = min(c.Sent, s.next)
+			s.maybe = max(s.maybe, s.sent)
+		}
+		p.endConnection(s, c.PublishWill, false)
+		return nil, nil
+	case *event.Subscribe:
+		return p.subscribe(c)
+	case *event.Unsubscribe:
+		s, err := p.current(c.Session, c.Epoch)
+		if err != nil {
+			return nil, err
+		}
+		existed := make([]bool, len(c.Filters))
+		for i, f := range c.Filters {
+			_, existed[i] = s.subs[f]
+			delete(s.subs, f)
+		}
+		return existed, nil
+	case *event.Release:
+		s, err := p.current(c.Session, c.Epoch)
+		if err == nil && !s.inbound[c.PacketID] {
+			err = ErrNoPacketID
+		}
+		if err == nil {
+			delete(s.inbound, c.PacketID)
+		}
+		return nil, err
+	case *event.Settle:
+		return nil, p.settle(c)
+	case *event.Replay:
+		return nil, p.replay(c)
+	}
+	panic("no such command")
+}
+
+func (p *plain) connect(from event.Header, c *event.Connect) (any, error) {
+	s := p.sessions[c.Client]
+	switch {
+	case s != nil && s.principal != c.Principal:
+		return nil, ErrRefused
+	case s == nil && len(p.sessions) >= p.limits.Sessions:
+		return nil, ErrQuota
+	}
+	if s != nil && s.connected() {
+		p.presume(s)
+		p.endConnection(s, true, c.Clean)
+		s = p.sessions[c.Client]
+	}
+	if s != nil && c.Clean {
+		p.endSession(s)
+		s = nil
+	}
+	o := &opened{present: s != nil}
+	if s == nil {
+		p.lastSession++
+		s = &plainSession{client: c.Client, principal: c.Principal, number: p.lastSession, subs: map[string]storedSub{}, inbound: map[uint16]bool{}}
+		p.sessions[c.Client] = s
+	}
+	p.lastEpoch++
+	s.epoch, s.recvMax, s.expiry, s.node, s.life, s.offlineAt = p.lastEpoch, max(c.ReceiveMax, 1), c.Expiry, from.Node, from.Incarnation, 0
+	s.will, s.willAt = c.Will, 0
+	o.session, o.epoch, o.durable = s.number, s.epoch, s.expiry > 0 || o.present
+	o.below, o.sent, o.maybe, o.next, o.dropped = s.below(), s.sent, s.maybe, s.next, s.dropped
+	o.received = slices.Clone(s.received)
+	for seq := s.below(); seq < s.next; seq++ {
+		if !s.has(seq) {
+			o.done = o.done.add(seq, seq+1)
+		}
+	}
+	for _, f := range slices.Sorted(maps.Keys(s.subs)) {
+		o.subs = append(o.subs, s.subs[f])
+	}
+	s.dropped = 0
+	return o, nil
+}
+
+func (p *plain) endConnection(s *plainSession, publishWill, cleared bool) {
+	s.node, s.life, s.offlineAt = "", 0, p.now
+	switch {
+	case s.will == nil:
+	case !publishWill:
+		s.will = nil
+	case cleared || s.expiry == 0 || s.will.Delay == 0:
+		p.publishWill(s)
+	default:
+		s.willAt = p.now + seconds(min(s.will.Delay, s.expiry))
+	}
+	if s.expiry == 0 {
+		p.endSession(s)
+	}
+}
+
+func (p *plain) publishWill(s *plainSession) {
+	w := s.will
+	s.will, s.willAt = nil, 0
+	if p.policy == nil || !p.policy.Decide(Who{s.principal, s.client}, ActPublish, w.Topic, p.now).Allow {
+		return
+	}
+	e := plainEvent{
+		topic: w.Topic, payload: string(w.Payload), qos: w.QoS, retain: w.Retain, at: p.now,
+		origin: s.number, client: s.client, principal: s.principal,
+	}
+	if w.Expires {
+		e.expires = p.now + seconds(w.Expiry)
+	}
+	if p.retain(e) != nil {
+		e.retain = false
+	}
+	p.route(e)
+}
+
+func (p *plain) endSession(s *plainSession) {
+	if p.sessions[s.client] != s {
+		return
+	}
+	if s.willAt != 0 {
+		p.publishWill(s)
+	}
+	delete(p.sessions, s.client)
+}
+
+func (p *plain) here() uint64 { return event.PositionAt(p.index, p.ordinal) }
+
+func (p *plain) subscribe(c *event.Subscribe) (any, error) {
+	s, err := p.current(c.Session, c.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	all := maps.Clone(s.subs)
+	for _, x := range c.Subs {
+		all[x.Filter] = storedSub{}
+	}
+	if len(all) > p.limits.SubscriptionsPerSession {
+		return nil, ErrQuota
+	}
+	answer := &subscribed{since: p.here()}
+	for _, x := range c.Subs {
+		old, had := s.subs[x.Filter]
+		x := storedSub{Subscription: x, since: p.here()}
+		wanted := x.RetainHandling == 0 || x.RetainHandling == 1 && !had
+		if had && !wanted {
+			x.since, x.replaying, x.position = old.since, old.replaying, old.position
+		}
+		// There may be something to replay: known for names, guessed for wildcards.
+		_, there := p.retained[x.Filter]
+		there = there || topic.HasWildcard(x.Filter) && len(p.retained) > 0
+		answer.replay = append(answer.replay, wanted && there)
+		x.replaying = x.replaying || wanted && there
+		s.subs[x.Filter] = x
+	}
+	return answer, nil
+}
+
+func (p *plain) publish(c *event.Publish) error {
+	e := plainEvent{
+		topic: c.Event.Topic, payload: string(c.Event.Payload), qos: c.Event.QoS, retain: c.Event.Retain,
+		at: min(c.Event.At, p.now), expires: c.Event.Expires, origin: c.Event.Origin,
+	}
+	if e.origin == 0 {
+		if err := p.retain(e); err != nil {
+			return err
+		}
+		p.route(e)
+		return nil
+	}
+	s, err := p.current(e.origin, c.Epoch)
+	if err != nil {
+		return err
+	}
+	if c.PacketID != 0 && s.inbound[c.PacketID] {
+		return nil
+	}
+	if err := p.retain(e); err != nil {
+		return err
+	}
+	if c.PacketID != 0 {
+		s.inbound[c.PacketID] = true
+	}
+	e.client, e.principal = s.client, s.principal
+	p.route(e)
+	return nil
+}
+
+func (p *plain) retain(e plainEvent) error {
+	if !e.retain {
+		return nil
+	}
+	_, had := p.retained[e.topic]
+	if e.payload != "" && !had && len(p.retained) >= p.limits.RetainedTopics {
+		return ErrQuota
+	}
+	p.fresh[e.topic] = true
+	if e.payload == "" {
+		delete(p.retained, e.topic)
+		return nil
+	}
+	e.position = p.here()
+	p.retained[e.topic] = e
+	return nil
+}
+
+func (p *plain) route(e plainEvent) {
+	e.position = p.here()
+	p.events = append(p.events, e)
+	if e.qos == 0 {
+		return
+	}
+	for _, s := range p.sessions {
+		var qos uint8
+		q := plainEntry{event: e}
+		for _, f := range slices.Sorted(maps.Keys(s.subs)) {
+			x := s.subs[f]
+			if !topic.Match(f, e.topic) || x.NoLocal && e.origin == s.number {
+				continue
+			}
+			qos = max(qos, x.QoS)
+			q.retain = q.retain || x.RetainAsPublished && e.retain
+			if x.ID != 0 {
+				q.ids = append(q.ids, x.ID)
+			}
+		}
+		if q.qos = min(qos, e.qos); q.qos > 0 {
+			p.enqueue(s, q, e.at)
+		}
+	}
+}
+
+// enqueue queues q if the session may see it as of the instant at.
+func (p *plain) enqueue(s *plainSession, q plainEntry, at int64) {
+	if p.policy == nil {
+		return
+	}
+	d := p.policy.Decide(Who{s.principal, s.client}, ActSubscribe, q.event.topic, at)
+	if !d.Allow {
+		return
+	}
+	q.seq, q.deadline = s.next, d.Until
+	s.next++
+	s.queue = append(s.queue, q)
+}
+
+func (p *plain) settle(c *event.Settle) error {
+	s, err := p.current(c.Session, c.Epoch)
+	if err != nil {
+		return err
+	}
+	s.sent = min(max(s.sent, c.Sent), s.next)
+	s.queue = slices.DeleteFunc(s.queue, func(e plainEntry) bool { return e.seq < c.Below || slices.Contains(c.Done, e.seq) })
+	for _, seq := range c.Received {
+		if s.has(seq) && !slices.Contains(s.received, seq) {
+			s.received = append(s.received, seq)
+			slices.Sort(s.received)
+		}
+	}
+	s.normal()
+	return nil
+}
+
+func (p *plain) replay(c *event.Replay) error {
+	s, err := p.current(c.Session, c.Epoch)
+	if err != nil {
+		return err
+	}
+	x, ok := s.subs[c.Filter]
+	if !ok {
+		return nil
+	}
+	for _, name := range c.Topics {
+		e, ok := p.retained[name]
+		if !ok || p.fresh[name] || e.position > c.After || e.expires != 0 && e.expires <= p.now || x.NoLocal && e.origin == s.number {
+			continue
+		}
+		q := plainEntry{event: e, qos: min(x.QoS, e.qos), retain: true}
+		if x.ID != 0 {
+			q.ids = []uint32{x.ID}
+		}
+		if q.qos > 0 {
+			p.enqueue(s, q, min(c.At, p.now))
+		}
+	}
+	if c.Position != "" || c.Final {
+		x.replaying, x.position = !c.Final, c.Position
+		s.subs[c.Filter] = x
+	}
+	return nil
+}
+
+// classOf is what an error says to a client.
+func classOf(err error) error {
+	for _, class := range []error{ErrRefused, ErrStale, ErrSessionEnded, ErrNoPacketID, ErrQuota, ErrFailed} {
+		if errors.Is(err, class) {
+			return class
+		}
+	}
+	return err
+}
+
+// plainOf is an event of a Machine as a plain has it.
+func plainOf(e *event.Event) plainEvent {
+	return plainEvent{
+		topic: strings.Clone(e.Topic), payload: string(bytes.Clone(e.Payload)), qos: e.QoS, retain: e.Retain, at: e.At, expires: e.Expires,
+		origin: e.Origin, position: e.Position, client: strings.Clone(e.Client), principal: strings.Clone(e.Principal),
+	}
+}
