@@ -33,7 +33,7 @@ type scan struct {
 	sub     *localSub
 	since   uint64
 	after   string // the last topic looked at, or empty
-	initial bool   // at SUBSCRIBE: its position is kept with the subscription
+	initial bool   // of a SUBSCRIBE, also resumed: its position is kept with the subscription
 
 	// opened, if not nil, says whether topicName has just been opened to the
 	// subscriber: only those topics are sent.

@@ -113,7 +113,7 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 		case sub.outside == End && o.offlineSince != 0 && s.closedSince(sub.sub.Filter, o.offlineSince, now):
 			s.dropSub(sub)
 		case o.subs[i].replaying:
-			s.scanning.add(scan{sub: sub, since: o.subs[i].since, after: o.subs[i].position})
+			s.scanning.add(scan{sub: sub, since: o.subs[i].since, after: o.subs[i].position, initial: true})
 		case sub.windowed, mayWatch(s.b.machine.profiles, sub.sub.Filter):
 			// While it was away a window may have opened: it has missed the
 			// state that was sent then, or that changed unseen.
