@@ -163,6 +163,7 @@ var guards = []guard{
 	// AUTH and DISCONNECT. An AUTH without a body is legal and means code 0;
 	// only without a method in CONNECT it is out of place.
 	{name: "AUTH of length 0 without a method", v: v5, raw: mq.Frame(0xF0), code: 0x82},
+	{name: "unknown authentication method", v: v5, first: connect5(mq.Text(mq.PropAuthMethod, "no such method")), code: 0x8C},
 	{name: "AUTH as the first packet", v: v5, first: mq.Frame(0xF0), code: 0x82, mayBeSilent: true},
 	{name: "DISCONNECT of length 2 with a property length", v: v5, raw: mq.Frame(0xE0, 0, 5), code: 0x81},
 	{name: "Server Reference from a client", v: v5, raw: mq.Reason{Type: mq.DISCONNECT, Properties: mq.Properties{mq.Text(mq.PropServerReference, "x")}}, code: 0x82},

@@ -165,3 +165,28 @@ func TestMQTT21QueueBytesBound(t *testing.T) {
 	}
 	sub.Quiet()
 }
+
+// The largest packet that may be allowed passes through queue, retained store
+// and a kill.
+func TestMQTT04LargestPacket(t *testing.T) {
+	t.Parallel()
+	s := limited(t, "  packet.bytes: 1016KiB\n")
+	sub := s.open(v5, durable(v5, "sub"))
+	sub.Subscribe("t", 1)
+	sub.Disconnect()
+	pub := s.open(v5, clean("pub"))
+	m := sized(t, "t", 1016<<10)
+	for i := range m.Payload {
+		m.Payload[i] = byte(i * i >> 8)
+	}
+	m.Retain = true
+	pub.PublishMessage(m)
+	pub.PublishMessage(m)
+	s.restart()
+	sub = s.open(v5, durable(v5, "sub"))
+	sub.ReceiveText("t", string(m.Payload))
+	sub.ReceiveText("t", string(m.Payload))
+	late := s.open(v4, clean("late"))
+	late.Subscribe("t", 2)
+	late.ReceiveText("t", string(m.Payload))
+}

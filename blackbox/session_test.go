@@ -306,3 +306,55 @@ func makeSession(addr string, i int) error {
 	}
 	return c.Write(mq.Bye)
 }
+
+// A session belongs to who made it: another user who takes its client id gets
+// neither its queue nor its end.
+func TestMQTT30AnotherPrincipalsSession(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "--policy", policyFile(t, []string{"ana", "bob"}, everything))
+	ana := s.open(v5, as("ana", durable(v5, "id")))
+	ana.Subscribe("t", 1)
+	for _, m := range []mq.Connect{as("bob", durable(v5, "id")), as("bob", clean("id"))} {
+		for _, v := range []byte{v4, v5} {
+			c := mq.Dial(t, s.ready.MQTT, v)
+			c.Send(m)
+			if got := c.Closed(); len(got) != 1 || got[0].Type != mq.CONNACK || got[0].Code == 0 {
+				t.Errorf("got %v, want a refusing CONNACK", got)
+			}
+		}
+	}
+	bob := s.open(v5, as("bob", clean("bob")))
+	bob.Publish("t", 1, "for ana")
+	ana.ReceiveText("t", "for ana")
+	ana.Disconnect()
+	bob.Publish("t", 1, "later")
+	ana = s.open(v5, as("ana", durable(v5, "id")))
+	ana.ReceiveText("t", "later")
+}
+
+// Client ids are any text; sessions, wills and queues under them survive a
+// kill.
+func TestMQTT32AnyClientID(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "--allow-anonymous")
+	ids := []string{"a", " ", "a/b", "a+#$", "ключ 鍵", strings.Repeat("x", 1024), "0", "%00", "~", `"\'`}
+	for i, id := range ids {
+		c := s.open(v5, durable(v5, id))
+		c.Subscribe(fmt.Sprint("t/", i), 1)
+		c.Disconnect()
+	}
+	pub := s.open(v5, clean("pub"))
+	for i := range ids {
+		pub.Publish(fmt.Sprint("t/", i), 1, fmt.Sprint(i))
+	}
+	s.restart()
+	for i, id := range ids {
+		c, ack := mq.OpenAck(t, s.ready.MQTT, v5, durable(v5, id))
+		if !ack.SessionPresent {
+			t.Errorf("%.20q: the session is gone", id)
+			continue
+		}
+		c.ReceiveText(fmt.Sprint("t/", i), fmt.Sprint(i))
+		c.Quiet()
+	}
+}
