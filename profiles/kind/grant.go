@@ -15,10 +15,10 @@ import (
 type PermType uint8
 
 const (
-	PermBool  PermType = iota // granted or not; OR
-	PermLevel                 // one of a row of words, each showing more than those before it; maximum
-	PermSet                   // tokens, "*" for all; union
-	PermMin                   // a whole number of which less shows more, such as a radius in metres; minimum
+	PermBool PermType = iota // granted or not; OR
+	PermMax                  // a whole number of which more shows more, or one of a row of words; maximum
+	PermSet                  // tokens, "*" for all; union
+	PermMin                  // a whole number of which less shows more, such as a radius in metres; minimum
 )
 
 // A Permission is something an owner can show of a resource, by the name it has
@@ -27,10 +27,11 @@ type Permission struct {
 	Name string
 	Type PermType
 
-	// Words are the levels of a PermLevel, from the one that shows nothing.
+	// Words are the values of a PermMax, from the one that shows nothing; nil
+	// if they are numbers.
 	Words []string
 
-	// Max is the greatest value of a PermMin.
+	// Max is the greatest number, of a PermMin and of a PermMax without words.
 	Max int64
 
 	// Check returns what is wrong with a token of a PermSet, nil if nothing is.
@@ -45,7 +46,7 @@ const Everything = "*"
 type Perm struct {
 	Name string
 	Type PermType
-	N    int64    // PermLevel: index of the word, at least 1; PermMin: the value
+	N    int64    // PermMax: the number, or the index of the word, at least 1; PermMin: the number
 	Set  []string // PermSet: sorted, no token twice, at least one
 }
 
@@ -61,7 +62,7 @@ func NewGrant(perms ...Perm) Grant {
 	var g Grant
 	for _, p := range perms {
 		p.Set = slices.Compact(slices.Sorted(slices.Values(p.Set)))
-		if (p.Type == PermLevel && p.N < 1) || (p.Type == PermSet && len(p.Set) == 0) {
+		if (p.Type == PermMax && p.N < 1) || (p.Type == PermSet && len(p.Set) == 0) {
 			continue
 		}
 		g = g.Union(Grant{perms: []Perm{p}})
@@ -77,13 +78,21 @@ func Most(permissions []Permission) Grant {
 		switch p.Type {
 		case PermBool, PermMin:
 			perms = append(perms, Perm{Name: p.Name, Type: p.Type})
-		case PermLevel:
-			perms = append(perms, Perm{Name: p.Name, Type: p.Type, N: int64(len(p.Words) - 1)})
+		case PermMax:
+			perms = append(perms, Perm{Name: p.Name, Type: p.Type, N: p.Most()})
 		case PermSet:
 			perms = append(perms, Perm{Name: p.Name, Type: p.Type, Set: []string{Everything}})
 		}
 	}
 	return NewGrant(perms...)
+}
+
+// Most returns the greatest value of a PermMax or a PermMin.
+func (p Permission) Most() int64 {
+	if p.Words != nil {
+		return int64(len(p.Words) - 1)
+	}
+	return p.Max
 }
 
 // IsZero says whether the grant shows nothing.
@@ -108,10 +117,11 @@ func (g Grant) Has(name string) bool {
 	return ok
 }
 
-// Level returns the index of a PermLevel's word, 0 if it is not granted.
-func (g Grant) Level(name string) int {
+// Max returns the number of a PermMax, or the index of its word; 0 if it is not
+// granted.
+func (g Grant) Max(name string) int64 {
 	p, _ := g.find(name)
-	return int(p.N)
+	return p.N
 }
 
 // Set returns the tokens of a PermSet. It must not be changed.
@@ -158,7 +168,7 @@ func (g Grant) Union(h Grant) Grant {
 
 func (p Perm) union(q Perm) Perm {
 	switch p.Type {
-	case PermLevel:
+	case PermMax:
 		p.N = max(p.N, q.N)
 	case PermMin:
 		p.N = min(p.N, q.N)
@@ -176,7 +186,7 @@ func (g Grant) Covers(h Grant) bool {
 			return false
 		}
 		switch p.Type {
-		case PermLevel:
+		case PermMax:
 			ok = p.N >= q.N
 		case PermMin:
 			ok = p.N <= q.N
@@ -227,7 +237,7 @@ func (g Grant) Class() Class {
 }
 
 // Append appends the grant as the `show` of a policy's rule: in JSON, in one
-// form. Levels are written as words of permissions.
+// form. Numbers that permissions have words for are written as these.
 func (g Grant) Append(dst []byte, permissions []Permission) []byte {
 	dst = append(dst, '{')
 	for i, p := range g.perms {
@@ -240,17 +250,18 @@ func (g Grant) Append(dst []byte, permissions []Permission) []byte {
 			dst = append(dst, "true"...)
 		case PermSet:
 			dst = jsontree.OfStrings(p.Set).Append(dst)
-		case PermMin:
-			dst = jsontree.OfInt(p.N).Append(dst)
-		case PermLevel:
-			word := ""
-			for _, known := range permissions {
-				if known.Name == p.Name && int(p.N) < len(known.Words) {
-					word = known.Words[p.N]
-				}
-			}
-			dst = jsontree.AppendString(dst, word)
+		case PermMin, PermMax:
+			dst = p.appendNumber(dst, permissions)
 		}
 	}
 	return append(dst, '}')
+}
+
+func (p Perm) appendNumber(dst []byte, permissions []Permission) []byte {
+	for _, known := range permissions {
+		if known.Name == p.Name && p.N < int64(len(known.Words)) {
+			return jsontree.AppendString(dst, known.Words[p.N])
+		}
+	}
+	return jsontree.OfInt(p.N).Append(dst)
 }

@@ -13,8 +13,9 @@ var noon = time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)
 var somePermissions = []Permission{
 	{Name: "services", Type: PermSet},
 	{Name: "note", Type: PermBool},
-	{Name: "userInput", Type: PermLevel, Words: []string{"none", "bare", "thresholds", "full"}},
+	{Name: "userInput", Type: PermMax, Words: []string{"none", "bare", "thresholds", "full"}},
 	{Name: "radius", Type: PermMin, Max: 1e6},
+	{Name: "retention", Type: PermMax, Max: 86400},
 }
 
 func drawGrant(t *rapid.T, label string) Grant {
@@ -30,8 +31,8 @@ func drawGrant(t *rapid.T, label string) Grant {
 func drawPerm(t *rapid.T, p Permission) Perm {
 	perm := Perm{Name: p.Name, Type: p.Type}
 	switch p.Type {
-	case PermLevel:
-		perm.N = rapid.Int64Range(0, int64(len(p.Words)-1)).Draw(t, "level")
+	case PermMax:
+		perm.N = rapid.Int64Range(0, min(3, p.Most())).Draw(t, "level")
 	case PermMin:
 		perm.N = rapid.Int64Range(0, 3).Draw(t, "min")
 	case PermSet:
@@ -79,9 +80,9 @@ func TestGrantsCombine(t *testing.T) {
 // Each type of permission combines in its own way, and reads back in a policy's
 // form.
 func TestUnionByType(t *testing.T) {
-	a := NewGrant(Perm{Name: "userInput", Type: PermLevel, N: 1}, Perm{Name: "services", Type: PermSet, Set: []string{"sip", "im"}},
+	a := NewGrant(Perm{Name: "userInput", Type: PermMax, N: 1}, Perm{Name: "services", Type: PermSet, Set: []string{"sip", "im"}},
 		Perm{Name: "radius", Type: PermMin, N: 5000}, Perm{Name: "services", Type: PermSet, Set: []string{"im"}})
-	b := NewGrant(Perm{Name: "userInput", Type: PermLevel, N: 2}, Perm{Name: "services", Type: PermSet, Set: []string{"*"}},
+	b := NewGrant(Perm{Name: "userInput", Type: PermMax, N: 2}, Perm{Name: "services", Type: PermSet, Set: []string{"*"}},
 		Perm{Name: "radius", Type: PermMin, N: 10}, Perm{Name: "note", Type: PermBool}, Perm{Name: "empty", Type: PermSet})
 	for _, c := range []struct {
 		g    Grant
@@ -90,7 +91,7 @@ func TestUnionByType(t *testing.T) {
 		{a, `{"radius":5000,"services":["im","sip"],"userInput":"bare"}`},
 		{b, `{"note":true,"radius":10,"services":["*"],"userInput":"thresholds"}`},
 		{a.Union(b), `{"note":true,"radius":10,"services":["*","im","sip"],"userInput":"thresholds"}`},
-		{Most(somePermissions), `{"note":true,"radius":0,"services":["*"],"userInput":"full"}`},
+		{Most(somePermissions), `{"note":true,"radius":0,"retention":86400,"services":["*"],"userInput":"full"}`},
 		{Grant{}, `{}`},
 	} {
 		if got := string(c.g.Append(nil, somePermissions)); got != c.want {
@@ -98,10 +99,10 @@ func TestUnionByType(t *testing.T) {
 		}
 	}
 	u := a.Union(b)
-	if n, ok := u.Min("radius"); n != 10 || !ok || u.Level("userInput") != 2 || !u.Has("note") || !u.Allows("services", "tel") || a.Allows("services", "tel") {
+	if n, ok := u.Min("radius"); n != 10 || !ok || u.Max("userInput") != 2 || !u.Has("note") || !u.Allows("services", "tel") || a.Allows("services", "tel") {
 		t.Errorf("%+v", u)
 	}
-	if _, ok := a.Min("other"); ok || a.Level("other") != 0 || a.Set("other") != nil || a.Has("other") {
+	if _, ok := a.Min("other"); ok || a.Max("other") != 0 || a.Set("other") != nil || a.Has("other") {
 		t.Error("what is not granted is granted")
 	}
 }
@@ -114,7 +115,7 @@ func TestClassesAreForGood(t *testing.T) {
 		want string
 	}{
 		{Grant{}, "faf854ff055b7b16af5d384faf5a9f05"},
-		{Most(somePermissions), "ffbdaca9f7019aad14d4fefe72c37e19"},
+		{Most(somePermissions), "8bbaed54f2f380a03da2344ff50d75d5"},
 		{NewGrant(Perm{Name: "services", Type: PermSet, Set: []string{"im", "*"}}), "f866eb7d2927f3143831323ccba17c8f"},
 		{NewGrant(Perm{Name: "services", Type: PermSet, Set: []string{"*"}}), "f866eb7d2927f3143831323ccba17c8f"},
 		{NewGrant(Perm{Name: "radius", Type: PermMin, N: 0}), "595f61ad976f95ac582967ed210ad477"},

@@ -41,8 +41,9 @@ var mayImport = map[string][]string{
 	"profiles/jsontree": {},
 	"profiles/kind":     {"acl", "profiles/jsontree"},
 	"profiles/kind/kindtest": {
-		"profiles/kind",
+		"profiles/kind", "profiles/policy",
 	},
+	"profiles/policy":   {"acl", "profiles/jsontree", "profiles/kind"},
 	"bench":             {},
 	"bench/cmd":         {"bench"},
 	"mqtttest":          {},

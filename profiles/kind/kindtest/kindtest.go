@@ -127,8 +127,8 @@ func (s Suite) grant(t *rapid.T, label string) kind.Grant {
 		switch granted := rapid.IntRange(0, 3).Draw(t, label+" "+p.Name) > 0; {
 		case !granted:
 			continue
-		case p.Type == kind.PermLevel:
-			perm.N = rapid.Int64Range(1, int64(len(p.Words)-1)).Draw(t, "level")
+		case p.Type == kind.PermMax:
+			perm.N = rapid.Int64Range(1, p.Most()).Draw(t, "level")
 		case p.Type == kind.PermMin:
 			perm.N = rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(0, p.Max)).Draw(t, "min")
 		case p.Type == kind.PermSet:

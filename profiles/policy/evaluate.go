@@ -1,0 +1,217 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bellwire/bellwire/profiles/kind"
+)
+
+// An Input is what a decision depends on beside watcher and time.
+type Input struct {
+	// Sphere is what the owner's presence says about where they are in life
+	// ("work", "home"). Empty if it says nothing or contradicts itself: then
+	// no condition on it holds.
+	Sphere string
+
+	// Contact says whether the owner has written to the watcher (inboxes).
+	Contact bool
+}
+
+func (c *conditions) inSphere(in Input) bool {
+	return c.sphere == nil || in.Sphere != "" &&
+		slices.ContainsFunc(c.sphere, func(s string) bool { return strings.EqualFold(s, in.Sphere) })
+}
+
+// A Decision says what a watcher may do and see.
+type Decision struct {
+	Handling Handling
+	View     View
+	Grant    kind.Grant // zero unless View is ViewFiltered
+
+	// Until is the first later instant at which, everything else being the
+	// same, one of the above is another; zero if it holds for good. (Where
+	// windows relieve each other without any effect for thousands of edges,
+	// it is one of these edges, and the decision is the same there: never too
+	// late, and asking again finds the next.)
+	Until time.Time
+}
+
+// equal says whether two decisions are the same but for their end.
+func (d *Decision) equal(e *Decision) bool {
+	return d.Handling == e.Handling && d.View == e.View && d.Grant.Covers(e.Grant) && e.Grant.Covers(d.Grant)
+}
+
+// Most is the decision about who sees everything for good.
+func (p *Policy) most() Decision {
+	return Decision{Handling: Allow, View: ViewFiltered, Grant: kind.Most(p.permissions)}
+}
+
+// Evaluate decides about the watcher w, zero for somebody without an identity,
+// at the instant at.
+func (p *Policy) Evaluate(w kind.Addr, at time.Time, in Input) Decision {
+	q := p.ask(w, in)
+	d := q.decide(at)
+	d.Until = q.until(at, &d)
+	return d
+}
+
+// A query is the part of a policy that has to do with one watcher. What is in
+// it has an effect or none by time alone.
+type query struct {
+	policy *Policy
+	in     Input
+	owner  bool        // who sees everything for good
+	hidden bool        // who may see nothing, because they show no identity
+	reads  []time.Time // until when they see everything, as a delegate
+	rules  []*rule
+	limits []*limit
+}
+
+func (p *Policy) ask(w kind.Addr, in Input) query {
+	q := query{policy: p, in: in, owner: w == p.owner && !w.IsZero(), hidden: w.IsZero() && !p.anonymous}
+	if q.owner || q.hidden {
+		return q
+	}
+	for i := range p.delegates {
+		if d := &p.delegates[i]; d.who == w && d.read {
+			if d.until.IsZero() {
+				q.owner = true
+				return q
+			}
+			q.reads = append(q.reads, d.until)
+		}
+	}
+	for i := range p.rules {
+		if r := &p.rules[i]; r.if_.concerns(w, in) {
+			q.rules = append(q.rules, r)
+		}
+	}
+	for i := range p.limits {
+		if l := &p.limits[i]; l.who.concerns(w, in) {
+			q.limits = append(q.limits, l)
+		}
+	}
+	return q
+}
+
+func (q *query) decide(at time.Time) Decision {
+	switch {
+	case q.owner || slices.ContainsFunc(q.reads, at.Before):
+		return q.policy.most()
+	case q.hidden:
+		return Decision{}
+	}
+	d := Decision{Handling: q.policy.handling}
+	named, live := false, Block
+	var show kind.Grant
+	for _, r := range q.rules {
+		if !r.if_.everValid(at) {
+			continue
+		}
+		if !named {
+			d.Handling, named = Block, true
+		}
+		d.Handling = max(d.Handling, r.handling)
+		if r.if_.open(at, q.in) {
+			live = max(live, r.handling)
+			show = show.Union(r.show)
+		}
+	}
+	switch {
+	case d.Handling < PoliteBlock:
+		d.View = ViewNone
+	case live < Allow || show.IsZero() || q.cut(at):
+		d.View = ViewNeutral
+	default:
+		d.View, d.Grant = ViewFiltered, show
+	}
+	return d
+}
+
+// cut says whether a limit is closed.
+func (q *query) cut(at time.Time) bool {
+	return slices.ContainsFunc(q.limits, func(l *limit) bool { return l.closed(at, q.in) })
+}
+
+func (l *limit) closed(at time.Time, in Input) bool { return l.shut(in) || !l.only.open(at, in) }
+
+// shut says whether the limit is closed at all times.
+func (l *limit) shut(in Input) bool {
+	return len(l.only.unknown) > 0 || l.only.contact != nil && *l.only.contact != in.Contact || !l.only.inSphere(in)
+}
+
+// maxWork bounds the search for an edge that matters, in rules and limits
+// looked at: a policy is uploaded by whoever owns an address, and evaluated
+// inside the machine. It is a few milliseconds.
+const maxWork = 10000
+
+// until returns the first instant after at at which the decision is not d.
+func (q *query) until(at time.Time, d *Decision) time.Time {
+	for work := 0; ; work += len(q.reads) + len(q.rules) + len(q.limits) {
+		next := q.edge(at)
+		if next.IsZero() || work > maxWork {
+			return next
+		}
+		if e := q.decide(next); !e.equal(d) {
+			return next
+		}
+		at = next
+	}
+}
+
+// edge returns the first instant after at at which the decision may be another
+// one; zero if there is none.
+//
+// Between the edges of validities the same rules count, and only weekly windows
+// open and close. Most of these cannot matter: nothing is shown whatever is
+// open, or what a rule grants is granted anyway. Without passing over them a
+// rule that repeats itself every week and changes nothing would never let the
+// search end.
+func (q *query) edge(at time.Time) time.Time {
+	var next time.Time
+	for _, until := range q.reads {
+		if at.Before(until) {
+			next = earliest(next, until)
+		}
+	}
+	handling, live, mostLive := Block, Block, Block
+	var show, mostShow kind.Grant // of rules that stay open, and of all that might
+	var timed []*rule
+	for _, r := range q.rules {
+		if !r.if_.everValid(at) {
+			continue
+		}
+		next = earliest(next, r.if_.validityEdge(at))
+		handling = max(handling, r.handling)
+		if !r.if_.valid(at) || !r.if_.inSphere(q.in) {
+			continue
+		}
+		mostLive, mostShow = max(mostLive, r.handling), mostShow.Union(r.show)
+		if r.if_.weekly != nil {
+			timed = append(timed, r)
+			continue
+		}
+		live, show = max(live, r.handling), show.Union(r.show)
+	}
+	closed := false // some limit, whatever the hour
+	for _, l := range q.limits {
+		next = earliest(next, l.only.validityEdge(at))
+		closed = closed || l.shut(q.in) || !l.only.valid(at)
+	}
+	if handling < Allow || mostLive < Allow || mostShow.IsZero() || closed {
+		return next
+	}
+	for _, r := range timed {
+		if r.handling == Allow && live < Allow || !show.Covers(r.show) {
+			next = earliest(next, r.if_.weekly.Next(at))
+		}
+	}
+	for _, l := range q.limits {
+		if l.only.weekly != nil {
+			next = earliest(next, l.only.weekly.Next(at))
+		}
+	}
+	return next
+}

@@ -1,0 +1,253 @@
+package policy
+
+import (
+	"strings"
+
+	"github.com/bellwire/bellwire/profiles/jsontree"
+	"github.com/bellwire/bellwire/profiles/kind"
+)
+
+// Parse reads a policy document: JSON of at most MaxBytes, 32 levels and 2,000
+// members, of owner for the kind k. The error is a *kind.Refusal that tells
+// all faults, each with its JSON pointer; it wraps kind.ErrInvalid or
+// kind.ErrTooBig. Members that are not known have no effect and are in
+// Warnings, except where passing over them could show more than is meant:
+// there they are faults.
+func Parse(data []byte, k For, owner kind.Addr) (*Policy, error) {
+	doc, err := jsontree.Parse(data, jsontree.Limits{Bytes: MaxBytes})
+	if err != nil {
+		return nil, kind.RefuseJSON(err)
+	}
+	r := reader{policy: &Policy{owner: owner, kind: k.Name(), permissions: k.Permissions(), handling: Block, anonymous: true}}
+	r.read(doc.Root())
+	if err := doc.Err(); err != nil {
+		return nil, kind.RefuseJSON(err)
+	}
+	r.policy.warnings = doc.Warnings()
+	return r.policy, nil
+}
+
+// A reader makes a policy of a document.
+type reader struct{ policy *Policy }
+
+func (r *reader) read(n *jsontree.Node) {
+	p, m := r.policy, n.Members()
+	if v := m.Need("v"); v != nil {
+		v.Int(1, 1)
+	}
+	if e := m.Take("entity"); e != nil {
+		if a, ok := readURI(e); ok && a != p.owner {
+			e.Refuse(kind.ReasonEntityMismatch, "this is the policy of %s, not of %s", a, p.owner)
+		}
+	}
+	if k := m.Take("kind"); k != nil {
+		k.OneOf(p.kind)
+	}
+	r.defaults(m.Take("defaults"))
+	ids := map[string]bool{}
+	for _, n := range m.Take("rules").List(MaxRules) {
+		p.rules = append(p.rules, r.rule(n, ids))
+	}
+	for _, n := range m.Take("limits").List(MaxRules) {
+		p.limits = append(p.limits, r.limit(n, ids))
+	}
+	for _, n := range m.Take("delegates").List(MaxRules) {
+		p.delegates = append(p.delegates, readDelegate(n))
+	}
+	warnRest(m)
+}
+
+// warnRest warns of each member that nobody took.
+func warnRest(m *jsontree.Members) {
+	for _, n := range m.Rest() {
+		n.Warn("not known here: it is kept and has no effect")
+	}
+}
+
+func (r *reader) defaults(n *jsontree.Node) {
+	m := n.Members()
+	if h := m.Take("handling"); h != nil {
+		r.policy.handling = readHandling(h)
+	}
+	if o := m.Take("outside"); o != nil && o.OneOf("neutral", "hold", "announce", "end") != "neutral" {
+		o.Warn("has no effect yet: outside a window the neutral document is shown")
+	}
+	if v := m.Take("minVisibility"); v != nil {
+		r.policy.anonymous = v.OneOf("anonymous", "pseudonymous", "identified") == "anonymous"
+	}
+	warnRest(m)
+}
+
+func readHandling(n *jsontree.Node) Handling {
+	return handlings[n.OneOf("block", "confirm", "polite-block", "allow")]
+}
+
+// readID reads an id that no other rule or limit has.
+func readID(n *jsontree.Node, ids map[string]bool) string {
+	id := n.Text(1, 128)
+	if id != "" && ids[id] {
+		n.Refuse(kind.ReasonDuplicateID, "another rule is called %q", id)
+	}
+	ids[id] = true
+	return id
+}
+
+func (r *reader) rule(n *jsontree.Node, ids map[string]bool) rule {
+	m := n.Members()
+	rule := rule{id: readID(m.Need("id"), ids), pointer: n.Pointer()}
+	rule.if_ = r.conditions(m.Take("if"))
+	then := m.Take("then")
+	tm := then.Members()
+	if h := tm.Take("handling"); h != nil {
+		rule.handling = readHandling(h)
+	} else {
+		n.Warn("without a handling the rule allows nobody: write \"then\": {\"handling\": \"allow\"}")
+	}
+	for _, rest := range tm.Rest() {
+		rest.Warn("has no effect yet")
+	}
+	if o := m.Take("overrides"); o != nil {
+		o.Fault("is not possible yet: without it the truth would be shown")
+	}
+	rule.show = r.show(m.Take("show"))
+	m.Take("label")
+	m.Take("rank")
+	warnRest(m)
+	return rule
+}
+
+// conditions reads an `if`, or an `only`. Conditions that are not known never
+// hold.
+func (r *reader) conditions(n *jsontree.Node) conditions {
+	var c conditions
+	m := n.Members()
+	if i := m.Take("identity"); i != nil {
+		c.who = readIdentity(i)
+	}
+	if t := m.Take("contact"); t != nil {
+		yes := t.Bool()
+		c.contact = &yes
+	}
+	if v := m.Take("validity"); v != nil {
+		c.validity = readValidity(v)
+	}
+	if w := m.Take("weekly"); w != nil {
+		c.weekly = readWeekly(w)
+	}
+	if s := m.Take("sphere"); s != nil {
+		c.sphere = s.Strings(50, 100)
+		if s.Kind() == jsontree.Array && s.Len() == 0 {
+			s.Fault(`no sphere is in an empty list: leave out "sphere" if any will do`)
+		}
+	}
+	for _, rest := range m.Rest() {
+		rest.Warn("this condition is not known here and never holds")
+		c.unknown = append(c.unknown, rest.Name())
+	}
+	return c
+}
+
+func (r *reader) limit(n *jsontree.Node, ids map[string]bool) limit {
+	m := n.Members()
+	l := limit{id: readID(m.Need("id"), ids), pointer: n.Pointer()}
+	if w := m.Take("who"); w != nil {
+		wm := w.Members()
+		if i := wm.Take("identity"); i != nil {
+			l.who.who = readIdentity(i)
+		}
+		faultRest(wm)
+	}
+	if o := m.Need("only"); o != nil {
+		l.only = r.conditions(o)
+		if l.only.who != nil {
+			o.Fault(`whom a limit concerns stands in "who"`)
+		}
+		if o.Kind() == jsontree.Object && o.Len() == 0 {
+			o.Fault("a limit without a condition limits nothing")
+		}
+	}
+	m.Take("label")
+	faultRest(m)
+	return l
+}
+
+func readDelegate(n *jsontree.Node) delegate {
+	m := n.Members()
+	var d delegate
+	d.who, _ = readURI(m.Need("one"))
+	for _, s := range m.Take("sources").List(100) {
+		name := s.Text(1, kind.MaxSource)
+		if name != "" && name != kind.Everything {
+			if err := kind.CheckSource(name); err != nil {
+				s.Fault("%v", err)
+			}
+		}
+		d.sources = append(d.sources, name)
+	}
+	if r := m.Take("read"); r != nil {
+		d.read = r.Bool()
+	}
+	if u := m.Take("until"); u != nil {
+		d.until = u.Time()
+	}
+	m.Take("label")
+	faultRest(m)
+	return d
+}
+
+// show reads what a rule shows, by the kind's permissions.
+func (r *reader) show(n *jsontree.Node) kind.Grant {
+	m := n.Members()
+	var perms []kind.Perm
+	for _, p := range r.policy.permissions {
+		v := m.Take(p.Name)
+		if v == nil || v.Kind() == jsontree.Null || v.Kind() == jsontree.Bool && !v.True() {
+			continue // shows nothing, however it is written
+		}
+		if perm, ok := readPerm(v, p); ok {
+			perms = append(perms, perm)
+		}
+	}
+	warnRest(m)
+	return kind.NewGrant(perms...)
+}
+
+// readPerm reads the value of a permission; ok is false if it shows nothing.
+func readPerm(n *jsontree.Node, p kind.Permission) (perm kind.Perm, ok bool) {
+	perm = kind.Perm{Name: p.Name, Type: p.Type}
+	switch p.Type {
+	case kind.PermBool:
+		return perm, n.Bool()
+	case kind.PermMin:
+		perm.N = n.Int(0, p.Max)
+		return perm, n.Kind() == jsontree.Number
+	case kind.PermMax:
+		if p.Words == nil {
+			perm.N = n.Int(0, p.Max)
+			return perm, true
+		}
+		word := n.OneOf(p.Words...)
+		for i, w := range p.Words {
+			if w == word {
+				perm.N = int64(i)
+			}
+		}
+		return perm, true
+	}
+	for _, t := range n.List(100) {
+		token := t.Text(1, 1023)
+		switch {
+		case token == "" || token == kind.Everything:
+		case strings.Contains(token, "*"):
+			t.Fault(`patterns are not possible: write %q for all, or what is meant`, kind.Everything)
+		case p.Check != nil:
+			if err := p.Check(token); err != nil {
+				t.Fault("%v", err)
+			}
+		}
+		if token != "" {
+			perm.Set = append(perm.Set, token)
+		}
+	}
+	return perm, true
+}

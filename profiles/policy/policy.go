@@ -1,0 +1,169 @@
+package policy
+
+import (
+	"time"
+
+	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/profiles/jsontree"
+	"github.com/bellwire/bellwire/profiles/kind"
+)
+
+// A Handling decides the life of a subscription (RFC 5025 section 3.2.1). Of
+// several the greatest wins.
+type Handling uint8
+
+const (
+	Block       Handling = 0  // refused
+	Confirm     Handling = 10 // pending until the owner decides
+	PoliteBlock Handling = 20 // as if granted, and shown nothing
+	Allow       Handling = 30
+)
+
+// handlings are the words of a document.
+var handlings = map[string]Handling{"block": Block, "confirm": Confirm, "polite-block": PoliteBlock, "allow": Allow}
+
+func (h Handling) String() string {
+	switch h {
+	case Block:
+		return "block"
+	case Confirm:
+		return "confirm"
+	case PoliteBlock:
+		return "polite-block"
+	default:
+		return "allow"
+	}
+}
+
+// A View says what of a document a watcher gets.
+type View uint8
+
+const (
+	ViewNone     View = iota // no document: refused, or not yet approved
+	ViewNeutral              // the kind's neutral document
+	ViewFiltered             // what the grant shows
+)
+
+func (v View) String() string {
+	return [...]string{ViewNone: "none", ViewNeutral: "neutral", ViewFiltered: "filtered"}[v]
+}
+
+// Limits of a document.
+const (
+	MaxBytes = 64 << 10
+	MaxRules = 500 // rules and limits, each
+)
+
+// For is what Parse has to know of the kind that a policy is for. Every
+// kind.Kind and kind.Inbox satisfies it.
+type For interface {
+	Name() string
+	Permissions() []kind.Permission
+}
+
+// A Policy is one owner's for one kind. It never changes and is safe for
+// concurrent use.
+type Policy struct {
+	owner       kind.Addr
+	kind        string
+	permissions []kind.Permission
+	handling    Handling // of whom no rule names
+	anonymous   bool     // a watcher without an identity is considered
+	rules       []rule
+	limits      []limit
+	delegates   []delegate
+	warnings    jsontree.Faults
+}
+
+// Owner is whose policy it is.
+func (p *Policy) Owner() kind.Addr { return p.owner }
+
+// Kind is the name of the kind that it is for.
+func (p *Policy) Kind() string { return p.kind }
+
+// Warnings are the members that were accepted and have no effect, each with its
+// pointer.
+func (p *Policy) Warnings() jsontree.Faults { return p.warnings }
+
+// A rule grants something to somebody under conditions.
+type rule struct {
+	id       string
+	pointer  string
+	if_      conditions
+	handling Handling
+	show     kind.Grant
+}
+
+// Conditions are those of a rule or a limit; all that are there must hold.
+type conditions struct {
+	who      *identity     // nil: anybody, also without an identity
+	contact  *bool         // whether the owner has written to the watcher
+	validity []*acl.Window // one of them must be open; nil: always
+	weekly   *acl.Window   // nil: always
+	sphere   []string      // one of them must be the owner's; nil: any
+	unknown  []string      // never hold
+}
+
+// concerns says whether the watcher is one of those meant.
+func (c *conditions) concerns(w kind.Addr, in Input) bool {
+	return len(c.unknown) == 0 && (c.who == nil || c.who.matches(w)) && (c.contact == nil || *c.contact == in.Contact)
+}
+
+// everValid says whether a validity is open at the instant at, or will be.
+func (c *conditions) everValid(at time.Time) bool {
+	for _, v := range c.validity {
+		if v.Open(at) || !v.Next(at).IsZero() {
+			return true
+		}
+	}
+	return c.validity == nil
+}
+
+// open says whether the conditions hold at the instant at that concerns leaves.
+func (c *conditions) open(at time.Time, in Input) bool {
+	return c.inSphere(in) && c.valid(at) && (c.weekly == nil || c.weekly.Open(at))
+}
+
+func (c *conditions) valid(at time.Time) bool {
+	for _, v := range c.validity {
+		if v.Open(at) {
+			return true
+		}
+	}
+	return c.validity == nil
+}
+
+// validityEdge returns the first instant after at at which time may change what
+// everValid or valid answer; zero if none does.
+func (c *conditions) validityEdge(at time.Time) time.Time {
+	var first time.Time
+	for _, v := range c.validity {
+		first = earliest(first, v.Next(at))
+	}
+	return first
+}
+
+// earliest returns the earlier of two instants, of which zero is never.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// A limit is "only": of whom it concerns nobody is shown anything while its
+// conditions do not hold.
+type limit struct {
+	id      string
+	pointer string
+	who     conditions // identity only
+	only    conditions // all but identity
+}
+
+// A delegate may publish or read for the owner.
+type delegate struct {
+	who     kind.Addr
+	sources []string // "*" for all
+	read    bool
+	until   time.Time // zero: for good
+}

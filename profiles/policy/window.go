@@ -1,0 +1,139 @@
+package policy
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/profiles/jsontree"
+)
+
+// Bounds of one rule's times.
+const (
+	maxWindows    = 100
+	maxExceptions = 400
+	maxValidity   = 50
+)
+
+var days = []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}
+
+// readWeekly reads {"tz", "windows": [{"days", "start", "end"}], "exceptDates"}.
+// Each part is tried on its own, so that each fault has its place.
+func readWeekly(n *jsontree.Node) *acl.Window {
+	m := n.Members()
+	defer faultRest(m)
+	tz := m.Need("tz")
+	zone := readZone(tz)
+	windows := m.Need("windows")
+	var lines []string
+	for _, w := range windows.List(maxWindows) {
+		if line := readHours(w); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	if windows != nil && windows.Kind() == jsontree.Array && windows.Len() == 0 {
+		windows.Fault("without hours it would never open: write when, or leave out the rule")
+	}
+	var except []string
+	for _, d := range m.Take("exceptDates").List(maxExceptions) {
+		date := d.Text(1, 20)
+		if date != "" && tryWindow(d, []string{"Mon 00:00-24:00"}, "UTC", date) {
+			except = append(except, date)
+		}
+	}
+	if zone == "" || len(lines) == 0 {
+		return nil // and a fault is noted
+	}
+	w, err := acl.ParseWindow(lines, zone, except, "", "")
+	if err != nil {
+		n.Fault("%v", plain(err))
+	}
+	return w
+}
+
+func readZone(n *jsontree.Node) string {
+	s := n.Text(1, 100)
+	switch {
+	case s == "":
+		return ""
+	case s == "presentity":
+		n.Fault("the owner's own zone is not published anywhere yet: write an IANA zone such as Europe/Madrid")
+		return ""
+	case !tryWindow(n, []string{"Mon 00:00-24:00"}, s):
+		return ""
+	}
+	return s
+}
+
+// readHours returns a window in the words of package acl, empty after a fault.
+func readHours(n *jsontree.Node) string {
+	m := n.Members()
+	defer faultRest(m)
+	listed := m.Need("days")
+	var names []string
+	for _, d := range listed.List(len(days)) {
+		if name := d.OneOf(days...); name != "" {
+			names = append(names, name)
+		}
+	}
+	if listed != nil && listed.Kind() == jsontree.Array && listed.Len() == 0 {
+		listed.Fault("on no day it would never open: write which")
+	}
+	start, end := readTimeOfDay(m.Need("start")), readTimeOfDay(m.Need("end"))
+	if len(names) == 0 || start == "" || end == "" {
+		return ""
+	}
+	line := strings.Join(names, ",") + " " + start + "-" + end
+	if !tryWindow(n, []string{line}, "UTC") {
+		return ""
+	}
+	return line
+}
+
+// readTimeOfDay reads what package acl will judge as a time of day. What that
+// would take for something else in a line of its own is refused here.
+func readTimeOfDay(n *jsontree.Node) string {
+	s := n.Text(1, 20)
+	if strings.ContainsFunc(s, func(r rune) bool { return r != ':' && (r < '0' || r > '9') }) {
+		n.Fault(`%q is not a time of day: write hours and minutes, such as "08:30"`, s)
+		return ""
+	}
+	return s
+}
+
+// readValidity reads a list of {"from", "until"}, of which one must be open.
+func readValidity(n *jsontree.Node) []*acl.Window {
+	windows := []*acl.Window{}
+	for _, v := range n.List(maxValidity) {
+		m := v.Members()
+		from, until := m.Take("from").Text(1, 40), m.Take("until").Text(1, 40)
+		w, err := acl.ParseWindow(nil, "", nil, from, until)
+		if err != nil && v.Kind() == jsontree.Object {
+			v.Fault("%v", plain(err))
+		}
+		windows = append(windows, w)
+		faultRest(m)
+	}
+	if n.Kind() == jsontree.Array && n.Len() == 0 {
+		n.Fault(`no time is in an empty list: leave out "validity" if it always holds`)
+	}
+	return windows
+}
+
+// tryWindow says whether the parts make a window, and faults n if they do not.
+func tryWindow(n *jsontree.Node, lines []string, tz string, except ...string) bool {
+	_, err := acl.ParseWindow(lines, tz, except, "", "")
+	if err != nil {
+		n.Fault("%v", plain(err))
+	}
+	return err == nil
+}
+
+// plain returns what an error of package acl says about the value itself:
+// where the value stands the pointer tells.
+func plain(err error) error {
+	if inner := errors.Unwrap(err); inner != nil {
+		return inner
+	}
+	return err
+}
