@@ -265,7 +265,7 @@ func parseRange(s string, now time.Time) (from, to time.Time, err error) {
 func readPolicy(name, domain string) (*acl.Policy, error) {
 	data, err := readAtMost(name, acl.MaxFile+1)
 	if err != nil {
-		return nil, fail(bwPolicyFile, "cannot read the policy: %w", err).do("check the name of the file and who may read it")
+		return nil, fileFault(bwPolicyFile, name, err)
 	}
 	policy, err := acl.Parse(name, data, domain)
 	if err == nil {

@@ -24,6 +24,7 @@ const (
 	bwPolicyFile   code = 2011
 	bwOpenListener code = 2012
 	bwAddressInUse code = 2013
+	bwConfigFile   code = 2014
 	bwOldProtocol  code = 3001
 	bwRefused      code = 3002
 	bwSomeRefused  code = 3003
@@ -125,10 +126,11 @@ The message holds what the system said.`,
 	},
 	{
 		bwLimitsFile, exitUsage, "the limits file is not valid",
-		"correct the file: the message says where and what is wanted",
+		"correct the file: every fault is listed with its place",
 		`A limits file holds v: 1 and under default: one row for each bound that is
 not to have its default. A row that is not known, a number without its unit
-where one is needed, or a value out of bounds refuses the whole file.`,
+where one is needed, or a value out of bounds refuses the whole file. The rows
+may stand in the configuration file as well, under limits.`,
 	},
 	{
 		bwPolicyFile, exitUsage, "the policy file is not valid",
@@ -149,6 +151,15 @@ loopback.`,
 		bwAddressInUse, exitFailed, "the address is in use",
 		"end whoever listens there, or give another address; port 0 takes a free one",
 		`Another process listens on the address and port. ss -ltnp shows which.`,
+	},
+	{
+		bwConfigFile, exitUsage, "the configuration file is not valid",
+		"correct the file: every fault is listed with its place",
+		`The file given with serve -f cannot be read, is not YAML, or says something that
+has no meaning. Its keys are node, domain, data, mqtt: {addr}, http: {addr},
+policy, limits and allow_anonymous; bellwire serve --help says what for. Every
+fault is shown with its line, a caret and, where one is near, what was probably
+meant. Nothing was started.`,
 	},
 	{
 		bwOldProtocol, exitUsage, "only MQTT 5 is spoken by bellwire pub and sub",

@@ -54,7 +54,7 @@ func (f *fault) Unwrap() error { return f.err }
 func fileFault(c code, name string, err error) *fault {
 	bad, ok := errors.AsType[*yamltree.FileError](err)
 	if !ok {
-		return fail(c, "%s: %w", name, rootCause(err))
+		return fail(c, "cannot read %s: %w", name, rootCause(err)).do("check the name of the file and who may read it")
 	}
 	f := fail(c, "%s has a fault", name)
 	if n := len(bad.Faults) + bad.More; n > 1 {
@@ -109,6 +109,9 @@ func report(stderr io.Writer, err error) int {
 	if all, ok := errors.AsType[faults](err); ok {
 		exit := report(stderr, all[0])
 		for _, err := range all[1:] {
+			if f, ok := errors.AsType[*fault](err); ok && f.detail != "" {
+				fmt.Fprintln(stderr)
+			}
 			report(stderr, err)
 		}
 		return exit

@@ -80,7 +80,7 @@ var limitRows = []limitRow{
 func readLimits(name string) (limits, error) {
 	data, err := readAtMost(name, yamltree.MaxFile+1)
 	if err != nil {
-		return limits{}, fail(bwLimitsFile, "limits %s: %w", name, rootCause(err))
+		return limits{}, fileFault(bwLimitsFile, name, err)
 	}
 	r, top := yamltree.Read(name, data, yamltree.Form{})
 	var l limits
@@ -156,7 +156,7 @@ func supported(r *yamltree.Reader, n *yamltree.Node) *yamltree.Node {
 		one := later[k.Name]
 		if one != "" {
 			r.FailAt(k.Pos, yamltree.Problemf("%s: limits of one %s are not supported yet", k.Name, one).
-				Hint("remove the section: the rows of default hold for everybody"))
+				Hint("remove the section: the other rows hold for everybody"))
 		}
 		return one != ""
 	})
@@ -170,9 +170,12 @@ func (row *limitRow) read(text string) (int64, *yamltree.Problem) {
 	}
 	n, p := row.unit.parse(text)
 	if p == nil && (n < row.least || n > row.most) {
-		p = yamltree.Problemf("%s is out of bounds", cut(text)).Hint("%s", row.bounds())
+		p = yamltree.Problemf("%s is out of bounds", cut(text))
 	}
 	if p != nil {
+		if p.Todo == "" {
+			p.Hint("%s", row.bounds())
+		}
 		p.What = row.name + ": " + p.What
 	}
 	return n, p

@@ -18,6 +18,7 @@ import (
 
 	"github.com/lmittmann/tint"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/bellwire/bellwire/acl"
@@ -26,11 +27,15 @@ import (
 	"github.com/bellwire/bellwire/disk"
 )
 
-// serveFlags are the flags of serve.
+// serveFlags are the flags of serve. The command line decides, then the
+// environment, then the configuration file, then the default.
 type serveFlags struct {
+	config                         string
 	data, node, domain, mqtt, http string
 	policy, limits, testClock      string
 	allowAnonymous, pprof, verbose bool
+
+	limitRows limits // those in the configuration file, in effect without limits
 }
 
 func serveCommand() *cobra.Command {
@@ -38,12 +43,32 @@ func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a node",
-		Args:  noArgs,
+		Long: `Runs a node until it is told to end. When it serves it prints a line of JSON
+with its addresses.
+
+A configuration file is YAML with the keys node, domain, data, mqtt: {addr: …},
+http: {addr: …}, policy, limits (a file, or its rows right here) and
+allow_anonymous. Relative paths in it begin where it lies. A flag counts more
+than its twin in the environment, that more than the file, that more than the
+default. Everything that is wrong with the files is told at once.`,
+		Example: `  bellwire serve --data ./n1 --policy policy.yaml --domain example.com
+  bellwire serve -f bellwire.yaml --mqtt 127.0.0.1:0`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return serve(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			logger := newLogger(cmd.ErrOrStderr(), f.verbose)
+			c, err := f.settle(cmd.Flags().Changed, logger)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), f, c, cmd.OutOrStdout())
 		},
 	}
-	flags := cmd.Flags()
+	f.register(cmd.Flags())
+	return cmd
+}
+
+func (f *serveFlags) register(flags *pflag.FlagSet) {
+	flags.StringVarP(&f.config, "config", "f", "", "configuration `file`, for what neither a flag nor its twin in the environment says")
 	flags.StringVar(&f.data, "data", "", "directory of the node's data, made if missing")
 	flags.StringVar(&f.node, "node", "n1", "name of this node, the same for ever")
 	flags.StringVar(&f.domain, "domain", "", "domain of bare user names")
@@ -55,7 +80,6 @@ func serveCommand() *cobra.Command {
 	flags.StringVar(&f.testClock, "test-clock", "", "for tests: the node's clock stands still at this RFC 3339 time until it is moved over HTTP")
 	flags.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ on --http")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log what is only of interest in trouble, too")
-	return cmd
 }
 
 // A readyLine is what serve prints, once, when it serves.
@@ -68,12 +92,7 @@ type readyLine struct {
 	Cluster string `json:"cluster,omitempty"`
 }
 
-func serve(ctx context.Context, f serveFlags, stdout, stderr io.Writer) error {
-	logger := newLogger(stderr, f.verbose)
-	c, err := f.config(logger)
-	if err != nil {
-		return err
-	}
+func serve(ctx context.Context, f serveFlags, c serverConfig, stdout io.Writer) error {
 	s, err := startServer(ctx, c)
 	if err != nil {
 		return startFault(err, f)
@@ -89,7 +108,7 @@ func serve(ctx context.Context, f serveFlags, stdout, stderr io.Writer) error {
 	if err := json.NewEncoder(stdout).Encode(line); err != nil {
 		return errors.Join(err, s.close(ctx))
 	}
-	logger.Info("serving", "node", f.node, "mqtt", line.MQTT, "http", line.HTTP)
+	c.logger.Info("serving", "node", f.node, "mqtt", line.MQTT, "http", line.HTTP)
 	for {
 		select {
 		case <-hangup:
@@ -97,7 +116,7 @@ func serve(ctx context.Context, f serveFlags, stdout, stderr io.Writer) error {
 		case err := <-s.failed:
 			return errors.Join(err, s.shutdown())
 		case <-ctx.Done():
-			logger.Info("stopping")
+			c.logger.Info("stopping")
 			return s.shutdown()
 		}
 	}
@@ -116,10 +135,10 @@ func (s *server) shutdown() error {
 // policy in force stays.
 func (s *server) reloadPolicy(ctx context.Context, name string) {
 	if name == "" {
-		s.config.logger.Warn("SIGHUP: there is no --policy to read again")
+		s.config.logger.Warn("SIGHUP: there is no policy file to read again")
 		return
 	}
-	data, err := os.ReadFile(name)
+	data, err := readAtMost(name, acl.MaxFile+1)
 	if err == nil {
 		err = s.setPolicy(ctx, name, data)
 	}
@@ -147,65 +166,98 @@ func (s *server) warnOfOtherPolicy(name string) {
 	}
 }
 
-// config turns flags into what a node is made of.
-func (f serveFlags) config(logger *slog.Logger) (c serverConfig, err error) {
-	if f.data == "" {
-		return c, fail(bwUsage, "serve needs --data, the directory of the node's data").do("bellwire serve --data DIR; to try without one: bellwire dev")
-	}
-	dir, err := filepath.Abs(f.data)
-	if err != nil {
-		return c, err
+// settle turns flags and files into what a node is made of. It tells everything
+// that is wrong with them, not the first.
+func (f *serveFlags) settle(given func(flag string) bool, logger *slog.Logger) (c serverConfig, err error) {
+	var wrong faults
+	wrong.add(f.readConfig(given))
+	if wrong == nil { // what else is missing may be what is wrong with it
+		wrong.add(f.check())
 	}
 	c = serverConfig{
-		node: f.node, domain: f.domain, fs: disk.Open(dir), dir: dir, mqtt: f.mqtt, http: f.http,
+		node: f.node, domain: f.domain, mqtt: f.mqtt, http: f.http, limits: f.limitRows,
 		allowAnonymous: f.allowAnonymous, profile: f.pprof, logger: logger, die: exitAtOnce,
 	}
 	if f.allowAnonymous && f.policy == "" {
 		c.trust = trustNothing // there are no users to be
 	}
 	if f.limits != "" {
-		if c.limits, err = readLimits(f.limits); err != nil {
-			return c, err
-		}
+		c.limits, err = readLimits(f.limits)
+		wrong.add(err)
 	}
-	if c.policy, c.policyName, err = f.readPolicy(); err != nil {
+	c.policy, c.policyName, err = f.readPolicy()
+	wrong.add(err)
+	c.clock, err = f.clock()
+	wrong.add(err)
+	if err := wrong.err(); err != nil {
 		return c, err
 	}
-	if f.testClock != "" {
-		at, err := time.Parse(time.RFC3339, f.testClock)
-		if err != nil {
-			return c, fail(bwUsage, "--test-clock %q is no RFC 3339 time", f.testClock).do("like 2026-03-09T16:59:00Z")
-		}
-		if !loopbackAddress(f.http) || !loopbackAddress(f.mqtt) {
-			return c, fail(bwUsage, "--test-clock is for tests: it needs --http and --mqtt on loopback").do("--http 127.0.0.1:0 --mqtt 127.0.0.1:0")
-		}
-		c.clock = newTestClock(at)
+	if c.dir, err = filepath.Abs(f.data); err != nil {
+		return c, err
 	}
-	return c, f.checkOpen()
+	c.fs = disk.Open(c.dir)
+	return c, nil
+}
+
+// check says what is missing or makes no sense together.
+func (f *serveFlags) check() error {
+	var wrong faults
+	if f.data == "" {
+		p := fail(bwUsage, "serve needs --data, the directory of the node's data").do("bellwire serve --data DIR; to try without one: bellwire dev")
+		if f.config != "" {
+			p.do("add data: DIR to %s, or give --data DIR", f.config)
+		}
+		wrong.add(p)
+	}
+	if f.domain != "" {
+		if _, err := acl.ParseDomain(f.domain); err != nil {
+			wrong.add(fail(bwUsage, "--domain: %w", err).do("give the domain of bare user names, such as --domain example.com"))
+		}
+	}
+	wrong.add(f.checkOpen())
+	return wrong.err()
+}
+
+// clock returns the clock that stands still, nil for the machine's.
+func (f *serveFlags) clock() (*testClock, error) {
+	if f.testClock == "" {
+		return nil, nil
+	}
+	at, err := time.Parse(time.RFC3339, f.testClock)
+	if err != nil {
+		return nil, fail(bwUsage, "--test-clock %q is no RFC 3339 time", f.testClock).do("like 2026-03-09T16:59:00Z")
+	}
+	if !loopbackAddress(f.http) || !loopbackAddress(f.mqtt) {
+		return nil, fail(bwUsage, "--test-clock is for tests: it needs --http and --mqtt on loopback").do("--http 127.0.0.1:0 --mqtt 127.0.0.1:0")
+	}
+	return newTestClock(at), nil
 }
 
 // readPolicy reads and checks the policy file, or makes the one that
 // --allow-anonymous alone stands for.
-func (f serveFlags) readPolicy() (data []byte, name string, err error) {
+func (f *serveFlags) readPolicy() (data []byte, name string, err error) {
 	if f.policy == "" {
 		if f.allowAnonymous {
 			return acl.Open(), "--allow-anonymous", nil
 		}
 		return nil, "", nil
 	}
-	if data, err = os.ReadFile(f.policy); err != nil {
-		return nil, "", fail(bwPolicyFile, "policy %s: %w", f.policy, rootCause(err))
+	if data, err = readAtMost(f.policy, acl.MaxFile+1); err != nil {
+		return nil, "", fileFault(bwPolicyFile, f.policy, err)
+	}
+	if _, err := acl.ParseDomain(f.domain); f.domain != "" && err != nil {
+		return nil, "", nil // that is told, and would be a fault of every bare name
 	}
 	if _, err := acl.Parse(f.policy, data, f.domain); err != nil {
-		return nil, "", fail(bwPolicyFile, "%s", policyReport(err))
+		return nil, "", fileFault(bwPolicyFile, f.policy, err)
 	}
 	return data, f.policy, nil
 }
 
 // checkOpen refuses to let everybody in from other machines by accident.
-func (f serveFlags) checkOpen() error {
+func (f *serveFlags) checkOpen() error {
 	if f.allowAnonymous && f.policy == "" && !loopbackAddress(f.mqtt) {
-		return fail(bwOpenListener, "--allow-anonymous without --policy would open every topic on %s to everybody who can reach it", f.mqtt)
+		return fail(bwOpenListener, "to allow anonymous clients without a policy would open every topic on %s to everybody who can reach it", f.mqtt)
 	}
 	return nil
 }

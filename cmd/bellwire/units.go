@@ -23,7 +23,8 @@ const (
 	inSeconds             // the same, whole seconds only
 )
 
-// parse reads a value of the unit. What is too large for an int64 is returned
+// parse reads a value of the unit. A Problem without advice is one that the
+// bounds of the value are advice for. What is too large for an int64 is returned
 // as the largest, for no bound lies beyond.
 func (u unit) parse(text string) (int64, *yamltree.Problem) {
 	switch u {
@@ -39,7 +40,7 @@ func (u unit) parse(text string) (int64, *yamltree.Problem) {
 	number, rest := splitUnit(text)
 	n, ok := parseNumber(strings.ReplaceAll(number, "_", ""))
 	if !ok || rest != "" {
-		return 0, yamltree.Problemf("%q is no whole number", cut(text)).Hint("write digits only")
+		return 0, yamltree.Problemf("%q is no whole number", cut(text))
 	}
 	return n, nil
 }

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/yamltree"
+)
+
+// readConfig gives each flag of serve that was neither on the command line nor
+// in the environment the value that the configuration file has for it, where
+// there is one. given says which were. The error tells everything that is
+// wrong with the file; what is right in it has been taken nevertheless, so that
+// the files it names can be checked at the same time.
+func (f *serveFlags) readConfig(given func(flag string) bool) error {
+	if f.config == "" {
+		return nil
+	}
+	data, err := readAtMost(f.config, yamltree.MaxFile+1)
+	if err != nil {
+		return fileFault(bwConfigFile, f.config, err)
+	}
+	r, top := yamltree.Read(f.config, data, yamltree.Form{})
+	if top != nil && top.Kind != yamltree.Null {
+		c := configReader{Reader: r, dir: filepath.Dir(f.config), flags: f, given: given}
+		c.read(top)
+	}
+	if err := r.Err(); err != nil {
+		return fileFault(bwConfigFile, f.config, err)
+	}
+	return nil
+}
+
+// A configReader reads the values of a configuration file into flags. A value
+// that a flag overrides is checked like the others: a file is right or wrong
+// whatever is on the command line.
+type configReader struct {
+	*yamltree.Reader
+	dir   string // of the file: its relative paths begin there
+	flags *serveFlags
+	given func(flag string) bool
+}
+
+func (c *configReader) read(top *yamltree.Node) {
+	v, ok := c.Table(top, "a configuration", "node", "domain", "data", "mqtt", "http", "policy", "limits", "allow_anonymous")
+	if !ok {
+		return
+	}
+	c.set(&c.flags.node, "node", c.text(v, "node"))
+	c.set(&c.flags.domain, "domain", c.domain(v))
+	c.set(&c.flags.data, "data", c.path(v, "data"))
+	c.set(&c.flags.mqtt, "mqtt", c.listener(v, "mqtt"))
+	c.set(&c.flags.http, "http", c.listener(v, "http"))
+	c.set(&c.flags.policy, "policy", c.path(v, "policy"))
+	c.limits(v)
+	if yes := c.yes(v, "allow_anonymous"); !c.given("allow-anonymous") {
+		c.flags.allowAnonymous = yes
+	}
+}
+
+// set gives a flag a value from the file, if the file has one and nothing
+// that counts more does.
+func (c *configReader) set(value *string, flag, text string) {
+	if text != "" && !c.given(flag) {
+		*value = text
+	}
+}
+
+// text returns the value of key, empty if it is missing or faulty.
+func (c *configReader) text(v map[string]*yamltree.Node, key string) string {
+	n := v[key]
+	if n == nil {
+		return ""
+	}
+	text, ok := c.Text(n, key)
+	if ok && text == "" {
+		c.FailAt(n.Pos, yamltree.Problemf("%s is empty", key).Hint("give it a value or remove it"))
+	}
+	return text
+}
+
+func (c *configReader) domain(v map[string]*yamltree.Node) string {
+	text := c.text(v, "domain")
+	if text == "" {
+		return ""
+	}
+	if _, err := acl.ParseDomain(text); err != nil {
+		c.Report(v["domain"], err)
+	}
+	return text
+}
+
+// path returns a path as this process has to say it.
+func (c *configReader) path(v map[string]*yamltree.Node, key string) string {
+	path := c.text(v, key)
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(c.dir, path)
+}
+
+// listener returns the address of a listener.
+func (c *configReader) listener(v map[string]*yamltree.Node, key string) string {
+	if v[key] == nil {
+		return ""
+	}
+	if v[key].Kind == yamltree.Scalar {
+		addr := v[key].Text
+		if _, err := strconv.ParseUint(addr, 10, 16); err == nil {
+			addr = "127.0.0.1:" + addr
+		}
+		c.FailAt(v[key].Pos, yamltree.Problemf("%s is a single value, want a mapping", key).Hint("write %s: {addr: %q}", key, cut(addr)))
+		return ""
+	}
+	l, ok := c.Table(v[key], key, "addr")
+	if !ok {
+		return ""
+	}
+	if l["addr"] == nil {
+		c.FailAt(v[key].Pos, yamltree.Problemf("%s without an address", key).Hint(`write %s: {addr: "127.0.0.1:0"}`, key))
+		return ""
+	}
+	addr := c.text(l, "addr")
+	if addr == "" {
+		return ""
+	}
+	if p := checkListen(addr); p != nil {
+		c.FailAt(l["addr"].Pos, p)
+		return ""
+	}
+	return addr
+}
+
+// checkListen says what is wrong with an address to listen on, without asking
+// anybody about names in it.
+func checkListen(addr string) *yamltree.Problem {
+	const form = "write host:port, such as 127.0.0.1:1883; without a host it is every address of this machine"
+	if _, err := strconv.ParseUint(addr, 10, 16); err == nil {
+		return yamltree.Problemf("%s is a port without an address", addr).Hint(`write "127.0.0.1:%s", or ":%s" for every address of this machine`, addr, addr)
+	}
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return yamltree.Problemf("%q is no address to listen on", cut(addr)).Hint(form)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return yamltree.Problemf("%q is no port", cut(port)).Hint("ports are numbers from 0, which takes a free one, to 65535")
+	}
+	return nil
+}
+
+// limits reads what stands under limits: the path of a file, or the rows.
+func (c *configReader) limits(v map[string]*yamltree.Node) {
+	n := v["limits"]
+	if n == nil {
+		return
+	}
+	if n.Kind != yamltree.Table {
+		c.set(&c.flags.limits, "limits", c.path(v, "limits"))
+		return
+	}
+	rows := readLimitRows(c.Reader, n, "limits")
+	if !c.given("limits") {
+		c.flags.limitRows = rows
+	}
+}
+
+// yes returns the value of key, which is true or false.
+func (c *configReader) yes(v map[string]*yamltree.Node, key string) bool {
+	text := c.text(v, key)
+	switch text {
+	case "", "true", "false":
+		return text == "true"
+	}
+	p := yamltree.Problemf("%s: %q is not true or false", key, cut(text))
+	switch strings.ToLower(text) {
+	case "yes", "on", "true", "1":
+		p.Hint("write true")
+	case "no", "off", "false", "0":
+		p.Hint("write false")
+	}
+	c.FailAt(v[key].Pos, p)
+	return false
+}
