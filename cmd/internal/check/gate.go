@@ -27,8 +27,8 @@ const (
 // -race: a package that grows past it makes everybody wait, and belongs into
 // soak. The default is for rooms without a line.
 var budget = map[string]time.Duration{
-	"":       60 * time.Second,
-	blackbox: 4 * time.Minute, // a dozen of its tests wait for real time-outs
+	"":       2 * time.Minute,
+	blackbox: 8 * time.Minute, // a dozen of its tests wait for real time-outs
 }
 
 // blackbox is the package that starts the built binary and measures what it
