@@ -29,6 +29,7 @@ func (sink) write(bufs [][]byte, _ bool) (n int, err error) {
 }
 
 func (sink) wake()            {}
+func (sink) probe()           {}
 func (sink) finish()          {}
 func (sink) close(bool)       {}
 func (sink) remote() net.Addr { return &net.IPAddr{} }
@@ -175,7 +176,18 @@ func BenchmarkIdleConnection(b *testing.B) {
 }
 
 // holdClients has another process connect clients and hold them.
-func holdClients(b *testing.B, n *node, name string, count int) (stop func()) {
+func holdClients(b testing.TB, n *node, name string, count int) (stop func()) {
+	b.Helper()
+	connected, stop := startClients(b, n, name, count)
+	connected()
+	n.rest()
+	return stop
+}
+
+// startClients has another process connect clients; connected waits until all
+// are.
+func startClients(b testing.TB, n *node, name string, count int) (connected, stop func()) {
+	b.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
@@ -188,11 +200,13 @@ func holdClients(b *testing.B, n *node, name string, count int) (stop func()) {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		b.Fatalf("the process that holds clients: %q, %v", line, err)
+	connected = func() {
+		b.Helper()
+		if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+			b.Fatalf("the process that holds clients: %q, %v", line, err)
+		}
 	}
-	n.rest()
-	return func() {
+	return connected, func() {
 		in.Close()
 		if err := cmd.Wait(); err != nil {
 			b.Error(err)

@@ -1,8 +1,10 @@
 package mqtt
 
 import (
+	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -153,6 +155,14 @@ func (c *conn) handleInput(in *input) (err error) {
 	return c.consume(in)
 }
 
+// debug logs about this connection. There is nothing above Debug for what a
+// client can do as often as it likes: that is counted.
+func (c *conn) debug(msg string, args ...any) {
+	if c.srv.logger.Enabled(context.Background(), slog.LevelDebug) {
+		c.srv.logger.Debug(msg, append([]any{"client", c.client, "addr", c.tr.remote()}, args...)...)
+	}
+}
+
 // count adds to Stats what was handled of one input.
 func (c *conn) count(in *input) {
 	c.srv.stats.BytesIn.Add(uint64(in.n))
@@ -251,7 +261,7 @@ func (c *conn) finish(err error) {
 	var f *fault
 	switch {
 	case errors.As(err, &f):
-		c.srv.logger.Debug("client broke the protocol", "client", c.client, "addr", c.tr.remote(), "err", f)
+		c.debug("client broke the protocol", "err", f)
 		c.end(f.code, f.why)
 	case errors.Is(err, errLeft):
 		c.mu.Lock()

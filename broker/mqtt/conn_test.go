@@ -627,6 +627,35 @@ func TestAcceptSurvives(t *testing.T) {
 	}
 }
 
+// When the process has no descriptors left, clients wait in the listener's
+// queue, those that are connected go on, and what is given up is used at once.
+func TestOutOfDescriptors(t *testing.T) {
+	n := newNode(t, Limits{})
+	c := n.connect(5, "before")
+	stopFirst := holdClients(t, n, "first", 20)
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip("missing: /proc/self/fd, run on Linux")
+	}
+	var was syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	low := was
+	low.Cur = uint64(len(open) + 12) // what starting a process takes, and a few clients
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &low); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was)
+	connected, stopSecond := startClients(t, n, "second", 20)
+	defer stopSecond()
+	eventually(t, "an error of accept", func() bool { return n.srv.stats.AcceptErrors.Load() > 0 })
+	c.ping()
+	stopFirst()
+	connected()
+	c.ping()
+}
+
 // One client too many is told 0x89 (3.1.1: 3), and a place that is given up
 // can be taken again.
 func TestConnectionLimit(t *testing.T) {

@@ -17,6 +17,9 @@ import (
 // events its session's queue has lost to its bound.
 const droppedProperty = "bellwire-dropped"
 
+// smallestEver is more than any CONNACK takes that tells no events dropped.
+const smallestEver = 128
+
 // handleConnect takes the CONNECT: checks it, authenticates the client, has
 // the broker open its session, and answers. Every refusal is answered if the
 // protocol has an answer; what is not MQTT is not.
@@ -38,7 +41,7 @@ func (c *conn) handleConnect(in *input, first byte, body []byte) error {
 	if err != nil {
 		return c.refuseConnect(in, err)
 	}
-	if len(encodeRare(c.connack(p, &r, connackOf{assigned: assigned}))) > c.maxPacket {
+	if c.maxPacket < smallestEver && len(encodeRare(c.connack(p, &r, connackOf{assigned: assigned}))) > c.maxPacket {
 		// It could not even be told that it is connected.
 		return c.refuseConnect(in, &fault{codeTooLarge, "Maximum Packet Size is smaller than CONNACK"})
 	}
@@ -184,8 +187,10 @@ func (c *conn) accept(in *input, p *connectPacket, r *broker.ConnectRequest, s s
 	c.mu.Unlock()
 	c.srv.acceptClient()
 	c.srv.stats.Connects[codeSuccess].Add(1)
-	c.srv.logger.Debug("client connected", "client", c.client, "principal", r.Principal, "addr", c.tr.remote(),
-		"version", c.version, "clean", r.Clean, "present", a.present)
+	if c.keepAlive == 0 {
+		c.tr.probe()
+	}
+	c.debug("client connected", "principal", r.Principal, "version", c.version, "clean", r.Clean, "present", a.present)
 	c.inBroker = true
 	s.Start(&in.wave)
 	c.inBroker = false
@@ -256,7 +261,7 @@ func (c *conn) refuseVersion(in *input, bad *badVersion) error {
 func (c *conn) refuseConnect(in *input, err error) error {
 	f := err.(*fault)
 	c.srv.stats.Connects[f.code].Add(1)
-	c.srv.logger.Debug("client refused", "client", c.client, "addr", c.tr.remote(), "err", f)
+	c.debug("client refused", "err", f)
 	if c.version < 5 {
 		if _, ok := connackV3(f.code); !ok {
 			return errSilent

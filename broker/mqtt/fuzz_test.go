@@ -81,6 +81,7 @@ func (s *script) set(f func()) {
 
 func (s *script) wake()            { s.set(func() { s.woken = true }) }
 func (s *script) calm()            { s.set(func() { s.woken = false }) }
+func (s *script) probe()           {}
 func (s *script) finish()          {}
 func (s *script) close(bool)       { s.set(func() { s.closed = true }) }
 func (s *script) remote() net.Addr { return &net.IPAddr{} }

@@ -123,7 +123,7 @@ func (s *Server) turn(beat <-chan time.Time) {
 
 // Listen returns a listener on a TCP address, for Serve. TCP's own keep alive
 // is off: a thousand idle clients would make it a thousand packets every 15
-// seconds, and MQTT has its own.
+// seconds, and MQTT has its own. For clients that use none it is turned on.
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	lc := net.ListenConfig{KeepAlive: -1}
 	return lc.Listen(ctx, "tcp", addr)

@@ -29,6 +29,10 @@ type transport interface {
 	wake()
 	calm()
 
+	// probe has the kernel find out whether the other end is still there: it
+	// is for clients without a keep alive, of whom nobody else would notice.
+	probe()
+
 	// finish says that no more is written. close ends the stream in both
 	// directions; with reset, what was not yet sent is thrown away.
 	finish()
@@ -127,6 +131,22 @@ func (t *streamTransport) write(bufs [][]byte, wait bool) (int, error) {
 
 func (t *streamTransport) wake() { t.conn.SetReadDeadline(time.Unix(1, 0)) }
 func (t *streamTransport) calm() { t.conn.SetReadDeadline(time.Time{}) }
+
+func (t *streamTransport) probe() {
+	// A stream over TCP (TLS, say) tells what it runs on.
+	if c, ok := t.conn.(interface{ NetConn() net.Conn }); ok {
+		probe(c.NetConn())
+	}
+	probe(t.conn)
+}
+
+// probe turns on TCP's own keep alive: a peer that is gone is found out within
+// ten minutes.
+func probe(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 5 * time.Minute, Interval: time.Minute, Count: 5})
+	}
+}
 
 func (t *streamTransport) finish() {
 	if c, ok := t.conn.(interface{ CloseWrite() error }); ok {

@@ -114,6 +114,8 @@ func (t *rawTransport) tryWrite(fd uintptr) bool {
 func (t *rawTransport) wake() { t.conn.SetReadDeadline(time.Unix(1, 0)) }
 func (t *rawTransport) calm() { t.conn.SetReadDeadline(time.Time{}) }
 
+func (t *rawTransport) probe() { probe(t.conn) }
+
 func (t *rawTransport) finish() { t.conn.CloseWrite() }
 
 func (t *rawTransport) close(reset bool) {
