@@ -8,9 +8,12 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -214,6 +217,40 @@ func startClients(b testing.TB, n *node, name string, count int) (connected, sto
 	}
 }
 
+// Presence-like traffic: each of 1000 clients, over real sockets in another
+// process, watches 50 of 1000 topics; 64 publishers take turns, and pause
+// while 10,000 deliveries wait to be written.
+func BenchmarkScattered(b *testing.B) {
+	for _, hold := range []bool{false, true} {
+		b.Run(fmt.Sprint("hold=", hold), func(b *testing.B) {
+			n := newNode(b, Limits{})
+			stop := holdClients(b, n, "watch", 1000)
+			defer stop()
+			n.srv.holder.holding.Store(hold)
+			packets, writes := n.srv.stats.packetsOut(), n.srv.stats.Writes.Load()
+			var wg sync.WaitGroup
+			var done atomic.Int64
+			before := cpu()
+			for i := range 64 {
+				p := n.attach(4, fmt.Sprint("pub", i))
+				wg.Go(func() {
+					for k := i; done.Add(1) <= int64(b.N); k += 7 {
+						for done.Load()*50-int64(n.srv.stats.packetsOut()-packets) > 10_000 {
+							runtime.Gosched()
+						}
+						p.feed(b, packet(0x30, fmt.Sprint("idle/", k%1000), make([]byte, 200)))
+					}
+				})
+			}
+			wg.Wait()
+			sent := float64(n.srv.stats.packetsOut() - packets)
+			b.ReportMetric(float64(cpu()-before)/sent, "cpu-ns/delivery")
+			b.ReportMetric(sent/float64(n.srv.stats.Writes.Load()-writes), "deliveries/write")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
 // child is that process.
 func child(spec string) error {
 	var addr, name string
@@ -222,6 +259,12 @@ func child(spec string) error {
 		return err
 	}
 	for i := range count {
+		if name == "watch" {
+			if err := watch(addr, i); err != nil {
+				return err
+			}
+			continue
+		}
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
 			return err
@@ -237,4 +280,24 @@ func child(spec string) error {
 	fmt.Println("connected")
 	_, err := io.Copy(io.Discard, os.Stdin)
 	return err
+}
+
+// watch is a client of BenchmarkScattered.
+func watch(addr string, i int) error {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	filters := []any{u16(1)}
+	for k := range 50 {
+		filters = append(filters, fmt.Sprint("idle/", (i*37+k*19)%1000), 0)
+	}
+	if _, err := c.Write(append(connectBytes(4, fmt.Sprint("w", i)), packet(0x82, filters...)...)); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(c, make([]byte, 4+54)); err != nil {
+		return err
+	}
+	go io.Copy(io.Discard, c)
+	return nil
 }

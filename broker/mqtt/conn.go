@@ -72,6 +72,8 @@ type conn struct {
 	aliases  []string // topic aliases of the client, by number less 1
 	left     left     // what the client's DISCONNECT said
 
+	timer timer // under the wheel's lock
+
 	seen atomic.Int64 // tick at which the last complete packet was handled
 	busy atomic.Bool  // handling input, and not waiting for the client
 
@@ -81,12 +83,12 @@ type conn struct {
 	ending    bool       // nothing is queued any more
 	said      bool       // our last word is queued: CONNACK or DISCONNECT
 	closed    bool       // the transport is closed
-	marked    bool       // in a wave: somebody will flush
+	marked    bool       // in a wave, or held: somebody will flush
+	held      bool       // the holder will
 	writing   bool       // somebody writes, and will see what is queued meanwhile
 	full      bool       // the session was told Full and awaits Drained
 	lingerAt  int64      // tick at which the transport is closed; 0 before the end
 	progress  int64      // tick at which the socket last took something, while it is full
-	timer     timer
 	out       output
 	vecs      [][]byte   // of the write under way
 	sent      [16]uint32 // packets queued, by type, not yet in Stats

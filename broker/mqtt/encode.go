@@ -11,10 +11,11 @@ import (
 )
 
 // dirty sees to it that somebody flushes what is about to be queued: whoever
-// writes at the moment will see it; else w is told. With mu held.
+// writes at the moment will see it; else w is told, also if the flush was put
+// off and there is enough for a write by now. With mu held.
 func (c *conn) dirty(w *broker.Wave) {
-	if !c.marked && !c.writing {
-		c.marked = true
+	if !c.marked && !c.writing || c.held && c.out.n > holdBytes {
+		c.marked, c.held = true, false
 		w.Mark(c)
 	}
 }

@@ -7,12 +7,21 @@ import "github.com/bellwire/bellwire/broker"
 // writes, and whoever flushes has other sockets, too.
 const flushRounds = 4
 
-// Flush writes what is queued as far as the socket takes it now; see
-// broker.Sink. If something is left, or the session waits for room, a
-// goroutine takes over until neither is so.
+// Flush writes what is queued, now or in a moment; see broker.Sink and holder.
 func (c *conn) Flush() {
 	c.mu.Lock()
-	c.marked = false
+	if c.marked && c.srv.holder.hold(c) {
+		c.mu.Unlock() // and marked: somebody will flush
+		return
+	}
+	c.flush()
+}
+
+// flush writes what is queued as far as the socket takes it now. If something
+// is left, or the session waits for room, a goroutine takes over until neither
+// is so. With mu held; it lets go of it.
+func (c *conn) flush() {
+	c.marked, c.held = false, false
 	if c.writing || c.closed {
 		c.mu.Unlock()
 		return
@@ -92,8 +101,8 @@ func (c *conn) write(wait bool) (all bool) {
 	}
 	c.out.much = offered > smallBlock
 	stats := &c.srv.stats
-	stats.Writes.Add(1)
 	if n > 0 {
+		stats.Writes.Add(1)
 		stats.BytesOut.Add(uint64(n))
 		c.progress = c.srv.wheel.now.Load()
 		c.out.written(n)

@@ -54,6 +54,7 @@ type Server struct {
 
 	stats     Stats
 	wheel     *wheel
+	holder    holder
 	addresses addresses
 	clients   atomic.Int64 // admitted, also while the broker is asked
 
@@ -98,6 +99,7 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		stop:           make(chan struct{}),
 		stopped:        make(chan struct{}),
 	}
+	s.holder.wake = make(chan struct{}, 1)
 	go s.turn(cfg.Ticks)
 	return s, nil
 }
@@ -111,10 +113,15 @@ func (s *Server) Limits() Limits { return s.limits }
 // turn drives the wheel until the server is closed.
 func (s *Server) turn(beat <-chan time.Time) {
 	defer close(s.stopped)
+	var holding sync.WaitGroup
+	defer holding.Wait()
+	holding.Go(func() { s.holder.run(s.stop) })
 	for {
 		select {
 		case now := <-beat:
-			s.wheel.advance(now)
+			if s.wheel.advance(now) > 0 {
+				s.holder.tick(s.stats.Writes.Load(), s.stats.packetsOut())
+			}
 		case <-s.stop:
 			return
 		}

@@ -57,3 +57,11 @@ type Stats struct {
 
 	Panics atomic.Uint64 // connections ended by a bug of ours
 }
+
+// packetsOut is the number of packets sent, of any type.
+func (s *Stats) packetsOut() (n uint64) {
+	for i := range s.PacketsOut {
+		n += s.PacketsOut[i].Load()
+	}
+	return n
+}

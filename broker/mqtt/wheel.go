@@ -87,15 +87,16 @@ func (w *wheel) unlink(t *timer) {
 	t.prev, t.next, t.at = nil, nil, 0
 }
 
-// advance turns the wheel to now and fires what is due. One caller at a time.
-func (w *wheel) advance(now time.Time) {
+// advance turns the wheel to now, fires what is due, and returns by how many
+// ticks it turned. One caller at a time.
+func (w *wheel) advance(now time.Time) (n int64) {
 	w.mu.Lock()
 	if w.last.IsZero() {
 		w.last = now
 		w.mu.Unlock()
-		return
+		return 0
 	}
-	n := int64(now.Sub(w.last) / Tick)
+	n = int64(now.Sub(w.last) / Tick)
 	if n > maxTickLeaps {
 		n, w.last = maxTickLeaps, now
 	} else if n > 0 {
@@ -105,6 +106,7 @@ func (w *wheel) advance(now time.Time) {
 	for range n {
 		w.turn()
 	}
+	return n
 }
 
 // turn moves the wheel by one tick.
