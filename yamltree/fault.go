@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -115,8 +116,9 @@ var secrets = []*regexp.Regexp{
 	regexp.MustCompile(`()\b[0-9A-Fa-f]{40,}\b`),
 }
 
-// shorten cuts line to n characters and makes control characters visible, so
-// that an excerpt stays what it is on a terminal.
+// shorten cuts line to n characters and makes visible what a terminal would
+// obey or hide (control characters, changes of direction), so that it shows
+// what is there.
 func shorten(line string, n int) string {
 	var b strings.Builder
 	for _, r := range line {
@@ -127,7 +129,7 @@ func shorten(line string, n int) string {
 		switch {
 		case r == '\t':
 			b.WriteByte(' ')
-		case r < ' ' || r >= 0x7f && r < 0xa0 || r == utf8.RuneError:
+		case r < ' ' || r >= 0x7f && r < 0xa0 || r == utf8.RuneError || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp):
 			b.WriteRune('·')
 		default:
 			b.WriteRune(r)
@@ -144,7 +146,9 @@ type faults struct {
 }
 
 func (f *faults) add(fault Fault) {
+	const most = 400 // characters; what is quoted may be long, and may be escapes
 	f.told++
+	fault.What, fault.Hint = shorten(fault.What, most), shorten(fault.Hint, most)
 	switch {
 	case slices.Contains(f.list, fault): // one value, read by two names
 	case len(f.list) == MaxFaults:
