@@ -43,6 +43,7 @@ func options(fs *disk.FS) Options {
 // never is the durable index of a state that has never been made durable; all
 // that of one that always is.
 func never() uint64 { return 0 }
+
 func always() uint64 {
 	return 1 << 62
 }
