@@ -2,6 +2,7 @@ package broker
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
@@ -34,8 +35,9 @@ type proposer struct {
 	waiting []*batch // to be submitted; only the last is still open
 	flying  []*batch // submitted, oldest first; at most batchesInFlight
 	spare   []*batch
-	bytes   int // in waiting and flying
-	misses  int // failures since a batch was last applied
+	bytes   int         // in waiting and flying
+	misses  int         // failures since a batch was last applied
+	crowded atomic.Bool // the backlog is full: read without mu, as a hint
 	closed  error
 }
 
@@ -89,6 +91,9 @@ func (p *proposer) propose(c event.Command, who call, urgent bool) error {
 	b.buf = event.AppendCommand(b.buf, c)
 	b.calls = append(b.calls, who)
 	p.bytes += len(b.buf) - before
+	if p.bytes >= p.limit {
+		p.crowded.Store(true)
+	}
 	p.pump()
 	return nil
 }
@@ -197,6 +202,7 @@ func (p *proposer) batchDone(seq uint64) {
 	b := p.flying[0]
 	p.flying = p.flying[:copy(p.flying, p.flying[1:])]
 	p.bytes -= len(b.buf) - headerLen(p.header)
+	p.crowded.Store(p.bytes >= p.limit)
 	p.misses = 0
 	for i := range b.calls {
 		// Only now: a QoS 0 event of the same client that takes the short way

@@ -188,6 +188,9 @@ func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uin
 		}
 		who.id = packetID
 	}
+	if p := s.b.proposer.Load(); p != nil && p.crowded.Load() {
+		w.Flush() // before we block: nobody else writes what this wave holds
+	}
 	s.pending.Add(1)
 	if err := s.b.propose(cmd, who, false); err != nil {
 		s.pending.Add(-1)
