@@ -31,6 +31,7 @@ func (m *Machine) load() error {
 			return err
 		}
 	}
+	m.known.Store(int64(len(m.sessions)))
 	m.applied.Store(index)
 	m.failures.Store(m.counters.failure)
 	m.findNextWake() // what was known of it is of another state

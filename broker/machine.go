@@ -64,6 +64,7 @@ type Machine struct {
 	sessions map[string]*record
 	numbers  map[uint64]*record
 	retained atomic.Int64 // topics that have a retained event; written by Apply alone
+	known    atomic.Int64 // sessions there are; likewise
 	nodes    map[string]nodeState
 	policy   Authorizer
 	segments map[uint64]*segment
@@ -197,6 +198,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.tx.Set(appliedKey, appendPosition(m.val[:0], index, term, m.now))
 	m.tx.Commit()
 	m.term = term
+	m.known.Store(int64(len(m.sessions)))
 	m.applied.Store(index)
 	m.failures.Store(m.counters.failure)
 	m.updateNextWake()

@@ -26,3 +26,6 @@ func (b *Broker) Stats() *Stats { return &b.stats }
 
 // Retained returns how many topics have a retained event.
 func (b *Broker) Retained() int64 { return b.machine.retained.Load() }
+
+// SessionsKnown returns how many sessions there are, connected anywhere or not.
+func (b *Broker) SessionsKnown() int64 { return b.machine.known.Load() }

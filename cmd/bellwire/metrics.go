@@ -97,6 +97,7 @@ func (s *server) brokerMetrics() prometheus.Collector {
 	t.counter("takeovers_total", "connections ended by a later one of the same client id", b.Takeovers.Load)
 	t.counter("slow_consumers_total", "connections ended for not taking what they were sent", b.SlowEnded.Load)
 	t.counter("acl_window_transitions_total", "window edges passed", b.WindowsOpened.Load)
+	t.gauge("sessions", "sessions there are, connected or not", func() float64 { return float64(s.broker.SessionsKnown()) })
 	t.gauge("sessions_connected", "sessions with a connection to this node", func() float64 { return float64(b.Sessions.Load()) })
 
 	bytes := t.family(prometheus.CounterValue, "bytes_total", "bytes from and to clients", "direction")
