@@ -299,6 +299,9 @@ func (s *server) dropped(reasons ...string) float64 {
 func (s *server) metric(name string, labels ...string) float64 {
 	s.t.Helper()
 	_, text := s.get("/metrics")
+	if !strings.Contains(text, "\n"+name+" ") && !strings.Contains(text, "\n"+name+"{") {
+		s.t.Fatalf("there is no metric %s", name)
+	}
 	return sumMetric(text, name, labels...)
 }
 

@@ -358,3 +358,53 @@ func TestMQTT32AnyClientID(t *testing.T) {
 		c.Quiet()
 	}
 }
+
+// Many sessions that end at one instant end all, with their subscriptions and
+// queues, while others go on; their wills come, each once.
+func TestMQTT34ManyExpireAtOnce(t *testing.T) {
+	t.Parallel()
+	const n = 1500
+	s := serve(t, "--allow-anonymous", "--test-clock", noon)
+	healthy := newWitnesses(t, s.ready.MQTT)
+	watcher := s.open(v5, clean("watcher"))
+	watcher.Subscribe("will/#", 1)
+	for i := range n {
+		m := expiry(fmt.Sprint(i), 100)
+		if i%3 == 0 {
+			m = willed(m, fmt.Sprint("will/", i), fmt.Sprint(i), mq.Number(mq.PropWillDelay, 1000))
+		}
+		c, ack, err := mq.DialConnect(s.ready.MQTT, v5, m)
+		if err != nil || ack.Code != 0 {
+			t.Fatalf("session %d: %v, %v", i, ack, err)
+		}
+		if err := c.Write(mq.Subscribe{ID: 1, Filters: []mq.Filter{{Filter: "all", QoS: 1}}}); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := c.Read(mq.Patience); err != nil || p.Type != mq.SUBACK {
+			t.Fatalf("session %d: %v, %v", i, p, err)
+		}
+		c.Close()
+	}
+	until(t, "their ends are noticed", mq.Patience, func() bool { return s.metric("bellwire_connections") == 4 })
+	pub := s.open(v5, clean("pub"))
+	for i := range 20 {
+		pub.Publish("all", 1, fmt.Sprint(i))
+	}
+	s.advance(99 * time.Second)
+	watcher.Quiet()
+	s.advance(2 * time.Second)
+	if got := s.metric("bellwire_sessions"); got != 5 {
+		t.Errorf("%v sessions are left, want 5", got)
+	}
+	for range n / 3 {
+		watcher.Receive()
+	}
+	watcher.Quiet()
+	healthy.check(t, "afterwards")
+	again, ack := mq.OpenAck(t, s.ready.MQTT, v5, expiry("7", 100))
+	if ack.SessionPresent {
+		t.Errorf("got %v", ack)
+	}
+	pub.Publish("all", 1, "x")
+	again.Quiet()
+}

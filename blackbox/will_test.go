@@ -282,3 +282,44 @@ func TestMQTT43WillsFollowTheEpoch(t *testing.T) {
 		}
 	}
 }
+
+// However many clients a dying server held, each will is published once it is
+// back, and once.
+func TestMQTT41ManyWillsAfterTheServersDeath(t *testing.T) {
+	t.Parallel()
+	const n = 600
+	s := serve(t, "--allow-anonymous")
+	watcher := s.open(v5, durable(v5, "watcher"))
+	watcher.Subscribe("will/#", 1)
+	watcher.Disconnect()
+	conns := map[int]*mq.Conn{}
+	for i := range n {
+		c, ack, err := mq.DialConnect(s.ready.MQTT, v5, willed(clean(fmt.Sprint(i)), fmt.Sprint("will/", i), fmt.Sprint(i)))
+		if err != nil || ack.Code != 0 {
+			t.Fatalf("client %d: %v, %v", i, ack, err)
+		}
+		defer c.Close()
+		conns[i] = c
+	}
+	for i := range 100 { // these leave in order
+		if err := conns[i].Write(mq.Bye); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := conns[i].Read(mq.Patience); err == nil {
+			t.Fatalf("got %v", p)
+		}
+	}
+	until(t, "the orderly ends are known", mq.Patience, func() bool { return s.metric("bellwire_sessions") == n-100+1 })
+	s.restart()
+	s.restart() // and not again by another death
+	watcher = s.open(v5, durable(v5, "watcher"))
+	seen := map[string]bool{}
+	for range n - 100 {
+		p := watcher.Receive()
+		if seen[p.Topic] || p.Topic != "will/"+string(p.Payload) || len(p.Payload) < 3 {
+			t.Fatalf("got %v, seen before: %t", p, seen[p.Topic])
+		}
+		seen[p.Topic] = true
+	}
+	watcher.Quiet()
+}
