@@ -121,10 +121,16 @@ func (s *server) openState() (err error) {
 	return err
 }
 
+// aloneStall is how long a write of the log may take. It is longer than among
+// several nodes: here nobody could take over, and a machine that is overloaded
+// for a moment is not a disk that is gone.
+const aloneStall = 15 * time.Second
+
 // openNode starts the log and waits until the broker has caught up with it.
 func (s *server) openNode(ctx context.Context) (err error) {
 	s.node, err = cluster.Open(cluster.Config{
 		Dir: s.dir, Machine: s.broker.Machine(), Logger: s.config.logger, Die: s.config.die, Now: s.now,
+		Stall: aloneStall,
 	})
 	if err != nil {
 		return err
