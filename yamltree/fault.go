@@ -169,6 +169,6 @@ func (f *faults) err(file string, data []byte, form Form) error {
 		}
 		return a.Column - b.Column
 	})
-	lines := strings.Split(strings.TrimPrefix(string(data), byteOrderMark), "\n")
+	lines := strings.Split(unixLines(strings.TrimPrefix(string(data), byteOrderMark)), "\n")
 	return &FileError{File: file, Faults: f.list, More: f.more, lines: withoutSecrets(lines, form)}
 }

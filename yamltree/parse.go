@@ -46,8 +46,9 @@ func readYAML(data []byte, form Form, f *faults) *Node {
 	return c.node(tree)
 }
 
-// plainText checks what YAML asks of the bytes, and that lines end as everybody
-// counts them.
+// plainText returns data as text with lines that end in LF, for the library
+// counts CR LF within quotes twice. It checks what YAML asks of the bytes, and
+// that lines end as everybody counts them.
 func plainText(data []byte, f *faults) (string, bool) {
 	if len(data) > MaxFile {
 		f.add(Fault{What: fmt.Sprintf("the file has %d bytes, at most %d are possible", len(data), MaxFile)})
@@ -73,8 +74,11 @@ func plainText(data []byte, f *faults) (string, bool) {
 		})
 		return "", false
 	}
-	return text, true
+	return unixLines(text), true
 }
+
+// unixLines returns text with lines that end in LF.
+func unixLines(text string) string { return strings.ReplaceAll(text, "\r\n", "\n") }
 
 // parseYAML returns the body of the document in src, nil if it is empty or if
 // its tokens are refused. The library has panicked on odd input before: then

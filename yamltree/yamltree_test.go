@@ -201,6 +201,27 @@ func TestAliasesAreCounted(t *testing.T) {
 	}
 }
 
+// How lines end makes no difference, nor does a byte order mark: not to what
+// values are, and not to where faults are.
+func TestLineEnds(t *testing.T) {
+	const text = "name: |\n  a\n  b\ntags: ['a\n\n  b', \"c\n  d\"]\npeople: {ana: x}\n"
+	for _, tail := range []string{"", "nam: x\nsteps: y\n", "tags: *x\n"} {
+		unix := []byte(text + tail)
+		other := []byte("\ufeff" + strings.ReplaceAll(text+tail, "\n", "\r\n"))
+		show := func(data []byte) string {
+			r, top := Read("f.yaml", data, Form{})
+			values := readSimple(r, top)
+			if err := r.Err(); err != nil {
+				return err.(*FileError).Report()
+			}
+			return values
+		}
+		if a, b := show(unix), show(other); a != b {
+			t.Errorf("with LF:\n%s\nwith CR LF:\n%s", a, b)
+		}
+	}
+}
+
 // Whatever the bytes, there is a tree without cycles or every fault is told
 // with a place in the file.
 func FuzzRead(f *testing.F) {
