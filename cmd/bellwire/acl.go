@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/yamltree"
 )
 
 func aclCommand() *cobra.Command {
@@ -214,7 +215,7 @@ func parseAction(s string) (acl.Action, error) {
 		return acl.Subscribe, nil
 	}
 	f := fail(bwUsage, "unknown action %q", s)
-	if near := nearest(s, []string{"publish", "subscribe"}); near != "" {
+	if near := yamltree.Nearest(s, []string{"publish", "subscribe"}); near != "" {
 		return 0, f.do("did you mean %s?", near)
 	}
 	return 0, f.do("ask about publish or subscribe")

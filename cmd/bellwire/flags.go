@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/bellwire/bellwire/yamltree"
 )
 
 // flagsFromEnv gives each flag that is not on the command line the value of
@@ -76,7 +78,7 @@ func flagFault(cmd *cobra.Command, err error) error {
 			names = append(names, f.Name)
 		}
 	})
-	if near := nearest(name, names); near != "" {
+	if near := yamltree.Nearest(name, names); near != "" {
 		return f.do("did you mean --%s?", near)
 	}
 	return f.do("see %s --help", cmd.CommandPath())
@@ -117,7 +119,7 @@ func prepareGroups(cmd *cobra.Command) {
 				names = append(names, sub.Aliases...)
 			}
 		}
-		if near := nearest(args[0], names); near != "" {
+		if near := yamltree.Nearest(args[0], names); near != "" {
 			return f.do("did you mean %s %s?", cmd.CommandPath(), near)
 		}
 		return f.do("see %s --help", cmd.CommandPath())
@@ -137,46 +139,4 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	return fail(bwUsage, "%s takes no argument, got %q", cmd.CommandPath(), args[0])
-}
-
-// nearest returns the name that word was most probably meant to be: the one
-// with the fewest edits, at most two and fewer than half of the word. Empty
-// if none is that near.
-func nearest(word string, names []string) string {
-	best, bestDistance := "", 3
-	for _, name := range names {
-		d := editDistance(word, name)
-		if strings.HasPrefix(name, word) && len(word) >= 3 {
-			d = 1
-		}
-		if d < bestDistance && 2*d < max(len(word), 3) {
-			best, bestDistance = name, d
-		}
-	}
-	return best
-}
-
-// editDistance counts the insertions, deletions, substitutions and swaps of
-// neighbours that turn a into b.
-func editDistance(a, b string) int {
-	row := func() []int { return make([]int, len(b)+1) }
-	before, last, this := row(), row(), row()
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		this[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			this[j] = min(last[j]+1, this[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				this[j] = min(this[j], before[j-2]+1)
-			}
-		}
-		before, last, this = last, this, before
-	}
-	return last[len(b)]
 }
