@@ -116,17 +116,31 @@ func newNode(t *testing.T, limits Limits) *node {
 
 func newNodeWith(t *testing.T, limits Limits, profiles ...Profile) *node {
 	t.Helper()
-	n := &node{
-		t: t, profiles: profiles, fs: disk.Memory(), clock: &clock{at: time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)},
-		policies: map[string]*rules{"all": parseRules("allow * #")}, limits: limits,
-	}
-	n.start()
+	n := bareNode(t, limits, profiles...)
+	n.serve()
 	t.Cleanup(func() { n.stop(true) })
 	n.policy("all")
 	return n
 }
 
+// bareNode returns a node without a log.
+func bareNode(t *testing.T, limits Limits, profiles ...Profile) *node {
+	t.Helper()
+	n := &node{
+		t: t, profiles: profiles, fs: disk.Memory(), clock: &clock{at: time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)},
+		policies: map[string]*rules{"all": parseRules("allow * #")}, limits: limits,
+	}
+	n.open()
+	return n
+}
+
 func (n *node) start() {
+	n.t.Helper()
+	n.open()
+	n.serve()
+}
+
+func (n *node) open() {
 	n.t.Helper()
 	s, err := store.Open(store.Options{Dir: "state", FS: n.fs, Logger: slog.New(slog.DiscardHandler), Die: func(r string) { panic(r) }})
 	if err != nil {
@@ -144,6 +158,10 @@ func (n *node) start() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+}
+
+func (n *node) serve() {
+	n.t.Helper()
 	n.log = newSoloLog(n.Machine(), n.clock.now, &n.entries)
 	if err := n.Start(context.Background(), n.log); err != nil {
 		n.t.Fatal(err)

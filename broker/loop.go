@@ -162,7 +162,9 @@ func (l *loop) step(a *applied, s *step, now int64) {
 			l.ended = session
 		}
 	case stepDone:
-		b.proposer.Load().done(s.batch, s.n, s.err, s.value, w)
+		if !b.proposer.Load().done(s.batch, s.n, s.err, s.value, w) {
+			l.unheard(s)
+		}
 	case stepBatchDone:
 		b.proposer.Load().batchDone(s.batch)
 	case stepChanged:
@@ -175,6 +177,15 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		before := b.policy.Load()
 		b.setPolicy(s.policy)
 		b.edges.policyChanged(b, before)
+	}
+}
+
+// unheard deals with an outcome that came after whoever waited for it was told
+// that it is unknown. A connection that was opened for a client which has been
+// turned away would stay open in the log: it ends, and has no will.
+func (l *loop) unheard(s *step) {
+	if o, ok := s.value.(*opened); ok {
+		_ = l.b.propose(&event.Disconnect{Session: o.session, Epoch: o.epoch, Sent: o.sent, At: l.b.now()}, call{}, true)
 	}
 }
 

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,17 +19,19 @@ import (
 // What must hold: batches are applied in the order of their numbers, each
 // once, whatever fails in between; and whoever proposed hears once. A batch
 // never changes after it was submitted, and is submitted again until it is seen
-// in the log: the Machine drops repeats. If that takes too long the clients are
-// released (the outcome is unknown to them) but the batch is not given up: its
-// number would be a gap that stops this node for good.
+// in the log: the Machine drops repeats. If no batch is seen for releaseAfter
+// the clients are released (the outcome is unknown to them) but the batches are
+// not given up: the number of one would be a gap that stops this node for good.
 //
 // The backlog is bounded: past it propose blocks, which is how publishers are
 // held back. What frees resources is exempt (urgent): there is at most one such
-// command per session and kind under way.
+// command per session and kind under way. It is taken while the log stands
+// still, too, or a client that goes then would stay connected in the log.
 type proposer struct {
 	log    Log
 	header event.Header // of the next batch
 	limit  int          // bytes of commands that may wait
+	again  atomic.Bool  // a resend is to come
 
 	mu      sync.Mutex // guards the following
 	space   sync.Cond
@@ -36,16 +39,17 @@ type proposer struct {
 	flying  []*batch // submitted, oldest first; at most batchesInFlight
 	spare   []*batch
 	bytes   int         // in waiting and flying
-	misses  int         // failures since a batch was last applied
 	crowded atomic.Bool // the backlog is full: read without mu, as a hint
 	closed  error
+	stalled bool        // no batch has been seen for releaseAfter
+	watch   *time.Timer // runs while something flies; then stall
 }
 
 const (
 	batchesInFlight = 2
-	batchBytes      = 256 << 10
+	batchBytes      = 256 << 10 // about the size of one of many commands
 	resendAfter     = 20 * time.Millisecond
-	releaseAfter    = 250 // misses: about five seconds without a leader
+	releaseAfter    = 5 * time.Second
 )
 
 // A batch is commands on their way.
@@ -68,29 +72,45 @@ type call struct {
 func newProposer(log Log, node string, life uint64, limit int) *proposer {
 	p := &proposer{log: log, header: event.Header{Node: node, Incarnation: life}, limit: limit}
 	p.space.L = &p.mu
+	p.watch = time.AfterFunc(time.Hour, p.stall)
+	p.watch.Stop()
 	return p
 }
 
 // propose adds c to the log. who hears of the outcome, unless an error is
 // returned: then c will not be ordered. It blocks while the backlog is full,
 // unless urgent.
+//
+// Errors: ErrNoCommit while the log stands still, unless urgent; ErrQuota for a
+// command that no batch could carry; what close was called with.
 func (p *proposer) propose(c event.Command, who call, urgent bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.bytes >= p.limit && !urgent && p.closed == nil {
+	for p.bytes >= p.limit && !urgent && p.closed == nil && !p.stalled {
 		p.space.Wait()
 	}
 	if p.closed != nil {
 		return p.closed
 	}
-	if p.misses >= releaseAfter {
+	if p.stalled && !urgent {
 		return ErrNoCommit
 	}
 	b := p.open()
 	before := len(b.buf)
 	b.buf = event.AppendCommand(b.buf, c)
+	size := len(b.buf) - before
+	if len(b.buf) > MaxBatch {
+		if size+headerLen(p.header) > MaxBatch {
+			b.buf = b.buf[:before]
+			return fmt.Errorf("a command of %d bytes, of at most %d: %w", size, MaxBatch-headerLen(p.header), ErrQuota)
+		}
+		full := b
+		b = p.begin()
+		b.buf = append(b.buf, full.buf[before:]...)
+		full.buf = full.buf[:before]
+	}
 	b.calls = append(b.calls, who)
-	p.bytes += len(b.buf) - before
+	p.bytes += size
 	if p.bytes >= p.limit {
 		p.crowded.Store(true)
 	}
@@ -98,11 +118,17 @@ func (p *proposer) propose(c event.Command, who call, urgent bool) error {
 	return nil
 }
 
-// open returns the batch that takes the next command.
+// open returns the batch that takes the next command: the last that waits, but
+// not one whose callers have been told, for they would be told no more.
 func (p *proposer) open() *batch {
-	if n := len(p.waiting); n > 0 && len(p.waiting[n-1].buf) < batchBytes-4<<10 {
+	if n := len(p.waiting); n > 0 && len(p.waiting[n-1].buf) < batchBytes-4<<10 && !p.waiting[n-1].released {
 		return p.waiting[n-1]
 	}
+	return p.begin()
+}
+
+// begin adds an empty batch to those that wait.
+func (p *proposer) begin() *batch {
 	var b *batch
 	if n := len(p.spare); n > 0 {
 		b, p.spare = p.spare[n-1], p.spare[:n-1]
@@ -110,8 +136,7 @@ func (p *proposer) open() *batch {
 		b = &batch{buf: make([]byte, 0, 4<<10)}
 	}
 	p.header.Seq++
-	b.seq, b.released = p.header.Seq, false
-	b.buf, b.calls = event.AppendHeader(b.buf[:0], p.header), b.calls[:0]
+	*b = batch{seq: p.header.Seq, buf: event.AppendHeader(b.buf[:0], p.header), calls: b.calls[:0]}
 	p.waiting = append(p.waiting, b)
 	return b
 }
@@ -119,6 +144,9 @@ func (p *proposer) open() *batch {
 // pump submits what there are slots for. p.mu is held, so that batches are
 // submitted in order; Submit does not block.
 func (p *proposer) pump() {
+	if len(p.flying) == 0 && len(p.waiting) > 0 {
+		p.watch.Reset(releaseAfter)
+	}
 	for len(p.flying) < batchesInFlight && len(p.waiting) > 0 {
 		b := p.waiting[0]
 		p.waiting = p.waiting[:copy(p.waiting, p.waiting[1:])]
@@ -128,46 +156,52 @@ func (p *proposer) pump() {
 }
 
 func (p *proposer) submit(b *batch) {
-	seq := b.seq
-	p.log.Submit(b.buf, func(err error) {
+	p.log.Submit(b.buf, func(error) {
 		// Not now: Submit may call this while we hold mu.
-		time.AfterFunc(resendAfter, func() { p.resend(seq, err) })
+		if !p.again.Swap(true) {
+			time.AfterFunc(resendAfter, p.resend)
+		}
 	})
 }
 
-// resend submits everything in flight once more, in order: a batch that came
-// after the one that failed was refused as out of sequence.
-func (p *proposer) resend(seq uint64, err error) {
+// resend submits everything in flight once more, in order, because one or more
+// of it failed. Which one does not matter: those behind it were refused as out
+// of sequence, of which nobody is told, and those before it are dropped if they
+// are seen twice.
+func (p *proposer) resend() {
+	p.again.Store(false) // first: what fails from here on is to be sent again
 	p.mu.Lock()
-	if p.closed != nil || len(p.flying) == 0 || p.flying[0].seq > seq {
+	defer p.mu.Unlock()
+	for _, b := range p.flying {
+		b.again = true
+		p.submit(b)
+	}
+}
+
+// stall releases everybody: no batch has been seen for too long.
+func (p *proposer) stall() {
+	p.mu.Lock()
+	if p.closed != nil || len(p.flying) == 0 {
 		p.mu.Unlock()
 		return
 	}
-	p.misses++
-	var told []call
-	if p.misses == releaseAfter {
-		for _, b := range append(append([]*batch{}, p.flying...), p.waiting...) {
-			told = append(told, p.release(b)...)
-		}
-		p.space.Broadcast()
-	}
-	// Only the oldest is a reason to go on: each failure reports itself.
-	if p.flying[0].seq == seq {
-		for _, b := range p.flying {
-			b.again = true
-			p.submit(b)
-		}
-	}
+	p.stalled = true
+	told := p.release()
+	p.space.Broadcast()
 	p.mu.Unlock()
 	tell(told, ErrUnknown)
 }
 
-func (p *proposer) release(b *batch) []call {
-	if b.released {
-		return nil
+// release returns the calls of all batches that have not been completed, and
+// sees to it that they are not completed again.
+func (p *proposer) release() (told []call) {
+	for _, b := range append(append([]*batch{}, p.flying...), p.waiting...) {
+		if !b.released {
+			b.released = true
+			told = append(told, b.calls...)
+		}
 	}
-	b.released = true
-	return b.calls
+	return told
 }
 
 // tell completes calls outside the delivery loop.
@@ -179,17 +213,19 @@ func tell(calls []call, err error) {
 	w.Flush()
 }
 
-// done completes the n-th command of batch seq. The delivery loop calls it, in
-// order.
-func (p *proposer) done(seq uint64, n int, err error, value any, w *Wave) {
+// done completes the n-th command of batch seq and says whether anybody was
+// still waiting for that. The delivery loop calls it, in order.
+func (p *proposer) done(seq uint64, n int, err error, value any, w *Wave) bool {
 	p.mu.Lock()
-	var c call
-	if len(p.flying) > 0 && p.flying[0].seq == seq && !p.flying[0].released {
-		c = p.flying[0].calls[n]
-		p.flying[0].calls[n].c = nil // told: close and release leave it alone
+	if len(p.flying) == 0 || p.flying[0].seq != seq || p.flying[0].released {
+		p.mu.Unlock()
+		return false
 	}
+	c := p.flying[0].calls[n]
+	p.flying[0].calls[n] = call{s: c.s} // release must not complete it again
 	p.mu.Unlock()
 	c.complete(err, value, w)
+	return true
 }
 
 // batchDone frees the slot of batch seq.
@@ -199,11 +235,19 @@ func (p *proposer) batchDone(seq uint64) {
 	if len(p.flying) == 0 || p.flying[0].seq != seq {
 		return
 	}
+	b := p.landed()
+	if !b.again && cap(b.buf) <= 2*batchBytes && len(p.spare) < batchesInFlight+1 {
+		p.spare = append(p.spare, b)
+	}
+	p.goOn()
+}
+
+// landed takes the oldest batch off those that fly.
+func (p *proposer) landed() *batch {
 	b := p.flying[0]
 	p.flying = p.flying[:copy(p.flying, p.flying[1:])]
 	p.bytes -= len(b.buf) - headerLen(p.header)
 	p.crowded.Store(p.bytes >= p.limit)
-	p.misses = 0
 	for i := range b.calls {
 		// Only now: a QoS 0 event of the same client that takes the short way
 		// must not overtake what the batch delivered.
@@ -212,8 +256,15 @@ func (p *proposer) batchDone(seq uint64) {
 		}
 	}
 	clear(b.calls)
-	if !b.again && cap(b.buf) <= 2*batchBytes && len(p.spare) < batchesInFlight+1 {
-		p.spare = append(p.spare, b)
+	return b
+}
+
+// goOn submits what may be submitted now that the log has moved.
+func (p *proposer) goOn() {
+	p.stalled = false
+	p.watch.Stop()
+	if len(p.flying) > 0 {
+		p.watch.Reset(releaseAfter)
 	}
 	p.pump()
 	p.space.Broadcast()
@@ -239,10 +290,8 @@ func (p *proposer) close(err error) {
 		return
 	}
 	p.closed = err
-	var told []call
-	for _, b := range append(p.flying, p.waiting...) {
-		told = append(told, p.release(b)...)
-	}
+	p.watch.Stop()
+	told := p.release()
 	p.flying, p.waiting = nil, nil
 	p.space.Broadcast()
 	p.mu.Unlock()

@@ -9,7 +9,8 @@ import (
 // A Log orders batches for every node's Machine. Cluster nodes satisfy it,
 // those of one voter and those of several; the broker cannot tell.
 type Log interface {
-	// Submit hands over one numbered batch and returns at once. Batches reach
+	// Submit hands over one numbered batch, of at most MaxBatch bytes, and
+	// returns at once. Batches reach
 	// the Machine in the order of the calls. failed is called at most once,
 	// from any goroutine: with the reason why the batch certainly will not be
 	// applied, or why that is unknown. A batch that is applied is seen in
@@ -19,6 +20,10 @@ type Log interface {
 	// Leader says whether this node is the one that proposes Ticks.
 	Leader() bool
 }
+
+// MaxBatch is the size of the largest batch, in bytes: one that carries a single
+// large command. The most are of a quarter of that.
+const MaxBatch = 1 << 20
 
 // An Action is what somebody wants to do on a topic.
 type Action uint8
