@@ -300,8 +300,9 @@ func (b *Broker) runTimers() {
 			}
 			if err != nil {
 				b.logger.Warn("a tick was not ordered", "err", err.Error())
+			} else if b.machine.NextWake() != next {
+				continue // there may be more that is due
 			}
-			continue
 		}
 		edge := b.passEdges()
 		timer.Reset(untilNext(now, edge, b.machine.NextWake()))

@@ -223,20 +223,6 @@ func (n *node) tick() {
 	}
 }
 
-// settle has the log told what clients have taken, and waits for that.
-func (n *node) settle() {
-	n.t.Helper()
-	n.settler.flush()
-	n.tick()
-}
-
-// count returns the number of keys of a space.
-func (n *node) count(space store.Space) (keys int) {
-	lower := []byte{byte(space)}
-	n.config.Store.Scan(lower, store.End(lower), func(_, _ []byte) bool { keys++; return true })
-	return keys
-}
-
 // A client is a Sink that keeps what it is sent.
 type client struct {
 	n  *node
@@ -249,7 +235,6 @@ type client struct {
 	released []uint16
 	ended    error
 	log      []string // everything that came, in words
-	acks     bool     // acknowledge what comes, PUBREL included, from a goroutine of its own
 	full     bool     // take nothing
 	largest  int      // payloads above are too large; 0 for none
 	dropped  uint64   // told at connect
@@ -354,15 +339,8 @@ func (n *node) tryConnect(id string, clean bool, expiry uint32, with ...func(*Co
 	return c, present, nil
 }
 
-func receiveMax(n uint16) func(*ConnectRequest) { return func(r *ConnectRequest) { r.ReceiveMax = n } }
-
-func principal(p string) func(*ConnectRequest) { return func(r *ConnectRequest) { r.Principal = p } }
-
-func will(w event.Will) func(*ConnectRequest) { return func(r *ConnectRequest) { r.Will = &w } }
-
 // close ends the connection as DISCONNECT 0x00 does, drop as a lost one.
 func (c *client) close() { c.s.Close(false, false, 0); c.n.tick() }
-func (c *client) drop()  { c.s.Close(true, false, 0); c.n.tick() }
 
 func (c *client) subscribe(filter string, qos uint8, with ...func(*event.Subscription)) {
 	c.n.t.Helper()
@@ -378,23 +356,6 @@ func (c *client) trySubscribe(filter string, qos uint8, with ...func(*event.Subs
 	}
 	c.s.Subscribe([]event.Subscription{s}, func(r []SubResult, _ *Wave) { err = r[0].Err })
 	return err
-}
-
-func subID(id uint32) func(*event.Subscription) { return func(s *event.Subscription) { s.ID = id } }
-func noLocal(s *event.Subscription)             { s.NoLocal = true }
-func asPublished(s *event.Subscription)         { s.RetainAsPublished = true }
-
-func retainHandling(h uint8) func(*event.Subscription) {
-	return func(s *event.Subscription) { s.RetainHandling = h }
-}
-
-func (c *client) unsubscribe(filters ...string) []bool {
-	c.n.t.Helper()
-	existed, err := c.s.Unsubscribe(filters)
-	if err != nil {
-		c.n.t.Errorf("unsubscribe %s: %v", filters, err)
-	}
-	return existed
 }
 
 // outcome is a Completer somebody waits for.
@@ -422,35 +383,7 @@ func (c *client) publishID(id uint16, name, payload string, qos uint8, with ...f
 	return <-o.ch
 }
 
-// release ends the QoS 2 publish with that packet id.
-func (c *client) release(id uint16) error {
-	o := outcome{make(chan error, 1)}
-	logged, err := c.s.Release(id, o, 0)
-	if !logged {
-		return err
-	}
-	return <-o.ch
-}
-
-// tell publishes, and the test fails if that is refused.
-func (c *client) tell(name, payload string, qos uint8, with ...func(*event.Event)) {
-	c.n.t.Helper()
-	if err := c.publish(name, payload, qos, with...); err != nil {
-		c.n.t.Errorf("%s publishes %s=%s: %v", c.id, name, payload, err)
-	}
-	if qos == 2 {
-		if err := c.release(1); err != nil {
-			c.n.t.Errorf("%s releases: %v", c.id, err)
-		}
-	}
-}
-
 func retain(e *event.Event) { e.Retain = true }
-
-// expiresIn sets a Message Expiry Interval.
-func (c *client) expiresIn(d time.Duration) func(*event.Event) {
-	return func(e *event.Event) { e.Expires = c.n.clock.now().Add(d).UnixNano() }
-}
 
 // await returns what the client has got when there are n of it.
 func (c *client) await(n int) []string {
@@ -509,13 +442,6 @@ func (c *client) want(want ...string) {
 	}
 }
 
-// forget empties what the client has got.
-func (c *client) forget() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.got, c.released, c.log = nil, nil, nil
-}
-
 // answer says what to the delivery with id.
 func (c *client) answer(id uint16, what Settlement) error {
 	var w Wave
@@ -535,50 +461,4 @@ func (c *client) ackAll() {
 	}
 }
 
-// take acknowledges deliveries as they come, of whatever QoS, in turn, until n
-// have been taken, and returns them.
-func (c *client) take(n int) []got {
-	c.n.t.Helper()
-	for i := range n {
-		g := c.awaitGot(i + 1)[i]
-		c.n.finish(c, g)
-	}
-	return c.awaitGot(n)[:n]
-}
-
-// finish brings the delivery g to its end.
-func (n *node) finish(c *client, g got) {
-	n.t.Helper()
-	var err error
-	switch g.qos {
-	case 1:
-		err = c.answer(g.id, Acked)
-	case 2:
-		if err = c.answer(g.id, Received); err == nil {
-			c.awaitRelease(g.id)
-			err = c.answer(g.id, Completed)
-		}
-	}
-	if err != nil {
-		n.t.Errorf("client %s answers %v: %v", c.id, g, err)
-	}
-}
-
-// awaitRelease waits for the PUBREL of a packet id, and forgets that it came.
-func (c *client) awaitRelease(id uint16) {
-	c.n.t.Helper()
-	c.wait(fmt.Sprint("release of ", id), func() bool {
-		i := slices.Index(c.released, id)
-		if i >= 0 {
-			c.released = slices.Delete(c.released, i, i+1)
-		}
-		return i >= 0
-	})
-}
-
-// awaitEnd waits until the connection is ended and returns the cause.
-func (c *client) awaitEnd() (cause error) {
-	c.n.t.Helper()
-	c.wait("its end", func() bool { cause = c.ended; return cause != nil })
-	return cause
-}
+func receiveMax(n uint16) func(*ConnectRequest) { return func(r *ConnectRequest) { r.ReceiveMax = n } }

@@ -115,6 +115,7 @@ func (o *outbox) inherit(before *outbox) {
 
 // start sends what an earlier connection left under way, then the rest.
 func (o *outbox) start(w *Wave) {
+	o.s.begun.Store(true)
 	o.mu.Lock()
 	o.started = true
 	o.mu.Unlock()
@@ -364,8 +365,8 @@ func (o *outbox) fill(w *Wave) {
 	n := 0
 	for n < len(o.backlog) && o.room() {
 		h := &o.backlog[n]
-		if h.event.Expired(now) || h.until != 0 && now >= h.until {
-			o.over(o.sent)
+		if why := o.s.unfit(h.event, h.until, nil, now); why != fit {
+			o.s.skip(why, o.sent)
 		} else {
 			d := &w.delivery
 			*d = Delivery{Event: h.event, QoS: h.qos, Retain: h.retain, IDs: h.ids}
@@ -553,6 +554,21 @@ func (s *Session) Drained(w *Wave) {
 func (s *Session) moreRoom(w *Wave) {
 	s.out.fill(w)
 	s.scanning.kick()
+}
+
+// wanted offers the sink a QoS 0 delivery that must not be lost, and returns
+// false if it is to be offered again when the sink has been drained.
+func (o *outbox) wanted(d *Delivery, w *Wave) bool {
+	o.mu.Lock() // or Drained could come before full is set
+	defer o.mu.Unlock()
+	switch o.s.sink.Deliver(d, w) {
+	case Sent:
+		o.s.b.stats.Delivered[0].Add(1)
+	case Full:
+		o.full = true
+		return false
+	}
+	return true
 }
 
 // waiting returns how many deliveries wait for the window, and whether the

@@ -298,13 +298,6 @@ func (p *proposer) close(err error) {
 	tell(told, ErrUnknown)
 }
 
-// backlog returns the bytes of commands under way.
-func (p *proposer) backlog() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.bytes
-}
-
 func (c *call) complete(err error, value any, w *Wave) {
 	if c.s != nil && err != nil && c.id != 0 {
 		c.s.forget(c.id)

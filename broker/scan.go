@@ -46,11 +46,12 @@ type piece struct {
 	direct  []found    // to be sent at once
 	watched []resource // to be shown at once
 	looked  int        // keys read
+	bytes   int        // of what it holds
 }
 
 // room says whether a piece takes more.
 func (p *piece) room() bool {
-	return p.looked < pieceLookedAt && len(p.direct)+len(p.watched)+p.replays() < pieceTopics
+	return p.looked < pieceLookedAt && p.bytes < pieceBytes && len(p.direct)+len(p.watched)+p.replays() < pieceTopics
 }
 
 func (p *piece) replays() (n int) {
@@ -84,14 +85,19 @@ type pieceOf struct {
 type found struct {
 	of    *pieceOf
 	event event.Event
+
+	// Where the scan was before it: to go back to if the client has no room.
+	after   string
+	replays int
 }
 
 const (
 	pieceTopics   = 128  // sent by one piece
 	pieceLookedAt = 2048 // keys read for one piece at most
-	pieceScans    = 64   // scans that share one piece
-	readsAtOnce   = 4    // pieces read at a time on this node
-	roomForPiece  = 256  // a piece is read when fewer deliveries wait
+	pieceBytes    = 256 << 10
+	pieceScans    = 64  // scans that share one piece
+	readsAtOnce   = 4   // pieces read at a time on this node
+	roomForPiece  = 256 // a piece is read when fewer deliveries wait
 )
 
 // A scanner bounds and counts the scans of a node.
@@ -183,9 +189,20 @@ func (t *scanState) touch(topicName string) {
 func (t *scanState) add(s scan) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.stopped {
-		t.queue = append(t.queue, s)
+	if t.stopped {
+		return
 	}
+	if s.opened != nil {
+		// Of a client that is slow, or it would have begun: one scan of all
+		// there is takes the place of one for each edge.
+		for i := range t.queue {
+			if t.queue[i].sub.sub.Filter == s.sub.sub.Filter {
+				t.queue[i].opened, t.queue[i].since = nil, max(t.queue[i].since, s.since)
+				return
+			}
+		}
+	}
+	t.queue = append(t.queue, s)
 }
 
 // run works off the scans, once the session has started.
@@ -343,10 +360,10 @@ func (t *scanState) readRetained(p *piece, s *pieceOf, now int64) (done bool) {
 			return false
 		}
 		name := string(key[1:])
-		s.after = name
 		if topic.Match(filter, name) {
 			t.take(p, s, name, value, now)
 		}
+		s.after = name
 		return true
 	})
 	return done
@@ -354,7 +371,7 @@ func (t *scanState) readRetained(p *piece, s *pieceOf, now int64) (done bool) {
 
 // take adds a retained event to a piece if the subscriber is to have it.
 func (t *scanState) take(p *piece, s *pieceOf, name string, value []byte, now int64) {
-	f := found{of: s}
+	f := found{of: s, after: s.after, replays: len(s.replay)}
 	if err := decodeRetained(value, &f.event); err != nil {
 		panic(fatal{"retained event: " + err.Error()})
 	}
@@ -370,7 +387,9 @@ func (t *scanState) take(p *piece, s *pieceOf, name string, value []byte, now in
 	}
 	if t.s.durable && min(f.event.QoS, s.sub.sub.QoS) > 0 {
 		s.replay = append(s.replay, name)
+		p.bytes += len(name)
 	} else {
+		p.bytes += f.event.Size()
 		f.event = *clone(&f.event)
 		p.direct = append(p.direct, f)
 	}
@@ -418,13 +437,29 @@ func (t *scanState) deliver(p *piece, w *Wave) {
 			continue
 		}
 		out := &w.delivery
-		*out = Delivery{Event: e, QoS: min(e.QoS, sub.QoS), Retain: true}
+		*out = Delivery{Event: e, QoS: min(e.QoS, sub.QoS), Retain: true, Wanted: true}
 		if sub.ID != 0 {
 			out.IDs = []uint32{sub.ID}
 		}
 		out.limitTo(e.Expires, d.Until, now)
-		t.s.hear(out, d.Until, w)
+		if !t.s.hear(out, d.Until, w) {
+			goBack(p.direct[i:])
+			return
+		}
 		t.s.b.stats.Replayed.Add(1)
+	}
+}
+
+// goBack has the scans of what was not delivered begin there again.
+func goBack(left []found) {
+	seen := map[*pieceOf]bool{}
+	for i := range left {
+		f := &left[i]
+		if s := f.of; !seen[s] {
+			seen[s] = true
+			s.after, s.replay = f.after, s.replay[:f.replays]
+			s.begun, s.done, s.viewers, s.key = false, false, nil, ""
+		}
 	}
 }
 

@@ -126,6 +126,11 @@ type Delivery struct {
 	PacketID uint16   // for QoS 1 and 2
 	IDs      []uint32 // Subscription Identifiers of all that match; read only
 
+	// Wanted says that a QoS 0 delivery for which there is no room is not lost
+	// but offered again after Drained, as those of QoS 1 and 2 are: it is
+	// present state, of which none may be missing.
+	Wanted bool
+
 	// Expiry is the Message Expiry Interval to send, in seconds, if Expires:
 	// what the publisher set less the time it waited, and no later than the
 	// subscriber's window closes.
@@ -144,9 +149,9 @@ const (
 	// delivered (5.0 [MQTT-3.1.2-25]) and uses no packet id.
 	TooLarge
 
-	// Full: too many bytes wait for the socket already. A QoS 0 event is lost
-	// and the sink has counted it; others the session keeps and offers again
-	// after Session.Drained.
+	// Full: too many bytes wait for the socket already. A QoS 0 event that is
+	// not Wanted is lost and the sink has counted it; others the session keeps
+	// and offers again after Session.Drained.
 	Full
 )
 

@@ -24,6 +24,7 @@ type Session struct {
 	sink    Sink
 
 	closed  atomic.Bool  // nothing is delivered any more
+	begun   atomic.Bool  // Start was called: what the client is sent comes after its CONNACK
 	pending atomic.Int64 // publishes whose batch has not been delivered yet
 
 	out      outbox
@@ -370,6 +371,9 @@ func (s *Session) Subscribe(subs []event.Subscription, acknowledge func([]SubRes
 // begin puts granted subscriptions in force. In the delivery loop. done is the
 // Machine's answer for a durable session, nil for another.
 func (s *Session) begin(granted []event.Subscription, done *subscribed, now int64) {
+	if s.closed.Load() {
+		return // the loop has let go of it, or is about to
+	}
 	since := s.b.loop.position()
 	if done != nil {
 		since = done.since
@@ -501,17 +505,26 @@ func (b *Broker) Disconnect(ctx context.Context, client string, cause error) boo
 
 // hear hands an event to the client at once: QoS 0 always, QoS 1 and 2 of a
 // session that ends with its connection through its outbox.
-func (s *Session) hear(d *Delivery, until int64, w *Wave) {
+//
+// It returns false if d is Wanted and the sink has no room for it now.
+func (s *Session) hear(d *Delivery, until int64, w *Wave) bool {
 	if s.closed.Load() {
-		return
+		return true
 	}
 	if d.QoS > 0 {
 		s.out.hear(d, until, w)
-		return
+		return true
+	}
+	if !s.begun.Load() {
+		return true
+	}
+	if d.Wanted {
+		return s.out.wanted(d, w)
 	}
 	if s.sink.Deliver(d, w) == Sent {
 		s.b.stats.Delivered[0].Add(1)
 	}
+	return true
 }
 
 // clone copies e for somebody who keeps it.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -151,6 +152,9 @@ func (s *Session) Complete(_ uint64, err error, w *Wave) {
 			}
 		}
 		o.mu.Unlock()
+	}
+	if errors.Is(err, ErrUnknown) {
+		t.note(s, false) // nobody knows whether the log was told: tell it again
 	}
 	t.mu.Lock()
 	t.flying = false

@@ -156,7 +156,7 @@ func (c *conn) Deliver(d *broker.Delivery, w *broker.Wave) broker.Outcome {
 // refuse turns a delivery away: a QoS 0 event is lost for why, others the
 // session keeps. With mu held.
 func (c *conn) refuse(d *broker.Delivery, why Drop) broker.Outcome {
-	if d.QoS == 0 {
+	if d.QoS == 0 && !d.Wanted {
 		c.srv.stats.Dropped[why].Add(1)
 	} else if why == DropFull {
 		c.srv.stats.Full.Add(1)

@@ -191,7 +191,8 @@ func (w *propWalker) next() (p property, ok bool, err error) {
 	case formText, formBinary:
 		text = w.bytes()
 	case formPair:
-		if !validText(w.bytes()) || !validText(w.bytes()) {
+		name, value := w.bytes(), w.bytes()
+		if !validText(name) || !validText(value) {
 			return p, false, malformed("a string that is not UTF-8")
 		}
 	}

@@ -16,7 +16,6 @@ import (
 // A ledger is what a power cut must leave of a log: what has been acknowledged
 // for certain, and what was being written maybe.
 type ledger struct {
-	first    uint64 // of the entries that may not be truncated any more
 	acked    uint64 // last index that is acknowledged
 	written  uint64 // last index that is being written; acked if none is
 	terms    map[uint64]uint64

@@ -206,7 +206,7 @@ func (db *DB) pebbleOptions() *pebble.Options {
 	o := &pebble.Options{
 		FormatMajorVersion: format,
 		Logger:             disk.NewLogger(db.opts.Logger, db.opts.Die),
-		EventListener:      &pebble.EventListener{DataCorruption: db.corrupt},
+		EventListener:      &pebble.EventListener{DataCorruption: db.corrupt, BackgroundError: db.background},
 
 		// Entries are read back by followers that lag and at a start, in order
 		// and once: the block cache is small.
@@ -221,6 +221,14 @@ func (db *DB) pebbleOptions() *pebble.Options {
 	// seldom, and every index that is asked for exists.
 	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
 	return o
+}
+
+// background ends the process when a flush or compaction failed: the log could
+// not be written much longer, and nobody would be told.
+func (db *DB) background(err error) {
+	if db.running.Load() {
+		db.die(fmt.Sprintf("raftlog: in the background: %v", err))
+	}
 }
 
 // corrupt is called when a file does not read as it was written.
