@@ -39,6 +39,7 @@ var mayImport = map[string][]string{
 	"cluster":           {"cluster/raftlog", "disk"},
 	"api":               {},
 	"profiles/jsontree": {},
+	"profiles/xmltree":  {},
 	"profiles/kind":     {"acl", "profiles/jsontree"},
 	"profiles/kind/kindtest": {
 		"profiles/kind", "profiles/policy",
