@@ -71,6 +71,10 @@ type Document struct {
 	faults, warnings Faults
 }
 
+// NewDocument returns a document of a value that was made, not parsed, to be
+// read like one.
+func NewDocument(root Value) *Document { return &Document{root: root} }
+
 // Root is where reading begins.
 func (d *Document) Root() *Node { return &Node{Value: d.root, doc: d} }
 

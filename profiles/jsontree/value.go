@@ -93,6 +93,20 @@ func OfString(s string) Value { return Value{kind: String, text: s} }
 // OfInt returns a whole number.
 func OfInt(n int64) Value { return Value{kind: Number, text: strconv.FormatInt(n, 10)} }
 
+// OfFloat returns a number; f must be finite.
+func OfFloat(f float64) Value {
+	return Value{kind: Number, text: strconv.FormatFloat(f, 'f', -1, 64)}
+}
+
+// OfList returns a list of values.
+func OfList(items ...Value) Value { return Value{kind: Array, items: items} }
+
+// OfObject returns an object; names and values belong together by index, and no
+// name may come twice.
+func OfObject(names []string, values []Value) Value {
+	return Value{kind: Object, names: names, items: values}
+}
+
 // OfStrings returns a list of strings.
 func OfStrings(list []string) Value {
 	v := Value{kind: Array}

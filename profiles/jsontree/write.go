@@ -155,6 +155,12 @@ func (w *Writer) Value(v Value) {
 	w.buf = v.Append(w.buf)
 }
 
+// Raw writes a value that is JSON already, as Append writes it.
+func (w *Writer) Raw(text string) {
+	w.sep()
+	w.buf = append(w.buf, text...)
+}
+
 // Member writes a member that is a string.
 func (w *Writer) Member(name, s string) {
 	w.Name(name)

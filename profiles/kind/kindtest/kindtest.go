@@ -21,6 +21,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/policy"
 )
 
 // A Suite is a kind, and what has to be known to test it.
@@ -49,6 +50,7 @@ type Suite struct {
 
 // Test checks all laws.
 func Test(t *testing.T, s Suite) {
+	t.Run("default policy", s.defaultPolicy)
 	for _, law := range laws {
 		t.Run(law.name, func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
@@ -57,6 +59,27 @@ func Test(t *testing.T, s Suite) {
 				}
 			})
 		})
+	}
+}
+
+// defaultPolicy checks that the kind's default policy is one, and opens the
+// resource to nobody who has no identity.
+func (s Suite) defaultPolicy(t *testing.T) {
+	k := s.New()
+	for _, owner := range addresses {
+		p, err := policy.Parse(k.DefaultPolicy(owner), k, owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w := p.Warnings(); len(w) > 0 {
+			t.Errorf("the default policy of %s has warnings: %v", owner, w)
+		}
+		if d := p.Evaluate(kind.Addr{}, base, policy.Input{}); d.View == policy.ViewFiltered {
+			t.Errorf("the default policy of %s shows %+v to anybody", owner, d.Grant)
+		}
+		if d := p.Evaluate(owner, base, policy.Input{}); d.View != policy.ViewFiltered {
+			t.Errorf("the default policy of %s shows its owner nothing", owner)
+		}
 	}
 }
 

@@ -31,7 +31,7 @@ func (b board) Semantics() kind.Semantics {
 	return kind.Semantics{MaxBytes: 1000, DefaultExpires: time.Hour, MinExpires: time.Second, MaxExpires: time.Hour}
 }
 
-func (b board) DefaultPolicy(kind.Addr) []byte { return nil }
+func (b board) DefaultPolicy(kind.Addr) []byte { return []byte(`{"v": 1}`) }
 
 func (b board) Permissions() []kind.Permission {
 	return []kind.Permission{{Name: "secrets", Type: kind.PermBool}, {Name: "words", Type: kind.PermSet}}

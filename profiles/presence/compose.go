@@ -1,0 +1,258 @@
+package presence
+
+import (
+	"cmp"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bellwire/bellwire/profiles/kind"
+)
+
+// maxSkew is how far a timestamp may be ahead of its publication and still
+// count for the order of age: a device whose clock is wrong would otherwise be
+// the newest for ever. What it wrote stays as it is.
+const maxSkew = 5 * time.Minute
+
+// Compose joins what the live sources have published.
+func (k *Kind) Compose(now time.Time, r kind.Resource, pubs []kind.Publication) (*kind.Composed, error) {
+	c := &kind.Composed{Resource: r}
+	d := &document{}
+	var texts []note
+	said := false
+	known := onePerSource(pubs)
+	for i := range known {
+		p := &known[i]
+		if p.Expired(now) {
+			continue
+		}
+		c.Expires, said = sooner(c.Expires, p.Expires), true
+		if !p.Lost.IsZero() {
+			d.lost = append(d.lost, p.Source)
+			continue
+		}
+		from, err := k.parsed(r, p)
+		if err != nil {
+			return nil, fmt.Errorf("presence: source %q: %w", p.Source, err)
+		}
+		if p.Published.After(c.Modified) {
+			c.Modified = p.Published
+		}
+		d.tuples = append(d.tuples, current(from.tuples, p, now, &c.Expires)...)
+		d.persons = append(d.persons, current(from.persons, p, now, &c.Expires)...)
+		d.devices = append(d.devices, current(from.devices, p, now, &c.Expires)...)
+		d.ext = joined(d.ext, from.ext)
+		texts = append(texts, listNotes(from.notes)...)
+	}
+	if !said {
+		return k.Neutral(r), nil
+	}
+	d.notes = notes(texts)
+	slices.SortFunc(d.ext, extension.compare)
+	slices.Sort(d.lost)
+	d.devices = onePerDevice(d.devices)
+	k.finish(d, r, kind.Class{})
+	c.Value = d
+	return c, nil
+}
+
+// onePerSource returns the newest publication of each source, the newest first,
+// whatever the order in which they are given.
+func onePerSource(pubs []kind.Publication) []kind.Publication {
+	sorted := slices.SortedFunc(slices.Values(pubs), func(a, b kind.Publication) int {
+		return cmp.Or(strings.Compare(a.Source, b.Source), b.Published.Compare(a.Published), strings.Compare(b.ETag, a.ETag))
+	})
+	one := slices.CompactFunc(sorted, func(a, b kind.Publication) bool { return a.Source == b.Source })
+	slices.SortStableFunc(one, func(a, b kind.Publication) int { return b.Published.Compare(a.Published) })
+	return one
+}
+
+// joined adds to all what more has. Of a member with one name there can be only
+// one: the one that is there already.
+func joined(all, more []extension) []extension {
+	for _, x := range more {
+		same := func(y extension) bool { return x == y || x.space == "" && y.space == "" && x.name == y.name }
+		if !slices.ContainsFunc(all, same) {
+			all = append(all, x)
+		}
+	}
+	return all
+}
+
+func (k *Kind) parsed(r kind.Resource, p *kind.Publication) (*document, error) {
+	if d, ok := p.Value.(*document); ok {
+		return d, nil
+	}
+	v, err := k.Parse(r, p.Doc)
+	if err != nil {
+		return nil, err
+	}
+	return v.(*document), nil
+}
+
+// sooner returns the earlier of two instants, of which zero is never.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// current returns the elements of a publication as they are at the instant now,
+// knowing where they are from; expires moves to the first instant at which one
+// of them is different.
+func current(elements []element, p *kind.Publication, now time.Time, expires *time.Time) []element {
+	of := make([]element, len(elements))
+	for i, e := range elements {
+		e.origin = origin{source: p.Source, id: e.id}
+		if e.id == "" {
+			e.origin.id = fmt.Sprintf("#%d", i)
+		}
+		e.when = e.timestamp
+		if e.when.IsZero() || e.when.After(p.Published.Add(maxSkew)) {
+			e.when = p.Published
+		}
+		var attrs []attr
+		for _, a := range e.attrs {
+			if now.Before(a.from) {
+				*expires = sooner(*expires, a.from)
+			} else if now.Before(a.until) {
+				*expires = sooner(*expires, a.until)
+			}
+			if a.current(now) {
+				attrs = append(attrs, a)
+			}
+		}
+		e.attrs = attrs
+		of[i] = e
+	}
+	return of
+}
+
+// onePerDevice keeps of each device what was said of it last. Whether it is
+// used is an exception: that somebody is there counts above all that say
+// otherwise.
+func onePerDevice(devices []element) []element {
+	sorted := slices.SortedFunc(slices.Values(devices), func(a, b element) int {
+		return cmp.Or(strings.Compare(a.deviceID, b.deviceID), b.when.Compare(a.when), a.origin.compare(b.origin))
+	})
+	var kept []element
+	for _, e := range sorted {
+		n := len(kept)
+		if n == 0 || kept[n-1].deviceID != e.deviceID {
+			kept = append(kept, e)
+			continue
+		}
+		input, had := e.attr(permUserInput), kept[n-1].attr(permUserInput)
+		if input != nil && isActive(input.value) && (had == nil || !isActive(had.value)) {
+			kept[n-1] = kept[n-1].with(*input)
+		}
+	}
+	return kept
+}
+
+// finish gives the elements of a new document the ids that the class sees, and
+// the order that follows from what is seen.
+func (k *Kind) finish(d *document, r kind.Resource, class kind.Class) {
+	for i := range d.tuples {
+		d.tuples[i].id = k.id('t', r, class, d.tuples[i].origin)
+	}
+	for i := range d.persons {
+		d.persons[i].id = k.id('p', r, class, d.persons[i].origin)
+	}
+	slices.SortFunc(d.tuples, func(a, b element) int {
+		return cmp.Or(rank(a.basic)-rank(b.basic), cmp.Compare(b.contact.priority, a.contact.priority), strings.Compare(a.id, b.id))
+	})
+	slices.SortFunc(d.persons, byAge)
+}
+
+// byAge sorts the newest first, by what is seen of them.
+func byAge(a, b element) int {
+	return cmp.Or(b.timestamp.Compare(a.timestamp), strings.Compare(a.id, b.id))
+}
+
+// rank puts what is open first, for that is what a watcher is after.
+func rank(basic string) int {
+	return slices.Index([]string{open, "", closed}, basic)
+}
+
+var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// id returns the name that watchers of a class know an element by: 20
+// characters that tell nothing.
+func (k *Kind) id(first byte, r kind.Resource, class kind.Class, o origin) string {
+	mac := hmac.New(sha256.New, k.key)
+	var b []byte
+	b = append(b, "presence id 1\n"...)
+	b = append(b, class[:]...)
+	for _, s := range []string{string(first), r.Addr.Local, r.Addr.Domain, o.source, o.id} {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	mac.Write(b)
+	return string(idEncoding.AppendEncode([]byte{first}, mac.Sum(nil)[:12]))
+}
+
+// merged returns persons as they are written: one if they do not contradict
+// each other, else each that says something of its own, newest first.
+func merged(persons []element) []element {
+	if len(persons) < 2 {
+		return persons
+	}
+	sorted := slices.SortedFunc(slices.Values(persons), byAge)
+	one := sorted[0]
+	for _, p := range sorted[1:] {
+		if one.contradicts(&p) {
+			return distinct(sorted)
+		}
+		for _, a := range p.attrs {
+			if had := one.attr(a.name); had != nil && a.name == permNote {
+				a.value = notes(append(listNotes(had.value), listNotes(a.value)...))
+			}
+			one = one.with(a)
+		}
+		one.ext = joined(slices.Clone(one.ext), p.ext)
+		slices.SortFunc(one.ext, extension.compare)
+		one.id = min(one.id, p.id)
+	}
+	return []element{one}
+}
+
+// contradicts says whether e and p say different things about the same. Notes
+// never do.
+func (e *element) contradicts(p *element) bool {
+	for i := range p.attrs {
+		if had := e.attr(p.attrs[i].name); had != nil && !had.equal(&p.attrs[i]) && had.name != permNote {
+			return true
+		}
+	}
+	return slices.ContainsFunc(p.ext, func(x extension) bool {
+		return slices.ContainsFunc(e.ext, func(y extension) bool { return x.space == "" && y.space == "" && x.name == y.name && x.text != y.text })
+	})
+}
+
+// distinct leaves out persons who say what a newer one says.
+func distinct(persons []element) []element {
+	var kept []element
+	for _, p := range persons {
+		if !slices.ContainsFunc(kept, func(q element) bool { return q.says(&p) }) {
+			kept = append(kept, p)
+		}
+	}
+	return kept
+}
+
+// says says whether q says all that p does.
+func (e *element) says(p *element) bool {
+	for i := range p.attrs {
+		if had := e.attr(p.attrs[i].name); had == nil || !had.equal(&p.attrs[i]) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(p.ext, func(x extension) bool { return !slices.Contains(e.ext, x) })
+}
