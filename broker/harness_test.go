@@ -68,7 +68,6 @@ func (l *soloLog) apply(b []byte) {
 
 func (l *soloLog) Submit(b []byte, _ func(error)) { l.batches <- slices.Clone(b) }
 func (l *soloLog) Leader() bool                   { return true }
-func (l *soloLog) close()                         { close(l.batches); <-l.done }
 
 // A clock is moved by hand.
 type clock struct {
@@ -88,12 +87,6 @@ func (c *clock) advance(d time.Duration) {
 	c.at = c.at.Add(d)
 }
 
-func (c *clock) set(at time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.at = at
-}
-
 // A node is a broker on a file system in memory, whose policies are named.
 type node struct {
 	t        *testing.T
@@ -105,8 +98,6 @@ type node struct {
 	profiles []Profile
 	*Broker
 	log *soloLog
-
-	clients []*client
 }
 
 func newNode(t *testing.T, limits Limits) *node {
@@ -188,7 +179,6 @@ func (n *node) stop(flush bool) {
 // restart is a stop of the process that the state survives, crash one that it
 // does not.
 func (n *node) restart() { n.t.Helper(); n.stop(true); n.start() }
-func (n *node) crash()   { n.t.Helper(); n.stop(false); n.start() }
 
 func (n *node) policy(name string) {
 	n.t.Helper()
@@ -339,9 +329,6 @@ func (n *node) tryConnect(id string, clean bool, expiry uint32, with ...func(*Co
 	return c, present, nil
 }
 
-// close ends the connection as DISCONNECT 0x00 does, drop as a lost one.
-func (c *client) close() { c.s.Close(false, false, 0); c.n.tick() }
-
 func (c *client) subscribe(filter string, qos uint8, with ...func(*event.Subscription)) {
 	c.n.t.Helper()
 	if err := c.trySubscribe(filter, qos, with...); err != nil {
@@ -462,3 +449,14 @@ func (c *client) ackAll() {
 }
 
 func receiveMax(n uint16) func(*ConnectRequest) { return func(r *ConnectRequest) { r.ReceiveMax = n } }
+
+func will(w event.Will) func(*ConnectRequest) { return func(r *ConnectRequest) { r.Will = &w } }
+
+// awaitEnd waits until the connection is ended and returns the cause.
+func (c *client) awaitEnd() (cause error) {
+	c.n.t.Helper()
+	c.wait("its end", func() bool { cause = c.ended; return cause != nil })
+	return cause
+}
+
+func (l *soloLog) close() { close(l.batches); <-l.done }

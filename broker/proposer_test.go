@@ -412,3 +412,10 @@ func TestCommandTooLarge(t *testing.T) {
 		}
 	}
 }
+
+// backlog returns the bytes of commands under way.
+func (p *proposer) backlog() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bytes
+}

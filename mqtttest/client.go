@@ -38,9 +38,6 @@ func DialSlow(t testing.TB, addr string, version byte) *Client {
 	return wrap(t, c)
 }
 
-// New speaks version over a connection made elsewhere.
-func New(t testing.TB, nc net.Conn, version byte) *Client { return wrap(t, NewConn(nc, version)) }
-
 func wrap(t testing.TB, c *Conn) *Client {
 	t.Cleanup(func() { c.Close() })
 	return &Client{Conn: c, t: t}

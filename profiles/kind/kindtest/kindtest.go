@@ -106,10 +106,6 @@ var laws = []law{
 // base is about when the documents of a suite are published.
 var base = time.Date(2026, 3, 9, 13, 0, 0, 0, time.UTC)
 
-// Base is the instant around which publications are made: documents that speak
-// of time should speak of times near it.
-func Base() time.Time { return base }
-
 var addresses = []kind.Addr{
 	{Local: "bob", Domain: "example.com"},
 	{Local: "ana", Domain: "example.net"},
