@@ -2,7 +2,6 @@ package mqtttest
 
 import (
 	"errors"
-	"net"
 	"os"
 	"testing"
 	"time"
