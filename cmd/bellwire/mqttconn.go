@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -53,6 +54,20 @@ func (w *watchedConn) Lock()                       { w.mu.Lock() }
 func (w *watchedConn) Unlock() {
 	w.out.Flush()
 	w.mu.Unlock()
+}
+
+// goodbye is how long Close waits for the server to end its half.
+const goodbye = 500 * time.Millisecond
+
+// Close ends our half of the connection and waits until the server, which has
+// then read all of it, ends its own. Who runs `sub -C 2` twice would otherwise
+// be back before the server knows what the first has acknowledged.
+func (w *watchedConn) Close() error {
+	half, ok := w.Conn.(interface{ CloseWrite() error })
+	if ok && half.CloseWrite() == nil && w.Conn.SetReadDeadline(time.Now().Add(goodbye)) == nil {
+		_, _ = io.Copy(io.Discard, w.Conn)
+	}
+	return w.Conn.Close()
 }
 
 // silence returns for how long the reader has been waiting for the server in
