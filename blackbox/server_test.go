@@ -433,6 +433,9 @@ func (s *server) awaitEnd() {
 // after a garbage collection. It needs --pprof.
 func (s *server) liveHeap() int64 {
 	s.t.Helper()
+	until(s.t, "the connections that were closed are gone", 30*time.Second, func() bool {
+		return s.metric("bellwire_sockets") == 0
+	})
 	if status, text := s.get("/debug/pprof/heap?gc=1&debug=1"); status != http.StatusOK {
 		s.t.Fatalf("no garbage collection: %d %s", status, text)
 	}
