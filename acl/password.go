@@ -247,6 +247,23 @@ func (p *Policy) Authenticate(ctx context.Context, g *Gate, user string, passwor
 	return principal, nil
 }
 
+// Credential returns what principal has to prove, in a form that says nothing
+// but whether it is the same under another policy; empty if the policy does not
+// know it. Who has proved what is no longer asked for has proved nothing.
+func (p *Policy) Credential(principal string) string {
+	c, known := p.users[principal]
+	if !known {
+		return ""
+	}
+	h := sha256.New()
+	h.Write(c.token[:])
+	if c.password != nil {
+		h.Write(c.password.salt)
+		h.Write(c.password.hash)
+	}
+	return string(h.Sum(nil))
+}
+
 // newDecoy returns a hash that nobody has, as dear as most of users' are, nil
 // if nobody has a password.
 func newDecoy(users map[string]credential) *passwordHash {

@@ -128,6 +128,34 @@ func TestPolicyChangeWithinASecond(t *testing.T) {
 	}
 }
 
+// Who proved what is no longer asked for is disconnected: a user that is removed
+// from the policy, within a second; others notice nothing. And a policy whose own
+// tests fail is not put in force, nor is a server kept from starting again by the
+// file of a policy that it does not need.
+func TestRevokedCredentialsEndConnections(t *testing.T) {
+	t.Parallel()
+	policy := policyFile(t, []string{"ana", "bob"}, anaMayAll+bobMayRead)
+	s := serve(t, "--policy", policy)
+	ana := s.open(v5, as("ana", clean("ana")))
+	bob := s.open(v5, as("bob", clean("bob")))
+	bob.Subscribe("t/#", 1)
+	failing := anaMayAll + bobMayRead + "tests:\n  - {name: wrong, as: bob@example.com, at: 2026-03-09T12:00:00Z, allow: [publish t/a]}\n"
+	writePolicy(t, policy, []string{"ana"}, failing)
+	s.signal(syscall.SIGHUP)
+	until(t, "the failing test is in the log", mq.Patience, func() bool { return strings.Contains(s.logs.String(), "wrong") })
+	ana.Publish("t/a", 1, "before")
+	bob.ReceiveText("t/a", "before")
+	writePolicy(t, policy, []string{"ana"}, anaMayAll+bobMayRead)
+	s.signal(syscall.SIGHUP)
+	bob.ClosedWith(0x87)
+	ana.Publish("t/a", 1, "after")
+
+	writePolicy(t, policy, nil, "rules: nonsense\n")
+	s.kill()
+	s.start()
+	s.open(v5, as("ana", clean("ana"))).Publish("t/a", 1, "again")
+}
+
 // A bad policy file leaves the running one in force, and the log names every
 // fault with its place; a server is not started with it.
 func TestBadPolicyKeepsTheOld(t *testing.T) {

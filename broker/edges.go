@@ -152,6 +152,10 @@ func (s *Session) dropSub(sub *localSub) {
 func (e *edges) policyChanged(b *Broker, before *policy) {
 	now := b.now()
 	for _, s := range b.loop.live {
+		if b.revoked(before, s.who.Principal) {
+			s.sink.End(&Refusal{Reason: "the credentials are no longer valid"})
+			continue
+		}
 		for filter, old := range s.subs {
 			grant := b.grant(s.who, filter, now)
 			sub := *old
@@ -164,4 +168,29 @@ func (e *edges) policyChanged(b *Broker, before *policy) {
 		}
 		s.scanning.runIfStarted()
 	}
+}
+
+// revoked says whether what principal proved under the policy before is not
+// what the present one asks for.
+func (b *Broker) revoked(before *policy, principal string) bool {
+	if before == nil || principal == "" {
+		return false
+	}
+	was, ok1 := before.Authorizer.(credentialer)
+	is, ok2 := b.policy.Load().Authorizer.(credentialer)
+	if !ok1 || !ok2 {
+		return false
+	}
+	proved := was.Credential(principal)
+	return proved != "" && proved != is.Credential(principal)
+}
+
+// mayHaveOpened says whether a window opened or closed between two instants.
+func (b *Broker) mayHaveOpened(from, to int64) bool {
+	p := b.policy.Load()
+	if p == nil {
+		return false
+	}
+	at := p.NextEdge(from)
+	return at != 0 && at <= to
 }

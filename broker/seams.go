@@ -81,6 +81,11 @@ type Authorizer interface {
 	NextEdge(after int64) int64
 }
 
+// A credentialer is an Authorizer that says what a principal has to prove: two
+// versions of a policy that say the same ask for the same. Who is connected as a
+// principal of which another thing is asked, or that is no more, is disconnected.
+type credentialer interface{ Credential(principal string) string }
+
 // Compile makes an Authorizer of the bytes of a policy, which are state: every
 // node compiles the same ones. It must be deterministic.
 type Compile func(policy []byte) (Authorizer, error)

@@ -115,9 +115,9 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 			s.dropSub(sub)
 		case o.subs[i].replaying:
 			s.scanning.add(scan{sub: sub, since: o.subs[i].since, after: o.subs[i].position, initial: true})
-		case sub.windowed, mayWatch(s.b.machine.profiles, sub.sub.Filter):
+		case sub.windowed && s.b.mayHaveOpened(o.offlineSince, now), mayWatch(s.b.machine.profiles, sub.sub.Filter):
 			// While it was away a window may have opened: it has missed the
-			// state that was sent then, or that changed unseen.
+			// state that was sent then.
 			s.scanning.add(scan{sub: sub, since: s.sinceOpening()})
 		}
 	}

@@ -161,7 +161,7 @@ func policyReport(err error) string {
 // warnOfOtherPolicy says that the file is not what is in force: the policy is
 // state, and a restart does not read it.
 func (s *server) warnOfOtherPolicy(name string) {
-	if name != "" && !bytes.Equal(s.config.policy, s.broker.PolicyData()) {
+	if name != "" && s.config.policyFault == nil && !bytes.Equal(s.config.policy, s.broker.PolicyData()) {
 		s.config.logger.Warn("the policy file differs from the policy in force: send SIGHUP to put it in force", "file", name)
 	}
 }
@@ -186,7 +186,11 @@ func (f *serveFlags) settle(given func(flag string) bool, logger *slog.Logger) (
 		wrong.add(err)
 	}
 	c.policy, c.policyName, err = f.readPolicy()
-	wrong.add(err)
+	if _, started := os.Stat(filepath.Join(f.data, "node.json")); started == nil && f.data != "" {
+		c.policyFault = err // it matters only if the state holds no policy
+	} else {
+		wrong.add(err)
+	}
 	c.clock, err = f.clock()
 	wrong.add(err)
 	if err := wrong.err(); err != nil {

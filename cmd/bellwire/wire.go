@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/bellwire/bellwire/acl"
@@ -36,6 +37,7 @@ type serverConfig struct {
 	trust          trust
 	policy         []byte // put in force if none is, by its name for messages
 	policyName     string
+	policyFault    error      // why there is no policy, if the file has faults
 	clock          *testClock // nil: the machine's
 	profile        bool       // /debug/pprof on http
 	tap            broker.Tap // nil: nobody watches
@@ -146,7 +148,17 @@ func (s *server) openNode(ctx context.Context) (err error) {
 // firstPolicy puts the configured policy in force if none ever was. After that
 // the policy is state, and changes by command only.
 func (s *server) firstPolicy(ctx context.Context) error {
-	if len(s.config.policy) == 0 || s.broker.Policy() != nil {
+	if s.broker.Policy() != nil {
+		if s.config.policyFault != nil {
+			s.config.logger.Error("the policy file is not valid: the policy in force stays", "err", s.config.policyFault.Error())
+		}
+		return nil
+	}
+	if s.config.policyFault != nil {
+		return s.config.policyFault
+	}
+	if len(s.config.policy) == 0 {
+		s.config.logger.Warn("no policy is in force: nobody is let in; give --policy or --allow-anonymous")
 		return nil
 	}
 	return s.setPolicy(ctx, s.config.policyName, s.config.policy)
@@ -154,8 +166,14 @@ func (s *server) firstPolicy(ctx context.Context) error {
 
 // setPolicy checks a policy as its author should see it, then has it ordered.
 func (s *server) setPolicy(ctx context.Context, name string, data []byte) error {
-	if _, err := acl.Parse(name, data, s.config.domain); err != nil {
+	p, err := acl.Parse(name, data, s.config.domain)
+	if err != nil {
 		return err
+	}
+	for _, t := range p.Test().Results {
+		if len(t.Failed) > 0 {
+			return fail(bwPolicyFile, "policy %s: its own test %q fails: %s", name, t.Name, strings.Join(t.Failed, "; ")).do("bellwire acl test %s", name)
+		}
 	}
 	return s.broker.SetPolicy(ctx, data)
 }
@@ -309,6 +327,8 @@ func (a *authorizer) Authenticate(user string, password []byte) (string, error) 
 	}
 	return principal, err
 }
+
+func (a *authorizer) Credential(principal string) string { return a.policy.Credential(principal) }
 
 func (a *authorizer) NextEdge(after int64) int64 {
 	return nanos(a.policy.NextEdge(time.Unix(0, after)))
