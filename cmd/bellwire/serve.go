@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -218,8 +219,25 @@ func (f *serveFlags) check() error {
 			wrong.add(fail(bwUsage, "--domain: %w", err).do("give the domain of bare user names, such as --domain example.com"))
 		}
 	}
+	wrong.add(checkAddress("--mqtt", f.mqtt, "127.0.0.1:1883"))
+	if f.http != "" {
+		wrong.add(checkAddress("--http", f.http, "127.0.0.1:8080"))
+	}
 	wrong.add(f.checkOpen())
 	return wrong.err()
+}
+
+// checkAddress says what is wrong with an address to listen on, before anything
+// is opened.
+func checkAddress(flag, addr, example string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fail(bwUsage, "%s %q is no address to listen on", flag, addr).do("give a host and a port, such as %s %s; port 0 takes a free one", flag, example)
+	}
+	return nil
 }
 
 // clock returns the clock that stands still, nil for the machine's.
