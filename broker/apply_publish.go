@@ -44,10 +44,17 @@ func (g *merged) add(s *event.Subscription) {
 	g.any = true
 	g.qos = max(g.qos, s.QoS)
 	g.retain = g.retain || s.RetainAsPublished
-	if s.ID != 0 {
+	if s.ID != 0 && len(g.ids) < maxIDs {
 		g.ids = append(g.ids, s.ID)
 	}
 }
+
+// maxIDs bounds the Subscription Identifiers of one delivery: a session may have
+// 65,536 filters that match one name, and each queue entry would carry as many.
+const maxIDs = 64
+
+// idBytes is what one of them is charged for.
+const idBytes = 4
 
 // fanoutOf builds the list of one topic.
 func (m *Machine) fanoutOf(_ string, matches []topic.Entry[uint64, storedSub]) *fanout {

@@ -191,7 +191,7 @@ func (o *outbox) hear(d *Delivery, until int64, w *Wave) {
 		return
 	}
 	o.backlog = append(o.backlog, held{event: clone(d.Event), qos: d.QoS, retain: d.Retain, ids: d.IDs, until: until})
-	o.backlogLen += int64(d.Event.Size())
+	o.backlogLen += int64(d.Event.Size() + idBytes*len(d.IDs))
 	limits := &o.s.b.limits
 	slow := len(o.backlog) > limits.VolatileEvents || o.backlogLen > limits.VolatileBytes
 	if slow {
@@ -375,7 +375,7 @@ func (o *outbox) fill(w *Wave) {
 				break
 			}
 		}
-		o.backlogLen -= int64(h.event.Size())
+		o.backlogLen -= int64(h.event.Size() + idBytes*len(h.ids))
 		n++
 	}
 	o.backlog = slices.Delete(o.backlog, 0, n)
@@ -495,7 +495,8 @@ func (b *Broker) readQueue(session, from, until uint64) []queueItem {
 type Settlement uint8
 
 const (
-	Acked     Settlement = iota // PUBACK, or PUBREC >= 0x80: it is over
+	Acked     Settlement = iota // PUBACK: a QoS 1 delivery is over
+	Rejected                    // PUBREC >= 0x80: a QoS 2 delivery is over
 	Received                    // PUBREC: the client has it; PUBREL follows when that is safe
 	Completed                   // PUBCOMP: it is over
 )
@@ -514,7 +515,7 @@ func (s *Session) Settle(packetID uint16, what Settlement, w *Wave) error {
 	v := o.slotOf(seq)
 	urgent := false
 	switch {
-	case what == Acked && (v == slotSent1 || v == slotSent2), what == Completed && v == slotReleased:
+	case what == Acked && v == slotSent1, what == Rejected && v == slotSent2, what == Completed && v == slotReleased:
 		o.underWay--
 		o.over(seq)
 	case what == Received && v == slotSent2 && !s.durable:

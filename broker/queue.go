@@ -205,7 +205,7 @@ func mustEntry(b []byte) entry {
 func (m *Machine) enqueue(r *record, e *event.Event, q queued, body uint64) {
 	en := entry{
 		qos: q.qos, retain: q.retain, deadline: q.deadline, expires: e.Expires,
-		size: uint64(e.Size()), ids: q.ids, body: body,
+		size: uint64(e.Size() + idBytes*len(q.ids)), ids: q.ids, body: body,
 	}
 	if body != 0 {
 		m.segment(body).live++

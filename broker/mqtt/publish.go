@@ -128,6 +128,8 @@ func (c *conn) handleSettle(in *input, packet byte, body []byte) error {
 		what = broker.Completed
 	case packet == packets.Pubrec && code < codeUnspecified:
 		what = broker.Received
+	case packet == packets.Pubrec:
+		what = broker.Rejected
 	}
 	c.inBroker = true
 	err = c.session.Settle(id, what, &in.wave)
