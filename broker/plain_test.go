@@ -103,7 +103,7 @@ func (s *plainSession) below() uint64 {
 
 func (s *plainSession) bytes() (n int64) {
 	for _, e := range s.queue {
-		n += int64(len(e.event.topic) + len(e.event.payload) + 32)
+		n += int64(len(e.event.topic) + len(e.event.payload) + 32 + 4*len(e.ids))
 	}
 	return n
 }

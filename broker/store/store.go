@@ -395,3 +395,11 @@ func (s *Store) Size() uint64 {
 	defer s.mu.RUnlock()
 	return s.db.Metrics().DiskSpaceUsage()
 }
+
+// MemTables returns the bytes that memtables hold: what waits to be written to
+// the disk. It is bounded by Options.MemTable.
+func (s *Store) MemTables() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.db.Metrics().MemTable.Size
+}
