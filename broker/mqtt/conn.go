@@ -33,8 +33,9 @@ type session interface {
 // and a reset can overtake our last word.
 const lingerTime = time.Second
 
-// lingerBytes is how much a client may still send us in that time.
-const lingerBytes = 64 << 10
+// lingerBytes is how much a client may still send us in that time: the rest of
+// a packet that is too large, as a rule.
+const lingerBytes = 1 << 20
 
 // A conn is one client's connection: the protocol's state, and the client's
 // broker.Sink and broker.Completer.
