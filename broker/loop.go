@@ -32,7 +32,8 @@ type loop struct {
 	stamp atomic.Int64
 	index atomic.Uint64
 
-	stopped chan struct{}
+	stopped chan struct{} // closed to end the loop
+	over    chan struct{} // closed when it has ended, and runs nothing any more
 
 	// The loop's own.
 	live  map[uint64]*Session // by number: the sessions connected here
@@ -52,7 +53,7 @@ func (l *loop) init(b *Broker) {
 	l.entries, l.tasks = make(chan *applied, entriesQueued), make(chan func(*Wave), tasksQueued)
 	l.pool.New = func() any { return new(applied) }
 	l.live = map[uint64]*Session{}
-	l.stopped = make(chan struct{})
+	l.stopped, l.over = make(chan struct{}), make(chan struct{})
 	l.stamp.Store(b.machine.Now())
 	l.index.Store(b.machine.Applied())
 }
@@ -80,7 +81,8 @@ func (l *loop) do(task func(w *Wave)) bool {
 	}
 }
 
-// call runs task in the loop and waits for it.
+// call runs task in the loop, waits for it, and returns false if the loop ended
+// first. Then task has not run and never will: what it writes is the caller's.
 func (l *loop) call(task func(w *Wave)) bool {
 	done := make(chan struct{})
 	if !l.do(func(w *Wave) { task(w); close(done) }) {
@@ -89,7 +91,12 @@ func (l *loop) call(task func(w *Wave)) bool {
 	select {
 	case <-done:
 		return true
-	case <-l.stopped:
+	case <-l.over:
+	}
+	select {
+	case <-done: // it was the loop's last task
+		return true
+	default:
 		return false
 	}
 }
@@ -100,6 +107,7 @@ func (l *loop) close() { close(l.stopped) }
 
 func (l *loop) run() {
 	defer l.endSessions()
+	defer close(l.over)
 	for {
 		select {
 		case a := <-l.entries:
