@@ -60,6 +60,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 	r.will, r.willAt = cloneWill(c.Will), 0
 	m.writeRecord(r)
 	m.tx.Set(heldKey(m.key, r), nil)
+	m.tellConnected(r)
 
 	o.session, o.epoch = r.session, r.epoch
 	// One that waited for its client has a queue, whatever becomes of it at

@@ -43,6 +43,17 @@ var (
 	// here (reason 0x83 "bad-event").
 	ErrBadEvent = errors.New("bad-event")
 
+	// ErrPayload means that a payload is not what its topic takes (reason 0x99).
+	ErrPayload = errors.New("payload not acceptable")
+
+	// ErrTopicName means a topic below a profile's prefix that names nothing
+	// there (reason 0x90).
+	ErrTopicName = errors.New("topic name invalid")
+
+	// ErrCondition means that a condition which the publisher set, or one on
+	// what it asked for, does not hold (reason 0x83 and the Reason String).
+	ErrCondition = errors.New("condition not met")
+
 	// ErrBadCredentials means that user and password prove nothing: unknown
 	// user and wrong password are told alike.
 	ErrBadCredentials = errors.New("bad user name or password")
@@ -59,10 +70,24 @@ var (
 	ErrClosing = errors.New("server shutting down")
 )
 
-// A Refusal is an ErrRefused with what the client may be told.
-type Refusal struct{ Reason string }
+// A Refusal is an error that the same request will meet again, with what the
+// client may be told.
+type Refusal struct {
+	// Cause is ErrPayload, ErrTopicName, ErrCondition, ErrQuota or ErrBadEvent;
+	// nil means that policy does not allow it. Each is an ErrRefused here.
+	Cause  error
+	Reason string
+}
 
-func (r *Refusal) Error() string { return "refused: " + r.Reason }
+func (r *Refusal) Error() string {
+	if r.Cause != nil {
+		return r.Cause.Error() + ": " + r.Reason
+	}
+	return "refused: " + r.Reason
+}
 
 // Is makes errors.Is(err, ErrRefused) true.
 func (r *Refusal) Is(target error) bool { return target == ErrRefused }
+
+// Unwrap returns the cause.
+func (r *Refusal) Unwrap() error { return r.Cause }

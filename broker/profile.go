@@ -40,9 +40,21 @@ type Profile interface {
 // A Publication is what a client published to a profile's topic, or to
 // $me/policy/ and the profile's prefix.
 type Publication struct {
-	Event   *event.Event
-	From    Who
-	Session uint64 // of the publisher, and the epoch of its connection
+	Event *event.Event
+	From  Who
+	Connection
+
+	node *Broker // that admits it; nil for Apply
+}
+
+// Resource returns a resource as this node has it now, for Admit of a Viewer
+// only: what is judged by it is judged again, for good, when it is applied.
+func (p *Publication) Resource(topicName string) Resource { return p.node.resource(topicName) }
+
+// A Connection is one connection of a client. Of two of one client the later
+// has the greater epoch.
+type Connection struct {
+	Session uint64
 	Epoch   uint64
 }
 
@@ -89,12 +101,16 @@ type Waker interface {
 	Wake(tx *ProfileTx, id string)
 }
 
-// A SessionWatcher is a profile that wants to know of connections that end.
+// A SessionWatcher is a profile that wants to know of connections. Both are
+// called on every node, in log order, with the client's name.
 type SessionWatcher interface {
-	// Disconnected is called in log order when the connection of an epoch has
-	// ended: by DISCONNECT 0x00, or lost. A takeover is no end, for the next
-	// epoch begins with it.
-	Disconnected(tx *ProfileTx, session, epoch uint64, lost bool)
+	// Connected is called when a connection has begun. The one that the client
+	// had before, if any, has ended with it, without another word.
+	Connected(tx *ProfileTx, client string, c Connection)
+
+	// Disconnected is called when a connection has ended and no other has taken
+	// its place: by DISCONNECT 0x00, or lost.
+	Disconnected(tx *ProfileTx, client string, c Connection, lost bool)
 }
 
 // A ProfileTx is a profile's door to the state, within one command. It shows
@@ -152,6 +168,10 @@ func (t *ProfileTx) Changed(topicName string) { t.m.changed(topicName) }
 
 // PolicyOf returns what the owner of a resource set, nil for nothing.
 func (t *ProfileTx) PolicyOf(owner string) []byte { return t.Get(policyPrefix + owner) }
+
+// SetPolicy sets what PolicyOf returns; empty removes it. Whoever calls it says
+// what has Changed by that.
+func (t *ProfileTx) SetPolicy(owner string, document []byte) { t.Set(policyPrefix+owner, document) }
 
 // Keys of a profile that are the broker's: what owners set, by owner.
 const policyPrefix = "\x01policy\x00"

@@ -46,7 +46,7 @@ func profileFor(profiles map[string]Profile, topicName string) Profile {
 // applyProfile has a profile apply what was published to its topics.
 func (m *Machine) applyProfile(p Profile, e *event.Event, r *record) error {
 	return p.Apply(&ProfileTx{m: m, prefix: p.Prefix()}, &Publication{
-		Event: e, From: Who{Principal: r.principal, Client: r.client}, Session: r.session, Epoch: r.epoch,
+		Event: e, From: Who{Principal: r.principal, Client: r.client}, Connection: Connection{r.session, r.epoch},
 	})
 }
 
@@ -61,15 +61,26 @@ func (m *Machine) wakeOf(id string) {
 	}
 }
 
-// tellDisconnected tells the profiles that a connection has ended. They are
-// asked in the order of their prefixes.
+// tellConnected tells the profiles that a connection has begun, in the order
+// of their prefixes.
+func (m *Machine) tellConnected(r *record) {
+	m.eachWatcher(func(w SessionWatcher, tx *ProfileTx) { w.Connected(tx, r.client, Connection{r.session, r.epoch}) })
+}
+
+// tellDisconnected tells them that one has ended.
 func (m *Machine) tellDisconnected(r *record, lost bool) {
+	m.eachWatcher(func(w SessionWatcher, tx *ProfileTx) {
+		w.Disconnected(tx, r.client, Connection{r.session, r.epoch}, lost)
+	})
+}
+
+func (m *Machine) eachWatcher(tell func(w SessionWatcher, tx *ProfileTx)) {
 	if m.bare {
 		return
 	}
 	for _, prefix := range m.prefixes {
 		if w, ok := m.profiles[prefix].(SessionWatcher); ok {
-			w.Disconnected(&ProfileTx{m: m, prefix: prefix}, r.session, r.epoch, lost)
+			tell(w, &ProfileTx{m: m, prefix: prefix})
 		}
 	}
 }

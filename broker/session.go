@@ -208,7 +208,9 @@ func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uin
 // (then ownTopic is true: it is always ordered), else by the policy.
 func (s *Session) admit(ev *event.Event, now int64) (ownTopic bool, err error) {
 	if p := profileFor(s.b.machine.profiles, ev.Topic); p != nil {
-		return true, p.Admit(&Publication{Event: ev, From: s.who, Session: s.number, Epoch: s.epoch})
+		return true, p.Admit(&Publication{
+			Event: ev, From: s.who, Connection: Connection{s.number, s.epoch}, node: s.b,
+		})
 	}
 	return false, s.mayPublish(ev.Topic, now)
 }

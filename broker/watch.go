@@ -75,6 +75,16 @@ func (t *watch) resource(v Viewer, topicName string) Resource {
 	return r
 }
 
+// resource returns a resource as this node has it, nil if its topic is no
+// Viewer's.
+func (b *Broker) resource(topicName string) Resource {
+	v := b.viewerOf(topicName)
+	if v == nil {
+		return nil
+	}
+	return b.watch.resource(v, topicName)
+}
+
 // forget drops a resource that has changed.
 func (t *watch) forget(topicName string) {
 	t.mu.Lock()

@@ -235,8 +235,17 @@ var errBadTopic = errors.New("not a topic to publish to")
 func refusal(err error) (code byte, reason string) {
 	var r *broker.Refusal
 	switch {
-	case errors.As(err, &r):
+	case errors.As(err, &r) && r.Cause == nil:
 		return codeNotAuthorized, r.Reason
+	case errors.As(err, &r):
+		code, _ = refusal(r.Cause)
+		return code, r.Reason
+	case errors.Is(err, broker.ErrPayload):
+		return codeBadPayload, ""
+	case errors.Is(err, broker.ErrTopicName):
+		return codeBadTopic, ""
+	case errors.Is(err, broker.ErrCondition):
+		return codeImplementation, ""
 	case errors.Is(err, broker.ErrRefused):
 		return codeNotAuthorized, ""
 	case errors.Is(err, errBadTopic):

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,14 +18,25 @@ import (
 	"github.com/bellwire/bellwire/broker/store"
 	"github.com/bellwire/bellwire/cluster"
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/profiles/presence"
+	"github.com/bellwire/bellwire/profiles/state"
 )
 
 // This file is where the rooms meet: it alone knows that a cluster.Node is the
 // broker's Log, its Machine the node's, an acl.Policy its Authorizer, and an
 // mqtt.Server what drives it.
 
-// kinds are the first levels of topics that are reserved for profiles.
-var kinds = []string{"presence", "im", "location"}
+// reserved are the first levels of topics that belong to kinds which are not
+// served.
+var reserved = []string{"im", "location"}
+
+// profiles are the kinds that are served. The names that watchers know a
+// person's devices by are made with a key that is the same on all nodes and no
+// client's: whoever knew it could try out what devices somebody has.
+func profiles(id cluster.Identity) []broker.Profile {
+	key := sha256.Sum256([]byte("bellwire presence ids 1\n" + id.Cluster))
+	return []broker.Profile{state.New(presence.New(key[:]))}
+}
 
 // serverConfig is what a node is made of.
 type serverConfig struct {
@@ -117,7 +129,7 @@ func (s *server) openState() (err error) {
 	}
 	s.broker, err = broker.New(broker.Config{
 		Node: s.dir.Identity().Node, Store: s.store, Compile: s.compile, Limits: s.config.limits.broker,
-		Now: s.now, Logger: s.config.logger, Reserved: kinds,
+		Now: s.now, Logger: s.config.logger, Reserved: reserved, Profiles: profiles(s.dir.Identity()),
 		Free: s.config.fs.Free, LowWater: s.config.limits.lowWater, Tap: s.config.tap,
 	})
 	return err

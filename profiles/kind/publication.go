@@ -97,7 +97,7 @@ func (s Semantics) Publish(old *Publication, u Update) (*Publication, error) {
 	}
 	switch {
 	case u.IfMatch != "" && (old == nil || old.ETag != u.IfMatch):
-		return nil, fmt.Errorf("%w: %q is not the present one: publish the whole document without a tag", ErrStale, short(u.IfMatch))
+		return nil, fmt.Errorf("%w: stale-etag: %q is not the present one: publish the whole document without a tag", ErrStale, short(u.IfMatch))
 	case u.Remove && u.Doc != nil:
 		return nil, Refuse(ErrInvalid, ReasonSchema, "", "a document that expires at once: leave out the document to remove what is published")
 	case u.Remove:
@@ -127,7 +127,7 @@ func (s Semantics) expiry(asked time.Duration) (time.Duration, error) {
 	case asked == 0:
 		return s.DefaultExpires, nil
 	case asked < s.MinExpires:
-		return 0, fmt.Errorf("%w: %s, at least %s are necessary", ErrTooBrief, asked, s.MinExpires)
+		return 0, fmt.Errorf("%w: min-expires=%d: %s are too brief", ErrTooBrief, int(s.MinExpires.Seconds()), asked)
 	}
 	return min(asked, s.MaxExpires), nil
 }

@@ -143,7 +143,7 @@ func Summary(c *kind.Composed) string { return c.Value.(*document).summary() }
 // what a grant shows: "work". Empty if nothing was said, or if sources
 // contradict each other: then no rule may depend on it (RFC 5025 section
 // 3.1.2).
-func Sphere(c *kind.Composed) string {
+func (*Kind) Sphere(c *kind.Composed) string {
 	sphere := ""
 	for _, p := range c.Value.(*document).persons {
 		a := p.attr("sphere")

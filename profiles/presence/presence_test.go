@@ -342,8 +342,8 @@ func TestSphere(t *testing.T) {
 		{[]kind.Publication{pub("pc", `{"persons":[{"sphere":{"is":"work","until":"2026-03-09T13:00:00Z"}}]}`)}, ""},
 	} {
 		got, err := New(nil).Compose(one, bob, c.pubs)
-		if err != nil || !strings.EqualFold(Sphere(got), c.want) {
-			t.Errorf("%v: %q, %v, want %q", c.pubs, Sphere(got), err, c.want)
+		if err != nil || !strings.EqualFold(New(nil).Sphere(got), c.want) {
+			t.Errorf("%v: %q, %v, want %q", c.pubs, New(nil).Sphere(got), err, c.want)
 		}
 	}
 	c, _ := New(nil).Compose(one, bob, []kind.Publication{pub("pc", `{"basic":"open"}`)})

@@ -46,6 +46,7 @@ var mayImport = map[string][]string{
 	},
 	"profiles/presence": {"profiles/jsontree", "profiles/kind", "profiles/xmltree"},
 	"profiles/policy":   {"acl", "profiles/jsontree", "profiles/kind"},
+	"profiles/state":    {"broker", "broker/event", "profiles/kind", "profiles/policy"},
 	"bench":             {},
 	"bench/cmd":         {"bench"},
 	"mqtttest":          {},
@@ -56,7 +57,7 @@ var mayImport = map[string][]string{
 	},
 	"cmd/bellwire": {
 		"acl", "api", "bench", "broker", "broker/event", "broker/mqtt", "broker/store",
-		"broker/topic", "cluster", "cluster/raftlog", "disk", "yamltree",
+		"broker/topic", "cluster", "cluster/raftlog", "disk", "profiles/presence", "profiles/state", "yamltree",
 	},
 }
 

@@ -1,0 +1,275 @@
+package state
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/policy"
+)
+
+// Limits.
+const (
+	MaxSources = 64        // of a resource; a new one beyond that is refused (0x97)
+	MaxRecord  = 256 << 10 // bytes of all publications of a resource together; likewise
+	MaxBound   = 64        // resources in which a client has bound publications; likewise
+)
+
+// LostAfter is how long a client whose connection was lost may stay away before
+// what it bound to the connection counts no more.
+const LostAfter = 15 * time.Second
+
+// A Profile serves one kind.
+type Profile struct{ kind kind.Kind }
+
+// New returns the profile of k, whose Semantics must be of ModeState.
+func New(k kind.Kind) *Profile {
+	if k.Semantics().Mode != kind.ModeState {
+		panic("state: " + k.Name() + " is not a kind of state")
+	}
+	return &Profile{kind: k}
+}
+
+var (
+	_ broker.Viewer         = (*Profile)(nil)
+	_ broker.Waker          = (*Profile)(nil)
+	_ broker.SessionWatcher = (*Profile)(nil)
+)
+
+// Prefix is the kind's name.
+func (p *Profile) Prefix() string { return p.kind.Name() }
+
+// Owner returns the principal whose resource a topic is; none if it is a
+// source's, or misspelt.
+func (p *Profile) Owner(topicName string) string {
+	t, err := kind.ParseTopic(topicName)
+	if err != nil || t.Kind != p.kind.Name() || t.Source != "" {
+		return ""
+	}
+	return t.Addr.String()
+}
+
+// Watch grants every filter that a resource can match: what is shown is
+// decided for each resource, and that it shows nothing must not be told.
+func (p *Profile) Watch(_ broker.Who, filter string) error {
+	if strings.ContainsAny(filter, "+#") {
+		return nil
+	}
+	t, err := kind.ParseTopic(filter)
+	if err != nil {
+		return refused(err)
+	}
+	if t.Source != "" {
+		return refused(fmt.Errorf("%w: %s is published to, and watched as %s", kind.ErrAddress, filter, t.Resource.Topic()))
+	}
+	return nil
+}
+
+// A request is a publication as it was understood.
+type request struct {
+	topic  kind.Topic // its Source is never empty
+	policy bool       // it is the owner's policy that is published, and nothing below counts
+	update kind.Update
+	bind   bool
+}
+
+// Admit refuses what can be refused without the log: what is misspelt, and what
+// this node knows to be somebody else's.
+func (p *Profile) Admit(pub *broker.Publication) error {
+	r, err := p.read(pub)
+	if err != nil {
+		return refused(err)
+	}
+	if r.policy {
+		return nil
+	}
+	if res, ok := pub.Resource(r.topic.Resource.Topic()).(*resource); ok {
+		return refused(mayPublish(res.policy, r, time.Unix(0, pub.Event.At)))
+	}
+	return nil
+}
+
+// Apply changes what the publication's source says, or the owner's policy.
+func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
+	r, err := p.read(pub)
+	if err != nil {
+		return refused(err)
+	}
+	if r.policy {
+		p.setPolicy(tx, r.topic.Addr, pub.Event.Payload)
+		return nil
+	}
+	return refused(p.publish(tx, pub, r))
+}
+
+// read understands a publication and refuses it if it can never be right.
+func (p *Profile) read(pub *broker.Publication) (r request, err error) {
+	from := kind.Of(pub.From.Principal)
+	if from.IsZero() {
+		return r, fmt.Errorf("%w: identity-required: say who you are to publish %s", kind.ErrForbidden, p.kind.Name())
+	}
+	if own := strings.HasPrefix(pub.Event.Topic, "$me/"); own {
+		r.policy, r.topic.Resource = true, kind.Resource{Kind: p.kind.Name(), Addr: from}
+		if len(pub.Event.Payload) > 0 {
+			_, err = policy.Parse(pub.Event.Payload, p.kind, from)
+		}
+		return r, err
+	}
+	if r.topic, err = kind.ParseTopic(pub.Event.Topic); err != nil {
+		return r, err
+	}
+	if r.topic.Source == "" {
+		r.topic.Source = kind.DefaultSource(pub.From.Client)
+	} else if err = kind.CheckSource(r.topic.Source); err != nil {
+		return r, err
+	}
+	r.update = kind.Update{Source: r.topic.Source, Publisher: from}
+	if err := p.readProperties(pub.Event, &r); err != nil {
+		return r, err
+	}
+	if len(pub.Event.Payload) == 0 {
+		r.update.Remove = r.update.IfMatch == "" || r.update.Expires == 0
+		return r, nil
+	}
+	doc := kind.Document{ContentType: event.ContentType(pub.Event.Props), Body: pub.Event.Payload}
+	doc.ContentType, _, _ = strings.Cut(doc.ContentType, ";")
+	r.update.Doc = &doc
+	r.update.Value, err = p.kind.Parse(r.topic.Resource, doc)
+	return r, err
+}
+
+// readProperties reads what the publication's properties ask for.
+func (p *Profile) readProperties(e *event.Event, r *request) error {
+	if e.Expires != 0 {
+		r.update.Expires = time.Duration(e.Expires - e.At).Round(time.Second)
+	}
+	r.bind = !e.Retain
+	for name, value := range event.UserProperties(e.Props) {
+		switch name {
+		case "evt-expires":
+			seconds, err := strconv.ParseUint(value, 10, 32)
+			if err != nil {
+				return fmt.Errorf("%w: evt-expires is %.20q: write a number of seconds", kind.ErrInvalid, value)
+			}
+			r.update.Expires = time.Duration(seconds) * time.Second
+			if seconds == 0 && len(e.Payload) > 0 {
+				return fmt.Errorf("%w: evt-expires is 0: leave out the payload to remove what is published", kind.ErrInvalid)
+			}
+		case "evt-etag":
+			r.update.IfMatch = value
+		case "evt-bind":
+			switch value {
+			case "connection", "none":
+				r.bind = value == "connection"
+			default:
+				return fmt.Errorf("%w: evt-bind is %.20q: write connection or none", kind.ErrInvalid, value)
+			}
+		}
+	}
+	return nil
+}
+
+// mayPublish says whether the policy lets the publisher speak for its owner.
+func mayPublish(of *policy.Policy, r request, at time.Time) error {
+	from := r.update.Publisher
+	if from == r.topic.Addr {
+		return nil
+	}
+	if of != nil {
+		if ok, _ := of.MayPublish(from, r.topic.Source, at); ok {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s of %s is theirs, or a delegate's, to publish", kind.ErrForbidden, r.topic.Kind, r.topic.Addr)
+}
+
+// publish does what a request asks for.
+func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r request) error {
+	now := time.Unix(0, tx.Now()).UTC()
+	topicName := r.topic.Resource.Topic()
+	var of *policy.Policy
+	if doc := tx.PolicyOf(r.topic.Addr.String()); doc != nil {
+		of, _ = policy.Parse(doc, p.kind, r.topic.Addr)
+	}
+	if err := mayPublish(of, r, now); err != nil {
+		return err
+	}
+	rec := readRecord(tx.Get(topicName))
+	at, old := rec.find(r.topic.Source)
+	r.update.At, r.update.ETag = now, strconv.FormatUint(tx.Position(), 36)
+	if r.bind {
+		r.update.Bound = kind.Connection{Client: pub.From.Client, Epoch: pub.Epoch}
+	}
+	var before *kind.Publication
+	if old != nil {
+		before = &old.Publication
+	}
+	after, err := p.kind.Semantics().Publish(before, r.update)
+	if err != nil {
+		return err
+	}
+	if after == nil && old == nil {
+		return nil // nothing to remove
+	}
+	was := rec.bound(pub.From.Client)
+	switch {
+	case after == nil:
+		rec.remove(at)
+	default:
+		if err := rec.set(at, old, after); err != nil {
+			return err
+		}
+	}
+	if is := rec.bound(pub.From.Client); is != was {
+		if err := noteBound(tx, pub.From.Client, topicName, is); err != nil {
+			return err
+		}
+	}
+	p.save(tx, topicName, rec)
+	return nil
+}
+
+// setPolicy sets or removes an owner's policy.
+func (p *Profile) setPolicy(tx *broker.ProfileTx, owner kind.Addr, document []byte) {
+	tx.SetPolicy(owner.String(), document)
+	topicName := kind.Resource{Kind: p.kind.Name(), Addr: owner}.Topic()
+	p.save(tx, topicName, readRecord(tx.Get(topicName)))
+}
+
+// save stores a record that has changed, asks to be woken when the first of its
+// publications expires, and has it shown anew.
+func (p *Profile) save(tx *broker.ProfileTx, topicName string, rec *record) {
+	if next := rec.firstExpiry(); next != rec.wake {
+		if rec.wake != 0 {
+			tx.Cancel(rec.wake, topicName)
+		}
+		if next != 0 {
+			tx.WakeAt(next, topicName)
+		}
+		rec.wake = next
+	}
+	if len(rec.pubs) == 0 && tx.PolicyOf(p.Owner(topicName)) == nil {
+		tx.Set(topicName, nil)
+	} else {
+		tx.Set(topicName, rec.encode())
+	}
+	tx.Changed(topicName)
+}
+
+// Wake forgets what has expired, or gives up the sources of a client that did
+// not come back.
+func (p *Profile) Wake(tx *broker.ProfileTx, id string) {
+	if client, ok := strings.CutPrefix(id, boundPrefix); ok {
+		p.giveUp(tx, client)
+		return
+	}
+	rec := readRecord(tx.Get(id))
+	now := time.Unix(0, tx.Now())
+	rec.wake = 0 // it has come
+	rec.keep(func(pub *publication) bool { return !pub.Expired(now) })
+	p.save(tx, id, rec)
+}

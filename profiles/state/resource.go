@@ -1,0 +1,124 @@
+package state
+
+import (
+	"sync"
+	"time"
+
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/policy"
+)
+
+// A resource is what a node shows of an address. It never changes, but for what
+// it has worked out already.
+type resource struct {
+	kind   kind.Kind
+	of     kind.Resource
+	pubs   []kind.Publication
+	policy *policy.Policy // nil: nobody but the owner sees anything
+
+	mu       sync.Mutex // guards the following
+	composed *kind.Composed
+	from     time.Time // composed holds from here until its Expires
+	views    map[kind.Class]rendered
+	neutral  rendered
+}
+
+type rendered struct{ payload, props []byte }
+
+// Load reads a resource, whose owner has the kind's default policy if they have
+// not set one.
+func (p *Profile) Load(topicName string, record, document []byte) broker.Resource {
+	t, err := kind.ParseTopic(topicName)
+	if err != nil || t.Source != "" {
+		return nothing{}
+	}
+	r := &resource{kind: p.kind, of: t.Resource, pubs: readRecord(record).publications()}
+	if document == nil {
+		document = p.kind.DefaultPolicy(t.Addr)
+	}
+	// A policy that this version cannot read shows nothing to anybody.
+	r.policy, _ = policy.Parse(document, p.kind, t.Addr)
+	r.neutral = r.render(p.kind.Neutral(t.Resource))
+	return r
+}
+
+// nothing is what a topic is that names no resource.
+type nothing struct{}
+
+func (nothing) Show(broker.Who, int64) broker.Shown { return broker.Shown{} }
+
+// Show makes the view of one watcher.
+func (r *resource) Show(who broker.Who, at int64) broker.Shown {
+	now := time.Unix(0, at).UTC()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.compose(now)
+	if r.policy == nil {
+		return r.shown(r.neutral, false, time.Time{}, c.Expires)
+	}
+	d := r.policy.Evaluate(kind.Of(who.Principal), now, policy.Input{Sphere: r.sphere(c)})
+	out := r.neutral
+	if d.View == policy.ViewFiltered {
+		out = r.view(c, d.Grant)
+	}
+	return r.shown(out, d.Handling >= policy.PoliteBlock, d.Until, c.Expires)
+}
+
+func (r *resource) shown(out rendered, visible bool, until, expires time.Time) broker.Shown {
+	s := broker.Shown{Visible: visible, Payload: out.payload, Props: out.props}
+	for _, t := range []time.Time{until, expires} {
+		if at := nanos(t); at != 0 && (s.Until == 0 || at < s.Until) {
+			s.Until = at
+		}
+	}
+	return s
+}
+
+// compose returns the document of an instant. Requires mu.
+func (r *resource) compose(now time.Time) *kind.Composed {
+	if c := r.composed; c != nil && !now.Before(r.from) && (c.Expires.IsZero() || now.Before(c.Expires)) {
+		return c
+	}
+	c, err := r.kind.Compose(now, r.of, r.pubs)
+	if err != nil { // a publication that this version cannot read
+		c = r.kind.Neutral(r.of)
+	}
+	r.composed, r.from, r.views = c, now, nil
+	return c
+}
+
+// view returns what a grant shows, rendered once for its class. Requires mu.
+func (r *resource) view(c *kind.Composed, g kind.Grant) rendered {
+	class := g.Class()
+	if v, ok := r.views[class]; ok {
+		return v
+	}
+	v := r.render(r.kind.View(c, g))
+	if string(v.payload) == string(r.neutral.payload) {
+		v = r.neutral
+	}
+	if r.views == nil {
+		r.views = map[kind.Class]rendered{}
+	}
+	r.views[class] = v
+	return v
+}
+
+func (r *resource) render(c *kind.Composed) rendered {
+	doc := r.kind.Encode(c)
+	return rendered{payload: doc.Body, props: event.AppendContentType(nil, doc.ContentType)}
+}
+
+// A sphered kind knows where in life an owner is.
+type sphered interface {
+	Sphere(c *kind.Composed) string
+}
+
+func (r *resource) sphere(c *kind.Composed) string {
+	if s, ok := r.kind.(sphered); ok {
+		return s.Sphere(c)
+	}
+	return ""
+}
