@@ -84,7 +84,8 @@ type Machine struct {
 	over     []*record               // queues past their bound, to be trimmed
 	fresh    map[string]presentValue // topics retained or cleared by this entry
 	subbed   []sessionFilter         // subscriptions set by this entry
-	written  map[string][]byte       // profiles\' keys set by this entry; nil for removed ones
+	answer   []byte                  // what a profile has to say to the publisher
+	written  map[string][]byte       // profiles' keys set by this entry; nil for removed ones
 	key, val []byte                  // scratch
 	body     []byte                  // scratch
 	failed   map[int]event.Kind      // units of this entry that panicked; kind 0 for wakes
@@ -316,7 +317,11 @@ func (m *Machine) command(from event.Header, kind event.Kind, body []byte) (valu
 	case event.KindPublish:
 		m.publish.Event = m.out.newEvent()
 		m.decode(&m.publish, body)
-		return nil, m.applyPublish(&m.publish)
+		m.answer = nil
+		if err := m.applyPublish(&m.publish); err != nil || m.answer == nil {
+			return nil, err
+		}
+		return m.answer, nil
 	case event.KindSettle:
 		m.decode(&m.settle, body)
 		return nil, m.applySettle(&m.settle)

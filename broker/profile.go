@@ -44,6 +44,11 @@ type Publication struct {
 	From  Who
 	Connection
 
+	// Answer is what Apply has the publisher told with its acknowledgement: User
+	// Properties in wire form (event.AppendUserProperty). A client may not want
+	// them, and is told nothing if it published at QoS 0.
+	Answer []byte
+
 	node *Broker // that admits it; nil for Apply
 }
 

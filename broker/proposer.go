@@ -307,6 +307,11 @@ func (c *call) complete(err error, value any, w *Wave) {
 	case valued:
 		who.completeWith(value, err, w)
 	default:
+		if props, ok := value.([]byte); ok {
+			if a, ok := c.c.(Answerer); ok {
+				a.Answer(c.tag, props)
+			}
+		}
 		who.Complete(c.tag, err, w)
 	}
 }

@@ -45,9 +45,10 @@ func profileFor(profiles map[string]Profile, topicName string) Profile {
 
 // applyProfile has a profile apply what was published to its topics.
 func (m *Machine) applyProfile(p Profile, e *event.Event, r *record) error {
-	return p.Apply(&ProfileTx{m: m, prefix: p.Prefix()}, &Publication{
-		Event: e, From: Who{Principal: r.principal, Client: r.client}, Connection: Connection{r.session, r.epoch},
-	})
+	pub := Publication{Event: e, From: Who{Principal: r.principal, Client: r.client}, Connection: Connection{r.session, r.epoch}}
+	err := p.Apply(&ProfileTx{m: m, prefix: p.Prefix()}, &pub)
+	m.answer = pub.Answer
+	return err
 }
 
 // wakeOf calls the profile that asked for a wake.

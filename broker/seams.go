@@ -100,6 +100,13 @@ type Completer interface {
 	Complete(tag uint64, err error, w *Wave)
 }
 
+// An Answerer is a Completer that can pass on what a profile has to say to who
+// published: User Properties in wire form, which never change. Answer is called
+// before Complete, and only if there are some.
+type Answerer interface {
+	Answer(tag uint64, props []byte)
+}
+
 // A Sink is the connected end of a session: one client on the other side of
 // some protocol. Its methods are called from many goroutines and never block
 // on the network: they queue, and Flush writes what the socket takes.

@@ -27,6 +27,8 @@ type acks struct {
 	ring       []ack  // its length is a power of two, or 0
 	head, tail uint64 // tags of the oldest that is owed, and of the next
 
+	answers map[uint64][]byte // User Properties that go with one, by tag; mostly nil
+
 	// What of an MQTT 5 client's is under way, which is what counts against
 	// our Receive Maximum: publishes of QoS 1, and the packet ids of those of
 	// QoS 2 until PUBCOMP. (Whether a QoS 2 publish is a repeat and must not
@@ -67,18 +69,27 @@ func (a *acks) settle(tag uint64, err error) {
 	k.done, k.err = true, err
 }
 
-// pop returns the oldest acknowledgement, if it may leave.
-func (a *acks) pop() (k ack, ok bool) {
+// pop returns the oldest acknowledgement, if it may leave, and the properties
+// that go with it.
+func (a *acks) pop() (k ack, props []byte, ok bool) {
 	if a.head == a.tail {
-		return k, false
+		return k, nil, false
 	}
 	p := &a.ring[a.head&uint64(len(a.ring)-1)]
 	if !p.done {
-		return k, false
+		return k, nil, false
+	}
+	if a.answers != nil {
+		if props = a.answers[a.head]; props != nil {
+			delete(a.answers, a.head)
+		}
+		if len(a.answers) == 0 {
+			a.answers = nil
+		}
 	}
 	k, *p = *p, ack{}
 	a.head++
-	return k, true
+	return k, props, true
 }
 
 // shrink gives back memory when nothing is owed: what a burst took, and with
@@ -147,6 +158,22 @@ func (c *conn) owe(in *input, packet byte, id uint16) (tag uint64, err error) {
 	return c.acks.push(packet, id), nil
 }
 
+// Answer keeps what goes with the acknowledgement of that tag; see
+// broker.Answerer.
+func (c *conn) Answer(tag uint64, props []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// A client that wants no problem information gets no User Property but in
+	// PUBLISH, CONNACK and DISCONNECT (5.0 [MQTT-3.1.2-29]).
+	if c.version < 5 || !c.problemInfo || c.ending {
+		return
+	}
+	if c.acks.answers == nil {
+		c.acks.answers = map[uint64][]byte{}
+	}
+	c.acks.answers[tag] = props
+}
+
 // Complete queues the acknowledgement with that tag, and those behind it that
 // had to wait for it; see broker.Completer.
 func (c *conn) Complete(tag uint64, err error, w *broker.Wave) {
@@ -154,12 +181,12 @@ func (c *conn) Complete(tag uint64, err error, w *broker.Wave) {
 	defer c.mu.Unlock()
 	c.acks.settle(tag, err)
 	for {
-		k, ok := c.acks.pop()
+		k, props, ok := c.acks.pop()
 		if !ok {
 			break
 		}
 		if !c.ending {
-			c.putAnswer(k, w)
+			c.putAnswer(k, props, w)
 		}
 		c.wakeReader()
 	}
@@ -168,7 +195,7 @@ func (c *conn) Complete(tag uint64, err error, w *broker.Wave) {
 
 // putAnswer queues one acknowledgement, or the end of the connection where
 // none would be true. With mu held.
-func (c *conn) putAnswer(k ack, w *broker.Wave) {
+func (c *conn) putAnswer(k ack, props []byte, w *broker.Wave) {
 	a := answerTo(k.err, k.packet, c.version)
 	if c.version == 5 {
 		c.acks.end(k.packet, k.id, a.code)
@@ -181,7 +208,7 @@ func (c *conn) putAnswer(k ack, w *broker.Wave) {
 	if k.err != nil && k.packet != packets.Pubcomp {
 		c.srv.stats.Dropped[DropRefused].Add(1)
 	}
-	c.putAck(k.packet, k.id, a.code, a.reason)
+	c.putAck(k.packet, k.id, a.code, a.reason, props)
 }
 
 // An answer is what the sender of a QoS 1 or 2 PUBLISH, or of a PUBREL, is

@@ -1,15 +1,18 @@
 package mqtt
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/event"
 )
 
 // Acknowledgements leave in the order of the publishes, each once and with its
@@ -80,6 +83,47 @@ func readAcks(t *testing.T, b []byte, s *strings.Builder) {
 		}
 		fmt.Fprintf(s, "%d:%d:%x ", b[0]>>4, uint16(b[at])<<8|uint16(b[at+1]), code)
 		b = b[size:]
+	}
+}
+
+// What a profile answers goes out with the acknowledgement it belongs to, to a
+// client that wants it and takes packets of that size, and with no other.
+func TestAnswerGoesWithItsAcknowledgement(t *testing.T) {
+	props := event.AppendUserProperty(nil, "evt-etag", "x1")
+	with := append([]byte{packets.Puback << 4, byte(4 + len(props)), 0, 2, 0, byte(len(props))}, props...)
+	plain := []byte{packets.Puback << 4, 2, 0, 2}
+	for _, x := range []struct {
+		version     byte
+		problemInfo bool
+		maxPacket   int
+		want        []byte
+	}{
+		{5, true, 1 << 20, with},
+		{5, false, 1 << 20, plain},
+		{5, true, 16, plain},
+		{4, true, 1 << 20, plain},
+	} {
+		c := offline(x.version)
+		c.problemInfo, c.maxPacket = x.problemInfo, x.maxPacket
+		in := newInput(false)
+		var tags []uint64
+		for id := range uint16(3) {
+			tag, err := c.owe(in, packets.Puback, id+1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tags = append(tags, tag)
+		}
+		var w broker.Wave
+		c.Answer(tags[1], props)
+		for _, tag := range []uint64{tags[1], tags[2], tags[0]} {
+			c.Complete(tag, nil, &w)
+		}
+		want := slices.Concat([]byte{packets.Puback << 4, 2, 0, 1}, x.want, []byte{packets.Puback << 4, 2, 0, 3})
+		if got := c.taken(); !bytes.Equal(got, want) || c.acks.answers != nil {
+			t.Errorf("%+v: got % x, want % x", x, got, want)
+		}
+		in.release()
 	}
 }
 

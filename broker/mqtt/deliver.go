@@ -173,7 +173,7 @@ func (c *conn) Release(packetID uint16, w *broker.Wave) {
 		return
 	}
 	c.dirty(w)
-	c.putAck(packets.Pubrel, packetID, codeSuccess, "")
+	c.putAck(packets.Pubrel, packetID, codeSuccess, "", nil)
 }
 
 // firstByte is the first byte of a PUBLISH.

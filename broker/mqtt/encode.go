@@ -21,36 +21,47 @@ func (c *conn) dirty(w *broker.Wave) {
 }
 
 // putAck queues an acknowledgement. An MQTT 5 one has the code only if it is
-// not success, and the Reason String only with a code, if the client wants it
-// and it fits the packets that it takes. With mu held, and dirty.
-func (c *conn) putAck(packet byte, id uint16, code byte, reason string) {
+// not success or properties follow it: the Reason String if there is one and
+// the client wants it, and props, each if it fits the packets that the client
+// takes. With mu held, and dirty.
+func (c *conn) putAck(packet byte, id uint16, code byte, reason string, props []byte) {
 	first := packet << 4
 	if packet == packets.Pubrel {
 		first |= 2
 	}
 	c.sent[packet]++
-	if c.version < 5 || code == codeSuccess {
+	if len(props)+maxHeader+3 > c.maxPacket {
+		props = nil
+	}
+	if c.version < 5 || code == codeSuccess && len(props) == 0 {
 		b := c.out.room(4)
 		b[0], b[1], b[2], b[3] = first, 2, byte(id>>8), byte(id)
 		return
 	}
 	code = legal(packet, code)
-	if reason = c.reasonString(reason, maxHeader+3); reason == "" {
+	reason = c.reasonString(reason, maxHeader+3+len(props))
+	n := len(props)
+	if reason != "" {
+		n += 3 + len(reason)
+	}
+	if n == 0 {
 		b := c.out.room(5)
 		b[0], b[1], b[2], b[3], b[4] = first, 3, byte(id>>8), byte(id), code
 		return
 	}
-	props := 3 + len(reason)
-	n := 3 + varintLen(props) + props
-	b := c.out.room(packetSize(n))
+	rest := 3 + varintLen(n) + n
+	b := c.out.room(packetSize(rest))
 	b[0] = first
-	b = b[1+putVarint(b[1:], n):]
+	b = b[1+putVarint(b[1:], rest):]
 	binary.BigEndian.PutUint16(b, id)
 	b[2] = code
-	b = b[3+putVarint(b[3:], props):]
-	b[0] = packets.PropReasonString
-	binary.BigEndian.PutUint16(b[1:], uint16(len(reason)))
-	copy(b[3:], reason)
+	b = b[3+putVarint(b[3:], n):]
+	if reason != "" {
+		b[0] = packets.PropReasonString
+		binary.BigEndian.PutUint16(b[1:], uint16(len(reason)))
+		b = b[3+copy(b[3:], reason):]
+	}
+	copy(b, props)
 }
 
 // put queues a packet that is sent rarely and that the codec encodes. If it is

@@ -140,7 +140,7 @@ func (c *conn) handleSettle(in *input, packet byte, body []byte) error {
 		c.mu.Lock()
 		if !c.ending {
 			c.dirty(&in.wave)
-			c.putAck(packets.Pubrel, id, codePacketIDNotFound, "")
+			c.putAck(packets.Pubrel, id, codePacketIDNotFound, "", nil)
 		}
 		c.mu.Unlock()
 	}

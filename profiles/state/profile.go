@@ -230,6 +230,9 @@ func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r reque
 		}
 	}
 	p.save(tx, topicName, rec)
+	if after != nil {
+		pub.Answer = event.AppendUserProperty(nil, "evt-etag", after.ETag)
+	}
 	return nil
 }
 
