@@ -157,3 +157,48 @@ func TestManyFiltersInOnePacket(t *testing.T) {
 		}
 	}
 }
+
+// What clients made a server hold is given back when they are gone: sessions,
+// subscriptions, topics and queues that come and go leave nothing.
+func TestMemoryReturns(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "--allow-anonymous", "--pprof")
+	wave := func(n int) {
+		for i := range n {
+			m := clean(fmt.Sprint("wave", i))
+			if i%2 == 0 {
+				m = durable(v5, m.ClientID)
+			}
+			c, ack, err := mq.DialConnect(s.ready.MQTT, v5, m)
+			if err != nil || ack.Code != 0 {
+				t.Fatalf("client %d: %v, %v", i, ack, err)
+			}
+			topic := fmt.Sprintf("wave/%d/%d", n, i)
+			err = c.Write(mq.Subscribe{ID: 1, Filters: []mq.Filter{{Filter: topic, QoS: 1}, {Filter: topic + "/+", QoS: 1}}},
+				mq.Publish{Topic: topic + "/x", QoS: 1, ID: 1, Retain: true, Payload: make([]byte, 2000)},
+				mq.Publish{Topic: topic + "/x", QoS: 1, ID: 2, Retain: true})
+			for got := 0; err == nil && got < 3; { // SUBACK and two PUBACKs; copies come too
+				var p *mq.Packet
+				if p, err = c.Read(mq.Patience); err == nil && p.Type != mq.PUBLISH {
+					got++
+				}
+			}
+			if err != nil {
+				t.Fatalf("client %d: %v", i, err)
+			}
+			_ = c.Write(mq.Reason{Type: mq.DISCONNECT, Properties: mq.Properties{mq.Number(mq.PropSessionExpiry, 0)}})
+			c.Close()
+		}
+		until(t, "all are gone", mq.Patience, func() bool { return s.metric("bellwire_sessions") == 0 })
+	}
+	wave(1000) // buffers, caches and pools have their size now
+	before := s.liveHeap()
+	for range 3 {
+		wave(1000)
+	}
+	grown := s.liveHeap() - before
+	t.Logf("after 3000 more clients the heap has grown by %d KiB", grown>>10)
+	if grown > 3000*500 {
+		t.Errorf("each of 3000 clients left %d bytes behind", grown/3000)
+	}
+}

@@ -457,3 +457,47 @@ func TestWindowOutsideAnnounce(t *testing.T) {
 	ana.Publish("w/x", 1, "open")
 	bob.ReceiveText("w/x", "open")
 }
+
+// A window that closed while the server was down has closed all the same.
+func TestWindowClosesWhileDown(t *testing.T) {
+	t.Parallel()
+	for _, outside := range []string{"hold", "end"} {
+		t.Run(outside, func(t *testing.T) {
+			t.Parallel()
+			s, ana := windowedOutside(t, outside)
+			bob := s.open(v5, as("bob", withExpiry("bob")))
+			bob.Subscribe("w/#", 1)
+			ana.Publish("w/x", 1, "unacknowledged")
+			bob.Await(mq.PUBLISH, 0)
+			ana.PublishMessage(mq.Publish{Topic: "w/state", QoS: 1, Retain: true, Payload: []byte("state")})
+			bob.Await(mq.PUBLISH, 0)
+			away := s.open(v5, as("bob", withExpiry("away")))
+			away.Subscribe("w/x", 1)
+			away.Disconnect()
+			ana.Publish("w/x", 1, "queued")
+			s.kill()
+			for i, a := range s.args {
+				if a == monday1659 {
+					s.args[i] = tuesday0800
+				}
+			}
+			s.start()
+			ana = s.open(v5, as("ana", clean("ana")))
+			ana.Publish("w/x", 1, "next day")
+			bob = s.open(v5, as("bob", withExpiry("bob")))
+			away = s.open(v5, as("bob", withExpiry("away")))
+			if outside == "hold" {
+				if p := bob.Receive(); string(p.Payload) == "state" {
+					bob.ReceiveText("w/x", "next day")
+				} else if string(p.Payload) != "next day" {
+					t.Errorf("got %v, want what is of today", p)
+				} else {
+					bob.ReceiveText("w/state", "state")
+				}
+				away.ReceiveText("w/x", "next day")
+			}
+			bob.Quiet()
+			away.Quiet()
+		})
+	}
+}
