@@ -24,10 +24,11 @@ type step struct {
 	// stepEvent: deliver event to the subscribers connected here, and queued
 	// entries from to until of applied.queued to their sessions.
 	event       *event.Event
-	topic       string // stepChanged: the resource
+	topic       string // stepChanged: the resource; stepSubEnded: the filter
 	from, until int
 
-	// stepEnded: the connection of this epoch is over, for cause.
+	// stepEnded: the connection of this epoch is over, for cause. stepSubEnded:
+	// its subscription is.
 	session, epoch uint64
 	cause          error
 
@@ -37,8 +38,9 @@ type step struct {
 	err   error
 	value any // what the command returns besides: *opened, *subscribed, []bool
 
-	// stepPolicy: the policy in force from here on.
-	policy Authorizer
+	// stepPolicy: the policy in force from position on, a place in the log.
+	policy   Authorizer
+	position uint64
 }
 
 type stepKind uint8
@@ -52,6 +54,7 @@ const (
 	stepBatchDone // all of our batch is done: its slot is free
 	stepChanged   // show a resource anew; queued are marks for it
 	stepMarked    // queued are marks
+	stepSubEnded  // a subscription has ended with its window
 )
 
 // A queued is one entry that a queue has grown by.
@@ -95,7 +98,7 @@ type opened struct {
 	present        bool
 	durable        bool
 	dropped        uint64
-	offlineSince   int64 // when the last connection ended; 0 for a new session
+	offlineSince   int64 // when the last connection ended, or earlier; 0 for a new session
 
 	// The state of the queue: entries below below are over, as are those of
 	// done; received ones await PUBCOMP; those below sent are under way, of

@@ -51,12 +51,15 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 		m.sessions[r.client], m.numbers[r.session] = r, r
 	} else {
 		o.present, o.offlineSince = true, r.offlineAt
+		if r.seenAt != 0 {
+			o.offlineSince = r.seenAt
+		}
 		m.clearWakes(r)
 	}
 	m.counters.epoch++
 	r.epoch, r.principal, r.version = m.counters.epoch, strings.Clone(c.Principal), c.Version
 	r.recvMax, r.expiry = max(c.ReceiveMax, 1), c.Expiry
-	r.node, r.life, r.offlineAt = from.Node, from.Incarnation, 0
+	r.node, r.life, r.offlineAt, r.seenAt = from.Node, from.Incarnation, 0, 0
 	r.will, r.willAt = cloneWill(c.Will), 0
 	m.writeRecord(r)
 	m.tx.Set(heldKey(m.key, r), nil)
@@ -226,7 +229,10 @@ func (m *Machine) endSession(r *record, cause error) {
 // dropSubs removes all subscriptions of r.
 func (m *Machine) dropSubs(r *record) {
 	for _, filter := range m.filters(r) {
-		m.durable.Delete(filter, r.session)
+		if s, ok := m.durable.Value(filter, r.session); ok {
+			m.setEnd(r, &s, 0)
+			m.durable.Delete(filter, r.session)
+		}
 	}
 	lower := store.AppendUint64(store.Key(nil, store.Subs), r.session)
 	m.tx.DeleteRange(lower, store.End(lower))
@@ -249,6 +255,8 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 		s := storedSub{Subscription: c.Subs[i], since: here}
 		s.Filter = strings.Clone(s.Filter)
 		old, had := m.durable.Value(s.Filter, r.session)
+		s.ends = old.ends
+		m.setEnd(r, &s, m.endsAt(r, s.Filter, m.now))
 		if !had {
 			r.subs++
 			m.subbed = append(m.subbed, sessionFilter{r.session, s.Filter})
@@ -293,13 +301,22 @@ func (m *Machine) applyUnsubscribe(c *event.Unsubscribe) ([]bool, error) {
 	}
 	existed := make([]bool, len(c.Filters))
 	for i, f := range c.Filters {
-		existed[i] = m.durable.Delete(f, r.session)
-		if existed[i] {
-			r.subs--
-			m.tx.Delete(subKey(m.key, r.session, f))
-		}
+		existed[i] = m.dropSub(r, f)
 	}
 	return existed, nil
+}
+
+// dropSub removes a subscription and says whether there was one.
+func (m *Machine) dropSub(r *record, filter string) bool {
+	s, ok := m.durable.Value(filter, r.session)
+	if !ok {
+		return false
+	}
+	m.setEnd(r, &s, 0)
+	m.durable.Delete(filter, r.session)
+	r.subs--
+	m.tx.Delete(subKey(m.key, r.session, filter))
+	return true
 }
 
 // applyNodeUp takes note that a node lives anew. The sessions that its former
@@ -314,10 +331,12 @@ func (m *Machine) applyPolicy(c *event.Policy) error {
 	if err != nil {
 		return &Refusal{Reason: err.Error()}
 	}
-	m.policy = policy
+	m.policy, m.inForce = policy, m.now
 	m.durable.Invalidate()
 	m.tx.Set(policyKey, c.Data)
-	m.out.steps = append(m.out.steps, step{kind: stepPolicy, policy: policy})
+	m.tx.Set(inForceKey, store.AppendUint64(nil, uint64(m.now)))
+	m.setWakeName(m.now, wakeTerms, "")
+	m.out.steps = append(m.out.steps, step{kind: stepPolicy, policy: policy, position: event.PositionAt(m.out.index, m.ordinal)})
 	return nil
 }
 
@@ -332,6 +351,7 @@ func (m *Machine) writeSub(r *record, s *storedSub) {
 func (m *Machine) writeNode(node string) {
 	n := m.nodes[node]
 	value := store.AppendUint64(store.AppendUint64(m.val[:0], n.life), n.seq)
+	value = store.AppendUint64(store.AppendUint64(value, uint64(n.seen)), uint64(n.former))
 	m.tx.Set(append(store.Key(m.key, store.Nodes), node...), value)
 }
 

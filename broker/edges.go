@@ -73,16 +73,18 @@ func (s *Session) edge(p *policy, sub *localSub, passed []int64, now int64, w *W
 	wasOpen := p.Decide(s.who, ActSubscribe, sub.sub.Filter, passed[0]-1).Allow
 	is := p.Decide(s.who, ActSubscribe, sub.sub.Filter, now)
 	if sub.outside == End && s.closedSince(sub.sub.Filter, passed[0]-1, now) {
-		s.announce(sub, is, w)
-		s.dropSub(sub)
+		s.subEnded(sub.sub.Filter, now, w)
+		if s.durable {
+			// The log's clock may be behind, and the subscriber back before it
+			// has passed the edge: what it ends then is not that one.
+			_ = s.b.propose(&event.Unsubscribe{Session: s.number, Epoch: s.epoch, Filters: []string{sub.sub.Filter}}, call{}, true)
+		}
 		return
 	}
-	if sub.outside == Announce && wasOpen && !is.Allow {
-		s.announce(sub, is, w)
-	} else if sub.outside == Announce && !wasOpen && is.Allow {
-		s.announce(sub, is, w)
+	if sub.outside == Announce && wasOpen != is.Allow {
+		s.announce(sub.sub.Filter, "active", is, w)
 	}
-	s.scanning.add(scan{sub: sub, since: s.sinceOpening(), opened: func(topicName string) bool {
+	s.scanning.add(scan{sub: sub, since: s.sinceOpening(s.b.loop.position()), opened: func(topicName string) bool {
 		for _, at := range passed {
 			if !p.Decide(s.who, ActSubscribe, topicName, at-1).Allow {
 				return true
@@ -118,38 +120,41 @@ type windowState struct {
 
 var wildcards = strings.NewReplacer("%", "%25", "+", "%2B", "#", "%23")
 
-// announce tells a subscriber that its window has opened or closed.
-func (s *Session) announce(sub *localSub, d Decision, w *Wave) {
-	state := windowState{State: "active", Window: "closed"}
+// announce tells a subscriber that its window has opened or closed, and what its
+// subscription is now: active or terminated.
+func (s *Session) announce(filter, state string, d Decision, w *Wave) {
+	is := windowState{State: state, Window: "closed"}
 	if d.Allow {
-		state.Window = "open"
-	}
-	if sub.outside == End {
-		state.State = "terminated"
+		is.Window = "open"
 	}
 	if d.Until != 0 {
-		state.Next = time.Unix(0, d.Until).UTC().Format(time.RFC3339)
+		is.Next = time.Unix(0, d.Until).UTC().Format(time.RFC3339)
 	}
-	payload, err := json.Marshal(state)
+	payload, err := json.Marshal(is)
 	if err != nil {
 		panic(err) // three strings
 	}
-	e := &event.Event{Topic: "$me/sub/" + wildcards.Replace(sub.sub.Filter), Payload: payload, At: s.b.now()}
+	e := &event.Event{Topic: "$me/sub/" + wildcards.Replace(filter), Payload: payload, At: s.b.now()}
 	s.hear(&Delivery{Event: e}, 0, w)
 }
 
-// dropSub ends a subscription whose rule says that it ends with its window.
-func (s *Session) dropSub(sub *localSub) {
-	delete(s.subs, sub.sub.Filter)
-	s.b.local.Delete(sub.sub.Filter, s.number)
-	if s.durable {
-		_ = s.b.propose(&event.Unsubscribe{Session: s.number, Epoch: s.epoch, Filters: []string{sub.sub.Filter}}, call{}, true)
+// subEnded ends a subscription whose rule says that it ends with its window, if
+// that has not happened, and tells the subscriber. Whoever comes first does it:
+// the node's clock (for a session without a queue nobody else), or the log.
+func (s *Session) subEnded(filter string, now int64, w *Wave) {
+	if s.subs[filter] == nil {
+		return
 	}
+	s.announce(filter, "terminated", s.b.decide(s.who, ActSubscribe, filter, now), w)
+	delete(s.subs, filter)
+	s.b.local.Delete(filter, s.number)
 }
 
 // policyChanged sends every subscription the state that a new policy opens to
-// it, and notes anew in which of them time has a part. In the delivery loop.
-func (e *edges) policyChanged(b *Broker, before *policy) {
+// it, and notes anew in which of them time has a part. here is the policy's place
+// in the log: an event of the same entry that was retained before it was judged
+// by the former policy, so the scan must find it. In the delivery loop.
+func (e *edges) policyChanged(b *Broker, before *policy, here uint64) {
 	now := b.now()
 	for _, s := range b.loop.live {
 		if b.revoked(before, s.who.Principal) {
@@ -162,7 +167,7 @@ func (e *edges) policyChanged(b *Broker, before *policy) {
 			sub.windowed, sub.outside = grant.Windowed, grant.Outside
 			s.subs[filter] = &sub
 			b.local.Set(filter, s.number, &sub)
-			s.scanning.add(scan{sub: &sub, since: s.sinceOpening(), opened: func(topicName string) bool {
+			s.scanning.add(scan{sub: &sub, since: s.sinceOpening(here), opened: func(topicName string) bool {
 				return before != nil && !before.Decide(s.who, ActSubscribe, topicName, now).Allow
 			}})
 		}

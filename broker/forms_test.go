@@ -31,6 +31,7 @@ func stored() []storedForm {
 			will: &event.Will{Topic: "plant/1", Payload: []byte("gone"), Props: []byte{1, 1}, QoS: 1, Retain: true, Delay: 30, Expiry: 60, Expires: true},
 		}},
 		{"session/empty/1", &record{client: "c1"}},
+		{"session/seen/2", &record{client: "c1", session: 7, epoch: 300, version: 4, recvMax: 20, expiry: 60, seenAt: 1_772_000_000_123_456_789}},
 		{"queue/full/1", &queue{
 			below: 1000, sent: 1010, maybe: 1020, next: 1 << 40, count: 20, bytes: 1 << 33, dropped: 5,
 			done: spans{{1002, 1004}, {1006, 1007}}, received: []uint64{1001, 1005},
@@ -48,6 +49,9 @@ func stored() []storedForm {
 			since:        event.PositionAt(7, 3), replaying: true, position: "plant/1",
 		}},
 		{"subscription/empty/1", &storedSub{}},
+		{"subscription/ends/1", &storedSub{
+			Subscription: event.Subscription{Filter: "plant/1", QoS: 1}, since: event.PositionAt(7, 3), ends: 1_772_000_030_000_000_000,
+		}},
 		{"counters/1", &counters{session: 1, epoch: 300, body: 1 << 40, failure: 7}},
 	}
 }

@@ -14,7 +14,7 @@ func (m *Machine) load() error {
 	m.nodes, m.segments = map[string]nodeState{}, map[uint64]*segment{}
 	m.durable = topic.NewIndex(m.fanoutOf, fanoutCache)
 	m.retained.Store(0)
-	m.counters, m.policy = counters{}, nil
+	m.counters, m.policy, m.inForce = counters{}, nil, 0
 	m.over = m.over[:0]
 
 	var index uint64
@@ -61,16 +61,22 @@ func (m *Machine) loadPolicy() error {
 		return fmt.Errorf("machine: the logged policy does not compile (installed by a newer version?): %w", err)
 	}
 	m.policy = policy
+	if v, ok := m.store.Get(inForceKey, nil); ok && len(v) == 8 {
+		m.inForce = int64(store.Uint64At(v, 0))
+	}
 	return nil
 }
 
 func (m *Machine) loadNodes() error {
 	return m.each(store.Nodes, "nodes", func(key, value []byte) error {
-		if len(value) != 16 {
+		if len(value) != 16 && len(value) != 32 { // an earlier version wrote 16
 			return event.ErrDamaged
 		}
-		name := string(key)
-		m.nodes[name] = nodeState{name: name, life: store.Uint64At(value, 0), seq: store.Uint64At(value, 8)}
+		n := nodeState{name: string(key), life: store.Uint64At(value, 0), seq: store.Uint64At(value, 8)}
+		if len(value) == 32 {
+			n.seen, n.former = int64(store.Uint64At(value, 16)), int64(store.Uint64At(value, 24))
+		}
+		m.nodes[n.name] = n
 		return nil
 	})
 }

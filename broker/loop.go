@@ -181,10 +181,14 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		l.offerMarks(a.queued[s.from:s.until], now)
 	case stepMarked:
 		l.offerMarks(a.queued[s.from:s.until], now)
+	case stepSubEnded:
+		if session := l.live[s.session]; session != nil && session.epoch == s.epoch {
+			session.subEnded(s.topic, now, w)
+		}
 	case stepPolicy:
 		before := b.policy.Load()
 		b.setPolicy(s.policy)
-		b.edges.policyChanged(b, before)
+		b.edges.policyChanged(b, before, s.position)
 	}
 }
 

@@ -67,6 +67,7 @@ type Machine struct {
 	known    atomic.Int64 // sessions there are; likewise
 	nodes    map[string]nodeState
 	policy   Authorizer
+	inForce  int64 // log time since when policy is
 	segments map[uint64]*segment
 	durable  *topic.Index[uint64, storedSub, *fanout]
 	profiles map[string]Profile // by prefix
@@ -108,6 +109,11 @@ type sessionFilter struct {
 type nodeState struct {
 	name      string // the one copy that records refer to
 	life, seq uint64
+	seen      int64 // log time of that batch
+
+	// former is seen of the first of those incarnations before it whose
+	// connections have not all been ended yet; 0 if they have.
+	former int64
 }
 
 var (
@@ -115,6 +121,7 @@ var (
 	configKey   = append([]byte{byte(store.Meta)}, "config"...)
 	countersKey = append([]byte{byte(store.Meta)}, "counters"...)
 	policyKey   = append([]byte{byte(store.Policies)}, "operator"...)
+	inForceKey  = append([]byte{byte(store.Policies)}, "operator since"...)
 )
 
 // newMachine returns a Machine in the state that s holds.
@@ -258,7 +265,11 @@ func (m *Machine) batch(index uint64, b []byte) {
 	ours := batch.Node == m.node && batch.Incarnation == m.life
 	switch {
 	case opens:
-		state = nodeState{name: batch.Node, life: batch.Incarnation}
+		former := state.former
+		if former == 0 {
+			former = state.seen
+		}
+		state = nodeState{name: batch.Node, life: batch.Incarnation, former: former}
 	case !known || state.life != batch.Incarnation:
 		m.logger.Warn("batch of a closed incarnation refused", "node", batch.Node, "index", index)
 		return
@@ -268,7 +279,7 @@ func (m *Machine) batch(index uint64, b []byte) {
 		m.logger.Warn("batch out of sequence refused", "node", batch.Node, "index", index, "seq", batch.Seq, "want", state.seq+1)
 		return
 	}
-	state.seq = batch.Seq
+	state.seq, state.seen = batch.Seq, m.now
 	m.nodes[batch.Node] = state
 	m.writeNode(batch.Node)
 	for n := 0; ; n++ {

@@ -24,6 +24,7 @@ type record struct {
 	node       string // that holds the connection; empty while there is none
 	life       uint64 // the node's incarnation
 	offlineAt  int64  // when the latest connection ended, log time; 0 while connected
+	seenAt     int64  // if its node died: when that was last heard of, log time; else 0
 	will       *event.Will
 	willAt     int64 // when a delayed will is due; 0 for none
 	queue      queue
@@ -69,8 +70,18 @@ func (r *record) key(buf []byte) []byte {
 	return append(store.Key(buf, store.Sessions), r.client...)
 }
 
+// append appends r as stored: what decodeRecord reads.
+//
+//	1 or 2 u8 | protocol version u8 | session 8 bytes | epoch 8 bytes |
+//	receive maximum u16 | expiry u32 | life 8 bytes | offline at 8 bytes |
+//	will at 8 bytes | [if 2: seen at 8 bytes] |
+//	principal, node, with their lengths in front | [will]
 func (r *record) append(b []byte) []byte {
-	b = append(b, recordVersion, r.version)
+	form := byte(recordVersion)
+	if r.seenAt != 0 {
+		form = recordSeen
+	}
+	b = append(b, form, r.version)
 	b = binary.BigEndian.AppendUint64(b, r.session)
 	b = binary.BigEndian.AppendUint64(b, r.epoch)
 	b = binary.BigEndian.AppendUint16(b, r.recvMax)
@@ -78,6 +89,9 @@ func (r *record) append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, r.life)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.offlineAt))
 	b = binary.BigEndian.AppendUint64(b, uint64(r.willAt))
+	if form == recordSeen {
+		b = binary.BigEndian.AppendUint64(b, uint64(r.seenAt))
+	}
 	b = store.AppendName(store.AppendName(b, r.principal), r.node)
 	if r.will != nil {
 		b = r.will.Append(b)
@@ -85,13 +99,16 @@ func (r *record) append(b []byte) []byte {
 	return b
 }
 
+const recordSeen = 2
+
 const recordFixed = 2 + 8 + 8 + 2 + 4 + 8 + 8 + 8
 
 // decodeRecord reads a stored session. The record owns its memory.
 func decodeRecord(client string, b []byte) (*record, error) {
-	if len(b) < recordFixed || b[0] != recordVersion {
+	if len(b) < recordFixed || b[0] != recordVersion && b[0] != recordSeen {
 		return nil, event.ErrDamaged
 	}
+	seen := b[0] == recordSeen
 	r := &record{
 		client: client, version: b[1],
 		session: store.Uint64At(b, 2), epoch: store.Uint64At(b, 10),
@@ -99,6 +116,15 @@ func decodeRecord(client string, b []byte) (*record, error) {
 		life: store.Uint64At(b, 24), offlineAt: int64(store.Uint64At(b, 32)), willAt: int64(store.Uint64At(b, 40)),
 	}
 	b = slices.Clone(b[recordFixed:])
+	if seen {
+		if len(b) < 8 {
+			return nil, event.ErrDamaged
+		}
+		if r.seenAt = int64(store.Uint64At(b, 0)); r.seenAt == 0 {
+			return nil, event.ErrDamaged
+		}
+		b = b[8:]
+	}
 	var ok1, ok2 bool
 	r.principal, b, ok1 = cutName(b)
 	r.node, b, ok2 = cutName(b)
@@ -193,12 +219,22 @@ func (q *queue) decode(b []byte) error {
 // A storedSub is a subscription as the store has it. While its retained events
 // are still on their way to a durable session, replaying is set: those after
 // position, of what was retained up to since.
+//
+//	version u8 | since 8 bytes | flags u8: 0 replaying, 1 ends |
+//	[ends 8 bytes] | position, with its length in front | subscription
 type storedSub struct {
 	event.Subscription
 	since     uint64 // place in the log at which the subscription began
 	replaying bool
 	position  string
+	ends      int64 // the log time at which it ends with its window; 0 for never (see endsAt)
 }
+
+const (
+	subReplaying = 1 << 0
+	subEnds      = 1 << 1
+	subFlags     = 3
+)
 
 func subKey(buf []byte, session uint64, filter string) []byte {
 	return append(store.AppendUint64(store.Key(buf, store.Subs), session), filter...)
@@ -207,10 +243,16 @@ func subKey(buf []byte, session uint64, filter string) []byte {
 func (s *storedSub) append(b []byte) []byte {
 	b = append(b, recordVersion)
 	b = binary.BigEndian.AppendUint64(b, s.since)
+	var flags byte
 	if s.replaying {
-		b = append(b, 1)
-	} else {
-		b = append(b, 0)
+		flags |= subReplaying
+	}
+	if s.ends != 0 {
+		flags |= subEnds
+	}
+	b = append(b, flags)
+	if s.ends != 0 {
+		b = binary.BigEndian.AppendUint64(b, uint64(s.ends))
 	}
 	b = store.AppendName(b, s.position)
 	return s.Subscription.Append(b)
@@ -221,8 +263,18 @@ func decodeSub(b []byte) (s storedSub, err error) {
 	if len(b) < 10 || b[0] != recordVersion {
 		return s, event.ErrDamaged
 	}
-	s.since, s.replaying = store.Uint64At(b, 1), b[9] != 0
+	flags := b[9]
+	if flags&^subFlags != 0 {
+		return s, event.ErrDamaged
+	}
+	s.since, s.replaying = store.Uint64At(b, 1), flags&subReplaying != 0
 	b = slices.Clone(b[10:])
+	if flags&subEnds != 0 {
+		if len(b) < 8 {
+			return s, event.ErrDamaged
+		}
+		s.ends, b = int64(store.Uint64At(b, 0)), b[8:]
+	}
 	var ok bool
 	if s.position, b, ok = cutName(b); !ok {
 		return s, event.ErrDamaged

@@ -501,14 +501,14 @@ func (t *scanState) replay(p *piece) bool {
 	return true
 }
 
-// sinceOpening is the since of a scan for what has just been opened to s. What
-// was ordered meanwhile but happened while it was closed a durable session's
-// queue does not get, so its scan takes that too.
-func (s *Session) sinceOpening() uint64 {
+// sinceOpening is the since of a scan for what has just been opened to s at the
+// place here in the log. What was ordered meanwhile but happened while it was
+// closed a durable session's queue does not get, so its scan takes that too.
+func (s *Session) sinceOpening(here uint64) uint64 {
 	if s.durable {
 		return math.MaxUint64
 	}
-	return s.b.loop.position()
+	return here
 }
 
 // position returns the end of what the loop has delivered, as a place in the

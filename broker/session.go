@@ -111,14 +111,12 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 	for i := range o.subs {
 		sub := s.attach(o.subs[i].Subscription, o.subs[i].since, now)
 		switch {
-		case sub.outside == End && o.offlineSince != 0 && s.closedSince(sub.sub.Filter, o.offlineSince, now):
-			s.dropSub(sub)
 		case o.subs[i].replaying:
 			s.scanning.add(scan{sub: sub, since: o.subs[i].since, after: o.subs[i].position, initial: true})
 		case sub.windowed && s.b.mayHaveOpened(o.offlineSince, now), mayWatch(s.b.machine.profiles, sub.sub.Filter):
 			// While it was away a window may have opened: it has missed the
 			// state that was sent then.
-			s.scanning.add(scan{sub: sub, since: s.sinceOpening()})
+			s.scanning.add(scan{sub: sub, since: s.sinceOpening(s.b.loop.position())})
 		}
 	}
 }

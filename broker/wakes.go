@@ -16,6 +16,8 @@ const (
 	wakeSweep    = 4 // connections of a node's former lives end, some at a time
 	wakeRetained = 5 // a retained event expires
 	wakeProfile  = 6 // a profile asked for it
+	wakeEnd      = 7 // a subscription ends with its window
+	wakeTerms    = 8 // when subscriptions end is reckoned anew, some at a time
 )
 
 // wakesPerEntry bounds how many wakes one entry works off, and itemsPerWake how
@@ -119,6 +121,10 @@ func (m *Machine) fire(kind byte, id []byte) {
 		m.expireRetained(string(id))
 	case wakeProfile:
 		m.wakeOf(string(id))
+	case wakeEnd:
+		m.endSub(store.Uint64At(id, 0), string(id[8:]))
+	case wakeTerms:
+		m.reckonEnds(id)
 	case wakeExpiry, wakeWill:
 		r := m.numbers[store.Uint64At(id, 0)]
 		if r == nil || r.connected() || r.epoch != store.Uint64At(id, 8) {
@@ -153,12 +159,18 @@ func (m *Machine) sweep(node string) {
 		}
 		return true
 	})
+	state := m.nodes[node]
 	for _, r := range lost {
+		r.seenAt = state.former // nobody knows when the node died after that
 		r.queue.lost(m.limits.window(r.recvMax))
 		m.touch(r)
 		m.endConnection(r, nil, true, false)
 	}
 	if more {
 		m.setWakeName(m.now, wakeSweep, node)
+	} else if state.former != 0 {
+		state.former = 0
+		m.nodes[node] = state
+		m.writeNode(node)
 	}
 }
