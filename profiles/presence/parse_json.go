@@ -42,7 +42,7 @@ type jsonParser struct {
 func (p *jsonParser) document(r kind.Resource, n *jsontree.Node) *document {
 	d := &document{}
 	m := n.Members()
-	checkEntity(r, m.Take("entity"))
+	r.CheckEntity(m.Take("entity"))
 	basic := m.Take("basic")
 	tuples := m.Take("tuples")
 	for _, t := range tuples.List(maxElements) {
@@ -68,22 +68,6 @@ func (p *jsonParser) document(r kind.Resource, n *jsontree.Node) *document {
 	}
 	d.ext = readExtensions(m)
 	return d
-}
-
-// checkEntity faults a document about somebody else. One about nobody is about
-// whom it is published for.
-func checkEntity(r kind.Resource, n *jsontree.Node) {
-	s := n.Text(1, 4096)
-	if s == "" {
-		return
-	}
-	a, err := kind.ParseAddr(s)
-	switch {
-	case err != nil:
-		n.Fault("%v", err)
-	case a != r.Addr:
-		n.Refuse(kind.ReasonEntityMismatch, "this is published for %s and about %s", r.Addr, a)
-	}
 }
 
 func (p *jsonParser) element(n *jsontree.Node, of part) element {
