@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"profiles/kind/kindtest": {
 		"profiles/kind", "profiles/policy",
 	},
+	"profiles/location": {"profiles/jsontree", "profiles/kind"},
 	"profiles/presence": {"profiles/jsontree", "profiles/kind", "profiles/xmltree"},
 	"profiles/policy":   {"acl", "profiles/jsontree", "profiles/kind"},
 	"profiles/state":    {"broker", "broker/event", "profiles/kind", "profiles/policy"},
@@ -73,6 +74,7 @@ var onlyIn = map[string][]string{
 	"github.com/eclipse/paho.golang":          {"cmd/bellwire"},
 	"github.com/prometheus/client_golang":     {"cmd/bellwire"},
 	"github.com/goccy/go-yaml":                {"yamltree"},
+	"github.com/golang/geo":                   {"profiles/location"},
 	"golang.org/x/crypto":                     {"acl"},
 	"github.com/spf13/cobra":                  {"cmd/bellwire"},
 }
