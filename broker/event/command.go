@@ -45,7 +45,7 @@ const Never = 0xFFFFFFFF
 type Connect struct {
 	Client    string
 	Principal string // who authenticated; empty for anonymous
-	Version   uint8  // protocol level: 3, 4 or 5
+	Version   uint8  // protocol level: 4 or 5
 	Clean     bool   // Clean Start: discard the session there is
 
 	// Expiry is how long the session outlives its connection, in seconds; 0

@@ -76,7 +76,7 @@ func (c *conn) requestOf(p *connectPacket) (r broker.ConnectRequest, assigned bo
 		return r, false, &fault{codeBadAuthMethod, "enhanced authentication is not offered"}
 	case len(r.Client) > l.ClientID:
 		return r, false, &fault{codeBadClientID, "client identifier is longer than " + strconv.Itoa(l.ClientID) + " bytes"}
-	case r.Client == "" && (r.Version == 3 || r.Version == 4 && !r.Clean):
+	case r.Client == "" && r.Version == 4 && !r.Clean:
 		return r, false, &fault{codeBadClientID, "empty client identifier"}
 	case r.Client == "":
 		r.Client, assigned = "auto-"+rand.Text(), true
@@ -215,8 +215,6 @@ func (c *conn) connack(p *connectPacket, r *broker.ConnectRequest, a connackOf) 
 		SessionPresent:  a.present,
 	}
 	if !p.v5() {
-		// 3.1 has no such flag.
-		pk.SessionPresent = a.present && p.ProtocolVersion == 4
 		return pk
 	}
 	o := &pk.Properties

@@ -55,25 +55,24 @@ type badVersion struct {
 
 func (*badVersion) Error() string { return "unsupported protocol version" }
 
-// parseVersion reads protocol name and level, and says whether the flags of
-// the fixed header and the reserved flag matter: 3.1 did not look at them.
+// parseVersion reads protocol name and level. The flags of the fixed header are
+// checked here, because the form of the answer depends on the version.
 func parseVersion(c *cursor, first byte) (version byte, err error) {
 	name, level := c.bytes(), c.byte()
 	if c.short {
 		return 0, malformed("CONNECT cut short")
 	}
 	switch {
-	case string(name) == "MQIsdp" && level == 3:
-		return level, nil
 	case string(name) == "MQTT" && (level == 4 || level == 5):
 		if first&0xf != 0 {
 			return level, malformed("flags of the fixed header")
 		}
 		return level, nil
 	case string(name) == "MQIsdp", string(name) == "MQTT":
-		// A client of 3.1 or 3.1.1, also a bridge (which sets the high bit of
-		// the level, and without it tries again if it is told so), reads two
-		// bytes of answer; anything else is from a time to come.
+		// A client of 3.1 (MQIsdp, level 3), which we do not speak, or of 3.1.1,
+		// also a bridge (which sets the high bit of the level, and without it
+		// tries again if it is told so), reads two bytes of answer; anything
+		// else is from a time to come.
 		old := level&0x7f == 3 || level&0x7f == 4
 		return 0, &badVersion{v5: !old}
 	}
@@ -148,7 +147,7 @@ func (p *connectPacket) walk(c *cursor) error {
 
 func (p *connectPacket) checkFlags(flags byte) error {
 	switch {
-	case flags&connectReserved != 0 && p.ProtocolVersion > 3:
+	case flags&connectReserved != 0:
 		return malformed("reserved connect flag")
 	case flags&connectWillQoS == connectWillQoS:
 		return malformed("will QoS 3")

@@ -13,8 +13,8 @@ const (
 
 // checkFirst says whether a client may send a packet that begins with b to us.
 // It is asked as soon as that byte has come: what cannot become a packet is
-// not waited for. The flags of CONNECT are checked with its protocol name,
-// because 3.1 did not care for them.
+// not waited for. The flags of CONNECT are checked with its protocol level, on
+// which the answer depends.
 func checkFirst(b byte) error {
 	flags := b & 0xf
 	switch b >> 4 {

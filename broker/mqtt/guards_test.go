@@ -225,9 +225,9 @@ func TestConnectGuards(t *testing.T) {
 		{"remaining length of five bytes", []byte{0x10, 0x80, 0x80, 0x80, 0x80, 0}, bye},
 		{"more than 4 KiB announced", []byte{0x10, 0x81, 0x80, 0x01}, bye},
 
-		{"3.1", connectRaw("MQIsdp", 3, 2, "p"), "CONNACK 00"},
-		{"3.1, reserved flag and header flags", packet(0x14, "MQIsdp", 3, 3, u16(10), "p"), "CONNACK 00"},
-		{"3.1, no client id", connectRaw("MQIsdp", 3, 2, ""), "CONNACK 02"},
+		{"3.1", connectRaw("MQIsdp", 3, 2, "p"), "CONNACK 01"},
+		{"3.1, reserved flag and header flags", packet(0x14, "MQIsdp", 3, 3, u16(10), "p"), "CONNACK 01"},
+		{"3.1, no client id", connectRaw("MQIsdp", 3, 2, ""), "CONNACK 01"},
 		{"MQIsdp, level 4", connectRaw("MQIsdp", 4, 2, "p"), "CONNACK 01"},
 		{"MQTT, level 3", connectRaw("MQTT", 3, 2, "p"), "CONNACK 01"},
 		{"MQTT, level 6", connectRaw("MQTT", 6, 2, "p"), "CONNACK 84"},

@@ -283,9 +283,6 @@ func (n *node) connect(version byte, id string, with ...func(*packets.Packet)) *
 func connectBytes(version byte, id string, with ...func(*packets.Packet)) []byte {
 	pk := &packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connect}, ProtocolVersion: version}
 	pk.Connect.ProtocolName = []byte("MQTT")
-	if version == 3 {
-		pk.Connect.ProtocolName = []byte("MQIsdp")
-	}
 	pk.Connect.Clean, pk.Connect.ClientIdentifier = true, id
 	for _, f := range with {
 		f(pk)
