@@ -231,6 +231,46 @@ func TestMQTT13UnknownIds(t *testing.T) {
 	})
 }
 
+// An acknowledgement that the delivery with its id does not have, or not yet, is
+// a protocol error: 0x82, and in 3.1.1 the close. The delivery is not over by it.
+func TestMQTT13WrongKindOfAcknowledgement(t *testing.T) {
+	addr := plain(t)
+	versions(t, func(t *testing.T, v byte) {
+		for _, wrong := range []struct {
+			name string
+			qos  byte
+			acks []mq.Type // the last is wrong
+		}{
+			{"PUBREC at QoS 1", 1, []mq.Type{mq.PUBREC}},
+			{"PUBCOMP at QoS 1", 1, []mq.Type{mq.PUBCOMP}},
+			{"PUBACK at QoS 2", 2, []mq.Type{mq.PUBACK}},
+			{"PUBCOMP before PUBREC", 2, []mq.Type{mq.PUBCOMP}},
+			{"PUBACK after PUBREC", 2, []mq.Type{mq.PUBREC, mq.PUBACK}},
+		} {
+			t.Run(wrong.name, func(t *testing.T) {
+				topic := name(t)
+				sub := mq.Open(t, addr, v, durable(v, name(t)))
+				sub.Subscribe(topic, 2)
+				mq.Open(t, addr, v5, clean(name(t, "pub"))).Publish(topic, wrong.qos, "x")
+				p := sub.Expect(mq.PUBLISH)
+				for i, ack := range wrong.acks {
+					if i > 0 {
+						sub.ExpectID(mq.PUBREL, p.ID)
+					}
+					sub.TrySend(mq.Ack{Type: ack, ID: p.ID})
+				}
+				guard{v: v, code: 0x82}.checkClosed(t, sub.Closed())
+				again := mq.Open(t, addr, v, durable(v, name(t)))
+				if len(wrong.acks) > 1 {
+					again.ExpectID(mq.PUBREL, p.ID)
+				} else if r := again.Expect(mq.PUBLISH); r.ID != p.ID || !r.Dup() {
+					t.Errorf("got %v, want %d again", r, p.ID)
+				}
+			})
+		}
+	})
+}
+
 // A PUBREC that refuses ends the exchange: no PUBREL follows, and the id and
 // the window's slot are free.
 func TestMQTT13PubrecRefusalEndsTheExchange(t *testing.T) {

@@ -38,19 +38,47 @@ func TestIdentifiersAreBounded(t *testing.T) {
 	}
 }
 
-// A QoS 2 delivery ends by PUBREC and PUBCOMP; a PUBACK is none of its (5.0
-// 4.3.3).
-func TestPubackDoesNotEndQoS2(t *testing.T) {
-	n := newNode(t, Limits{})
-	c, _ := n.connect("sub", true, 3600)
-	c.subscribe("x", 2)
-	must(t, c.publish("x", "e", 2))
-	c.await(1)
-	var w Wave
-	if err := c.s.Settle(c.got[0].id, Acked, &w); !errors.Is(err, ErrNoPacketID) {
-		t.Errorf("PUBACK: got %v, want %v", err, ErrNoPacketID)
-	}
-	if err := c.s.Settle(c.got[0].id, Rejected, &w); err != nil {
-		t.Errorf("PUBREC with an error: %v", err)
+// A delivery takes the acknowledgements of its QoS, in their order (5.0 4.3);
+// any other changes nothing, and ends the connection (5.0 [MQTT-4.13.1-1]). A
+// PUBREC may come again: its PUBREL is sent again.
+func TestOnlyItsAcknowledgementsEndADelivery(t *testing.T) {
+	for _, way := range []struct {
+		qos   uint8
+		takes []Settlement // in this order
+	}{
+		{1, []Settlement{Acked}},
+		{2, []Settlement{Rejected}},
+		{2, []Settlement{Received, Completed}},
+	} {
+		for _, expiry := range []uint32{0, 3600} {
+			n := newNode(t, Limits{})
+			c, _ := n.connect("sub", true, expiry)
+			c.subscribe("x", 2)
+			must(t, c.publish("x", "e", way.qos))
+			c.await(1)
+			id := c.got[0].id
+			for i, next := range way.takes {
+				for what := Acked; what <= Completed; what++ {
+					good := what == next || i == 0 && way.qos == 2 && (what == Received || what == Rejected) || i == 1 && what == Received
+					if good {
+						continue
+					}
+					if err := c.answer(id, what); !errors.Is(err, ErrWrongAck) {
+						t.Errorf("QoS %d, expiry %d, after %d: settlement %d: got %v, want %v", way.qos, expiry, i, what, err, ErrWrongAck)
+					}
+				}
+				if err := c.answer(id, next); err != nil {
+					t.Errorf("QoS %d, expiry %d: settlement %d: %v", way.qos, expiry, next, err)
+				}
+				if next == Received {
+					c.wait("PUBREL", func() bool { return len(c.released) == 1 })
+				}
+			}
+			for what := Acked; what <= Completed; what++ {
+				if err := c.answer(id, what); !errors.Is(err, ErrNoPacketID) {
+					t.Errorf("QoS %d, expiry %d, over: settlement %d: got %v, want %v", way.qos, expiry, what, err, ErrNoPacketID)
+				}
+			}
+		}
 	}
 }

@@ -32,6 +32,10 @@ var (
 	// (reason 0x92).
 	ErrNoPacketID = errors.New("packet identifier not found")
 
+	// ErrWrongAck means that a delivery under way was acknowledged by a packet
+	// that its QoS does not have, or not yet (reason 0x82).
+	ErrWrongAck = errors.New("wrong kind of acknowledgement")
+
 	// ErrQuota means that a bound of Limits is reached (reason 0x97).
 	ErrQuota = errors.New("quota exceeded")
 

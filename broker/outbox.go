@@ -502,8 +502,9 @@ const (
 )
 
 // Settle records the client's answer to the delivery with packetID and sends
-// what there is now room for. It returns ErrNoPacketID if none such is under
-// way, in which case nothing changed. It may read from the disk.
+// what there is now room for. It returns ErrNoPacketID if none is under way and
+// ErrWrongAck if the one that is cannot be answered so; then nothing changed. It
+// may read from the disk.
 func (s *Session) Settle(packetID uint16, what Settlement, w *Wave) error {
 	o := &s.out
 	o.mu.Lock()
@@ -534,9 +535,12 @@ func (s *Session) Settle(packetID uint16, what Settlement, w *Wave) error {
 		s.sink.Release(packetID, w)
 		o.mu.Unlock()
 		return nil
-	default:
+	case v == slotFree, v == slotOver, v == slotTold:
 		o.mu.Unlock()
 		return ErrNoPacketID
+	default:
+		o.mu.Unlock()
+		return ErrWrongAck
 	}
 	o.mu.Unlock()
 	s.settling.note(s, urgent)

@@ -70,7 +70,7 @@ func TestCodesStandWhereTheyMay(t *testing.T) {
 func TestEveryCauseHasALegalCode(t *testing.T) {
 	for _, err := range []error{
 		broker.ErrRefused, broker.ErrNoCommit, broker.ErrUnknown, broker.ErrStale, broker.ErrSessionEnded, broker.ErrNoPacketID,
-		broker.ErrQuota, broker.ErrDiskFull, broker.ErrBadEvent, broker.ErrBadCredentials, broker.ErrSlow, broker.ErrFailed,
+		broker.ErrWrongAck, broker.ErrQuota, broker.ErrDiskFull, broker.ErrBadEvent, broker.ErrBadCredentials, broker.ErrSlow, broker.ErrFailed,
 		broker.ErrClosing, errBadTopic, errors.New("a bug"),
 	} {
 		if code, _ := endCode(err); code < 0x80 || legal(packets.Disconnect, code) != code {

@@ -2,16 +2,11 @@ package mqtt
 
 import (
 	"bytes"
-	"encoding/binary"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +15,7 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/mqtttest"
 )
 
 // A script is a transport whose client sends given pieces and then hangs up.
@@ -375,66 +371,25 @@ func checkStream(t *testing.T, version byte, b []byte, _ int) {
 	}
 }
 
-// sequences reads the packets of mosquitto's sequence tests, if the
-// environment names their folder: what they send, sequence by sequence.
+// sequences reads the packet sequences of mosquitto's tests, if the environment
+// names their folder: what they send.
 func sequences(t testing.TB) (all [][]byte) {
-	files, _ := filepath.Glob(filepath.Join(os.Getenv("BELLWIRE_SEQUENCES"), "*.json"))
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var groups []struct {
-			Tests []struct {
-				Msgs []struct{ Type, Payload string }
+	folder := os.Getenv("BELLWIRE_SEQUENCES")
+	if folder == "" {
+		return nil
+	}
+	read, err := mqtttest.ReadSequences(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range read {
+		var b []byte
+		for _, step := range s.Steps {
+			if step.Kind == mqtttest.StepSend {
+				b = append(b, step.Bytes...)
 			}
 		}
-		if err := json.Unmarshal(text, &groups); err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
-		for _, g := range groups {
-			for _, x := range g.Tests {
-				var b []byte
-				for _, m := range x.Msgs {
-					if m.Type == "send" {
-						b = append(b, sequenceBytes(t, m.Payload)...)
-					}
-				}
-				all = append(all, b)
-			}
-		}
+		all = append(all, b)
 	}
 	return all
-}
-
-// sequenceBytes reads their language: hex bytes; i 8 bits; H, k, m, s 16 bits;
-// L 32 bits; v, r variable byte integers; 'text'.
-func sequenceBytes(t testing.TB, s string) (b []byte) {
-	for s = strings.TrimSpace(s); s != ""; s = strings.TrimSpace(s) {
-		if s[0] == '\'' {
-			end := strings.Index(s[1:]+" ", "' ")
-			b, s = append(b, s[1:1+end]...), s[min(len(s), end+2):]
-			continue
-		}
-		word, rest, _ := strings.Cut(s, " ")
-		s = rest
-		n, _ := strconv.ParseUint(word[1:], 10, 64)
-		switch word[0] {
-		case 'i':
-			b = append(b, byte(n))
-		case 'H', 'k', 'm', 's':
-			b = binary.BigEndian.AppendUint16(b, uint16(n))
-		case 'L':
-			b = binary.BigEndian.AppendUint32(b, uint32(n))
-		case 'v', 'r':
-			b = binary.AppendUvarint(b, n) // the same encoding
-		default:
-			x, err := hex.DecodeString(word)
-			if err != nil {
-				t.Fatalf("%q: %v", word, err)
-			}
-			b = append(b, x...)
-		}
-	}
-	return b
 }

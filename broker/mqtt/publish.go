@@ -134,6 +134,9 @@ func (c *conn) handleSettle(in *input, packet byte, body []byte) error {
 	c.inBroker = true
 	err = c.session.Settle(id, what, &in.wave)
 	c.inBroker = false
+	if errors.Is(err, broker.ErrWrongAck) {
+		return protocolError("an acknowledgement that the delivery does not have")
+	}
 	if errors.Is(err, broker.ErrNoPacketID) && what == broker.Received {
 		// The exchange is over for us: let it be over for the client. Unknown
 		// PUBACKs and PUBCOMPs have no answer.

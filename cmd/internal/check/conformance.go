@@ -16,8 +16,8 @@ import (
 
 // conformance runs the suites of others against the built binary. They are not
 // ours to ship: PAHO names the folder `interoperability` of a checkout of
-// Eclipse paho.mqtt.testing; the packet sequences of the mosquitto project are
-// found by the black-box test that plays them.
+// Eclipse paho.mqtt.testing, BELLWIRE_SEQUENCES the folder `test/broker/data` of
+// one of Eclipse mosquitto.
 func conformance(ctx context.Context, root string) error {
 	start := time.Now()
 	if err := build(ctx, root); err != nil {
