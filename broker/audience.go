@@ -114,7 +114,7 @@ func (a *audience) deliver(b *Broker, e *event.Event, now int64, w *Wave) {
 		}
 		ok, until := h.permitted(b, e.Topic, now)
 		if !ok {
-			b.stats.Withheld.Add(1)
+			h.s.withheld(e, now)
 			continue
 		}
 		if e.Retain && h.s.scanning.active.Load() {
@@ -126,7 +126,7 @@ func (a *audience) deliver(b *Broker, e *event.Event, now int64, w *Wave) {
 		h.s.hear(d, until, w)
 	}
 	if b.config.Tap != nil {
-		a.show(b, e, now)
+		a.routed(b, e, now)
 	}
 }
 

@@ -96,6 +96,7 @@ type node struct {
 	policies map[string]*rules
 	limits   Limits
 	profiles []Profile
+	tap      Tap
 	*Broker
 	log *soloLog
 }
@@ -138,7 +139,7 @@ func (n *node) open() {
 		n.t.Fatal(err)
 	}
 	n.Broker, err = New(Config{
-		Node: "n1", Store: s, Limits: n.limits, Now: n.clock.now, Logger: slog.New(slog.DiscardHandler), Reserved: []string{"presence"}, Profiles: n.profiles,
+		Node: "n1", Store: s, Limits: n.limits, Now: n.clock.now, Logger: slog.New(slog.DiscardHandler), Reserved: []string{"presence"}, Profiles: n.profiles, Tap: n.tap,
 		Compile: func(name []byte) (Authorizer, error) {
 			if p := n.policies[string(name)]; p != nil {
 				return p, nil

@@ -220,7 +220,7 @@ func (o *outbox) send(d *Delivery, w *Wave) bool {
 		o.s.settling.note(o.s, false)
 		return true
 	}
-	o.s.b.stats.Delivered[d.QoS].Add(1)
+	o.s.delivered(d)
 	o.sent++
 	o.underWay++
 	if d.QoS == 1 {
@@ -245,7 +245,7 @@ func (s *Session) offer(q *queued, e *event.Event, h *hearer, now int64, w *Wave
 		return
 	}
 	if reason := s.unfit(e, q.deadline, h, now); reason != fit {
-		s.skip(reason, q.seq)
+		s.skip(reason, q.seq, e, now)
 		return
 	}
 	d := &w.delivery
@@ -275,12 +275,12 @@ func (s *Session) offerMark(q *queued, now int64, w *Wave) {
 // mu is held.
 func (o *outbox) sendMark(seq uint64, topicName string, named bool, ids []uint32, now int64, w *Wave) bool {
 	if newest, ok := o.newest[topicName]; ok && newest > seq {
-		o.s.skip(fit, seq) // the state will be shown by a later one
+		o.s.skip(fit, seq, nil, now) // the state will be shown by a later one
 		return true
 	}
 	ev, send := o.s.renderMark(topicName, named || seq < o.dupBelow, now)
 	if !send {
-		o.s.skip(fit, seq)
+		o.s.skip(fit, seq, nil, now)
 		return true
 	}
 	d := &w.delivery
@@ -329,13 +329,14 @@ func (s *Session) unfit(e *event.Event, deadline int64, h *hearer, now int64) fi
 	return fit
 }
 
-// skip ends a delivery that may not be sent. mu of the outbox is held.
-func (s *Session) skip(why fitness, seq uint64) {
+// skip ends a delivery that may not be sent: e, which is nil for a mark, at now.
+// mu of the outbox is held.
+func (s *Session) skip(why fitness, seq uint64, e *event.Event, now int64) {
 	switch why {
 	case expired:
 		s.b.stats.Expired.Add(1)
 	case withheld:
-		s.b.stats.Withheld.Add(1)
+		s.withheld(e, now)
 	}
 	s.out.over(seq)
 	s.settling.note(s, false)
@@ -366,7 +367,7 @@ func (o *outbox) fill(w *Wave) {
 	for n < len(o.backlog) && o.room() {
 		h := &o.backlog[n]
 		if why := o.s.unfit(h.event, h.until, nil, now); why != fit {
-			o.s.skip(why, o.sent)
+			o.s.skip(why, o.sent, h.event, now)
 		} else {
 			d := &w.delivery
 			*d = Delivery{Event: h.event, QoS: h.qos, Retain: h.retain, IDs: h.ids}
@@ -437,7 +438,7 @@ func (o *outbox) sendEntries(entries []queueItem, until uint64, now int64, w *Wa
 			why = fit // what was begun in time is brought to its end
 		}
 		if why != fit {
-			o.s.skip(why, it.seq)
+			o.s.skip(why, it.seq, &it.event, now)
 			continue
 		}
 		d := &w.delivery
@@ -568,7 +569,7 @@ func (o *outbox) wanted(d *Delivery, w *Wave) bool {
 	defer o.mu.Unlock()
 	switch o.s.sink.Deliver(d, w) {
 	case Sent:
-		o.s.b.stats.Delivered[0].Add(1)
+		o.s.delivered(d)
 	case Full:
 		o.full = true
 		return false

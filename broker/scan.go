@@ -382,7 +382,9 @@ func (t *scanState) take(p *piece, s *pieceOf, name string, value []byte, now in
 		return
 	}
 	if !t.s.b.decide(t.s.who, ActSubscribe, name, now).Allow {
-		t.s.b.stats.Withheld.Add(1)
+		if s.opened == nil { // else it was closed before, and nothing was due
+			t.s.withheld(&f.event, now)
+		}
 		return
 	}
 	if t.s.durable && min(f.event.QoS, s.sub.sub.QoS) > 0 {
@@ -433,7 +435,7 @@ func (t *scanState) deliver(p *piece, w *Wave) {
 		}
 		d := t.s.b.decide(t.s.who, ActSubscribe, e.Topic, now)
 		if !d.Allow {
-			t.s.b.stats.Withheld.Add(1)
+			t.s.withheld(e, now)
 			continue
 		}
 		out := &w.delivery

@@ -522,7 +522,7 @@ func (s *Session) hear(d *Delivery, until int64, w *Wave) bool {
 		return s.out.wanted(d, w)
 	}
 	if s.sink.Deliver(d, w) == Sent {
-		s.b.stats.Delivered[0].Add(1)
+		s.delivered(d)
 	}
 	return true
 }

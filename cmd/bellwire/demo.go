@@ -3,41 +3,51 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
-	"math"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/eclipse/paho.golang/paho"
 	"github.com/eclipse/paho.golang/paho/session/state"
-
-	"github.com/bellwire/bellwire/acl"
-	"github.com/bellwire/bellwire/broker"
-	"github.com/bellwire/bellwire/broker/event"
 )
 
 // A demo is a few real clients of a real broker: this machine publishes what
 // /proc says about it, and subscribers whom the policy lets see different
 // things watch it. It decides nothing: what is withheld is withheld by the
-// broker, and shown by its tap.
+// broker, of which it is the tap.
 type demo struct {
 	feed   *feed
 	domain string
-	host   string // this machine's name, as a level of a topic
-	tokens map[string]string
-	shift  time.Duration // how long the window of the night shift is open
+	host   string            // this machine's name, as a level of a topic
+	tokens map[string]string // by user name, without its domain
+	runFor time.Duration     // 0: until it is interrupted
 
-	opens, closes time.Time // the shift's, in the policy in force
+	// Of whoever runs it.
+	shift   shift         // in the policy in force
+	slowest time.Duration // step so far
 
-	server                     atomic.Pointer[server] // for the tap; nil before it serves
-	events, delivered, refused atomic.Int64
-	withheld                   atomic.Int64
-	offline                    chan struct{} // told when the dashboard learns of the host's end
+	server  atomic.Pointer[server] // for the tap; nil before it runs
+	changed chan struct{}          // tally has; holds one
+
+	mu    sync.Mutex // guards tally, and that a line and its count are one step
+	tally tally
 }
+
+// hostUser is the principal of the machine, without its domain: not all names
+// of machines are addresses of people.
+const hostUser = "this-host"
+
+// offline is what the machine's will says.
+const offline = "offline"
+
+// lastWords is how long the end of the demo may take: longer than on any
+// machine that is well, for the summary is better than silence.
+const lastWords = 20 * time.Second
 
 // The demo's people. The host is one more principal.
 var demoWatchers = []watcher{
@@ -47,7 +57,12 @@ var demoWatchers = []watcher{
 	{name: "visitor", filter: "hosts/#", sees: "nothing"},
 }
 
+// A watcher is a subscriber of the demo; its name is its client id too.
 type watcher struct{ name, filter, sees string }
+
+func isWatcher(client string) bool {
+	return slices.ContainsFunc(demoWatchers, func(w watcher) bool { return w.name == client })
+}
 
 func newDemo(feed *feed, domain string, runFor time.Duration) (*demo, error) {
 	name, err := os.Hostname()
@@ -55,19 +70,11 @@ func newDemo(feed *feed, domain string, runFor time.Duration) (*demo, error) {
 		return nil, fail(bwUnclassified, "this machine's name: %w", err)
 	}
 	d := &demo{
-		feed: feed, domain: domain, host: levelOf(name), tokens: map[string]string{},
-		shift: 10 * time.Second, offline: make(chan struct{}, 1),
+		feed: feed, domain: domain, host: levelOf(name), tokens: map[string]string{hostUser: rand.Text()},
+		runFor: runFor, changed: make(chan struct{}, 1),
 	}
-	// Policies count in seconds. A short demo has time for one shift.
-	now := time.Now().Truncate(time.Second)
-	d.opens = now.Add(3 * time.Second)
-	if runFor > 0 {
-		d.opens = now.Add(max(time.Second, (runFor * 2 / 5).Round(time.Second)))
-		d.shift = max(time.Second, (runFor * 2 / 5).Truncate(time.Second))
-	}
-	d.closes = d.opens.Add(d.shift)
-	for _, who := range append([]watcher{{name: d.hostUser()}}, demoWatchers...) {
-		d.tokens[who.name] = rand.Text()
+	for _, w := range demoWatchers {
+		d.tokens[w.name] = rand.Text()
 	}
 	return d, nil
 }
@@ -82,57 +89,31 @@ func levelOf(name string) string {
 	}, "h"[min(len(name), 1):]+name)
 }
 
-// hostUser is the principal of the machine, without its domain: not all names
-// of machines are addresses of people.
-func (d *demo) hostUser() string { return "this-host" }
-
-// policy is what the demo's clients are held to. The last rule leaves the rest
-// of the topics to whoever tries things out.
-func (d *demo) policy() []byte {
-	var b strings.Builder
-	b.WriteString("users:\n")
-	for name, token := range d.tokens {
-		fmt.Fprintf(&b, "  %s@%s: {token_sha256: %s}\n", name, d.domain, acl.HashToken([]byte(token)))
-	}
-	fmt.Fprintf(&b, `rules:
-  - id: host-reports-itself
-    allow: [publish]
-    who: [%[2]s@%[1]s]
-    topic: ["hosts/{client}/#"]
-  - id: staff
-    allow: [subscribe]
-    who: [dashboard@%[1]s, intern@%[1]s]
-    topic: ["hosts/#"]
-  - id: no-network-for-interns
-    deny: [subscribe]
-    who: [intern@%[1]s]
-    topic: ["hosts/+/net"]
-  - id: night-shift
-    allow: [subscribe]
-    who: [night@%[1]s]
-    topic: ["hosts/+/load"]
-    when: {from: %[3]q, until: %[4]q}
-    outside: hold
-  - id: try-it
-    allow: [publish, subscribe]
-    who: [anyone]
-    topic: ["home/#"]
-`, d.domain, d.hostUser(), d.opens.UTC().Format(time.RFC3339), d.closes.UTC().Format(time.RFC3339))
-	return []byte(b.String())
+// firstPolicy is the one that the server starts with. Nobody knows yet how long
+// it takes until everybody is connected: the shift is far away until then.
+func (d *demo) firstPolicy() []byte {
+	return d.policy(planShift(time.Now().Add(time.Hour), d.runFor, 0))
 }
 
-// run lives until ctx ends, then lets the machine's connection break, shows
-// what its will does, and sums up.
+// run is the demo, from the first connection to the summary. It ends when ctx
+// does, or with its time: the machine's connection breaks, its will is
+// published, and when everything has arrived it is summed up.
 func (d *demo) run(ctx context.Context, s *server) error {
 	d.server.Store(s)
-	to := target{network: "tcp", address: s.mqttListener.Addr().String(), timeout: 10 * time.Second}
+	to := target{network: "tcp", address: s.mqttListener.Addr().String(), timeout: lastWords}
 	clients, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	before, err := readThisHost()
+	if err != nil {
+		return err
+	}
 	for _, w := range demoWatchers {
+		began := time.Now()
 		c, err := d.watch(clients, to, w)
 		if err != nil {
 			return err
 		}
+		d.slowest = max(d.slowest, time.Since(began))
 		if c != nil {
 			defer c.close(clients, &paho.Disconnect{})
 		}
@@ -141,16 +122,17 @@ func (d *demo) run(ctx context.Context, s *server) error {
 	if err != nil {
 		return err
 	}
-	err = d.report(ctx, s, p)
-	hangUp()
-	select {
-	case <-d.offline:
-	case <-time.After(2 * time.Second): // the summary is better than silence
+	if err = d.callShift(ctx, s); err == nil {
+		err = d.report(ctx, s, p, before)
 	}
+	patience, cancel := context.WithTimeout(clients, lastWords)
+	defer cancel()
+	p.settle(patience)
+	hangUp()
+	d.allTold()
 	close(p.acks)
 	<-p.result
-	d.feed.print(fmt.Sprintf("%s, %d delivered, %d withheld by policy, %d refused. Next: bellwire dev, then bellwire sub -v -t 'home/#'",
-		plural(int(d.events.Load()), "event"), d.delivered.Load(), d.withheld.Load(), d.refused.Load()))
+	d.end()
 	return err
 }
 
@@ -169,8 +151,7 @@ func (d *demo) watch(ctx context.Context, to target, w watcher) (*client, error)
 		return nil, noAnswer(c, "SUBSCRIBE", err)
 	}
 	if code := answer.Reasons[0]; code >= 0x80 {
-		d.refused.Add(1)
-		d.line("refused", w.filter, "subscribe", w.name, refusal("not allowed", code, answer.Properties.ReasonString).what)
+		d.turnedAway(w, refusal("not allowed", code, answer.Properties.ReasonString).what)
 		c.close(ctx, &paho.Disconnect{})
 		return nil, nil
 	}
@@ -185,11 +166,11 @@ func (d *demo) connectPacket(user, id string) *paho.Connect {
 	}
 }
 
-// publisher connects the machine and says that it is online; hangUp breaks the
-// connection without a word, so that the broker says that it is not.
+// publisher connects the machine. hangUp breaks the connection without a word,
+// so that the broker says that it is offline.
 func (d *demo) publisher(ctx context.Context, to target) (p *publisher, hangUp func(), err error) {
-	packet := d.connectPacket(d.hostUser(), d.host)
-	packet.WillMessage = &paho.WillMessage{Topic: d.topic("online"), Payload: []byte("offline"), QoS: 1, Retain: true}
+	packet := d.connectPacket(hostUser, d.host)
+	packet.WillMessage = &paho.WillMessage{Topic: d.topic("online"), Payload: []byte(offline), QoS: 1, Retain: true}
 	var conn net.Conn
 	to.dial = func(ctx context.Context) (net.Conn, error) {
 		var dialer net.Dialer
@@ -200,7 +181,7 @@ func (d *demo) publisher(ctx context.Context, to target) (p *publisher, hangUp f
 	if p, err = newPublisher(ctx, to, packet, receiveAhead, nil); err != nil {
 		return nil, nil, err
 	}
-	return p, func() { conn.Close() }, d.publish(ctx, p, reading{"online", "online"})
+	return p, func() { conn.Close() }, nil
 }
 
 func (d *demo) topic(name string) string { return "hosts/" + d.host + "/" + name }
@@ -212,31 +193,54 @@ const sentAt = "sent-at"
 func (d *demo) publish(ctx context.Context, p *publisher, r reading) error {
 	m := &paho.Publish{Topic: d.topic(r.name), QoS: 1, Retain: true, Payload: []byte(r.value), Properties: &paho.PublishProperties{}}
 	m.Properties.User.Add(sentAt, strconv.FormatInt(time.Now().UnixNano(), 10))
-	d.events.Add(1)
 	return p.publish(ctx, m)
 }
 
-// report publishes what the machine does, once a second, until ctx ends. When
-// a shift is over the next one is put into the policy, on the live broker.
-func (d *demo) report(ctx context.Context, s *server, p *publisher) error {
-	proc, blocks := os.DirFS("/proc"), os.DirFS("/sys/block")
-	before, err := readHost(proc, blocks, time.Now())
-	if err != nil {
-		return fail(bwFile, "the demo reports what Linux's /proc says about this machine: %w", err)
-	}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
+// callShift decides when the next shift is and puts it into the policy, on the
+// live broker. If that took so long that the opening is near it decides anew:
+// there is to be something to withhold before it. Nothing is published
+// meanwhile, so the shift has not begun for anybody.
+func (d *demo) callShift(ctx context.Context, s *server) error {
 	for {
+		began := time.Now()
+		d.shift = planShift(began, d.runFor, d.slowest)
+		if err := s.setPolicy(ctx, s.config.policyName, d.policy(d.shift)); err != nil {
+			return unlessDone(ctx, err)
+		}
+		took := time.Since(began)
+		d.slowest = max(d.slowest, took)
+		if took < d.shift.opens.Sub(began)/2 {
+			return nil
+		}
+	}
+}
+
+// report publishes what the machine does, once a second, until ctx ends or the
+// demo's time is over. A demo without an end has one shift after another.
+func (d *demo) report(ctx context.Context, s *server, p *publisher, before hostSample) error {
+	var timeUp <-chan time.Time // never
+	if d.runFor > 0 {
+		timeUp = time.After(d.runFor)
+	}
+	if err := d.publish(ctx, p, reading{"online", "online"}); err != nil {
+		return ended(ctx, p, err)
+	}
+	due := time.NewTimer(0)
+	defer due.Stop()
+	for over := false; !over || d.shiftLasts(before.at); {
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-s.failed:
 			return err
-		case <-tick.C:
+		case <-timeUp:
+			over = true
+			continue
+		case <-due.C:
 		}
-		now, err := readHost(proc, blocks, time.Now())
+		now, err := readThisHost()
 		if err != nil {
-			return fail(bwFile, "/proc: %w", err)
+			return err
 		}
 		for _, r := range now.since(before) {
 			if err := d.publish(ctx, p, r); err != nil {
@@ -244,14 +248,37 @@ func (d *demo) report(ctx context.Context, s *server, p *publisher) error {
 			}
 		}
 		before = now
-		if now.at.After(d.closes.Add(d.shift / 2)) {
-			d.opens = now.at.Truncate(time.Second).Add(d.shift / 2)
-			d.closes = d.opens.Add(d.shift)
-			if err := s.setPolicy(ctx, s.config.policyName, d.policy()); err != nil && ctx.Err() == nil {
+		if d.runFor == 0 && now.at.After(d.shift.closes.Add(d.shift.closes.Sub(d.shift.opens)/2)) {
+			if err := d.callShift(ctx, s); err != nil {
 				return err
 			}
 		}
+		due.Reset(time.Until(nextReading(time.Now())))
 	}
+	return nil
+}
+
+// shiftLasts says whether a demo whose time is over is to go on, because its
+// shift is not over: nothing was read since that it could have withheld.
+func (d *demo) shiftLasts(lastReading time.Time) bool {
+	return d.runFor >= wholeShift && lastReading.Before(d.shift.closes)
+}
+
+// readThisHost reads the machine that this is.
+func readThisHost() (hostSample, error) {
+	s, err := readHost(os.DirFS("/proc"), os.DirFS("/sys/block"), time.Now())
+	if err != nil {
+		return s, fail(bwFile, "the demo reports what Linux's /proc says about this machine: %w", err)
+	}
+	return s, nil
+}
+
+// unlessDone returns err, unless it is because ctx has ended.
+func unlessDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // ended returns why a publisher can send no more; nothing if it was told to
@@ -266,49 +293,4 @@ func ended(ctx context.Context, p *publisher, err error) error {
 	default:
 		return err
 	}
-}
-
-// arrived shows what a subscriber received.
-func (d *demo) arrived(w watcher, m *paho.Publish) {
-	d.delivered.Add(1)
-	how := ""
-	switch {
-	case m.Retain:
-		how = "state at the opening"
-	case m.Properties.User.Get(sentAt) == "":
-		how = "the will of " + d.host
-	default:
-		if sent, err := strconv.ParseInt(m.Properties.User.Get(sentAt), 10, 64); err == nil {
-			how = millis(time.Since(time.Unix(0, sent)))
-		}
-	}
-	d.line("delivered", m.Topic, shown(m.Payload), d.host+" → "+w.name, how)
-	if w.name == "dashboard" && string(m.Payload) == "offline" {
-		select {
-		case d.offline <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// tap shows what the broker withheld, and asks the policy in force why.
-func (d *demo) tap(e *event.Event, fates []broker.Fate) {
-	s := d.server.Load()
-	for _, fate := range fates {
-		if fate.Permitted || s == nil {
-			continue
-		}
-		d.withheld.Add(1)
-		why := s.broker.Policy().Decide(fate.Who, broker.ActSubscribe, e.Topic, time.Now().UnixNano())
-		reason := why.Reason
-		if why.Until != 0 && why.Until != math.MaxInt64 {
-			reason += "; opens " + time.Unix(0, why.Until).Format(time.TimeOnly)
-		}
-		d.line("withheld", e.Topic, "–", d.host+" ⇥ "+fate.Who.Client, reason)
-	}
-}
-
-// line prints one thing that happened, in columns.
-func (d *demo) line(what, topic, value, path, how string) {
-	d.feed.print(fmt.Sprintf("%-9s  %-*s  %-27s  %-*s  %s", what, len(d.topic("memory")), topic, value, len(d.host)+12, path, how))
 }

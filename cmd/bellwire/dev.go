@@ -40,7 +40,8 @@ user name without more is that principal: -u bob is bob@example.com.
 --demo adds life: this machine publishes its load, memory, disk and network
 rates once a second, and subscribers with different permissions receive them,
 or do not. What was delivered, and what the policy withheld and why, is
-printed.
+printed. --for counts from when all are connected. With 4s or more the demo
+has the whole shift of its night worker, on a slow machine somewhat later.
 
 On a terminal it prints what to paste next and a line for each event. Without
 one it prints a line of JSON with the address, as serve does.`,
@@ -71,7 +72,7 @@ func (f devFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	feed := newFeed(stdout)
-	defer feed.close()
+	defer feed.end("")
 	people := isTerminal(stdout)
 
 	c := f.config(stderr)
@@ -82,9 +83,9 @@ func (f devFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
 		if show, err = newDemo(feed, f.domain, f.runFor); err != nil {
 			return err
 		}
-		c.policy, c.policyName, c.trust, c.tap = show.policy(), "the demo's policy", trustBareNames, show.tap
+		c.policy, c.policyName, c.trust, c.tap = show.firstPolicy(), "the demo's policy", trustBareNames, show
 	case people:
-		c.tap = feed.tap
+		c.tap = feed
 	}
 	s, err := startServer(ctx, c)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -115,13 +116,13 @@ func (f devFlags) config(stderr io.Writer) serverConfig {
 
 // live waits for the end: of the time, of the demo, of patience.
 func (f devFlags) live(ctx context.Context, s *server, show *demo) error {
+	if show != nil {
+		return show.run(ctx, s)
+	}
 	if f.runFor > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, f.runFor)
 		defer cancel()
-	}
-	if show != nil {
-		return show.run(ctx, s)
 	}
 	select {
 	case err := <-s.failed:

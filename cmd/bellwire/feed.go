@@ -16,13 +16,14 @@ import (
 
 // A feed prints lines about what happens, without making what happens wait: a
 // terminal that is slower than the broker misses some, and is told how many.
+// It is a broker.Tap that prints a line for each event.
 type feed struct {
 	lines chan string
-	done  chan struct{}
-	once  sync.Once
+	done  chan struct{} // closed when everything is written
 
 	mu     sync.Mutex // guards the following
-	missed int
+	missed int        // lines since the last note that says how many
+	last   string     // what end was given
 	closed bool
 }
 
@@ -36,9 +37,17 @@ func newFeed(w io.Writer) *feed {
 		for line := range f.lines {
 			io.WriteString(w, line+"\n") // nobody is left to be told of an error
 		}
+		if f.missed > 0 { // closed: nobody writes it any more
+			io.WriteString(w, notShown(f.missed)+"\n")
+		}
+		if f.last != "" {
+			io.WriteString(w, f.last+"\n")
+		}
 	}()
 	return f
 }
+
+func notShown(lines int) string { return fmt.Sprintf("… %s not shown", plural(lines, "line")) }
 
 // print adds a line, or counts it as missed.
 func (f *feed) print(line string) {
@@ -49,7 +58,7 @@ func (f *feed) print(line string) {
 	}
 	if f.missed > 0 {
 		select {
-		case f.lines <- fmt.Sprintf("… %d lines not shown", f.missed):
+		case f.lines <- notShown(f.missed):
 			f.missed = 0
 		default:
 		}
@@ -61,27 +70,29 @@ func (f *feed) print(line string) {
 	}
 }
 
-// close prints what waits and returns. Lines that come later are lost.
-func (f *feed) close() {
-	f.once.Do(func() {
-		f.mu.Lock()
-		f.closed = true
+// end prints what waits and then, if it is not empty, last: there is always
+// room for it, and it is the last line. Lines that come later are lost. It
+// returns when all is written; only the first call counts.
+func (f *feed) end(last string) {
+	f.mu.Lock()
+	if !f.closed {
+		f.closed, f.last = true, last
 		close(f.lines)
-		f.mu.Unlock()
-	})
+	}
+	f.mu.Unlock()
 	<-f.done
 }
 
-// tap is the line per event of a dev without a demo.
-func (f *feed) tap(e *event.Event, fates []broker.Fate) {
+// Routed prints the line per event of a dev without a demo.
+func (f *feed) Routed(e *event.Event, heard int) {
 	now := time.Now()
-	heard := 0
-	for _, fate := range fates {
-		heard += bit(fate.Permitted)
-	}
 	f.print(fmt.Sprintf("%s %s %s  1 publisher → %s  %s",
 		now.Format(time.TimeOnly), e.Topic, shown(e.Payload), plural(heard, "subscriber"), millis(now.Sub(time.Unix(0, e.At)))))
 }
+
+// Delivered and Withheld print nothing: Routed has said it.
+func (f *feed) Delivered(broker.Who, *event.Event)       {}
+func (f *feed) Withheld(broker.Who, *event.Event, int64) {}
 
 // shownBytes is how much of a payload is shown.
 const shownBytes = 60

@@ -113,6 +113,27 @@ func (p *publisher) publish(ctx context.Context, m *paho.Publish) error {
 	return err
 }
 
+// settle waits until everything sent is acknowledged, the connection has ended,
+// or ctx has. It is called from the goroutine that publishes.
+func (p *publisher) settle(ctx context.Context) {
+	taken := 0
+	defer func() {
+		for range taken {
+			<-p.slots
+		}
+	}()
+	for range cap(p.slots) {
+		select {
+		case p.slots <- struct{}{}:
+			taken++
+		case <-p.client.Done():
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // errEnded says that the connection is gone; the client's lost channel says
 // why.
 var errEnded = errors.New("the connection has ended")
