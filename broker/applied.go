@@ -25,6 +25,7 @@ type step struct {
 	// entries from to until of applied.queued to their sessions.
 	event       *event.Event
 	topic       string // stepChanged: the resource; stepSubEnded: the filter
+	whose       string // stepChanged: the only principal to whom it is another; empty for all
 	from, until int
 
 	// stepEnded: the connection of this epoch is over, for cause. stepSubEnded:

@@ -352,7 +352,7 @@ func (m *Machine) applyReplay(c *event.Replay) error {
 }
 
 func (m *Machine) replay(r *record, s *storedSub, who Who, name string, after uint64, at int64) {
-	if _, ok := profileOf(m.profiles, name).(Viewer); ok {
+	if mayWatch(m.profiles, name) {
 		m.replayMark(r, s, name)
 		return
 	}

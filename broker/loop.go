@@ -177,7 +177,7 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		b.proposer.Load().batchDone(s.batch)
 	case stepChanged:
 		b.watch.forget(s.topic)
-		l.changed(s.topic, false, now)
+		l.changed(s.topic, s.whose, false, now)
 		l.offerMarks(a.queued[s.from:s.until], now)
 	case stepMarked:
 		l.offerMarks(a.queued[s.from:s.until], now)

@@ -169,7 +169,7 @@ func (t *ProfileTx) Cancel(at int64, id string) {
 
 // Changed says that a resource is not what it was: its watchers are shown it
 // anew.
-func (t *ProfileTx) Changed(topicName string) { t.m.changed(topicName) }
+func (t *ProfileTx) Changed(topicName string) { t.m.changed(topicName, "") }
 
 // PolicyOf returns what the owner of a resource set, nil for nothing.
 func (t *ProfileTx) PolicyOf(owner string) []byte { return t.Get(policyPrefix + owner) }

@@ -234,3 +234,26 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// Each principal is shown their own policy, and again when it changes; nobody
+// another's.
+func TestOwnPolicyIsShownToItsOwner(t *testing.T) {
+	for _, expiry := range []uint32{0, 3600} {
+		n := newNotesNode(t)
+		bob, ann := n.person("bob", expiry), n.person("ann", expiry)
+		allow(bob, `{"ann@x.org":{}}`)
+		bob.subscribe(ownPolicy+"note", 1)
+		ann.subscribe(ownPolicy+"note", 1)
+		bob.want(`$me/policy/note={"ann@x.org":{}} q1 retain`)
+		ann.want("$me/policy/note= q1 retain")
+		allow(bob, `{}`)
+		allow(ann, `{"eve@x.org":{}}`)
+		bob.want(`$me/policy/note={"ann@x.org":{}} q1 retain`, "$me/policy/note={} q1")
+		ann.want("$me/policy/note= q1 retain", `$me/policy/note={"eve@x.org":{}} q1`)
+	}
+	n := newNotesNode(t)
+	nobody, _ := n.connect("nobody", false, 0, func(r *ConnectRequest) { r.Principal = "" })
+	if err := nobody.s.maySubscribe(ownPolicy+"note", n.now()); err == nil || !strings.Contains(err.Error(), "identity-required") {
+		t.Errorf("nobody's own policy: %v", err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/store"
 )
 
 // How profiles take part in the Machine.
@@ -35,12 +36,44 @@ func profileOf(profiles map[string]Profile, topicName string) Profile {
 // ownPolicy is the topic below which clients publish what they permit.
 const ownPolicy = "$me/policy/"
 
-// profileFor returns the profile that applies a publication to a topic.
+// profileFor returns the profile that applies a publication to a topic, and
+// shows it if it is a Viewer.
 func profileFor(profiles map[string]Profile, topicName string) Profile {
+	if p := profileOfPolicy(profiles, topicName); p != nil {
+		return p
+	}
+	return profileOf(profiles, topicName)
+}
+
+// profileOfPolicy returns the profile for which a topic is the owner's policy,
+// nil for none.
+func profileOfPolicy(profiles map[string]Profile, topicName string) Profile {
 	if kind, own := strings.CutPrefix(topicName, ownPolicy); own {
 		return profiles[kind]
 	}
-	return profileOf(profiles, topicName)
+	return nil
+}
+
+// policies is the Viewer of $me/policy/ and a profile's prefix: it shows each
+// principal what they have set.
+type policies struct {
+	Profile
+	store *store.Store
+}
+
+// policyType is the content type of policies.
+const policyType = "application/evt-policy+json"
+
+func (policies) Owner(string) string { return "" }
+
+func (v policies) Load(string, []byte, []byte) Resource { return v }
+
+func (v policies) Show(who Who, _ int64) Shown {
+	document, ok := v.store.Get(resourceKey(nil, v.Prefix(), policyPrefix+who.Principal), nil)
+	if !ok {
+		return Shown{Visible: true}
+	}
+	return Shown{Visible: true, Payload: document, Props: event.AppendContentType(nil, policyType)}
 }
 
 // applyProfile has a profile apply what was published to its topics.
@@ -48,6 +81,9 @@ func (m *Machine) applyProfile(p Profile, e *event.Event, r *record) error {
 	pub := Publication{Event: e, From: Who{Principal: r.principal, Client: r.client}, Connection: Connection{r.session, r.epoch}}
 	err := p.Apply(&ProfileTx{m: m, prefix: p.Prefix()}, &pub)
 	m.answer = pub.Answer
+	if err == nil && profileOf(m.profiles, e.Topic) == nil {
+		m.changed(e.Topic, r.principal)
+	}
 	return err
 }
 
@@ -87,14 +123,19 @@ func (m *Machine) eachWatcher(tell func(w SessionWatcher, tx *ProfileTx)) {
 }
 
 // changed marks the queues of a resource's durable watchers and has the nodes
-// show it to those that are connected.
-func (m *Machine) changed(topicName string) {
+// show it to those that are connected; if whose is not empty, to the sessions
+// of that principal only, for the others see something else.
+func (m *Machine) changed(topicName, whose string) {
 	topicName = strings.Clone(topicName)
 	from := len(m.out.queued)
 	for _, t := range m.durable.LookupString(topicName).targets {
-		m.mark(t.r, topicName, queued{ids: t.ids})
+		if whose == "" || t.r.principal == whose {
+			m.mark(t.r, topicName, queued{ids: t.ids})
+		}
 	}
-	m.out.steps = append(m.out.steps, step{kind: stepChanged, topic: topicName, from: from, until: len(m.out.queued)})
+	m.out.steps = append(m.out.steps, step{
+		kind: stepChanged, topic: topicName, whose: whose, from: from, until: len(m.out.queued),
+	})
 }
 
 // mark adds a mark for a resource to r's queue, unless one that certainly was

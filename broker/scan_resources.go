@@ -10,6 +10,9 @@ import (
 // viewers returns the profiles whose resources filter may match.
 func (t *scanState) viewers(filter string) (viewers []Viewer) {
 	m := t.s.b.machine
+	if profileOfPolicy(m.profiles, filter) != nil {
+		return []Viewer{t.s.b.viewerOf(filter)}
+	}
 	for _, prefix := range m.prefixes {
 		if v, ok := m.profiles[prefix].(Viewer); ok && watches(filter, prefix) {
 			viewers = append(viewers, v)

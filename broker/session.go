@@ -399,6 +399,12 @@ func (s *Session) maySubscribe(filter string, now int64) error {
 	if p := profileOf(s.b.machine.profiles, filter); p != nil {
 		return p.Watch(s.who, filter)
 	}
+	if profileOfPolicy(s.b.machine.profiles, filter) != nil {
+		if s.who.Principal == "" {
+			return &Refusal{Reason: "identity-required: nobody knows whose policy is meant"}
+		}
+		return nil
+	}
 	if err := s.b.reserved(filter); err != nil {
 		return err
 	}

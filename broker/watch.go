@@ -154,12 +154,18 @@ func (h *timesHeap) Pop() any {
 
 // viewerOf returns the profile that shows a topic, nil for none.
 func (b *Broker) viewerOf(topicName string) Viewer {
+	if p := profileOfPolicy(b.machine.profiles, topicName); p != nil {
+		return policies{p, b.config.Store}
+	}
 	v, _ := profileOf(b.machine.profiles, topicName).(Viewer)
 	return v
 }
 
-// mayWatch says whether filter may match resources.
+// mayWatch says whether filter may match what a Viewer shows.
 func mayWatch(profiles map[string]Profile, filter string) bool {
+	if profileOfPolicy(profiles, filter) != nil {
+		return true
+	}
 	for prefix, p := range profiles {
 		if _, ok := p.(Viewer); ok && watches(filter, prefix) {
 			return true
@@ -188,9 +194,9 @@ func (o *shownOnce) event(s *Shown) *event.Event {
 	return e
 }
 
-// changed shows a resource anew to everybody connected here who watches it. In
-// the delivery loop.
-func (l *loop) changed(topicName string, retain bool, now int64) {
+// changed shows a resource anew to everybody connected here who watches it, or
+// to one principal. In the delivery loop.
+func (l *loop) changed(topicName, whose string, retain bool, now int64) {
 	v := l.b.viewerOf(topicName)
 	if v == nil {
 		return
@@ -200,8 +206,8 @@ func (l *loop) changed(topicName string, retain bool, now int64) {
 	audience := l.b.local.LookupString(topicName)
 	for i := range audience.hearers {
 		h := &audience.hearers[i]
-		if h.s.durable && h.qos > 0 {
-			continue // through its queue
+		if h.s.durable && h.qos > 0 || whose != "" && h.s.who.Principal != whose {
+			continue // through its queue, or it is nothing to it
 		}
 		if shown, send := h.s.present(res, topicName, now, false); send {
 			h.s.showDirect(&once, &shown, min(h.qos, 1), h.ids, retain, &l.wave)
@@ -213,7 +219,7 @@ func (l *loop) changed(topicName string, retain bool, now int64) {
 // loop.
 func (l *loop) passTimes(now int64) {
 	for _, topicName := range l.b.watch.take(now) {
-		l.changed(topicName, true, now)
+		l.changed(topicName, "", true, now)
 		audience := l.b.local.LookupString(topicName)
 		for i := range audience.hearers {
 			if h := &audience.hearers[i]; h.s.durable && h.qos > 0 {
