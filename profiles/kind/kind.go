@@ -97,16 +97,30 @@ type Inbox interface {
 	DefaultPolicy(owner Addr) []byte
 
 	// Identify reads what is needed to order, deduplicate and report a message
-	// that from sends to the inbox r. The error wraps ErrInvalid,
-	// ErrUnsupported, ErrTooBig or ErrLoop.
+	// that from sends to the inbox r. That it says to be from somebody else is
+	// an error. The error wraps ErrInvalid, ErrUnsupported, ErrTooBig or
+	// ErrLoop.
 	Identify(r Resource, from Addr, doc Document) (Message, error)
 
-	// Report writes what became of m, for the one who sent it.
+	// Deliver writes what every device of the inbox gets of a message that
+	// Identify has read, with what the broker vouches for: who sent it, its
+	// place in the order of the inbox, and when it came in.
+	Deliver(m Message, iseq uint64, at time.Time) Document
+
+	// Report writes what became of m, for the one who sent it. reason is a
+	// token, empty unless it failed.
 	Report(m Message, what Disposition, reason string) Document
+
+	// ReadReport reads what from, who has a message, says became of it: r is
+	// the inbox of the one who sent it.
+	ReadReport(r Resource, from Addr, doc Document) (Receipt, error)
+
+	// Typing reads whether from is writing to the owner of r, and returns what
+	// the owner gets of that, and for how long it counts.
+	Typing(r Resource, from Addr, doc Document) (Document, time.Duration, error)
 }
 
-// A Message is what the broker has to know of an instant message. Its document
-// is passed on as it is.
+// A Message is what the broker has to know of an instant message.
 type Message struct {
 	ID       string // unique among the sender's messages; empty: the broker gives it one
 	From, To Addr   // To is the inbox it was sent to
@@ -115,7 +129,15 @@ type Message struct {
 	Wants    Dispositions
 	ReplyTo  string // a URI, as the sender wrote it; empty if there is none
 	Hops     int    // how many more brokers may pass it on
-	IsReport bool   // a report is never reported on
+	Value    any    // as Identify read it, for Deliver
+}
+
+// A Receipt is what somebody says became of a message they were sent.
+type Receipt struct {
+	ID       string // of the message
+	From, To Addr   // who has it, and who sent it
+	What     Disposition
+	Sent     time.Time // when the message was, as far as the receipt says
 }
 
 // A Disposition is what can become of a message.

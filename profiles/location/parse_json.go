@@ -301,35 +301,9 @@ func readRules(n *jsontree.Node) rules {
 		r.retransmission = t.Bool()
 	}
 	r.retention = m.Take("retention").Time()
-	if note := m.Take("noteWell"); note != nil {
-		r.noteWell = readNote(note)
-	}
+	r.noteWell = kind.ReadTexts(m.Take("noteWell"), maxNotes, maxNote)
 	faultRest(m, `the rules are "retransmission", "retention" and "noteWell"`)
 	return r
-}
-
-// readNote reads a text, or texts by language: "text", or {"en": "text"}. It
-// returns the second form, null if there is none.
-func readNote(n *jsontree.Node) jsontree.Value {
-	if n.Kind() == jsontree.String {
-		return jsontree.OfObject([]string{""}, []jsontree.Value{jsontree.OfString(n.Text(1, maxNote))})
-	}
-	var langs []string
-	var texts []jsontree.Value
-	if n.Len() > maxNotes {
-		n.Fault("%d languages, at most %d are possible", n.Len(), maxNotes)
-		return jsontree.Value{}
-	}
-	for _, t := range n.Members().Rest() {
-		if len(t.Name()) > 35 {
-			t.Fault("no language has so long a name (RFC 5646)")
-		}
-		langs, texts = append(langs, t.Name()), append(texts, jsontree.OfString(t.Text(1, maxNote)))
-	}
-	if langs == nil {
-		return jsontree.Value{}
-	}
-	return jsontree.OfObject(langs, texts)
 }
 
 // track reads earlier positions. If the document says none for the present, the

@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"profiles/kind/kindtest": {
 		"profiles/kind", "profiles/policy",
 	},
+	"profiles/im":       {"profiles/jsontree", "profiles/kind"},
 	"profiles/location": {"profiles/jsontree", "profiles/kind"},
 	"profiles/presence": {"profiles/jsontree", "profiles/kind", "profiles/xmltree"},
 	"profiles/policy":   {"acl", "profiles/jsontree", "profiles/kind"},
