@@ -1,7 +1,7 @@
 // Package api is the HTTP side of a node: whether it lives, whether it is
-// ready, its metrics and, on a node that runs with a test clock, the endpoints
-// that move the clock and break the disk. It knows no broker: what it reports
-// and does is handed in.
+// ready, its metrics, what it shows of the things that are watched and, on a
+// node that runs with a test clock, the endpoints that move the clock and break
+// the disk. It knows no broker: what it reports and does is handed in.
 package api
 
 import (
@@ -29,6 +29,8 @@ type Config struct {
 
 	Metrics http.Handler // /metrics
 	Profile bool         // /debug/pprof/
+
+	Resources *Resources // /v1/{kind}/…, nil for none
 
 	// Test, if not nil, adds /v1/test/: for tests, from loopback only.
 	Test *Test
@@ -59,6 +61,9 @@ func Handler(c Config) http.Handler {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}
+	if c.Resources != nil {
+		c.Resources.register(mux)
 	}
 	if c.Test != nil {
 		mux.HandleFunc("POST /v1/test/clock", loopback(c.Test.clock))

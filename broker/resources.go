@@ -61,6 +61,9 @@ type policies struct {
 	store *store.Store
 }
 
+// errNobody is what somebody without an identity is told who asks for theirs.
+var errNobody = &Refusal{Reason: "identity-required: nobody knows whose policy is meant"}
+
 // policyType is the content type of policies.
 const policyType = "application/evt-policy+json"
 

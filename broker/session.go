@@ -401,7 +401,7 @@ func (s *Session) maySubscribe(filter string, now int64) error {
 	}
 	if profileOfPolicy(s.b.machine.profiles, filter) != nil {
 		if s.who.Principal == "" {
-			return &Refusal{Reason: "identity-required: nobody knows whose policy is meant"}
+			return errNobody
 		}
 		return nil
 	}

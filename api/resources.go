@@ -1,0 +1,187 @@
+package api
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// Resources is what the node shows of the things that are watched. Its
+// functions may be called from many goroutines at once.
+type Resources struct {
+	// Identify returns the principal of a user name and password. An error that
+	// is ErrUnavailable means that nobody can be checked now.
+	Identify func(user, password string) (principal string, err error)
+
+	// Anonymous says whether who shows no credentials may ask at all.
+	Anonymous bool
+
+	// Show returns what principal, empty for nobody, is shown of a resource.
+	Show func(principal, kind, domain, local string) (Document, error)
+
+	// List calls yield with the resources of a domain that principal may see,
+	// after the one with that name, until yield returns false, and returns where
+	// to go on, empty if there are no more.
+	List func(principal, kind, domain, after string, yield func(name string, d Document) bool) (next string, err error)
+
+	// Policy returns the policy that principal has set for a kind.
+	Policy func(principal, kind string) (Document, error)
+}
+
+// A Document is what somebody is shown.
+type Document struct {
+	Type string // media type
+	Body []byte
+}
+
+// Errors that the functions of Resources wrap.
+var (
+	ErrNoKind       = errors.New("no such kind")
+	ErrBadName      = errors.New("bad name")
+	ErrNotPermitted = errors.New("not permitted")
+	ErrUnavailable  = errors.New("unavailable")
+)
+
+// mostListed bounds the resources in one answer.
+const mostListed = 100
+
+func (s *Resources) register(mux *http.ServeMux) {
+	mux.HandleFunc("GET /v1/{kind}/{domain}/{local}", s.as(s.show))
+	mux.HandleFunc("GET /v1/{kind}/{domain}", s.as(s.list))
+	mux.HandleFunc("GET /v1/me/policy/{kind}", s.as(s.policy))
+}
+
+// as finds out who asks.
+func (s *Resources) as(next func(w http.ResponseWriter, r *http.Request, principal string)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		user, password, given := r.BasicAuth()
+		if !given {
+			if !s.Anonymous || r.Header.Get("Authorization") != "" {
+				s.challenge(w, "say who you are: user name and password, as for MQTT")
+				return
+			}
+			next(w, r, "")
+			return
+		}
+		principal, err := s.Identify(user, password)
+		switch {
+		case errors.Is(err, ErrUnavailable):
+			w.Header().Set("Retry-After", "5")
+			refuse(w, http.StatusServiceUnavailable, "%v", err)
+		case err != nil:
+			s.challenge(w, "bad user name or password")
+		default:
+			next(w, r, principal)
+		}
+	}
+}
+
+func (s *Resources) challenge(w http.ResponseWriter, detail string) {
+	w.Header().Set("WWW-Authenticate", `Basic realm="bellwire", charset="UTF-8"`)
+	refuse(w, http.StatusUnauthorized, "%s", detail)
+}
+
+func (s *Resources) show(w http.ResponseWriter, r *http.Request, principal string) {
+	d, err := s.Show(principal, r.PathValue("kind"), r.PathValue("domain"), r.PathValue("local"))
+	serveDocument(w, r, d, err)
+}
+
+func (s *Resources) policy(w http.ResponseWriter, r *http.Request, principal string) {
+	d, err := s.Policy(principal, r.PathValue("kind"))
+	if err == nil && len(d.Body) == 0 {
+		refuse(w, http.StatusNotFound, "no policy is set: the kind's default is in force")
+		return
+	}
+	serveDocument(w, r, d, err)
+}
+
+// serveDocument writes a document with its entity tag, or that it is still the
+// one that the client has. It differs from one who asks to the next, and is old
+// at once: nobody on the way may keep it.
+func serveDocument(w http.ResponseWriter, r *http.Request, d Document, err error) {
+	if err != nil {
+		refuseShow(w, err)
+		return
+	}
+	h := w.Header()
+	tag := entityTag(d)
+	h.Set("ETag", tag)
+	h.Set("Cache-Control", "private, no-cache")
+	h.Set("Vary", "Authorization")
+	if matches(r.Header.Get("If-None-Match"), tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	h.Set("Content-Type", d.Type)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Length", strconv.Itoa(len(d.Body)))
+	_, _ = w.Write(d.Body) // the client is gone: nobody to tell
+}
+
+// entityTag is the same exactly for equal octets of one type (RFC 9110 section
+// 8.8.3), and tells nothing else: not which version of the resource it is, or
+// whom the body is for.
+func entityTag(d Document) string {
+	h := sha256.New()
+	h.Write([]byte(d.Type + "\n"))
+	h.Write(d.Body)
+	return `"` + base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:15]) + `"`
+}
+
+// matches compares weakly, as If-None-Match does (RFC 9110 section 13.1.2).
+func matches(header, tag string) bool {
+	for t := range strings.SplitSeq(header, ",") {
+		if t = strings.TrimPrefix(strings.TrimSpace(t), "W/"); t == tag || t == "*" {
+			return true
+		}
+	}
+	return false
+}
+
+func refuseShow(w http.ResponseWriter, err error) {
+	status := http.StatusInternalServerError
+	switch {
+	case errors.Is(err, ErrNoKind):
+		status = http.StatusNotFound
+	case errors.Is(err, ErrBadName):
+		status = http.StatusBadRequest
+	case errors.Is(err, ErrNotPermitted):
+		status = http.StatusForbidden
+	}
+	refuse(w, status, "%v", err)
+}
+
+// A listed resource stands in a list: JSON as it is, other documents as base64.
+type listed struct {
+	Resource string          `json:"resource"`
+	Type     string          `json:"type"`
+	Document json.RawMessage `json:"document,omitempty"`
+	Base64   []byte          `json:"base64,omitempty"`
+}
+
+// list answers with what principal may see of a domain's resources, at most
+// mostListed at a time: "next" is what to ask for with ?after=.
+func (s *Resources) list(w http.ResponseWriter, r *http.Request, principal string) {
+	items := []listed{}
+	next, err := s.List(principal, r.PathValue("kind"), r.PathValue("domain"), r.URL.Query().Get("after"), func(name string, d Document) bool {
+		item := listed{Resource: name, Type: d.Type}
+		if json.Valid(d.Body) {
+			item.Document = d.Body
+		} else {
+			item.Base64 = d.Body
+		}
+		items = append(items, item)
+		return len(items) < mostListed
+	})
+	if err != nil {
+		refuseShow(w, err)
+		return
+	}
+	w.Header().Set("Cache-Control", "private, no-cache")
+	w.Header().Set("Vary", "Authorization")
+	writeJSON(w, http.StatusOK, map[string]any{"items": items, "next": next})
+}

@@ -1,0 +1,150 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// fakeResources show who asks for what, so that tests see what was understood.
+func fakeResources(anonymous bool) *Resources {
+	return &Resources{
+		Anonymous: anonymous,
+		Identify: func(user, password string) (string, error) {
+			switch password {
+			case "right":
+				return user + "@x.org", nil
+			case "busy":
+				return "", fmt.Errorf("%w: too many log in", ErrUnavailable)
+			}
+			return "", errors.New("no")
+		},
+		Show: func(principal, kind, domain, local string) (Document, error) {
+			switch local {
+			case "unknown":
+				return Document{}, fmt.Errorf("%w: bad-event", ErrNoKind)
+			case "odd":
+				return Document{}, fmt.Errorf("%w: write even", ErrBadName)
+			case "secret":
+				return Document{}, fmt.Errorf("%w: identity-required", ErrNotPermitted)
+			case "broken":
+				return Document{}, errors.New("disk")
+			}
+			return Document{"text/x", fmt.Appendf(nil, "%s|%s|%s|%s", principal, kind, domain, local)}, nil
+		},
+		List: func(principal, kind, domain, after string, yield func(string, Document) bool) (string, error) {
+			for i := range 300 {
+				name := fmt.Sprintf("%s/%s/p%03d", kind, domain, i)
+				if name > after && !yield(name, Document{"application/json", []byte(`{"for":"` + principal + `"}`)}) {
+					return name, nil
+				}
+			}
+			return "", nil
+		},
+		Policy: func(principal, kind string) (Document, error) {
+			if kind == "unset" {
+				return Document{}, nil
+			}
+			return Document{"application/evt-policy+json", []byte(principal + kind)}, nil
+		},
+	}
+}
+
+func get(h http.Handler, path, user string, header ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest("GET", path, nil)
+	if name, password, ok := strings.Cut(user, ":"); ok {
+		r.SetBasicAuth(name, password)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+func TestFetch(t *testing.T) {
+	for _, x := range []struct {
+		path, user string
+		anonymous  bool
+		status     int
+		body       string // a part of it
+	}{
+		{"/v1/presence/example.com/bob", "ann:right", false, 200, "ann@x.org|presence|example.com|bob"},
+		{"/v1/presence/example.com/a%2Fb", "ann:right", false, 200, "|a/b"},
+		{"/v1/presence/example.com/bob", "", true, 200, "|presence|example.com|bob"},
+		{"/v1/presence/example.com/bob", "", false, 401, "say who you are"},
+		{"/v1/presence/example.com/bob", "ann:wrong", true, 401, "bad user name or password"},
+		{"/v1/presence/example.com/bob", "ann:busy", true, 503, "too many"},
+		{"/v1/presence/example.com/unknown", "ann:right", false, 404, "bad-event"},
+		{"/v1/presence/example.com/odd", "ann:right", false, 400, "write even"},
+		{"/v1/presence/example.com/secret", "ann:right", false, 403, "identity-required"},
+		{"/v1/presence/example.com/broken", "ann:right", false, 500, "disk"},
+		{"/v1/me/policy/presence", "ann:right", false, 200, "ann@x.orgpresence"},
+		{"/v1/me/policy/unset", "ann:right", false, 404, "default"},
+		{"/v1/presence/example.com/bob/phone", "ann:right", false, 404, ""},
+	} {
+		w := get(Handler(Config{Resources: fakeResources(x.anonymous)}), x.path, x.user)
+		if w.Code != x.status || !strings.Contains(w.Body.String(), x.body) {
+			t.Errorf("%s as %q: %d %s, want %d and %q", x.path, x.user, w.Code, w.Body, x.status, x.body)
+		}
+		if w.Code == 401 && w.Header().Get("WWW-Authenticate") == "" {
+			t.Errorf("%s: 401 without a challenge", x.path)
+		}
+	}
+}
+
+// A client that has the present document is told so, and no other.
+func TestEntityTag(t *testing.T) {
+	h := Handler(Config{Resources: fakeResources(false)})
+	first := get(h, "/v1/presence/x.org/bob", "ann:right")
+	tag := first.Header().Get("ETag")
+	for _, x := range []struct {
+		user, header string
+		status       int
+	}{
+		{"ann:right", tag, 304},
+		{"ann:right", `"other", W/` + tag, 304},
+		{"ann:right", "*", 304},
+		{"ann:right", `"other"`, 200},
+		{"eve:right", tag, 200},
+	} {
+		w := get(h, "/v1/presence/x.org/bob", x.user, "If-None-Match", x.header)
+		if w.Code != x.status || (w.Code == 304) != (w.Body.Len() == 0) {
+			t.Errorf("%+v: %d %q", x, w.Code, w.Body)
+		}
+	}
+	if cc := first.Header().Get("Cache-Control"); cc != "private, no-cache" || first.Header().Get("Vary") != "Authorization" {
+		t.Errorf("a cache may keep it: %q", cc)
+	}
+}
+
+// A list comes in pages that together have everything once.
+func TestList(t *testing.T) {
+	h := Handler(Config{Resources: fakeResources(false)})
+	seen, after := 0, ""
+	for page := 0; page == 0 || after != ""; page++ {
+		var got struct {
+			Items []listed
+			Next  string
+		}
+		w := get(h, "/v1/presence/x.org?after="+after, "ann:right")
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || len(got.Items) > mostListed || page > 5 {
+			t.Fatalf("page %d: %v, %d items", page, err, len(got.Items))
+		}
+		for _, item := range got.Items {
+			if want := fmt.Sprintf("presence/x.org/p%03d", seen); item.Resource != want || string(item.Document) != `{"for":"ann@x.org"}` {
+				t.Fatalf("got %+v, want %s", item, want)
+			}
+			seen++
+		}
+		after = got.Next
+	}
+	if seen != 300 {
+		t.Errorf("%d of 300", seen)
+	}
+}

@@ -1,0 +1,72 @@
+package broker
+
+import (
+	"github.com/bellwire/bellwire/broker/topic"
+)
+
+// Fetch returns what who is shown of a resource now: what a subscription to its
+// topic would have them sent. ErrBadEvent means that the topic is of no kind
+// that is served; a *Refusal, that it names no resource or that nobody knows who
+// who is. For any goroutine; it may read from the disk.
+func (b *Broker) Fetch(who Who, topicName string) (Shown, error) {
+	v := b.viewerOf(topicName)
+	if v == nil {
+		return Shown{}, ErrBadEvent
+	}
+	if err := b.mayFetch(who, topicName, v); err != nil {
+		return Shown{}, err
+	}
+	return b.watch.resource(v, topicName).Show(who, b.now()), nil
+}
+
+func (b *Broker) mayFetch(who Who, topicName string, v Viewer) error {
+	if _, own := v.(policies); own {
+		if who.Principal == "" {
+			return errNobody
+		}
+		return nil
+	}
+	return v.Watch(who, topicName)
+}
+
+// fetchLookedAt bounds how many resources one FetchAll looks at.
+const fetchLookedAt = 1000
+
+// FetchAll calls yield with the resources that filter matches and who may see,
+// by name, beginning after the one called after, until yield returns false. It
+// returns where to go on, empty if there are no more: it looks at a bounded
+// number of resources, and may show fewer than are wanted, or none.
+func (b *Broker) FetchAll(who Who, filter, after string, yield func(topicName string, s Shown) bool) (next string, err error) {
+	v := b.viewerOf(filter)
+	if v == nil {
+		return "", ErrBadEvent
+	}
+	if err := b.mayFetch(who, filter, v); err != nil {
+		return "", err
+	}
+	var names []string
+	lower, upper := resourceRange(v.Prefix(), filter, after)
+	looked := 0
+	b.config.Store.Scan(lower, upper, func(key, _ []byte) bool {
+		name := string(key[len(v.Prefix())+2:])
+		if looked++; looked > fetchLookedAt {
+			return false
+		}
+		next = name
+		if topic.Match(filter, name) && v.Owner(name) != "" {
+			names = append(names, name)
+		}
+		return true
+	})
+	if looked <= fetchLookedAt {
+		next = ""
+	}
+	now := b.now()
+	for _, name := range names {
+		s := b.watch.resource(v, name).Show(who, now)
+		if s.Visible && !yield(name, s) {
+			return name, nil
+		}
+	}
+	return next, nil
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/api"
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/profiles/kind"
+)
+
+// resources joins the HTTP side with the broker: what is fetched is what would
+// be sent.
+func (s *server) resources() *api.Resources {
+	identify := s.config.identify(s.broker)
+	r := &api.Resources{
+		Anonymous: s.config.allowAnonymous,
+		Show: func(principal, of, domain, local string) (api.Document, error) {
+			addr, err := acl.ParseAddress(local+"@"+domain, "")
+			if err != nil {
+				return api.Document{}, fmt.Errorf("%w: %w", api.ErrBadName, err)
+			}
+			return s.fetch(principal, kind.Resource{Kind: of, Addr: kind.Of(addr)}.Topic())
+		},
+		Policy: func(principal, of string) (api.Document, error) { return s.fetch(principal, "$me/policy/"+of) },
+		List: func(principal, of, domain, after string, yield func(string, api.Document) bool) (string, error) {
+			domain, err := acl.ParseDomain(domain)
+			if err != nil {
+				return "", fmt.Errorf("%w: %w", api.ErrBadName, err)
+			}
+			next, err := s.broker.FetchAll(broker.Who{Principal: principal}, of+"/"+domain+"/+", after, func(name string, shown broker.Shown) bool {
+				return yield(name, document(shown))
+			})
+			return next, fetchError(err)
+		},
+		Identify: func(user, password string) (string, error) {
+			if identify == nil {
+				return "", nil // everybody is anonymous here
+			}
+			principal, err := identify(user, []byte(password), "")
+			if err != nil && !errors.Is(err, broker.ErrBadCredentials) {
+				return "", fmt.Errorf("%w: %w", api.ErrUnavailable, err)
+			}
+			return principal, err
+		},
+	}
+	return r
+}
+
+func (s *server) fetch(principal, topicName string) (api.Document, error) {
+	shown, err := s.broker.Fetch(broker.Who{Principal: principal}, topicName)
+	if err != nil {
+		return api.Document{}, fetchError(err)
+	}
+	return document(shown), nil
+}
+
+func document(shown broker.Shown) api.Document {
+	return api.Document{Type: event.ContentType(shown.Props), Body: shown.Payload}
+}
+
+func fetchError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, broker.ErrBadEvent):
+		return fmt.Errorf("%w: %w", api.ErrNoKind, err)
+	case errors.Is(err, broker.ErrTopicName):
+		return fmt.Errorf("%w: %w", api.ErrBadName, err)
+	case errors.Is(err, broker.ErrRefused):
+		return fmt.Errorf("%w: %w", api.ErrNotPermitted, err)
+	}
+	return err
+}
