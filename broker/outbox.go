@@ -310,11 +310,9 @@ const (
 	unsubscribed
 )
 
-// unfit asks, as the last thing before sending. h may be nil.
+// unfit asks, as the last thing before sending. h may be nil. What has expired
+// besides being withheld is withheld: for that there is no exception.
 func (s *Session) unfit(e *event.Event, deadline int64, h *hearer, now int64) fitness {
-	if e.Expired(now) {
-		return expired
-	}
 	if deadline != 0 && now >= deadline {
 		return withheld
 	}
@@ -325,6 +323,9 @@ func (s *Session) unfit(e *event.Event, deadline int64, h *hearer, now int64) fi
 	}
 	if ok, _ := h.permitted(s.b, e.Topic, now); !ok {
 		return withheld
+	}
+	if e.Expired(now) {
+		return expired
 	}
 	return fit
 }
