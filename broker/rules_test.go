@@ -20,13 +20,14 @@ type rule struct {
 	who, filter string
 	action      string // "publish", "subscribe", or empty for both
 	from, until int64  // open in [from, until) of each day if until > 0, ns of the day
+	ends        int64  // never open from this instant on; 0 for no end
 	outside     Outside
 }
 
 const day = int64(24 * time.Hour)
 
 // parseRules reads rules as "allow|deny|panic who filter [publish|subscribe]
-// [hh:mm-hh:mm] [outside=hold|announce|end]", one a line.
+// [hh:mm-hh:mm] [until=yyyy-mm-ddThh:mm] [outside=hold|announce|end]", one a line.
 func parseRules(text string) *rules {
 	r := &rules{}
 	for line := range strings.Lines(text) {
@@ -41,6 +42,8 @@ func parseRules(text string) *rules {
 				x.action = w
 			case strings.HasPrefix(w, "outside="):
 				x.outside = map[string]Outside{"hold": Hold, "announce": Announce, "end": End}[w[len("outside="):]]
+			case strings.HasPrefix(w, "until="):
+				x.ends = instant(w[len("until="):])
 			default:
 				from, until, _ := strings.Cut(w, "-")
 				x.from, x.until = timeOfDay(from), timeOfDay(until)
@@ -59,12 +62,31 @@ func timeOfDay(s string) int64 {
 	return int64(t.Sub(time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC)))
 }
 
+func instant(s string) int64 {
+	t, err := time.Parse("2006-01-02T15:04", s)
+	if err != nil {
+		panic(err)
+	}
+	return t.UnixNano()
+}
+
+func (x *rule) windowed() bool { return x.until > 0 || x.ends > 0 }
+
 func (x *rule) about(who Who, what Action) bool {
 	return (x.who == "*" || x.who == who.Principal) && (x.action == "" || x.action == "publish" == (what == ActPublish))
 }
 
 // at says whether the rule holds at an instant, and until when.
 func (x *rule) at(at int64) (open bool, until int64) {
+	if x.ends != 0 && at >= x.ends {
+		return false, 0
+	}
+	open, until = x.atTime(at)
+	return open, earlier(until, x.ends)
+}
+
+// atTime is at without regard to the rule's end.
+func (x *rule) atTime(at int64) (open bool, until int64) {
 	if x.until == 0 {
 		return true, 0
 	}
@@ -91,7 +113,7 @@ func (r *rules) allow(who Who, what Action, name string, at int64) (allow bool, 
 		}
 		open, until := x.at(at)
 		next = earlier(next, until)
-		if x.until > 0 {
+		if x.windowed() {
 			windowed, outside = true, max(outside, x.outside)
 		}
 		denied = denied || open && x.deny
@@ -126,14 +148,14 @@ func (r *rules) Grant(who Who, filter string, at int64) Decision {
 	for i := range r.list {
 		x := &r.list[i]
 		if x.deny || x.panics || !x.about(who, ActSubscribe) {
-			if x.until > 0 && overlap(x.filter, filter) {
+			if x.windowed() && overlap(x.filter, filter) {
 				d.Windowed = true // something within it is closed at times
 			}
 			continue
 		}
-		if topic.Covers(x.filter, filter) {
+		if over := x.ends != 0 && at >= x.ends; !over && topic.Covers(x.filter, filter) {
 			d.Allow, d.Reason = true, ""
-			if x.until > 0 {
+			if x.windowed() {
 				d.Windowed, d.Outside = true, max(d.Outside, x.outside)
 			}
 		}
