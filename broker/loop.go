@@ -40,6 +40,7 @@ type loop struct {
 	ended *Session            // the last that this entry ended
 
 	parting partings
+	pacer   pacer
 	wave    Wave
 }
 
@@ -177,10 +178,13 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		b.proposer.Load().batchDone(s.batch)
 	case stepChanged:
 		b.watch.forget(s.topic)
-		l.changed(s.topic, s.whose, false, now)
-		l.offerMarks(a.queued[s.from:s.until], now)
+		held := l.hold(s.topic, now)
+		if !held {
+			l.changed(s.topic, s.whose, false, now)
+		}
+		l.offerMarks(a.queued[s.from:s.until], held, now)
 	case stepMarked:
-		l.offerMarks(a.queued[s.from:s.until], now)
+		l.offerMarks(a.queued[s.from:s.until], false, now)
 	case stepSubEnded:
 		if session := l.live[s.session]; session != nil && session.epoch == s.epoch {
 			session.subEnded(s.topic, now, w)
@@ -270,10 +274,10 @@ func (l *loop) endedSession(number uint64) *Session {
 }
 
 // offerMarks offers marks to the sessions connected here.
-func (l *loop) offerMarks(queued []queued, now int64) {
+func (l *loop) offerMarks(queued []queued, held bool, now int64) {
 	for i := range queued {
 		if s := l.live[queued[i].session]; s != nil {
-			s.offerMark(&queued[i], now, &l.wave)
+			s.offerMark(&queued[i], held, now, &l.wave)
 		}
 	}
 }

@@ -255,8 +255,9 @@ func (s *Session) offer(q *queued, e *event.Event, h *hearer, now int64, w *Wave
 }
 
 // offerMark tells the outbox of a durable session that its queue has grown by a
-// mark. In the delivery loop.
-func (s *Session) offerMark(q *queued, now int64, w *Wave) {
+// mark. If it is held the change is shown later, by another mark. In the
+// delivery loop.
+func (s *Session) offerMark(q *queued, held bool, now int64, w *Wave) {
 	o := &s.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -266,6 +267,10 @@ func (s *Session) offerMark(q *queued, now int64, w *Wave) {
 			o.newest = map[string]uint64{}
 		}
 		o.newest[q.mark] = q.seq
+		return
+	}
+	if held {
+		s.skip(fit, q.seq, nil, now)
 		return
 	}
 	o.sendMark(q.seq, q.mark, q.retain, q.ids, now, w)

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"time"
+
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/store"
 )
@@ -76,6 +78,15 @@ type Viewer interface {
 	// keeps under the resource's topic as key, nil for nothing, and policy what its
 	// owner set, nil for nothing. Safe for concurrent use.
 	Load(topicName string, record, policy []byte) Resource
+}
+
+// A Pacer is a Viewer that has changes which follow each other closely shown
+// less often.
+type Pacer interface {
+	// Pace returns how many changes of a resource in a row are each shown at
+	// once, and how long it takes until one more is. A change that is not shown
+	// at once is shown when its time has come, if it is still true then.
+	Pace() (burst int, interval time.Duration)
 }
 
 // A Resource is the state of one resource and who may see what of it. It does

@@ -17,6 +17,7 @@ type Stats struct {
 	Sessions        atomic.Int64     // connected here
 	Takeovers       atomic.Uint64    // connections ended by a later one
 	Replayed        atomic.Uint64    // retained events sent to subscribers
+	Coalesced       atomic.Uint64    // changes of a resource that were not shown at once, for there were too many
 	WindowsOpened   atomic.Uint64    // edges passed at which something may have opened or closed
 	SubscribeDenied atomic.Uint64
 }

@@ -215,11 +215,32 @@ func (l *loop) changed(topicName, whose string, retain bool, now int64) {
 	}
 }
 
-// passTimes shows anew what the passing of time has changed. In the delivery
-// loop.
+// hold says whether a change of a resource is not to be shown now, because it
+// changes too often. In the delivery loop.
+func (l *loop) hold(topicName string, now int64) bool {
+	p, ok := l.b.viewerOf(topicName).(Pacer)
+	if !ok {
+		return false
+	}
+	burst, interval := p.Pace()
+	shown, at := l.pacer.take(topicName, burst, interval, now)
+	if !shown {
+		l.b.watch.note(topicName, at)
+		l.b.stats.Coalesced.Add(1)
+	}
+	return !shown
+}
+
+// passTimes shows anew what the passing of time has changed, or what was held.
+// In the delivery loop.
 func (l *loop) passTimes(now int64) {
 	for _, topicName := range l.b.watch.take(now) {
-		l.changed(topicName, "", true, now)
+		late := false
+		if p, ok := l.b.viewerOf(topicName).(Pacer); ok {
+			_, interval := p.Pace()
+			late = l.pacer.late(topicName, interval)
+		}
+		l.changed(topicName, "", !late, now)
 		audience := l.b.local.LookupString(topicName)
 		for i := range audience.hearers {
 			if h := &audience.hearers[i]; h.s.durable && h.qos > 0 {

@@ -18,6 +18,7 @@ import (
 	"github.com/bellwire/bellwire/broker/store"
 	"github.com/bellwire/bellwire/cluster"
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/profiles/location"
 	"github.com/bellwire/bellwire/profiles/presence"
 	"github.com/bellwire/bellwire/profiles/state"
 )
@@ -28,14 +29,21 @@ import (
 
 // reserved are the first levels of topics that belong to kinds which are not
 // served.
-var reserved = []string{"im", "location"}
+var reserved = []string{"im"}
 
-// profiles are the kinds that are served. The names that watchers know a
-// person's devices by are made with a key that is the same on all nodes and no
-// client's: whoever knew it could try out what devices somebody has.
+// profiles are the kinds that are served. What watchers are shown in place of
+// what they may not see is made with keys that are the same on all nodes for
+// good, and no client's: whoever knew them could try out what devices somebody
+// has, and learn more of where they are.
 func profiles(id cluster.Identity) []broker.Profile {
-	key := sha256.Sum256([]byte("bellwire presence ids 1\n" + id.Cluster))
-	return []broker.Profile{state.New(presence.New(key[:]))}
+	key := func(of string) []byte {
+		k := sha256.Sum256([]byte("bellwire " + of + " key 1\n" + id.Cluster))
+		return k[:]
+	}
+	return []broker.Profile{
+		state.New(presence.New(key("presence"))),
+		state.New(location.New(key("location"))),
+	}
 }
 
 // serverConfig is what a node is made of.

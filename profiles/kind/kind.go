@@ -19,6 +19,11 @@ type Semantics struct {
 	Archive  bool // history may be asked for
 	MaxBytes int  // of one document
 
+	// Of a resource that changes: so many changes in a row are each shown at
+	// once, and one more for each interval (RFC 3856 section 6.10). 0: all.
+	Burst    int
+	Interval time.Duration
+
 	// Of a publication; MinExpires ≤ DefaultExpires ≤ MaxExpires.
 	DefaultExpires, MinExpires, MaxExpires time.Duration
 }

@@ -33,7 +33,7 @@ func (*Kind) Accepts() []string { return []string{TypeJSON, TypeGeoJSON} }
 
 func (*Kind) Semantics() kind.Semantics {
 	return kind.Semantics{
-		Mode: kind.ModeState, Coalesce: true, Retain: true, MaxBytes: maxBytes,
+		Mode: kind.ModeState, Coalesce: true, Retain: true, MaxBytes: maxBytes, Burst: 10, Interval: time.Second,
 		DefaultExpires: 15 * time.Minute, MinExpires: 30 * time.Second, MaxExpires: 24 * time.Hour,
 	}
 }

@@ -30,7 +30,7 @@ func (*Kind) Accepts() []string { return []string{TypeJSON, TypePIDF} }
 
 func (*Kind) Semantics() kind.Semantics {
 	return kind.Semantics{
-		Mode: kind.ModeState, Coalesce: true, Retain: true, MaxBytes: 64 << 10,
+		Mode: kind.ModeState, Coalesce: true, Retain: true, MaxBytes: 64 << 10, Burst: 10, Interval: 5 * time.Second,
 		DefaultExpires: time.Hour, MinExpires: 30 * time.Second, MaxExpires: 24 * time.Hour,
 	}
 }

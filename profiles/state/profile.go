@@ -36,12 +36,19 @@ func New(k kind.Kind) *Profile {
 
 var (
 	_ broker.Viewer         = (*Profile)(nil)
+	_ broker.Pacer          = (*Profile)(nil)
 	_ broker.Waker          = (*Profile)(nil)
 	_ broker.SessionWatcher = (*Profile)(nil)
 )
 
 // Prefix is the kind's name.
 func (p *Profile) Prefix() string { return p.kind.Name() }
+
+// Pace is the kind's.
+func (p *Profile) Pace() (burst int, interval time.Duration) {
+	s := p.kind.Semantics()
+	return s.Burst, s.Interval
+}
 
 // Owner returns the principal whose resource a topic is; none if it is a
 // source's, or misspelt.

@@ -1,0 +1,94 @@
+package broker
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// A burst is shown at once, and after it one change for each interval, the last
+// one never left out; a resource that rests has its burst again.
+func TestPacer(t *testing.T) {
+	const interval = 5 * time.Second
+	var p pacer
+	now := int64(1e18)
+	for i := range 3 {
+		if ok, _ := p.take("a", 3, interval, now); !ok {
+			t.Fatalf("change %d of a burst is held", i)
+		}
+	}
+	ok, at := p.take("a", 3, interval, now)
+	if ok || at != now+int64(interval) {
+		t.Fatalf("the fourth: %v, shown %v later", ok, time.Duration(at-now))
+	}
+	if ok, _ := p.take("b", 3, interval, now); !ok {
+		t.Error("another resource is held")
+	}
+	if ok, again := p.take("a", 3, interval, now+1); ok || again != at {
+		t.Errorf("the fifth: %v, shown %v later", ok, time.Duration(again-now))
+	}
+	if !p.late("a", interval) || p.late("a", interval) {
+		t.Error("what was held is shown once")
+	}
+	if ok, again := p.take("a", 3, interval, at); ok || again != at+int64(interval) {
+		t.Errorf("the sixth: %v, shown %v later", ok, time.Duration(again-now))
+	}
+	rested := at + int64(10*interval)
+	for i := range 4 {
+		if ok, _ := p.take("a", 3, interval, rested); ok != (i < 3) {
+			t.Errorf("after a rest, change %d: %v", i, ok)
+		}
+	}
+}
+
+// The number of resources that are counted is bounded.
+func TestPacerIsBounded(t *testing.T) {
+	var p pacer
+	for i := range 2*bucketsKept + 10 {
+		p.take(fmt.Sprint(i), 10, time.Second, int64(i))
+	}
+	if n := len(p.buckets); n > bucketsKept {
+		t.Errorf("%d are kept", n)
+	}
+}
+
+// pacedNotes are notes of which every third change is shown.
+type pacedNotes struct{ notes }
+
+func (pacedNotes) Pace() (int, time.Duration) { return 2, 5 * time.Second }
+
+// Of a flood each watcher is shown the beginning, then now and then what is
+// true, and at last what stays true, once: whoever has a queue, too.
+func TestFloodIsCoalesced(t *testing.T) {
+	for _, expiry := range []uint32{0, 3600} {
+		t.Run(fmt.Sprint("expiry ", expiry), func(t *testing.T) {
+			n := newNodeWith(t, Limits{}, pacedNotes{})
+			bob, ann := n.person("bob", 0), n.person("ann", expiry)
+			allow(bob, `{"ann@x.org":{}}`)
+			ann.subscribe("note/x.org/bob", 1)
+			ann.want("note/x.org/bob= q1 retain")
+			for i := range 50 {
+				must(t, bob.publish("note/x.org/bob", fmt.Sprint(i), 1))
+			}
+			first := []string{"note/x.org/bob= q1 retain", "note/x.org/bob=0 q1"}
+			if expiry == 0 { // the policy was the first change
+				ann.want(first...)
+			}
+			n.pass(5 * time.Second)
+			ann.ackAll()
+			got := ann.await(3)
+			if len(got) != 3 || got[1] != first[1] || got[2] != "note/x.org/bob=49 q1" && got[2] != "note/x.org/bob=49 q1 retain" {
+				t.Errorf("got %q, want 0 and then 49", got)
+			}
+			if held := n.Stats().Coalesced.Load(); held != 49 {
+				t.Errorf("%d changes were held, want 49", held)
+			}
+			n.pass(time.Minute)
+			ann.ackAll()
+			must(t, bob.publish("note/x.org/bob", "rested", 1))
+			if got := ann.await(4); len(got) != 4 || got[3] != "note/x.org/bob=rested q1" {
+				t.Errorf("got %q, want one more", got)
+			}
+		})
+	}
+}
