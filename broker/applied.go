@@ -56,6 +56,7 @@ const (
 	stepChanged   // show a resource anew; queued are marks for it
 	stepMarked    // queued are marks
 	stepSubEnded  // a subscription has ended with its window
+	stepRegrant   // who may read what, a profile has to be asked anew
 )
 
 // A queued is one entry that a queue has grown by.

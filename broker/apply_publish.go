@@ -114,12 +114,12 @@ func (t *target) of(origin uint64) *merged {
 
 // permitted answers, deterministically, whether the target may have an event
 // of topic that happened at at, and when its window closes (0: never).
-func (t *target) permitted(profiles map[string]Profile, p Authorizer, topicName string, at int64) (ok bool, until int64) {
+func (t *target) permitted(m *Machine, topicName string, at int64) (ok bool, until int64) {
 	if !t.known || at < t.judged || t.verdict.Until != 0 && at >= t.verdict.Until {
-		if p == nil {
+		if m.policy == nil {
 			return false, 0
 		}
-		t.verdict = decideFor(profiles, p, Who{Principal: t.r.principal, Client: t.r.client}, ActSubscribe, topicName, at)
+		t.verdict = decideFor(m.profiles, m.read, m.policy, Who{Principal: t.r.principal, Client: t.r.client}, ActSubscribe, topicName, at)
 		t.judged, t.known = at, true
 	}
 	return t.verdict.Allow, t.verdict.Until
@@ -208,7 +208,7 @@ func (m *Machine) queueFor(e *event.Event) {
 		if g == nil || g.qos == 0 {
 			continue
 		}
-		ok, until := t.permitted(m.profiles, m.policy, e.Topic, e.At)
+		ok, until := t.permitted(m, e.Topic, e.At)
 		if !ok {
 			continue
 		}
@@ -226,7 +226,7 @@ func (m *Machine) bodyIfShared(f *fanout, e *event.Event) uint64 {
 		if g := t.of(e.Origin); g == nil || g.qos == 0 {
 			continue
 		}
-		if ok, _ := t.permitted(m.profiles, m.policy, e.Topic, e.At); ok {
+		if ok, _ := t.permitted(m, e.Topic, e.At); ok {
 			if n++; n > 1 {
 				return m.storeBody(e)
 			}

@@ -241,19 +241,7 @@ func (b *Broker) decide(who Who, what Action, topicName string, at int64) Decisi
 	if p == nil {
 		return Decision{Reason: "no policy is in force"}
 	}
-	return decideFor(b.machine.profiles, p, who, what, topicName, at)
-}
-
-// decideFor asks the profile of a topic, if it has one, else the policy.
-func decideFor(profiles map[string]Profile, p Authorizer, who Who, what Action, topicName string, at int64) Decision {
-	profile := profileOf(profiles, topicName)
-	if profile == nil || what != ActSubscribe {
-		return p.Decide(who, what, topicName, at)
-	}
-	if err := profile.Watch(who, topicName); err != nil {
-		return Decision{Reason: err.Error()}
-	}
-	return Decision{Allow: true}
+	return decideFor(b.machine.profiles, b.profileValue, p, who, what, topicName, at)
 }
 
 // Kick makes the broker look at its clock: a test clock was moved.

@@ -44,6 +44,7 @@ func stored() []storedForm {
 		{"entry/body/1", &entry{qos: 1, size: 300, ids: []uint32{5}, body: 1 << 40}},
 		{"entry/mark/1", &entry{qos: 1, retain: true, size: 40, mark: "presence/example.com/bob"}},
 		{"entry/empty/1", &entry{inline: []byte{}}},
+		{"entry/ref/1", &entry{qos: 1, size: 300, ref: "im\x00im/example.com/bob\x007", body: 5}},
 		{"subscription/full/1", &storedSub{
 			Subscription: event.Subscription{Filter: "plant/+/#", QoS: 2, NoLocal: true, RetainAsPublished: true, RetainHandling: 2, ID: 9},
 			since:        event.PositionAt(7, 3), replaying: true, position: "plant/1",

@@ -189,6 +189,8 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		if session := l.live[s.session]; session != nil && session.epoch == s.epoch {
 			session.subEnded(s.topic, now, w)
 		}
+	case stepRegrant:
+		b.local.Invalidate()
 	case stepPolicy:
 		before := b.policy.Load()
 		b.setPolicy(s.policy)

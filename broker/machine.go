@@ -86,6 +86,7 @@ type Machine struct {
 	fresh    map[string]presentValue // topics retained or cleared by this entry
 	subbed   []sessionFilter         // subscriptions set by this entry
 	answer   []byte                  // what a profile has to say to the publisher
+	ref      string                  // of the entries being queued, for the profile that routes them
 	written  map[string][]byte       // profiles' keys set by this entry; nil for removed ones
 	key, val []byte                  // scratch
 	body     []byte                  // scratch

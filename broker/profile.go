@@ -51,7 +51,14 @@ type Publication struct {
 	// them, and is told nothing if it published at QoS 0.
 	Answer []byte
 
-	node *Broker // that admits it; nil for Apply
+	// Transient is set by Admit if the event is not to be ordered: it is
+	// delivered at once, at QoS 0, to whoever may read its topic and is
+	// connected to this node, and nobody keeps it. Not at QoS 2, whose second
+	// half the log would not know.
+	Transient bool
+
+	node   *Broker // that admits it; nil for Apply
+	prefix string  // of the profile that admits it
 }
 
 // Resource returns a resource as this node has it now, for Admit of a Viewer
@@ -143,17 +150,7 @@ func (t *ProfileTx) Now() int64 { return t.m.now }
 func (t *ProfileTx) Position() uint64 { return event.PositionAt(t.m.out.index, t.m.ordinal) }
 
 // Get returns the value of a key, nil if there is none. It must not be changed.
-func (t *ProfileTx) Get(key string) []byte {
-	k := resourceKey(nil, t.prefix, key)
-	if v, ok := t.m.written[string(k)]; ok {
-		return v
-	}
-	v, ok := t.m.store.Get(k, nil)
-	if !ok {
-		return nil
-	}
-	return v
-}
+func (t *ProfileTx) Get(key string) []byte { return t.m.read(t.prefix, key) }
 
 // Set sets the value of a key; empty removes it.
 func (t *ProfileTx) Set(key string, value []byte) {
@@ -187,7 +184,12 @@ func (t *ProfileTx) PolicyOf(owner string) []byte { return t.Get(policyPrefix + 
 
 // SetPolicy sets what PolicyOf returns; empty removes it. Whoever calls it says
 // what has Changed by that.
-func (t *ProfileTx) SetPolicy(owner string, document []byte) { t.Set(policyPrefix+owner, document) }
+func (t *ProfileTx) SetPolicy(owner string, document []byte) {
+	t.Set(policyPrefix+owner, document)
+	if _, ok := t.m.profiles[t.prefix].(Gatekeeper); ok {
+		t.m.regrant()
+	}
+}
 
 // Keys of a profile that are the broker's: what owners set, by owner.
 const policyPrefix = "\x01policy\x00"

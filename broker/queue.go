@@ -83,8 +83,10 @@ func entryKey(buf []byte, session, seq uint64) []byte {
 // An entry is one element of a queue as stored.
 //
 //	version u8 |
-//	flags u8: 0-1 QoS, 2 retain, 3 has a body number, 4 is a mark, 5 expires |
+//	flags u8: 0-1 QoS, 2 retain, 3 has a body number, 4 is a mark, 5 expires,
+//	6 has a ref |
 //	deadline 8 bytes | [expires 8 bytes] | size uvarint | count and ids, uvarints |
+//	[ref: uvarint length, bytes] |
 //	body number uvarint, or the resource's topic, or event
 type entry struct {
 	qos      uint8
@@ -96,6 +98,7 @@ type entry struct {
 	body     uint64 // 0: inline
 	inline   []byte // binary form of the event
 	mark     string // not an event: this resource is to be shown
+	ref      string // of the profile that routed it and wants to know when it is taken; empty for none
 }
 
 const (
@@ -103,7 +106,8 @@ const (
 	entryBody    = 1 << 3
 	entryMark    = 1 << 4
 	entryExpires = 1 << 5
-	entryFlags   = 0x3f
+	entryRef     = 1 << 6
+	entryFlags   = 0x7f
 )
 
 // due returns when the entry is no longer to be sent, 0 for never.
@@ -123,6 +127,9 @@ func (e *entry) append(b []byte) []byte {
 	if e.expires != 0 {
 		flags |= entryExpires
 	}
+	if e.ref != "" {
+		flags |= entryRef
+	}
 	b = append(b, recordVersion, flags)
 	b = binary.BigEndian.AppendUint64(b, uint64(e.deadline))
 	if e.expires != 0 {
@@ -132,6 +139,9 @@ func (e *entry) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(e.ids)))
 	for _, id := range e.ids {
 		b = binary.AppendUvarint(b, uint64(id))
+	}
+	if e.ref != "" {
+		b = append(binary.AppendUvarint(b, uint64(len(e.ref))), e.ref...)
 	}
 	if e.body != 0 {
 		return binary.AppendUvarint(b, e.body)
@@ -178,6 +188,13 @@ func decodeEntry(b []byte) (e entry, err error) {
 	for ; n > 0; n-- {
 		e.ids = append(e.ids, uint32(take()))
 	}
+	if flags&entryRef != 0 {
+		n := take()
+		if n == 0 || n > uint64(len(b)) {
+			return e, event.ErrDamaged
+		}
+		e.ref, b = string(b[:n]), b[n:]
+	}
 	if flags&entryBody != 0 {
 		e.body = take()
 		ok = ok && e.body != 0 && len(b) == 0
@@ -205,7 +222,7 @@ func mustEntry(b []byte) entry {
 func (m *Machine) enqueue(r *record, e *event.Event, q queued, body uint64) {
 	en := entry{
 		qos: q.qos, retain: q.retain, deadline: q.deadline, expires: e.Expires,
-		size: uint64(e.Size() + idBytes*len(q.ids)), ids: q.ids, body: body,
+		size: uint64(e.Size() + idBytes*len(q.ids) + len(m.ref)), ids: q.ids, body: body, ref: m.ref,
 	}
 	if body != 0 {
 		m.segment(body).live++
@@ -328,12 +345,20 @@ func (q *queue) first(n uint64) uint64 {
 // remove removes the entries from lower to below upper that there are. Those
 // that this log entry has removed already are in the store still, and in done.
 func (m *Machine) remove(r *record, lower, upper uint64) {
+	var taken []receipt
 	m.store.Scan(entryKey(nil, r.session, lower), entryKey(nil, r.session, upper), func(key, value []byte) bool {
 		if !r.queue.done.has(store.Uint64At(key, 9)) {
-			m.removeEntry(r, key, mustEntry(value))
+			e := mustEntry(value)
+			if receipt, ok := m.receiptOf(&e); ok {
+				taken = append(taken, receipt)
+			}
+			m.removeEntry(r, key, e)
 		}
 		return true
 	})
+	for _, receipt := range taken {
+		m.tellTaken(r, receipt)
+	}
 }
 
 func (m *Machine) removeEntry(r *record, key []byte, e entry) {

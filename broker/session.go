@@ -156,13 +156,17 @@ func (s *Session) Start(w *Wave) {
 func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uint64, w *Wave) (logged bool, err error) {
 	now := s.b.now()
 	ev.At, ev.Origin, ev.Client, ev.Principal = now, s.number, s.who.Client, s.who.Principal
-	ownTopic, err := s.admit(ev, now)
+	ownTopic, transient, err := s.admit(ev, now)
 	if err != nil {
 		s.b.stats.PublishRefused.Add(1)
 		return false, err
 	}
 	if s.closed.Load() {
 		return false, ErrStale
+	}
+	if transient {
+		s.deliverUnordered(ev, now, w)
+		return false, nil
 	}
 	if ev.QoS == 0 && !ev.Retain && !ownTopic && s.pending.Load() == 0 {
 		s.b.stats.Published[0].Add(1)
@@ -203,14 +207,17 @@ func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uin
 }
 
 // admit says whether ev may be published: by its profile, if its topic has one
-// (then ownTopic is true: it is always ordered), else by the policy.
-func (s *Session) admit(ev *event.Event, now int64) (ownTopic bool, err error) {
+// (then ownTopic is true: it is ordered whatever its QoS, unless the profile
+// says that it is transient), else by the policy.
+func (s *Session) admit(ev *event.Event, now int64) (ownTopic, transient bool, err error) {
 	if p := profileFor(s.b.machine.profiles, ev.Topic); p != nil {
-		return true, p.Admit(&Publication{
-			Event: ev, From: s.who, Connection: Connection{s.number, s.epoch}, node: s.b,
-		})
+		publication := Publication{
+			Event: ev, From: s.who, Connection: Connection{s.number, s.epoch}, node: s.b, prefix: p.Prefix(),
+		}
+		err := p.Admit(&publication)
+		return true, publication.Transient && ev.QoS < 2, err
 	}
-	return false, s.mayPublish(ev.Topic, now)
+	return false, false, s.mayPublish(ev.Topic, now)
 }
 
 // remember notes the packet id of a QoS 2 publish and says whether it was known.
@@ -397,7 +404,7 @@ func (s *Session) begin(granted []event.Subscription, done *subscribed, now int6
 // maySubscribe says whether filter may be granted at all.
 func (s *Session) maySubscribe(filter string, now int64) error {
 	if p := profileOf(s.b.machine.profiles, filter); p != nil {
-		return p.Watch(s.who, filter)
+		return s.b.mayWatchNow(p, s.who, filter, now)
 	}
 	if profileOfPolicy(s.b.machine.profiles, filter) != nil {
 		if s.who.Principal == "" {

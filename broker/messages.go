@@ -1,0 +1,225 @@
+package broker
+
+import (
+	"strings"
+
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/store"
+	"github.com/bellwire/bellwire/broker/topic"
+)
+
+// How profiles send events of their own.
+//
+// What a profile routes goes to whoever subscribes to its topic and may read
+// it, as any event does: durable sessions have it queued, others get it at once
+// from their node. A profile that has to know what became of it names it by a
+// reference, which is kept with each queue entry: when a session has taken the
+// event, the profile is told the reference. What was pushed out, or expired, or
+// ended with its session, nobody is told of: it is not taken, and whoever keeps
+// the event until it is knows that.
+
+// A Gatekeeper is a profile that decides by its state who may read a topic, in
+// place of Watch, which still judges filters that have wildcards. It is no
+// Viewer: what those show decides.
+type Gatekeeper interface {
+	// MayRead answers by what get returns of the profile's keys, and by
+	// nothing else: the same on every node. When an owner's policy changes it
+	// is asked anew, and callers keep the answer until then or until Until.
+	MayRead(get func(key string) []byte, who Who, topicName string, at int64) Decision
+}
+
+// A ReceiptWatcher is a profile that wants to know which of the events that it
+// routed with a reference were taken.
+type ReceiptWatcher interface {
+	// Taken is called in log order for each durable session that has taken
+	// one: acknowledged it, or was offered it and cannot take packets of its
+	// size.
+	Taken(tx *ProfileTx, ref string, who Who)
+}
+
+// A SubscriptionWatcher is a profile that wants to know of the subscriptions of
+// durable sessions.
+type SubscriptionWatcher interface {
+	// Subscribed is called in log order when a session has a subscription at
+	// QoS 1 or 2 that it had not, to a filter that may match topics of the
+	// profile. What the session is to get because of it, it must get by a
+	// later command, such as a wake: its node has not yet heard.
+	Subscribed(tx *ProfileTx, who Who, session uint64, filter string)
+}
+
+// Route announces an event on a topic of the profile. e must not change any
+// more; its Position is set. ref is what Taken is told, empty for nothing. It
+// returns how many durable sessions have it queued.
+func (t *ProfileTx) Route(e *event.Event, ref string) (queued int) {
+	m := t.m
+	from := len(m.out.queued)
+	m.ref = t.reference(ref)
+	m.route(e)
+	m.ref = ""
+	return len(m.out.queued) - from
+}
+
+// Send is Route for one durable session alone. It returns false if that does
+// not subscribe to the topic at QoS 1 or 2, or may not read it.
+func (t *ProfileTx) Send(session uint64, e *event.Event, ref string) bool {
+	m := t.m
+	target := m.targetOf(session, e.Topic)
+	if target == nil {
+		return false
+	}
+	ok, until := target.permitted(m, e.Topic, e.At)
+	if !ok {
+		return false
+	}
+	e.Position = event.PositionAt(m.out.index, m.ordinal)
+	from := len(m.out.queued)
+	m.ref = t.reference(ref)
+	m.enqueue(target.r, e, queued{qos: min(target.qos, e.QoS), deadline: until, ids: target.ids}, 0)
+	m.ref = ""
+	m.out.steps = append(m.out.steps, step{kind: stepReplayed, event: e, from: from, until: len(m.out.queued)})
+	return true
+}
+
+// reference makes of a profile's reference that of a queue entry.
+func (t *ProfileTx) reference(ref string) string {
+	if ref == "" {
+		return ""
+	}
+	return t.prefix + "\x00" + ref
+}
+
+// targetOf returns a durable session as a subscriber of a topic at QoS 1 or 2,
+// nil if it is none.
+func (m *Machine) targetOf(session uint64, topicName string) *target {
+	targets := m.durable.LookupString(topicName).targets
+	for i := range targets {
+		if targets[i].r.session == session {
+			return &targets[i]
+		}
+	}
+	return nil
+}
+
+// A receipt is a queue entry that was settled, whose profile wants to know.
+type receipt struct{ ref, topic string }
+
+// receiptOf returns what there is to tell of a settled entry, if it was taken:
+// not one that had expired, which the node passes over.
+func (m *Machine) receiptOf(e *entry) (receipt, bool) {
+	if e.ref == "" || e.expires != 0 && e.expires <= m.now {
+		return receipt{}, false
+	}
+	body := e.inline
+	if e.body != 0 {
+		body, _ = m.store.Get(bodyKey(nil, e.body), nil)
+	}
+	var ev event.Event
+	if err := ev.Decode(body); err != nil {
+		panic(fatal{"queued event: " + err.Error()})
+	}
+	return receipt{e.ref, strings.Clone(ev.Topic)}, true
+}
+
+// tellTaken tells a profile that r has taken an event. One that r does not
+// subscribe to any more its node has passed over.
+func (m *Machine) tellTaken(r *record, taken receipt) {
+	prefix, ref, _ := strings.Cut(taken.ref, "\x00")
+	w, ok := m.profiles[prefix].(ReceiptWatcher)
+	if !ok || m.targetOf(r.session, taken.topic) == nil {
+		return
+	}
+	w.Taken(&ProfileTx{m: m, prefix: prefix}, ref, Who{Principal: r.principal, Client: r.client})
+}
+
+// tellSubscribed tells the profiles of a new subscription, in the order of
+// their prefixes.
+func (m *Machine) tellSubscribed(r *record, sub *event.Subscription) {
+	if sub.QoS == 0 {
+		return
+	}
+	for _, prefix := range m.prefixes {
+		if w, ok := m.profiles[prefix].(SubscriptionWatcher); ok && topic.Overlaps(sub.Filter, prefix+"/#") {
+			w.Subscribed(&ProfileTx{m: m, prefix: prefix}, Who{Principal: r.principal, Client: r.client}, r.session, sub.Filter)
+		}
+	}
+}
+
+// read returns the value of a profile's key as the commands so far left it.
+func (m *Machine) read(prefix, key string) []byte {
+	k := resourceKey(nil, prefix, key)
+	if v, ok := m.written[string(k)]; ok {
+		return v
+	}
+	return storedValue(m.store, k)
+}
+
+func storedValue(s *store.Store, key []byte) []byte {
+	v, ok := s.Get(key, nil)
+	if !ok {
+		return nil
+	}
+	return v
+}
+
+// Get returns the value of one of the profile's keys as this node has it now,
+// nil for none. For Admit only: what is judged by it is judged again, for good,
+// when it is applied.
+func (p *Publication) Get(key string) []byte { return p.node.profileValue(p.prefix, key) }
+
+// PolicyOf returns what the owner of a resource has set, as Get does.
+func (p *Publication) PolicyOf(owner string) []byte { return p.Get(policyPrefix + owner) }
+
+func (b *Broker) profileValue(prefix, key string) []byte {
+	return storedValue(b.config.Store, resourceKey(nil, prefix, key))
+}
+
+// PolicyKey is the key under which a profile finds what an owner has set, for
+// MayRead.
+func PolicyKey(owner string) string { return policyPrefix + owner }
+
+// decideFor asks the profile of a topic, if it has one, else the policy. read
+// returns what the profiles have in the store.
+func decideFor(profiles map[string]Profile, read func(prefix, key string) []byte, p Authorizer, who Who, what Action, topicName string, at int64) Decision {
+	profile := profileOf(profiles, topicName)
+	if profile == nil || what != ActSubscribe {
+		return p.Decide(who, what, topicName, at)
+	}
+	if g, ok := profile.(Gatekeeper); ok {
+		return g.MayRead(func(key string) []byte { return read(profile.Prefix(), key) }, who, topicName, at)
+	}
+	if err := profile.Watch(who, topicName); err != nil {
+		return Decision{Reason: err.Error()}
+	}
+	return Decision{Allow: true}
+}
+
+// mayWatchNow says whether who may subscribe to a filter of a profile's topics.
+func (b *Broker) mayWatchNow(p Profile, who Who, filter string, now int64) error {
+	if err := p.Watch(who, filter); err != nil {
+		return err
+	}
+	g, ok := p.(Gatekeeper)
+	if !ok || topic.HasWildcard(filter) {
+		return nil
+	}
+	d := g.MayRead(func(key string) []byte { return b.profileValue(p.Prefix(), key) }, who, filter, now)
+	if !d.Allow {
+		return &Refusal{Reason: d.Reason}
+	}
+	return nil
+}
+
+// regrant has everybody who keeps an answer of MayRead ask again.
+func (m *Machine) regrant() {
+	m.durable.Invalidate()
+	m.out.steps = append(m.out.steps, step{kind: stepRegrant})
+}
+
+// deliverUnordered hands an event that is not ordered to those connected here.
+func (s *Session) deliverUnordered(ev *event.Event, now int64, w *Wave) {
+	qos, retain := ev.QoS, ev.Retain
+	ev.QoS, ev.Retain = 0, false
+	s.b.stats.Published[0].Add(1)
+	s.b.local.LookupString(ev.Topic).deliver(s.b, ev, now, w)
+	ev.QoS, ev.Retain = qos, retain
+}
