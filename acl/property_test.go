@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/bellwire/bellwire/broker/topic"
+	_ "github.com/bellwire/bellwire/internal/fixedseed"
 )
 
 // The small world in which policies are made up: few enough people, topics and

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	_ "github.com/bellwire/bellwire/internal/fixedseed"
 )
 
 // A track agrees with a set of all numbers seen, whatever comes in what order.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
+	_ "github.com/bellwire/bellwire/internal/fixedseed"
 )
 
 // offline is a connection without a transport: what it is sent stays in its

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	_ "github.com/bellwire/bellwire/internal/fixedseed"
 )
 
 // newTestIndex returns an index whose lists are sorted lines "filter key value".

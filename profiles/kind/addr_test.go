@@ -9,6 +9,7 @@ import (
 
 	"github.com/bellwire/bellwire/acl"
 	"github.com/bellwire/bellwire/broker/topic"
+	_ "github.com/bellwire/bellwire/internal/fixedseed"
 )
 
 // All spellings of an address are one address, with one topic and one URI.

@@ -11,6 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	_ "github.com/bellwire/bellwire/internal/fixedseed"
 	"github.com/bellwire/bellwire/profiles/kind"
 )
 
