@@ -127,6 +127,9 @@ func (p *Policy) explainWhy(e *Explanation) {
 		e.because("no window: at all times")
 	case !r.excludes(e.Who):
 		e.because("%s", r.when.explain(seconds(e.At)))
+		if except := r.when.explainExcept(seconds(e.At)); except != "" {
+			e.because("%s", except)
+		}
 	}
 	if next := e.explainNext(p, clockOf(r)); next != "" {
 		e.lines = append(e.lines, "  next     "+next)

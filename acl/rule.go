@@ -65,8 +65,9 @@ func (r *rule) prepare() {
 		return
 	}
 	name := r.effect.String() + " " + r.id
-	r.closed = "the window of " + name + " is closed (" + r.when.text + ")"
-	r.over = "the window of " + name + " has closed for good (" + r.when.text + ")"
+	window := " (" + r.when.text + r.when.exceptions() + ")"
+	r.closed = "the window of " + name + " is closed" + window
+	r.over = "the window of " + name + " has closed for good" + window
 }
 
 // matches says whether the rule has a say in what who does with what, as far

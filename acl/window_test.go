@@ -2,8 +2,11 @@ package acl
 
 import (
 	"encoding/json"
+	"errors"
+	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -214,6 +217,42 @@ func TestWindowNext(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%s: next after %s is %q, want %q", c.name, c.at, got, c.want)
+		}
+	}
+}
+
+// An explanation names exceptions if and only if they make a difference to what
+// it says, and never one that does not.
+func TestExceptionsAreExplained(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	start := mustTime(t, time.DateOnly, "2026-03-20") // the clocks change on the 29th
+	lines := []string{"Mon-Sun 22:00-06:00", "Mon-Fri 08:00-17:00", "Sat,Sun 00:00-24:00", "Sun 01:00-03:00"}
+	for range 500 {
+		var except []string
+		for range random.IntN(4) {
+			except = append(except, start.AddDate(0, 0, random.IntN(20)).Format(time.DateOnly))
+		}
+		chosen := []string{lines[random.IntN(len(lines))], lines[random.IntN(len(lines))]}
+		w, err1 := ParseWindow(chosen, "Europe/Madrid", except, "", "")
+		usual, err2 := ParseWindow(chosen, "Europe/Madrid", nil, "", "")
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
+		at := start.Add(time.Duration(random.IntN(20*24*60)) * time.Minute)
+		differs := w.Open(at) != usual.Open(at) || !w.Next(at).Equal(usual.Next(at)) ||
+			w.Open(at) && !w.Next(w.Next(at)).Equal(usual.Next(usual.Next(at)))
+		text := w.explainExcept(seconds(at))
+		if (text != "") != differs {
+			t.Fatalf("%s except %s at %s: %q, and they differ: %t", w, except, at, text, differs)
+		}
+		if text == "" {
+			continue
+		}
+		names, _, _ := strings.Cut(strings.TrimPrefix(text, "but for except "), " it would ")
+		for name := range strings.SplitSeq(names, ", ") {
+			if !slices.Contains(except, name) {
+				t.Fatalf("%s except %s at %s: %q names %q", w, except, at, text, name)
+			}
 		}
 	}
 }
