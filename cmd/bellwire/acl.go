@@ -262,22 +262,6 @@ func parseRange(s string, now time.Time) (from, to time.Time, err error) {
 	return from, to, fail(bwUsage, "--sweep: %q is not two instants with a slash between", s).do(todo)
 }
 
-// readPolicy reads a policy file.
-func readPolicy(name, domain string) (*acl.Policy, error) {
-	data, err := readAtMost(name, acl.MaxFile+1)
-	if err != nil {
-		return nil, fileFault(bwPolicyFile, name, err)
-	}
-	policy, err := acl.Parse(name, data, domain)
-	if err == nil {
-		return policy, nil
-	}
-	if _, faulty := errors.AsType[*acl.FileError](err); !faulty {
-		return nil, fail(bwUsage, "%w", err)
-	}
-	return nil, fileFault(bwPolicyFile, name, err)
-}
-
 // readAtMost returns the first n bytes of a file.
 func readAtMost(name string, n int64) ([]byte, error) {
 	f, err := os.Open(name)

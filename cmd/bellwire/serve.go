@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -132,41 +131,6 @@ func (s *server) shutdown() error {
 	return s.close(ctx)
 }
 
-// reloadPolicy has the policy file ordered. A bad file changes nothing: the
-// policy in force stays.
-func (s *server) reloadPolicy(ctx context.Context, name string) {
-	if name == "" {
-		s.config.logger.Warn("SIGHUP: there is no policy file to read again")
-		return
-	}
-	data, err := readAtMost(name, acl.MaxFile+1)
-	if err == nil {
-		err = s.setPolicy(ctx, name, data)
-	}
-	if err != nil {
-		s.config.logger.Error("policy not changed: the one in force stays", "file", name, "err", policyReport(err))
-		return
-	}
-	s.config.logger.Info("policy changed", "file", name)
-}
-
-// policyReport is what a policy file's author needs: every fault with its
-// place.
-func policyReport(err error) string {
-	if bad, ok := errors.AsType[*acl.FileError](err); ok {
-		return bad.Report()
-	}
-	return err.Error()
-}
-
-// warnOfOtherPolicy says that the file is not what is in force: the policy is
-// state, and a restart does not read it.
-func (s *server) warnOfOtherPolicy(name string) {
-	if name != "" && s.config.policyFault == nil && !bytes.Equal(s.config.policy, s.broker.PolicyData()) {
-		s.config.logger.Warn("the policy file differs from the policy in force: send SIGHUP to put it in force", "file", name)
-	}
-}
-
 // settle turns flags and files into what a node is made of. It tells everything
 // that is wrong with them, not the first.
 func (f *serveFlags) settle(given func(flag string) bool, logger *slog.Logger) (c serverConfig, err error) {
@@ -264,14 +228,14 @@ func (f *serveFlags) readPolicy() (data []byte, name string, err error) {
 		}
 		return nil, "", nil
 	}
-	if data, err = readAtMost(f.policy, acl.MaxFile+1); err != nil {
-		return nil, "", fileFault(bwPolicyFile, f.policy, err)
+	if data, err = readPolicyData(f.policy); err != nil {
+		return nil, f.policy, err
 	}
 	if _, err := acl.ParseDomain(f.domain); f.domain != "" && err != nil {
-		return nil, "", nil // that is told, and would be a fault of every bare name
+		return nil, f.policy, nil // that is told, and would be a fault of every bare name
 	}
-	if _, err := acl.Parse(f.policy, data, f.domain); err != nil {
-		return nil, "", fileFault(bwPolicyFile, f.policy, err)
+	if _, err := parsePolicy(f.policy, data, f.domain); err != nil {
+		return nil, f.policy, err
 	}
 	return data, f.policy, nil
 }

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/bellwire/bellwire/acl"
@@ -163,39 +162,6 @@ func (s *server) openNode(ctx context.Context) (err error) {
 		return ctx.Err()
 	}
 	return s.broker.Start(ctx, s.node)
-}
-
-// firstPolicy puts the configured policy in force if none ever was. After that
-// the policy is state, and changes by command only.
-func (s *server) firstPolicy(ctx context.Context) error {
-	if s.broker.Policy() != nil {
-		if s.config.policyFault != nil {
-			s.config.logger.Error("the policy file is not valid: the policy in force stays", "err", s.config.policyFault.Error())
-		}
-		return nil
-	}
-	if s.config.policyFault != nil {
-		return s.config.policyFault
-	}
-	if len(s.config.policy) == 0 {
-		s.config.logger.Warn("no policy is in force: nobody is let in; give --policy or --allow-anonymous")
-		return nil
-	}
-	return s.setPolicy(ctx, s.config.policyName, s.config.policy)
-}
-
-// setPolicy checks a policy as its author should see it, then has it ordered.
-func (s *server) setPolicy(ctx context.Context, name string, data []byte) error {
-	p, err := acl.Parse(name, data, s.config.domain)
-	if err != nil {
-		return err
-	}
-	for _, t := range p.Test().Results {
-		if len(t.Failed) > 0 {
-			return fail(bwPolicyFile, "policy %s: its own test %q fails: %s", name, t.Name, strings.Join(t.Failed, "; ")).do("bellwire acl test %s", name)
-		}
-	}
-	return s.broker.SetPolicy(ctx, data)
 }
 
 // compile makes the broker's Authorizer of a logged policy.

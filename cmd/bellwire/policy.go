@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/bellwire/bellwire/acl"
+)
+
+// The policy is replicated state: a file is proposed at the first start and on
+// SIGHUP, and never read by a node on its own.
+
+// readPolicy reads and checks a policy file.
+func readPolicy(name, domain string) (*acl.Policy, error) {
+	data, err := readPolicyData(name)
+	if err != nil {
+		return nil, err
+	}
+	return parsePolicy(name, data, domain)
+}
+
+func readPolicyData(name string) ([]byte, error) {
+	data, err := readAtMost(name, acl.MaxFile+1)
+	if err != nil {
+		return nil, fileFault(bwPolicyFile, name, err)
+	}
+	return data, nil
+}
+
+// parsePolicy is acl.Parse for a file that is named on the command line: all
+// that is wrong with it is one fault.
+func parsePolicy(name string, data []byte, domain string) (*acl.Policy, error) {
+	policy, err := acl.Parse(name, data, domain)
+	if err == nil {
+		return policy, nil
+	}
+	if _, faulty := errors.AsType[*acl.FileError](err); !faulty {
+		return nil, fail(bwUsage, "%w", err)
+	}
+	return nil, fileFault(bwPolicyFile, name, err)
+}
+
+// setPolicy checks a policy as its author should see it, then has it ordered.
+// One whose own tests fail is not.
+func (s *server) setPolicy(ctx context.Context, name string, data []byte) error {
+	p, err := acl.Parse(name, data, s.config.domain)
+	if err != nil {
+		return err
+	}
+	var failed faults
+	for _, t := range p.Test().Results {
+		if len(t.Failed) > 0 {
+			failed.add(fail(bwPolicyFile, "%s:%d: its own test %q fails: %s", name, t.Line, t.Name, strings.Join(t.Failed, "; ")).
+				do("bellwire acl test %s", name))
+		}
+	}
+	if err := failed.err(); err != nil {
+		return err
+	}
+	return s.broker.SetPolicy(ctx, data)
+}
+
+// firstPolicy puts the configured policy in force if none ever was. After that
+// the policy is state, and changes by command only.
+func (s *server) firstPolicy(ctx context.Context) error {
+	if s.broker.Policy() != nil {
+		if s.config.policyFault != nil {
+			s.refusePolicy(s.config.policyName, s.config.policyFault)
+		}
+		return nil
+	}
+	if s.config.policyFault != nil {
+		return s.config.policyFault
+	}
+	if len(s.config.policy) == 0 {
+		s.config.logger.Warn("no policy is in force: nobody is let in; give --policy or --allow-anonymous")
+		return nil
+	}
+	return s.setPolicy(ctx, s.config.policyName, s.config.policy)
+}
+
+// reloadPolicy has the policy file ordered. A bad file changes nothing: the
+// policy in force stays.
+func (s *server) reloadPolicy(ctx context.Context, name string) {
+	if name == "" {
+		s.config.logger.Warn("SIGHUP: there is no policy file to read again; start with --policy FILE to have one")
+		return
+	}
+	data, err := readAtMost(name, acl.MaxFile+1)
+	if err == nil {
+		err = s.setPolicy(ctx, name, data)
+	}
+	if err != nil {
+		s.refusePolicy(name, err)
+		return
+	}
+	s.config.logger.Info("policy changed", "file", name)
+}
+
+// warnOfOtherPolicy says that the file is not what is in force: the policy is
+// state, and a restart does not read it.
+func (s *server) warnOfOtherPolicy(name string) {
+	if name != "" && s.config.policyFault == nil && !bytes.Equal(s.config.policy, s.broker.PolicyData()) {
+		s.config.logger.Warn("the policy file differs from the policy in force: send SIGHUP to put it in force", "file", name)
+	}
+}
+
+// policyFaultsLogged bounds the records of one refused policy.
+const policyFaultsLogged = 20
+
+// refusePolicy logs that a policy is not put in force: a record for each thing
+// that is wrong with it, and one that says what that means.
+func (s *server) refusePolicy(name string, err error) {
+	logger := s.config.logger.With("file", name)
+	records, n := policyFaults(err)
+	for _, attrs := range records[:min(len(records), policyFaultsLogged)] {
+		logger.Error("a fault in the policy file", attrs...)
+	}
+	logger.Error("policy not changed: the one in force stays", "faults", n, "todo", "bellwire acl test "+name, "code", bwPolicyFile.String())
+}
+
+// policyFaults returns the attributes of a log record for each of the n things
+// that are wrong with a policy, or of those that were kept.
+func policyFaults(err error) (records [][]any, n int) {
+	if bad, ok := errors.AsType[*acl.FileError](err); ok {
+		for _, f := range bad.Faults {
+			records = append(records, []any{"line", f.Line, "column", f.Column, "what", f.What, "hint", f.Hint})
+		}
+		return records, len(records) + bad.More
+	}
+	all, ok := errors.AsType[faults](err)
+	if !ok {
+		all = faults{err}
+	}
+	for _, err := range all {
+		records = append(records, []any{"what", err.Error()})
+	}
+	return records, len(records)
+}

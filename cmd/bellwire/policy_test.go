@@ -1,0 +1,64 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/bellwire/bellwire/acl"
+)
+
+// A refused policy is a short record for each thing that is wrong with it, with
+// its place and what to do, a bounded number of them, and then one that says
+// that nothing has changed and how many there are.
+func TestRefusedPolicyIsLoggedFaultByFault(t *testing.T) {
+	var many strings.Builder
+	many.WriteString("rules:\n")
+	for i := range acl.MaxRules / 10 {
+		fmt.Fprintf(&many, "  - {id: r%d, alow: [publish], who: [anyone], topic: [a]}\n", i)
+	}
+	for _, c := range []struct {
+		name, policy string
+		records      int // of faults
+		faults       int
+		first        map[string]any
+	}{
+		{
+			"one", "rules:\n  - {id: a, allow: [publish], woh: [anyone], topic: [a]}\n", 1, 1,
+			map[string]any{"line": 2., "column": 31., "hint": `did you mean "who"?`},
+		},
+		{"many", many.String(), policyFaultsLogged, acl.MaxRules / 10, map[string]any{"line": 2., "column": 14., "hint": `did you mean "allow"?`}},
+		{
+			"tests", "tests:\n  - {name: a, as: anonymous, at: 2026-03-09T12:00:00Z, allow: [publish x]}\n  - {name: b, as: anonymous, at: 2026-03-09T12:00:00Z, allow: [publish x]}\n", 2, 2,
+			map[string]any{"msg": "a fault in the policy file"},
+		},
+	} {
+		var log strings.Builder
+		s := &server{config: serverConfig{domain: "example.com", logger: newLogger(&log, false)}}
+		s.refusePolicy("policy.yaml", s.setPolicy(t.Context(), "policy.yaml", []byte(c.policy)))
+		var records []map[string]any
+		for line := range strings.Lines(log.String()) {
+			var r map[string]any
+			if err := json.Unmarshal([]byte(line), &r); err != nil || len(line) > 500 {
+				t.Fatalf("%s: %v in %q, of %d bytes", c.name, err, line, len(line))
+			}
+			if r["level"] != "error" || r["file"] != "policy.yaml" {
+				t.Errorf("%s: got %v", c.name, r)
+			}
+			records = append(records, r)
+		}
+		if len(records) != c.records+1 {
+			t.Fatalf("%s: %d records, want %d and a last one:\n%s", c.name, len(records), c.records, log.String())
+		}
+		for key, want := range c.first {
+			if got := records[0][key]; got != want {
+				t.Errorf("%s: %s is %v, want %v", c.name, key, got, want)
+			}
+		}
+		last := records[c.records]
+		if last["msg"] != "policy not changed: the one in force stays" || last["faults"] != float64(c.faults) || last["code"] != "BW-2011" {
+			t.Errorf("%s: the last record is %v", c.name, last)
+		}
+	}
+}
