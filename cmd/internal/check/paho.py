@@ -25,6 +25,21 @@ for name in list(vars(suite.Test)):
     if name.endswith("_test"):  # misnamed, so that the suite's main never runs it
         setattr(suite.Test, "test_" + name[: -len("_test")], getattr(suite.Test, name))
 
+
+def judged(test):
+    """Some tests catch what they find, print it and return False, which no runner looks at."""
+
+    def run(self):
+        if test(self) is False:
+            self.fail("Error: the test says that it failed")
+
+    return run
+
+
+for name in list(vars(suite.Test)):
+    if name.startswith("test"):
+        setattr(suite.Test, name, judged(getattr(suite.Test, name)))
+
 if len(sys.argv) == 5:
     print("\n".join(unittest.TestLoader().getTestCaseNames(suite.Test)))
 else:
