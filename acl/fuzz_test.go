@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/bellwire/bellwire/broker/topic"
+	"github.com/bellwire/bellwire/yamltree"
 )
 
 // Whatever the bytes, a policy is made of them or every fault is told with a
@@ -36,7 +37,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := Parse("policy.yaml", data, "example.com")
 		if err != nil {
-			checkFaults(t, err, data)
+			checkFaults(t, err)
 			return
 		}
 		for _, who := range []Who{{}, {Principal: "ana@example.com", Client: "c/1"}} {
@@ -60,26 +61,20 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func checkFaults(t *testing.T, err error, data []byte) {
+// checkFaults checks what is acl's part of a fault: that there is one, in words
+// that upset no terminal. Places, order and bounds are yamltree's.
+func checkFaults(t *testing.T, err error) {
 	t.Helper()
 	e, ok := errors.AsType[*FileError](err)
-	if !ok {
+	if !ok || len(e.Faults) == 0 {
 		t.Fatalf("%T: %v", err, err)
 	}
-	if len(e.Faults) == 0 || len(e.Faults) > maxFaults {
-		t.Errorf("%d faults", len(e.Faults))
-	}
-	lines := strings.Count(string(data), "\n") + 1
-	for i, f := range e.Faults {
-		if f.What == "" || f.Line < 0 || f.Line > lines || f.Line > 0 && f.Column < 1 {
-			t.Errorf("fault %d of a file of %d lines: %+v", i, lines, f)
-		}
-		if i > 0 && f.Line < e.Faults[i-1].Line {
-			t.Errorf("fault %d is out of order", i)
+	for _, f := range e.Faults {
+		if f.What == "" {
+			t.Errorf("a fault without words at %d:%d", f.Line, f.Column)
 		}
 	}
-	report := e.Report()
-	if !utf8.ValidString(report) || strings.ContainsAny(report, "\x00\x1b\x7f\r") {
+	if report := e.Report(); !utf8.ValidString(report) || strings.ContainsAny(report, "\x00\x1b\x7f\r") {
 		t.Errorf("the report could upset a terminal: %q", report)
 	}
 }
@@ -178,8 +173,9 @@ func FuzzPattern(f *testing.F) {
 // patternType is pattern where a variable has that name.
 type patternType = pattern
 
-// Files that are made to cost much are refused at once.
-func TestHostileYAML(t *testing.T) {
+// Files that are made to cost much are refused at once. (Those that cost the
+// reader of YAML are yamltree's.)
+func TestHostilePolicies(t *testing.T) {
 	repeat := strings.Repeat
 	bomb := "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
 	for i := range 8 {
@@ -190,27 +186,9 @@ func TestHostileYAML(t *testing.T) {
 		people += fmt.Sprintf("  - {id: r%d, allow: [publish], who: *all, topic: [x]}\n", i)
 	}
 	for _, c := range []struct{ name, text, want string }{
-		{"brackets", repeat("[", 30_000), "nested more than"},
-		{"braces", repeat("{a: ", 50_000), "nested more than"},
-		{"dashes", repeat("- ", 30_000), "nested more than"},
-		{"questions", repeat("? ", 30_000), "a key after `?`"},
-		{"anchors", "a: " + repeat("&a\n ", 50_000), "nested more than"},
-		{"tags", "a: " + repeat("!a\n ", 50_000), "nested more than"},
-		{"indentation", nested(700), "nested more than"},
-		{"documents", repeat("---\n", 200_000), "a second document"},
-		{"directives", repeat("%YAML 1.2\n", 30_000), "a YAML directive"},
-		{"keys of one mapping", "users:\n" + numbered("  a%d: b\n", 60_000), "more than 10000 keys in one mapping"},
-		{"keys", numbered("a%d: {b: c}\n", 9_000) + repeat("- {a: b, c: d, e: f, g: h}\n", 30_000), "more than 60000 keys"},
-		{"carriage returns", repeat("a: b\r", 30_000), "carriage return"},
-		{"control characters", "a: \"\x1b[2J\"\n", "control character U+001B"},
-		{"not UTF-8", "a: \xff\n", "not UTF-8"},
-		{"NUL", "a: b\x00\n", "control character U+0000"},
-		{"size", "#" + repeat(" ", MaxFile), "at most 1048576 are possible"},
+		{"keys of one mapping", "users:\n" + numbered("  a%d: b\n", yamltree.MaxKeys+1), "more than 10000 keys in one mapping"},
 		{"aliases of aliases", bomb, "unknown key"},
 		{"aliases of lists", people, "aliases counted"},
-		{"alias of itself", "a: &a [*a]\n", "no anchor &a above"},
-		{"alias cycle", "a: &a {b: *c}\nc: &c {d: *a}\n", "no anchor &c above"},
-		{"merge keys", "a: &a {b: c}\nd: {<<: *a}\n", "merge key"},
 		{"tag", "rules: !!python/object:os.system []\n", "a tag"},
 		{"many faults", "rules:\n" + repeat("  - x\n", 1000), "and 900 more"},
 		{"quotes", repeat("'", 100_001), "policy.yaml:1:1"},
@@ -221,7 +199,7 @@ func TestHostileYAML(t *testing.T) {
 			if err == nil {
 				t.Fatalf("accepted: %+v", p)
 			}
-			checkFaults(t, err, []byte(c.text))
+			checkFaults(t, err)
 			if !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%.300q does not say %q", err, c.want)
 			}
@@ -240,21 +218,12 @@ func numbered(format string, n int) string {
 	return b.String()
 }
 
-// nested is a mapping in a mapping in a mapping…
-func nested(depth int) string {
-	var b strings.Builder
-	for i := range depth {
-		b.WriteString(strings.Repeat(" ", i) + "a:\n")
-	}
-	return b.String()
-}
-
 // The largest files that are not refused are read in bearable time. (It is
 // what the machine that applies a policy takes.)
 func BenchmarkParseLargest(b *testing.B) {
 	users := "users:\n" + numbered("  u%d: {token_sha256: 0000000000000000000000000000000000000000000000000000000000000000}\n", MaxUsers)
 	rules := "rules:\n" + numbered("  - id: r%d\n    allow: [publish]\n    who: [anyone]\n    topic: [x]\n", MaxRules)
-	keys := "users:\n" + numbered("  u%d: x\n", MaxUsers) + "groups:\n" + numbered("  g%d: x\n", maxKeys)
+	keys := "users:\n" + numbered("  u%d: x\n", MaxUsers) + "groups:\n" + numbered("  g%d: x\n", yamltree.MaxKeys)
 	for _, c := range []struct{ name, text string }{{"users", users}, {"rules", rules}, {"faulty keys", keys}} {
 		b.Run(c.name, func(b *testing.B) {
 			b.SetBytes(int64(len(c.text)))

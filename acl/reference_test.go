@@ -3,10 +3,11 @@ package acl
 import (
 	"crypto/sha256"
 	"fmt"
-	"os"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/bellwire/bellwire/internal/effort"
 )
 
 // A reference is a window by the letter of its definition: it asks package
@@ -82,9 +83,6 @@ func (r *reference) compiled(z *zone) *Window {
 	}
 	return p.window()
 }
-
-// soak says whether the long variants of the tests are wanted.
-func soak() bool { return os.Getenv("BELLWIRE_SOAK") != "" }
 
 // distinctZones loads every zone and link there is, and returns one of each
 // set of names with the same rules.
@@ -176,12 +174,10 @@ func around(z *zone, u int64) []*reference {
 // edge for edge, at every change of every zone's clocks from 2020 to 2035. The
 // short run walks four hours on either side of each; the long one four days.
 func TestEveryChangeOfEveryZone(t *testing.T) {
-	reach := int64(4 * 60)
-	if soak() {
-		reach = 4 * 24 * 60
-	} else if testing.Short() {
+	if testing.Short() {
 		t.Skip("a few seconds")
 	}
+	reach := int64(effort.RoundsOfOne(20, 4*60, 4*24*60))
 	zones, n := distinctZones(t), 0
 	for _, z := range zones {
 		for _, u := range changes(z.loc) {

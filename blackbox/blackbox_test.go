@@ -26,9 +26,6 @@ const (
 // aimed in place of ours.
 var target = os.Getenv("BELLWIRE_BLACKBOX_TARGET")
 
-// soak asks for many seeds.
-var soak = os.Getenv("BELLWIRE_SOAK") == "1"
-
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() < "4" {

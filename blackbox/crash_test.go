@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bellwire/bellwire/internal/effort"
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
 
@@ -368,24 +369,29 @@ func (l *load) finish() {
 // acknowledged reaches every durable subscriber, in order per publisher.
 func TestKillUnderLoad(t *testing.T) {
 	t.Parallel()
-	seeds := uint64(5)
-	if soak {
-		seeds = 200
+	underSeeds(t, 10, effort.Rounds(5, 200), func(t *testing.T, rng *rand.Rand) {
+		s := serve(t, "--allow-anonymous")
+		l := newLoad(t, s, 4)
+		l.start()
+		for range 2 + rng.IntN(2) {
+			l.await(20 + rng.Int64N(1000))
+			l.restart(s)
+		}
+		l.finish()
+	})
+}
+
+// underSeeds runs a test with the random choices of each of n seeds.
+func underSeeds(t *testing.T, stream uint64, n int, test func(t *testing.T, rng *rand.Rand)) {
+	for seed := range uint64(n) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { test(t, rand.New(rand.NewPCG(seed, stream))) })
 	}
-	for seed := range seeds {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			s := serve(t, "--allow-anonymous")
-			l := newLoad(t, s, 4)
-			l.start()
-			rng := rand.New(rand.NewPCG(seed, 10))
-			for range 2 + rng.IntN(2) {
-				l.await(20 + rng.Int64N(1000))
-				s.restart()
-				l.addr.Store(s.ready.MQTT)
-			}
-			l.finish()
-		})
-	}
+}
+
+// restart kills s and sends the load to what comes up in its place.
+func (l *load) restart(s *server) {
+	s.restart()
+	l.addr.Store(s.ready.MQTT)
 }
 
 // Exactly once: QoS 2 from end to end. The publisher resends after each kill
@@ -394,45 +400,29 @@ func TestKillUnderLoad(t *testing.T) {
 // received (PUBREC) when the server died; with the same packet id and DUP.
 func TestKillUnderLoadExactlyOnce(t *testing.T) {
 	t.Parallel()
-	seeds := uint64(3)
-	if soak {
-		seeds = 100
-	}
-	for seed := range seeds {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			s := serve(t, "--allow-anonymous")
-			rng := rand.New(rand.NewPCG(seed, 11))
-			exactlyOnce(t, s, func(l *load) {
-				for range 3 {
-					l.await(10 + rng.Int64N(300))
-					s.restart()
-					l.addr.Store(s.ready.MQTT)
-				}
-			})
+	underSeeds(t, 11, effort.Rounds(3, 100), func(t *testing.T, rng *rand.Rand) {
+		s := serve(t, "--allow-anonymous")
+		exactlyOnce(t, s, func(l *load) {
+			for range 3 {
+				l.await(10 + rng.Int64N(300))
+				l.restart(s)
+			}
 		})
-	}
+	})
 }
 
 // Exactly once also when it is the clients whose connections end, in the middle
 // of their exchanges, a hundred times: closed, reset, taken over.
 func TestMQTT24ExactlyOnceThroughReconnects(t *testing.T) {
 	t.Parallel()
-	seeds := uint64(2)
-	if soak {
-		seeds = 50
-	}
-	for seed := range seeds {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			s := serve(t, "--allow-anonymous")
-			rng := rand.New(rand.NewPCG(seed, 24))
-			exactlyOnce(t, s, func(l *load) {
-				for range 100 {
-					l.await(1 + rng.Int64N(20))
-					l.cut([]string{"once", "rx"}[rng.IntN(2)], rng.IntN(2) == 0)
-				}
-			})
+	underSeeds(t, 24, effort.Rounds(2, 50), func(t *testing.T, rng *rand.Rand) {
+		exactlyOnce(t, serve(t, "--allow-anonymous"), func(l *load) {
+			for range 100 {
+				l.await(1 + rng.Int64N(20))
+				l.cut([]string{"once", "rx"}[rng.IntN(2)], rng.IntN(2) == 0)
+			}
 		})
-	}
+	})
 }
 
 func exactlyOnce(t *testing.T, s *server, disturb func(*load)) {

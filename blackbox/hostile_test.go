@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bellwire/bellwire/internal/effort"
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
 
@@ -18,12 +19,8 @@ func TestHostileClientsHarmNobody(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--allow-anonymous")
 	healthy := newWitnesses(t, s.ready.MQTT)
-	rounds := 1500
-	if soak {
-		rounds = 100_000
-	}
 	rng := rand.New(rand.NewPCG(63, 0))
-	for i := range rounds {
+	for i := range effort.Rounds(1500, 100_000) {
 		if err := attack(s.ready.MQTT, rng); err != nil {
 			t.Fatalf("attack %d: %v", i, err)
 		}

@@ -3,7 +3,6 @@ package blackbox
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -11,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/bellwire/bellwire/internal/effort"
 )
 
 // A volume is an ext4 file system in a file, mounted through a loop device,
@@ -130,30 +131,23 @@ func TestPowerCutLosesWhatIsNotSynced(t *testing.T) {
 // disk is back everything that was acknowledged is delivered, in order.
 func TestPowerCutUnderLoad(t *testing.T) {
 	t.Parallel()
-	seeds := uint64(2)
-	if soak {
-		seeds = 50
-	}
-	for seed := range seeds {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			v := newVolume(t)
-			s := serveIn(t, filepath.Join(v.at, "data"), "--allow-anonymous")
-			l := newLoad(t, s, 4)
-			l.start()
-			rng := rand.New(rand.NewPCG(seed, 12))
-			for range 2 {
-				l.await(50 + rng.Int64N(1000))
-				v.cut()
-				s.ended = true // by itself or by us, but it has to go
-				s.end(syscall.SIGKILL)
-				v.replug()
-				s.start()
-				l.addr.Store(s.ready.MQTT)
-			}
-			l.finish()
-			s.kill() // before the volume is unmounted
-		})
-	}
+	underSeeds(t, 12, effort.Rounds(2, 50), func(t *testing.T, rng *rand.Rand) {
+		v := newVolume(t)
+		s := serveIn(t, filepath.Join(v.at, "data"), "--allow-anonymous")
+		l := newLoad(t, s, 4)
+		l.start()
+		for range 2 {
+			l.await(50 + rng.Int64N(1000))
+			v.cut()
+			s.ended = true // by itself or by us, but it has to go
+			s.end(syscall.SIGKILL)
+			v.replug()
+			s.start()
+			l.addr.Store(s.ready.MQTT)
+		}
+		l.finish()
+		s.kill() // before the volume is unmounted
+	})
 }
 
 // The process does not outlive its disk: it ends by itself, with an error.

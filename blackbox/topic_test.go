@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/bellwire/bellwire/internal/effort"
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
 
@@ -190,10 +191,7 @@ func TestMQTT47UnsubscribeEndsDelivery(t *testing.T) {
 // its window, while others go on as if nothing were.
 func TestMQTT48RetainedIsComplete(t *testing.T) {
 	t.Parallel()
-	n := 20_000
-	if soak {
-		n = 100_000
-	}
+	n := effort.Rounds(20_000, 100_000)
 	s := serve(t, "--allow-anonymous")
 	pub := s.open(v5, clean("pub"))
 	for from := 0; from < n; from += 200 {

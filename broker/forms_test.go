@@ -1,19 +1,14 @@
 package broker
 
 import (
-	"bufio"
 	"bytes"
-	"encoding/hex"
-	"flag"
 	"fmt"
-	"os"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/bellwire/bellwire/broker/event"
-	_ "github.com/cockroachdb/datadriven" // for its flag -rewrite, which is ours too
+	"github.com/bellwire/bellwire/internal/golden"
 )
 
 // stored are every form that the Machine keeps in the store, with all fields
@@ -100,53 +95,26 @@ func decodeStored(like any, b []byte) (any, error) {
 
 // What was ever stored reads as it was meant and is stored so still.
 func TestFormsInStore(t *testing.T) {
-	const name = "testdata/stored.txt"
-	if f := flag.Lookup("rewrite"); f != nil && f.Value.String() == "true" {
-		var b bytes.Buffer
-		fmt.Fprintln(&b, "# name/version, the version of the form, and its bytes. Lines are added, never changed.")
-		for _, f := range stored() {
-			fmt.Fprintf(&b, "%s %x\n", f.name, encodeStored(f.value))
-		}
-		if err := os.WriteFile(name, b.Bytes(), 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
-	golden := map[string][]byte{}
-	text, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for s := bufio.NewScanner(bytes.NewReader(text)); s.Scan(); {
-		if name, digits, ok := strings.Cut(s.Text(), " "); ok && name != "#" {
-			if golden[name], err = hex.DecodeString(digits); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	var written []golden.Form
 	for _, f := range stored() {
-		want, ok := golden[f.name]
-		if !ok {
-			t.Errorf("%s: no line in %s: run with -rewrite and look at what changes", f.name, name)
-			continue
-		}
-		delete(golden, f.name)
-		if got := encodeStored(f.value); !bytes.Equal(got, want) {
-			t.Errorf("%s is stored as\n%x, want\n%x", f.name, got, want)
-		}
-		if got, err := decodeStored(f.value, want); err != nil || !reflect.DeepEqual(got, f.value) {
+		written = append(written, golden.Form{Name: f.name, Bytes: encodeStored(f.value)})
+	}
+	disk := golden.Forms(t, "stored.txt", written)
+	for _, f := range stored() {
+		was := disk[f.name]
+		if got, err := decodeStored(f.value, was); err != nil || !reflect.DeepEqual(got, f.value) {
 			t.Errorf("%s reads as\n%+v, %v, want\n%+v", f.name, got, err, f.value)
 		}
-		for n := range want {
-			// What is left of these is the last field, an event that is read when
-			// it is needed, a name, or a will that need not be there.
-			open := slices.Contains([]string{"entry/inline/1", "entry/mark/1", "session/full/1"}, f.name)
-			if _, err := decodeStored(f.value, want[:n]); err == nil && !open {
-				t.Errorf("%s reads from its first %d of %d bytes", f.name, n, len(want))
+		// What is left of these is the last field, an event that is read when it
+		// is needed, a name, or a will that need not be there.
+		if slices.Contains([]string{"entry/inline/1", "entry/mark/1", "session/full/1"}, f.name) {
+			continue
+		}
+		for n := range was {
+			if _, err := decodeStored(f.value, was[:n]); err == nil {
+				t.Errorf("%s reads from its first %d of %d bytes", f.name, n, len(was))
 			}
 		}
-	}
-	for name := range golden {
-		t.Errorf("%s is in stores and nobody reads it any more", name)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -16,9 +15,6 @@ import (
 	"github.com/bellwire/bellwire/broker/store"
 	"github.com/bellwire/bellwire/disk"
 )
-
-// soak says whether the long variants of the tests were asked for.
-func soak() bool { return os.Getenv("BELLWIRE_SOAK") != "" }
 
 // A kept is what a log keeps of one entry.
 type kept struct {

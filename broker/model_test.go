@@ -17,6 +17,7 @@ import (
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/store"
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/internal/effort"
 )
 
 var modelSeed = flag.Uint64("model.seed", 0, "run this seed of TestMachineModel only")
@@ -102,10 +103,7 @@ type modelRun struct {
 // (it is another node, it loses what was not flushed and replays, it begins
 // with a copy of another's state) its digest is that of the first.
 func TestMachineModel(t *testing.T) {
-	seeds, entries := uint64(10), 150
-	if soak() {
-		seeds, entries = 3000, 400
-	}
+	seeds, entries := uint64(effort.RoundsOfOne(3, 10, 3000)), effort.Rounds(150, 400)
 	first := uint64(1)
 	if *modelSeed != 0 {
 		first, seeds = *modelSeed, *modelSeed

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/internal/effort"
 )
 
 // A flakyLog orders batches for one Machine, and fails at that: it refuses some,
@@ -160,11 +161,7 @@ func (c *counted) all() map[uint64][]error {
 // Under a log that refuses, loses, doubles and reorders, what clients publish is
 // ordered once each, in each client's order, and each is told once, yes.
 func TestEachProposalIsOrderedOnce(t *testing.T) {
-	seeds := uint64(8)
-	if soak() {
-		seeds = 1000
-	}
-	for seed := range seeds {
+	for seed := range uint64(effort.Rounds(8, 1000)) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { orderedOnce(t, seed) })
 		})

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -14,15 +13,8 @@ import (
 
 	"github.com/bellwire/bellwire/cluster/raftlog"
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/internal/effort"
 )
-
-// rounds returns short, or long when the long variants are wanted.
-func rounds(short, long int) int {
-	if os.Getenv("BELLWIRE_SOAK") == "1" {
-		return long
-	}
-	return short
-}
 
 // Power cuts at disk operations of the log, the state, their snapshots and the
 // directory, whatever of the unsynced survives: the node starts again, and its
@@ -30,14 +22,14 @@ func rounds(short, long int) int {
 // stamps, and at most what was submitted beyond.
 func TestNodePowerCuts(t *testing.T) {
 	cuts := 0
-	for seed := range uint64(rounds(2, 100)) {
+	for seed := range uint64(effort.Rounds(2, 100)) {
 		cuts += newSurvivor(t, seed).run()
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
 	}
 	t.Logf("%d power cuts", cuts)
-	if cuts < rounds(100, 5000) {
+	if cuts < effort.Rounds(100, 5000) {
 		t.Errorf("only %d power cuts", cuts)
 	}
 }

@@ -2,20 +2,17 @@ package cluster
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-)
 
-var rewrite = flag.Bool("rewrite", false, "write the golden files anew; commit only a difference you understand")
+	"github.com/bellwire/bellwire/internal/golden"
+)
 
 // The bytes of an entry do not change, and read back as what was packed.
 func TestEntryFormat(t *testing.T) {
-	var golden bytes.Buffer
+	var entries bytes.Buffer
 	for _, c := range []struct {
 		stamp   int64
 		batches [][]byte
@@ -26,7 +23,7 @@ func TestEntryFormat(t *testing.T) {
 		{-5, [][]byte{{0xff}}},
 	} {
 		entry := pack(c.stamp, c.batches)
-		fmt.Fprintf(&golden, "%x\n", entry)
+		fmt.Fprintf(&entries, "%x\n", entry)
 		if len(entry) != packedSize(c.batches) {
 			t.Errorf("%d bytes, said to be %d", len(entry), packedSize(c.batches))
 		}
@@ -48,18 +45,7 @@ func TestEntryFormat(t *testing.T) {
 			t.Error("a byte too many: accepted")
 		}
 	}
-	file := filepath.Join("testdata", "entries.golden")
-	if *rewrite {
-		os.MkdirAll("testdata", 0o755)
-		os.WriteFile(file, golden.Bytes(), 0o644)
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(golden.Bytes(), want) {
-		t.Errorf("the log of yesterday cannot be read.\ngot\n%s\nwant\n%s", &golden, want)
-	}
+	golden.File(t, "entries.golden", entries.Bytes())
 }
 
 // Batches of any sizes survive, and their slices cannot grow into each other.

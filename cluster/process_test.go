@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/internal/effort"
 )
 
 // A test that wants a process to end starts this test's program again as a child.
@@ -34,6 +35,8 @@ const (
 	exitDied    = 3 // the child's Die was called
 	faultAfter  = 50
 	childEndure = 60 * time.Second
+
+	childStall = 3 * time.Second // of a disk that is to hang
 )
 
 // child runs a node under load in dir. It prints the number of each batch that is
@@ -41,7 +44,10 @@ const (
 func child(dir string, fault disk.Fault) {
 	r := newRig(fatal{}, disk.Open(dir), dir)
 	r.cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
-	r.cfg.Stall = 300 * time.Millisecond
+	r.cfg.Stall = time.Minute // a real sync on a disk with other work is no hang
+	if fault == disk.Hang {
+		r.cfg.Stall = childStall
+	}
 	r.cfg.Die = func(reason string) { os.Exit(exitDied) }
 	r.start()
 	applied := 0
@@ -141,7 +147,7 @@ func TestDiskFaultEndsTheProcess(t *testing.T) {
 	for fault, says := range map[disk.Fault]string{
 		disk.EIO:     "input/output error",
 		disk.NoSpace: "no space left on device",
-		disk.Hang:    "300ms",
+		disk.Hang:    childStall.String(),
 	} {
 		t.Run(string(fault), func(t *testing.T) {
 			t.Parallel()
@@ -165,7 +171,7 @@ func TestDiskFaultEndsTheProcess(t *testing.T) {
 // reordered.
 func TestKilledUnderLoad(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	for i := range rounds(4, 60) {
+	for i := range effort.Rounds(4, 60) {
 		last, log, code := runChild(t, dir, "", 100+137*i%400)
 		if code != -1 {
 			t.Fatalf("exit code %d\n%s", code, log)

@@ -160,6 +160,8 @@ func TestHostile(t *testing.T) {
 		{"size", "#" + repeat(" ", MaxFile), "the file has 1048577 bytes, at most 1048576 are possible"},
 		{"carriage returns", repeat("a: b\r", 10_000), "carriage return"},
 		{"NUL", "a: b\x00\n", "f.yaml:1:5: control character U+0000"},
+		{"control characters", "a: \"\x1b[2J\"\n", "control character U+001B"},
+		{"merge keys", "a: &a {b: c}\nd: {<<: *a}\n", "merge key"},
 		{"not UTF-8", "a: \xff\n", "f.yaml:1:4: not UTF-8"},
 		{"alias of itself", "a: &a [*a]\n", "no anchor &a above"},
 		{"alias cycle", "a: &a {b: *c}\nc: &c {d: *a}\n", "no anchor &c above"},

@@ -1,18 +1,14 @@
 package event
 
 import (
-	"bufio"
 	"bytes"
-	"encoding/hex"
-	"flag"
 	"fmt"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
-)
 
-var rewrite = flag.Bool("rewrite", false, "write testdata/forms.txt anew")
+	"github.com/bellwire/bellwire/internal/golden"
+)
 
 // A form is one value that is on disks, under the name that its golden line
 // has. Names end in the version of the program that first wrote the form, so
@@ -149,60 +145,18 @@ func dump(v any) any {
 	return v
 }
 
-// What was ever written reads as it was meant, and is written so still: the
-// bytes on every disk do not change unnoticed.
+// What was ever written reads as it was meant, and is written so still.
 func TestFormsOnDisk(t *testing.T) {
-	const name = "testdata/forms.txt"
-	if *rewrite {
-		var b bytes.Buffer
-		fmt.Fprintln(&b, "# name/version, the version of the form, and its bytes. Lines are added, never changed.")
-		for _, f := range forms() {
-			fmt.Fprintf(&b, "%s %x\n", f.name, encode(f.value))
-		}
-		if err := os.WriteFile(name, b.Bytes(), 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
-	golden := readForms(t, name)
+	var written []golden.Form
 	for _, f := range forms() {
-		want, ok := golden[f.name]
-		if !ok {
-			t.Errorf("%s: no line in %s: run with -rewrite and look at what changes", f.name, name)
-			continue
-		}
-		delete(golden, f.name)
-		if got := encode(f.value); !bytes.Equal(got, want) {
-			t.Errorf("%s is written as\n%x, want\n%x", f.name, got, want)
-		}
-		if got, err := decodeLike(f.value, want); err != nil || !same(got, f.value) {
+		written = append(written, golden.Form{Name: f.name, Bytes: encode(f.value)})
+	}
+	stored := golden.Forms(t, "forms.txt", written)
+	for _, f := range forms() {
+		if got, err := decodeLike(f.value, stored[f.name]); err != nil || !same(got, f.value) {
 			t.Errorf("%s reads as\n%+v, %v, want\n%+v", f.name, got, err, f.value)
 		}
 	}
-	for name := range golden {
-		t.Errorf("%s is on disks and nobody reads it any more", name)
-	}
-}
-
-func readForms(t *testing.T, name string) map[string][]byte {
-	t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	forms := map[string][]byte{}
-	for s := bufio.NewScanner(f); s.Scan(); {
-		if strings.HasPrefix(s.Text(), "#") {
-			continue
-		}
-		name, digits, _ := strings.Cut(s.Text(), " ")
-		b, err := hex.DecodeString(digits)
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		forms[name] = b
-	}
-	return forms
 }
 
 // A form that is cut short anywhere, or that something follows, is damaged, and

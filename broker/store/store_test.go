@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/internal/effort"
 )
 
 // died is what a test's Die panics with, so that it ends whoever was to die.
@@ -80,19 +81,12 @@ func set(s *Store, pairs ...string) {
 
 var applied = []byte("\x01applied")
 
-// soak says whether the long variants were asked for.
-func soak() bool { return os.Getenv("BELLWIRE_SOAK") != "" }
-
 // What a crash leaves is the state as of one entry, whole: no entry is there in
 // part, none is missing before another, and none that was flushed is lost,
 // whatever of the unsynced bytes survives. Durable says which entry that is,
 // or an earlier one.
 func TestCrashLeavesWholeEntries(t *testing.T) {
-	seeds := 6
-	if soak() {
-		seeds = 2000
-	}
-	for seed := range uint64(seeds) {
+	for seed := range uint64(effort.RoundsOfOne(2, 6, 2000)) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { crashes(t, rand.New(rand.NewPCG(seed, 1))) })
 	}
 }

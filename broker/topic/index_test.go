@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/bellwire/bellwire/internal/effort"
 	_ "github.com/bellwire/bellwire/internal/fixedseed"
 )
 
@@ -582,10 +582,7 @@ func TestLookupIsFresh(t *testing.T) {
 }
 
 func testFresh(t *testing.T, limit int) {
-	rounds := 3000
-	if os.Getenv("BELLWIRE_SOAK") == "1" {
-		rounds *= 100
-	}
+	rounds := effort.Rounds(3000, 300_000)
 	type lists = map[int]int
 	var policy atomic.Int64
 	x := NewIndex(func(_ string, m []Entry[int, int]) lists {

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/internal/effort"
 )
 
 // A ledger is what a power cut must leave of a log: what has been acknowledged
@@ -89,14 +90,14 @@ func (g *ledger) compare(l *Log) error {
 // entries nor term nor vote, whatever of the unsynced survives.
 func TestPowerCuts(t *testing.T) {
 	cuts := 0
-	for seed := range uint64(rounds(2, 150)) {
+	for seed := range uint64(effort.Rounds(2, 150)) {
 		cuts += crashRun(t, seed)
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
 	}
 	t.Logf("%d power cuts", cuts)
-	if cuts < rounds(150, 10_000) {
+	if cuts < effort.Rounds(150, 10_000) {
 		t.Errorf("only %d power cuts", cuts)
 	}
 }

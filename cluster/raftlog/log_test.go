@@ -3,11 +3,9 @@ package raftlog
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -15,20 +13,9 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/internal/effort"
+	"github.com/bellwire/bellwire/internal/golden"
 )
-
-var rewrite = flag.Bool("rewrite", false, "write the golden files anew; commit only a difference you understand")
-
-// soak says whether the long variants are wanted.
-func soak() bool { return os.Getenv("BELLWIRE_SOAK") == "1" }
-
-// rounds returns short, or long when soaking.
-func rounds(short, long int) int {
-	if soak() {
-		return long
-	}
-	return short
-}
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
@@ -176,12 +163,12 @@ func TestEntryEncoding(t *testing.T) {
 		{Index: 9, Term: 4, Type: raft.LogBarrier},
 		{Index: 1<<63 + 5, Term: 1 << 40, Type: raft.LogNoop, Extensions: []byte("ext"), Data: []byte("data"), AppendedAt: time.Unix(1773072000, 5)},
 	}
-	var golden bytes.Buffer
+	var bytesNow bytes.Buffer
 	for _, e := range entries {
 		key := logKey(3, e.Index)
 		value := make([]byte, entrySize(e))
 		putEntry(value, key[:], e, 12345)
-		fmt.Fprintf(&golden, "%x %x\n", key, value)
+		fmt.Fprintf(&bytesNow, "%x %x\n", key, value)
 		var got raft.Log
 		total, err := getEntry(key[:], value, e.Index, &got)
 		if err != nil || total != 12345 {
@@ -208,24 +195,7 @@ func TestEntryEncoding(t *testing.T) {
 			t.Errorf("entry %d reads as entry %d", e.Index, e.Index+1)
 		}
 	}
-	compareGolden(t, "entries.golden", golden.Bytes())
-}
-
-func compareGolden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *rewrite {
-		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(file, got, 0o644)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("%s: bytes on disk have changed: a program of yesterday cannot read them.\ngot\n%s\nwant\n%s", name, got, want)
-	}
+	golden.File(t, "entries.golden", bytesNow.Bytes())
 }
 
 // An entry of a later version is told from damage.
@@ -364,7 +334,7 @@ func TestGroupsAreApart(t *testing.T) {
 
 // A log under random operations agrees with a dumb one: a map.
 func TestLogAgainstModel(t *testing.T) {
-	for seed := range rounds(20, 1000) {
+	for seed := range effort.Rounds(20, 1000) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { modelRun(t, rand.New(rand.NewPCG(uint64(seed), 0))) })
 	}
 }
@@ -457,7 +427,7 @@ func modelRun(t *testing.T, rng *rand.Rand) {
 // The ring agrees with a dumb one: the whole log, of which it may have forgotten
 // the older part, within its bounds.
 func TestRingAgainstModel(t *testing.T) {
-	for seed := range uint64(rounds(200, 20_000)) {
+	for seed := range uint64(effort.Rounds(200, 20_000)) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		entries, limit := 1+rng.IntN(20), 50+rng.IntN(2000)
 		r := newRing(entries, limit)

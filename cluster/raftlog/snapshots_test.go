@@ -17,6 +17,8 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/internal/effort"
+	"github.com/bellwire/bellwire/internal/golden"
 )
 
 // A state is a Source: a database without a write-ahead log that knows its place.
@@ -342,7 +344,7 @@ func TestDamagedStreamIsRefused(t *testing.T) {
 	_, data := from.read(t, LiveID)
 	to := newStore3(t, disk.Memory(), 1)
 	refused := 0
-	step := rounds(211, 7)
+	step := effort.Rounds(211, 7)
 	for at := 0; at < len(data); at += step {
 		bad := bytes.Clone(data)
 		bad[at] ^= 1 << (at % 8)
@@ -478,7 +480,7 @@ func TestCanceledSnapshotLeavesNothing(t *testing.T) {
 // one that the log knows to have been installed.
 func TestSnapshotPowerCuts(t *testing.T) {
 	cuts := 0
-	for seed := range uint64(rounds(8, 60)) {
+	for seed := range uint64(effort.Rounds(8, 60)) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		from := newStore3(t, disk.Memory(), 1)
 		from.apply(t, 1, 20)
@@ -592,8 +594,8 @@ func TestSnapshotFormat(t *testing.T) {
 	if err != nil || int64(len(data)) != r.size {
 		t.Fatalf("%d bytes of %d, %v", len(data), r.size, err)
 	}
-	var golden bytes.Buffer
-	fmt.Fprintf(&golden, "meta %x\n", m.encode())
+	var bytesNow bytes.Buffer
+	fmt.Fprintf(&bytesNow, "meta %x\n", m.encode())
 	for in := tar.NewReader(bytes.NewReader(data)); ; {
 		h, err := in.Next()
 		if err == io.EOF {
@@ -603,9 +605,9 @@ func TestSnapshotFormat(t *testing.T) {
 			t.Fatal(err)
 		}
 		body, _ := io.ReadAll(in)
-		fmt.Fprintf(&golden, "file %s %x\n", h.Name, body)
+		fmt.Fprintf(&bytesNow, "file %s %x\n", h.Name, body)
 	}
-	compareGolden(t, "snapshot.golden", golden.Bytes())
+	golden.File(t, "snapshot.golden", bytesNow.Bytes())
 }
 
 // A file that shrinks while it is sent ends the stream with an error, and does not

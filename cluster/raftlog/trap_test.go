@@ -18,6 +18,8 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/internal/effort"
+	"github.com/bellwire/bellwire/internal/golden"
 )
 
 // The tests here are named after the traps that others have fallen into: what
@@ -523,8 +525,8 @@ func TestTrapTornTail(t *testing.T) {
 // acknowledged, as if that were its end.
 func TestTrapDamagedTail(t *testing.T) {
 	for name, c := range map[string]struct{ size, step int }{
-		"one block":   {20, rounds(13, 1)},
-		"many blocks": {5000, rounds(5003, 97)}, // 250 kB
+		"one block":   {20, effort.Rounds(13, 1)},
+		"many blocks": {5000, effort.Rounds(5003, 97)}, // 250 kB
 	} {
 		t.Run(name, func(t *testing.T) {
 			saved, wal, whole := writeAhead(t, c.size)
@@ -631,7 +633,7 @@ func TestMark(t *testing.T) {
 	if _, err = Open(o); !errors.Is(err, ErrDamaged) {
 		t.Errorf("both slots torn: %v, want ErrDamaged", err)
 	}
-	compareGolden(t, "mark.golden", []byte(fmt.Sprintf("%x\n", encodeMark(3, progress{index: 1000, term: 5, vote: 4}))))
+	golden.File(t, "mark.golden", []byte(fmt.Sprintf("%x\n", encodeMark(3, progress{index: 1000, term: 5, vote: 4}))))
 }
 
 func contents(t *testing.T, fs *disk.FS) map[string][]byte {

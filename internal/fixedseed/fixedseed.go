@@ -4,18 +4,19 @@
 //
 //	import _ "github.com/bellwire/bellwire/internal/fixedseed"
 //
-// With BELLWIRE_SOAK set, and with -rapid.seed, they draw otherwise.
+// With BELLWIRE_SOAK=1, and with -rapid.seed, they draw otherwise.
 package fixedseed
 
 import (
 	"flag"
-	"os"
 
 	_ "pgregory.net/rapid" // its flags are there before init below
+
+	"github.com/bellwire/bellwire/internal/effort"
 )
 
 func init() {
-	if os.Getenv("BELLWIRE_SOAK") != "" {
+	if effort.Soaking() {
 		return
 	}
 	if err := flag.Set("rapid.seed", "1"); err != nil {

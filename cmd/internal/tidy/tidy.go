@@ -52,7 +52,9 @@ var mayImport = map[string][]string{
 	"bench":              {},
 	"bench/cmd":          {"bench"},
 	"mqtttest":           {},
-	"internal/fixedseed": {},
+	"internal/effort":    {},
+	"internal/fixedseed": {"internal/effort"},
+	"internal/golden":    {},
 	"blackbox":           {},
 	"cmd/internal/tidy":  {},
 	"cmd/internal/check": {
