@@ -118,6 +118,42 @@ func TestDataDirectoryOfANewerVersion(t *testing.T) {
 	refuses(t, s, "newer")
 }
 
+// A directory of which a part is gone is refused: it is not begun anew, and not
+// made again from what is left.
+func TestDataDirectoryWithAPartMissing(t *testing.T) {
+	t.Parallel()
+	s := filled(t)
+	original := filepath.Join(t.TempDir(), "original")
+	copyTree(t, s.dir, original)
+	for _, part := range []string{"state", "raft", "node.json"} {
+		for _, how := range []string{"gone", "empty"} {
+			path := filepath.Join(s.dir, part)
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+			if how == "empty" && part != "node.json" {
+				if err := os.Mkdir(path, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if part == "raft" { // to look for a log makes a directory for one
+				if err := s.launch(); err == nil || !strings.Contains(err.Error(), "damaged") {
+					t.Errorf("raft %s: got %v, want a refusal", how, err)
+				}
+			} else {
+				refuses(t, s, "damaged", "restore it")
+			}
+			if err := os.RemoveAll(s.dir); err != nil {
+				t.Fatal(err)
+			}
+			copyTree(t, original, s.dir)
+		}
+	}
+	s.start()
+	sub := s.open(v5, durable(v5, "sub"))
+	sub.ReceiveAll(numbered500...)
+}
+
 // Damage anywhere in what has been acknowledged is noticed: the server refuses
 // or, where the damage is in what it does not need, has all it acknowledged. It
 // never serves less.

@@ -62,9 +62,15 @@ var (
 
 // Options say where and how.
 type Options struct {
-	Dir    string   // created if missing
+	Dir    string   // created if missing, but see Exists
 	FS     *disk.FS // the file system; disk.Memory() for a node without a disk
 	Logger *slog.Logger
+
+	// Exists says that there has been a state in Dir: it is damage if there is
+	// none. What is gone is not made anew from the log, even where that still
+	// reaches back to its beginning: what has taken a directory may have taken
+	// more, and whether a log is whole cannot be seen from it.
+	Exists bool
 
 	// MemTable is the size of one memtable in bytes, 0 for 64 MiB; at most
 	// four exist. Cache is the block cache in bytes, 0 for 64 MiB.
@@ -127,6 +133,11 @@ func (s *Store) prepare() error {
 			return err
 		}
 	}
+	if s.o.Exists {
+		if names, err := fs.List(s.o.Dir); err != nil || len(names) == 0 {
+			return fmt.Errorf("%w: a state was here and is gone", ErrDamaged)
+		}
+	}
 	return fs.MakeDir(s.o.Dir)
 }
 
@@ -153,7 +164,7 @@ func (s *Store) open(dir string, events *pebble.EventListener) (*pebble.DB, erro
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 		Logger:                      disk.NewLogger(s.o.Logger, s.o.Die),
 		EventListener:               events,
-		ErrorIfNotExists:            s.hasTables(dir),
+		ErrorIfNotExists:            s.o.Exists || s.hasTables(dir),
 	}
 	for i := range options.Levels {
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)

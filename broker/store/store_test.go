@@ -323,6 +323,47 @@ func TestCrashWhileReplacing(t *testing.T) {
 	}
 }
 
+// A state that was there and is gone is not made anew; one that a crash within
+// Replace has left under its other name is found.
+func TestMissingStateIsRefused(t *testing.T) {
+	open := func(fs *disk.FS) (*Store, error) {
+		return Open(Options{Dir: "/data/state", Exists: true, FS: fs, Logger: slog.New(slog.DiscardHandler), Die: func(reason string) { panic(died(reason)) }})
+	}
+	fs := disk.Memory()
+	if err := fs.MakeDir("/data"); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := open(fs); !errors.Is(err, ErrDamaged) {
+		t.Errorf("missing: opened %v, %v, want ErrDamaged", s, err)
+	}
+	if names, err := fs.List("/data"); err != nil || len(names) != 0 {
+		t.Errorf("the refusal has left %q, %v", names, err)
+	}
+	if err := fs.MakeDir("/data/state"); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := open(fs); !errors.Is(err, ErrDamaged) {
+		t.Errorf("empty: opened %v, %v, want ErrDamaged", s, err)
+	}
+	s := mustOpen(t, fs, "/data/state")
+	set(s, "\x05v", "kept")
+	if err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, s)
+	if err := fs.Rename("/data/state", "/data/state.old"); err != nil {
+		t.Fatal(err)
+	}
+	s, err := open(fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, _ := s.Get([]byte("\x05v"), nil); string(v) != "kept" {
+		t.Errorf("found %q", v)
+	}
+	mustClose(t, s)
+}
+
 // A state that a later version wrote is not touched.
 func TestNewerFormatIsRefused(t *testing.T) {
 	fs := disk.Memory()

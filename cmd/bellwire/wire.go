@@ -130,7 +130,9 @@ func (s *server) openState() (err error) {
 	if s.dir, err = cluster.Claim(s.config.fs, s.config.dir, s.config.node); err != nil {
 		return err
 	}
-	s.store, err = store.Open(store.Options{Dir: s.dir.State(), FS: s.config.fs, Logger: s.config.logger, Die: s.config.die})
+	s.store, err = store.Open(store.Options{
+		Dir: s.dir.State(), Exists: s.dir.Identity().Started, FS: s.config.fs, Logger: s.config.logger, Die: s.config.die,
+	})
 	if err != nil {
 		return err
 	}
