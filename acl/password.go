@@ -264,6 +264,12 @@ func (p *Policy) Credential(principal string) string {
 	return string(h.Sum(nil))
 }
 
+// Knows says whether principal is one of the policy's users.
+func (p *Policy) Knows(principal string) bool {
+	_, known := p.users[principal]
+	return known
+}
+
 // newDecoy returns a hash that nobody has, as dear as most of users' are, nil
 // if nobody has a password.
 func newDecoy(users map[string]credential) *passwordHash {

@@ -128,6 +128,38 @@ func TestPolicyChangeWithinASecond(t *testing.T) {
 	}
 }
 
+// Who is removed from the policy loses what waits for him, also where a rule for
+// a whole domain still covers his name; when he is a user again he begins anew.
+func TestRemovedUserLosesQueue(t *testing.T) {
+	t.Parallel()
+	everybody := `  - {id: domain, allow: [publish, subscribe], who: ["*@example.com"], topic: ["t/#"]}` + "\n"
+	policy := policyFile(t, []string{"ana", "bob"}, everybody)
+	s := serve(t, "--policy", policy)
+	bob := s.open(v5, as("bob", durable(v5, "bob")))
+	bob.Subscribe("t/#", 1)
+	bob.Disconnect()
+	ana := s.open(v5, as("ana", durable(v5, "ana")))
+	ana.Subscribe("t/a", 1)
+	ana.Publish("t/b", 1, "before")
+	writePolicy(t, policy, []string{"ana"}, everybody)
+	s.reload()
+	until(t, "the session is gone", mq.Patience, func() bool { return s.metric("bellwire_sessions") == 1 })
+	queued := s.metric("bellwire_messages_queued_total")
+	ana.Publish("t/b", 1, "after")
+	if got := s.metric("bellwire_messages_queued_total"); got != queued {
+		t.Errorf("%v messages are queued for a user who is removed", got-queued)
+	}
+	writePolicy(t, policy, []string{"ana", "bob"}, everybody)
+	s.reload()
+	bob, ack := mq.OpenAck(t, s.ready.MQTT, v5, as("bob", durable(v5, "bob")))
+	if ack.SessionPresent {
+		t.Error("the session is still there")
+	}
+	bob.Quiet()
+	ana.Publish("t/a", 1, "goes on")
+	ana.ReceiveText("t/a", "goes on")
+}
+
 // Who proved what is no longer asked for is disconnected: a user that is removed
 // from the policy, within a second; others notice nothing. And a policy whose own
 // tests fail is not put in force, nor is a server kept from starting again by the

@@ -3,8 +3,10 @@ package blackbox
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -402,6 +404,47 @@ func TestMQTT21QueueBound(t *testing.T) {
 	old = s.open(v4, durable(v4, "old"))
 	old.ReceiveAll(mq.Numbered(published-bound+1, published)...)
 	old.Quiet()
+}
+
+// Limits of what all nodes hold alike are state: a restart does not change them,
+// SIGHUP does, also for the queues there are; a bad file changes nothing.
+func TestLimitsAreState(t *testing.T) {
+	t.Parallel()
+	path := limitsFile(t, queueEventsLimit(100))
+	s := serve(t, "--allow-anonymous", "--limits", path)
+	s.open(v5, durable(v5, "sub")).Subscribe("t", 1)
+	change := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	says := func(words string) {
+		t.Helper()
+		until(t, "the log says "+words, mq.Patience, func() bool { return strings.Contains(s.logs.String(), words) })
+	}
+	change(queueEventsLimit(20))
+	s.restart()
+	says("differ from those in force")
+	pub := s.open(v5, clean("pub"))
+	publishMany(t, pub, "t", 1, 1, 90)
+	pub.Publish("other", 1, "x")
+	if got := s.dropped("queue_full"); got != 0 {
+		t.Errorf("%v messages are dropped, and the bound in force is 100", got)
+	}
+	change("v: 1\ndefault: {session.queueEvents: -1}\n")
+	s.signal(syscall.SIGHUP)
+	says("limits not changed")
+	change(queueEventsLimit(20))
+	s.signal(syscall.SIGHUP)
+	says("limits changed")
+	pub.Publish("other", 1, "x")
+	if got := s.dropped("queue_full"); got != 70 {
+		t.Errorf("%v messages are dropped, want 70", got)
+	}
+	sub := s.open(v5, durable(v5, "sub"))
+	sub.ReceiveAll(mq.Numbered(71, 90)...)
+	sub.Quiet()
 }
 
 // What is under way is not the loser of a full queue.

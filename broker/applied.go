@@ -42,6 +42,9 @@ type step struct {
 	// stepPolicy: the policy in force from position on, a place in the log.
 	policy   Authorizer
 	position uint64
+
+	// stepSettings: those in force from here on.
+	settings *event.Settings
 }
 
 type stepKind uint8
@@ -55,8 +58,9 @@ const (
 	stepBatchDone // all of our batch is done: its slot is free
 	stepChanged   // show a resource anew; queued are marks for it
 	stepMarked    // queued are marks
-	stepSubEnded  // a subscription has ended with its window
-	stepRegrant   // who may read what, a profile has to be asked anew
+	stepSettings
+	stepSubEnded // a subscription has ended with its window
+	stepRegrant  // who may read what, a profile has to be asked anew
 )
 
 // A queued is one entry that a queue has grown by.
@@ -99,6 +103,8 @@ type opened struct {
 	session, epoch uint64
 	present        bool
 	durable        bool
+	inFlight       uint64 // how many deliveries may be under way at once
+	untold         uint64 // and how many over before the log has been told
 	dropped        uint64
 	offlineSince   int64 // when the last connection ended, or earlier; 0 for a new session
 

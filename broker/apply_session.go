@@ -83,6 +83,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 func (m *Machine) describe(r *record, o *opened) {
 	q := &r.queue
 	o.below, o.sent, o.maybe, o.next, o.dropped = q.below, q.sent, q.maybe, q.next, q.dropped
+	o.inFlight, o.untold = m.limits.inFlight(r.recvMax), m.limits.untold()
 	o.done = slices.Clone(q.done)
 	o.received = append(o.received, q.received...)
 	for _, filter := range m.filters(r) {
@@ -328,21 +329,6 @@ func (m *Machine) dropSub(r *record, filter string) bool {
 // life held lost their connections with it; a wake ends them piece by piece.
 func (m *Machine) applyNodeUp(from event.Header) {
 	m.setWakeName(m.now, wakeSweep, from.Node)
-}
-
-// applyPolicy puts a policy in force.
-func (m *Machine) applyPolicy(c *event.Policy) error {
-	policy, err := m.compile(c.Data)
-	if err != nil {
-		return &Refusal{Reason: err.Error()}
-	}
-	m.policy, m.inForce = policy, m.now
-	m.durable.Invalidate()
-	m.tx.Set(policyKey, c.Data)
-	m.tx.Set(inForceKey, store.AppendUint64(nil, uint64(m.now)))
-	m.setWakeName(m.now, wakeTerms, "")
-	m.out.steps = append(m.out.steps, step{kind: stepPolicy, policy: policy, position: event.PositionAt(m.out.index, m.ordinal)})
-	return nil
 }
 
 func (m *Machine) writeRecord(r *record) {

@@ -20,6 +20,7 @@ type Config struct {
 	Store   *store.Store
 	Compile Compile
 	Limits  Limits
+	Domain  string           // of bare names, while the log has no settings
 	Now     func() time.Time // the node's clock
 	Logger  *slog.Logger
 
@@ -57,6 +58,7 @@ type Broker struct {
 	proposer atomic.Pointer[proposer]
 	log      Log
 	policy   atomic.Pointer[policy]
+	settings atomic.Pointer[event.Settings]
 	diskFull atomic.Bool
 
 	close   sync.Once
@@ -76,7 +78,7 @@ type policy struct {
 // given to the log's host, then Start.
 func New(c Config) (*Broker, error) {
 	b := &Broker{config: c, limits: c.Limits.WithDefaults(), logger: c.Logger, closing: make(chan struct{}), ticks: make(chan struct{}, 1)}
-	m, err := newMachine(c.Store, c.Compile, b.limits, c.Logger, c.Profiles...)
+	m, err := newMachine(c.Store, c.Compile, b.limits, c.Domain, c.Logger, c.Profiles...)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +92,7 @@ func New(c Config) (*Broker, error) {
 	b.edges.last = b.now()
 	m.deliver, m.spare = b.loop.deliver, b.loop.spare
 	b.setPolicy(m.policy)
+	b.settings.Store(m.settings)
 	b.running.Go(b.loop.run)
 	return b, nil
 }
@@ -196,6 +199,21 @@ func (b *Broker) do(ctx context.Context, c event.Command) error {
 // applied it. A policy that does not compile is refused and changes nothing.
 func (b *Broker) SetPolicy(ctx context.Context, data []byte) error {
 	return b.do(ctx, &event.Policy{Data: data})
+}
+
+// SetSettings puts settings in force, on all nodes: it returns when this one has
+// applied them. Settings out of bounds, or under whose domain the policy does not
+// compile, are refused and change nothing.
+func (b *Broker) SetSettings(ctx context.Context, s event.Settings) error {
+	return b.do(ctx, &s)
+}
+
+// Settings returns the settings in force; ok is false if the log has none yet.
+func (b *Broker) Settings() (s event.Settings, ok bool) {
+	if p := b.settings.Load(); p != nil {
+		return *p, true
+	}
+	return b.limits.Settings(b.config.Domain), false
 }
 
 // Policy returns the policy in force here, nil if none was ever set.

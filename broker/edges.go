@@ -157,8 +157,8 @@ func (s *Session) subEnded(filter string, now int64, w *Wave) {
 func (e *edges) policyChanged(b *Broker, before *policy, here uint64) {
 	now := b.now()
 	for _, s := range b.loop.live {
-		if b.revoked(before, s.who.Principal) {
-			s.sink.End(&Refusal{Reason: "the credentials are no longer valid"})
+		if before != nil && b.revoked(before.Authorizer, s.who.Principal) {
+			s.revoke()
 			continue
 		}
 		for filter, old := range s.subs {
@@ -177,17 +177,28 @@ func (e *edges) policyChanged(b *Broker, before *policy, here uint64) {
 
 // revoked says whether what principal proved under the policy before is not
 // what the present one asks for.
-func (b *Broker) revoked(before *policy, principal string) bool {
+func (b *Broker) revoked(before Authorizer, principal string) bool {
+	is := b.Policy()
 	if before == nil || principal == "" {
 		return false
 	}
-	was, ok1 := before.Authorizer.(credentialer)
-	is, ok2 := b.policy.Load().Authorizer.(credentialer)
+	was, ok1 := before.(credentialer)
+	now, ok2 := is.(credentialer)
 	if !ok1 || !ok2 {
 		return false
 	}
 	proved := was.Credential(principal)
-	return proved != "" && proved != is.Credential(principal)
+	return proved != "" && proved != now.Credential(principal)
+}
+
+// revoke ends the connection of somebody whose credentials are no longer valid.
+// The session of a user who is no more the log ends, of all nodes alike; but not
+// one that began after that, by somebody who had signed in before.
+func (s *Session) revoke() {
+	s.sink.End(&Refusal{Reason: "the credentials are no longer valid"})
+	if p, ok := s.b.Policy().(knower); ok && !p.Knows(s.who.Principal) {
+		_ = s.b.propose(&event.Disconnect{Session: s.number, Epoch: s.epoch, SetExpiry: true, At: s.b.now()}, call{}, true)
+	}
 }
 
 // mayHaveOpened says whether a window opened or closed between two instants.

@@ -136,8 +136,8 @@ func (n *node) open() {
 	}
 	n.Broker, err = New(Config{
 		Node: "n1", Store: s, Limits: n.limits, Now: n.clock.now, Logger: slog.New(slog.DiscardHandler), Reserved: []string{"presence"}, Profiles: n.profiles, Tap: n.tap,
-		Compile: func(name []byte) (Authorizer, error) {
-			if p := n.policies[string(name)]; p != nil {
+		Compile: func(name []byte, domain string) (Authorizer, error) {
+			if p := n.policies[strings.TrimSpace(string(name)+" "+domain)]; p != nil {
 				return p, nil
 			}
 			return nil, fmt.Errorf("no policy %q", name)

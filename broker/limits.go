@@ -1,8 +1,18 @@
 package broker
 
-import "time"
+import (
+	"fmt"
+	"time"
+
+	"github.com/bellwire/bellwire/broker/event"
+)
 
 // Limits bound what one node holds. Zero of any field means its default.
+//
+// Those down to QueueBytes are about what all nodes hold alike, and decide how
+// commands are applied. They are in force as the log has them (see
+// Broker.SetSettings); what is configured here is what a node whose log has none
+// begins with.
 type Limits struct {
 	// Sessions is how many sessions may exist, connected or not. 0 means
 	// 1,000,000. One more is refused with ErrQuota.
@@ -56,6 +66,39 @@ func (l Limits) WithDefaults() Limits {
 	def(&l.Backlog, 16<<20)
 	def(&l.SettleEvery, 50*time.Millisecond)
 	return l
+}
+
+// Settings returns what the log is to be told of l, its zero fields replaced,
+// and of the domain of bare names.
+func (l Limits) Settings(domain string) event.Settings {
+	l = l.WithDefaults()
+	return event.Settings{
+		Domain: domain, Sessions: uint64(l.Sessions), SubscriptionsPerSession: uint64(l.SubscriptionsPerSession),
+		RetainedTopics: uint64(l.RetainedTopics), QueueEvents: uint64(l.QueueEvents), QueueBytes: uint64(l.QueueBytes),
+	}
+}
+
+// agreed returns l with what s says in its place.
+func (l Limits) agreed(s *event.Settings) Limits {
+	l.Sessions, l.SubscriptionsPerSession = int(s.Sessions), int(s.SubscriptionsPerSession)
+	l.RetainedTopics, l.QueueEvents, l.QueueBytes = int(s.RetainedTopics), int(s.QueueEvents), int64(s.QueueBytes)
+	return l
+}
+
+// checkSettings says what is wrong with s.
+func checkSettings(s *event.Settings) error {
+	for _, f := range [...]struct {
+		name  string
+		value uint64
+	}{
+		{"sessions", s.Sessions}, {"subscriptions per session", s.SubscriptionsPerSession},
+		{"retained topics", s.RetainedTopics}, {"events of a queue", s.QueueEvents}, {"bytes of a queue", s.QueueBytes},
+	} {
+		if f.value < 1 || f.value > 1<<50 {
+			return &Refusal{Reason: fmt.Sprintf("settings: %s: %d, want 1 to %d", f.name, f.value, uint64(1<<50))}
+		}
+	}
+	return nil
 }
 
 // inFlight returns how many deliveries of a durable session may be under way at

@@ -14,7 +14,7 @@ func (m *Machine) load() error {
 	m.nodes, m.segments = map[string]nodeState{}, map[uint64]*segment{}
 	m.durable = topic.NewIndex(m.fanoutOf, fanoutCache)
 	m.retained.Store(0)
-	m.counters, m.policy, m.inForce = counters{}, nil, 0
+	m.counters, m.policy, m.policyData, m.inForce = counters{}, nil, nil, 0
 	m.over = m.over[:0]
 
 	var index uint64
@@ -26,7 +26,7 @@ func (m *Machine) load() error {
 			return fmt.Errorf("machine: counters: %w", err)
 		}
 	}
-	for _, load := range []func() error{m.loadPolicy, m.loadNodes, m.loadSessions, m.loadQueues, m.loadSubs, m.loadRest} {
+	for _, load := range []func() error{m.loadSettings, m.loadPolicy, m.loadNodes, m.loadSessions, m.loadQueues, m.loadSubs, m.loadRest} {
 		if err := load(); err != nil {
 			return err
 		}
@@ -51,16 +51,30 @@ func (m *Machine) each(space store.Space, name string, f func(key, value []byte)
 	return err
 }
 
+func (m *Machine) loadSettings() error {
+	m.settings, m.limits = nil, m.begin
+	data, ok := m.store.Get(settingsKey, nil)
+	if !ok {
+		return nil
+	}
+	m.settings = new(event.Settings)
+	if err := event.Decode(m.settings, data); err != nil {
+		return fmt.Errorf("machine: settings: %w", err)
+	}
+	m.limits = m.limits.agreed(m.settings)
+	return nil
+}
+
 func (m *Machine) loadPolicy() error {
 	data, ok := m.store.Get(policyKey, nil)
 	if !ok {
 		return nil
 	}
-	policy, err := m.compile(data)
+	policy, err := m.compile(data, m.domain())
 	if err != nil {
 		return fmt.Errorf("machine: the logged policy does not compile (installed by a newer version?): %w", err)
 	}
-	m.policy = policy
+	m.policy, m.policyData = policy, data
 	if v, ok := m.store.Get(inForceKey, nil); ok && len(v) == 8 {
 		m.inForce = int64(store.Uint64At(v, 0))
 	}

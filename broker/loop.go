@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -160,7 +161,9 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		}
 	case stepEnded:
 		if session := l.live[s.session]; session != nil && session.epoch == s.epoch {
-			b.stats.Takeovers.Add(1)
+			if errors.Is(s.cause, ErrStale) {
+				b.stats.Takeovers.Add(1)
+			}
 			// First of all it stops: once its filters are gone, what it reads
 			// from its queue would look unsubscribed, and be over.
 			session.out.stop()
@@ -191,6 +194,8 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		}
 	case stepRegrant:
 		b.local.Invalidate()
+	case stepSettings:
+		b.settings.Store(s.settings)
 	case stepPolicy:
 		before := b.policy.Load()
 		b.setPolicy(s.policy)

@@ -45,7 +45,6 @@ import (
 type Machine struct {
 	store   *store.Store
 	compile Compile
-	limits  Limits
 	logger  *slog.Logger
 	deliver func(*applied) // queues; must not touch a socket: Apply waits for it
 	spare   func() *applied
@@ -61,18 +60,24 @@ type Machine struct {
 	nextWake atomic.Int64  // when the earliest wake is due; 0 for never
 	failures atomic.Uint64 // counters.failure
 
-	sessions map[string]*record
-	numbers  map[uint64]*record
-	retained atomic.Int64 // topics that have a retained event; written by Apply alone
-	known    atomic.Int64 // sessions there are; likewise
-	nodes    map[string]nodeState
-	policy   Authorizer
-	inForce  int64 // log time since when policy is
-	segments map[uint64]*segment
-	durable  *topic.Index[uint64, storedSub, *fanout]
-	profiles map[string]Profile // by prefix
-	prefixes []string           // of profiles, sorted
-	counters counters
+	settings    *event.Settings // nil while the log has none
+	limits      Limits          // in force: as settings say; as configured while there are none
+	begin       Limits          // as configured, and the domain
+	beginDomain string
+
+	sessions   map[string]*record
+	numbers    map[uint64]*record
+	retained   atomic.Int64 // topics that have a retained event; written by Apply alone
+	known      atomic.Int64 // sessions there are; likewise
+	nodes      map[string]nodeState
+	policy     Authorizer
+	policyData []byte // what it was compiled from
+	inForce    int64  // log time since when policy is
+	segments   map[uint64]*segment
+	durable    *topic.Index[uint64, storedSub, *fanout]
+	profiles   map[string]Profile // by prefix
+	prefixes   []string           // of profiles, sorted
+	counters   counters
 
 	// The entry being applied.
 	tx       *store.Tx
@@ -121,13 +126,14 @@ var (
 	appliedKey  = append([]byte{byte(store.Meta)}, "applied"...)
 	configKey   = append([]byte{byte(store.Meta)}, "config"...)
 	countersKey = append([]byte{byte(store.Meta)}, "counters"...)
+	settingsKey = append([]byte{byte(store.Meta)}, "settings"...)
 	policyKey   = append([]byte{byte(store.Policies)}, "operator"...)
 	inForceKey  = append([]byte{byte(store.Policies)}, "operator since"...)
 )
 
 // newMachine returns a Machine in the state that s holds.
-func newMachine(s *store.Store, compile Compile, limits Limits, logger *slog.Logger, profiles ...Profile) (*Machine, error) {
-	m := &Machine{store: s, compile: compile, limits: limits, logger: logger, fresh: map[string]presentValue{}, written: map[string][]byte{}}
+func newMachine(s *store.Store, compile Compile, limits Limits, domain string, logger *slog.Logger, profiles ...Profile) (*Machine, error) {
+	m := &Machine{store: s, compile: compile, begin: limits, beginDomain: domain, logger: logger, fresh: map[string]presentValue{}, written: map[string][]byte{}}
 	m.key, m.val = make([]byte, 0, 512), make([]byte, 0, 4096)
 	m.deliver, m.spare = func(*applied) {}, func() *applied { return new(applied) }
 	m.profiles = map[string]Profile{}
@@ -371,6 +377,10 @@ func (m *Machine) command(from event.Header, kind event.Kind, body []byte) (valu
 		m.decode(&c, body)
 		m.applyNodeUp(from)
 		return nil, nil
+	case event.KindSettings:
+		var c event.Settings
+		m.decode(&c, body)
+		return nil, m.applySettings(&c)
 	case event.KindTick:
 		return nil, nil
 	}

@@ -128,7 +128,7 @@ func TestPanickingCommandIsRolledBackAlone(t *testing.T) {
 	if got := m.Failures(); got != 2 || len(keysOf(m.store, store.Failures)) != 2 {
 		t.Errorf("%d failures counted, want 2", got)
 	}
-	again, err := newMachine(m.store, m.compile, modelLimits, m.logger)
+	again, err := newMachine(m.store, m.compile, modelLimits, "", m.logger)
 	if err != nil || again.Failures() != 2 {
 		t.Errorf("after a restart: %v failures, %v, want 2", again.Failures(), err)
 	}

@@ -59,12 +59,12 @@ func openMachine(t *testing.T, fs *disk.FS, dir, node string) *machineUnderTest 
 
 func (u *machineUnderTest) open(t *testing.T, s *store.Store, node string) {
 	t.Helper()
-	m, err := newMachine(s, func(name []byte) (Authorizer, error) {
+	m, err := newMachine(s, func(name []byte, _ string) (Authorizer, error) {
 		if p := modelPolicies[string(name)]; p != nil {
 			return p, nil
 		}
 		return nil, fmt.Errorf("no policy %q", name)
-	}, modelLimits, slog.New(slog.DiscardHandler))
+	}, modelLimits, "", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,8 @@ import (
 //     sent is over, as if the client had acknowledged it.
 type outbox struct {
 	s          *Session
-	recvMax    uint64
+	recvMax    uint64     // how many may be under way at once
+	untoldMax  uint64     // how many may be over before the log knows; 0 for any number
 	mu         sync.Mutex // guards the following; taken before the sink's own
 	started    bool
 	stopped    bool
@@ -46,6 +47,8 @@ type outbox struct {
 	begun      uint64 // those before were under way on an earlier connection
 	dupBelow   uint64 // those before may have been
 	underWay   uint64
+	untold     uint64            // how many are over and the log does not know
+	held       bool              // there was no room because it knows too few
 	slots      []slot            // ring over [below, sent), by number; length a power of two
 	done       spans             // over before this connection
 	newest     map[string]uint64 // newest mark not yet sent, by resource
@@ -81,6 +84,9 @@ const maxSpan = 65534
 // session has just been ended on this node, with what that one knew.
 func (o *outbox) open(s *Session, a *opened, recvMax int, before *Session) {
 	o.s, o.recvMax = s, uint64(max(recvMax, 1))
+	if s.durable {
+		o.recvMax, o.untoldMax = a.inFlight, a.untold
+	}
 	o.below, o.next, o.begun, o.dupBelow = a.below, a.next, a.sent, a.maybe
 	o.done = a.done
 	if before != nil {
@@ -159,11 +165,25 @@ func (o *outbox) slotOf(seq uint64) slot {
 
 // room says whether one more may be under way.
 func (o *outbox) room() bool {
+	if o.untoldMax != 0 && o.untold >= o.untoldMax {
+		o.held = true
+		return false
+	}
 	return o.started && !o.stopped && !o.full && o.underWay < o.recvMax && o.sent-o.below < maxSpan
 }
 
-// over notes that seq is over.
+// late says that the log should be told at once what is over, so that it is told
+// before there is no room for want of it.
+func (o *outbox) late() bool { return o.untoldMax != 0 && o.untold > o.untoldMax/2 }
+
+// over notes that seq is over. The log is to be told.
 func (o *outbox) over(seq uint64) {
+	o.untold++
+	o.gone(seq)
+}
+
+// gone notes that seq is over, as the log knows.
+func (o *outbox) gone(seq uint64) {
 	o.setSlot(seq, slotOver)
 	if seq >= o.sent {
 		o.sent = seq + 1
@@ -417,7 +437,7 @@ func (o *outbox) pull(w *Wave) {
 func (o *outbox) sendEntries(entries []queueItem, until uint64, now int64, w *Wave) bool {
 	for _, it := range entries {
 		for o.sent < it.seq {
-			o.over(o.sent)
+			o.gone(o.sent)
 		}
 		if o.done.has(it.seq) {
 			o.over(it.seq)
@@ -455,7 +475,7 @@ func (o *outbox) sendEntries(entries []queueItem, until uint64, now int64, w *Wa
 		}
 	}
 	for o.sent < until {
-		o.over(o.sent)
+		o.gone(o.sent)
 	}
 	return true
 }
@@ -526,6 +546,7 @@ func (s *Session) Settle(packetID uint16, what Settlement, w *Wave) error {
 	case what == Acked && v == slotSent1, what == Rejected && v == slotSent2, what == Completed && v == slotReleased:
 		o.underWay--
 		o.over(seq)
+		urgent = o.late()
 	case what == Received && v == slotSent2 && !s.durable:
 		// Nobody outlives the connection to whom it could be sent twice.
 		o.setSlot(seq, slotReleased)

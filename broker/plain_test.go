@@ -399,6 +399,7 @@ func (p *plain) connect(from event.Header, c *event.Connect) (any, error) {
 	s.will, s.willAt = c.Will, 0
 	o.session, o.epoch, o.durable = s.number, s.epoch, s.expiry > 0 || o.present
 	o.below, o.sent, o.maybe, o.next, o.dropped = s.below(), s.sent, s.maybe, s.next, s.dropped
+	o.inFlight, o.untold = p.limits.inFlight(s.recvMax), p.limits.untold()
 	o.received = slices.Clone(s.received)
 	for seq := s.below(); seq < s.next; seq++ {
 		if !s.has(seq) {

@@ -11,8 +11,12 @@ import (
 // rules are a policy for tests: who may do what on which topics, and when, a
 // rule per line. What no rule allows is refused, and so is what one denies.
 type rules struct {
-	list []rule
+	list  []rule
+	users map[string]string // what each has to prove
 }
+
+func (r *rules) Credential(principal string) string { return r.users[principal] }
+func (r *rules) Knows(principal string) bool        { return r.users[principal] != "" }
 
 type rule struct {
 	deny        bool
@@ -27,12 +31,20 @@ type rule struct {
 const day = int64(24 * time.Hour)
 
 // parseRules reads rules as "allow|deny|panic who filter [publish|subscribe]
-// [hh:mm-hh:mm] [until=yyyy-mm-ddThh:mm] [outside=hold|announce|end]", one a line.
+// [hh:mm-hh:mm] [until=yyyy-mm-ddThh:mm] [outside=hold|announce|end]", or "user
+// name credential", one a line.
 func parseRules(text string) *rules {
 	r := &rules{}
 	for line := range strings.Lines(text) {
 		words := strings.Fields(line)
 		if len(words) == 0 {
+			continue
+		}
+		if words[0] == "user" {
+			if r.users == nil {
+				r.users = map[string]string{}
+			}
+			r.users[words[1]] = words[2]
 			continue
 		}
 		x := rule{deny: words[0] == "deny", panics: words[0] == "panic", who: words[1], filter: words[2]}

@@ -86,9 +86,15 @@ type Authorizer interface {
 // principal of which another thing is asked, or that is no more, is disconnected.
 type credentialer interface{ Credential(principal string) string }
 
-// Compile makes an Authorizer of the bytes of a policy, which are state: every
-// node compiles the same ones. It must be deterministic.
-type Compile func(policy []byte) (Authorizer, error)
+// A knower is an Authorizer whose policy names people. Who was one of them and is
+// no more has lost his sessions, and all that waits for them.
+type knower interface{ Knows(principal string) bool }
+
+// Compile makes an Authorizer of the bytes of a policy and the domain of bare
+// names in it, which are state: every node compiles the same ones. It must be
+// deterministic. The delivery of everything waits for it: whoever has a policy
+// ordered should have made it before, so that nothing is left to do here.
+type Compile func(policy []byte, domain string) (Authorizer, error)
 
 // A Completer is told what became of something it proposed. tag is the one it
 // proposed with. It is called once for each proposal, from the delivery loop

@@ -58,6 +58,11 @@ type ConnectRequest struct {
 	Expiry     uint32 // seconds, event.Never for good
 	ReceiveMax uint16 // 1 to 65535: QoS 1 and 2 deliveries under way at once
 	Will       *event.Will
+
+	// Proved is the policy that was in force before the client proved to be
+	// Principal; nil for the one in force now. Under another one by then it has
+	// to prove it again.
+	Proved Authorizer
 }
 
 // Connect opens the session of a client: it is ordered like anything else,
@@ -71,6 +76,9 @@ type ConnectRequest struct {
 func (b *Broker) Connect(r ConnectRequest, sink Sink) (s *Session, present bool, dropped uint64, err error) {
 	who := Who{Principal: r.Principal, Client: r.Client}
 	now := b.now()
+	if r.Proved == nil {
+		r.Proved = b.Policy()
+	}
 	if r.Will != nil {
 		if err := b.mayPublish(who, r.Will.Topic, now); err != nil {
 			return nil, false, 0, err
@@ -107,6 +115,9 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 	s.out.open(s, o, int(r.ReceiveMax), s.b.loop.endedSession(o.session))
 	s.subs = make(map[string]*localSub, len(o.subs))
 	s.b.loop.add(s)
+	if s.b.revoked(r.Proved, s.who.Principal) {
+		s.revoke()
+	}
 	s.scanning.init(s)
 	for i := range o.subs {
 		sub := s.attach(o.subs[i].Subscription, o.subs[i].since, now)
@@ -358,7 +369,7 @@ func (s *Session) Subscribe(subs []event.Subscription, acknowledge func([]SubRes
 					added++
 				}
 			}
-			if added > 0 && len(s.subs)+added > s.b.limits.SubscriptionsPerSession {
+			if in, _ := s.b.Settings(); added > 0 && len(s.subs)+added > int(in.SubscriptionsPerSession) {
 				err = ErrQuota
 			}
 			begin(nil, err, w)

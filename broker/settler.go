@@ -68,6 +68,7 @@ type settleState struct {
 	ended  bool
 
 	over, received []uint64 // what the Settle under way tells; owned by it
+	untold         uint64   // how many that are
 }
 
 // note says that there is something to tell; urgent, that a client waits.
@@ -109,8 +110,8 @@ func (t *settleState) tell(s *Session) {
 	}
 	t.flying, t.again = true, false
 	t.mu.Unlock()
-	cmd := s.out.untold()
-	t.over, t.received = cmd.Done, cmd.Received // read by Complete, which comes after
+	cmd, untold := s.out.settle()
+	t.over, t.received, t.untold = cmd.Done, cmd.Received, untold // read by Complete, which comes after
 	if err := s.b.propose(cmd, call{c: s}, true); err != nil {
 		t.mu.Lock()
 		t.flying = false
@@ -118,11 +119,12 @@ func (t *settleState) tell(s *Session) {
 	}
 }
 
-// untold gathers what the log has not been told.
-func (o *outbox) untold() *event.Settle {
+// settle gathers what the log has not been told, and how many deliveries it will
+// know to be over by that.
+func (o *outbox) settle() (cmd *event.Settle, untold uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	cmd := &event.Settle{Session: o.s.number, Epoch: o.s.epoch, Below: o.below, Sent: o.sent}
+	cmd = &event.Settle{Session: o.s.number, Epoch: o.s.epoch, Below: o.below, Sent: o.sent}
 	for seq := o.below; seq < o.sent; seq++ {
 		switch o.slotOf(seq) {
 		case slotOver:
@@ -131,7 +133,7 @@ func (o *outbox) untold() *event.Settle {
 			cmd.Received = append(cmd.Received, seq)
 		}
 	}
-	return cmd
+	return cmd, o.untold
 }
 
 // Complete implements Completer for the session's Settle commands: what the
@@ -151,7 +153,13 @@ func (s *Session) Complete(_ uint64, err error, w *Wave) {
 				s.sink.Release(packetID(seq), w)
 			}
 		}
+		o.untold -= t.untold
+		held := o.held
+		o.held = false
 		o.mu.Unlock()
+		if held { // the queue is not read here, in the delivery loop
+			s.b.scans.start(s.goOn)
+		}
 	}
 	if errors.Is(err, ErrUnknown) {
 		t.note(s, false) // nobody knows whether the log was told: tell it again
@@ -165,6 +173,14 @@ func (s *Session) Complete(_ uint64, err error, w *Wave) {
 	}
 }
 
+// goOn sends what there was no room for because the log knew too little.
+func (s *Session) goOn() {
+	defer s.b.scans.ended()
+	var w Wave
+	s.moreRoom(&w)
+	w.Flush()
+}
+
 // last tells what there is to tell before the connection's end is ordered.
 func (t *settleState) last(s *Session) {
 	t.mu.Lock()
@@ -175,5 +191,6 @@ func (t *settleState) last(s *Session) {
 	}
 	// A Settle that is under way said less, and comes first. An error means
 	// that the node is closing: what it would have told is redelivered.
-	_ = s.b.propose(s.out.untold(), call{}, true)
+	cmd, _ := s.out.settle()
+	_ = s.b.propose(cmd, call{}, true)
 }

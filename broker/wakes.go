@@ -18,6 +18,7 @@ const (
 	wakeProfile  = 6 // a profile asked for it
 	wakeEnd      = 7 // a subscription ends with its window
 	wakeTerms    = 8 // when subscriptions end is reckoned anew, some at a time
+	wakeStranger = 9 // the session ends if the policy does not know its principal
 )
 
 // wakesPerEntry bounds how many wakes one entry works off, and itemsPerWake how
@@ -125,6 +126,8 @@ func (m *Machine) fire(kind byte, id []byte) {
 		m.endSub(store.Uint64At(id, 0), string(id[8:]))
 	case wakeTerms:
 		m.reckonEnds(id)
+	case wakeStranger:
+		m.removeStranger(store.Uint64At(id, 0))
 	case wakeExpiry, wakeWill:
 		r := m.numbers[store.Uint64At(id, 0)]
 		if r == nil || r.connected() || r.epoch != store.Uint64At(id, 8) {

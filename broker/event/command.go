@@ -16,6 +16,7 @@ const (
 	KindPolicy      Kind = 9  // Policy
 	KindNodeUp      Kind = 10 // NodeUp
 	KindTick        Kind = 11 // Tick
+	KindSettings    Kind = 12 // Settings
 )
 
 // A Command is one request to the Machine, in the form that the log carries.
@@ -361,6 +362,32 @@ func (*Policy) Kind() Kind { return KindPolicy }
 
 func (c *Policy) append(b []byte) []byte { return appendBytes(b, c.Data) }
 func (c *Policy) decode(r *reader)       { c.Data = r.bytes() }
+
+// Settings replace what of the configuration decides how commands are applied: it
+// has to be the same on every node, so it is agreed. They are all set at once.
+type Settings struct {
+	Domain string // of bare names in the policy; may be empty
+
+	// Bounds, all at least 1; see broker.Limits.
+	Sessions, SubscriptionsPerSession, RetainedTopics uint64
+	QueueEvents, QueueBytes                           uint64
+}
+
+func (*Settings) Kind() Kind { return KindSettings }
+
+// Append appends the binary form of c to b.
+func (c *Settings) Append(b []byte) []byte { return c.append(b) }
+
+func (c *Settings) append(b []byte) []byte {
+	b = appendUint(appendUint(appendString(b, c.Domain), c.Sessions), c.SubscriptionsPerSession)
+	return appendUint(appendUint(appendUint(b, c.RetainedTopics), c.QueueEvents), c.QueueBytes)
+}
+
+func (c *Settings) decode(r *reader) {
+	c.Domain = r.string()
+	c.Sessions, c.SubscriptionsPerSession = r.uvarint(), r.uvarint()
+	c.RetainedTopics, c.QueueEvents, c.QueueBytes = r.uvarint(), r.uvarint(), r.uvarint()
+}
 
 // A NodeUp opens an incarnation of the batch's node: the sessions that the
 // former one held have lost their connections.

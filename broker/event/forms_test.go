@@ -69,6 +69,10 @@ func forms() []form {
 		{"nodeup/full/1", &NodeUp{At: 1_772_000_000_123_456_789}},
 		{"nodeup/empty/1", &NodeUp{}},
 		{"tick/1", &Tick{}},
+		{"settings/full/1", &Settings{
+			Domain: "example.com", Sessions: 1_000_000, SubscriptionsPerSession: 100_000, RetainedTopics: 10_000_000, QueueEvents: 100_000, QueueBytes: 64 << 20,
+		}},
+		{"settings/empty/1", &Settings{}},
 	}
 }
 
@@ -114,7 +118,7 @@ func decodeLike(v any, b []byte) (any, error) {
 func newCommand(k Kind) Command {
 	for _, c := range []Command{
 		&Connect{}, &Disconnect{}, &Subscribe{}, &Unsubscribe{}, &Publish{}, &Release{}, &Settle{}, &Replay{},
-		&Policy{}, &NodeUp{}, &Tick{},
+		&Policy{}, &NodeUp{}, &Tick{}, &Settings{},
 	} {
 		if c.Kind() == k {
 			return c

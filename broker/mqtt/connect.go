@@ -45,6 +45,7 @@ func (c *conn) handleConnect(in *input, first byte, body []byte) error {
 		// It could not even be told that it is connected.
 		return c.refuseConnect(in, &fault{codeTooLarge, "Maximum Packet Size is smaller than CONNACK"})
 	}
+	r.Proved = c.srv.policy()
 	if r.Principal, err = c.authenticate(p, r.Client); err != nil {
 		return c.refuseConnect(in, err)
 	}

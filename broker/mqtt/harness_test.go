@@ -126,7 +126,7 @@ func newNode(t testing.TB, limits Limits, with ...func(*node, *Config)) *node {
 	}
 	n.broker, err = broker.New(broker.Config{
 		Node: "n1", Store: st, Now: n.clock, Logger: quiet(), Reserved: []string{"presence"},
-		Compile: func([]byte) (broker.Authorizer, error) { return rules{}, nil },
+		Compile: func([]byte, string) (broker.Authorizer, error) { return rules{}, nil },
 	})
 	if err != nil {
 		t.Fatal(err)

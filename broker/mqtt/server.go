@@ -50,6 +50,7 @@ type Server struct {
 	logger         *slog.Logger
 	authenticate   func(user string, password []byte, client string) (string, error)
 	allowAnonymous bool
+	policy         func() broker.Authorizer // in force now
 	connect        func(broker.ConnectRequest, broker.Sink) (s session, present bool, dropped uint64, err error)
 
 	stats     Stats
@@ -73,13 +74,17 @@ type Server struct {
 // New returns a Server that is ready to Serve, or every fault of the limits.
 // It must be closed.
 func New(cfg Config) (*Server, error) {
-	return newServer(cfg, func(r broker.ConnectRequest, sink broker.Sink) (session, bool, uint64, error) {
+	s, err := newServer(cfg, func(r broker.ConnectRequest, sink broker.Sink) (session, bool, uint64, error) {
 		s, present, dropped, err := cfg.Broker.Connect(r, sink)
 		if err != nil {
 			return nil, false, 0, err
 		}
 		return s, present, dropped, nil
 	})
+	if err == nil {
+		s.policy = cfg.Broker.Policy
+	}
+	return s, err
 }
 
 func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (session, bool, uint64, error)) (*Server, error) {
@@ -93,6 +98,7 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		logger:         cfg.Logger,
 		authenticate:   cfg.Authenticate,
 		allowAnonymous: cfg.AllowAnonymous,
+		policy:         func() broker.Authorizer { return nil },
 		connect:        connect,
 		wheel:          newWheel(),
 		listeners:      map[net.Listener]struct{}{},

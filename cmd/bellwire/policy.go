@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 
 	"github.com/bellwire/bellwire/acl"
 )
@@ -42,12 +43,23 @@ func parsePolicy(name string, data []byte, domain string) (*acl.Policy, error) {
 	return nil, fileFault(bwPolicyFile, name, err)
 }
 
-// setPolicy checks a policy as its author should see it, then has it ordered.
-// One whose own tests fail is not.
+// setPolicy checks a policy, then has it ordered. The log asks for it parsed next.
 func (s *server) setPolicy(ctx context.Context, name string, data []byte) error {
-	p, err := acl.Parse(name, data, s.config.domain)
+	in, _ := s.broker.Settings()
+	p, err := checkPolicy(name, data, in.Domain)
 	if err != nil {
 		return err
+	}
+	s.parsed.keep(data, in.Domain, p)
+	return s.broker.SetPolicy(ctx, data)
+}
+
+// checkPolicy parses a policy as its author should see it. One whose own tests
+// fail is refused.
+func checkPolicy(name string, data []byte, domain string) (*acl.Policy, error) {
+	p, err := acl.Parse(name, data, domain)
+	if err != nil {
+		return nil, err
 	}
 	var failed faults
 	for _, t := range p.Test().Results {
@@ -56,10 +68,7 @@ func (s *server) setPolicy(ctx context.Context, name string, data []byte) error 
 				do("bellwire acl test %s", name))
 		}
 	}
-	if err := failed.err(); err != nil {
-		return err
-	}
-	return s.broker.SetPolicy(ctx, data)
+	return p, failed.err()
 }
 
 // firstPolicy puts the configured policy in force if none ever was. After that
@@ -138,4 +147,33 @@ func policyFaults(err error) (records [][]any, n int) {
 		records = append(records, []any{"what", err.Error()})
 	}
 	return records, len(records)
+}
+
+// parsed keeps the policy that was parsed last. To parse a large one takes a
+// second, for which nothing would be delivered to anybody if it were done when
+// the log's turn comes; so it is done before the policy is proposed, and what is
+// made of the same bytes is the same.
+type parsed struct {
+	mu     sync.Mutex // guards the following
+	policy *acl.Policy
+	data   []byte
+	domain string
+}
+
+func (p *parsed) keep(data []byte, domain string, policy *acl.Policy) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.policy, p.data, p.domain = policy, data, domain
+}
+
+// find returns the policy if it was made of the same, and lets go of it.
+func (p *parsed) find(data []byte, domain string) *acl.Policy {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.policy == nil || p.domain != domain || !bytes.Equal(p.data, data) {
+		return nil
+	}
+	found := p.policy
+	p.policy, p.data = nil, nil
+	return found
 }

@@ -35,8 +35,9 @@ func TestRefusedPolicyIsLoggedFaultByFault(t *testing.T) {
 		},
 	} {
 		var log strings.Builder
-		s := &server{config: serverConfig{domain: "example.com", logger: newLogger(&log, false)}}
-		s.refusePolicy("policy.yaml", s.setPolicy(t.Context(), "policy.yaml", []byte(c.policy)))
+		s := &server{config: serverConfig{logger: newLogger(&log, false)}}
+		_, err := checkPolicy("policy.yaml", []byte(c.policy), "example.com")
+		s.refusePolicy("policy.yaml", err)
 		var records []map[string]any
 		for line := range strings.Lines(log.String()) {
 			var r map[string]any

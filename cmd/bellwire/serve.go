@@ -75,7 +75,7 @@ func (f *serveFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.mqtt, "mqtt", "127.0.0.1:1883", "address for MQTT over TCP; port 0 takes a free one")
 	flags.StringVar(&f.http, "http", "", "address for health, metrics and the API; none if empty")
 	flags.StringVar(&f.policy, "policy", "", "policy file: put in force at the first start and on SIGHUP")
-	flags.StringVar(&f.limits, "limits", "", "limits file")
+	flags.StringVar(&f.limits, "limits", "", "limits file: what all nodes hold alike is put in force at the first start and on SIGHUP, the rest is this node's")
 	flags.BoolVar(&f.allowAnonymous, "allow-anonymous", false, "let clients in that give no credentials; without --policy they may use all plain topics")
 	flags.StringVar(&f.testClock, "test-clock", "", "for tests: the node's clock stands still at this RFC 3339 time until it is moved over HTTP")
 	flags.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ on --http")
@@ -100,6 +100,7 @@ func serve(ctx context.Context, f serveFlags, c serverConfig, stdout io.Writer) 
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
+	s.warnOfOtherSettings()
 	s.warnOfOtherPolicy(f.policy)
 	line := readyLine{Ready: true, Node: f.node, PID: os.Getpid(), MQTT: s.mqttListener.Addr().String()}
 	if s.httpListener != nil {
@@ -112,7 +113,7 @@ func serve(ctx context.Context, f serveFlags, c serverConfig, stdout io.Writer) 
 	for {
 		select {
 		case <-hangup:
-			s.reloadPolicy(ctx, f.policy)
+			s.reload(ctx, f)
 		case err := <-s.failed:
 			return errors.Join(err, s.shutdown())
 		case <-ctx.Done():

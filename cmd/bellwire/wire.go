@@ -78,6 +78,7 @@ const (
 type server struct {
 	config serverConfig
 	gate   *acl.Gate
+	parsed parsed
 	dir    *cluster.Dir
 	store  *store.Store
 	broker *broker.Broker
@@ -112,6 +113,9 @@ func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
 	if err := s.openNode(ctx); err != nil {
 		return s, err
 	}
+	if err := s.firstSettings(ctx); err != nil {
+		return s, err
+	}
 	if err := s.firstPolicy(ctx); err != nil {
 		return s, err
 	}
@@ -137,7 +141,7 @@ func (s *server) openState() (err error) {
 		return err
 	}
 	s.broker, err = broker.New(broker.Config{
-		Node: s.dir.Identity().Node, Store: s.store, Compile: s.compile, Limits: s.config.limits.broker,
+		Node: s.dir.Identity().Node, Store: s.store, Compile: s.compile, Limits: s.config.limits.broker, Domain: s.config.domain,
 		Now: s.now, Logger: s.config.logger, Reserved: reserved, Profiles: profiles(s.dir.Identity()),
 		Free: s.config.fs.Free, LowWater: s.config.limits.lowWater, Tap: s.config.tap,
 	})
@@ -167,10 +171,13 @@ func (s *server) openNode(ctx context.Context) (err error) {
 }
 
 // compile makes the broker's Authorizer of a logged policy.
-func (s *server) compile(data []byte) (broker.Authorizer, error) {
-	p, err := acl.Parse("policy", data, s.config.domain)
-	if err != nil {
-		return nil, err
+func (s *server) compile(data []byte, domain string) (broker.Authorizer, error) {
+	p := s.parsed.find(data, domain)
+	if p == nil {
+		var err error
+		if p, err = acl.Parse("policy", data, domain); err != nil {
+			return nil, err
+		}
 	}
 	return &authorizer{policy: p, gate: s.gate}, nil
 }
@@ -211,7 +218,8 @@ func (c *serverConfig) identify(b *broker.Broker) func(user string, password []b
 		if c.trust == trustNobody || c.trust == trustBareNames && len(password) > 0 {
 			return b.Authenticate(user, password)
 		}
-		principal, err := acl.ParseAddress(user, c.domain)
+		in, _ := b.Settings()
+		principal, err := acl.ParseAddress(user, in.Domain)
 		if err != nil {
 			return "", fmt.Errorf("%w: %w", broker.ErrBadCredentials, err)
 		}
@@ -317,6 +325,8 @@ func (a *authorizer) Authenticate(user string, password []byte) (string, error) 
 }
 
 func (a *authorizer) Credential(principal string) string { return a.policy.Credential(principal) }
+
+func (a *authorizer) Knows(principal string) bool { return a.policy.Knows(principal) }
 
 func (a *authorizer) NextEdge(after int64) int64 {
 	return nanos(a.policy.NextEdge(time.Unix(0, after)))

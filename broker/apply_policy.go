@@ -1,0 +1,98 @@
+package broker
+
+import (
+	"bytes"
+	"strings"
+
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/store"
+)
+
+// applyPolicy puts a policy in force.
+func (m *Machine) applyPolicy(c *event.Policy) error {
+	policy, err := m.compile(c.Data, m.domain())
+	if err != nil {
+		return &Refusal{Reason: err.Error()}
+	}
+	m.tx.Set(policyKey, c.Data)
+	m.policyData = bytes.Clone(c.Data)
+	m.adopt(policy)
+	return nil
+}
+
+// adopt puts a policy that compiles in force. What it means for sessions and
+// subscriptions there are, which may be many, is done by wakes.
+func (m *Machine) adopt(policy Authorizer) {
+	m.removeStrangers(m.policy, policy)
+	m.policy, m.inForce = policy, m.now
+	m.durable.Invalidate()
+	m.tx.Set(inForceKey, store.AppendUint64(nil, uint64(m.now)))
+	m.setWakeName(m.now, wakeTerms, "")
+	m.out.steps = append(m.out.steps, step{kind: stepPolicy, policy: policy, position: event.PositionAt(m.out.index, m.ordinal)})
+}
+
+// removeStrangers has the sessions end of whom before names and after does not.
+// Who could sign in as somebody that rules still speak of, because they speak of
+// a whole domain, is not that somebody any more: nothing may wait for him.
+func (m *Machine) removeStrangers(before, after Authorizer) {
+	was, ok1 := before.(knower)
+	is, ok2 := after.(knower)
+	if !ok1 || !ok2 {
+		return
+	}
+	for _, r := range m.sessions { // in any order: they become keys
+		if r.principal != "" && was.Knows(r.principal) && !is.Knows(r.principal) {
+			m.setWake(m.now, wakeStranger, r.session, 0)
+		}
+	}
+}
+
+// removeStranger ends a session of somebody whom the policy has ceased to name,
+// with its queue, and without its will: nobody is left who could publish it.
+func (m *Machine) removeStranger(session uint64) {
+	r := m.numbers[session]
+	if r == nil {
+		return
+	}
+	if p, ok := m.policy.(knower); !ok || p.Knows(r.principal) {
+		return // he is back
+	}
+	if r.will != nil {
+		r.will = nil
+		m.out.willsRefused++
+	}
+	m.endSession(r, &Refusal{Reason: "the policy does not know the user any more"})
+}
+
+// domain is that of bare names in the policy.
+func (m *Machine) domain() string {
+	if m.settings == nil {
+		return m.beginDomain
+	}
+	return m.settings.Domain
+}
+
+// applySettings puts settings in force: for queues at once, for what there is
+// otherwise only when it grows. Under another domain the policy may say something
+// else; if it then says nothing, nothing is changed.
+func (m *Machine) applySettings(c *event.Settings) error {
+	if err := checkSettings(c); err != nil {
+		return err
+	}
+	s := *c
+	s.Domain = strings.Clone(c.Domain)
+	if m.policy != nil && s.Domain != m.domain() {
+		policy, err := m.compile(m.policyData, s.Domain)
+		if err != nil {
+			return &Refusal{Reason: err.Error()}
+		}
+		m.adopt(policy)
+	}
+	m.settings, m.limits = &s, m.begin.agreed(&s)
+	m.tx.Set(settingsKey, s.Append(nil))
+	for _, r := range m.sessions { // in any order: each is trimmed for itself
+		m.noteOver(r)
+	}
+	m.out.steps = append(m.out.steps, step{kind: stepSettings, settings: &s})
+	return nil
+}
