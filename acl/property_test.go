@@ -312,6 +312,24 @@ func TestDenyWins(t *testing.T) {
 	})
 }
 
+// A ceiling is what would be decided if everything were allowed besides.
+func TestCeilingIsDecideWithAllAllowed(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rules := drawRules(t)
+		p := policyOf(t, rules)
+		all := policyOf(t, append(rules, drawn{text: `{id: all, allow: [publish, subscribe], who: [anyone], topic: ["#", "$SYS/#"]}`}))
+		who, at := drawWho(t), drawInstant(t)
+		for _, name := range worldTopics {
+			for _, what := range []Action{Publish, Subscribe} {
+				got, want := p.Ceiling(who, what, name, at), all.Decide(who, what, name, at)
+				if got.Allow != want.Allow || !got.Until.Equal(want.Until) || got.Reason != want.Reason {
+					t.Fatalf("%v %s: got %+v, want %+v", what, name, got, want)
+				}
+			}
+		}
+	})
+}
+
 // A SUBSCRIBE is granted exactly if some rule allows the whole filter now or
 // at a later instant; and it is windowed if time has a part in any topic of it.
 func TestGrantMeansSomeInstant(t *testing.T) {

@@ -158,6 +158,12 @@ func (m *Machine) applyPublish(c *event.Publish) error {
 // who published it, nil for the broker.
 func (m *Machine) takeEffect(e *event.Event, r *record) error {
 	if p := profileFor(m.profiles, e.Topic); p != nil && r != nil {
+		if m.policy == nil {
+			return &Refusal{Reason: noPolicy}
+		}
+		if d := m.policy.Ceiling(Who{Principal: r.principal, Client: r.client}, ActPublish, e.Topic, e.At); !d.Allow {
+			return &Refusal{Reason: d.Reason}
+		}
 		return m.applyProfile(p, e, r)
 	}
 	if err := m.retain(e); err != nil {

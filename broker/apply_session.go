@@ -176,7 +176,7 @@ func (m *Machine) publishWill(r *record) {
 		return
 	}
 	who := Who{Principal: r.principal, Client: r.client}
-	if m.policy == nil || !m.policy.Decide(who, ActPublish, w.Topic, m.now).Allow {
+	if m.policy == nil || !decideFor(m.profiles, m.read, m.policy, who, ActPublish, w.Topic, m.now).Allow {
 		m.out.willsRefused++
 		return
 	}

@@ -253,11 +253,13 @@ func (b *Broker) setPolicy(a Authorizer) {
 	b.Kick()
 }
 
+const noPolicy = "no policy is in force"
+
 // decide asks the policy in force. No policy permits nothing.
 func (b *Broker) decide(who Who, what Action, topicName string, at int64) Decision {
 	p := b.policy.Load()
 	if p == nil {
-		return Decision{Reason: "no policy is in force"}
+		return Decision{Reason: noPolicy}
 	}
 	return decideFor(b.machine.profiles, b.profileValue, p, who, what, topicName, at)
 }

@@ -16,7 +16,7 @@ func (b *Broker) Fetch(who Who, topicName string) (Shown, error) {
 	if err := b.mayFetch(who, topicName, v); err != nil {
 		return Shown{}, err
 	}
-	return b.watch.resource(v, topicName).Show(who, b.now()), nil
+	return b.show(b.watch.resource(v, topicName), who, topicName, b.now()), nil
 }
 
 func (b *Broker) mayFetch(who Who, topicName string, v Viewer) error {
@@ -63,7 +63,7 @@ func (b *Broker) FetchAll(who Who, filter, after string, yield func(topicName st
 	}
 	now := b.now()
 	for _, name := range names {
-		s := b.watch.resource(v, name).Show(who, now)
+		s := b.show(b.watch.resource(v, name), who, name, now)
 		if s.Visible && !yield(name, s) {
 			return name, nil
 		}

@@ -177,20 +177,29 @@ func (b *Broker) profileValue(prefix, key string) []byte {
 // MayRead.
 func PolicyKey(owner string) string { return policyPrefix + owner }
 
-// decideFor asks the profile of a topic, if it has one, else the policy. read
-// returns what the profiles have in the store.
+// decideFor asks the profile of a topic, if it has one, and the policy for what
+// it leaves of that; else the policy alone. read returns what the profiles have
+// in the store.
 func decideFor(profiles map[string]Profile, read func(prefix, key string) []byte, p Authorizer, who Who, what Action, topicName string, at int64) Decision {
+	if what == ActPublish && profileFor(profiles, topicName) != nil {
+		return p.Ceiling(who, what, topicName, at)
+	}
 	profile := profileOf(profiles, topicName)
-	if profile == nil || what != ActSubscribe {
+	if profile == nil {
 		return p.Decide(who, what, topicName, at)
 	}
+	d := Decision{Allow: true}
 	if g, ok := profile.(Gatekeeper); ok {
-		return g.MayRead(func(key string) []byte { return read(profile.Prefix(), key) }, who, topicName, at)
+		d = g.MayRead(func(key string) []byte { return read(profile.Prefix(), key) }, who, topicName, at)
+	} else if err := profile.Watch(who, topicName); err != nil {
+		d = Decision{Reason: err.Error()}
 	}
-	if err := profile.Watch(who, topicName); err != nil {
-		return Decision{Reason: err.Error()}
+	if !d.Allow {
+		return d
 	}
-	return Decision{Allow: true}
+	ceiling := p.Ceiling(who, what, topicName, at)
+	ceiling.Until = earlier(ceiling.Until, d.Until)
+	return ceiling
 }
 
 // mayWatchNow says whether who may subscribe to a filter of a profile's topics.

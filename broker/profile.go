@@ -101,6 +101,10 @@ type Pacer interface {
 type Resource interface {
 	// Show returns what who is shown at the instant at.
 	Show(who Who, at int64) Shown
+
+	// Neutral returns what is shown to somebody whom the operator shows
+	// nothing, whatever the owner says: it looks as if there were nothing.
+	Neutral() Shown
 }
 
 // A Shown is a document for one watcher. Two are the same to see if their

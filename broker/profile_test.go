@@ -73,6 +73,8 @@ func (n notes) Load(name string, record, policy []byte) Resource {
 	return r
 }
 
+func (*note) Neutral() Shown { return Shown{} }
+
 func (r *note) Show(who Who, at int64) Shown {
 	if who.Principal == r.owner {
 		return Shown{Visible: true, Payload: r.text}
@@ -255,5 +257,41 @@ func TestOwnPolicyIsShownToItsOwner(t *testing.T) {
 	nobody, _ := n.connect("nobody", false, 0, func(r *ConnectRequest) { r.Principal = "" })
 	if err := nobody.s.maySubscribe(ownPolicy+"note", n.now()); err == nil || !strings.Contains(err.Error(), "identity-required") {
 		t.Errorf("nobody's own policy: %v", err)
+	}
+}
+
+// The operator's denials cut what owners allow, at once and until they end; the
+// operator need not allow anything.
+func TestOperatorsCeiling(t *testing.T) {
+	for _, filter := range []string{"note/x.org/bob", "note/x.org/+"} {
+		for _, expiry := range []uint32{0, 3600} {
+			n := newNotesNode(t)
+			n.policies["none"] = parseRules("")
+			n.policies["cut"] = parseRules("deny ann@x.org note/x.org/bob subscribe\ndeny bob@x.org note/# publish 18:00-23:00")
+			n.policies["no policies"] = parseRules("deny bob@x.org $me/policy/note publish")
+			n.policy("none")
+			bob, ann := n.person("bob", 0), n.person("ann", expiry)
+			allow(bob, `{"ann@x.org":{}}`)
+			must(t, bob.publish("note/x.org/bob", "one", 1))
+			ann.subscribe(filter, 1)
+			ann.want("note/x.org/bob=one q1 retain")
+			n.policy("cut")
+			if got := ann.await(2); !strings.HasPrefix(got[1], "note/x.org/bob= q1") {
+				t.Errorf("%s: cut off, ann got %q", filter, got)
+			}
+			must(t, bob.publish("note/x.org/bob", "two", 1))
+			n.pass(6 * time.Hour)
+			if err := bob.publish("note/x.org/bob", "three", 1); err == nil {
+				t.Errorf("%s: bob published what the operator denies", filter)
+			}
+			n.policy("no policies")
+			ann.ackAll()
+			if got := ann.await(3); !strings.HasPrefix(got[2], "note/x.org/bob=two q1") {
+				t.Errorf("%s: no longer cut off, ann got %q", filter, got)
+			}
+			if err := bob.publish(ownPolicy+"note", "{}", 1); err == nil {
+				t.Errorf("%s: bob set a policy that the operator denies", filter)
+			}
+		}
 	}
 }

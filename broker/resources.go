@@ -71,6 +71,8 @@ func (policies) Owner(string) string { return "" }
 
 func (v policies) Load(string, []byte, []byte) Resource { return v }
 
+func (policies) Neutral() Shown { return Shown{Visible: true} }
+
 func (v policies) Show(who Who, _ int64) Shown {
 	document, ok := v.store.Get(resourceKey(nil, v.Prefix(), policyPrefix+who.Principal), nil)
 	if !ok {

@@ -45,7 +45,8 @@ func (t *scanState) readResources(p *piece, s *pieceOf, v Viewer, now int64) (do
 		return true
 	})
 	for _, name := range names {
-		if t.s.b.watch.resource(v, name).Show(t.s.who, now).Visible {
+		// What was shown and is so no longer must be taken back.
+		if t.s.b.show(t.s.b.watch.resource(v, name), t.s.who, name, now).Visible || t.s.wasShown(name) {
 			t.takeResource(p, s, name)
 		}
 	}

@@ -68,6 +68,11 @@ type Authorizer interface {
 	// Callers cache the answer until Until.
 	Decide(who Who, what Action, topic string, at int64) Decision
 
+	// Ceiling answers whether the operator leaves to who what the owner of a
+	// profile's topic may allow: only what denies has a say. Outside is of no
+	// meaning.
+	Ceiling(who Who, what Action, topic string, at int64) Decision
+
 	// Grant answers whether who may subscribe to filter at all: whether some
 	// rule covers all of it at some instant from at on.
 	Grant(who Who, filter string, at int64) Decision

@@ -219,16 +219,21 @@ func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uin
 
 // admit says whether ev may be published: by its profile, if its topic has one
 // (then ownTopic is true: it is ordered whatever its QoS, unless the profile
-// says that it is transient), else by the policy.
+// says that it is transient), as far as the policy leaves it that; else by the
+// policy.
 func (s *Session) admit(ev *event.Event, now int64) (ownTopic, transient bool, err error) {
+	err = s.mayPublish(ev.Topic, now)
 	if p := profileFor(s.b.machine.profiles, ev.Topic); p != nil {
+		if err != nil {
+			return true, false, err
+		}
 		publication := Publication{
 			Event: ev, From: s.who, Connection: Connection{s.number, s.epoch}, node: s.b, prefix: p.Prefix(),
 		}
-		err := p.Admit(&publication)
+		err = p.Admit(&publication)
 		return true, publication.Transient && ev.QoS < 2, err
 	}
-	return false, false, s.mayPublish(ev.Topic, now)
+	return false, false, err
 }
 
 // remember notes the packet id of a QoS 2 publish and says whether it was known.
@@ -435,7 +440,7 @@ func (s *Session) maySubscribe(filter string, now int64) error {
 func (b *Broker) grant(who Who, filter string, now int64) Decision {
 	p := b.policy.Load()
 	if p == nil {
-		return Decision{Reason: "no policy is in force"}
+		return Decision{Reason: noPolicy}
 	}
 	return p.Grant(who, filter, now)
 }

@@ -264,11 +264,29 @@ func (s *Session) remark(topicName string, now int64) {
 	}
 }
 
+// show returns what who is shown of a resource: what its owner says, as far as
+// the operator leaves it to that.
+func (b *Broker) show(res Resource, who Who, topicName string, now int64) Shown {
+	p := b.policy.Load()
+	if p == nil {
+		return res.Neutral()
+	}
+	ceiling := p.Ceiling(who, ActSubscribe, topicName, now)
+	var shown Shown
+	if ceiling.Allow {
+		shown = res.Show(who, now)
+	} else {
+		shown = res.Neutral()
+	}
+	shown.Until = earlier(shown.Until, ceiling.Until)
+	return shown
+}
+
 // present asks what s is shown of a resource now, and whether to send it: not
 // if s was sent just that, nor if it is nothing to s, who never saw it and has
 // not named it.
 func (s *Session) present(res Resource, topicName string, now int64, named bool) (shown Shown, send bool) {
-	shown = res.Show(s.who, now)
+	shown = s.b.show(res, s.who, topicName, now)
 	s.b.watch.note(topicName, shown.Until)
 	var h maphash.Hash
 	h.SetSeed(s.b.watch.seed)
@@ -286,6 +304,14 @@ func (s *Session) present(res Resource, topicName string, now int64, named bool)
 	}
 	s.shown[topicName] = sum
 	return shown, true
+}
+
+// wasShown says whether s was sent a resource.
+func (s *Session) wasShown(topicName string) bool {
+	s.shownMu.Lock()
+	defer s.shownMu.Unlock()
+	_, was := s.shown[topicName]
+	return was
 }
 
 // reshow has s sent what filter matches even if it was sent just that.

@@ -79,6 +79,10 @@ func (r rules) Grant(who broker.Who, filter string, at int64) broker.Decision {
 	return r.Decide(who, broker.ActSubscribe, filter, at)
 }
 
+func (rules) Ceiling(broker.Who, broker.Action, string, int64) broker.Decision {
+	return broker.Decision{Allow: true}
+}
+
 func (rules) NextEdge(int64) int64 { return 0 }
 
 func (rules) Authenticate(user string, password []byte) (string, error) {

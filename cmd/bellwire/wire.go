@@ -300,12 +300,17 @@ type authorizer struct {
 	gate   *acl.Gate
 }
 
+func (a *authorizer) Ceiling(who broker.Who, what broker.Action, topic string, at int64) broker.Decision {
+	return decision(a.policy.Ceiling(acl.Who(who), actions[what], topic, time.Unix(0, at)))
+}
+
 func (a *authorizer) Decide(who broker.Who, what broker.Action, topic string, at int64) broker.Decision {
-	action := acl.Publish
-	if what == broker.ActSubscribe {
-		action = acl.Subscribe
-	}
-	d := a.policy.Decide(acl.Who(who), action, topic, time.Unix(0, at))
+	return decision(a.policy.Decide(acl.Who(who), actions[what], topic, time.Unix(0, at)))
+}
+
+var actions = [...]acl.Action{broker.ActPublish: acl.Publish, broker.ActSubscribe: acl.Subscribe}
+
+func decision(d acl.Decision) broker.Decision {
 	return broker.Decision{Allow: d.Allow, Until: nanos(d.Until), Windowed: d.Windowed, Outside: outside(d.Outside), Reason: d.Reason}
 }
 

@@ -48,6 +48,12 @@ func (p *Profile) Load(topicName string, record, document []byte) broker.Resourc
 type nothing struct{}
 
 func (nothing) Show(broker.Who, int64) broker.Shown { return broker.Shown{} }
+func (nothing) Neutral() broker.Shown               { return broker.Shown{} }
+
+// Neutral is the kind's neutral document, which a wildcard does not show.
+func (r *resource) Neutral() broker.Shown {
+	return broker.Shown{Payload: r.neutral.payload, Props: r.neutral.props}
+}
 
 // Show makes the view of one watcher.
 func (r *resource) Show(who broker.Who, at int64) broker.Shown {
