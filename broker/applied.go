@@ -45,6 +45,8 @@ type step struct {
 
 	// stepSettings: those in force from here on.
 	settings *event.Settings
+
+	restored *restored // stepRestored
 }
 
 type stepKind uint8
@@ -59,6 +61,7 @@ const (
 	stepChanged   // show a resource anew; queued are marks for it
 	stepMarked    // queued are marks
 	stepSettings
+	stepRestored // the state was replaced by a later one
 	stepSubEnded // a subscription has ended with its window
 	stepRegrant  // who may read what, a profile has to be asked anew
 )

@@ -66,6 +66,11 @@ var (
 	// (reason 0x97).
 	ErrSlow = errors.New("client too slow")
 
+	// ErrMissed ends a connection that was not given all that it subscribes to,
+	// because this node was so far behind that it went on from a copy of another
+	// node's state, and nothing had kept it for this client (reason 0x89).
+	ErrMissed = errors.New("events were missed: subscribe again")
+
 	// ErrFailed means that the command made the state machine panic; it was
 	// rolled back, everywhere alike, and is recorded. Our bug.
 	ErrFailed = errors.New("command failed")

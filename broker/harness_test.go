@@ -34,6 +34,11 @@ type soloLog struct {
 
 	mu   sync.Mutex // held while an entry is applied: a test that takes it stops the log
 	lost bool       // batches vanish: the log is not to be heard of again
+
+	// With heard, batches are ordered and told there, and m hears only of the
+	// next few.
+	heard chan struct{}
+	few   int
 }
 
 // newSoloLog applies to m what it has not of kept, and then what is submitted.
@@ -59,6 +64,12 @@ func (l *soloLog) apply(b []byte) {
 	}
 	e := kept{stamp: l.now().UnixNano(), batches: [][]byte{b}}
 	*l.kept = append(*l.kept, e)
+	if l.heard != nil {
+		if l.few--; l.few < 0 {
+			l.heard <- struct{}{}
+			return
+		}
+	}
 	l.m.Apply(uint64(len(*l.kept)), 1, e.stamp, e.batches)
 }
 

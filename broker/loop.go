@@ -194,6 +194,8 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		}
 	case stepRegrant:
 		b.local.Invalidate()
+	case stepRestored:
+		l.resume(a, s.restored, now)
 	case stepSettings:
 		b.settings.Store(s.settings)
 	case stepPolicy:

@@ -436,12 +436,17 @@ func (m *Machine) Checkpoint(dir string) (index, term uint64, err error) {
 	return index, term, m.store.Checkpoint(dir)
 }
 
-// Restore replaces the state by the copy in dir.
+// Restore replaces the state by the copy in dir, and has the node go on from it:
+// the entries in between were applied elsewhere, and are not delivered here.
 func (m *Machine) Restore(dir string) error {
 	if err := m.store.Replace(dir); err != nil {
 		return err
 	}
-	return m.load()
+	if err := m.load(); err != nil {
+		return err
+	}
+	m.deliver(m.restored())
+	return nil
 }
 
 // Digest returns a hash of the whole state and the entry that it is of.

@@ -228,6 +228,25 @@ func (p *proposer) done(seq uint64, n int, err error, value any, w *Wave) bool {
 	return true
 }
 
+// caughtUp deals with what was applied up to batch seq without being seen here.
+// Of each command it is known that it was applied, and not how: whoever waits is
+// told that the outcome is unknown.
+func (p *proposer) caughtUp(seq uint64, w *Wave) {
+	p.mu.Lock()
+	var told []call
+	for len(p.flying) > 0 && p.flying[0].seq <= seq {
+		if !p.flying[0].released {
+			told = append(told, p.flying[0].calls...)
+		}
+		p.landed()
+	}
+	p.goOn()
+	p.mu.Unlock()
+	for _, c := range told {
+		c.complete(ErrUnknown, nil, w)
+	}
+}
+
 // batchDone frees the slot of batch seq.
 func (p *proposer) batchDone(seq uint64) {
 	p.mu.Lock()

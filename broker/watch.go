@@ -93,6 +93,14 @@ func (t *watch) forget(topicName string) {
 	delete(t.loaded, topicName)
 }
 
+// forgetAll drops all of them: the state was replaced.
+func (t *watch) forgetAll() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.changes++
+	clear(t.loaded)
+}
+
 // note has the resource shown anew at that time.
 func (t *watch) note(topicName string, at int64) {
 	if at == 0 {
