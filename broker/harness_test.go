@@ -141,7 +141,7 @@ func (n *node) start() {
 
 func (n *node) open() {
 	n.t.Helper()
-	s, err := store.Open(store.Options{Dir: "state", FS: n.fs, Logger: slog.New(slog.DiscardHandler), Die: func(r string) { panic(r) }})
+	s, err := store.Open(n.storeOptions())
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -157,6 +157,10 @@ func (n *node) open() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+}
+
+func (n *node) storeOptions() store.Options {
+	return store.Options{Dir: "state", FS: n.fs, Logger: slog.New(slog.DiscardHandler), Die: func(r string) { panic(r) }}
 }
 
 func (n *node) serve() {
