@@ -150,7 +150,9 @@ func (s *Session) Complete(_ uint64, err error, w *Wave) {
 		for _, seq := range t.received {
 			if seq >= o.below && o.slotOf(seq) == slotReceived {
 				o.setSlot(seq, slotReleased)
-				s.sink.Release(packetID(seq), w)
+				if !o.stopped { // else the next connection does it
+					s.sink.Release(packetID(seq), w)
+				}
 			}
 		}
 		o.untold -= t.untold
