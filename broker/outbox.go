@@ -46,6 +46,7 @@ type outbox struct {
 	next       uint64 // next number to come
 	begun      uint64 // those before were under way on an earlier connection
 	dupBelow   uint64 // those before may have been
+	resumed    uint64 // those before came while the client was away, or earlier
 	underWay   uint64
 	untold     uint64            // how many are over and the log does not know
 	held       bool              // there was no room because it knows too few
@@ -53,6 +54,7 @@ type outbox struct {
 	done       spans             // over before this connection
 	newest     map[string]uint64 // newest mark not yet sent, by resource
 	backlog    []held            // of a session without a queue: [sent, next)
+	marked     map[string]bool   // resources that have a mark in it
 	backlogLen int64             // bytes held there
 }
 
@@ -69,9 +71,11 @@ const (
 	slotTold // over, and the log knows
 )
 
-// A held is a delivery that waits in memory for the window.
+// A held is a delivery that waits in memory for the window: an event, or a mark
+// for a resource, which is rendered when it is sent.
 type held struct {
 	event  *event.Event
+	mark   string
 	qos    uint8
 	retain bool
 	ids    []uint32
@@ -87,7 +91,7 @@ func (o *outbox) open(s *Session, a *opened, recvMax int, before *Session) {
 	if s.durable {
 		o.recvMax, o.untoldMax = a.inFlight, a.untold
 	}
-	o.below, o.next, o.begun, o.dupBelow = a.below, a.next, a.sent, a.maybe
+	o.below, o.next, o.begun, o.dupBelow, o.resumed = a.below, a.next, a.sent, a.maybe, a.next
 	o.done = a.done
 	if before != nil {
 		o.inherit(&before.out)
@@ -210,19 +214,70 @@ func (o *outbox) hear(d *Delivery, until int64, w *Wave) {
 		o.mu.Unlock()
 		return
 	}
-	o.backlog = append(o.backlog, held{event: clone(d.Event), qos: d.QoS, retain: d.Retain, ids: d.IDs, until: until})
-	o.backlogLen += int64(d.Event.Size() + idBytes*len(d.IDs))
-	limits := &o.s.b.limits
-	slow := len(o.backlog) > limits.VolatileEvents || o.backlogLen > limits.VolatileBytes
-	if slow {
-		o.stopped, o.backlog = true, nil
-	}
+	slow := o.hold(held{event: clone(d.Event), qos: d.QoS, retain: d.Retain, ids: d.IDs, until: until})
 	o.mu.Unlock()
 	if slow {
-		o.s.b.stats.SlowEnded.Add(1)
-		o.s.closed.Store(true)
-		o.s.sink.End(ErrSlow)
+		o.endSlow()
 	}
+}
+
+// show takes the document of a resource for a session without a queue. What
+// cannot be sent now is a mark: when there is room, the client is shown how
+// things are then, and as far as it may see them then.
+func (o *outbox) show(d *Delivery, w *Wave) {
+	name := d.Event.Topic
+	o.mu.Lock()
+	if o.stopped {
+		o.mu.Unlock()
+		return
+	}
+	if o.marked[name] {
+		o.s.unshown(name)
+		o.mu.Unlock()
+		return
+	}
+	o.next++
+	if o.sent == o.next-1 && o.room() && o.send(d, w) {
+		o.mu.Unlock()
+		return
+	}
+	o.s.unshown(name)
+	if o.marked == nil {
+		o.marked = map[string]bool{}
+	}
+	o.marked[name] = true
+	slow := o.hold(held{mark: name, qos: d.QoS, retain: d.Retain, ids: d.IDs})
+	o.mu.Unlock()
+	if slow {
+		o.endSlow()
+	}
+}
+
+// hold adds to the backlog and says whether that is too much for it: then
+// nothing is sent any more. mu is held.
+func (o *outbox) hold(h held) (slow bool) {
+	o.backlog = append(o.backlog, h)
+	o.backlogLen += h.size()
+	limits := &o.s.b.limits
+	if len(o.backlog) <= limits.VolatileEvents && o.backlogLen <= limits.VolatileBytes {
+		return false
+	}
+	o.stopped, o.backlog = true, nil
+	return true
+}
+
+func (o *outbox) endSlow() {
+	o.s.b.stats.SlowEnded.Add(1)
+	o.s.closed.Store(true)
+	o.s.sink.End(ErrSlow)
+}
+
+// size is what a held delivery is charged for, in bytes.
+func (h *held) size() int64 {
+	if h.mark != "" {
+		return int64(len(h.mark) + 32 + idBytes*len(h.ids))
+	}
+	return int64(h.event.Size() + idBytes*len(h.ids))
 }
 
 // send sends number o.sent as d, unless the sink is full. mu is held.
@@ -303,13 +358,15 @@ func (o *outbox) sendMark(seq uint64, topicName string, named bool, ids []uint32
 		o.s.skip(fit, seq, nil, now) // the state will be shown by a later one
 		return true
 	}
-	ev, send := o.s.renderMark(topicName, named || seq < o.dupBelow, now)
+	// What waited for the client is the present state to it, whether or not
+	// there was a change: it may not be able to tell.
+	ev, retain, send := o.s.renderMark(topicName, named || seq < o.dupBelow, named || seq < o.resumed, now)
 	if !send {
 		o.s.skip(fit, seq, nil, now)
 		return true
 	}
 	d := &w.delivery
-	*d = Delivery{Event: ev, QoS: 1, Retain: named, IDs: ids}
+	*d = Delivery{Event: ev, QoS: 1, Retain: retain, IDs: ids}
 	if !o.send(d, w) {
 		o.s.unshown(topicName)
 		return false
@@ -392,23 +449,43 @@ func (o *outbox) fill(w *Wave) {
 	n := 0
 	for n < len(o.backlog) && o.room() {
 		h := &o.backlog[n]
-		if why := o.s.unfit(h.event, h.until, nil, now); why != fit {
-			o.s.skip(why, o.sent, h.event, now)
-		} else {
-			d := &w.delivery
-			*d = Delivery{Event: h.event, QoS: h.qos, Retain: h.retain, IDs: h.ids}
-			d.limitTo(h.event.Expires, h.until, now)
-			if !o.send(d, w) {
-				break
-			}
+		if !o.sendHeld(h, now, w) {
+			break
 		}
-		o.backlogLen -= int64(h.event.Size() + idBytes*len(h.ids))
+		o.backlogLen -= h.size()
 		n++
 	}
 	o.backlog = slices.Delete(o.backlog, 0, n)
 	if len(o.backlog) == 0 {
 		o.backlog = nil
 	}
+}
+
+// sendHeld sends the oldest of the backlog, or passes over it, and returns false
+// if there is no room. mu is held.
+func (o *outbox) sendHeld(h *held, now int64, w *Wave) bool {
+	d := &w.delivery
+	if h.mark == "" {
+		if why := o.s.unfit(h.event, h.until, nil, now); why != fit {
+			o.s.skip(why, o.sent, h.event, now)
+			return true
+		}
+		*d = Delivery{Event: h.event, QoS: h.qos, Retain: h.retain, IDs: h.ids}
+		d.limitTo(h.event.Expires, h.until, now)
+		return o.send(d, w)
+	}
+	ev, retain, send := o.s.renderMark(h.mark, false, h.retain, now)
+	if !send {
+		o.s.skip(fit, o.sent, nil, now)
+	} else {
+		*d = Delivery{Event: ev, QoS: h.qos, Retain: retain, IDs: h.ids}
+		if !o.send(d, w) {
+			o.s.unshown(h.mark)
+			return false
+		}
+	}
+	delete(o.marked, h.mark)
+	return true
 }
 
 // pullAtOnce is how many entries are read from the store in one go.

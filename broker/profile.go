@@ -113,6 +113,7 @@ type Shown struct {
 	// Visible says whether who subscribes to a wildcard gets it at all. Who
 	// names the resource gets it in any case: that it is empty says nothing.
 	Visible bool
+	Nothing bool   // it is what there is to see of a resource that has nothing to show
 	Payload []byte // never changes
 	Props   []byte // as Event.Props
 

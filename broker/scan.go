@@ -34,6 +34,7 @@ type scan struct {
 	since   uint64
 	after   string // the last topic looked at, or empty
 	initial bool   // of a SUBSCRIBE, also resumed: its position is kept with the subscription
+	owed    bool   // of no subscription, but of what scanState.owed names
 
 	// opened, if not nil, says whether topicName has just been opened to the
 	// subscriber: only those topics are sent.
@@ -171,6 +172,7 @@ type scanState struct {
 
 	mu      sync.Mutex // guards the following
 	started bool
+	owed    map[string]struct{} // resources to be shown for which there was no room
 	queue   []scan
 	running bool
 	stopped bool
@@ -196,7 +198,7 @@ func (t *scanState) add(s scan) {
 		// Of a client that is slow, or it would have begun: one scan of all
 		// there is takes the place of one for each edge.
 		for i := range t.queue {
-			if t.queue[i].sub.sub.Filter == s.sub.sub.Filter {
+			if !t.queue[i].owed && t.queue[i].sub.sub.Filter == s.sub.sub.Filter {
 				t.queue[i].opened, t.queue[i].since = nil, max(t.queue[i].since, s.since)
 				return
 			}
@@ -335,6 +337,10 @@ func (t *scanState) read(scans []*pieceOf) (p piece) {
 		}
 		p.scans = append(p.scans, s)
 		s.replay, s.done = nil, false
+		if s.owed {
+			s.done = t.readOwed(&p, s)
+			continue
+		}
 		if !s.begun && !t.readRetained(&p, s, now) {
 			continue
 		}
@@ -420,6 +426,9 @@ func (t *scanState) deliver(p *piece, w *Wave) {
 	touched := t.touched
 	t.touched = nil
 	for _, s := range p.scans {
+		if s.owed {
+			continue
+		}
 		sub := t.s.subs[s.sub.sub.Filter]
 		if t.s.closed.Load() || sub == nil {
 			s.done, s.replay, s.initial = true, nil, false // unsubscribed

@@ -77,16 +77,67 @@ func resourceRange(prefix, filter, after string) (lower, upper []byte) {
 	return lower, upper
 }
 
+// owe has the session shown a resource when its client has room again: it was
+// to be shown, and there was none. In the delivery loop.
+func (t *scanState) owe(topicName string) {
+	t.mu.Lock()
+	if t.stopped {
+		t.mu.Unlock()
+		return
+	}
+	if t.owed == nil {
+		t.owed = map[string]struct{}{}
+	}
+	if len(t.owed) == 0 {
+		t.queue = append(t.queue, scan{owed: true})
+	}
+	t.owed[cloneString(topicName)] = struct{}{}
+	t.mu.Unlock()
+	t.runIfStarted()
+}
+
+// readOwed takes what is owed into a piece, and says whether that is all.
+func (t *scanState) readOwed(p *piece, s *pieceOf) (done bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for name := range t.owed {
+		if !p.room() {
+			return false
+		}
+		p.watched = append(p.watched, resource{s, name})
+		p.looked++
+		delete(t.owed, name)
+	}
+	return true
+}
+
+// showOwed shows what is owed, to whom it is still of interest. In the delivery
+// loop.
+func (t *scanState) showOwed(topicName string, now int64, w *Wave) {
+	h := t.s.b.local.LookupString(topicName).find(t.s.number)
+	v := t.s.b.viewerOf(topicName)
+	if h == nil || v == nil || t.s.durable && h.qos > 0 {
+		return
+	}
+	if shown, retain, send := t.s.present(t.s.b.watch.resource(v, topicName), topicName, now, false, true); send {
+		t.s.showDirect(&shownOnce{topic: topicName}, &shown, min(h.qos, 1), h.ids, retain, w)
+	}
+}
+
 // showAll shows the resources of a piece. In the delivery loop.
 func (t *scanState) showAll(p *piece, w *Wave) {
 	now := t.s.b.now()
 	for _, r := range p.watched {
+		if r.of.owed {
+			t.showOwed(r.topic, now, w)
+			continue
+		}
 		sub := &r.of.sub.sub
 		v := t.s.b.viewerOf(r.topic)
 		if v == nil || t.s.subs[sub.Filter] == nil {
 			continue
 		}
-		shown, send := t.s.present(t.s.b.watch.resource(v, r.topic), r.topic, now, true)
+		shown, retain, send := t.s.present(t.s.b.watch.resource(v, r.topic), r.topic, now, true, true)
 		if !send {
 			continue // a change that came by meanwhile brought it
 		}
@@ -94,6 +145,6 @@ func (t *scanState) showAll(p *piece, w *Wave) {
 		if sub.ID != 0 {
 			ids = []uint32{sub.ID}
 		}
-		t.s.showDirect(&shownOnce{topic: r.topic}, &shown, min(sub.QoS, 1), ids, true, w)
+		t.s.showDirect(&shownOnce{topic: r.topic}, &shown, min(sub.QoS, 1), ids, retain, w)
 	}
 }

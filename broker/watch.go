@@ -214,10 +214,10 @@ func (l *loop) changed(topicName, whose string, retain bool, now int64) {
 	audience := l.b.local.LookupString(topicName)
 	for i := range audience.hearers {
 		h := &audience.hearers[i]
-		if h.s.durable && h.qos > 0 || whose != "" && h.s.who.Principal != whose {
-			continue // through its queue, or it is nothing to it
+		if h.s.durable && h.qos > 0 || whose != "" && h.s.who.Principal != whose || !h.s.begun.Load() {
+			continue // through its queue, or it is nothing to it, or its scan will show it
 		}
-		if shown, send := h.s.present(res, topicName, now, false); send {
+		if shown, retain, send := h.s.present(res, topicName, now, false, retain); send {
 			h.s.showDirect(&once, &shown, min(h.qos, 1), h.ids, retain, &l.wave)
 		}
 	}
@@ -292,8 +292,10 @@ func (b *Broker) show(res Resource, who Who, topicName string, now int64) Shown 
 
 // present asks what s is shown of a resource now, and whether to send it: not
 // if s was sent just that, nor if it is nothing to s, who never saw it and has
-// not named it.
-func (s *Session) present(res Resource, topicName string, now int64, named bool) (shown Shown, send bool) {
+// not named it. wanted is the RETAIN to send it with, but not for what is
+// withheld from somebody who has seen more: that a window has closed must look
+// as if the owner had gone.
+func (s *Session) present(res Resource, topicName string, now int64, named, wanted bool) (shown Shown, retain, send bool) {
 	shown = s.b.show(res, s.who, topicName, now)
 	s.b.watch.note(topicName, shown.Until)
 	var h maphash.Hash
@@ -305,13 +307,13 @@ func (s *Session) present(res Resource, topicName string, now int64, named bool)
 	defer s.shownMu.Unlock()
 	last, had := s.shown[topicName]
 	if had && last == sum || !had && !shown.Visible && !named {
-		return shown, false
+		return shown, false, false
 	}
 	if s.shown == nil || len(s.shown) >= resourcesKept {
 		s.shown = map[string]uint64{}
 	}
 	s.shown[topicName] = sum
-	return shown, true
+	return shown, wanted && !(had && shown.Nothing), true
 }
 
 // wasShown says whether s was sent a resource.
@@ -337,24 +339,31 @@ func (s *Session) reshow(filter string) {
 	}
 }
 
-// showDirect sends a document to a session that has no queue for it.
+// showDirect sends a document to a session that has no queue for it. If there
+// is no room for it, the session is shown how things are when there is.
 func (s *Session) showDirect(once *shownOnce, shown *Shown, qos uint8, ids []uint32, retain bool, w *Wave) {
 	d := &w.delivery
-	*d = Delivery{Event: once.event(shown), QoS: qos, Retain: retain, IDs: ids}
-	s.hear(d, 0, w)
+	*d = Delivery{Event: once.event(shown), QoS: qos, Retain: retain, IDs: ids, Wanted: qos == 0}
+	if qos > 0 {
+		s.out.show(d, w)
+	} else if !s.hear(d, 0, w) {
+		s.unshown(once.topic)
+		s.scanning.owe(once.topic)
+	}
 }
 
 // renderMark makes the event of a mark for this watcher now, and says whether
-// it is to be sent. The outbox's lock is held; the resource is loaded, but for
-// one that was pushed out meanwhile.
-func (s *Session) renderMark(topicName string, named bool, now int64) (*event.Event, bool) {
+// it is to be sent, and with which RETAIN if wanted is asked for. The outbox's
+// lock is held; the resource is loaded, but for one that was pushed out
+// meanwhile.
+func (s *Session) renderMark(topicName string, named, wanted bool, now int64) (e *event.Event, retain, send bool) {
 	v := s.b.viewerOf(topicName)
 	if v == nil || s.b.local.LookupString(topicName).find(s.number) == nil {
-		return nil, false
+		return nil, false, false
 	}
-	shown, send := s.present(s.b.watch.resource(v, topicName), topicName, now, named)
+	shown, retain, send := s.present(s.b.watch.resource(v, topicName), topicName, now, named, wanted)
 	if !send {
-		return nil, false
+		return nil, false, false
 	}
-	return &event.Event{Topic: topicName, Payload: shown.Payload, Props: shown.Props, QoS: 1}, true
+	return &event.Event{Topic: topicName, Payload: shown.Payload, Props: shown.Props, QoS: 1}, retain, true
 }

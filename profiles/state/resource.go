@@ -73,7 +73,7 @@ func (r *resource) Show(who broker.Who, at int64) broker.Shown {
 }
 
 func (r *resource) shown(out rendered, visible bool, until, expires time.Time) broker.Shown {
-	s := broker.Shown{Visible: visible, Payload: out.payload, Props: out.props}
+	s := broker.Shown{Visible: visible, Nothing: same(out, r.neutral), Payload: out.payload, Props: out.props}
 	for _, t := range []time.Time{until, expires} {
 		if at := nanos(t); at != 0 && (s.Until == 0 || at < s.Until) {
 			s.Until = at
@@ -102,7 +102,7 @@ func (r *resource) view(c *kind.Composed, g kind.Grant) rendered {
 		return v
 	}
 	v := r.render(r.kind.View(c, g))
-	if string(v.payload) == string(r.neutral.payload) {
+	if same(v, r.neutral) {
 		v = r.neutral
 	}
 	if r.views == nil {
@@ -111,6 +111,8 @@ func (r *resource) view(c *kind.Composed, g kind.Grant) rendered {
 	r.views[class] = v
 	return v
 }
+
+func same(a, b rendered) bool { return string(a.payload) == string(b.payload) }
 
 func (r *resource) render(c *kind.Composed) rendered {
 	doc := r.kind.Encode(c)
