@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"broker/store":      {"disk"},
 	"broker":            {"broker/event", "broker/store", "broker/topic"},
 	"broker/mqtt":       {"broker", "broker/event", "broker/topic"},
+	"broker/brokertest": {"broker", "broker/event", "broker/store", "broker/topic", "disk", "internal/effort"},
 	"yamltree":          {},
 	"acl":               {"broker/topic", "yamltree"},
 	"cluster/raftlog":   {"disk"},
@@ -44,6 +45,7 @@ var mayImport = map[string][]string{
 	"profiles/kind/kindtest": {
 		"profiles/kind", "profiles/policy",
 	},
+	"profiles/example":   {"profiles/jsontree", "profiles/kind"},
 	"profiles/im":        {"profiles/jsontree", "profiles/kind"},
 	"profiles/location":  {"profiles/jsontree", "profiles/kind"},
 	"profiles/presence":  {"profiles/jsontree", "profiles/kind", "profiles/xmltree"},

@@ -1,0 +1,310 @@
+package brokertest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/event"
+)
+
+// A Got is something that a client was sent.
+type Got struct {
+	Topic, Payload string
+	Props          string // in wire form
+	QoS            uint8
+	Retain, Dup    bool
+	ID             uint16
+	IDs            string // Subscription Identifiers
+	Expiry         uint32 // seconds, if Expires
+	Expires        bool
+}
+
+func (g Got) String() string {
+	s := fmt.Sprintf("%s=%s q%d", g.Topic, g.Payload, g.QoS)
+	if g.Retain {
+		s += " retain"
+	}
+	if g.Dup {
+		s += " dup"
+	}
+	return s
+}
+
+// A Client is a connection to a Node. It acknowledges what it gets when the
+// node is made to Settle. Its methods are for the test's own goroutine.
+type Client struct {
+	Principal, Name string
+	Present         bool // the session existed
+	n               *Node
+	s               *broker.Session
+
+	mu      sync.Mutex // guards the following
+	got     []Got
+	acked   int // of got
+	stalled bool
+	ended   error
+	payload map[string]*byte // of each topic's last document
+}
+
+// A ConnectOption changes how a client connects.
+type ConnectOption func(*broker.ConnectRequest)
+
+// ClientID names the client. Without it each connection is another client.
+func ClientID(name string) ConnectOption { return func(r *broker.ConnectRequest) { r.Client = name } }
+
+// Expiry is for how many seconds the session outlives the connection.
+func Expiry(seconds uint32) ConnectOption {
+	return func(r *broker.ConnectRequest) { r.Expiry = seconds }
+}
+
+// Clean discards the session that the client had.
+func Clean(r *broker.ConnectRequest) { r.Clean = true }
+
+// ReceiveMax is how many deliveries may await acknowledgement at once.
+func ReceiveMax(most uint16) ConnectOption {
+	return func(r *broker.ConnectRequest) { r.ReceiveMax = most }
+}
+
+// Will is published when the connection is lost.
+func Will(w event.Will) ConnectOption { return func(r *broker.ConnectRequest) { r.Will = &w } }
+
+// Connect connects a client of a principal, empty for nobody.
+func (n *Node) Connect(principal string, with ...ConnectOption) *Client {
+	n.t.Helper()
+	c, err := n.TryConnect(principal, with...)
+	if err != nil {
+		n.t.Fatalf("connect %s: %v", principal, err)
+	}
+	return c
+}
+
+// TryConnect is Connect for who may be refused.
+func (n *Node) TryConnect(principal string, with ...ConnectOption) (*Client, error) {
+	n.names++
+	r := broker.ConnectRequest{Client: fmt.Sprint("client", n.names), Principal: principal, Version: 5, ReceiveMax: 100}
+	for _, f := range with {
+		f(&r)
+	}
+	c := &Client{Principal: principal, Name: r.Client, n: n, payload: map[string]*byte{}}
+	var err error
+	if c.s, c.Present, _, err = n.Broker.Connect(r, c); err != nil {
+		return nil, err
+	}
+	var w broker.Wave
+	c.s.Start(&w)
+	w.Flush()
+	n.clients = append(n.clients, c)
+	return c, nil
+}
+
+// Disconnect ends the connection as the client's DISCONNECT does.
+func (c *Client) Disconnect() { c.close(false) }
+
+// Lose ends the connection as a network that fails does.
+func (c *Client) Lose() { c.close(true) }
+
+func (c *Client) close(lost bool) {
+	c.s.Close(lost, false, 0)
+	c.n.clients = slices.DeleteFunc(c.n.clients, func(d *Client) bool { return c == d })
+}
+
+// Subscribe subscribes to a filter, which must be granted.
+func (c *Client) Subscribe(filter string, qos uint8) {
+	c.n.t.Helper()
+	if err := c.TrySubscribe(filter, qos); err != nil {
+		c.n.t.Errorf("%s subscribes to %s: %v", c.Principal, filter, err)
+	}
+}
+
+// TrySubscribe is Subscribe for who may be refused.
+func (c *Client) TrySubscribe(filter string, qos uint8) (err error) {
+	c.s.Subscribe([]event.Subscription{{Filter: filter, QoS: qos}}, func(r []broker.SubResult, _ *broker.Wave) { err = r[0].Err })
+	return err
+}
+
+// Unsubscribe ends a subscription.
+func (c *Client) Unsubscribe(filter string) {
+	c.n.t.Helper()
+	if _, err := c.s.Unsubscribe([]string{filter}); err != nil {
+		c.n.t.Errorf("%s unsubscribes from %s: %v", c.Principal, filter, err)
+	}
+}
+
+// A PublishOption changes how something is published.
+type PublishOption func(*event.Event)
+
+// Retain publishes with RETAIN.
+func Retain(e *event.Event) { e.Retain = true }
+
+// ContentType says what the payload is.
+func ContentType(name string) PublishOption {
+	return func(e *event.Event) { e.Props = event.AppendContentType(e.Props, name) }
+}
+
+// Property adds a User Property.
+func Property(name, value string) PublishOption {
+	return func(e *event.Event) { e.Props = event.AppendUserProperty(e.Props, name, value) }
+}
+
+// Publish publishes at QoS 1; it must be accepted.
+func (c *Client) Publish(topic, payload string, with ...PublishOption) {
+	c.n.t.Helper()
+	if err := c.TryPublish(topic, payload, with...); err != nil {
+		c.n.t.Errorf("%s publishes %s to %s: %v", c.Principal, payload, topic, err)
+	}
+}
+
+// TryPublish is Publish for what may be refused. It waits for the outcome.
+func (c *Client) TryPublish(topic, payload string, with ...PublishOption) error {
+	e := &event.Event{Topic: topic, Payload: []byte(payload), QoS: 1}
+	for _, f := range with {
+		f(e)
+	}
+	o := outcome{make(chan error, 1)}
+	var w broker.Wave
+	logged, err := c.s.Publish(e, 1, o, 0, &w)
+	w.Flush()
+	if !logged {
+		return err
+	}
+	return <-o.ch
+}
+
+// An outcome is a Completer that somebody waits for.
+type outcome struct{ ch chan error }
+
+func (o outcome) Complete(_ uint64, err error, _ *broker.Wave) { o.ch <- err }
+
+// Got returns everything that the client was sent, in order.
+func (c *Client) Got() []Got {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.got)
+}
+
+// Take is Got, and begins anew: what it returns is not returned again.
+func (c *Client) Take() []Got {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	got := c.got[:c.acked:c.acked]
+	c.got, c.acked = c.got[c.acked:], 0
+	return got
+}
+
+// Shown returns what the client was sent last of a topic.
+func (c *Client) Shown(topic string) (g Got, ok bool) {
+	for _, g := range slices.Backward(c.Got()) {
+		if g.Topic == topic {
+			return g, true
+		}
+	}
+	return Got{}, false
+}
+
+// Octets returns where in memory the last document of a topic lies: those of
+// two clients are one if it was made once for both. nil for none, and for an
+// empty one.
+func (c *Client) Octets(topic string) *byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.payload[topic]
+}
+
+// Stall makes the client take nothing until Resume: its network is slow.
+func (c *Client) Stall() { c.setStalled(true) }
+
+// Resume ends Stall.
+func (c *Client) Resume() {
+	c.setStalled(false)
+	var w broker.Wave
+	c.s.Drained(&w)
+	w.Flush()
+}
+
+func (c *Client) setStalled(is bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stalled = is
+}
+
+// Ended returns why the broker ended the connection, nil if it has not.
+func (c *Client) Ended() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended
+}
+
+// acknowledge acknowledges what came since it was last called, and says whether
+// there was anything.
+func (c *Client) acknowledge() bool {
+	c.mu.Lock()
+	fresh := slices.Clone(c.got[c.acked:])
+	c.acked = len(c.got)
+	c.mu.Unlock()
+	var w broker.Wave
+	defer w.Flush()
+	for _, g := range fresh {
+		if g.QoS == 0 {
+			continue
+		}
+		if err := c.s.Settle(g.ID, broker.Acked, &w); err != nil && !errors.Is(err, broker.ErrNoPacketID) {
+			c.n.t.Errorf("%s acknowledges %s: %v", c.Principal, g, err)
+		}
+	}
+	return len(fresh) > 0
+}
+
+// Deliver, Release, Flush and End make the client a broker.Sink.
+func (c *Client) Deliver(d *broker.Delivery, _ *broker.Wave) broker.Outcome {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stalled || c.ended != nil {
+		return broker.Full
+	}
+	g := Got{
+		Topic: string([]byte(d.Event.Topic)), Payload: string(d.Event.Payload), Props: string(d.Event.Props),
+		QoS: d.QoS, Retain: d.Retain, Dup: d.Dup, ID: d.PacketID, Expiry: d.Expiry, Expires: d.Expires,
+	}
+	if len(d.IDs) > 0 {
+		g.IDs = fmt.Sprint(d.IDs)
+	}
+	c.got = append(c.got, g)
+	c.payload[g.Topic] = nil
+	if len(d.Event.Payload) > 0 {
+		c.payload[g.Topic] = &d.Event.Payload[0]
+	}
+	return broker.Sent
+}
+
+// Release is part of broker.Sink.
+func (c *Client) Release(uint16, *broker.Wave) {}
+
+// Flush is part of broker.Sink.
+func (c *Client) Flush() {}
+
+// End is part of broker.Sink.
+func (c *Client) End(cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended == nil {
+		c.ended = cause
+	}
+}
+
+// last returns the last document of each topic.
+func (c *Client) last() map[string]Got {
+	last := map[string]Got{}
+	for _, g := range c.Got() {
+		last[g.Topic] = g
+	}
+	return last
+}
+
+func (c *Client) isStalled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stalled
+}
