@@ -358,9 +358,14 @@ func (o *outbox) sendMark(seq uint64, topicName string, named bool, ids []uint32
 		o.s.skip(fit, seq, nil, now) // the state will be shown by a later one
 		return true
 	}
-	// What waited for the client is the present state to it, whether or not
-	// there was a change: it may not be able to tell.
-	ev, retain, send := o.s.renderMark(topicName, named || seq < o.dupBelow, named || seq < o.resumed, now)
+	if seq < o.resumed {
+		// The scan of a session that is back shows it all it may see. What
+		// waited must add nothing to that, no DUP and no second copy, or who may
+		// see nothing could tell that there was something.
+		o.s.skip(fit, seq, nil, now)
+		return true
+	}
+	ev, retain, send := o.s.renderMark(topicName, named, named, now)
 	if !send {
 		o.s.skip(fit, seq, nil, now)
 		return true

@@ -19,10 +19,8 @@ type device struct {
 	expiry          uint32
 	*Client         // nil while it is not connected
 
-	// What it has been sent, as far as it can know: a session that ends takes
-	// it along.
-	filters map[string]uint8
-	last    map[string]Got
+	filters map[string]uint8 // of its session
+	last    map[string]Got   // what it was sent on this connection, by topic
 }
 
 func (d *device) connected() bool { return d.Client != nil && d.Client.Ended() == nil }
@@ -58,8 +56,9 @@ func (w *world) connect(d *device, receiveMax uint16, clean bool) {
 	}
 	d.Client = w.n.Connect(d.principal, options...)
 	if !d.Present {
-		d.filters, d.last = map[string]uint8{}, map[string]Got{}
+		d.filters = map[string]uint8{}
 	}
+	d.last = map[string]Got{} // who is back is shown all there is
 }
 
 // relive kills the node.

@@ -52,7 +52,7 @@ func (nothing) Neutral() broker.Shown               { return broker.Shown{} }
 
 // Neutral is the kind's neutral document, which a wildcard does not show.
 func (r *resource) Neutral() broker.Shown {
-	return broker.Shown{Payload: r.neutral.payload, Props: r.neutral.props}
+	return broker.Shown{Nothing: true, Payload: r.neutral.payload, Props: r.neutral.props}
 }
 
 // Show makes the view of one watcher.
