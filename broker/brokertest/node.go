@@ -66,7 +66,7 @@ func (n *Node) open(name, dir string) (*broker.Broker, *store.Store) {
 	}
 	b, err := broker.New(broker.Config{
 		Node: name, Store: s, Now: n.clock.now, Logger: logger, Profiles: n.profiles(),
-		Compile: func([]byte) (broker.Authorizer, error) { return anybody{}, nil },
+		Compile: func(_ []byte, _ string) (broker.Authorizer, error) { return anybody{}, nil },
 	})
 	if err != nil {
 		n.t.Fatalf("%v", err)
