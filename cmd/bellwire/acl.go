@@ -284,9 +284,12 @@ func checkOutput(output string) error {
 }
 
 // exactArgs wants n arguments, and says which.
-func exactArgs(n int, which string) cobra.PositionalArgs {
+func exactArgs(n int, which string) cobra.PositionalArgs { return someArgs(n, n, which) }
+
+// someArgs wants from least to most arguments, and says which.
+func someArgs(least, most int, which string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) == n {
+		if least <= len(args) && len(args) <= most {
 			return nil
 		}
 		return fail(bwUsage, "%s takes %s; got %d arguments", cmd.CommandPath(), which, len(args)).

@@ -33,6 +33,8 @@ const (
 	bwDataOther    code = 5002
 	bwDataNewer    code = 5003
 	bwDataDamaged  code = 5004
+	bwOwnPolicy    code = 6001
+	bwNotSet       code = 6002
 	bwLimit        code = 8001
 	bwUnclassified code = 9001
 )
@@ -211,6 +213,21 @@ changed.`,
 		`What is on the disk is not what was written: a file is missing, cut short or
 altered. The node does not guess: a log that was truncated by guess would have
 it forget what it acknowledged.`,
+	},
+	{
+		bwOwnPolicy, exitUsage, "an owner's policy is not valid",
+		"correct the document: every fault is listed with its JSON pointer",
+		`A policy says who may watch its owner, when, and what each of them sees: JSON
+after RFC 4745 and RFC 5025. A document with a fault is refused whole, and the
+one in force stays. A pointer such as /rules/0/if/weekly/tz names the place;
+what a newer version understands and this one does not is a fault where passing
+over it would show more than was meant.`,
+	},
+	{
+		bwNotSet, exitNotFound, "what was asked for is not set",
+		"set it first",
+		`Nothing has been set, and the default holds: an owner without a policy shows
+nobody anything.`,
 	},
 	{
 		bwLimit, exitFailed, "a limit of the server was reached",

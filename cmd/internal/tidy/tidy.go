@@ -64,8 +64,8 @@ var mayImport = map[string][]string{
 	},
 	"cmd/bellwire": {
 		"acl", "api", "bench", "broker", "broker/event", "broker/mqtt", "broker/store",
-		"broker/topic", "cluster", "cluster/raftlog", "disk", "profiles/kind", "profiles/location", "profiles/presence",
-		"profiles/state", "yamltree",
+		"broker/topic", "cluster", "cluster/raftlog", "disk", "profiles/jsontree", "profiles/kind", "profiles/location",
+		"profiles/policy", "profiles/presence", "profiles/state", "yamltree",
 	},
 }
 

@@ -1,0 +1,291 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/eclipse/paho.golang/paho"
+	"github.com/eclipse/paho.golang/paho/session/state"
+	"github.com/spf13/cobra"
+
+	"github.com/bellwire/bellwire/profiles/jsontree"
+	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/location"
+	"github.com/bellwire/bellwire/profiles/policy"
+	"github.com/bellwire/bellwire/profiles/presence"
+)
+
+func policyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "policy",
+		Short: "Say who may watch you, when, and what they see",
+		Long: `A policy is a JSON document for each kind (presence, location), after RFC 4745
+and RFC 5025. Without one the kind's default holds: nobody sees anything.`,
+		Args: noArgs,
+	}
+	cmd.AddCommand(policyGetCommand(), policySetCommand(), policyPreviewCommand())
+	return cmd
+}
+
+// policyKinds are the kinds that policies can be checked for without a server.
+func policyKinds() map[string]policy.For {
+	return map[string]policy.For{"presence": presence.New(nil), "location": location.New(nil)}
+}
+
+func policyFor(name string) (policy.For, error) {
+	k := policyKinds()[name]
+	if k == nil {
+		return nil, usage("%q is no kind: presence or location", name)
+	}
+	return k, nil
+}
+
+func policyGetCommand() *cobra.Command {
+	var c clientFlags
+	cmd := &cobra.Command{
+		Use:     "get KIND",
+		Short:   "Print your policy",
+		Example: `  bellwire policy get presence -u ana@example.com > ana.json`,
+		Args:    exactArgs(1, "a kind: presence or location"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := policyFor(args[0]); err != nil {
+				return err
+			}
+			document, err := c.present(cmd, "$me/policy/"+args[0])
+			if err != nil {
+				return err
+			}
+			if len(document) == 0 {
+				return fail(bwNotSet, "no policy for %s is set: the default holds, and nobody sees anything", args[0]).
+					do("set one: bellwire policy set %s FILE", args[0])
+			}
+			return writeLine(cmd.OutOrStdout(), bytes.TrimSpace(document))
+		},
+	}
+	flags := cmd.Flags()
+	flags.Bool("help", false, "what this verb does")
+	flags.SortFlags = false
+	c.connectFlags(flags)
+	return cmd
+}
+
+func writeLine(w io.Writer, b []byte) error {
+	if _, err := w.Write(append(b, '\n')); err != nil {
+		return fail(bwFile, "cannot write: %w", err)
+	}
+	return nil
+}
+
+// present returns what is shown of one topic now.
+func (c *clientFlags) present(cmd *cobra.Command, topicName string) (document []byte, err error) {
+	kindName := strings.TrimPrefix(topicName, "$me/policy/")
+	to, packet, err := c.resolve(cmd.Flags())
+	if err != nil {
+		return nil, err
+	}
+	got := make(chan []byte, 1)
+	conn, err := connect(cmd.Context(), to, packet, state.NewInMemory(), func(p paho.PublishReceived) (bool, error) {
+		select {
+		case got <- p.Packet.Payload:
+		default: // a change since: the first will do
+		}
+		return true, nil
+	}, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.close(cmd.Context(), &paho.Disconnect{})
+	answer, err := conn.Subscribe(cmd.Context(), &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{{Topic: topicName, QoS: 1}}})
+	if answer == nil {
+		return nil, noAnswer(conn, "SUBSCRIBE", err)
+	}
+	if code := answer.Reasons[0]; code >= 0x80 {
+		return nil, refusal("your policy for "+kindName+" is not told", code, answer.Properties.ReasonString)
+	}
+	select {
+	case document = <-got:
+		return document, nil
+	case lost := <-conn.lost:
+		return nil, lost
+	case <-time.After(c.timeout):
+		return nil, fail(bwNoAnswer, "nothing came within %s", c.timeout)
+	case <-cmd.Context().Done():
+		return nil, cmd.Context().Err()
+	}
+}
+
+func policySetCommand() *cobra.Command {
+	var c clientFlags
+	cmd := &cobra.Command{
+		Use:   "set KIND FILE",
+		Short: "Put a policy in force; what watchers see changes at once",
+		Long: `Checks FILE (- for standard input) and puts it in force for KIND. With a file
+that is empty your policy is removed, and the default holds.`,
+		Example: `  bellwire policy set presence ana.json -u ana@example.com`,
+		Args:    exactArgs(2, "a kind and a file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			owner, err := c.self()
+			if err != nil {
+				return err
+			}
+			document, err := readAll(args[1], cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			if len(strings.TrimSpace(string(document))) == 0 {
+				document = nil
+			} else if p, err := parseOwnPolicy(args[0], args[1], document, owner); err != nil {
+				return err
+			} else if err := tellWarnings(cmd.ErrOrStderr(), p); err != nil {
+				return err
+			}
+			return c.send(cmd, &publication{topic: "$me/policy/" + args[0], payload: document, contentType: "application/evt-policy+json"})
+		},
+	}
+	flags := cmd.Flags()
+	flags.Bool("help", false, "what this verb does")
+	flags.SortFlags = false
+	c.connectFlags(flags)
+	return cmd
+}
+
+// parseOwnPolicy checks a policy and tells all its faults.
+func parseOwnPolicy(kindName, file string, document []byte, owner kind.Addr) (*policy.Policy, error) {
+	k, err := policyFor(kindName)
+	if err != nil {
+		return nil, err
+	}
+	p, err := policy.Parse(document, k, owner)
+	if err == nil {
+		return p, nil
+	}
+	refused, ok := errors.AsType[*kind.Refusal](err)
+	if !ok {
+		return nil, fail(bwOwnPolicy, "%s: %w", file, err)
+	}
+	f := fail(bwOwnPolicy, "%s has %s", file, plural(len(refused.Faults), "fault"))
+	var lines []string
+	for _, fault := range refused.Faults {
+		lines = append(lines, file+": "+pointed(fault))
+	}
+	f.detail = strings.Join(lines, "\n")
+	return nil, f
+}
+
+func pointed(f jsontree.Fault) string {
+	if f.Pointer == "" {
+		return f.What
+	}
+	return f.Pointer + ": " + f.What
+}
+
+func tellWarnings(w io.Writer, p *policy.Policy) error {
+	for _, f := range p.Warnings() {
+		if _, err := fmt.Fprintf(w, "warning: %s\n", pointed(f)); err != nil {
+			return fail(bwFile, "cannot write: %w", err)
+		}
+	}
+	return nil
+}
+
+type policyPreview struct {
+	as, watcher, at, sphere string
+}
+
+func policyPreviewCommand() *cobra.Command {
+	var f policyPreview
+	cmd := &cobra.Command{
+		Use:     "preview KIND FILE --watcher ADDRESS",
+		Short:   "Say what a watcher would see, and why; no server is asked",
+		Example: `  bellwire policy preview presence ana.json --as ana@example.com --watcher bo@example.com --at 2026-11-23T20:00:00+01:00`,
+		Args:    exactArgs(2, "a kind and a file"),
+		RunE:    func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0], args[1]) },
+	}
+	flags := cmd.Flags()
+	flags.Bool("help", false, "what this verb does")
+	flags.SortFlags = false
+	flags.StringVar(&f.as, "as", "", "whose policy it is: an `address`")
+	flags.StringVar(&f.watcher, "watcher", "", "who watches: an `address`; empty for somebody without an identity")
+	flags.StringVar(&f.at, "at", "", "`instant`, such as 2026-11-23T20:00:00+01:00 (default: now)")
+	flags.StringVar(&f.sphere, "sphere", "", "what the owner's presence says about where they are in life, such as `work`")
+	return cmd
+}
+
+func (f *policyPreview) run(cmd *cobra.Command, kindName, file string) error {
+	owner, err := kind.ParseAddr(f.as)
+	if err != nil {
+		return fail(bwUsage, "--as %q: %w", f.as, err).do("add --as NAME@DOMAIN: whose policy it is")
+	}
+	var watcher kind.Addr
+	if f.watcher != "" {
+		if watcher, err = kind.ParseAddr(f.watcher); err != nil {
+			return usage("--watcher %q: %w", f.watcher, err)
+		}
+	}
+	at := time.Now()
+	if f.at != "" {
+		if at, err = time.Parse(time.RFC3339, f.at); err != nil {
+			return usage("--at %q: want an instant such as 2026-11-23T20:00:00+01:00", f.at)
+		}
+	}
+	document, err := readAll(file, cmd.InOrStdin())
+	if err != nil {
+		return err
+	}
+	p, err := parseOwnPolicy(kindName, file, document, owner)
+	if err != nil {
+		return err
+	}
+	return tellPreview(cmd.OutOrStdout(), p, kindName, owner, watcher, at, policy.Input{Sphere: f.sphere})
+}
+
+// tellPreview prints a decision and what made it.
+func tellPreview(w io.Writer, p *policy.Policy, kindName string, owner, watcher kind.Addr, at time.Time, in policy.Input) error {
+	e := p.Explain(watcher, at, in)
+	who := watcher.String()
+	if watcher.IsZero() {
+		who = "somebody without an identity"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, VIEW %s   %s   for %s\n", strings.ToUpper(e.Handling.String()), strings.ToUpper(e.View.String()),
+		kind.Resource{Kind: kindName, Addr: owner}.Topic(), who)
+	fmt.Fprintf(&b, "  because %s\n", e.Because)
+	if e.View == policy.ViewFiltered {
+		k, err := policyFor(kindName)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, "  shows %s\n", e.Grant.Append(nil, k.Permissions()))
+	}
+	if !e.Until.IsZero() {
+		fmt.Fprintf(&b, "  until %s\n", e.Until.In(at.Location()).Format(time.RFC3339))
+	}
+	for _, r := range e.Rules {
+		fmt.Fprintf(&b, "  rule %-20s %s\n", r.ID, holds(r.Holds, r.Conditions))
+	}
+	for _, l := range e.Limits {
+		fmt.Fprintf(&b, "  limit %-19s %s\n", l.ID, map[bool]string{true: "cuts", false: "does not cut"}[l.Cuts])
+	}
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return fail(bwFile, "cannot write: %w", err)
+	}
+	return nil
+}
+
+// holds says whether a rule's conditions hold, or which do not.
+func holds(all bool, conditions []policy.ConditionReport) string {
+	if all {
+		return "holds"
+	}
+	var missing []string
+	for _, c := range conditions {
+		if !c.Holds {
+			missing = append(missing, strings.TrimSpace(c.Name+" "+c.Text))
+		}
+	}
+	return "does not hold: " + strings.Join(missing, "; ")
+}

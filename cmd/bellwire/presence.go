@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/eclipse/paho.golang/paho"
+	"github.com/spf13/cobra"
+
+	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/presence"
+)
+
+func presenceCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "presence",
+		Short: "Say whether you can be reached, and see who can",
+		Args:  noArgs,
+	}
+	cmd.AddCommand(presenceSetCommand(), presenceWatchCommand(), presenceListCommand())
+	return cmd
+}
+
+type presenceSet struct {
+	client              clientFlags
+	note, until, source string
+	hold                bool
+}
+
+func presenceSetCommand() *cobra.Command {
+	var f presenceSet
+	cmd := &cobra.Command{
+		Use:   "set [ADDRESS] STATUS",
+		Short: "Publish a status: available, busy, away, …, or offline",
+		Long: `Publishes the status of ADDRESS, by default your own. available is open;
+offline removes what this source has published; any other word is open with that
+activity, such as away, busy, meeting or on-the-phone.
+
+It holds until --until, an hour by default. With --hold it holds while this
+command runs, and is removed when it ends or its connection is lost.`,
+		Example: `  bellwire presence set -u ana@example.com busy --note "call until 13:00" --until 13:00
+  bellwire presence set -u thermo-17@example.com -P "$TOKEN" available --hold`,
+		Args: someArgs(1, 2, "a status, and before it whose it is if not yours"),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
+	}
+	flags := cmd.Flags()
+	flags.Bool("help", false, "what this verb does")
+	flags.SortFlags = false
+	flags.StringVar(&f.note, "note", "", "a `text` that goes with it")
+	flags.StringVar(&f.until, "until", "", "how long it holds: `90m`, 13:00 or 2026-03-09T13:00:00Z (default: an hour)")
+	flags.StringVar(&f.source, "source", "cli", "`name` of the device that says so")
+	flags.BoolVar(&f.hold, "hold", false, "let it hold while this command runs")
+	f.client.connectFlags(flags)
+	return cmd
+}
+
+func (f *presenceSet) run(cmd *cobra.Command, args []string) error {
+	of, err := f.owner(args)
+	if err != nil {
+		return err
+	}
+	status := args[len(args)-1]
+	if err := kind.CheckSource(f.source); err != nil {
+		return usage("--source: %w", err)
+	}
+	topic := kind.Topic{Resource: kind.Resource{Kind: "presence", Addr: of}, Source: f.source}
+	p := &publication{topic: topic.Name(), contentType: presence.TypeJSON, user: map[string]string{"evt-bind": "none"}}
+	if status == "offline" {
+		p.contentType = ""
+		return f.client.send(cmd, p)
+	}
+	p.payload = statusDocument(status, f.note)
+	if f.until != "" {
+		if f.hold {
+			return usage("--hold and --until exclude each other: it holds while the command runs")
+		}
+		if p.user["evt-expires"], err = secondsUntil(f.until, time.Now()); err != nil {
+			return err
+		}
+	}
+	if f.hold {
+		p.user["evt-bind"] = "connection"
+		return f.client.hold(cmd, p, func() {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is %s while this runs\n", of, status)
+		})
+	}
+	return f.client.send(cmd, p)
+}
+
+func (f *presenceSet) owner(args []string) (kind.Addr, error) {
+	if len(args) == 2 {
+		return f.client.addressOf(args[0])
+	}
+	return f.client.self()
+}
+
+// statusDocument is what a status word stands for.
+func statusDocument(status, note string) []byte {
+	doc := map[string]any{"basic": "open"}
+	if status != "available" {
+		doc["persons"] = []any{map[string]any{"id": "me", "activities": []string{status}}}
+	}
+	if note != "" {
+		doc["notes"] = map[string]string{"en": note}
+	}
+	return mustJSON(doc)
+}
+
+func presenceWatchCommand() *cobra.Command {
+	var f watchFlags
+	cmd := &cobra.Command{
+		Use:     "watch ADDRESS...",
+		Short:   "Print the presence of somebody, now and at each change",
+		Example: `  bellwire presence watch -u bo@example.com ana@example.com`,
+		Args:    someArgs(1, 100, "the addresses to watch"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			topics, err := topicsOf("presence", &f.sub.client, args)
+			if err != nil {
+				return err
+			}
+			return f.watch(cmd, topics, presenceLine)
+		},
+	}
+	f.register(cmd)
+	return cmd
+}
+
+// topicsOf returns the topics of a kind about the addresses that args name.
+func topicsOf(of string, c *clientFlags, args []string) ([]string, error) {
+	var topics []string
+	for _, arg := range args {
+		a, err := c.addressOf(arg)
+		if err != nil {
+			return nil, err
+		}
+		topics = append(topics, kind.Resource{Kind: of, Addr: a}.Topic())
+	}
+	return topics, nil
+}
+
+// A shownPresence is the part of a presence document that fits on a line.
+type shownPresence struct {
+	Basic  string
+	Tuples []struct {
+		Basic   string
+		Contact struct{ URI string }
+	}
+	Persons []struct {
+		Activities []string
+		Note       map[string]string
+	}
+	Notes map[string]string
+}
+
+// status is the word that presence set would take.
+func (p *shownPresence) status() string {
+	for _, person := range p.Persons {
+		if len(person.Activities) > 0 {
+			return strings.Join(person.Activities, ",")
+		}
+	}
+	switch p.Basic {
+	case "open":
+		return "available"
+	case "":
+		return "unknown"
+	}
+	return "offline"
+}
+
+func (p *shownPresence) note() string {
+	for _, person := range p.Persons {
+		for _, text := range person.Note {
+			return text
+		}
+	}
+	for _, text := range p.Notes {
+		return text
+	}
+	return ""
+}
+
+func presenceLine(b *bytes.Buffer, m *paho.Publish, at time.Time) error {
+	var p shownPresence
+	if err := json.Unmarshal(m.Payload, &p); err != nil {
+		return fmt.Errorf("%s: no presence document: %w", m.Topic, err)
+	}
+	columns(b, m, at)
+	fmt.Fprintf(b, "%-12s", p.status())
+	if note := p.note(); note != "" {
+		fmt.Fprintf(b, "  %q", note)
+	}
+	return nil
+}
+
+func presenceListCommand() *cobra.Command {
+	var c clientFlags
+	cmd := &cobra.Command{
+		Use:     "ls [DOMAIN]",
+		Aliases: []string{"list"},
+		Short:   "List whose presence you may see",
+		Args:    someArgs(0, 1, "a domain, or nothing"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			domain := "+"
+			if len(args) == 1 {
+				domain = args[0]
+			}
+			return listPresence(cmd, &c, domain)
+		},
+	}
+	flags := cmd.Flags()
+	flags.Bool("help", false, "what this verb does")
+	flags.SortFlags = false
+	c.connectFlags(flags)
+	return cmd
+}
+
+func listPresence(cmd *cobra.Command, c *clientFlags, domain string) error {
+	type row struct{ who, status, note string }
+	var rows []row
+	err := c.everything(cmd, "presence/"+domain+"/+", "presence", func(m *paho.Publish) {
+		var p shownPresence
+		t, err := kind.ParseTopic(m.Topic)
+		if err != nil || json.Unmarshal(m.Payload, &p) != nil {
+			return
+		}
+		rows = append(rows, row{t.Addr.String(), p.status(), p.note()})
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(rows, func(a, b row) int { return cmp.Compare(a.who, b.who) })
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ADDRESS\tSTATUS\tNOTE")
+	for _, r := range rows {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", r.who, r.status, r.note)
+	}
+	return w.Flush()
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+const friendsOnly = `{"v":1,"kind":"presence","rules":[{"id":"friends",
+ "if":{"identity":[{"one":"pres:bo@example.com"}]},"then":{"handling":"allow"},
+ "show":{"services":["*"],"persons":["*"],"activities":true,"note":true}}]}`
+
+// What one person publishes another sees as far as the first one's policy says,
+// and not before it says so.
+func TestPresenceVerbs(t *testing.T) {
+	port := startDev(t)
+	policy := filepath.Join(t.TempDir(), "ana.json")
+	if err := os.WriteFile(policy, []byte(friendsOnly+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	as := func(who, stdin string, args ...string) ran {
+		return bellwire(t, stdin, append(args, "-p", port, "-u", who+"@example.com")...)
+	}
+	for _, step := range []struct {
+		who, stdin string
+		args       []string
+		code       int
+		stdout     string // a pattern for all of it
+		stderr     string // for a part of it
+	}{
+		{who: "ana", args: []string{"presence", "set", "busy", "--note", "call until 13:00", "--until", "90m"}},
+		{who: "bo", args: []string{"presence", "watch", "ana@example.com", "-C", "1"}, stdout: `\d\d:\d\d:\d\d  ana@example\.com +offline +\n`},
+		{who: "bo", args: []string{"presence", "ls"}, stdout: `ADDRESS +STATUS +NOTE\n`},
+		{who: "ana", args: []string{"policy", "get", "presence"}, code: exitNotFound, stderr: `no policy for presence is set.*\n.*BW-6002`},
+		{who: "ana", args: []string{"policy", "set", "presence", policy}},
+		{who: "ana", args: []string{"policy", "get", "presence"}, stdout: regexp.QuoteMeta(friendsOnly) + `\n`},
+		{who: "bo", args: []string{"presence", "watch", "ana", "-C", "1"}, stdout: `\d\d:\d\d:\d\d  ana@example\.com +busy +"call until 13:00"\n`},
+		{who: "zoe", args: []string{"presence", "watch", "ana", "-C", "1"}, stdout: `\S+  ana@example\.com +offline +\n`},
+		{who: "bo", args: []string{"presence", "ls", "example.com"}, stdout: `ADDRESS +STATUS +NOTE\nana@example\.com +busy +call until 13:00\n`},
+		{who: "zoe", args: []string{"presence", "ls"}, stdout: `ADDRESS +STATUS +NOTE\n`},
+		{who: "bo", args: []string{"presence", "set", "ana@example.com", "away"}, code: exitDenied, stderr: `theirs, or a delegate's, to publish`},
+		{who: "ana", args: []string{"presence", "set", "offline"}},
+		{who: "bo", args: []string{"presence", "watch", "ana", "-C", "1", "-o", "jsonl"}, stdout: `\{.*"basic":"closed".*\}\n`},
+		{who: "ana", stdin: "\n", args: []string{"policy", "set", "presence", "-"}},
+		{who: "ana", args: []string{"policy", "get", "presence"}, code: exitNotFound, stderr: `no policy`},
+		{who: "ana", args: []string{"location", "set", "40.4168,-3.7038", "--accuracy", "30"}},
+		{who: "ana", args: []string{"location", "watch", "ana", "-C", "1"}, stdout: `\S+  ana@example\.com +40\.416800,-3\.703800 within 30 m\n`},
+		{who: "bo", args: []string{"location", "watch", "ana", "-C", "1"}, stdout: `\S+  ana@example\.com +unknown\n`},
+	} {
+		got := as(step.who, step.stdin, step.args...)
+		if got.code != step.code || !regexp.MustCompile(`^`+step.stdout+`$`).MatchString(got.stdout) || !regexp.MustCompile(`(?s)`+step.stderr).MatchString(got.stderr) {
+			t.Errorf("%s %q: %+v, want %d, %s and %s", step.who, step.args, got, step.code, step.stdout, step.stderr)
+		}
+	}
+}
+
+// What makes no sense is refused before anything is sent, and says what would.
+func TestProfileVerbsRefuse(t *testing.T) {
+	dir := t.TempDir()
+	bad := filepath.Join(dir, "bad.json")
+	if err := os.WriteFile(bad, []byte(`{"v":1,"rules":[{"id":"a","then":{"handling":"alow"}},{"id":"a"}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		args   string
+		stderr string
+	}{
+		{"presence set busy", `(?s)has to be an address.*add -u NAME@DOMAIN`},
+		{"presence set -u ana@example.com", `takes a status`},
+		{"presence set -u ana@example.com busy --until 3", `want 90m, 13:00 or`},
+		{"presence set -u ana@example.com busy --until 2020-01-01T00:00:00Z", `is over`},
+		{"presence set -u ana@example.com busy --source reports", `reserved`},
+		{"presence set -u ana@example.com busy --hold --until 1h", `exclude each other`},
+		{"presence watch -u ana@example.com", `takes the addresses to watch`},
+		{"presence watch bo", `has no domain`},
+		{"presence watch -u ana@example.com bo -o xml", `want jsonl`},
+		{"presence wacth", `did you mean bellwire presence watch`},
+		{"location set -u ana@example.com 91,0", `is no position`},
+		{"location set -u ana@example.com north", `is no position`},
+		{"policy get mood", `is no kind`},
+		{"policy set presence " + bad + " -u ana@example.com", `(?s)/rules/0/then/handling.*/rules/1/id.*has 2 faults`},
+		{"policy set presence none.json -u ana@example.com", `cannot read none.json`},
+		{"policy preview presence " + bad, `add --as`},
+	} {
+		got := bellwire(t, "", strings.Fields(x.args)...)
+		if (got.code != exitUsage && got.code != exitFailed) || got.stdout != "" || !regexp.MustCompile(x.stderr).MatchString(got.stderr) {
+			t.Errorf("%s: %+v, want %s", x.args, got, x.stderr)
+		}
+	}
+}
+
+// A preview says what would be seen, why, and until when, of any instant.
+func TestPolicyPreview(t *testing.T) {
+	policy := `{"v":1,"kind":"presence","rules":[{"id":"office",
+ "if":{"identity":[{"one":"pres:boss@example.com"}],
+       "weekly":{"tz":"America/Chicago","windows":[{"days":["mon"],"start":"08:00","end":"17:00"}]}},
+ "then":{"handling":"allow"},"show":{"services":["*"]}}]}`
+	preview := func(at string) ran {
+		return bellwire(t, policy, "policy", "preview", "presence", "-", "--as", "bob@example.com", "--watcher", "boss@example.com", "--at", at)
+	}
+	open := preview("2026-03-09T13:00:00Z")
+	if open.code != 0 || !strings.Contains(open.stdout, "ALLOW, VIEW FILTERED") || !strings.Contains(open.stdout, "until 2026-03-09T22:00:00Z") || !strings.Contains(open.stdout, `{"services":["*"]}`) {
+		t.Errorf("open: %+v", open)
+	}
+	shut := preview("2026-03-09T12:59:59Z")
+	if shut.code != 0 || !strings.Contains(shut.stdout, "ALLOW, VIEW NEUTRAL") || !strings.Contains(shut.stdout, "does not hold: weekly") {
+		t.Errorf("shut: %+v", shut)
+	}
+}
+
+func TestSecondsUntil(t *testing.T) {
+	now := time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)
+	for text, want := range map[string]string{
+		"90m": "5400", "1h30m": "5400", "13:00": "3600", "11:00": "82800", "12:00": "86400", "2026-03-09T12:00:30Z": "30",
+		"0s": "", "-5m": "", "25:00": "", "2026-03-09T12:00:00Z": "", "soon": "",
+	} {
+		got, err := secondsUntil(text, now)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%s: %q, %v, want %q", text, got, err, want)
+		}
+	}
+}
+
+// A status is a document that presence accepts, and reads back as that status.
+func TestStatusDocument(t *testing.T) {
+	for _, status := range []string{"available", "busy", "on-the-phone"} {
+		var p shownPresence
+		if err := json.Unmarshal(statusDocument(status, `say "hi"`), &p); err != nil || p.status() != status || p.note() != `say "hi"` {
+			t.Errorf("%s: %s %q, %v", status, p.status(), p.note(), err)
+		}
+	}
+}
