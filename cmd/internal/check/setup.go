@@ -19,11 +19,14 @@ var needs = []need{
 	{"mosquitto", "mosquitto"},             // a peer, and the broker that pub and sub are compared with
 	{"mosquitto_pub", "mosquitto-clients"}, // clients
 	{"node", "nodejs"},                     // runs mqtt.js
-	{"npm", "npm"},
-	{"ip", "iproute2"},         // network namespaces
-	{"mkfs.ext4", "e2fsprogs"}, // the disk whose power is cut
+	{"mkfs.ext4", "e2fsprogs"},             // the disk whose power is cut
 	{"losetup", "mount"},
+	{"gcc", "gcc libc6-dev"}, // the race detector
 }
+
+// Of these afterwards: some repositories' nodejs brings npm, and conflicts with
+// the package of that name.
+var thenNeeds = []need{{"npm", "npm"}}
 
 // npmPackage is the strictest MQTT 5 client we know of. The tests look for it
 // in .cache/npm/node_modules.
@@ -31,15 +34,17 @@ const npmPackage, npmVersion = "mqtt", "5.16.0"
 
 // setup installs what is missing and does nothing, quickly, when nothing is.
 func setup(ctx context.Context, root string) error {
-	if err := setupPrograms(ctx, root); err != nil {
-		return err
+	for _, programs := range [][]need{needs, thenNeeds} {
+		if err := setupPrograms(ctx, root, programs); err != nil {
+			return err
+		}
 	}
 	return setupNPM(ctx, root)
 }
 
-func setupPrograms(ctx context.Context, root string) error {
+func setupPrograms(ctx context.Context, root string, programs []need) error {
 	var missing []string
-	for _, n := range needs {
+	for _, n := range programs {
 		if !installed(n.program) {
 			missing = append(missing, n.pkg)
 		}
