@@ -445,7 +445,7 @@ func (s *server) liveHeap() int64 {
 	heap := int64(s.metric("go_memstats_heap_alloc_bytes"))
 	if !usesCgo(s.t) {
 		// Then memtables, which are on their way to the disk, lie in the heap.
-		heap -= int64(s.metric("bellwire_store_memtable_bytes"))
+		heap -= int64(s.metric("bellwire_store_memtable_bytes") + s.metric("bellwire_log_memtable_bytes"))
 	}
 	return heap
 }

@@ -394,6 +394,10 @@ func (n *Node) Stats() Stats {
 	return s
 }
 
+// LogMemTables returns the bytes of memory that the log's newest entries take.
+// Not after Close.
+func (n *Node) LogMemTables() uint64 { return n.db.MemTables() }
+
 // Close ends the node: what waits fails with ErrNoCommit, what is on its way is
 // waited for (Config.Patience), and the Machine is flushed, so that the next start
 // has nothing to replay. Nothing calls the Machine any more when Close returns;

@@ -286,6 +286,11 @@ func (db *DB) Stats() Stats {
 	}
 }
 
+// MemTables returns the bytes that memtables hold: entries that are in the log
+// on disk, and not in tables yet. It is bounded by Options.MemTable. Not after
+// Close.
+func (db *DB) MemTables() uint64 { return db.pebble.Metrics().MemTable.Size }
+
 // Close closes the database. No Log of it may be used any more.
 func (db *DB) Close() error {
 	db.running.Store(false)

@@ -119,6 +119,7 @@ func (s *server) brokerMetrics() prometheus.Collector {
 	t.counter("log_batches_total", "batches packed into them", func() uint64 { return s.node.Stats().Batches })
 	t.counter("log_bytes_total", "bytes of log entries proposed", func() uint64 { return s.node.Stats().Bytes })
 	t.counter("disk_syncs_total", "fsync and fdatasync calls", func() uint64 { return s.config.fs.Stats().Syncs })
+	t.gauge("log_memtable_bytes", "bytes of the log's newest entries, which are held in memory, too", func() float64 { return float64(s.node.LogMemTables()) })
 	t.gauge("store_memtable_bytes", "bytes of replicated state that wait to be written to disk", func() float64 { return float64(s.store.MemTables()) })
 	t.gauge("store_size_bytes", "bytes of replicated state on disk", func() float64 { return float64(s.store.Size()) })
 	t.counter("commands_failed_total", "commands that panicked and were rolled back", s.broker.Machine().Failures)

@@ -117,3 +117,18 @@ func TestFuzzTargets(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
+
+// The end of the time is no finding; an input that fails is one.
+func TestEndedLate(t *testing.T) {
+	const late = "--- FAIL: FuzzX (61.04s)\n    context deadline exceeded\nFAIL\n"
+	for said, want := range map[string]bool{
+		late: true,
+		"--- FAIL: FuzzX (3.04s)\n    --- FAIL: FuzzX (0.00s)\n        x_test.go:9: seven\n    \n    Failing input written to testdata/fuzz/FuzzX/5\n": false,
+		late + "    Failing input written to testdata/fuzz/FuzzX/5\n":                                                                                  false,
+		"ok  \texample.com/x\t61s\n": false,
+	} {
+		if got := endedLate(said); got != want {
+			t.Errorf("%q: %v, want %v", said, got, want)
+		}
+	}
+}

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -32,7 +35,8 @@ func soak(ctx context.Context, root string) error {
 	return verdict(os.Stdout, results, faults, time.Since(start))
 }
 
-// fuzz runs every fuzz target of the tree in turn, each for the given time.
+// fuzz runs every fuzz target of the tree in turn, each for the given time. It
+// goes on after a finding.
 func fuzz(ctx context.Context, root, duration string) error {
 	if _, err := time.ParseDuration(duration); err != nil {
 		return fmt.Errorf("fuzz: %w", err)
@@ -41,20 +45,37 @@ func fuzz(ctx context.Context, root, duration string) error {
 	if err != nil {
 		return err
 	}
-	targets := 0
-	for _, t := range fuzzTargets(list) {
-		targets++
-		fmt.Printf("== fuzz %s %s\n", short(t.pkg), t.name)
-		err := command(ctx, root, nil, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", duration, t.pkg)
-		if err != nil {
-			return err
-		}
-	}
-	if targets == 0 {
+	targets := fuzzTargets(list)
+	if len(targets) == 0 {
 		return fmt.Errorf("fuzz: no target found")
 	}
-	fmt.Printf("%d fuzz targets, %s each, nothing found\nPASS\n", targets, duration)
+	var faults []error
+	for _, t := range targets {
+		fmt.Printf("== fuzz %s %s\n", short(t.pkg), t.name)
+		var said bytes.Buffer
+		err := commandTo(ctx, io.MultiWriter(os.Stdout, &said), root, nil,
+			"go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", duration, t.pkg)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil && endedLate(said.String()):
+			fmt.Printf("note\t%s %s: its last input was cut off by the end of the time\n", short(t.pkg), t.name)
+		case err != nil:
+			faults = append(faults, err)
+		}
+	}
+	if len(faults) > 0 {
+		return errors.Join(faults...)
+	}
+	fmt.Printf("%d fuzz targets, %s each, nothing found\nPASS\n", len(targets), duration)
 	return nil
+}
+
+// endedLate says whether all that go test had to tell is that its time was over
+// while an input was being tried: it calls that a failure, and has no input to
+// show for it.
+func endedLate(said string) bool {
+	return strings.Contains(said, "\n    context deadline exceeded\n") && !strings.Contains(said, "Failing input written to")
 }
 
 type target struct{ pkg, name string }

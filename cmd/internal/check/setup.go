@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -123,9 +124,14 @@ func setupNPM(ctx context.Context, root string) error {
 // command runs a program in dir with its output on ours, and env added to our
 // environment.
 func command(ctx context.Context, dir string, env []string, name string, args ...string) error {
+	return commandTo(ctx, os.Stdout, dir, env, name, args...)
+}
+
+// commandTo is command with the standard output elsewhere.
+func commandTo(ctx context.Context, out io.Writer, dir string, env []string, name string, args ...string) error {
 	c := exec.CommandContext(ctx, name, args...)
 	c.Dir, c.Env = dir, append(os.Environ(), env...)
-	c.Stdout, c.Stderr = os.Stdout, os.Stderr
+	c.Stdout, c.Stderr = out, os.Stderr
 	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
 	c.WaitDelay = 10 * time.Second // then it is killed
 	if err := c.Run(); err != nil {
