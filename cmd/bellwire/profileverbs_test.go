@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -132,5 +135,43 @@ func TestStatusDocument(t *testing.T) {
 		if err := json.Unmarshal(statusDocument(status, `say "hi"`), &p); err != nil || p.status() != status || p.note() != `say "hi"` {
 			t.Errorf("%s: %s %q, %v", status, p.status(), p.note(), err)
 		}
+	}
+}
+
+// An agent's machine is there while the agent runs and its connection lasts, and
+// its numbers are plain events.
+func TestAgent(t *testing.T) {
+	port := startDev(t)
+	numbers := startSub(t, "-p", port, "-u", "ops@example.com", "-t", "hosts/web1/#", "-v")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan int, 1)
+	var notes bytes.Buffer
+	go func() {
+		ended <- run(ctx, []string{"agent", "-p", port, "-u", "web1@example.com", "--interval", "1s"}, strings.NewReader(""), io.Discard, &notes)
+	}()
+	seen := map[string]bool{}
+	for len(seen) < 4 {
+		line := numbers.next(t, 1)
+		name, _, _ := strings.Cut(line, " ")
+		seen[name] = true
+	}
+	for _, name := range []string{"load", "memory", "disk", "net"} {
+		if !seen["hosts/web1/"+name] {
+			t.Errorf("no %s among %v", name, seen)
+		}
+	}
+	watch := []string{"presence", "watch", "web1", "-C", "1", "-p", port, "-u", "web1@example.com", "-o", "jsonl"}
+	if got := bellwire(t, "", watch...); !strings.Contains(got.stdout, `"automata":true`) || !strings.Contains(got.stdout, `"basic":"open"`) {
+		t.Errorf("while it runs: %+v", got)
+	}
+	cancel()
+	if code := <-ended; code != 0 || notes.Len() > 0 {
+		t.Errorf("it ended with %d: %s", code, &notes)
+	}
+	if got := bellwire(t, "", watch...); !strings.Contains(got.stdout, `"basic":"closed"`) {
+		t.Errorf("after it: %+v", got)
+	}
+	if got := bellwire(t, "", "agent", "-p", port, "-u", "web1@example.com", "--interval", "1ms"); got.code != exitUsage {
+		t.Errorf("an interval of a millisecond: %+v", got)
 	}
 }
