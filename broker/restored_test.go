@@ -160,6 +160,7 @@ func TestRestoreWithLiveSessions(t *testing.T) {
 			t.Errorf("%s ended with %v, want %v", c.id, err, want)
 		}
 	}
+	atMost.await(2) // the state: it waits for nothing that follows
 	for i, topic := range []string{"x", "y", "dropped"} {
 		if err := pub.publish(topic, fmt.Sprint(6+i), 1); err != nil {
 			t.Fatal(err)
