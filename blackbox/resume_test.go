@@ -271,6 +271,37 @@ func TestMQTT25MessageExpiry(t *testing.T) {
 	later.Quiet()
 }
 
+// An interval of 0 is for whoever is there at once, and told so: it is delivered
+// live, and to nobody who comes a second later, neither queued nor retained.
+func TestMQTT25ExpiryZero(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "--allow-anonymous", "--test-clock", noon)
+	live := s.open(v5, clean("live"))
+	live.Subscribe("t", 2)
+	away := s.open(v5, durable(v5, "away"))
+	away.Subscribe("t", 2)
+	away.Disconnect()
+	pub := s.open(v5, clean("pub"))
+	for qos := range byte(3) {
+		pub.PublishMessage(mq.Publish{
+			Topic: "t", QoS: qos, Retain: qos == 1, Payload: []byte("now"), Properties: mq.Properties{mq.Number(mq.PropMessageExpiry, 0)},
+		})
+		p := live.ReceiveText("t", "now")
+		if got, there := p.Properties.Number(mq.PropMessageExpiry); !there || got != 0 {
+			t.Errorf("QoS %d: got %v, want an interval of 0", qos, p)
+		}
+	}
+	s.advance(time.Second)
+	away = s.open(v5, durable(v5, "away"))
+	away.Quiet()
+	late := s.open(v5, clean("late"))
+	late.Subscribe("t", 1)
+	late.Quiet()
+	if got := s.metric("bellwire_retained_messages"); got != 0 {
+		t.Errorf("%v messages are retained", got)
+	}
+}
+
 // A retained message without expiry does not get one by itself: a day, a year
 // later it is there.
 func TestMQTT25RetainedStays(t *testing.T) {

@@ -184,7 +184,7 @@ func (m *Machine) publishWill(r *record) {
 	e.Topic, e.Payload, e.Props, e.QoS, e.Retain = w.Topic, w.Payload, w.Props, w.QoS, w.Retain
 	e.At, e.Origin, e.Client, e.Principal = m.now, r.session, r.client, r.principal
 	if w.Expires {
-		e.Expires = m.now + seconds(w.Expiry)
+		e.Expires = event.ExpiresAt(m.now, w.Expiry)
 	}
 	if p := profileFor(m.profiles, e.Topic); p != nil {
 		_ = m.applyProfile(p, e, r) // there is nobody left to refuse it to

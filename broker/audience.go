@@ -122,7 +122,7 @@ func (a *audience) deliver(b *Broker, e *event.Event, now int64, w *Wave) {
 		}
 		d := &w.delivery
 		*d = Delivery{Event: e, QoS: qos, Retain: g.retain && e.Retain, IDs: g.ids}
-		d.limitTo(e.Expires, until, now)
+		d.limitTo(e, until, now)
 		h.s.hear(d, until, w)
 	}
 	if b.config.Tap != nil {
@@ -133,12 +133,11 @@ func (a *audience) deliver(b *Broker, e *event.Event, now int64, w *Wave) {
 // limitTo sets the Message Expiry Interval to send: what is left of the
 // publisher's, and no more than until the subscriber's window closes. An event
 // that has none gets none, unless the window is about to close.
-func (d *Delivery) limitTo(expires, until, now int64) {
-	at := earlier(expires, until)
-	if at == 0 {
-		d.Expires, d.Expiry = false, 0
+func (d *Delivery) limitTo(e *event.Event, until, now int64) {
+	if until == 0 || e.Expires != 0 && e.Expires <= until {
+		d.Expiry, d.Expires = e.Remaining(now)
 		return
 	}
-	e := event.Event{Expires: at}
-	d.Expiry, d.Expires = e.Remaining(now)
+	closes := event.Event{Expires: until}
+	d.Expiry, d.Expires = closes.Remaining(now)
 }

@@ -325,7 +325,7 @@ func (s *Session) offer(q *queued, e *event.Event, h *hearer, now int64, w *Wave
 	}
 	d := &w.delivery
 	*d = Delivery{Event: e, QoS: q.qos, Retain: q.retain, IDs: q.ids}
-	d.limitTo(e.Expires, q.deadline, now)
+	d.limitTo(e, q.deadline, now)
 	o.send(d, w)
 }
 
@@ -476,7 +476,7 @@ func (o *outbox) sendHeld(h *held, now int64, w *Wave) bool {
 			return true
 		}
 		*d = Delivery{Event: h.event, QoS: h.qos, Retain: h.retain, IDs: h.ids}
-		d.limitTo(h.event.Expires, h.until, now)
+		d.limitTo(h.event, h.until, now)
 		return o.send(d, w)
 	}
 	ev, retain, send := o.s.renderMark(h.mark, false, h.retain, now)
@@ -551,7 +551,7 @@ func (o *outbox) sendEntries(entries []queueItem, until uint64, now int64, w *Wa
 		}
 		d := &w.delivery
 		*d = Delivery{Event: &it.event, QoS: it.qos, Retain: it.retain, IDs: it.ids}
-		d.limitTo(it.event.Expires, it.deadline, now)
+		d.limitTo(&it.event, it.deadline, now)
 		if !o.send(d, w) {
 			return false
 		}

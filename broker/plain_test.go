@@ -440,7 +440,7 @@ func (p *plain) publishWill(s *plainSession) {
 		origin: s.number, client: s.client, principal: s.principal,
 	}
 	if w.Expires {
-		e.expires = p.now + seconds(w.Expiry)
+		e.expires = event.ExpiresAt(p.now, w.Expiry)
 	}
 	if p.retain(e) != nil {
 		e.retain = false

@@ -452,7 +452,7 @@ func (t *scanState) deliver(p *piece, w *Wave) {
 		if sub.ID != 0 {
 			out.IDs = []uint32{sub.ID}
 		}
-		out.limitTo(e.Expires, d.Until, now)
+		out.limitTo(e, d.Until, now)
 		if !t.s.hear(out, d.Until, w) {
 			goBack(p.direct[i:])
 			return

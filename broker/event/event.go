@@ -71,15 +71,27 @@ func (e *Event) Reset() {
 	*e = Event{Frames: frames}
 }
 
+// momentary is how long an event lives whose Message Expiry Interval is 0: less
+// than a second. "If the Message Expiry Interval has passed and the Server has not
+// managed to start onward delivery" it must go (5.0 [MQTT-3.3.2-5]): it is for
+// whoever is there at once, and for nobody who comes later.
+const momentary = int64(1e9 - 1)
+
+// ExpiresAt returns when an event expires whose interval, in seconds, begins at at.
+func ExpiresAt(at int64, interval uint32) int64 {
+	return at + max(int64(interval)*1e9, momentary)
+}
+
 // Remaining returns the Message Expiry Interval left at now, in seconds,
-// rounded up so that a live event never announces 0, and whether the event has
-// an expiry at all. An expired event has 0 left (5.0 [MQTT-3.3.2-6]).
+// rounded up so that a live event never announces 0, unless its publisher did,
+// and whether the event has an expiry at all. An expired event has 0 left (5.0
+// [MQTT-3.3.2-6]).
 func (e *Event) Remaining(now int64) (seconds uint32, expires bool) {
 	if e.Expires == 0 {
 		return 0, false
 	}
 	left := e.Expires - now
-	if left <= 0 {
+	if left <= 0 || e.Expires-e.At <= momentary {
 		return 0, true
 	}
 	return uint32(min((left-1)/1e9+1, math.MaxUint32)), true

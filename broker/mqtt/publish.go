@@ -7,6 +7,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/event"
 )
 
 // handlePublish hands the session one event. What it sets in the event aliases
@@ -25,8 +26,7 @@ func (c *conn) handlePublish(in *input, first byte, body []byte) error {
 	ev.Topic, ev.Payload, ev.Props = topic, p.payload, p.props
 	ev.QoS, ev.Retain = p.qos, p.retain
 	if p.expires {
-		// An interval of 0 is over with this very instant.
-		ev.Expires = c.srv.clock().UnixNano() + max(1, int64(p.expiry)*1e9)
+		ev.Expires = event.ExpiresAt(c.srv.clock().UnixNano(), p.expiry)
 	}
 	if p.qos == 0 {
 		return c.publish0(in, p.refused)
