@@ -278,15 +278,15 @@ func refusal(err error) (code byte, reason string) {
 	case errors.Is(err, errBadTopic):
 		return codeBadTopic, ""
 	case errors.Is(err, broker.ErrBadEvent):
-		return codeImplementation, "bad-event"
+		return codeImplementation, whyBadEvent
 	case errors.Is(err, broker.ErrDiskFull):
-		return codeQuota, "disk-full"
+		return codeQuota, whyDiskFull
 	case errors.Is(err, broker.ErrQuota):
 		return codeQuota, ""
 	case errors.Is(err, broker.ErrNoCommit):
 		// 0x88, server unavailable, would say it, but only CONNACK may carry
 		// it. Elsewhere the Reason String has to.
-		return codeImplementation, "no-quorum"
+		return codeImplementation, whyNoQuorum
 	}
 	return codeUnspecified, ""
 }

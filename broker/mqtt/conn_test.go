@@ -157,7 +157,7 @@ func TestKeepAlive(t *testing.T) {
 	}
 	n.pass(4 * time.Second)
 	for i, c := range []*client{idle, busy} {
-		if got := c.next(); got != "DISCONNECT 8d reason=\"no packet for one and a half times the keep alive\"" {
+		if got := c.next(); got != "DISCONNECT 8d reason=\"BW-1004 no packet for one and a half times the keep alive\"" {
 			t.Errorf("%d: got %s", i, got)
 		}
 	}
@@ -222,7 +222,7 @@ func TestTakeoverDoesNotWait(t *testing.T) {
 	for _, version := range []byte{4, 5} {
 		old := n.connect(version, "same")
 		fresh := n.connect(version, "same")
-		if want := map[byte]string{4: "closed", 5: "DISCONNECT 8e"}[version]; old.next() != want {
+		if want := map[byte]string{4: "closed", 5: `DISCONNECT 8e reason="BW-1008 session taken over"`}[version]; old.next() != want {
 			t.Errorf("version %d: the earlier one was not told %s", version, want)
 		}
 		stall(n, fresh, "same")
@@ -394,7 +394,7 @@ func TestReceiveMaximum(t *testing.T) {
 	}
 	c.ping()
 	c.send(packet(0x32, "t", u16(200), props5()))
-	c.want("DISCONNECT 93 reason=\"more publishes under way than the Receive Maximum\"", "closed")
+	c.want("DISCONNECT 93 reason=\"BW-8001 more publishes under way than the Receive Maximum\"", "closed")
 	n.log.gate.Unlock()
 }
 
@@ -461,7 +461,7 @@ func TestTopicAliases(t *testing.T) {
 		packet(0x30, "topic/2", alias(1), []byte("c")), packet(0x30, "", alias(1), []byte("d")),
 		packet(0x32, "forbidden/x", u16(1), alias(3)), packet(0x32, "", u16(2), alias(3)),
 		packet(0x30, "topic/3", alias(2), []byte("e")), packet(0x30, "", alias(2), []byte("f")))
-	p.want("PUBACK id=1 87 reason=\"a rule forbids it\"", "PUBACK id=2 87 reason=\"a rule forbids it\"")
+	p.want("PUBACK id=1 87 reason=\"BW-4001 a rule forbids it\"", "PUBACK id=2 87 reason=\"BW-4001 a rule forbids it\"")
 	c.want("PUBLISH topic/1=a q0 alias=1", "PUBLISH =b q0 alias=1", "PUBLISH topic/2=c q0 alias=2", "PUBLISH =d q0 alias=2",
 		"PUBLISH topic/3=e q0", "PUBLISH topic/3=f q0")
 }
@@ -556,7 +556,7 @@ func TestCloseTellsClients(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	closed := make(chan error)
 	go func() { closed <- n.srv.Close(ctx) }()
-	c5.want("DISCONNECT 8b", "closed")
+	c5.want(`DISCONNECT 8b reason="BW-1003 server shutting down"`, "closed")
 	c4.want("closed")
 	silent.want("closed")
 	c4.conn.Close()
@@ -582,7 +582,7 @@ func TestPanicEndsOneConnection(t *testing.T) {
 	healthy.send(packet(0x82, u16(1), props5(), "t", 0))
 	healthy.want("SUBACK id=1 00")
 	c.send(packet(0x30, "t", props5(), []byte("before")), packet(0x30, "t", props5(packets.PropMessageExpiryInterval, 0, 0, 0, 1)))
-	c.want("PUBLISH t=before q0", "DISCONNECT 80 reason=\"internal error\"", "closed")
+	c.want("PUBLISH t=before q0", "DISCONNECT 80 reason=\"BW-9001 internal error\"", "closed")
 	healthy.want("PUBLISH t=before q0")
 	healthy.ping()
 	if got := n.srv.stats.Panics.Load(); got != 1 {
@@ -659,7 +659,7 @@ func TestConnectionLimit(t *testing.T) {
 	n := newNode(t, Limits{Connections: 2, Handshakes: 2})
 	a := n.connect(5, "a")
 	n.connect(4, "b")
-	for version, want := range map[byte]string{5: "CONNACK 89 reason=\"too many clients\"", 4: "CONNACK 03"} {
+	for version, want := range map[byte]string{5: "CONNACK 89 reason=\"BW-1003 too many clients\"", 4: "CONNACK 03"} {
 		c := n.dial()
 		c.version = version
 		c.send(connectBytes(version, "c"))

@@ -146,7 +146,7 @@ func connectFault(err error) error {
 	case errors.Is(err, broker.ErrQuota):
 		return &fault{codeQuota, ""}
 	case errors.Is(err, broker.ErrNoCommit):
-		return &fault{codeUnavailable, "no-quorum"}
+		return &fault{codeUnavailable, whyNoQuorum}
 	case errors.Is(err, broker.ErrClosing):
 		return &fault{codeUnavailable, "server shutting down"}
 	case errors.Is(err, broker.ErrUnknown), errors.Is(err, broker.ErrStale), errors.Is(err, broker.ErrSessionEnded):
@@ -282,7 +282,7 @@ func (c *conn) putConnack(in *input, f *fault) {
 	if c.ending {
 		return
 	}
-	pk.Properties.ReasonString = c.reasonString(f.why, maxHeader+2)
+	pk.Properties.ReasonString = c.reasonString(f.code, f.why, maxHeader+2)
 	c.dirty(&in.wave)
 	c.put(pk) // unless it is too large, and then the end is all there is to say
 	c.said = true

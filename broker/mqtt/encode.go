@@ -39,7 +39,7 @@ func (c *conn) putAck(packet byte, id uint16, code byte, reason string, props []
 		return
 	}
 	code = legal(packet, code)
-	reason = c.reasonString(reason, maxHeader+3+len(props))
+	reason = c.reasonString(code, reason, maxHeader+3+len(props))
 	n := len(props)
 	if reason != "" {
 		n += 3 + len(reason)
@@ -83,17 +83,8 @@ func (c *conn) put(pk *packets.Packet) bool {
 func (c *conn) putDisconnect(code byte, reason string) {
 	pk := &packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}}
 	pk.ReasonCode = legal(packets.Disconnect, code)
-	pk.Properties.ReasonString = c.reasonString(reason, maxHeader+2)
+	pk.Properties.ReasonString = c.reasonString(code, reason, maxHeader+2)
 	c.put(pk)
-}
-
-// reasonString is reason, if the client wants Reason Strings and takes a
-// packet that has one beside n other bytes; else it is empty.
-func (c *conn) reasonString(reason string, n int) string {
-	if reason == "" || !c.problemInfo || c.maxPacket < n+maxVarint+3+len(reason) {
-		return ""
-	}
-	return reason
 }
 
 // encodeRare has the codec encode pk. PUBLISH and the acknowledgements of it

@@ -57,7 +57,7 @@ func TestHeldIsFlushed(t *testing.T) {
 	p.send([]byte{0, 0})
 	p.want("closed")
 	c.send([]byte{0, 0})
-	c.want("DISCONNECT 81 reason=\"packet type 0\"", "closed")
+	c.want("DISCONNECT 81 reason=\"BW-3002 packet type 0\"", "closed")
 	if !n.srv.holder.holding.Load() {
 		t.Error("it was not holding: the test shows nothing")
 	}

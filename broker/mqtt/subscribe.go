@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -52,21 +53,24 @@ func (c *conn) handleSubscribe(in *input, body []byte) error {
 		})
 	}
 	if len(subs) == 0 {
-		c.acknowledge(suback, "", &in.wave)
+		c.acknowledge(suback, suback.ReasonCodes[0], "", &in.wave)
 		return nil
 	}
 	in.wave.Flush() // the session may take its time
 	c.inBroker = true
 	c.session.Subscribe(subs, func(results []broker.SubResult, w *broker.Wave) {
-		reason := ""
+		refused, reason := byte(codeSuccess), ""
 		for k, r := range results {
 			code, why := grant(r, subs[k].QoS)
 			suback.ReasonCodes[places[k]] = code
-			if reason == "" {
-				reason = why
+			if refused < codeUnspecified || reason == "" && why != "" {
+				refused, reason = code, why
 			}
 		}
-		c.acknowledge(suback, reason, w)
+		if refused < codeUnspecified { // if anything is, a filter that is none
+			refused = slices.Max(suback.ReasonCodes)
+		}
+		c.acknowledge(suback, refused, reason, w)
 	})
 	c.inBroker = false
 	return nil
@@ -81,8 +85,9 @@ func grant(r broker.SubResult, qos byte) (code byte, reason string) {
 	return legal(packets.Suback, code), reason
 }
 
-// acknowledge queues a SUBACK or UNSUBACK.
-func (c *conn) acknowledge(pk *packets.Packet, reason string, w *broker.Wave) {
+// acknowledge queues a SUBACK or UNSUBACK. Its Reason String is about code, one
+// of those in it.
+func (c *conn) acknowledge(pk *packets.Packet, code byte, reason string, w *broker.Wave) {
 	if c.version < 5 {
 		for i, code := range pk.ReasonCodes {
 			if code >= codeFailure {
@@ -95,7 +100,7 @@ func (c *conn) acknowledge(pk *packets.Packet, reason string, w *broker.Wave) {
 	if c.ending {
 		return
 	}
-	pk.Properties.ReasonString = c.reasonString(reason, maxHeader+2+len(pk.ReasonCodes))
+	pk.Properties.ReasonString = c.reasonString(code, reason, maxHeader+2+len(pk.ReasonCodes))
 	c.dirty(w)
 	if !c.put(pk) {
 		c.beginEnd(endTold, codeTooLarge, "the answer is larger than the client's Maximum Packet Size")
@@ -145,7 +150,7 @@ func (c *conn) handleUnsubscribe(in *input, body []byte) error {
 			unsuback.ReasonCodes[i], reason = unsubCode(err, k < len(existed) && existed[k])
 		}
 	}
-	c.acknowledge(unsuback, reason, &in.wave)
+	c.acknowledge(unsuback, slices.Max(unsuback.ReasonCodes), reason, &in.wave)
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/yamltree"
 )
 
@@ -135,7 +136,7 @@ func explain(cmd *cobra.Command, f explainFlags, now time.Time) error {
 		return err
 	}
 	if f.sweep != "" && f.at != "" {
-		return fail(bwUsage, "--at and --sweep at once").do("use one of them")
+		return fail(bw.Usage, "--at and --sweep at once").do("use one of them")
 	}
 	action, err := parseAction(f.action)
 	if err != nil {
@@ -146,7 +147,7 @@ func explain(cmd *cobra.Command, f explainFlags, now time.Time) error {
 		return err
 	}
 	if f.policy == "" {
-		return fail(bwUsage, "--policy is missing").do("name the policy file to ask: --policy policy.yaml")
+		return fail(bw.Usage, "--policy is missing").do("name the policy file to ask: --policy policy.yaml")
 	}
 	policy, err := readPolicy(f.policy, f.domain)
 	if err != nil {
@@ -158,7 +159,7 @@ func explain(cmd *cobra.Command, f explainFlags, now time.Time) error {
 	at := now
 	if f.at != "" {
 		if at, err = acl.ParseInstant(f.at, now); err != nil {
-			return fail(bwUsage, "--at: %w", err)
+			return fail(bw.Usage, "--at: %w", err)
 		}
 	}
 	e, err := policy.Explain(who, action, f.topic, at)
@@ -202,9 +203,9 @@ func sweep(w io.Writer, policy *acl.Policy, who acl.Who, action acl.Action, f ex
 
 func topicFault(err error) error {
 	if errors.Is(err, acl.ErrSweep) {
-		return fail(bwUsage, "--sweep: %w", err)
+		return fail(bw.Usage, "--sweep: %w", err)
 	}
-	return fail(bwUsage, "%w", err).do("check the topic: publish takes a name, subscribe a filter")
+	return fail(bw.Usage, "%w", err).do("check the topic: publish takes a name, subscribe a filter")
 }
 
 func parseAction(s string) (acl.Action, error) {
@@ -214,7 +215,7 @@ func parseAction(s string) (acl.Action, error) {
 	case "subscribe":
 		return acl.Subscribe, nil
 	}
-	f := fail(bwUsage, "unknown action %q", s)
+	f := fail(bw.Usage, "unknown action %q", s)
 	if near := yamltree.Nearest(s, []string{"publish", "subscribe"}); near != "" {
 		return 0, f.do("did you mean %s?", near)
 	}
@@ -225,13 +226,13 @@ func parseWho(f explainFlags) (acl.Who, error) {
 	who := acl.Who{Client: f.client}
 	switch f.as {
 	case "":
-		return who, fail(bwUsage, "--as is missing").do("say who asks: --as ana@example.com, or --as anonymous")
+		return who, fail(bw.Usage, "--as is missing").do("say who asks: --as ana@example.com, or --as anonymous")
 	case "anonymous":
 		return who, nil
 	}
 	address, err := acl.ParseAddress(f.as, f.domain)
 	if err != nil {
-		return who, fail(bwUsage, "--as: %w", err).do("an address is name@domain; --domain gives bare names one")
+		return who, fail(bw.Usage, "--as: %w", err).do("an address is name@domain; --domain gives bare names one")
 	}
 	who.Principal = address
 	return who, nil
@@ -251,15 +252,15 @@ func parseRange(s string, now time.Time) (from, to time.Time, err error) {
 			continue
 		}
 		if !a.Before(b) {
-			return from, to, fail(bwUsage, "--sweep: FROM is not before TO")
+			return from, to, fail(bw.Usage, "--sweep: FROM is not before TO")
 		}
 		return a, b, nil
 	}
 	const todo = "write FROM/TO, such as 2026-03-01T00:00:00Z/2026-04-01T00:00:00Z"
 	if strings.Count(s, "/") == 1 && err != nil {
-		return from, to, fail(bwUsage, "--sweep: %w", err).do(todo)
+		return from, to, fail(bw.Usage, "--sweep: %w", err).do(todo)
 	}
-	return from, to, fail(bwUsage, "--sweep: %q is not two instants with a slash between", s).do(todo)
+	return from, to, fail(bw.Usage, "--sweep: %q is not two instants with a slash between", s).do(todo)
 }
 
 // readAtMost returns the first n bytes of a file.
@@ -278,7 +279,7 @@ func addOutput(cmd *cobra.Command, output *string) {
 
 func checkOutput(output string) error {
 	if output != "" && output != "json" && output != "table" {
-		return fail(bwUsage, "--output %q is not known here", output).do("use -o json, or none")
+		return fail(bw.Usage, "--output %q is not known here", output).do("use -o json, or none")
 	}
 	return nil
 }
@@ -292,7 +293,7 @@ func someArgs(least, most int, which string) cobra.PositionalArgs {
 		if least <= len(args) && len(args) <= most {
 			return nil
 		}
-		return fail(bwUsage, "%s takes %s; got %d arguments", cmd.CommandPath(), which, len(args)).
+		return fail(bw.Usage, "%s takes %s; got %d arguments", cmd.CommandPath(), which, len(args)).
 			do("see %s --help", cmd.CommandPath())
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/yamltree"
 )
 
@@ -21,7 +22,7 @@ func (f *serveFlags) readConfig(given func(flag string) bool) error {
 	}
 	data, err := readAtMost(f.config, yamltree.MaxFile+1)
 	if err != nil {
-		return fileFault(bwConfigFile, f.config, err)
+		return fileFault(bw.ConfigFile, f.config, err)
 	}
 	r, top := yamltree.Read(f.config, data, yamltree.Form{})
 	if top != nil && top.Kind != yamltree.Null {
@@ -29,7 +30,7 @@ func (f *serveFlags) readConfig(given func(flag string) bool) error {
 		c.read(top)
 	}
 	if err := r.Err(); err != nil {
-		return fileFault(bwConfigFile, f.config, err)
+		return fileFault(bw.ConfigFile, f.config, err)
 	}
 	return nil
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/eclipse/paho.golang/paho"
 	"github.com/eclipse/paho.golang/paho/session/state"
+
+	"github.com/bellwire/bellwire/bw"
 )
 
 // A demo is a few real clients of a real broker: this machine publishes what
@@ -67,7 +69,7 @@ func isWatcher(client string) bool {
 func newDemo(feed *feed, domain string, runFor time.Duration) (*demo, error) {
 	name, err := os.Hostname()
 	if err != nil {
-		return nil, fail(bwUnclassified, "this machine's name: %w", err)
+		return nil, fail(bw.Unclassified, "this machine's name: %w", err)
 	}
 	d := &demo{
 		feed: feed, domain: domain, host: levelOf(name), tokens: map[string]string{hostUser: rand.Text()},
@@ -268,7 +270,7 @@ func (d *demo) shiftLasts(lastReading time.Time) bool {
 func readThisHost() (hostSample, error) {
 	s, err := readHost(os.DirFS("/proc"), os.DirFS("/sys/block"), time.Now())
 	if err != nil {
-		return s, fail(bwFile, "the demo reports what Linux's /proc says about this machine: %w", err)
+		return s, fail(bw.File, "the demo reports what Linux's /proc says about this machine: %w", err)
 	}
 	return s, nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/disk"
 )
 
@@ -171,6 +172,6 @@ func portTaken(port int) error {
 	if p, ok := portHolder(port); ok {
 		who = "by " + p
 	}
-	return fail(bwAddressInUse, "port %d on 127.0.0.1 is taken %s", port, who).
+	return fail(bw.AddressInUse, "port %d on 127.0.0.1 is taken %s", port, who).
 		do("end it, or take another port: bellwire dev --port %d, or --port 0 for any", port%65535+1)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/yamltree"
 )
 
@@ -21,11 +22,30 @@ const (
 	exitInterrupted = 130
 )
 
+// exitOf returns what the process returns for a kind of error.
+func exitOf(c bw.Code) int {
+	switch c {
+	case bw.Unreachable, bw.Busy, bw.Lost, bw.NoAnswer, bw.TLS, bw.NoQuorum:
+		return exitUnreachable
+	case bw.TimedOut:
+		return exitTimeout
+	case bw.Usage, bw.Environment, bw.LimitsFile, bw.PolicyFile, bw.OpenListener, bw.ConfigFile, bw.OldProtocol, bw.OwnPolicy:
+		return exitUsage
+	case bw.NoSuchCode, bw.NotSet:
+		return exitNotFound
+	case bw.SomeRefused:
+		return exitPartial
+	case bw.Denied, bw.BadCredentials:
+		return exitDenied
+	}
+	return exitFailed
+}
+
 // A fault is an error as its reader meets it: what happened and why, what to
 // do about it, and a code that `bellwire explain` knows more about. The code
 // decides the exit code.
 type fault struct {
-	code code
+	code bw.Code
 	what string // what happened and why; no final stop
 	todo string // what to do; empty: what the registry says
 	err  error  // wrapped, may be nil; what says it already
@@ -35,7 +55,7 @@ type fault struct {
 }
 
 // fail returns a fault with code. The format may hold %w once.
-func fail(c code, format string, args ...any) *fault {
+func fail(c bw.Code, format string, args ...any) *fault {
 	err := fmt.Errorf(format, args...)
 	return &fault{code: c, what: err.Error(), err: errors.Unwrap(err)}
 }
@@ -51,7 +71,7 @@ func (f *fault) Unwrap() error { return f.err }
 
 // fileFault makes one fault of everything that is wrong with the file name: a
 // *yamltree.FileError, or that it could not be read.
-func fileFault(c code, name string, err error) *fault {
+func fileFault(c bw.Code, name string, err error) *fault {
 	bad, ok := errors.AsType[*yamltree.FileError](err)
 	if !ok {
 		return fail(c, "cannot read %s: %w", name, rootCause(err)).do("check the name of the file and who may read it")
@@ -118,16 +138,15 @@ func report(stderr io.Writer, err error) int {
 	}
 	f, ok := errors.AsType[*fault](err)
 	if !ok {
-		f = fail(bwUnclassified, "%w", err)
+		f = fail(bw.Unclassified, "%w", err)
 	}
-	entry := f.code.entry()
 	todo := f.todo
 	if todo == "" {
-		todo = entry.todo
+		todo = f.code.Entry().Todo
 	}
 	if f.detail != "" {
 		fmt.Fprintln(stderr, f.detail)
 	}
 	fmt.Fprintf(stderr, "bellwire: %s\n  %s     %s\n", f.what, todo, f.code)
-	return entry.exit
+	return exitOf(f.code)
 }

@@ -2,10 +2,10 @@ package main
 
 import (
 	"fmt"
-	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/bellwire/bellwire/bw"
 )
 
 func explainCommand() *cobra.Command {
@@ -17,32 +17,17 @@ when none is given.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				for _, e := range codes {
-					fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", e.code, e.title)
+				for _, e := range bw.Entries() {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", e.Code, e.Title)
 				}
 				return nil
 			}
-			e, ok := findCode(args[0])
+			e, ok := bw.Find(args[0])
 			if !ok {
-				return fail(bwNoSuchCode, "there is no code %q", args[0])
+				return fail(bw.NoSuchCode, "there is no code %q", args[0])
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s  %s     (exit code %d)\n  what to do: %s\n\n%s\n", e.code, e.title, e.exit, e.todo, e.more)
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s  %s     (exit code %d)\n  what to do: %s\n\n%s\n", e.Code, e.Title, exitOf(e.Code), e.Todo, e.More)
 			return err
 		},
 	}
-}
-
-// findCode reads "BW-1002", "bw-1002" and "1002".
-func findCode(name string) (codeEntry, bool) {
-	digits := strings.TrimPrefix(strings.ToUpper(name), "BW-")
-	n, err := strconv.Atoi(digits)
-	if err != nil {
-		return codeEntry{}, false
-	}
-	for _, e := range codes {
-		if e.code == code(n) {
-			return e, true
-		}
-	}
-	return codeEntry{}, false
 }

@@ -178,7 +178,7 @@ func TestPubRefused(t *testing.T) {
 		},
 		{"at QoS 2", 2, 1, always(0x87, ""), exitDenied, "publish to a/b refused: not authorized", ""},
 		{"reason of another server", 1, 1, always(0x87, "go away"), exitDenied, "publish to a/b refused: not authorized: go away", ""},
-		{"code of a newer server", 1, 1, always(0x87, "BW-4999 too new; update"), exitDenied, "too new (BW-4999)\n  update     BW-4001", ""},
+		{"code of a newer server", 1, 1, always(0x87, "BW-4999 closed (Mon 08:00-12:00; Tue 08:00-12:00); bellwire update"), exitDenied, "closed (Mon 08:00-12:00; Tue 08:00-12:00) (BW-4999)\n  bellwire update     BW-4001", ""},
 		{"quota", 1, 1, always(0x97, "disk-full"), exitFailed, "quota exceeded: disk-full", ""},
 		{"all of several", 1, 3, always(0x87, ""), exitDenied, "all 3 messages refused: publish to a/b refused: not authorized", ""},
 		{
@@ -453,7 +453,7 @@ func TestSubRefused(t *testing.T) {
 			accept(t, conn)
 			p := receivePacket(t, conn)
 			send(conn, &packets.Suback{PacketID: p.PacketID(), Reasons: c.codes, Properties: &packets.Properties{
-				ReasonString: "BW-4001 partly covered; see the policy",
+				ReasonString: "BW-4001 partly covered; bellwire acl explain 7Q2M",
 			}})
 			receivePacket(t, conn)
 		}, func(f *subFlags) { f.topics, f.exitSubscribed = c.topics, true })

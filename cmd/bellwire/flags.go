@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/yamltree"
 )
 
@@ -26,7 +27,7 @@ func flagsFromEnv(flags *pflag.FlagSet, lookup func(string) (string, bool)) erro
 			return
 		}
 		if err := flags.Set(f.Name, value); err != nil {
-			first = fail(bwEnvironment, "%s=%q is no value for --%s: %w", name, value, f.Name, rootCause(err))
+			first = fail(bw.Environment, "%s=%q is no value for --%s: %w", name, value, f.Name, rootCause(err))
 		}
 	})
 	return first
@@ -53,25 +54,25 @@ func flagFault(cmd *cobra.Command, err error) error {
 	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		f := invalid.GetFlag()
 		if why, ok := f.Value.(refusedFlag); ok {
-			return fail(bwUsage, "mosquitto's %s is not supported: %s", flagNames(f), string(why)).do("leave it away")
+			return fail(bw.Usage, "mosquitto's %s is not supported: %s", flagNames(f), string(why)).do("leave it away")
 		}
 		value := strings.ReplaceAll(invalid.GetValue(), wordEnd, " ")
-		return fail(bwUsage, "%q is no value for %s: %w", value, flagNames(f), rootCause(err)).
+		return fail(bw.Usage, "%q is no value for %s: %w", value, flagNames(f), rootCause(err)).
 			do("%s: %s", flagNames(f), usageOf(f))
 	}
 	if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
 		f := missing.GetFlag()
-		return fail(bwUsage, "%s needs a value", flagNames(f)).do("%s: %s", flagNames(f), usageOf(f))
+		return fail(bw.Usage, "%s needs a value", flagNames(f)).do("%s: %s", flagNames(f), usageOf(f))
 	}
 	unknown, ok := errors.AsType[*pflag.NotExistError](err)
 	if !ok {
-		return fail(bwUsage, "%w", err).do("see %s --help", cmd.CommandPath())
+		return fail(bw.Usage, "%w", err).do("see %s --help", cmd.CommandPath())
 	}
 	name := unknown.GetSpecifiedName()
 	if group := unknown.GetSpecifiedShortnames(); group != "" {
-		return fail(bwUsage, "unknown flag -%s in -%s", name, group).do("see %s --help", cmd.CommandPath())
+		return fail(bw.Usage, "unknown flag -%s in -%s", name, group).do("see %s --help", cmd.CommandPath())
 	}
-	f := fail(bwUsage, "unknown flag --%s", name)
+	f := fail(bw.Usage, "unknown flag --%s", name)
 	var names []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		if !f.Hidden {
@@ -111,7 +112,7 @@ func prepareGroups(cmd *cobra.Command) {
 		if len(args) == 0 {
 			return nil
 		}
-		f := fail(bwUsage, "unknown command %q", cmd.CommandPath()+" "+args[0])
+		f := fail(bw.Usage, "unknown command %q", cmd.CommandPath()+" "+args[0])
 		var names []string
 		for _, sub := range cmd.Commands() {
 			if !sub.Hidden {
@@ -138,5 +139,5 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return fail(bwUsage, "%s takes no argument, got %q", cmd.CommandPath(), args[0])
+	return fail(bw.Usage, "%s takes no argument, got %q", cmd.CommandPath(), args[0])
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/mqtt"
+	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/yamltree"
 )
 
@@ -80,7 +81,7 @@ var limitRows = []limitRow{
 func readLimits(name string) (limits, error) {
 	data, err := readAtMost(name, yamltree.MaxFile+1)
 	if err != nil {
-		return limits{}, fileFault(bwLimitsFile, name, err)
+		return limits{}, fileFault(bw.LimitsFile, name, err)
 	}
 	r, top := yamltree.Read(name, data, yamltree.Form{})
 	var l limits
@@ -88,7 +89,7 @@ func readLimits(name string) (limits, error) {
 		l = readLimitsFile(r, top)
 	}
 	if err := r.Err(); err != nil {
-		return limits{}, fileFault(bwLimitsFile, name, err)
+		return limits{}, fileFault(bw.LimitsFile, name, err)
 	}
 	return l, nil
 }

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/bellwire/bellwire/bw"
 )
 
 // TestMain lets scripts run this very program as `bellwire`.
@@ -34,5 +37,23 @@ func TestScripts(t *testing.T) {
 				},
 			})
 		})
+	}
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// Every code has an exit code that says failure.
+func TestExitCodes(t *testing.T) {
+	for _, e := range bw.Entries() {
+		if exit := exitOf(e.Code); exit < exitFailed || exit > exitTestFailed {
+			t.Errorf("%s: exit code %d", e.Code, exit)
+		}
 	}
 }

@@ -9,12 +9,13 @@ import (
 	"log"
 	"net"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/eclipse/paho.golang/paho"
 	"github.com/eclipse/paho.golang/paho/session"
+
+	"github.com/bellwire/bellwire/bw"
 )
 
 // receiveAhead is how many messages may have left the socket and not yet been
@@ -49,13 +50,13 @@ func (t target) open(ctx context.Context) (net.Conn, error) {
 	if t.bind != "" {
 		local, err := net.ResolveTCPAddr("tcp", net.JoinHostPort(t.bind, "0"))
 		if err != nil {
-			return nil, fail(bwUsage, "-A %s: %w", t.bind, err)
+			return nil, fail(bw.Usage, "-A %s: %w", t.bind, err)
 		}
 		d.LocalAddr = local
 	}
 	c, err := d.DialContext(ctx, t.network, t.address)
 	if err != nil {
-		return nil, fail(bwUnreachable, "cannot connect to %s: %w", t, plain(err))
+		return nil, fail(bw.Unreachable, "cannot connect to %s: %w", t, plain(err))
 	}
 	if t.tls == nil {
 		return c, nil
@@ -63,7 +64,7 @@ func (t target) open(ctx context.Context) (net.Conn, error) {
 	secure := tls.Client(c, t.tls)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		c.Close()
-		return nil, fail(bwTLS, "cannot agree on TLS with %s: %w", t, err)
+		return nil, fail(bw.TLS, "cannot agree on TLS with %s: %w", t, err)
 	}
 	return secure, nil
 }
@@ -113,9 +114,9 @@ func connect(ctx context.Context, to target, connect *paho.Connect, state sessio
 	}
 	c.Client = paho.NewClient(paho.ClientConfig{
 		Conn: watch(conn), Session: state,
-		PingHandler:       pinger{func() { ended(fail(bwLost, "%s does not answer any more", to)) }},
+		PingHandler:       pinger{func() { ended(fail(bw.Lost, "%s does not answer any more", to)) }},
 		OnPublishReceived: []func(paho.PublishReceived) (bool, error){receive},
-		OnClientError:     func(err error) { ended(fail(bwLost, "the connection to %s broke: %w", to, plain(err))) },
+		OnClientError:     func(err error) { ended(fail(bw.Lost, "the connection to %s broke: %w", to, plain(err))) },
 		OnServerDisconnect: func(d *paho.Disconnect) {
 			ended(refusal("the server ended the connection", d.ReasonCode, reasonString(d.Properties)))
 		},
@@ -130,13 +131,13 @@ func connect(ctx context.Context, to target, connect *paho.Connect, state sessio
 	case c.connack != nil && c.connack.ReasonCode >= 0x80:
 		return nil, refusal(to.String()+" does not let this client in", c.connack.ReasonCode, c.connack.Properties.ReasonString)
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, fail(bwNoAnswer, "%s took the connection and has not answered for %s", to, to.timeout)
+		return nil, fail(bw.NoAnswer, "%s took the connection and has not answered for %s", to, to.timeout)
 	case errors.Is(err, context.Canceled):
 		return nil, err
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, fail(bwNoAnswer, "%s closed the connection without an answer: it may not speak MQTT 5", to)
+		return nil, fail(bw.NoAnswer, "%s closed the connection without an answer: it may not speak MQTT 5", to)
 	case err != nil:
-		return nil, fail(bwNoAnswer, "%s answered with something else than a CONNACK: %w", to, err)
+		return nil, fail(bw.NoAnswer, "%s answered with something else than a CONNACK: %w", to, err)
 	}
 	return c, nil
 }
@@ -168,100 +169,69 @@ func reasonString(p *paho.DisconnectProperties) string {
 	return p.ReasonString
 }
 
-// ours is how bellwire fills a Reason String: a code, what happened, and what
-// to do.
-var ours = regexp.MustCompile(`^BW-(\d{4}) ([^;]*)(?:; (.*))?$`)
+// ours is how bellwire fills a Reason String: a code, what happened, and maybe
+// the command that says more.
+var ours = regexp.MustCompile(`^(BW-\d{4}) (.*?)(?:; (bellwire .*))?$`)
 
 // refusal turns a reason code (0x80 and above) and Reason String into a fault.
 // A server that is bellwire says more than the number does.
 func refusal(what string, number byte, text string) *fault {
-	reason := reasonCode(number)
-	f := fail(reason.code, "%s: %s", what, reason.name)
-	if m := ours.FindStringSubmatch(text); m != nil {
-		n, _ := strconv.Atoi(m[1]) // four digits
-		if e, known := findCode(m[1]); known {
-			f = fail(e.code, "%s: %s", what, m[2])
-		} else {
-			f = fail(reason.code, "%s: %s (BW-%04d)", what, m[2], n)
+	m := ours.FindStringSubmatch(text)
+	if m == nil {
+		if text != "" {
+			text = ": " + text
 		}
-		f.todo = m[3]
-	} else if text != "" {
-		f = fail(reason.code, "%s: %s: %s", what, reason.name, text)
+		return fail(bw.OfReason(number), "%s: %s%s", what, reasonName(number), text)
 	}
+	f := fail(bw.OfReason(number), "%s: %s", what, m[2])
+	if e, known := bw.Find(m[1]); known {
+		f.code = e.Code
+	} else {
+		f.what += " (" + m[1] + ")"
+	}
+	f.todo = m[3]
 	return f
 }
 
-type reason struct {
-	name string
-	code code
+// reasonName names the reason codes of MQTT 5 that refuse (5.0 2.4).
+func reasonName(n byte) string {
+	if name, ok := reasonNames[n]; ok {
+		return name
+	}
+	return fmt.Sprintf("reason code 0x%02X", n)
 }
 
-// reasonCode names the reason codes of MQTT 5 that refuse (table 2-6) and says
-// what they mean to us.
-func reasonCode(n byte) reason {
-	switch n {
-	case 0x81:
-		return reason{"malformed packet", bwRefused}
-	case 0x82:
-		return reason{"protocol error", bwRefused}
-	case 0x83:
-		return reason{"not accepted by this server", bwRefused}
-	case 0x84:
-		return reason{"MQTT 5 is not spoken there", bwRefused}
-	case 0x85:
-		return reason{"client id not valid", bwRefused}
-	case 0x86:
-		return reason{"bad user name or password", bwDenied}
-	case 0x87:
-		return reason{"not authorized", bwDenied}
-	case 0x88:
-		return reason{"server unavailable", bwBusy}
-	case 0x89:
-		return reason{"server busy", bwBusy}
-	case 0x8A:
-		return reason{"banned", bwDenied}
-	case 0x8B:
-		return reason{"server shutting down", bwBusy}
-	case 0x8C:
-		return reason{"bad authentication method", bwDenied}
-	case 0x8D:
-		return reason{"keep-alive timeout", bwLost}
-	case 0x8E:
-		return reason{"another client took the session over", bwTakenOver}
-	case 0x8F:
-		return reason{"topic filter invalid", bwRefused}
-	case 0x90:
-		return reason{"topic name invalid", bwRefused}
-	case 0x93:
-		return reason{"receive maximum exceeded", bwRefused}
-	case 0x94:
-		return reason{"topic alias invalid", bwRefused}
-	case 0x95:
-		return reason{"packet too large", bwLimit}
-	case 0x96:
-		return reason{"message rate too high", bwLimit}
-	case 0x97:
-		return reason{"quota exceeded", bwLimit}
-	case 0x98:
-		return reason{"administrative action", bwDenied}
-	case 0x99:
-		return reason{"payload format invalid", bwRefused}
-	case 0x9A:
-		return reason{"retain not supported", bwRefused}
-	case 0x9B:
-		return reason{"QoS not supported", bwRefused}
-	case 0x9C, 0x9D:
-		return reason{"use another server", bwBusy}
-	case 0x9E:
-		return reason{"shared subscriptions not supported", bwRefused}
-	case 0x9F:
-		return reason{"connection rate exceeded", bwLimit}
-	case 0xA0:
-		return reason{"maximum connect time", bwLimit}
-	case 0xA1:
-		return reason{"subscription identifiers not supported", bwRefused}
-	case 0xA2:
-		return reason{"wildcard subscriptions not supported", bwRefused}
-	}
-	return reason{fmt.Sprintf("reason code 0x%02X", n), bwRefused}
+var reasonNames = map[byte]string{
+	0x81: "malformed packet",
+	0x82: "protocol error",
+	0x83: "not accepted by this server",
+	0x84: "MQTT 5 is not spoken there",
+	0x85: "client id not valid",
+	0x86: "bad user name or password",
+	0x87: "not authorized",
+	0x88: "server unavailable",
+	0x89: "server busy",
+	0x8A: "banned",
+	0x8B: "server shutting down",
+	0x8C: "bad authentication method",
+	0x8D: "keep-alive timeout",
+	0x8E: "another client took the session over",
+	0x8F: "topic filter invalid",
+	0x90: "topic name invalid",
+	0x93: "receive maximum exceeded",
+	0x94: "topic alias invalid",
+	0x95: "packet too large",
+	0x96: "message rate too high",
+	0x97: "quota exceeded",
+	0x98: "administrative action",
+	0x99: "payload format invalid",
+	0x9A: "retain not supported",
+	0x9B: "QoS not supported",
+	0x9C: "use another server",
+	0x9D: "use another server",
+	0x9E: "shared subscriptions not supported",
+	0x9F: "connection rate exceeded",
+	0xA0: "maximum connect time",
+	0xA1: "subscription identifiers not supported",
+	0xA2: "wildcard subscriptions not supported",
 }

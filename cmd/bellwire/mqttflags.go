@@ -14,6 +14,8 @@ import (
 
 	"github.com/eclipse/paho.golang/paho"
 	"github.com/spf13/pflag"
+
+	"github.com/bellwire/bellwire/bw"
 )
 
 // clientFlags are the flags that pub and sub share: mosquitto's letters, names
@@ -97,7 +99,7 @@ func (r refusedFlag) Type() string     { return "value" }
 func (r refusedFlag) Set(string) error { return errors.New(string(r)) }
 
 // usage returns a fault for flags that are well formed and make no sense.
-func usage(format string, args ...any) error { return fail(bwUsage, format, args...) }
+func usage(format string, args ...any) error { return fail(bw.Usage, format, args...) }
 
 // resolve checks the flags as a whole, fills in defaults, and returns the
 // address to dial and the CONNECT to send.
@@ -114,7 +116,7 @@ func (c *clientFlags) resolve(flags *pflag.FlagSet) (target, *paho.Connect, erro
 	switch strings.TrimPrefix(strings.ToLower(c.version), "mqttv") {
 	case "5":
 	case "31", "311":
-		return to, nil, fail(bwOldProtocol, "-V %s: only MQTT 5 is spoken here", c.version)
+		return to, nil, fail(bw.OldProtocol, "-V %s: only MQTT 5 is spoken here", c.version)
 	default:
 		return to, nil, usage("-V %q is no version of MQTT", c.version)
 	}
@@ -195,7 +197,7 @@ func (c *clientFlags) tls(secure bool) (*tls.Config, error) {
 	if c.cert != "" {
 		pair, err := tls.LoadX509KeyPair(c.cert, c.key)
 		if err != nil {
-			return nil, fail(bwUsage, "--cert %s --key %s: %w", c.cert, c.key, err)
+			return nil, fail(bw.Usage, "--cert %s --key %s: %w", c.cert, c.key, err)
 		}
 		conf.Certificates = []tls.Certificate{pair}
 	}
@@ -211,7 +213,7 @@ func (c *clientFlags) trust(conf *tls.Config) error {
 	if c.caPath != "" {
 		more, err := filepath.Glob(filepath.Join(c.caPath, "*.crt"))
 		if err != nil {
-			return fail(bwUsage, "--capath %s: %w", c.caPath, err)
+			return fail(bw.Usage, "--capath %s: %w", c.caPath, err)
 		}
 		files = append(files, more...)
 	}
@@ -227,7 +229,7 @@ func (c *clientFlags) trust(conf *tls.Config) error {
 	for _, name := range files {
 		pem, err := os.ReadFile(name)
 		if err != nil {
-			return fail(bwUsage, "certificates to trust: %w", err)
+			return fail(bw.Usage, "certificates to trust: %w", err)
 		}
 		if !pool.AppendCertsFromPEM(pem) {
 			return usage("%s holds no PEM certificate", name)
@@ -267,7 +269,7 @@ func (c *clientFlags) connect() (*paho.Connect, error) {
 		return nil, err
 	}
 	if id == "" && (c.persistent || expiry == math.MaxUint32) {
-		return nil, fail(bwUsage, "a session that is to be found again needs a client id").do("add --id NAME")
+		return nil, fail(bw.Usage, "a session that is to be found again needs a client id").do("add --id NAME")
 	}
 	p := &paho.Connect{
 		ClientID: id, KeepAlive: uint16(c.keepAlive), CleanStart: !c.persistent,

@@ -12,6 +12,7 @@ import (
 	"github.com/eclipse/paho.golang/paho/session/state"
 	"github.com/spf13/cobra"
 
+	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/profiles/jsontree"
 	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/location"
@@ -60,7 +61,7 @@ func policyGetCommand() *cobra.Command {
 				return err
 			}
 			if len(document) == 0 {
-				return fail(bwNotSet, "no policy for %s is set: the default holds, and nobody sees anything", args[0]).
+				return fail(bw.NotSet, "no policy for %s is set: the default holds, and nobody sees anything", args[0]).
 					do("set one: bellwire policy set %s FILE", args[0])
 			}
 			return writeLine(cmd.OutOrStdout(), bytes.TrimSpace(document))
@@ -75,7 +76,7 @@ func policyGetCommand() *cobra.Command {
 
 func writeLine(w io.Writer, b []byte) error {
 	if _, err := w.Write(append(b, '\n')); err != nil {
-		return fail(bwFile, "cannot write: %w", err)
+		return fail(bw.File, "cannot write: %w", err)
 	}
 	return nil
 }
@@ -112,7 +113,7 @@ func (c *clientFlags) present(cmd *cobra.Command, topicName string) (document []
 	case lost := <-conn.lost:
 		return nil, lost
 	case <-time.After(c.timeout):
-		return nil, fail(bwNoAnswer, "nothing came within %s", c.timeout)
+		return nil, fail(bw.NoAnswer, "nothing came within %s", c.timeout)
 	case <-cmd.Context().Done():
 		return nil, cmd.Context().Err()
 	}
@@ -165,9 +166,9 @@ func parseOwnPolicy(kindName, file string, document []byte, owner kind.Addr) (*p
 	}
 	refused, ok := errors.AsType[*kind.Refusal](err)
 	if !ok {
-		return nil, fail(bwOwnPolicy, "%s: %w", file, err)
+		return nil, fail(bw.OwnPolicy, "%s: %w", file, err)
 	}
-	f := fail(bwOwnPolicy, "%s has %s", file, plural(len(refused.Faults), "fault"))
+	f := fail(bw.OwnPolicy, "%s has %s", file, plural(len(refused.Faults), "fault"))
 	var lines []string
 	for _, fault := range refused.Faults {
 		lines = append(lines, file+": "+pointed(fault))
@@ -186,7 +187,7 @@ func pointed(f jsontree.Fault) string {
 func tellWarnings(w io.Writer, p *policy.Policy) error {
 	for _, f := range p.Warnings() {
 		if _, err := fmt.Fprintf(w, "warning: %s\n", pointed(f)); err != nil {
-			return fail(bwFile, "cannot write: %w", err)
+			return fail(bw.File, "cannot write: %w", err)
 		}
 	}
 	return nil
@@ -218,7 +219,7 @@ func policyPreviewCommand() *cobra.Command {
 func (f *policyPreview) run(cmd *cobra.Command, kindName, file string) error {
 	owner, err := kind.ParseAddr(f.as)
 	if err != nil {
-		return fail(bwUsage, "--as %q: %w", f.as, err).do("add --as NAME@DOMAIN: whose policy it is")
+		return fail(bw.Usage, "--as %q: %w", f.as, err).do("add --as NAME@DOMAIN: whose policy it is")
 	}
 	var watcher kind.Addr
 	if f.watcher != "" {
@@ -271,7 +272,7 @@ func tellPreview(w io.Writer, p *policy.Policy, kindName string, owner, watcher 
 		fmt.Fprintf(&b, "  limit %-19s %s\n", l.ID, map[bool]string{true: "cuts", false: "does not cut"}[l.Cuts])
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
-		return fail(bwFile, "cannot write: %w", err)
+		return fail(bw.File, "cannot write: %w", err)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/bw"
 )
 
 // The policy is replicated state: a file is proposed at the first start and on
@@ -25,7 +26,7 @@ func readPolicy(name, domain string) (*acl.Policy, error) {
 func readPolicyData(name string) ([]byte, error) {
 	data, err := readAtMost(name, acl.MaxFile+1)
 	if err != nil {
-		return nil, fileFault(bwPolicyFile, name, err)
+		return nil, fileFault(bw.PolicyFile, name, err)
 	}
 	return data, nil
 }
@@ -38,9 +39,9 @@ func parsePolicy(name string, data []byte, domain string) (*acl.Policy, error) {
 		return policy, nil
 	}
 	if _, faulty := errors.AsType[*acl.FileError](err); !faulty {
-		return nil, fail(bwUsage, "%w", err)
+		return nil, fail(bw.Usage, "%w", err)
 	}
-	return nil, fileFault(bwPolicyFile, name, err)
+	return nil, fileFault(bw.PolicyFile, name, err)
 }
 
 // setPolicy checks a policy, then has it ordered. The log asks for it parsed next.
@@ -64,7 +65,7 @@ func checkPolicy(name string, data []byte, domain string) (*acl.Policy, error) {
 	var failed faults
 	for _, t := range p.Test().Results {
 		if len(t.Failed) > 0 {
-			failed.add(fail(bwPolicyFile, "%s:%d: its own test %q fails: %s", name, t.Line, t.Name, strings.Join(t.Failed, "; ")).
+			failed.add(fail(bw.PolicyFile, "%s:%d: its own test %q fails: %s", name, t.Line, t.Name, strings.Join(t.Failed, "; ")).
 				do("bellwire acl test %s", name))
 		}
 	}
@@ -127,7 +128,7 @@ func (s *server) refusePolicy(name string, err error) {
 	for _, attrs := range records[:min(len(records), policyFaultsLogged)] {
 		logger.Error("a fault in the policy file", attrs...)
 	}
-	logger.Error("policy not changed: the one in force stays", "faults", n, "todo", "bellwire acl test "+name, "code", bwPolicyFile.String())
+	logger.Error("policy not changed: the one in force stays", "faults", n, "todo", "bellwire acl test "+name, "code", bw.PolicyFile.String())
 }
 
 // policyFaults returns the attributes of a log record for each of the n things

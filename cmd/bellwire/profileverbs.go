@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/profiles/kind"
 )
 
@@ -62,7 +63,7 @@ func (c *clientFlags) addressOf(name string) (kind.Addr, error) {
 func (c *clientFlags) self() (kind.Addr, error) {
 	a, err := kind.ParseAddr(c.username)
 	if err != nil {
-		return a, fail(bwUsage, "-u %q: whose it is has to be an address: %w", c.username, err).do("add -u NAME@DOMAIN")
+		return a, fail(bw.Usage, "-u %q: whose it is has to be an address: %w", c.username, err).do("add -u NAME@DOMAIN")
 	}
 	return a, nil
 }
@@ -226,7 +227,7 @@ func (c *clientFlags) everything(cmd *cobra.Command, filter, of string, each fun
 		return lost
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return fail(bwNoAnswer, "the documents did not come within %s", c.timeout)
+			return fail(bw.NoAnswer, "the documents did not come within %s", c.timeout)
 		}
 		return ctx.Err()
 	}
@@ -268,13 +269,13 @@ func readAll(name string, stdin io.Reader) ([]byte, error) {
 	if name == "-" {
 		b, err := io.ReadAll(io.LimitReader(stdin, maxMessage+1))
 		if err != nil {
-			return nil, fail(bwFile, "standard input: %w", err)
+			return nil, fail(bw.File, "standard input: %w", err)
 		}
 		return b, nil
 	}
 	b, err := os.ReadFile(name)
 	if err != nil {
-		return nil, fail(bwFile, "cannot read %s: %w", name, rootCause(err))
+		return nil, fail(bw.File, "cannot read %s: %w", name, rootCause(err))
 	}
 	return b, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bellwire/bellwire/broker/topic"
+	"github.com/bellwire/bellwire/bw"
 )
 
 // pubFlags are pub's own flags.
@@ -120,10 +121,10 @@ type source func(context.Context) ([]byte, error)
 func (f *pubFlags) source(cmd *cobra.Command) (source, error) {
 	flags := cmd.Flags()
 	if f.topic == "" {
-		return nil, fail(bwUsage, "no topic to publish to").do("add -t TOPIC")
+		return nil, fail(bw.Usage, "no topic to publish to").do("add -t TOPIC")
 	}
 	if err := topic.ValidName(f.topic); err != nil {
-		return nil, fail(bwUsage, "-t %q cannot be published to: %w", f.topic, err)
+		return nil, fail(bw.Usage, "-t %q cannot be published to: %w", f.topic, err)
 	}
 	chosen := 0
 	for _, name := range []string{"message", "file", "stdin-line", "null-message", "stdin-file"} {
@@ -133,7 +134,7 @@ func (f *pubFlags) source(cmd *cobra.Command) (source, error) {
 	}
 	switch {
 	case chosen == 0:
-		return nil, fail(bwUsage, "no message").do("add one of -m MESSAGE, -f FILE, -l, -n, -s")
+		return nil, fail(bw.Usage, "no message").do("add one of -m MESSAGE, -f FILE, -l, -n, -s")
 	case chosen > 1:
 		return nil, usage("only one of -m, -f, -l, -n and -s can be the message")
 	case f.repeat < 1:
@@ -163,7 +164,7 @@ func (f *pubFlags) payload(stdin io.Reader) ([]byte, error) {
 	case f.file != "":
 		file, err := os.Open(f.file)
 		if err != nil {
-			return nil, fail(bwFile, "cannot read the message: %w", err)
+			return nil, fail(bw.File, "cannot read the message: %w", err)
 		}
 		defer file.Close()
 		in, name = file, f.file
@@ -172,10 +173,10 @@ func (f *pubFlags) payload(stdin io.Reader) ([]byte, error) {
 	}
 	payload, err := io.ReadAll(io.LimitReader(in, maxMessage+1))
 	if err != nil {
-		return nil, fail(bwFile, "cannot read the message from %s: %w", name, err)
+		return nil, fail(bw.File, "cannot read the message from %s: %w", name, err)
 	}
 	if len(payload) > maxMessage {
-		return nil, fail(bwLimit, "%s is larger than the %d bytes that an MQTT message can have", name, maxMessage)
+		return nil, fail(bw.Limit, "%s is larger than the %d bytes that an MQTT message can have", name, maxMessage)
 	}
 	return payload, nil
 }
@@ -243,7 +244,7 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 		line = append(line, part...)
 		switch {
 		case len(line) > maxMessage:
-			return nil, fail(bwLimit, "a line of standard input is larger than the %d bytes that an MQTT message can have", maxMessage)
+			return nil, fail(bw.Limit, "a line of standard input is larger than the %d bytes that an MQTT message can have", maxMessage)
 		case err == nil:
 			return line[:len(line)-1], nil
 		case errors.Is(err, bufio.ErrBufferFull):
@@ -252,7 +253,7 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 		case errors.Is(err, io.EOF):
 			return nil, io.EOF
 		default:
-			return nil, fail(bwFile, "cannot read standard input: %w", err)
+			return nil, fail(bw.File, "cannot read standard input: %w", err)
 		}
 	}
 }
@@ -271,5 +272,5 @@ func (c *clientFlags) quietly(err error) error {
 	if !c.quiet || !ok {
 		return err
 	}
-	return exitCode(f.code.entry().exit)
+	return exitCode(exitOf(f.code))
 }

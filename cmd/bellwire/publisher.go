@@ -10,6 +10,8 @@ import (
 	"github.com/eclipse/paho.golang/paho"
 	"github.com/eclipse/paho.golang/paho/session"
 	"github.com/eclipse/paho.golang/paho/session/state"
+
+	"github.com/bellwire/bellwire/bw"
 )
 
 // A publisher sends messages on one connection, in the order of its calls,
@@ -82,7 +84,7 @@ func (p *publisher) publish(ctx context.Context, m *paho.Publish) error {
 	if limit := p.client.connack.Properties.MaximumPacketSize; limit != nil {
 		// The fixed header, a packet id and an empty property list: 8 bytes.
 		if size := len(m.Topic) + len(m.Payload) + 8; size > int(*limit) {
-			return fail(bwLimit, "a message of %d bytes: the server takes packets of at most %d", len(m.Payload), *limit)
+			return fail(bw.Limit, "a message of %d bytes: the server takes packets of at most %d", len(m.Payload), *limit)
 		}
 	}
 	select {
@@ -212,7 +214,7 @@ func (p *publisher) finish(ctx context.Context, bye *paho.Disconnect) (outcome, 
 	default:
 		lost = ctx.Err()
 		if err := p.client.close(context.Background(), bye); err != nil && lost == nil {
-			lost = fail(bwLost, "the connection broke: %w", plain(err))
+			lost = fail(bw.Lost, "the connection broke: %w", plain(err))
 		}
 	}
 	if !collected {
@@ -243,7 +245,7 @@ func (o outcome) verdict(stderr io.Writer, lost error) error {
 	case refused == 0 && o.unknown == 0:
 		return nil
 	case refused == 0:
-		return fail(bwLost, "of %d messages %d were acknowledged, %d have an unknown fate", o.sent, o.acknowledged, o.unknown)
+		return fail(bw.Lost, "of %d messages %d were acknowledged, %d have an unknown fate", o.sent, o.acknowledged, o.unknown)
 	case o.sent == 1:
 		return o.refusals[0].fault
 	case refused == o.sent:
@@ -253,5 +255,5 @@ func (o outcome) verdict(stderr io.Writer, lost error) error {
 	for _, r := range o.refusals {
 		fmt.Fprintf(stderr, "%7d × %s     %s\n", r.count, r.fault.what, r.fault.code)
 	}
-	return fail(bwSomeRefused, "%d of %d messages refused, %d acknowledged", refused, o.sent, o.acknowledged)
+	return fail(bw.SomeRefused, "%d of %d messages refused, %d acknowledged", refused, o.sent, o.acknowledged)
 }

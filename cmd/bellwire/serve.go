@@ -23,6 +23,7 @@ import (
 
 	"github.com/bellwire/bellwire/acl"
 	"github.com/bellwire/bellwire/broker/store"
+	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/cluster"
 	"github.com/bellwire/bellwire/disk"
 )
@@ -173,7 +174,7 @@ func (f *serveFlags) settle(given func(flag string) bool, logger *slog.Logger) (
 func (f *serveFlags) check() error {
 	var wrong faults
 	if f.data == "" {
-		p := fail(bwUsage, "serve needs --data, the directory of the node's data").do("bellwire serve --data DIR; to try without one: bellwire dev")
+		p := fail(bw.Usage, "serve needs --data, the directory of the node's data").do("bellwire serve --data DIR; to try without one: bellwire dev")
 		if f.config != "" {
 			p.do("add data: DIR to %s, or give --data DIR", f.config)
 		}
@@ -181,7 +182,7 @@ func (f *serveFlags) check() error {
 	}
 	if f.domain != "" {
 		if _, err := acl.ParseDomain(f.domain); err != nil {
-			wrong.add(fail(bwUsage, "--domain: %w", err).do("give the domain of bare user names, such as --domain example.com"))
+			wrong.add(fail(bw.Usage, "--domain: %w", err).do("give the domain of bare user names, such as --domain example.com"))
 		}
 	}
 	wrong.add(checkAddress("--mqtt", f.mqtt, "127.0.0.1:1883"))
@@ -200,7 +201,7 @@ func checkAddress(flag, addr, example string) error {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
-		return fail(bwUsage, "%s %q is no address to listen on", flag, addr).do("give a host and a port, such as %s %s; port 0 takes a free one", flag, example)
+		return fail(bw.Usage, "%s %q is no address to listen on", flag, addr).do("give a host and a port, such as %s %s; port 0 takes a free one", flag, example)
 	}
 	return nil
 }
@@ -212,10 +213,10 @@ func (f *serveFlags) clock() (*testClock, error) {
 	}
 	at, err := time.Parse(time.RFC3339, f.testClock)
 	if err != nil {
-		return nil, fail(bwUsage, "--test-clock %q is no RFC 3339 time", f.testClock).do("like 2026-03-09T16:59:00Z")
+		return nil, fail(bw.Usage, "--test-clock %q is no RFC 3339 time", f.testClock).do("like 2026-03-09T16:59:00Z")
 	}
 	if !loopbackAddress(f.http) || !loopbackAddress(f.mqtt) {
-		return nil, fail(bwUsage, "--test-clock is for tests: it needs --http and --mqtt on loopback").do("--http 127.0.0.1:0 --mqtt 127.0.0.1:0")
+		return nil, fail(bw.Usage, "--test-clock is for tests: it needs --http and --mqtt on loopback").do("--http 127.0.0.1:0 --mqtt 127.0.0.1:0")
 	}
 	return newTestClock(at), nil
 }
@@ -244,7 +245,7 @@ func (f *serveFlags) readPolicy() (data []byte, name string, err error) {
 // checkOpen refuses to let everybody in from other machines by accident.
 func (f *serveFlags) checkOpen() error {
 	if f.allowAnonymous && f.policy == "" && !loopbackAddress(f.mqtt) {
-		return fail(bwOpenListener, "to allow anonymous clients without a policy would open every topic on %s to everybody who can reach it", f.mqtt)
+		return fail(bw.OpenListener, "to allow anonymous clients without a policy would open every topic on %s to everybody who can reach it", f.mqtt)
 	}
 	return nil
 }
@@ -268,15 +269,15 @@ func startFault(err error, f serveFlags) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, cluster.ErrInUse):
-		return fail(bwDataInUse, "data directory %s: %w", f.data, err)
+		return fail(bw.DataInUse, "data directory %s: %w", f.data, err)
 	case errors.Is(err, cluster.ErrNewer), errors.Is(err, store.ErrNewer):
-		return fail(bwDataNewer, "data directory %s: %w", f.data, err)
+		return fail(bw.DataNewer, "data directory %s: %w", f.data, err)
 	case errors.Is(err, cluster.ErrOtherNode):
-		return fail(bwDataOther, "data directory %s: %w", f.data, err)
+		return fail(bw.DataOther, "data directory %s: %w", f.data, err)
 	case errors.Is(err, cluster.ErrDamaged), errors.Is(err, store.ErrDamaged):
-		return fail(bwDataDamaged, "data directory %s: %w", f.data, err)
+		return fail(bw.DataDamaged, "data directory %s: %w", f.data, err)
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fail(bwAddressInUse, "%w", err)
+		return fail(bw.AddressInUse, "%w", err)
 	}
 	return err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/bellwire/bellwire/broker/topic"
+	"github.com/bellwire/bellwire/bw"
 )
 
 // subFlags are sub's own flags.
@@ -111,12 +112,12 @@ func (f *subFlags) run(cmd *cobra.Command) error {
 
 func (f *subFlags) check(flags *pflag.FlagSet) error {
 	if len(f.topics) == 0 && len(f.unsubscribe) == 0 {
-		return fail(bwUsage, "no topic to subscribe to").do("add -t FILTER")
+		return fail(bw.Usage, "no topic to subscribe to").do("add -t FILTER")
 	}
 	for name, filters := range map[string][]string{"-t": f.topics, "-U": f.unsubscribe, "-T": f.filterOut} {
 		for _, filter := range filters {
 			if err := topic.ValidFilter(filter); err != nil {
-				return fail(bwUsage, "%s %q is no topic filter: %w", name, filter, err).
+				return fail(bw.Usage, "%s %q is no topic filter: %w", name, filter, err).
 					do("+ stands for one whole level, # for all that follow")
 			}
 		}
@@ -145,7 +146,7 @@ func (f *subFlags) formatter() (formatter, error) {
 	case f.format != "":
 		format, err := parseFormat(f.format, f.pretty)
 		if err != nil {
-			return nil, fail(bwUsage, "-F %q: %w", f.format, err)
+			return nil, fail(bw.Usage, "-F %q: %w", f.format, err)
 		}
 		return format, nil
 	}
@@ -235,12 +236,12 @@ func noAnswer(c *client, what string, err error) error {
 		return err
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fail(bwNoAnswer, "no answer to %s", what)
+		return fail(bw.NoAnswer, "no answer to %s", what)
 	}
 	select {
 	case lost := <-c.lost:
 		return lost
 	case <-time.After(time.Second): // paho tells the end from a goroutine of its own
-		return fail(bwLost, "%s: %w", what, err)
+		return fail(bw.Lost, "%s: %w", what, err)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 	"github.com/eclipse/paho.golang/paho/session/state"
+
+	"github.com/bellwire/bellwire/bw"
 )
 
 // A subscriber is one run of sub, over as many connections as it takes.
@@ -84,7 +86,7 @@ func (s *subscriber) run(ctx context.Context) error {
 		select {
 		case err = <-s.done:
 		case <-timeUp:
-			err = fail(bwTimedOut, "%d s are over", s.flags.wait)
+			err = fail(bw.TimedOut, "%d s are over", s.flags.wait)
 		case <-ctx.Done():
 			err = ctx.Err()
 		case lost := <-c.lost:
@@ -99,7 +101,7 @@ func (s *subscriber) run(ctx context.Context) error {
 		err = bye
 	}
 	if err == nil && n.refused > 0 {
-		return fail(bwSomeRefused, "%d of %d subscriptions were refused", n.refused, n.refused+n.granted)
+		return fail(bw.SomeRefused, "%d of %d subscriptions were refused", n.refused, n.refused+n.granted)
 	}
 	return err
 }
@@ -150,7 +152,7 @@ func (s *subscriber) again(ctx context.Context, state *ackState, timeUp <-chan t
 		case err := <-s.done: // printed meanwhile, from what had been read
 			return nil, err
 		case <-timeUp:
-			return nil, fail(bwTimedOut, "%d s are over, and the connection is lost", s.flags.wait)
+			return nil, fail(bw.TimedOut, "%d s are over, and the connection is lost", s.flags.wait)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -163,7 +165,7 @@ func (s *subscriber) again(ctx context.Context, state *ackState, timeUp <-chan t
 	}
 }
 
-var worthRetrying = []code{bwUnreachable, bwBusy, bwLost, bwNoAnswer}
+var worthRetrying = []bw.Code{bw.Unreachable, bw.Busy, bw.Lost, bw.NoAnswer}
 
 // receive prints one message. It blocks while the output does.
 func (s *subscriber) receive(ctx context.Context, m *paho.Publish) {
@@ -200,7 +202,7 @@ func (s *subscriber) receive(ctx context.Context, m *paho.Publish) {
 	if _, err := s.out.Write(s.line.Bytes()); err != nil {
 		// Not acknowledged: it was not delivered.
 		s.finished = true
-		s.done <- fail(bwFile, "cannot write: %w", err)
+		s.done <- fail(bw.File, "cannot write: %w", err)
 		return
 	}
 	if s.printed++; s.printed == f.count {

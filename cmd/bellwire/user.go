@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/bw"
 )
 
 func userCommand() *cobra.Command {
@@ -103,14 +104,14 @@ func readSecret(in io.Reader, stderr io.Writer, what string) ([]byte, error) {
 	}
 	secret, err := io.ReadAll(io.LimitReader(in, maxPassword+3))
 	if err != nil {
-		return nil, fail(bwUsage, "cannot read the %s from standard input: %w", what, err)
+		return nil, fail(bw.Usage, "cannot read the %s from standard input: %w", what, err)
 	}
 	secret = bytes.TrimSuffix(bytes.TrimSuffix(secret, []byte("\n")), []byte("\r"))
 	switch {
 	case bytes.ContainsAny(secret, "\r\n"):
-		return nil, fail(bwUsage, "standard input has more than one line").do("give it the %s alone", what)
+		return nil, fail(bw.Usage, "standard input has more than one line").do("give it the %s alone", what)
 	case len(secret) > maxPassword:
-		return nil, fail(bwUsage, "the %s is longer than MQTT can carry", what).do("use at most %d bytes", maxPassword)
+		return nil, fail(bw.Usage, "the %s is longer than MQTT can carry", what).do("use at most %d bytes", maxPassword)
 	}
 	return secret, checkSecret(secret, what)
 }
@@ -122,7 +123,7 @@ func askSecret(fd int, stderr io.Writer, what string) ([]byte, error) {
 		secret, err := term.ReadPassword(fd)
 		fmt.Fprintln(stderr)
 		if err != nil {
-			return nil, fail(bwUsage, "cannot read the %s from the terminal: %w", what, err)
+			return nil, fail(bw.Usage, "cannot read the %s from the terminal: %w", what, err)
 		}
 		return secret, nil
 	}
@@ -135,14 +136,14 @@ func askSecret(fd int, stderr io.Writer, what string) ([]byte, error) {
 		return nil, err
 	}
 	if !bytes.Equal(first, again) {
-		return nil, fail(bwUsage, "the two are not the same").do("try again")
+		return nil, fail(bw.Usage, "the two are not the same").do("try again")
 	}
 	return first, checkSecret(first, what)
 }
 
 func checkSecret(secret []byte, what string) error {
 	if len(secret) == 0 {
-		return fail(bwUsage, "the %s is empty", what).do("give one on standard input, or at the terminal")
+		return fail(bw.Usage, "the %s is empty", what).do("give one on standard input, or at the terminal")
 	}
 	return nil
 }

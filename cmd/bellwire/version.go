@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/bellwire/bellwire/bw"
 )
 
 // version is what this tree will be released as.
@@ -32,7 +34,7 @@ func versionCommand() *cobra.Command {
 				_, err := fmt.Fprintf(cmd.OutOrStdout(), "bellwire %s (%s, %s, %s)\n", v.Version, v.Revision, v.Go, v.Platform)
 				return err
 			}
-			return fail(bwUsage, "--output %q is not known here", output).do("use -o json, or none")
+			return fail(bw.Usage, "--output %q is not known here", output).do("use -o json, or none")
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json, or a line for people when empty")

@@ -27,12 +27,13 @@ const module = "github.com/bellwire/bellwire"
 // line fails, so that adding one means editing the diagram. Tests may import
 // what they like.
 var mayImport = map[string][]string{
+	"bw":                {},
 	"disk":              {},
 	"broker/event":      {},
 	"broker/topic":      {},
 	"broker/store":      {"disk"},
 	"broker":            {"broker/event", "broker/store", "broker/topic"},
-	"broker/mqtt":       {"broker", "broker/event", "broker/topic"},
+	"broker/mqtt":       {"broker", "broker/event", "broker/topic", "bw"},
 	"broker/brokertest": {"broker", "broker/event", "broker/store", "broker/topic", "disk", "internal/effort"},
 	"yamltree":          {},
 	"acl":               {"broker/topic", "yamltree"},
@@ -64,7 +65,7 @@ var mayImport = map[string][]string{
 	},
 	"cmd/bellwire": {
 		"acl", "api", "bench", "broker", "broker/event", "broker/mqtt", "broker/store",
-		"broker/topic", "cluster", "cluster/raftlog", "disk", "profiles/jsontree", "profiles/kind", "profiles/location",
+		"broker/topic", "bw", "cluster", "cluster/raftlog", "disk", "profiles/jsontree", "profiles/kind", "profiles/location",
 		"profiles/policy", "profiles/presence", "profiles/state", "yamltree",
 	},
 }

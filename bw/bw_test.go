@@ -1,4 +1,4 @@
-package main
+package bw
 
 import (
 	"io/fs"
@@ -13,26 +13,23 @@ import (
 // The registry is sorted, without repeats, and each entry tells its reader
 // what happened, what to do, and more.
 func TestCodesGiveAdvice(t *testing.T) {
-	if !slices.IsSortedFunc(codes, func(a, b codeEntry) int { return int(a.code - b.code) }) {
-		t.Error("codes is not sorted")
+	if !slices.IsSortedFunc(registry, func(a, b Entry) int { return int(a.Code - b.Code) }) {
+		t.Error("the registry is not sorted")
 	}
-	seen := map[code]bool{}
-	for _, e := range codes {
-		if seen[e.code] {
-			t.Errorf("%s stands twice in the registry", e.code)
+	seen := map[Code]bool{}
+	for _, e := range registry {
+		if seen[e.Code] {
+			t.Errorf("%s stands twice in the registry", e.Code)
 		}
-		seen[e.code] = true
-		if e.code < 1000 || e.code > 9999 {
-			t.Errorf("%s: want four digits, the first not 0", e.code)
+		seen[e.Code] = true
+		if e.Code < 1000 || e.Code > 9999 {
+			t.Errorf("%s: want four digits, the first not 0", e.Code)
 		}
-		if e.exit == 0 {
-			t.Errorf("%s: an error cannot exit with 0", e.code)
+		if len(e.Title) < 10 || len(e.Todo) < 10 || len(e.More) < 60 {
+			t.Errorf("%s: title, advice and page have to say something", e.Code)
 		}
-		if len(e.title) < 10 || len(e.todo) < 10 || len(e.more) < 60 {
-			t.Errorf("%s: title, advice and page have to say something", e.code)
-		}
-		if strings.HasSuffix(e.todo, ".") || strings.Contains(e.todo, "\n") {
-			t.Errorf("%s: the advice is one line without a final stop: %q", e.code, e.todo)
+		if strings.HasSuffix(e.Todo, ".") || strings.Contains(e.Todo, "\n") {
+			t.Errorf("%s: the advice is one line without a final stop: %q", e.Code, e.Todo)
 		}
 	}
 }
@@ -40,27 +37,29 @@ func TestCodesGiveAdvice(t *testing.T) {
 // Every code in the registry is used by shipped code, and every BW-NNNN that
 // any room's code prints is in the registry.
 func TestCodesAreUsedAndKnown(t *testing.T) {
-	declared := regexp.MustCompile(`(?m)^\t(bw[A-Z]\w*)\s+code = (\d{4})`)
+	declared := regexp.MustCompile(`(?m)^\t([A-Z]\w*)\s+Code = (\d{4})`)
 	printed := regexp.MustCompile(`\bBW-(\d{4})\b`)
-	named := regexp.MustCompile(`\bbw[A-Z]\w*`)
+	named := regexp.MustCompile(`\bbw\.([A-Z]\w*)`)
 	known, used, names := map[string]bool{}, map[string]bool{}, map[string]string{}
-	registry := readFile(t, "codes.go")
-	for _, m := range declared.FindAllStringSubmatch(registry, -1) {
+	for _, m := range declared.FindAllStringSubmatch(readFile(t, "bw.go"), -1) {
 		names[m[1]] = m[2]
 	}
-	for _, e := range codes {
-		known[strings.TrimPrefix(e.code.String(), "BW-")] = true
+	for _, e := range registry {
+		known[strings.TrimPrefix(e.Code.String(), "BW-")] = true
 	}
 	for name, number := range names {
 		if !known[number] {
 			t.Errorf("%s has no entry in the registry", name)
 		}
 	}
-	if len(names) != len(codes) {
-		t.Errorf("%d constants for %d entries", len(names), len(codes))
+	if len(names) != len(registry) {
+		t.Errorf("%d constants for %d entries", len(names), len(registry))
 	}
-	eachShippedFile(t, "../..", func(path, text string) {
-		if strings.HasSuffix(path, "cmd/bellwire/codes.go") {
+	for reason := 0x80; reason <= 0xFF; reason++ {
+		used[strings.TrimPrefix(OfReason(byte(reason)).String(), "BW-")] = true
+	}
+	eachShippedFile(t, "..", func(path, text string) {
+		if strings.HasPrefix(path, "../bw/") {
 			return
 		}
 		for _, line := range strings.Split(text, "\n") {
@@ -73,8 +72,8 @@ func TestCodesAreUsedAndKnown(t *testing.T) {
 					t.Errorf("%s prints BW-%s, which the registry does not know", path, m[1])
 				}
 			}
-			for _, name := range named.FindAllString(line, -1) {
-				used[names[name]] = true
+			for _, m := range named.FindAllStringSubmatch(line, -1) {
+				used[names[m[1]]] = true
 			}
 		}
 	})
