@@ -110,6 +110,8 @@ func (a *audience) deliver(b *Broker, e *event.Event, now int64, w *Wave) {
 		}
 		qos := min(g.qos, e.QoS)
 		if qos > 0 && h.s.durable {
+			// It comes from the queue, and may come before what a scan has read.
+			h.s.scanning.touch(e)
 			continue
 		}
 		ok, until := h.permitted(b, e.Topic, now)
@@ -117,9 +119,7 @@ func (a *audience) deliver(b *Broker, e *event.Event, now int64, w *Wave) {
 			h.s.withheld(e, now)
 			continue
 		}
-		if e.Retain && h.s.scanning.active.Load() {
-			h.s.scanning.touch(e.Topic)
-		}
+		h.s.scanning.touch(e)
 		d := &w.delivery
 		*d = Delivery{Event: e, QoS: qos, Retain: g.retain && e.Retain, IDs: g.ids}
 		d.limitTo(e, until, now)

@@ -12,7 +12,8 @@ import (
 // rule per line. What no rule allows is refused, and so is what one denies.
 type rules struct {
 	list  []rule
-	users map[string]string // what each has to prove
+	users map[string]string                       // what each has to prove
+	asked func(who Who, what Action, name string) // nil, or called before each answer
 }
 
 func (r *rules) Credential(principal string) string { return r.users[principal] }
@@ -141,6 +142,9 @@ func (r *rules) Ceiling(who Who, what Action, name string, at int64) Decision {
 }
 
 func (r *rules) Decide(who Who, what Action, name string, at int64) Decision {
+	if r.asked != nil {
+		r.asked(who, what, name)
+	}
 	allow, next, windowed, outside := r.allow(who, what, name, at)
 	d := Decision{Allow: allow, Windowed: windowed, Outside: outside}
 	if !allow {

@@ -36,6 +36,10 @@ type scan struct {
 	initial bool   // of a SUBSCRIBE, also resumed: its position is kept with the subscription
 	owed    bool   // of no subscription, but of what scanState.owed names
 
+	// resumed says that the client was away meanwhile: what was ordered after
+	// since, and does not come from its queue, it has missed.
+	resumed bool
+
 	// opened, if not nil, says whether topicName has just been opened to the
 	// subscriber: only those topics are sent.
 	opened func(topicName string) bool
@@ -180,10 +184,11 @@ type scanState struct {
 
 func (t *scanState) init(s *Session) { t.s = s }
 
-// touch notes that a live event was retained on a topic. In the delivery loop.
-func (t *scanState) touch(topicName string) {
-	if t.touched != nil {
-		t.touched[cloneString(topicName)] = struct{}{}
+// touch notes that a live event may have been retained on its topic. Anywhere; but
+// what is retained comes by in the delivery loop.
+func (t *scanState) touch(e *event.Event) {
+	if e.Retain && t.active.Load() && t.touched != nil {
+		t.touched[cloneString(e.Topic)] = struct{}{}
 	}
 }
 
@@ -384,7 +389,8 @@ func (t *scanState) take(p *piece, s *pieceOf, name string, value []byte, now in
 	if s.sub.sub.NoLocal && f.event.Origin == t.s.number {
 		return
 	}
-	if f.event.Position > s.since || f.event.Expired(now) || s.opened != nil && !s.opened(name) {
+	queued := t.s.durable && min(f.event.QoS, s.sub.sub.QoS) > 0
+	if live := f.event.Position > s.since && (queued || !s.resumed); live || f.event.Expired(now) || s.opened != nil && !s.opened(name) {
 		return
 	}
 	if !t.s.b.decide(t.s.who, ActSubscribe, name, now).Allow {
@@ -393,7 +399,7 @@ func (t *scanState) take(p *piece, s *pieceOf, name string, value []byte, now in
 		}
 		return
 	}
-	if t.s.durable && min(f.event.QoS, s.sub.sub.QoS) > 0 {
+	if queued {
 		s.replay = append(s.replay, name)
 		p.bytes += len(name)
 	} else {

@@ -123,7 +123,7 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 		sub := s.attach(o.subs[i].Subscription, o.subs[i].since, now)
 		switch {
 		case o.subs[i].replaying:
-			s.scanning.add(scan{sub: sub, since: o.subs[i].since, after: o.subs[i].position, initial: true})
+			s.scanning.add(scan{sub: sub, since: o.subs[i].since, after: o.subs[i].position, initial: true, resumed: true})
 		case sub.windowed && s.b.mayHaveOpened(o.offlineSince, now), mayWatch(s.b.machine.profiles, sub.sub.Filter):
 			// While it was away a window may have opened: it has missed the
 			// state that was sent then.
