@@ -44,6 +44,9 @@ type Profile interface {
 type Publication struct {
 	Event *event.Event
 	From  Who
+
+	// Connection is the publisher's. It is zero in Apply if that has ended: what
+	// is published is its will.
 	Connection
 
 	// Answer is what Apply has the publisher told with its acknowledgement: User

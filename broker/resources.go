@@ -83,7 +83,10 @@ func (v policies) Show(who Who, _ int64) Shown {
 
 // applyProfile has a profile apply what was published to its topics.
 func (m *Machine) applyProfile(p Profile, e *event.Event, r *record) error {
-	pub := Publication{Event: e, From: Who{Principal: r.principal, Client: r.client}, Connection: Connection{r.session, r.epoch}}
+	pub := Publication{Event: e, From: Who{Principal: r.principal, Client: r.client}}
+	if r.connected() {
+		pub.Connection = Connection{r.session, r.epoch}
+	}
 	err := p.Apply(&ProfileTx{m: m, prefix: p.Prefix()}, &pub)
 	m.answer = pub.Answer
 	if err == nil && profileOf(m.profiles, e.Topic) == nil {

@@ -109,6 +109,7 @@ func (c *Client) Lose() { c.close(true) }
 func (c *Client) close(lost bool) {
 	c.s.Close(lost, false, 0)
 	c.n.clients = slices.DeleteFunc(c.n.clients, func(d *Client) bool { return c == d })
+	c.n.apply() // by the clock as it is now
 }
 
 // Subscribe subscribes to a filter, which must be granted.
@@ -159,24 +160,41 @@ func (c *Client) Publish(topic, payload string, with ...PublishOption) {
 
 // TryPublish is Publish for what may be refused. It waits for the outcome.
 func (c *Client) TryPublish(topic, payload string, with ...PublishOption) error {
+	_, err := c.PublishAnswer(topic, payload, with...)
+	return err
+}
+
+// PublishAnswer is TryPublish that also returns the User Properties that come
+// with the acknowledgement, the last of those with one name.
+func (c *Client) PublishAnswer(topic, payload string, with ...PublishOption) (answer map[string]string, err error) {
 	e := &event.Event{Topic: topic, Payload: []byte(payload), QoS: 1}
 	for _, f := range with {
 		f(e)
 	}
-	o := outcome{make(chan error, 1)}
+	o := &outcome{done: make(chan error, 1), answer: map[string]string{}}
 	var w broker.Wave
 	logged, err := c.s.Publish(e, 1, o, 0, &w)
 	w.Flush()
-	if !logged {
-		return err
+	if logged {
+		err = <-o.done
 	}
-	return <-o.ch
+	return o.answer, err
 }
 
 // An outcome is a Completer that somebody waits for.
-type outcome struct{ ch chan error }
+type outcome struct {
+	done   chan error
+	answer map[string]string
+}
 
-func (o outcome) Complete(_ uint64, err error, _ *broker.Wave) { o.ch <- err }
+func (o *outcome) Complete(_ uint64, err error, _ *broker.Wave) { o.done <- err }
+
+// Answer comes before Complete.
+func (o *outcome) Answer(_ uint64, props []byte) {
+	for name, value := range event.UserProperties(props) {
+		o.answer[name] = value
+	}
+}
 
 // Got returns everything that the client was sent, in order.
 func (c *Client) Got() []Got {

@@ -136,14 +136,19 @@ func (n *Node) Settle() {
 		again = false
 		for range 2 { // the first may begin what the second waits for
 			n.catchUp()
-			// All that was proposed before is delivered when this is answered.
-			if err := n.barrier.TryPublish("$brokertest", ""); err != nil {
-				n.t.Fatalf("%v", err)
-			}
+			n.apply()
 		}
 		for _, c := range n.clients {
 			again = c.acknowledge() || again
 		}
+	}
+}
+
+// apply returns when all that was proposed is applied and delivered.
+func (n *Node) apply() {
+	n.t.Helper()
+	if err := n.barrier.TryPublish("$brokertest", ""); err != nil {
+		n.t.Fatalf("%v", err)
 	}
 }
 

@@ -144,6 +144,7 @@ func (p *Profile) read(pub *broker.Publication) (r request, err error) {
 	}
 	doc := kind.Document{ContentType: event.ContentType(pub.Event.Props), Body: pub.Event.Payload}
 	doc.ContentType, _, _ = strings.Cut(doc.ContentType, ";")
+	doc.ContentType = strings.ToLower(strings.TrimSpace(doc.ContentType))
 	r.update.Doc = &doc
 	r.update.Value, err = p.kind.Parse(r.topic.Resource, doc)
 	return r, err
@@ -208,7 +209,7 @@ func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r reque
 	rec := readRecord(tx.Get(topicName))
 	at, old := rec.find(r.topic.Source)
 	r.update.At, r.update.ETag = now, strconv.FormatUint(tx.Position(), 36)
-	if r.bind {
+	if r.bind && pub.Connection != (broker.Connection{}) {
 		r.update.Bound = kind.Connection{Client: pub.From.Client, Epoch: pub.Epoch}
 	}
 	var before *kind.Publication
@@ -222,7 +223,7 @@ func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r reque
 	if after == nil && old == nil {
 		return nil // nothing to remove
 	}
-	was := rec.bound(pub.From.Client)
+	bonds := bondsOf(rec, pub.From.Client, old)
 	switch {
 	case after == nil:
 		rec.remove(at)
@@ -231,9 +232,11 @@ func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r reque
 			return err
 		}
 	}
-	if is := rec.bound(pub.From.Client); is != was {
-		if err := noteBound(tx, pub.From.Client, topicName, is); err != nil {
-			return err
+	for _, b := range bonds {
+		if is := rec.bound(b.client); is != b.was {
+			if err := noteBound(tx, b.client, topicName, is); err != nil {
+				return err
+			}
 		}
 	}
 	p.save(tx, topicName, rec)
@@ -241,6 +244,23 @@ func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r reque
 		pub.Answer = event.AppendUserProperty(nil, "evt-etag", after.ETag)
 	}
 	return nil
+}
+
+// A bond says whether a client had a bound publication in a resource.
+type bond struct {
+	client string
+	was    bool
+}
+
+// bondsOf returns the bonds that a change of one source can change: of who
+// changes it, and of whose publication it was. What a delegate has bound its
+// owner can replace, and the other way round.
+func bondsOf(rec *record, client string, old *publication) []bond {
+	bonds := []bond{{client, rec.bound(client)}}
+	if old != nil && old.Bound.Client != "" && old.Bound.Client != client {
+		bonds = append(bonds, bond{old.Bound.Client, rec.bound(old.Bound.Client)})
+	}
+	return bonds
 }
 
 // setPolicy sets or removes an owner's policy.

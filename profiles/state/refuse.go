@@ -2,9 +2,11 @@ package state
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/profiles/jsontree"
 	"github.com/bellwire/bellwire/profiles/kind"
 )
 
@@ -25,9 +27,35 @@ var causes = []struct{ err, cause error }{
 // token where there is one for programs to read.
 func refused(err error) error {
 	for _, c := range causes {
-		if errors.Is(err, c.err) {
-			return &broker.Refusal{Cause: c.cause, Reason: strings.TrimPrefix(err.Error(), c.err.Error()+": ")}
+		if !errors.Is(err, c.err) {
+			continue
 		}
+		r := &broker.Refusal{Cause: c.cause, Reason: strings.TrimPrefix(err.Error(), c.err.Error()+": ")}
+		if doc, ok := errors.AsType[*kind.Refusal](err); ok {
+			r.Reason = doc.Reason + ": " + allOf(doc.Faults)
+		}
+		return r
 	}
 	return err
+}
+
+// mostSaid bounds what is said of faults, in bytes: it has to fit into the
+// packets of small clients.
+const mostSaid = 1000
+
+// allOf words all faults, each with its place, as far as there is room.
+func allOf(faults jsontree.Faults) string {
+	var b strings.Builder
+	for i, f := range faults {
+		text := f.String()
+		if i > 0 && b.Len()+len(text) > mostSaid {
+			fmt.Fprintf(&b, " (and %d more)", len(faults)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		b.WriteString(text)
+	}
+	return b.String()
 }

@@ -51,7 +51,7 @@ var mayImport = map[string][]string{
 	"profiles/location":  {"profiles/jsontree", "profiles/kind"},
 	"profiles/presence":  {"profiles/jsontree", "profiles/kind", "profiles/xmltree"},
 	"profiles/policy":    {"acl", "profiles/jsontree", "profiles/kind"},
-	"profiles/state":     {"broker", "broker/event", "profiles/kind", "profiles/policy"},
+	"profiles/state":     {"broker", "broker/event", "profiles/jsontree", "profiles/kind", "profiles/policy"},
 	"bench":              {},
 	"bench/cmd":          {"bench"},
 	"mqtttest":           {},

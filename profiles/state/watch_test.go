@@ -1,0 +1,317 @@
+package state_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/brokertest"
+	"github.com/bellwire/bellwire/profiles/kind"
+)
+
+// allow is a rule that shows services to those it names.
+func allow(id, show string, who ...string) string {
+	return rule(id, "allow", show, "", who...)
+}
+
+func rule(id, handling, show, more string, who ...string) string {
+	var ids []string
+	for _, w := range who {
+		ids = append(ids, `{"one":"pres:`+w+`"}`)
+	}
+	return fmt.Sprintf(`{"id":%q,"if":{"identity":[%s]%s},"then":{"handling":%q},"show":{%s}}`, id, strings.Join(ids, ","), more, handling, show)
+}
+
+func rules(rules ...string) string { return `{"v":1,"rules":[` + strings.Join(rules, ",") + `]}` }
+
+// All faults of a policy are told at once, each with its place, and the old one
+// stays.
+func TestPolicyFaults(t *testing.T) {
+	n, pc, watcher := pair(t)
+	pc.Publish(bobs, open)
+	wants(t, n, watcher, "open")
+	refuses(t, pc.TryPublish(policy, `{"v":2,"rules":[
+		{"id":"a","if":{"identity":[]},"then":{"handling":"maybe"}},
+		{"id":"a","if":{"identity":[{"one":"bob"}],"weekly":{"tz":"Mars/Olympus","windows":[{"days":["mon"],"start":"08:00","end":"08:00"}]}},"then":{"handling":"allow"}}],
+		"limits":[{"id":"l","only":{}}],
+		"delegates":[{"one":"pres:a@b.c","sources":["~x"]}]}`), broker.ErrPayload,
+		"duplicate-id", "/v", "/rules/0/if/identity", "/rules/0/then/handling", "/rules/1/if/weekly/tz", "/rules/1/if/identity/0/one", "/limits/0/only", "/delegates/0/sources/0")
+	wants(t, n, watcher)
+	watcher.Unsubscribe(bobs)
+	watcher.Subscribe(bobs, 1)
+	wants(t, n, watcher, "open")
+	pc.Publish(policy, "")
+	wants(t, n, watcher, "nothing")
+}
+
+// Whoever may see nothing is sent the same octets with the same flags at the
+// same time, whatever the reason: politely blocked, blocked, undecided, a
+// window that is closed, a policy of nothing, nobody home.
+func TestNothingLooksAlike(t *testing.T) {
+	reasons := map[string]string{
+		"polite":    rules(rule("r", "polite-block", `"services":["*"]`, "", ann)),
+		"blocked":   rules(rule("r", "block", `"services":["*"]`, "", ann)),
+		"undecided": `{"v":1,"defaults":{"handling":"confirm"}}`,
+		"window":    rules(rule("r", "allow", `"services":["*"]`, `,"weekly":{"tz":"UTC","windows":[{"days":["sun"],"start":"08:00","end":"17:00"}]}`, ann)),
+		"limit": `{"v":1,"rules":[` + allow("r", `"services":["*"]`, ann) +
+			`],"limits":[{"id":"l","only":{"weekly":{"tz":"UTC","windows":[{"days":["sun"],"start":"08:00","end":"17:00"}]}}}]}`,
+		"shown nothing": rules(rule("r", "allow", "", "", ann)),
+		"none":          "",
+		"gone":          everything,
+	}
+	traces := map[string]string{}
+	for name, document := range reasons {
+		n := newNode(t)
+		pc := n.Connect(bob)
+		if document != "" {
+			pc.Publish(policy, document)
+		}
+		if name == "gone" {
+			pc.Publish(bobs, open)
+			pc.Publish(bobs, "")
+		} else {
+			pc.Publish(bobs, open)
+		}
+		var trace []string
+		for _, qos := range []uint8{0, 1} {
+			for _, expiry := range []uint32{0, 3600} {
+				c := n.Connect(ann, brokertest.ClientID(fmt.Sprint("ann", qos, expiry)), brokertest.Expiry(expiry))
+				c.Subscribe(bobs, qos)
+				n.Settle()
+				if name != "gone" {
+					pc.Publish(bobs, closed)
+					pc.Publish(bobs, open)
+				}
+				n.Settle()
+				c.Lose()
+				if name != "gone" {
+					pc.Publish(bobs, closed)
+				}
+				trace = append(trace, fmt.Sprintf("%+v", c.Take()))
+				c = n.Connect(ann, brokertest.ClientID(c.Name), brokertest.Expiry(expiry))
+				n.Settle()
+				c.Subscribe(bobs, qos)
+				n.Settle()
+				for _, g := range c.Take() {
+					g.ID = 0 // counts marks: see the known gaps
+					trace = append(trace, fmt.Sprintf("%+v", g))
+				}
+			}
+		}
+		traces[name] = strings.Join(trace, "\n")
+	}
+	for name, trace := range traces {
+		if trace != traces["none"] {
+			t.Errorf("%s looks like\n%s\nand no policy like\n%s", name, trace, traces["none"])
+		}
+	}
+	if !strings.Contains(traces["none"], neutral(t, bob)[1:]) {
+		t.Errorf("nothing looks like %s", traces["none"])
+	}
+}
+
+// A window that closes looks like an owner who goes, and one that closes while
+// he is away like nothing at all.
+func TestClosingLooksLikeGoing(t *testing.T) {
+	for _, qos := range []uint8{0, 1} {
+		for _, expiry := range []uint32{0, 3600} {
+			var traces [2]string
+			for i := range traces {
+				n := newNode(t)
+				pc, watcher := n.Connect(bob), n.Connect(ann, brokertest.Expiry(expiry))
+				pc.Publish(policy, rules(rule("r", "allow", `"services":["*"]`, `,"weekly":{"tz":"UTC","windows":[{"days":["mon"],"start":"08:00","end":"17:00"}]}`, ann)))
+				pc.Publish(bobs, open)
+				watcher.Subscribe(bobs, qos)
+				n.Settle()
+				if i == 0 {
+					n.Pass(4*time.Hour + 59*time.Minute)
+					pc.Disconnect()
+				}
+				n.Pass(5 * time.Hour) // past 17:00
+				for _, g := range watcher.Take() {
+					g.ID = 0
+					traces[i] += fmt.Sprintf("%+v\n", g)
+				}
+			}
+			if traces[0] != traces[1] || strings.Count(traces[0], "\n") != 2 {
+				t.Errorf("QoS %d, expiry %d: he went:\n%sthe window closed:\n%s", qos, expiry, traces[0], traces[1])
+			}
+		}
+	}
+}
+
+// A document is made once for all who are shown the same.
+func TestRenderedOnceForAClass(t *testing.T) {
+	n := newNode(t)
+	pc := n.Connect(bob)
+	pc.Publish(policy, rules(allow("a", `"services":["*"]`, "w0@x.org", "w1@x.org"), allow("b", `"services":["*"]`, "w2@x.org"), allow("c", `"services":["im"]`, "w3@x.org")))
+	var octets []*byte
+	var watchers []*brokertest.Client
+	for i := range 6 {
+		w := n.Connect(fmt.Sprintf("w%d@x.org", i))
+		w.Subscribe(bobs, uint8(i%2))
+		watchers = append(watchers, w)
+	}
+	n.Settle()
+	pc.Publish(bobs, open)
+	n.Settle()
+	for _, w := range watchers {
+		octets = append(octets, w.Octets(bobs))
+	}
+	if octets[0] == nil || octets[0] != octets[1] || octets[0] != octets[2] {
+		t.Error("equal grants were rendered more than once")
+	}
+	if octets[3] == octets[0] {
+		t.Error("another grant shows the same memory")
+	}
+	if octets[4] == nil || octets[4] != octets[5] {
+		t.Error("nothing was rendered more than once")
+	}
+}
+
+// A watcher who falls behind is shown how things are when there is room again,
+// as far as that is permitted then: never what was withdrawn meanwhile.
+func TestSlowWatcher(t *testing.T) {
+	for _, qos := range []uint8{0, 1} {
+		for _, expiry := range []uint32{0, 3600} {
+			t.Run(fmt.Sprintf("QoS %d expiry %d", qos, expiry), func(t *testing.T) {
+				n := newNode(t)
+				pc, watcher := n.Connect(bob), n.Connect(ann, brokertest.Expiry(expiry))
+				pc.Publish(policy, everything)
+				watcher.Subscribe(bobs, qos)
+				wants(t, n, watcher, "nothing")
+				watcher.Stall()
+				for i := range 50 {
+					pc.Publish(bobs, []string{open, closed}[i%2])
+				}
+				pc.Publish(bobs, open)
+				n.Pass(time.Minute) // what changes too often is held back for a moment
+				watcher.Resume()
+				wants(t, n, watcher, "open")
+
+				watcher.Stall()
+				pc.Publish(bobs, `{"basic":"open","notes":{"en":"at the pub"}}`)
+				n.Settle()
+				pc.Publish(policy, rules())
+				n.Settle()
+				watcher.Resume()
+				wants(t, n, watcher, "nothing")
+			})
+		}
+	}
+}
+
+// By wildcard one is shown who lets one see, and learns nothing of others.
+func TestWildcard(t *testing.T) {
+	n := newNode(t)
+	for i, document := range []string{everything, rules(), everything, rules(rule("r", "polite-block", "", "", ann)), ""} {
+		c := n.Connect(fmt.Sprintf("p%d@example.com", i))
+		if document != "" {
+			c.Publish(policy, document)
+		}
+		if i != 2 {
+			c.Publish(fmt.Sprintf("presence/example.com/p%d", i), open)
+		}
+	}
+	for _, filter := range []string{"presence/example.com/+", "presence/#", "+/+/+", "#"} {
+		for _, qos := range []uint8{0, 1} {
+			watcher := n.Connect(ann)
+			watcher.Subscribe(filter, qos)
+			n.Settle()
+			var got []string
+			for _, g := range watcher.Take() {
+				local := strings.TrimPrefix(g.Topic, "presence/example.com/")
+				got = append(got, local+" "+summary(t, local+"@example.com", g.Payload))
+			}
+			slices.Sort(got)
+			if want := []string{"p0 open", "p2 nothing", "p3 nothing"}; !slices.Equal(got, want) {
+				t.Errorf("%s at QoS %d: got %v, want %v", filter, qos, got, want)
+			}
+		}
+	}
+}
+
+// Presence keeps what every profile owes its owners and its watchers.
+func TestProfile(t *testing.T) {
+	const mia = "mia@example.com"
+	const eve = "eve@example.net"
+	watchers := []string{ann, eve}
+	office := `,"weekly":{"tz":"UTC","windows":[{"days":["mon","tue","wed","thu","fri"],"start":"08:00","end":"17:00"}]}`
+	nothing := func(_ string, _ time.Time, payload string) error {
+		for _, owner := range []string{bob, mia} {
+			if payload == neutral(t, owner) {
+				return nil
+			}
+		}
+		return errors.New("nothing is permitted")
+	}
+	atWork := func(at time.Time) bool {
+		return at.Weekday() != time.Saturday && at.Weekday() != time.Sunday && at.Hour() >= 8 && at.Hour() < 17
+	}
+	// some permits a document only without the words, to who, when.
+	some := func(document string, who []string, when func(time.Time) bool, not ...string) brokertest.Policy {
+		return brokertest.Policy{Document: document, Permits: func(watcher string, at time.Time, payload string) error {
+			if !slices.Contains(who, watcher) || !when(at) {
+				return nothing(watcher, at, payload)
+			}
+			for _, word := range not {
+				if strings.Contains(payload, word) {
+					return fmt.Errorf("%s is not permitted", word)
+				}
+			}
+			return nil
+		}}
+	}
+	always := func(time.Time) bool { return true }
+	blind := func(document string) brokertest.Policy {
+		return brokertest.Policy{Document: document, Permits: nothing}
+	}
+	blinds := []brokertest.Policy{
+		blind(rules()), blind(`{"v":1,"defaults":{"handling":"confirm"}}`),
+		blind(rules(rule("r", "polite-block", `"all":true,"services":["*"]`, "", watchers...))),
+		blind(rules(rule("r", "allow", "", "", watchers...))),
+		blind(rules(rule("r", "allow", `"services":["*"]`, `,"validity":[{"from":"2027-01-01T00:00:00Z","until":"2027-01-02T00:00:00Z"}]`, watchers...))),
+	}
+	policies := append([]brokertest.Policy{
+		{Permits: nothing},
+		some(rules(allow("a", `"services":["*"],"note":true`, ann)), []string{ann}, always, "SECRET", "persons"),
+		some(rules(allow("a", `"services":["im"],"persons":["*"],"activities":true`, eve, mia)), []string{eve, mia}, always, "tel:", "SECRET", "NOTE"),
+		some(rules(rule("o", "allow", `"services":["*"]`, office, watchers...)), watchers, atWork, "SECRET", "NOTE", "persons"),
+		some(`{"v":1,"rules":[`+allow("a", `"services":["*"]`, watchers...)+`],"limits":[{"id":"l","only":{`+office[1:]+`}}]}`, watchers, atWork, "SECRET", "NOTE"),
+	}, blinds...)
+	brokertest.TestProfile(t, brokertest.Suite{
+		New:    func() broker.Profile { return presences()[0] },
+		Owners: []string{bob, mia}, Watchers: watchers,
+		Topic:   func(owner string) string { return kind.Resource{Kind: "presence", Addr: kind.Of(owner)}.Topic() },
+		Policy:  func(string) *rapid.Generator[brokertest.Policy] { return rapid.SampledFrom(policies) },
+		Blind:   func(string) *rapid.Generator[brokertest.Policy] { return rapid.SampledFrom(blinds) },
+		Default: func(string) brokertest.Policy { return brokertest.Policy{Permits: nothing} },
+		Publish: func(owner string) *rapid.Generator[brokertest.Publication] {
+			topic := kind.Resource{Kind: "presence", Addr: kind.Of(owner)}.Topic()
+			return rapid.Custom(func(t *rapid.T) brokertest.Publication {
+				p := brokertest.Publication{Topic: topic + rapid.SampledFrom([]string{"", "", "/phone", "/typing"}).Draw(t, "source"), Retain: rapid.Bool().Draw(t, "retain")}
+				p.Payload = rapid.SampledFrom([]string{
+					"", open, closed, `{"basic":"Open"}`,
+					`{"tuples":[{"id":"a","basic":"open","contact":{"uri":"im:x@y.z","priority":0.8},"note":{"en":"NOTE"}},{"id":"b","basic":"closed","contact":{"uri":"tel:1"}}]}`,
+					`{"basic":"open","persons":[{"id":"me","activities":["meeting"],"mood":["SECRET"]}],"notes":{"en":"NOTE"}}`,
+					`{"basic":"open","persons":[{"id":"me","activities":{"is":["lunch"],"until":"2026-03-09T12:30:00Z"}}]}`,
+				}).Draw(t, "document")
+				switch rapid.IntRange(0, 6).Draw(t, "property") {
+				case 0:
+					p.Properties = [][2]string{{"evt-expires", rapid.SampledFrom([]string{"30", "60", "29", "9999999"}).Draw(t, "seconds")}}
+				case 1:
+					p.Properties = [][2]string{{"evt-bind", rapid.SampledFrom([]string{"connection", "none"}).Draw(t, "bind")}}
+				case 2:
+					p.Properties = [][2]string{{"evt-etag", "nobody's"}}
+				}
+				return p
+			})
+		},
+	})
+}
