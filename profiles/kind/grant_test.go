@@ -43,6 +43,14 @@ func drawPerm(t *rapid.T, p Permission) Perm {
 
 // Grants combine like sets: the order of rules, and one rule twice, make no
 // difference; a union covers its parts and nothing less does.
+// A grant is itself, and what was made alike need not be.
+func TestIs(t *testing.T) {
+	g, h := NewGrant(Perm{Name: "a", Type: PermBool}), NewGrant(Perm{Name: "a", Type: PermBool})
+	if !g.Is(g) || !g.Is(g.Union(Grant{})) || g.Is(Grant{}) || g.Is(h) || !(Grant{}).Is(Grant{}) {
+		t.Error("one value is not itself, or another")
+	}
+}
+
 func TestGrantsCombine(t *testing.T) {
 	most := Most(somePermissions)
 	rapid.Check(t, func(t *rapid.T) {

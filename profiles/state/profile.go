@@ -24,14 +24,17 @@ const (
 const LostAfter = 15 * time.Second
 
 // A Profile serves one kind.
-type Profile struct{ kind kind.Kind }
+type Profile struct {
+	kind     kind.Kind
+	policies policies
+}
 
 // New returns the profile of k, whose Semantics must be of ModeState.
 func New(k kind.Kind) *Profile {
 	if k.Semantics().Mode != kind.ModeState {
 		panic("state: " + k.Name() + " is not a kind of state")
 	}
-	return &Profile{kind: k}
+	return &Profile{kind: k, policies: policies{kind: k}}
 }
 
 var (
@@ -201,7 +204,7 @@ func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r reque
 	topicName := r.topic.Resource.Topic()
 	var of *policy.Policy
 	if doc := tx.PolicyOf(r.topic.Addr.String()); doc != nil {
-		of, _ = policy.Parse(doc, p.kind, r.topic.Addr)
+		of = p.policies.of(r.topic.Addr, doc)
 	}
 	if err := mayPublish(of, r, now); err != nil {
 		return err

@@ -22,6 +22,8 @@ type resource struct {
 	composed *kind.Composed
 	from     time.Time // composed holds from here until its Expires
 	views    map[kind.Class]rendered
+	last     kind.Grant // of which lastView is the view, if that has a payload
+	lastView rendered
 	neutral  rendered
 }
 
@@ -38,8 +40,7 @@ func (p *Profile) Load(topicName string, record, document []byte) broker.Resourc
 	if document == nil {
 		document = p.kind.DefaultPolicy(t.Addr)
 	}
-	// A policy that this version cannot read shows nothing to anybody.
-	r.policy, _ = policy.Parse(document, p.kind, t.Addr)
+	r.policy = p.policies.of(t.Addr, document)
 	r.neutral = r.render(p.kind.Neutral(t.Resource))
 	return r
 }
@@ -91,12 +92,19 @@ func (r *resource) compose(now time.Time) *kind.Composed {
 	if err != nil { // a publication that this version cannot read
 		c = r.kind.Neutral(r.of)
 	}
-	r.composed, r.from, r.views = c, now, nil
+	r.composed, r.from, r.views, r.lastView = c, now, nil, rendered{}
 	return c
 }
 
 // view returns what a grant shows, rendered once for its class. Requires mu.
 func (r *resource) view(c *kind.Composed, g kind.Grant) rendered {
+	if r.lastView.payload == nil || !g.Is(r.last) { // most watchers get theirs from one rule
+		r.last, r.lastView = g, r.viewOf(c, g)
+	}
+	return r.lastView
+}
+
+func (r *resource) viewOf(c *kind.Composed, g kind.Grant) rendered {
 	class := g.Class()
 	if v, ok := r.views[class]; ok {
 		return v
