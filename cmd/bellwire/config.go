@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -46,7 +47,10 @@ type configReader struct {
 }
 
 func (c *configReader) read(top *yamltree.Node) {
-	v, ok := c.Table(top, "a configuration", "node", "domain", "data", "mqtt", "http", "policy", "limits", "allow_anonymous")
+	top = withoutLater(c.Reader, top, map[string]later{
+		"cluster": {"cluster is not supported yet: a node runs alone", "remove the section"},
+	})
+	v, ok := c.Table(top, "a configuration", "node", "domain", "data", "mqtt", "http", "policy", "limits", "allow_anonymous", "pprof", "verbose")
 	if !ok {
 		return
 	}
@@ -57,9 +61,9 @@ func (c *configReader) read(top *yamltree.Node) {
 	c.set(&c.flags.http, "http", c.listener(v, "http"))
 	c.set(&c.flags.policy, "policy", c.path(v, "policy"))
 	c.limits(v)
-	if yes := c.yes(v, "allow_anonymous"); !c.given("allow-anonymous") {
-		c.flags.allowAnonymous = yes
-	}
+	c.setYes(&c.flags.allowAnonymous, "allow-anonymous", c.yes(v, "allow_anonymous"))
+	c.setYes(&c.flags.pprof, "pprof", c.yes(v, "pprof"))
+	c.setYes(&c.flags.verbose, "verbose", c.yes(v, "verbose"))
 }
 
 // set gives a flag a value from the file, if the file has one and nothing
@@ -67,6 +71,14 @@ func (c *configReader) read(top *yamltree.Node) {
 func (c *configReader) set(value *string, flag, text string) {
 	if text != "" && !c.given(flag) {
 		*value = text
+	}
+}
+
+// setYes is set for what is true or false; a file that does not say it says
+// false, which is every such flag's default.
+func (c *configReader) setYes(value *bool, flag string, yes bool) {
+	if !c.given(flag) {
+		*value = yes
 	}
 }
 
@@ -103,6 +115,12 @@ func (c *configReader) path(v map[string]*yamltree.Node, key string) string {
 	return filepath.Join(c.dir, path)
 }
 
+// listenerLater are the keys that listeners will have.
+var listenerLater = map[string]later{
+	"tls":       {"TLS is not supported yet", "remove tls, and let a proxy on this machine speak TLS for an address on 127.0.0.1"},
+	"max_conns": {"max_conns is not supported yet", "remove it; limits: {connections: 10000} bounds those of all listeners"},
+}
+
 // listener returns the address of a listener.
 func (c *configReader) listener(v map[string]*yamltree.Node, key string) string {
 	if v[key] == nil {
@@ -116,7 +134,7 @@ func (c *configReader) listener(v map[string]*yamltree.Node, key string) string 
 		c.FailAt(v[key].Pos, yamltree.Problemf("%s is a single value, want a mapping", key).Hint("write %s: {addr: %q}", key, cut(addr)))
 		return ""
 	}
-	l, ok := c.Table(v[key], key, "addr")
+	l, ok := c.Table(withoutLater(c.Reader, v[key], listenerLater), key, "addr")
 	if !ok {
 		return ""
 	}
@@ -166,6 +184,23 @@ func (c *configReader) limits(v map[string]*yamltree.Node) {
 	if !c.given("limits") {
 		c.flags.limitRows = rows
 	}
+}
+
+// A later is a key that files will have and do not have yet.
+type later struct{ what, todo string }
+
+// withoutLater reports those keys of n that are in keys, and returns n without
+// them.
+func withoutLater(r *yamltree.Reader, n *yamltree.Node, keys map[string]later) *yamltree.Node {
+	known := *n
+	known.Keys = slices.DeleteFunc(slices.Clone(n.Keys), func(k yamltree.Key) bool {
+		l, isLater := keys[k.Name]
+		if isLater {
+			r.FailAt(k.Pos, yamltree.Problemf("%s", l.what).Hint("%s", l.todo))
+		}
+		return isLater
+	})
+	return &known
 }
 
 // yes returns the value of key, which is true or false.

@@ -75,12 +75,14 @@ http: {addr: "127.0.0.1:2"}
 policy: policy.yaml
 limits: /etc/limits.yaml
 allow_anonymous: true
+pprof: true
+verbose: true
 `)
 	rows := writeFile(t, "bellwire.yaml", "limits: {connections: 5}\n")
 	dir := filepath.Dir(file)
 	ofFile := serveFlags{
 		config: file, node: "file", domain: "file.example", data: dir + "/data", mqtt: "127.0.0.1:1", http: "127.0.0.1:2",
-		policy: dir + "/policy.yaml", limits: "/etc/limits.yaml", allowAnonymous: true,
+		policy: dir + "/policy.yaml", limits: "/etc/limits.yaml", allowAnonymous: true, pprof: true, verbose: true,
 	}
 	five := limits{mqtt: mqtt.Limits{Connections: 5}}
 	with := func(f serveFlags, change func(*serveFlags)) serveFlags {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"slices"
 	"time"
 
 	"github.com/bellwire/bellwire/broker"
@@ -101,7 +100,7 @@ func readLimitsFile(r *yamltree.Reader, top *yamltree.Node) (l limits) {
 		r.FailAt(top.Pos, noVersion())
 		return l
 	}
-	f, ok := r.Table(supported(r, top), "a limits file", "v", "default")
+	f, ok := r.Table(withoutLater(r, top, limitsLater), "a limits file", "v", "default")
 	if !ok {
 		return l
 	}
@@ -126,7 +125,7 @@ func readLimitRows(r *yamltree.Reader, n *yamltree.Node, what string) (l limits)
 	for i, row := range limitRows {
 		names[i] = row.name
 	}
-	f, ok := r.Table(supported(r, n), what, names...)
+	f, ok := r.Table(withoutLater(r, n, limitsLater), what, names...)
 	if !ok {
 		return l
 	}
@@ -148,20 +147,10 @@ func readLimitRows(r *yamltree.Reader, n *yamltree.Node, what string) (l limits)
 	return l
 }
 
-// supported reports the sections that limits will have and do not yet, and
-// returns n without them.
-func supported(r *yamltree.Reader, n *yamltree.Node) *yamltree.Node {
-	later := map[string]string{"domains": "domain", "principals": "principal"}
-	known := *n
-	known.Keys = slices.DeleteFunc(slices.Clone(n.Keys), func(k yamltree.Key) bool {
-		one := later[k.Name]
-		if one != "" {
-			r.FailAt(k.Pos, yamltree.Problemf("%s: limits of one %s are not supported yet", k.Name, one).
-				Hint("remove the section: the other rows hold for everybody"))
-		}
-		return one != ""
-	})
-	return &known
+// limitsLater are the sections that limits will have.
+var limitsLater = map[string]later{
+	"domains":    {"domains: limits of one domain are not supported yet", "remove the section: the other rows hold for everybody"},
+	"principals": {"principals: limits of one principal are not supported yet", "remove the section: the other rows hold for everybody"},
 }
 
 // read returns the value that text has for the row.

@@ -48,16 +48,15 @@ func serveCommand() *cobra.Command {
 with its addresses.
 
 A configuration file is YAML with the keys node, domain, data, mqtt: {addr: …},
-http: {addr: …}, policy, limits (a file, or its rows right here) and
-allow_anonymous. Relative paths in it begin where it lies. A flag counts more
+http: {addr: …}, policy, limits (a file, or its rows right here),
+allow_anonymous, pprof and verbose. Relative paths in it begin where it lies. A flag counts more
 than its twin in the environment, that more than the file, that more than the
 default. Everything that is wrong with the files is told at once.`,
 		Example: `  bellwire serve --data ./n1 --policy policy.yaml --domain example.com
   bellwire serve -f bellwire.yaml --mqtt 127.0.0.1:0`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			logger := newLogger(cmd.ErrOrStderr(), f.verbose)
-			c, err := f.settle(cmd.Flags().Changed, logger)
+			c, err := f.settle(cmd.Flags().Changed, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -135,7 +134,7 @@ func (s *server) shutdown() error {
 
 // settle turns flags and files into what a node is made of. It tells everything
 // that is wrong with them, not the first.
-func (f *serveFlags) settle(given func(flag string) bool, logger *slog.Logger) (c serverConfig, err error) {
+func (f *serveFlags) settle(given func(flag string) bool, stderr io.Writer) (c serverConfig, err error) {
 	var wrong faults
 	wrong.add(f.readConfig(given))
 	if wrong == nil { // what else is missing may be what is wrong with it
@@ -143,7 +142,7 @@ func (f *serveFlags) settle(given func(flag string) bool, logger *slog.Logger) (
 	}
 	c = serverConfig{
 		node: f.node, domain: f.domain, mqtt: f.mqtt, http: f.http, limits: f.limitRows,
-		allowAnonymous: f.allowAnonymous, profile: f.pprof, logger: logger, die: exitAtOnce,
+		allowAnonymous: f.allowAnonymous, profile: f.pprof, logger: newLogger(stderr, f.verbose), die: exitAtOnce,
 	}
 	if f.allowAnonymous && f.policy == "" {
 		c.trust = trustNothing // there are no users to be
@@ -188,6 +187,9 @@ func (f *serveFlags) check() error {
 	wrong.add(checkAddress("--mqtt", f.mqtt, "127.0.0.1:1883"))
 	if f.http != "" {
 		wrong.add(checkAddress("--http", f.http, "127.0.0.1:8080"))
+	}
+	if f.pprof && f.http == "" {
+		wrong.add(fail(bw.Usage, "--pprof serves profiles on --http, and there is none").do("add --http 127.0.0.1:8080, or leave --pprof out"))
 	}
 	wrong.add(f.checkOpen())
 	return wrong.err()
