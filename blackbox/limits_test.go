@@ -190,3 +190,46 @@ func TestMQTT04LargestPacket(t *testing.T) {
 	late.Subscribe("t", 2)
 	late.ReceiveText("t", string(m.Payload))
 }
+
+// A client that publishes faster than the operator lets it is told 0x96; each end
+// of a connection, and what a window withholds, is counted by its reason.
+func TestRatesAndReasons(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "--test-clock", monday1700, "--policy", policyFile(t, []string{"ana", "bob"}, anaMayAll+office),
+		"--limits", limitsFile(t, "v: 1\ndefault: {messages.perSecond: 1, connect.perSecond: 1}\n"))
+	bob := s.open(v5, as("bob", clean("bob")))
+	bob.Subscribe("w/#", 0)
+	ana := s.open(v5, as("ana", clean("ana")))
+	for range 200 { // a second may pass meanwhile
+		if ana.Write(mq.Publish{Topic: "w/x", Payload: []byte("x")}) != nil {
+			break
+		}
+	}
+	if got := ana.Closed(); len(got) != 1 || got[0].Type != mq.DISCONNECT || got[0].Code != 0x96 {
+		t.Errorf("got %v, want DISCONNECT code=0x96", got)
+	}
+	for refused := false; !refused; {
+		c := mq.Dial(t, s.ready.MQTT, v5)
+		c.Send(as("ana", clean("")))
+		ack := c.Expect(mq.CONNACK)
+		if refused = ack.Code != 0; refused && ack.Code != 0x9F {
+			t.Errorf("got %v, want code=0x9F", ack)
+		}
+	}
+	bob.Disconnect()
+	for metric, labels := range map[string]string{
+		"bellwire_disconnects_total":      `reason="message_rate_too_high"`,
+		"bellwire_connects_total":         `result="connection_rate_exceeded"`,
+		"bellwire_messages_dropped_total": `reason="window"`,
+	} {
+		if s.metric(metric, labels) == 0 {
+			t.Errorf("%s{%s} is 0", metric, labels)
+		}
+	}
+	if got := s.metric("bellwire_disconnects_total", `reason="success"`); got != 1 {
+		t.Errorf("%v clients have taken their leave, want 1", got)
+	}
+	if got := s.dropped("acl"); got != 0 {
+		t.Errorf("%v deliveries are counted as refused by the policy", got)
+	}
+}

@@ -116,7 +116,7 @@ func (a *audience) deliver(b *Broker, e *event.Event, now int64, w *Wave) {
 		}
 		ok, until := h.permitted(b, e.Topic, now)
 		if !ok {
-			h.s.withheld(e, now)
+			h.s.withheld(e, until != 0, now)
 			continue
 		}
 		h.s.scanning.touch(e)

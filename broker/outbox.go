@@ -394,6 +394,7 @@ const (
 	fit fitness = iota
 	expired
 	withheld
+	shut // withheld because a window is closed
 	unsubscribed
 )
 
@@ -401,14 +402,16 @@ const (
 // besides being withheld is withheld: for that there is no exception.
 func (s *Session) unfit(e *event.Event, deadline int64, h *hearer, now int64) fitness {
 	if deadline != 0 && now >= deadline {
-		return withheld
+		return shut
 	}
 	if h == nil {
 		if h = s.b.local.LookupString(e.Topic).find(s.number); h == nil {
 			return unsubscribed
 		}
 	}
-	if ok, _ := h.permitted(s.b, e.Topic, now); !ok {
+	if ok, until := h.permitted(s.b, e.Topic, now); !ok && until != 0 {
+		return shut
+	} else if !ok {
 		return withheld
 	}
 	if e.Expired(now) {
@@ -423,8 +426,8 @@ func (s *Session) skip(why fitness, seq uint64, e *event.Event, now int64) {
 	switch why {
 	case expired:
 		s.b.stats.Expired.Add(1)
-	case withheld:
-		s.withheld(e, now)
+	case withheld, shut:
+		s.withheld(e, why == shut, now)
 	}
 	s.out.over(seq)
 	s.settling.note(s, false)

@@ -393,9 +393,9 @@ func (t *scanState) take(p *piece, s *pieceOf, name string, value []byte, now in
 	if live := f.event.Position > s.since && (queued || !s.resumed); live || f.event.Expired(now) || s.opened != nil && !s.opened(name) {
 		return
 	}
-	if !t.s.b.decide(t.s.who, ActSubscribe, name, now).Allow {
+	if d := t.s.b.decide(t.s.who, ActSubscribe, name, now); !d.Allow {
 		if s.opened == nil { // else it was closed before, and nothing was due
-			t.s.withheld(&f.event, now)
+			t.s.withheld(&f.event, d.Until != 0, now)
 		}
 		return
 	}
@@ -450,7 +450,7 @@ func (t *scanState) deliver(p *piece, w *Wave) {
 		}
 		d := t.s.b.decide(t.s.who, ActSubscribe, e.Topic, now)
 		if !d.Allow {
-			t.s.withheld(e, now)
+			t.s.withheld(e, d.Until != 0, now)
 			continue
 		}
 		out := &w.delivery

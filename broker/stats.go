@@ -10,6 +10,7 @@ type Stats struct {
 	Delivered       [3]atomic.Uint64 // events handed to a connection, by QoS sent
 	Queued          atomic.Uint64    // entries added to durable queues
 	Withheld        atomic.Uint64    // deliveries that the policy or a window did not permit
+	Shut            atomic.Uint64    // of these, what would be permitted at a later time
 	Expired         atomic.Uint64    // deliveries whose event had expired
 	TooLarge        atomic.Uint64    // deliveries over the client's Maximum Packet Size
 	QueueDropped    atomic.Uint64    // entries that a queue's bound pushed out

@@ -33,9 +33,13 @@ func (s *Session) delivered(d *Delivery) {
 	}
 }
 
-// withheld counts a delivery of e that was not permitted at now.
-func (s *Session) withheld(e *event.Event, now int64) {
+// withheld counts a delivery of e that was not permitted at now; shut says that a
+// window is why.
+func (s *Session) withheld(e *event.Event, shut bool, now int64) {
 	s.b.stats.Withheld.Add(1)
+	if shut {
+		s.b.stats.Shut.Add(1)
+	}
 	if tap := s.b.config.Tap; tap != nil {
 		tap.Withheld(s.who, e, now)
 	}

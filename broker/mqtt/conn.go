@@ -66,12 +66,13 @@ type conn struct {
 	problemInfo bool   // it may be sent Reason Strings
 
 	// Of the reading goroutine.
-	accepted bool     // CONNACK with success is queued
-	inBroker bool     // within a call of the broker: a panic is not ours alone
-	hungry   bool     // the last read filled its buffer
-	partial  []byte   // the beginning of a packet whose rest has not come
-	aliases  []string // topic aliases of the client, by number less 1
-	left     left     // what the client's DISCONNECT said
+	accepted  bool     // CONNACK with success is queued
+	inBroker  bool     // within a call of the broker: a panic is not ours alone
+	hungry    bool     // the last read filled its buffer
+	partial   []byte   // the beginning of a packet whose rest has not come
+	aliases   []string // topic aliases of the client, by number less 1
+	left      left     // what the client's DISCONNECT said
+	publishes bucket   // of Limits.MessageRate
 
 	timer timer // under the wheel's lock
 

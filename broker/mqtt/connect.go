@@ -46,6 +46,9 @@ func (c *conn) handleConnect(in *input, first byte, body []byte) error {
 		return c.refuseConnect(in, &fault{codeTooLarge, "Maximum Packet Size is smaller than CONNACK"})
 	}
 	r.Proved = c.srv.policy()
+	if rate := perSecond(c.srv.limits.ConnectRate); !c.srv.connects.take(rate, c.srv.wheel.now.Load()) {
+		return c.refuseConnect(in, &fault{codeConnectionRate, "too many clients connect at once"})
+	}
 	if r.Principal, err = c.authenticate(p, r.Client); err != nil {
 		return c.refuseConnect(in, err)
 	}
@@ -126,11 +129,30 @@ func (c *conn) authenticate(p *connectPacket, client string) (principal string, 
 		}
 		return "", nil
 	}
+	if pause, ok := c.srv.logins.try(user, c.addr, c.srv.wheel.now.Load()); !ok {
+		c.srv.stats.LoginsRefused.Add(1)
+		c.pause(pause)
+		return "", &fault{codeBadCredentials, ""}
+	}
 	principal, err = c.srv.authenticate(user, password, client)
+	if !errors.Is(err, broker.ErrBadCredentials) {
+		c.srv.logins.pardon(user, c.addr, c.srv.wheel.now.Load())
+	}
 	if err != nil {
 		return "", connectFault(err)
 	}
 	return principal, nil
+}
+
+// pause holds the client, which may not try again at once, unless the server
+// closes.
+func (c *conn) pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.srv.ends:
+	}
 }
 
 // connectFault translates why a client was not let in.

@@ -25,6 +25,23 @@ type Limits struct {
 	// and 60; negative for no limit.
 	PerAddress, PerAddressRate int
 
+	// ConnectRate is how many CONNECTs the server answers in a second, ten times
+	// that in a burst; one more is refused with 0x9F (3.1.1: 3) before anything
+	// is asked about it. Default none.
+	ConnectRate int
+
+	// FailedLogins is how often in ten minutes a client from one network (an
+	// IPv4 /24, an IPv6 /64) may fail to sign in under one user name; one more
+	// is refused with 0x86 (3.1.1: 4) without a look at its password, after a
+	// pause that grows to 5 s. Loopback is exempt. Default 10; negative for no
+	// limit.
+	FailedLogins int
+
+	// MessageRate is how many publishes of one client are taken in a second, ten
+	// times that in a burst; one more ends the connection with 0x96. Default
+	// none.
+	MessageRate int
+
 	// ConnectTimeout is how long a connection may take to its CONNACK, not
 	// counting what the broker takes. Default 10 s.
 	ConnectTimeout time.Duration
@@ -106,6 +123,9 @@ func (l Limits) withDefaults() (Limits, error) {
 	}
 	orNone("perAddress", &l.PerAddress, 100, 1<<30)
 	orNone("perAddressRate", &l.PerAddressRate, 60, 1<<20)
+	orNone("connectRate", &l.ConnectRate, 0, 1<<20)
+	orNone("failedLogins", &l.FailedLogins, 10, 1<<20)
+	orNone("messageRate", &l.MessageRate, 0, 1<<20)
 	orNone("topicAliases", &l.TopicAliases, 16, 65_535)
 
 	span := func(name string, v *time.Duration, def, most time.Duration) {

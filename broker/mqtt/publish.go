@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -13,6 +14,9 @@ import (
 // handlePublish hands the session one event. What it sets in the event aliases
 // the input: the session copies what it keeps.
 func (c *conn) handlePublish(in *input, first byte, body []byte) error {
+	if n := c.srv.limits.MessageRate; n > 0 && !c.publishes.take(perSecond(n), c.srv.wheel.now.Load()) {
+		return &fault{codeRateTooHigh, "more than " + strconv.Itoa(n) + " publishes a second"}
+	}
 	var p publication
 	if err := parsePublish(first, body, c.version == 5, &p); err != nil {
 		return err

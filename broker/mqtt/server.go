@@ -57,6 +57,8 @@ type Server struct {
 	wheel     *wheel
 	holder    holder
 	addresses addresses
+	connects  gate
+	logins    logins
 	clients   atomic.Int64 // admitted, also while the broker is asked
 
 	mu         sync.Mutex // guards the following
@@ -66,6 +68,7 @@ type Server struct {
 	handshakes int   // of them, not accepted yet
 
 	wg      sync.WaitGroup // of the connections' goroutines
+	ends    chan struct{}  // closed when Close begins
 	stop    chan struct{}  // closed when the wheel may stop
 	stopped chan struct{}  // closed when it has
 	once    sync.Once      // closes stop
@@ -102,10 +105,12 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		connect:        connect,
 		wheel:          newWheel(),
 		listeners:      map[net.Listener]struct{}{},
+		ends:           make(chan struct{}),
 		stop:           make(chan struct{}),
 		stopped:        make(chan struct{}),
 	}
 	s.holder.wake = make(chan struct{}, 1)
+	s.logins.init(limits.FailedLogins)
 	go s.turn(cfg.Ticks)
 	return s, nil
 }
@@ -318,6 +323,9 @@ func (s *Server) acceptClient() {
 // broker must still work: each connection ends its session.
 func (s *Server) Close(ctx context.Context) error {
 	s.mu.Lock()
+	if !s.closing {
+		close(s.ends)
+	}
 	s.closing = true
 	for l := range s.listeners {
 		l.Close()

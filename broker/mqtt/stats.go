@@ -1,6 +1,11 @@
 package mqtt
 
-import "sync/atomic"
+import (
+	"strings"
+	"sync/atomic"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
 
 // A Turnaway says why a connection was turned away before its CONNECT was
 // read.
@@ -43,6 +48,8 @@ type Stats struct {
 	AcceptErrors atomic.Uint64 // accept calls that failed and were tried again
 	TurnedAway   [turnaways]atomic.Uint64
 
+	LoginsRefused atomic.Uint64 // tries to sign in that were not looked at
+
 	Connects [256]atomic.Uint64 // CONNECTs answered, by the code of the CONNACK
 	Ends     [256]atomic.Uint64 // connected clients that ended, by reason code; 0 for DISCONNECT 0x00
 	Lost     atomic.Uint64      // connected clients whose socket ended without a DISCONNECT
@@ -56,6 +63,27 @@ type Stats struct {
 	Stalled atomic.Int64  // connections now whose socket takes nothing
 
 	Panics atomic.Uint64 // connections ended by a bug of ours
+}
+
+// EachConnect calls f for each result that a CONNECT may have, in the order of the
+// reason codes, with its name in snake case and its counter.
+func (s *Stats) EachConnect(f func(result string, n *atomic.Uint64)) {
+	s.each(&s.Connects, packets.Connack, f)
+}
+
+// EachEnd calls f for each reason for which a connection may end, likewise; lost
+// is that of a socket that ended without a DISCONNECT.
+func (s *Stats) EachEnd(f func(reason string, n *atomic.Uint64)) {
+	s.each(&s.Ends, packets.Disconnect, f)
+	f("lost", &s.Lost)
+}
+
+func (s *Stats) each(counters *[256]atomic.Uint64, packet byte, f func(string, *atomic.Uint64)) {
+	for code := range counters {
+		if r := codeRules[byte(code)]; code == codeSuccess || (r.server|r.client)&(1<<packet) != 0 {
+			f(strings.NewReplacer(" ", "_", "-", "_").Replace(strings.ToLower(codeName(byte(code)))), &counters[code])
+		}
+	}
 }
 
 // packetsOut is the number of packets sent, of any type.

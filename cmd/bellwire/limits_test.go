@@ -38,6 +38,9 @@ default:
   session.volatileEvents: 1017
   session.volatileBytes: 18 MiB
   subs.perSession: 1019
+  connect.perSecond: 1023
+  login.failures: 1024
+  messages.perSecond: 1025
   retained.topics: 1020
   backlog.bytes: 21MiB
   disk.lowWater: 22GiB
@@ -47,6 +50,7 @@ default:
 			Connections: 1001, PerAddress: 1002, PerAddressRate: -1, Handshakes: 1004,
 			ConnectTimeout: 1500 * time.Millisecond, ConnectPacket: 5 << 10, Packet: 6 << 10,
 			ReceiveMaximum: 1007, TopicAliases: -1, ClientID: 1009, Output: 10 << 20,
+			ConnectRate: 1023, FailedLogins: 1024, MessageRate: 1025,
 			SlowTimeout: 90 * time.Second, KeepAlive: 12 * time.Hour, SessionExpiry: 90 * 24 * time.Hour,
 		},
 		broker: broker.Limits{
@@ -110,7 +114,7 @@ func TestLimitBounds(t *testing.T) {
 			row.set(&none, unlimited)
 		}
 	}
-	if want := (limits{mqtt: mqtt.Limits{PerAddress: -1, PerAddressRate: -1}}); none != want {
+	if want := (limits{mqtt: mqtt.Limits{PerAddress: -1, PerAddressRate: -1, ConnectRate: -1, FailedLogins: -1, MessageRate: -1}}); none != want {
 		t.Errorf("unlimited is %+v, want %+v", none, want)
 	}
 	for name, l := range map[string]limits{"least": least, "most": most, "none": none} {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -83,7 +84,8 @@ func (s *server) brokerMetrics() prometheus.Collector {
 	dropped.count(b.QueueDropped.Load, "queue_full")
 	dropped.count(b.Expired.Load, "expired")
 	dropped.count(b.TooLarge.Load, "too_large")
-	dropped.count(b.Withheld.Load, "acl")
+	dropped.count(func() uint64 { shut := b.Shut.Load(); return max(b.Withheld.Load(), shut) - shut }, "acl")
+	dropped.count(b.Shut.Load, "window")
 	dropped.count(b.PublishRefused.Load, "publish_refused")
 	for i := range m.Dropped {
 		if why := dropReason(i); why != "" {
@@ -101,6 +103,11 @@ func (s *server) brokerMetrics() prometheus.Collector {
 	t.gauge("sessions", "sessions there are, connected or not", func() float64 { return float64(s.broker.SessionsKnown()) })
 	t.gauge("sessions_connected", "sessions with a connection to this node", func() float64 { return float64(b.Sessions.Load()) })
 
+	connects := t.family(prometheus.CounterValue, "connects_total", "CONNECTs answered", "result")
+	m.EachConnect(func(result string, n *atomic.Uint64) { connects.count(n.Load, result) })
+	disconnects := t.family(prometheus.CounterValue, "disconnects_total", "clients' connections that ended", "reason")
+	m.EachEnd(func(reason string, n *atomic.Uint64) { disconnects.count(n.Load, reason) })
+	t.counter("logins_refused_total", "tries to sign in that were refused unseen, after too many", m.LoginsRefused.Load)
 	bytes := t.family(prometheus.CounterValue, "bytes_total", "bytes from and to clients", "direction")
 	bytes.count(m.BytesIn.Load, "in")
 	bytes.count(m.BytesOut.Load, "out")

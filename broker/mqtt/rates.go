@@ -1,0 +1,149 @@
+package mqtt
+
+import (
+	"hash/maphash"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// A rate allows count events in span ticks, and burst of them at once, by the
+// generic cell rate algorithm: it remembers one instant, not the events.
+type rate struct{ count, span, burst int64 }
+
+// perSecond allows n a second and ten times that at once.
+func perSecond(n int) rate { return rate{int64(n), ticksPerSecond, 10 * int64(n)} }
+
+// A bucket is what has been used of a rate. The zero bucket is unused.
+type bucket struct {
+	// next is the tick, times count, at which one more event would come if each
+	// had waited for its turn; it may be ahead of now by burst of them.
+	next int64
+}
+
+// take uses the bucket for one event at tick now, unless it is one too many.
+func (b *bucket) take(r rate, now int64) bool {
+	next := max(b.next, now*r.count) + r.span
+	if next > now*r.count+r.burst*r.span {
+		return false
+	}
+	b.next = next
+	return true
+}
+
+// giveBack undoes a take.
+func (b *bucket) giveBack(r rate) { b.next -= r.span }
+
+// A gate is a bucket that many take from.
+type gate struct {
+	mu sync.Mutex
+	bucket
+}
+
+func (g *gate) take(r rate, now int64) bool {
+	if r.count == 0 {
+		return true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.bucket.take(r, now)
+}
+
+// Logins hold guessing at passwords to a rate: for each user name from each
+// network, so that who guesses keeps the owner out of that network at most, and
+// of no other. A try that is one too many is refused, after a pause that grows,
+// without a look at the password.
+//
+// Two tables, of the present ten minutes and of those before, hold what is
+// remembered; when one is full the older is forgotten before its time, so nobody
+// can make them grow. Loopback, and what is not IP, is not held to it: behind a
+// proxy everybody comes from there.
+type logins struct {
+	rate rate // count 0: none
+	seed maphash.Seed
+
+	mu       sync.Mutex // guards the following
+	now, old map[login]*tries
+	turned   int64 // tick at which now began
+}
+
+type login struct {
+	user    uint64 // a hash: names are not worth keeping
+	network netip.Prefix
+}
+
+type tries struct {
+	bucket
+	refused int // in a row
+}
+
+const (
+	loginSpan  = 10 * ticksPerMinute
+	loginsKept = 1 << 15 // in each of two tables
+	firstPause = 250 * time.Millisecond
+	mostPause  = 5 * time.Second
+)
+
+func (l *logins) init(failures int) {
+	l.rate = rate{int64(failures), loginSpan, int64(failures)}
+	l.seed = maphash.MakeSeed()
+}
+
+// networkOf returns what logins are counted by: a /24 of IPv4, a /64 of IPv6.
+func networkOf(a address) netip.Prefix {
+	bits := 64
+	if a.Is4() {
+		bits = 24
+	}
+	p, _ := a.Prefix(bits)
+	return p
+}
+
+// try counts a try to sign in as user from a, at tick now. ok false means that it
+// is one too many: to be refused after pause.
+func (l *logins) try(user string, a address, now int64) (pause time.Duration, ok bool) {
+	if l.rate.count == 0 || !a.IsValid() {
+		return 0, true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.find(login{maphash.String(l.seed, user), networkOf(a)}, now)
+	if t.take(l.rate, now) {
+		t.refused = 0
+		return 0, true
+	}
+	pause = min(firstPause<<min(t.refused, 8), mostPause)
+	t.refused++
+	return pause, false
+}
+
+// pardon forgets a try that was none: the password was right, or nobody looked.
+func (l *logins) pardon(user string, a address, now int64) {
+	if l.rate.count == 0 || !a.IsValid() {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.find(login{maphash.String(l.seed, user), networkOf(a)}, now).giveBack(l.rate)
+}
+
+// find returns the tries of k. With mu held.
+func (l *logins) find(k login, now int64) *tries {
+	if l.now == nil || now-l.turned >= loginSpan {
+		l.turn(now)
+	}
+	t := l.now[k]
+	if t != nil {
+		return t
+	}
+	if t = l.old[k]; t == nil {
+		t = new(tries)
+	}
+	if len(l.now) >= loginsKept {
+		l.turn(now)
+	}
+	l.now[k] = t
+	return t
+}
+
+func (l *logins) turn(now int64) { l.old, l.now, l.turned = l.now, map[login]*tries{}, now }

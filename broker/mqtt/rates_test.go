@@ -1,0 +1,183 @@
+package mqtt
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// A rate lets its burst through at once, then as many as it says, and no more in
+// any time than both together.
+func TestRate(t *testing.T) {
+	for _, r := range []rate{{1, 1, 1}, perSecond(1), perSecond(7), {10, loginSpan, 10}, {3, 7, 2}} {
+		var b bucket
+		took := int64(0)
+		for now := int64(100); now < 100+20*r.span; now++ {
+			for b.take(r, now) {
+				took++
+			}
+			if most := r.burst + (now-100)*r.count/r.span; took != most {
+				t.Fatalf("%+v: %d taken in %d ticks, want %d", r, took, now-100, most)
+			}
+		}
+		now := 100 + 20*r.span
+		for b.take(r, now) {
+		}
+		if b.giveBack(r); !b.take(r, now) || b.take(r, now) {
+			t.Errorf("%+v: what was given back is not there once", r)
+		}
+	}
+}
+
+// Past the rate of connects one more is refused with 0x9F, or what older versions
+// have for it, before it is asked who it is; a second later there is room again.
+func TestConnectRate(t *testing.T) {
+	n := newNode(t, Limits{ConnectRate: 1})
+	held := n.connect(5, "held")
+	for i := range 9 {
+		n.connect(4, fmt.Sprint(i))
+	}
+	wrong := func(pk *packets.Packet) {
+		pk.Connect.UsernameFlag, pk.Connect.PasswordFlag = true, true
+		pk.Connect.Username, pk.Connect.Password = []byte("bob"), []byte("wrong")
+	}
+	for v, want := range map[byte]string{5: "CONNACK 9f", 4: "CONNACK 03"} {
+		c := n.dial()
+		c.version = v
+		c.send(connectBytes(v, "one more", wrong))
+		if got := c.next(); !strings.HasPrefix(strings.ToLower(got), strings.ToLower(want)) {
+			t.Errorf("version %d: got %s, want %s", v, got, want)
+		}
+	}
+	n.pass(time.Second)
+	n.connect(5, "a second later")
+	held.send([]byte{packets.Pingreq << 4, 0})
+	if got := held.next(); got != "PINGRESP" {
+		t.Errorf("who is connected: got %s", got)
+	}
+}
+
+// A client that publishes faster than it may is told and let go; others are not.
+func TestMessageRate(t *testing.T) {
+	n := newNode(t, Limits{MessageRate: 1})
+	slow, fast := n.connect(5, "slow"), n.connect(5, "fast")
+	publish := packet(0x30, "t", props5(), []byte("x"))
+	for range 10 {
+		fast.send(publish)
+		slow.send(publish)
+	}
+	fast.send(publish)
+	if got := fast.next(); !strings.HasPrefix(got, "DISCONNECT 96") {
+		t.Errorf("got %s, want DISCONNECT 96", got)
+	}
+	n.rest()
+	for range 5 {
+		n.pass(time.Second)
+		slow.send(publish, []byte{packets.Pingreq << 4, 0})
+		if got := slow.next(); got != "PINGRESP" {
+			t.Fatalf("got %s, want to go on", got)
+		}
+	}
+}
+
+// A strangerListener gives connections the address that it is told.
+type strangerListener struct {
+	net.Listener
+	next chan string
+}
+
+type stranger struct {
+	net.Conn
+	addr net.Addr
+}
+
+func (s stranger) RemoteAddr() net.Addr { return s.addr }
+
+func (l strangerListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return stranger{c, net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(<-l.next), 1))}, nil
+}
+
+// Whoever guesses at a password is refused unseen after so many tries, from all of
+// his network, after a pause; the owner signs in from anywhere else, others from
+// there too, and he from there again when the time has passed. To know the
+// password is no try.
+func TestFailedLogins(t *testing.T) {
+	from := make(chan string, 1)
+	n := newNode(t, Limits{FailedLogins: 3, PerAddress: -1, PerAddressRate: -1}, func(n *node, _ *Config) {
+		n.wrap = func(l net.Listener) net.Listener { return strangerListener{l, from} }
+	})
+	login := func(addr, user, password string) string {
+		t.Helper()
+		from <- addr
+		c := n.dial()
+		c.version = 5
+		c.send(connectBytes(5, "", func(pk *packets.Packet) {
+			pk.Connect.UsernameFlag, pk.Connect.PasswordFlag = true, true
+			pk.Connect.Username, pk.Connect.Password = []byte(user), []byte(password)
+		}))
+		return c.next()[:len("CONNACK 00")]
+	}
+	const right, wrong = "secret of bob", "guess"
+	expect := func(what, got, want string) {
+		t.Helper()
+		if strings.ToLower(got) != want {
+			t.Errorf("%s: got %s, want %s", what, got, want)
+		}
+	}
+	for range 5 {
+		expect("the owner", login("192.0.2.1", "bob", right), "connack 00")
+	}
+	for i := range 3 {
+		expect("a guess", login(fmt.Sprint("192.0.2.", i+7), "bob", wrong), "connack 86")
+	}
+	start := time.Now()
+	expect("the right one after three guesses", login("192.0.2.99", "bob", right), "connack 86")
+	if took := time.Since(start); took < firstPause {
+		t.Errorf("refused after %v, want a pause of %v", took, firstPause)
+	}
+	if got := n.srv.Stats().LoginsRefused.Load(); got != 1 {
+		t.Errorf("%d refused unseen, want 1", got)
+	}
+	expect("the owner from elsewhere", login("192.0.3.1", "bob", right), "connack 00")
+	expect("the owner over IPv6", login("2001:db8::1", "bob", right), "connack 00")
+	expect("somebody else from there", login("192.0.2.1", "eve", "secret of eve"), "connack 00")
+	n.srv.wheel.now.Add(loginSpan / 3)
+	expect("the owner after a while", login("192.0.2.1", "bob", right), "connack 00")
+}
+
+// However many names are tried, what is remembered is bounded, and who has just
+// been refused is not forgotten for them.
+func TestLoginsAreBounded(t *testing.T) {
+	var l logins
+	l.init(1)
+	a := address{netip.MustParseAddr("192.0.2.1")}
+	l.try("bob", a, 1)
+	for i := range 3 * loginsKept {
+		l.try(fmt.Sprint(i), a, 1)
+		if i%(loginsKept/2) == 0 {
+			if _, ok := l.try("bob", a, 1); ok {
+				t.Fatalf("after %d other names bob is forgotten", i)
+			}
+		}
+	}
+	if got := len(l.now) + len(l.old); got > 2*loginsKept {
+		t.Errorf("%d are remembered, want %d at most", got, 2*loginsKept)
+	}
+	if pause, ok := l.try("bob", a, 1); ok || pause != mostPause {
+		t.Errorf("refused after %v, %t, want the longest pause, %v", pause, ok, mostPause)
+	}
+	l.try("x", a, 2*loginSpan)
+	l.try("x", a, 4*loginSpan)
+	if len(l.now)+len(l.old) > 2 {
+		t.Error("what is over is remembered")
+	}
+}
