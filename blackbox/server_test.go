@@ -49,6 +49,7 @@ type server struct {
 	dir    string // the data directory
 	args   []string
 	prefix []string // what to run the binary under
+	binary string   // another than the one under test; empty for that
 
 	ready  ready
 	logs   *logBuffer
@@ -103,7 +104,10 @@ func (s *server) start() {
 
 // launch is start with the error for who expects one.
 func (s *server) launch() error {
-	path, err := binary()
+	path, err := s.binary, error(nil)
+	if path == "" {
+		path, err = binary()
+	}
 	if err != nil {
 		return err
 	}
