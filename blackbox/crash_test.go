@@ -256,23 +256,7 @@ func (s *subscriber) run(l *load) error {
 	if !ack.SessionPresent {
 		s.blame("its session is gone")
 	}
-	for {
-		select {
-		case <-l.stop:
-			return nil
-		default:
-		}
-		p, err := c.Read(100 * time.Millisecond)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if err := s.take(c, p); err != nil {
-			return err
-		}
-	}
+	return l.each(c, func(p *mq.Packet) error { return s.take(c, p) })
 }
 
 func (s *subscriber) take(c *mq.Conn, p *mq.Packet) error {
@@ -388,6 +372,27 @@ func underSeeds(t *testing.T, stream uint64, n int, test func(t *testing.T, rng 
 	}
 }
 
+// each hands over what comes, until the load is stopped or the connection ends.
+func (l *load) each(c *mq.Conn, take func(*mq.Packet) error) error {
+	for {
+		select {
+		case <-l.stop:
+			return nil
+		default:
+		}
+		p, err := c.Read(100 * time.Millisecond)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue
+		}
+		if err == nil {
+			err = take(p)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
 // restart kills s and sends the load to what comes up in its place.
 func (l *load) restart(s *server) {
 	s.restart()
@@ -466,30 +471,14 @@ func (r *receiver) run() error {
 		return err
 	}
 	defer c.Close()
-	for {
-		select {
-		case <-r.l.stop:
-			return nil
-		default:
-		}
-		p, err := c.Read(100 * time.Millisecond)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
+	return r.l.each(c, func(p *mq.Packet) error {
 		if p.Type == mq.PUBREL {
 			delete(r.open, p.ID)
-			err = c.Write(mq.Ack{Type: mq.PUBCOMP, ID: p.ID})
-		} else {
-			r.take(p)
-			err = c.Write(mq.Ack{Type: mq.PUBREC, ID: p.ID})
+			return c.Write(mq.Ack{Type: mq.PUBCOMP, ID: p.ID})
 		}
-		if err != nil {
-			return err
-		}
-	}
+		r.take(p)
+		return c.Write(mq.Ack{Type: mq.PUBREC, ID: p.ID})
+	})
 }
 
 func (r *receiver) take(p *mq.Packet) {

@@ -170,41 +170,33 @@ func decodeEntry(b []byte) (e entry, err error) {
 		}
 		e.expires, b = int64(store.Uint64At(b, 0)), b[8:]
 	}
-	ok := true
-	take := func() uint64 {
-		v, n := binary.Uvarint(b)
-		if n <= 0 {
-			ok, b = false, nil
-			return 0
-		}
-		b = b[n:]
-		return v
-	}
-	e.size = take()
-	n := take()
-	if n > uint64(len(b)) {
+	u := uvarints{left: b}
+	e.size = u.take()
+	n := u.take()
+	if n > uint64(len(u.left)) {
 		return e, event.ErrDamaged
 	}
 	for ; n > 0; n-- {
-		e.ids = append(e.ids, uint32(take()))
+		e.ids = append(e.ids, uint32(u.take()))
 	}
 	if flags&entryRef != 0 {
-		n := take()
-		if n == 0 || n > uint64(len(b)) {
+		n := u.take()
+		if n == 0 || n > uint64(len(u.left)) {
 			return e, event.ErrDamaged
 		}
-		e.ref, b = string(b[:n]), b[n:]
+		e.ref, u.left = string(u.left[:n]), u.left[n:]
 	}
+	bad := false
 	if flags&entryBody != 0 {
-		e.body = take()
-		ok = ok && e.body != 0 && len(b) == 0
+		e.body = u.take()
+		bad = e.body == 0 || len(u.left) > 0
 	} else if flags&entryMark != 0 {
-		e.mark = string(b)
-		ok = ok && e.mark != ""
+		e.mark = string(u.left)
+		bad = e.mark == ""
 	} else {
-		e.inline = b
+		e.inline = u.left
 	}
-	if !ok {
+	if bad || u.short {
 		return e, event.ErrDamaged
 	}
 	return e, nil

@@ -176,44 +176,52 @@ func (q *queue) decode(b []byte) error {
 	if len(b) == 0 || b[0] != recordVersion {
 		return event.ErrDamaged
 	}
-	b = b[1:]
-	ok := true
-	take := func() uint64 {
-		v, n := binary.Uvarint(b)
-		if n <= 0 {
-			ok, b = false, nil
-			return 0
-		}
-		b = b[n:]
-		return v
-	}
-	seqs := func() []uint64 {
-		n := take()
-		if n > uint64(len(b)) {
-			ok = false
-			return nil
-		}
-		var seqs []uint64
-		for at := q.below; n > 0; n-- {
-			at += take()
-			seqs = append(seqs, at)
-		}
-		return seqs
-	}
-	q.below = take()
-	q.sent = q.below + take()
-	q.maybe = q.below + take()
-	q.next = q.below + take()
-	q.count, q.bytes, q.dropped = take(), int64(take()), take()
-	bounds := seqs()
-	q.received = seqs()
-	if !ok || len(b) != 0 || len(bounds)%2 != 0 {
+	u := uvarints{left: b[1:]}
+	q.below = u.take()
+	q.sent = q.below + u.take()
+	q.maybe = q.below + u.take()
+	q.next = q.below + u.take()
+	q.count, q.bytes, q.dropped = u.take(), int64(u.take()), u.take()
+	bounds := u.takeSeqs(q.below)
+	q.received = u.takeSeqs(q.below)
+	if u.short || len(u.left) != 0 || len(bounds)%2 != 0 {
 		return event.ErrDamaged
 	}
 	for i := 0; i < len(bounds); i += 2 {
 		q.done = append(q.done, span{bounds[i], bounds[i+1]})
 	}
 	return nil
+}
+
+// Uvarints are numbers that a form has one after the other. Past the end they
+// are 0, and short is set.
+type uvarints struct {
+	left  []byte
+	short bool
+}
+
+func (u *uvarints) take() uint64 {
+	v, n := binary.Uvarint(u.left)
+	if n <= 0 {
+		u.short, u.left = true, nil
+		return 0
+	}
+	u.left = u.left[n:]
+	return v
+}
+
+// takeSeqs reads what appendSeqs has written.
+func (u *uvarints) takeSeqs(base uint64) (seqs []uint64) {
+	n := u.take()
+	if n > uint64(len(u.left)) {
+		u.short = true
+		return nil
+	}
+	for ; n > 0; n-- {
+		base += u.take()
+		seqs = append(seqs, base)
+	}
+	return seqs
 }
 
 // A storedSub is a subscription as the store has it. While its retained events
