@@ -71,11 +71,15 @@ func (e *Event) Reset() {
 	*e = Event{Frames: frames}
 }
 
-// momentary is how long an event lives whose Message Expiry Interval is 0: less
-// than a second. "If the Message Expiry Interval has passed and the Server has not
-// managed to start onward delivery" it must go (5.0 [MQTT-3.3.2-5]): it is for
-// whoever is there at once, and for nobody who comes later.
-const momentary = int64(1e9 - 1)
+// momentary is how long an event lives whose Message Expiry Interval is 0: half a
+// second. "If the Message Expiry Interval has passed and the Server has not managed
+// to start onward delivery" it must go (5.0 [MQTT-3.3.2-5]): it is for whoever is
+// there at once, and for nobody who comes later.
+//
+// Such an event is told from one that lives for a second by how long it lives.
+// The interval begins when the packet is read, and At is taken a moment later: less
+// than a quarter of a second, or the one is forwarded as the other.
+const momentary = int64(5e8)
 
 // ExpiresAt returns when an event expires whose interval, in seconds, begins at at.
 func ExpiresAt(at int64, interval uint32) int64 {
@@ -91,7 +95,7 @@ func (e *Event) Remaining(now int64) (seconds uint32, expires bool) {
 		return 0, false
 	}
 	left := e.Expires - now
-	if left <= 0 || e.Expires-e.At <= momentary {
+	if left <= 0 || e.Expires-e.At <= 3*momentary/2 {
 		return 0, true
 	}
 	return uint32(min((left-1)/1e9+1, math.MaxUint32)), true
