@@ -197,7 +197,7 @@ nobody anything.`,
 	},
 	{
 		NoSuchKind, "the topic belongs to a kind of event that is not enabled",
-		"use another first level than presence, im and location",
+		"use another first level: this one is reserved",
 		`The first levels presence, im and location are reserved for kinds of event that
 give their topics a meaning of their own. A kind that is not enabled here takes
 no publications and no subscriptions.`,
