@@ -7,6 +7,8 @@ func (ld *load) build() {
 	switch sc := ld.Scenario; {
 	case sc.Filters > 0:
 		ld.buildFilters()
+	case sc.Permissions:
+		ld.buildPeople()
 	case sc.Watch > 0:
 		ld.buildPresence()
 	default:
@@ -77,20 +79,46 @@ func (ld *load) buildPresence() {
 		ld.pubs = append(ld.pubs, c)
 		ld.addSource(fmt.Sprintf("bench/%d", i), c, w)
 	}
+	ld.watchOthers()
+}
+
+// buildPeople: the same with people who sign in, each with a window of their
+// own, so that they change in turn.
+func (ld *load) buildPeople() {
+	for _, p := range people(ld.Scenario) {
+		c := ld.addSubscriber()
+		c.user, c.token, c.barred = p.user, p.token, p.barred
+		c.sub.many = map[uint32]*track{}
+		c.pub = &publisher{window: ld.addWindow(ld.Window)}
+		ld.pubs = append(ld.pubs, c)
+		src := ld.addSource(p.topic, c, c.pub.window)
+		src.message = documentTemplate(ld.Version, p.topic, ld.Scenario.QoS, ld.Scenario.Retain, ld.Scenario.Payload)
+	}
+	ld.watchOthers()
+}
+
+// watchOthers makes everybody a subscriber of Watch others, the same ones in
+// every run.
+func (ld *load) watchOthers() {
+	n := ld.Scenario.Publishers
 	for i, c := range ld.subs {
-		for _, j := range ld.random.Perm(sc.Publishers - 1)[:sc.Watch] {
-			src := ld.sources[(i+1+j)%sc.Publishers] // never oneself
+		for _, j := range ld.random.Perm(n - 1)[:ld.Scenario.Watch] {
+			src := ld.sources[(i+1+j)%n] // never oneself
 			ld.watch(c, src, src.topic)
 		}
 	}
 }
 
-// watch makes c a subscriber of src by filter.
+// watch makes c a subscriber of src by filter. Who is barred subscribes like
+// everybody else, and is to have nothing.
 func (ld *load) watch(c *conn, src *source, filter string) {
+	c.filters = append(c.filters, filter)
+	if c.barred {
+		return
+	}
 	t := new(track)
 	c.sub.many[src.number] = t
 	src.tracks = append(src.tracks, t)
-	c.filters = append(c.filters, filter)
 }
 
 func (ld *load) addWindow(messages int) *window {

@@ -141,10 +141,10 @@ func (c *comparison) row(ctx context.Context, sc Scenario) error {
 	var faults []error
 	for run := 1; run <= c.Runs; run++ {
 		for _, p := range c.peers {
-			faults = append(faults, c.line(ctx, p, sc, run, 0))
+			faults = append(faults, c.line(ctx, p, sc, run, sc.Rate))
 		}
 	}
-	if c.Open && sc.traffic() {
+	if c.Open && sc.traffic() && sc.Rate == 0 {
 		for _, p := range c.peers {
 			if rate := c.medianRate(p.Name, sc.Name); rate > 0 {
 				faults = append(faults, c.line(ctx, p, sc, 1, rate/2))
@@ -235,11 +235,14 @@ func (c *comparison) measure(ctx context.Context, p readyPeer, l *Line) (err err
 	return nil
 }
 
+// measuring is how long a row is measured.
+func (c *comparison) measuring(sc Scenario) time.Duration { return max(c.Measure, sc.Least) }
+
 // generate runs the generator in its own process.
 func (c *comparison) generate(ctx context.Context, b *broker, l *Line) (Figures, error) {
 	order, err := json.Marshal(Load{
 		Scenario: l.Scenario, Addr: b.addr, PIDs: session(b.cmd.Process.Pid),
-		Version: l.Version, Rate: l.Rate, Measure: c.Measure, WarmUp: c.WarmUp,
+		Version: l.Version, Rate: l.Rate, Policies: b.policies, Measure: c.measuring(l.Scenario), WarmUp: c.WarmUp,
 	})
 	if err != nil {
 		return Figures{}, err
@@ -254,7 +257,7 @@ func (c *comparison) generate(ctx context.Context, b *broker, l *Line) (Figures,
 	}
 	// Connecting, load and drain are bounded by the generator itself; this is
 	// for the case that it is not.
-	limit := time.NewTimer(c.Measure + c.WarmUp + 3*time.Minute)
+	limit := time.NewTimer(c.measuring(l.Scenario) + c.WarmUp + 3*time.Minute)
 	defer limit.Stop()
 	select {
 	case <-p.exited:

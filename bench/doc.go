@@ -27,6 +27,29 @@
 // and what came late, and a line at QoS 1 or 2 with anything missing or out of
 // order does not count, however fast.
 //
+// # Presence with permissions
+//
+// Row hp asks what it costs to look, at each delivery, whether its owner lets
+// the watcher have it. All brokers have the same users, who sign in; the same
+// changes, of the same size, on one schedule; and two users who watch like
+// everybody else and are to be shown nothing. A line on which one of them is
+// shown something does not count, nor one on which somebody else misses
+// something: at its rate nobody is pressed to drop anything.
+//
+//	bellwire    owners publish a policy each (presence.go); a state is parsed, composed
+//	            with what else its owner says, cut to what the policy shows, and logged
+//	mosquitto   password_file and acl_file, a retained message on a plain topic
+//	nats        users with permissions, likewise
+//	mochi       a hook with the same users (bench/peers/mochi), likewise
+//
+// What Bellwire delivers is longer than what was published, by the address and
+// by the service that follows from the status; the others deliver what they
+// were sent. It is an open loop, because a state is not a stream: of a resource
+// that changes more often than each five seconds Bellwire, after ten changes in
+// a row, shows only the last. In turn, each of 1000 users changes once in that
+// time. The state that a subscription begins with must come, once, and is in
+// none of the figures but those of the set-up.
+//
 // Results are kept in bench/results, one file for each run, in the format that
 // benchstat reads.
 package bench

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 )
 
-// A fake is a broker of exact topics that can be told to be a bad one. What it
+// A fake is a broker of exact topics, and of those who may have them, that can
+// be told to be a bad one. What it
 // does wrong it counts, so that a test can say what the generator must find.
 type fake struct {
 	listener net.Listener
@@ -20,6 +22,8 @@ type fake struct {
 	deliveries int
 	faults     uint64  // injected so far
 	stamps     []stamp // of all messages, as they came
+	retained   map[string][]byte
+	policies   [][]byte
 
 	// What a bad broker does; set before the first client comes.
 	spoil     func(f *fake, to *fakeClient, frame []byte) // in place of sending frame
@@ -30,11 +34,14 @@ type fake struct {
 	hangUp    int                                         // closes the connection that would have this delivery
 	doubleAck bool                                        // acknowledges everything twice
 	reason    byte                                        // of acknowledgements to MQTT 5 clients
+	leaks     bool                                        // shows everything to everybody
+	forgets   bool                                        // has no state for a subscription
 }
 
 type fakeClient struct {
 	net.Conn
 	version byte
+	barred  bool
 	qos     byte
 	id      uint16
 	held    []byte
@@ -46,7 +53,7 @@ func newFake(t *testing.T, f *fake) (addr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.listener, f.subs = l, map[string][]*fakeClient{}
+	f.listener, f.subs, f.retained = l, map[string][]*fakeClient{}, map[string][]byte{}
 	f.wg.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -101,6 +108,7 @@ func (f *fake) packet(c *fakeClient, first byte, body []byte) {
 	switch first & 0xF0 {
 	case typeConnect:
 		c.version = body[6]
+		c.signIn(body)
 		answer := []byte{0, f.refuse}
 		if c.version == v5 {
 			var props []byte
@@ -113,26 +121,49 @@ func (f *fake) packet(c *fakeClient, first byte, body []byte) {
 		}
 		c.Write(appendFrame(nil, typeConnack, answer))
 	case typeSubscribe:
-		answer := body[:2:2]
-		rest := body[2:]
-		if c.version == v5 {
-			answer, rest = append(answer, 0), rest[1:]
-		}
-		for len(rest) > 0 {
-			n := 2 + int(binary.BigEndian.Uint16(rest))
-			topic := string(rest[2:n])
-			c.qos = rest[n]
-			f.subs[topic] = append(f.subs[topic], c)
-			answer = append(answer, c.qos+f.grant)
-			rest = rest[n+1:]
-		}
-		c.Write(appendFrame(nil, typeSuback, answer))
+		f.subscribe(c, body)
 	case typePublish:
 		f.publish(c, first, body)
 	case typePubrec:
 		c.Write(appendAck(nil, typePubrel|0x02, binary.BigEndian.Uint16(body)))
 	case typePubrel:
 		f.ack(c, typePubcomp, binary.BigEndian.Uint16(body))
+	}
+}
+
+func (f *fake) subscribe(c *fakeClient, body []byte) {
+	answer := body[:2:2]
+	rest := body[2:]
+	if c.version == v5 {
+		answer, rest = append(answer, 0), rest[1:]
+	}
+	for len(rest) > 0 {
+		n := 2 + int(binary.BigEndian.Uint16(rest))
+		topic := string(rest[2:n])
+		c.qos = rest[n]
+		rest = rest[n+1:]
+		code := c.qos + f.grant
+		switch {
+		case !c.barred || f.leaks:
+			f.subs[topic] = append(f.subs[topic], c)
+			if now := f.retained[topic]; now != nil && !f.forgets {
+				c.state(topic, now) // before SUBACK, as it may
+				f.leaked(c)
+			}
+		case c.version == v5: // one way to bar somebody, and another
+			c.state(topic, nothing(topic))
+		default:
+			code = 0x80
+		}
+		answer = append(answer, code)
+	}
+	c.Write(appendFrame(nil, typeSuback, answer))
+}
+
+// leaked counts what somebody gets who should not.
+func (f *fake) leaked(to *fakeClient) {
+	if to.barred {
+		f.faults++
 	}
 }
 
@@ -153,7 +184,16 @@ func (f *fake) publish(c *fakeClient, first byte, body []byte) {
 		c.Close()
 		return
 	}
-	f.stamps = append(f.stamps, readStamp(d.payload))
+	if string(d.topic) == "$me/policy/presence" {
+		f.policies = append(f.policies, bytes.Clone(d.payload))
+	} else if st, _, ok := stampIn(d.payload); ok {
+		f.stamps = append(f.stamps, st)
+	} else {
+		f.stamps = append(f.stamps, readStamp(d.payload))
+	}
+	if first&1 != 0 {
+		f.retained[string(d.topic)] = bytes.Clone(d.payload)
+	}
 	if f.mute {
 		return
 	}
@@ -165,6 +205,7 @@ func (f *fake) publish(c *fakeClient, first byte, body []byte) {
 	}
 	for _, to := range f.subs[string(d.topic)] {
 		f.deliveries++
+		f.leaked(to)
 		if f.deliveries == f.hangUp {
 			to.Close()
 			return
@@ -252,6 +293,20 @@ func (f *fake) holding() (n uint64) {
 		}
 	}
 	return n
+}
+
+// heard returns the stamps of all messages, as they came.
+func (f *fake) heard() []stamp {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.stamps)
+}
+
+// told returns the policies that were published.
+func (f *fake) told() [][]byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.policies)
 }
 
 func (f *fake) injected() uint64 {

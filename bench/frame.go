@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 )
@@ -95,25 +96,33 @@ func appendFrame(b []byte, first byte, body []byte) []byte {
 // keepAlive is what every connection announces, in seconds; no run is that long.
 const keepAlive = 600
 
-// appendConnect appends a CONNECT. A durable session outlives its connection:
-// clean session 0 in 3.1.1, a session expiry of an hour in 5.
-func appendConnect(b []byte, version byte, client string, durable bool) []byte {
+// appendConnect appends the CONNECT of c. A durable session outlives its
+// connection: clean session 0 in 3.1.1, a session expiry of an hour in 5.
+// Without a user it is an anonymous one.
+func appendConnect(b []byte, c *conn) []byte {
 	var flags byte
-	if !durable || version == v5 {
+	if !c.durable || c.version == v5 {
 		flags = 0x02 // clean session, clean start: each run has a fresh broker
 	}
+	if c.user != "" {
+		flags |= 0xC0 // user name and password
+	}
 	body := appendString(nil, "MQTT")
-	body = append(body, version, flags)
+	body = append(body, c.version, flags)
 	body = binary.BigEndian.AppendUint16(body, keepAlive)
-	if version == v5 {
-		if durable {
+	if c.version == v5 {
+		if c.durable {
 			body = append(body, 5, 0x11)
 			body = binary.BigEndian.AppendUint32(body, 3600)
 		} else {
 			body = append(body, 0)
 		}
 	}
-	return appendFrame(b, typeConnect, appendString(body, client))
+	body = appendString(body, c.name)
+	if c.user != "" {
+		body = appendString(appendString(body, c.user), c.token)
+	}
+	return appendFrame(b, typeConnect, body)
 }
 
 func appendSubscribe(b []byte, version byte, id uint16, filters []string, qos byte) []byte {
@@ -136,12 +145,20 @@ func appendAck(b []byte, first byte, id uint16) []byte {
 // A template is a PUBLISH with everything in place but packet id and stamp, so
 // that to send one is a copy and two stores.
 type template struct {
-	frame   []byte
-	idAt    int // 0 at QoS 0, which has none
-	stampAt int
+	frame     []byte
+	idAt      int // 0 at QoS 0, which has none
+	payloadAt int
+	stampAt   int  // at or after payloadAt
+	text      bool // the stamp is one that people could read
 }
 
+// newTemplate makes the template of a payload of that many bytes, which begins
+// with the stamp.
 func newTemplate(version byte, topic string, qos byte, retain bool, payload int) template {
+	return templateOf(version, topic, qos, retain, padding(payload))
+}
+
+func templateOf(version byte, topic string, qos byte, retain bool, payload []byte) template {
 	first := byte(typePublish) | qos<<1
 	if retain {
 		first |= 0x01
@@ -154,35 +171,48 @@ func newTemplate(version byte, topic string, qos byte, retain bool, payload int)
 	if version == v5 {
 		body = append(body, 0)
 	}
-	stampAt := len(body)
-	body = append(body, padding(payload)...)
+	body = append(body, payload...)
 	t := template{frame: appendFrame(nil, first, body)}
-	header := len(t.frame) - len(body)
-	t.stampAt = header + stampAt
+	t.payloadAt = len(t.frame) - len(payload)
+	t.stampAt = t.payloadAt
 	if qos > 0 {
-		t.idAt = header + idAt
+		t.idAt = len(t.frame) - len(body) + idAt
 	}
 	return t
 }
 
 // payload returns what every message carries; its stamp is nobody's.
-func (t *template) payload() []byte { return t.frame[t.stampAt:] }
+func (t *template) payload() []byte { return t.frame[t.payloadAt:] }
 
 // append appends the message to b.
 func (t *template) append(b []byte, id uint16, s stamp) []byte {
+	at := len(b)
+	b = t.appendUnstamped(b, id)
+	if t.text {
+		s.putText(b[at+t.stampAt:])
+	} else {
+		s.put(b[at+t.stampAt:])
+	}
+	return b
+}
+
+func (t *template) appendUnstamped(b []byte, id uint16) []byte {
 	at := len(b)
 	b = append(b, t.frame...)
 	if t.idAt > 0 {
 		binary.BigEndian.PutUint16(b[at+t.idAt:], id)
 	}
-	s.put(b[at+t.stampAt:])
 	return b
 }
 
-// stampSize is what a stamp takes at the start of each payload.
-const stampSize = 20
+// stampSize is what a stamp takes in a payload, textStampSize what it takes as
+// text.
+const (
+	stampSize     = 20
+	textStampSize = 2 * stampSize
+)
 
-// A stamp begins each payload.
+// A stamp begins each payload; in a document it is text inside.
 type stamp struct {
 	at     int64  // ns since the generator began: when sent, or when it was due
 	seq    uint64 // of this source, from 0
@@ -201,6 +231,25 @@ func readStamp(b []byte) stamp {
 		seq:    binary.BigEndian.Uint64(b[8:]),
 		source: binary.BigEndian.Uint32(b[16:]),
 	}
+}
+
+// putText writes the stamp as what a text may hold.
+func (s stamp) putText(b []byte) {
+	var plain [stampSize]byte
+	s.put(plain[:])
+	hex.Encode(b, plain[:])
+}
+
+// readTextStamp reads what begins b; ok is false if it is no stamp.
+func readTextStamp(b []byte) (s stamp, ok bool) {
+	var plain [stampSize]byte
+	if len(b) < textStampSize {
+		return s, false
+	}
+	if _, err := hex.Decode(plain[:], b[:textStampSize]); err != nil {
+		return s, false
+	}
+	return readStamp(plain[:]), true
 }
 
 // padding returns a payload with room for the stamp. What follows the stamp is

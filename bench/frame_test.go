@@ -39,14 +39,14 @@ func decode(t *testing.T, frame []byte, version byte) packets.Packet {
 // What the generator sends is what another codec reads.
 func TestFramesAreMQTT(t *testing.T) {
 	for _, version := range []byte{v311, v5} {
-		c := decode(t, appendConnect(nil, version, "bench-s1", true), version)
+		c := decode(t, appendConnect(nil, &conn{version: version, name: "bench-s1", durable: true}), version)
 		if c.Connect.ClientIdentifier != "bench-s1" || c.Connect.Keepalive != keepAlive || c.ProtocolVersion != version {
 			t.Errorf("version %d: CONNECT %+v", version, c.Connect)
 		}
 		if keeps := !c.Connect.Clean || c.Properties.SessionExpiryInterval == 3600; !keeps {
 			t.Errorf("version %d: a durable CONNECT asks for no session: %+v", version, c.Connect)
 		}
-		c = decode(t, appendConnect(nil, version, "bench-p1", false), version)
+		c = decode(t, appendConnect(nil, &conn{version: version, name: "bench-p1"}), version)
 		if !c.Connect.Clean || c.Properties.SessionExpiryInterval != 0 {
 			t.Errorf("version %d: a clean CONNECT asks for a session: %+v", version, c.Connect)
 		}

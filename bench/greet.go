@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -12,6 +13,9 @@ const openAtOnce = 64
 // turnWait is how long a turn waits when nothing happens, so that deadlines are
 // seen in time.
 const turnWait = 10 * time.Millisecond
+
+// errLate means that the broker had its time, and was not done.
+var errLate = errors.New("it takes too long")
 
 // open connects all of cs to the broker, subscribes those that have a filter,
 // and returns when each has its answer, or an error when within runs out.
@@ -28,17 +32,21 @@ func (l *loop) open(cs []*conn, to netip.AddrPort, within time.Duration) error {
 		if err := l.turn(turnWait, func() error { return nil }); err != nil {
 			return err
 		}
-		done = 0
-		for _, c := range cs[:began] {
-			if c.ready {
-				done++
-			}
-		}
+		done = readyOf(cs[:began])
 		if l.now() > deadline {
 			return fmt.Errorf("after %v only %d of %d clients are connected and subscribed", within, done, len(cs))
 		}
 	}
 	return nil
+}
+
+func readyOf(cs []*conn) (n int) {
+	for _, c := range cs {
+		if c.ready {
+			n++
+		}
+	}
+	return n
 }
 
 // greet handles what a broker sends before a client is ready.
@@ -56,7 +64,7 @@ func (l *loop) greet(c *conn, first byte, body []byte) error {
 			return fmt.Errorf("%w: SUBACK of %d bytes to %d filters", errFrame, len(body), c.asked)
 		}
 		for _, got := range body[len(body)-c.asked:] { // behind packet id and properties
-			if got != c.qos {
+			if got != c.qos && !(c.barred && got >= 0x80) { // who is barred may be told so, or be told nothing
 				return fmt.Errorf("SUBACK 0x%02x to a filter at QoS %d", got, c.qos)
 			}
 		}
@@ -79,4 +87,20 @@ func (l *loop) subscribe(c *conn) error {
 	c.filters = c.filters[c.asked:]
 	l.touch(c)
 	return nil
+}
+
+// await turns the loop until done says so, there is an error, or within runs
+// out, which is errLate.
+func (l *loop) await(within time.Duration, done func() (bool, error)) error {
+	for deadline := l.now() + int64(within); ; {
+		if ok, err := done(); ok || err != nil {
+			return err
+		}
+		if l.now() > deadline {
+			return errLate
+		}
+		if err := l.turn(turnWait, func() error { return nil }); err != nil {
+			return err
+		}
+	}
 }

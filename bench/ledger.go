@@ -84,6 +84,7 @@ type Tally struct {
 	Unacked     uint64 // the others at QoS 1 and 2
 	Refused     uint64 // acknowledged with a reason that is an error
 	Delivered   uint64 // deliveries, each counted once
+	States      uint64 // what subscriptions began with; not among Delivered
 	Undelivered uint64 // deliveries that should have come and did not
 	Duplicates  uint64 // deliveries that had come before
 	Inversions  uint64 // deliveries after a later one of the same publisher

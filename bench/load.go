@@ -38,6 +38,9 @@ func newLoad(order Load, l *loop) *load {
 
 // connect sets everybody up.
 func (ld *load) connect(to netip.AddrPort) error {
+	if ld.Scenario.Permissions {
+		return ld.introduce(to)
+	}
 	if err := ld.open(ld.subs, to, ld.Setup); err != nil {
 		return err
 	}
@@ -199,16 +202,18 @@ func (ld *load) writeOff(now int64) {
 
 // packet handles one packet from the broker.
 func (ld *load) packet(c *conn, first byte, body []byte) error {
-	if !c.ready {
-		return ld.greet(c, first, body)
-	}
-	switch kind := first & 0xF0; kind {
-	case typePublish:
+	kind := first & 0xF0
+	if kind == typePublish { // may come before SUBACK
 		if c.sub == nil {
 			ld.tally.Strays++
 			return nil
 		}
 		return ld.delivered(c, first, body)
+	}
+	if !c.ready {
+		return ld.greet(c, first, body)
+	}
+	switch kind {
 	case typePubrel:
 		id, _, err := parseAck(body)
 		c.out = appendAck(c.out, typePubcomp, id)
@@ -237,13 +242,11 @@ func (ld *load) delivered(c *conn, first byte, body []byte) error {
 		c.out = appendAck(c.out, ack, d.id)
 		ld.touch(c)
 	}
-	sent := ld.sources[0].message.payload()
-	if len(d.payload) != len(sent) || string(d.payload[stampSize:]) != string(sent[stampSize:]) {
-		ld.tally.Corrupt++
+	if c.barred && saysNothing(d.payload) {
 		return nil
 	}
-	st := readStamp(d.payload)
-	if int(st.source) >= len(ld.sources) || st.seq >= ld.sources[st.source].seq {
+	st, ok := ld.stampOf(d.payload)
+	if !ok {
 		ld.tally.Corrupt++
 		return nil
 	}
@@ -260,11 +263,34 @@ func (ld *load) delivered(c *conn, first byte, body []byte) error {
 	case late:
 		ld.tally.Inversions++
 	}
+	if st.seq == 0 && ld.Scenario.Permissions {
+		ld.tally.States++
+		return nil
+	}
 	ld.tally.Delivered++
 	ld.lag.record(ld.at - st.at)
 	src.window.owed = max(src.window.owed-1, 0)
 	ld.feed(src.window)
 	return nil
+}
+
+// stampOf finds the stamp of one of the messages that were sent; ok is false if
+// the payload is not that of such a message.
+func (ld *load) stampOf(payload []byte) (st stamp, ok bool) {
+	at := 0
+	if ld.Scenario.Permissions {
+		st, at, ok = stampIn(payload)
+	} else {
+		sent := ld.sources[0].message.payload()
+		if ok = len(payload) == len(sent) && string(payload[stampSize:]) == string(sent[stampSize:]); ok {
+			st = readStamp(payload)
+		}
+	}
+	if !ok || int(st.source) >= len(ld.sources) {
+		return st, false
+	}
+	src := ld.sources[st.source]
+	return st, st.seq < src.seq && (!ld.Scenario.Permissions || src.shows(payload, at))
 }
 
 // acked enters an acknowledgement of one of the messages from c.

@@ -37,6 +37,9 @@ type conn struct {
 	fd      int
 	version byte
 	name    string // the client id
+	user    string // "" for an anonymous client
+	token   string // the user's password
+	barred  bool   // others may see what the user asks for, and it may not
 	tail    []byte // the start of a packet whose end has not come
 	out     []byte // not yet written
 	dirty   bool   // is in loop.dirty
@@ -102,7 +105,7 @@ func (l *loop) dial(c *conn, to netip.AddrPort) error {
 	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		return fmt.Errorf("connect to %v: %w", to, err)
 	}
-	c.out = appendConnect(c.out, c.version, c.name, c.durable)
+	c.out = appendConnect(c.out, c)
 	c.blocked = true // until epoll says that the connection stands
 	return l.register(c, unix.EPOLL_CTL_ADD, unix.EPOLLIN|unix.EPOLLOUT)
 }

@@ -70,12 +70,12 @@ func (c *comparison) profileOf(ctx context.Context, b *broker, l *Line) (wait fu
 	if !c.Profile || b.http == "" || c.stem == "" || l.Run != 1 {
 		return func() {}
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.Measure+c.WarmUp+20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, c.measuring(l.Scenario)+c.WarmUp+20*time.Second)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		path := fmt.Sprintf("%s-%s.pprof", c.stem, l.Scenario.Name)
-		url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", b.http, int((c.Measure+c.WarmUp)/time.Second))
+		url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", b.http, int((c.measuring(l.Scenario)+c.WarmUp)/time.Second))
 		if err := download(ctx, url, path); err != nil {
 			fmt.Fprintf(c.Log, "no profile: %v\n", err)
 		}

@@ -45,6 +45,8 @@ type broker struct {
 	*process
 	addr string // of its MQTT listener
 	http string // of its metrics; "" for those without
+
+	policies bool // owners of topics say who may see them
 }
 
 // Peers returns all brokers that can be compared.
@@ -74,7 +76,7 @@ func startMosquitto(ctx context.Context, e env, path, dir string, sc Scenario) (
 	}
 	_, port, _ := net.SplitHostPort(addr)
 	conf := fmt.Sprintf(`listener %s 127.0.0.1
-allow_anonymous true
+allow_anonymous %t
 max_queued_messages 200000
 max_inflight_messages 100
 persistence %t
@@ -82,7 +84,14 @@ persistence_location %s/
 log_dest stderr
 log_type error
 log_type warning
-`, port, sc.Durable, dir)
+`, port, !sc.Permissions, sc.Durable, dir)
+	if sc.Permissions {
+		users, err := mosquittoUsers(dir, people(sc))
+		if err != nil {
+			return nil, err
+		}
+		conf += users
+	}
 	if os.Geteuid() == 0 {
 		conf += "user root\n" // or it could not write to dir
 	}
@@ -110,6 +119,9 @@ listen: "127.0.0.1:-1"
 jetstream { store_dir: %q%s }
 mqtt { listen: %q }
 `, filepath.Join(dir, "js"), sync, addr)
+	if sc.Permissions {
+		conf += string(natsUsers(people(sc)))
+	}
 	return e.launch(ctx, addr, filepath.Join(dir, "nats.conf"), conf, path, "-c")
 }
 
@@ -128,6 +140,13 @@ func startMochi(ctx context.Context, e env, path, dir string, sc Scenario) (*bro
 	}
 	if sc.Synced {
 		args = append(args, "-sync")
+	}
+	if sc.Permissions {
+		users := filepath.Join(dir, "users")
+		if err := os.WriteFile(users, mochiUsers(people(sc)), 0o600); err != nil {
+			return nil, err
+		}
+		args = append(args, "-users", users)
 	}
 	return e.launch(ctx, addr, "", "", args...)
 }
@@ -193,10 +212,19 @@ type readyLine struct {
 
 // startBellwire starts it as an operator would: permission checks, metrics and
 // its default durability are on.
-func startBellwire(ctx context.Context, e env, path, dir string, _ Scenario) (*broker, error) {
+func startBellwire(ctx context.Context, e env, path, dir string, sc Scenario) (*broker, error) {
 	args := []string{
 		"serve", "--data", filepath.Join(dir, "data"), "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0",
-		"--domain", "example.com", "--allow-anonymous",
+		"--domain", peopleDomain,
+	}
+	if sc.Permissions {
+		policy := filepath.Join(dir, "policy.yaml")
+		if err := os.WriteFile(policy, bellwireUsers(people(sc)), 0o600); err != nil {
+			return nil, err
+		}
+		args = append(args, "--policy", policy)
+	} else {
+		args = append(args, "--allow-anonymous")
 	}
 	if e.profile {
 		args = append(args, "--pprof")
@@ -220,7 +248,9 @@ func startBellwire(ctx context.Context, e env, path, dir string, _ Scenario) (*b
 		r.Close()
 		return nil, err
 	}
-	return &broker{process: p, addr: ready.MQTT, http: strings.TrimPrefix(ready.HTTP, "http://")}, nil
+	return &broker{
+		process: p, addr: ready.MQTT, http: strings.TrimPrefix(ready.HTTP, "http://"), policies: sc.Permissions,
+	}, nil
 }
 
 // awaitReady reads the ready line from r and goes on emptying r until the

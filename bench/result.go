@@ -38,6 +38,9 @@ func (l *Line) fault() string {
 	if f := l.Figures.Tally.fault(l.Scenario.QoS); f != "" {
 		return f
 	}
+	if l.Scenario.Permissions && l.Figures.Tally.Undelivered > 0 {
+		return "undelivered" // at its low rate nobody is pressed to drop anything: it was withheld
+	}
 	if l.Figures.Deliveries == 0 {
 		return "nothing delivered in the measured time"
 	}
@@ -86,7 +89,7 @@ func (l *Line) trafficMetrics() []metric {
 	if l.Scenario.QoS > 0 {
 		ms = append(ms, metric{float64(f.Acked) / sec, "acked/s"})
 	}
-	if l.Scenario.Filters > 0 {
+	if l.Scenario.Filters > 0 || l.Scenario.Permissions {
 		ms = append(ms, metric{micros(f.SetupTime) / 1e3, "setup-ms"}, metric{micros(f.SetupCPU) / 1e3, "setup-cpu-ms"},
 			metric{mib(f.SetupRSS), "setup-MiB-rss"})
 	}
@@ -234,6 +237,10 @@ func summarize(w io.Writer, lines []Line) {
 		summarizeFaults(w, row)
 		for _, unit := range ratioUnits {
 			summarizeUnit(w, row, unit)
+		}
+		if row[0].Rate > 0 { // else it is the window's length
+			summarizeUnit(w, row, "p50-us")
+			summarizeUnit(w, row, "p99-us")
 		}
 	}
 }

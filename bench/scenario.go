@@ -22,6 +22,12 @@ type Scenario struct {
 
 	Retain bool // messages are retained
 
+	// Permissions are on: everybody signs in and publishes a document of the
+	// presence kind, on a topic of it, and owners say who may see theirs.
+	Permissions bool
+	Rate        float64       // if not 0, an open loop: so many messages a second over all publishers, in turn
+	Least       time.Duration // of measuring, whatever is asked for: at a low rate the clock of CPU time is coarse
+
 	Filters int // if not 0, this many subscriptions, of which two match a message
 	Watch   int // if not 0, each publisher also subscribes to so many of the others
 
@@ -45,6 +51,10 @@ func Scenarios() []Scenario {
 		{Name: "c3s", What: "50 pairs, 64 B, QoS 1, durable sessions, synced before the acknowledgement", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true},
 		{Name: "e", What: "100,000 subscriptions of 100 clients, half with a wildcard; two match, 64 B, QoS 0", Filters: 100_000, Payload: 64},
 		{Name: "h", What: "presence: 1000 clients each watch 50 others, 200 B, retained, QoS 0", Publishers: 1000, Watch: 50, Payload: 200, Retain: true},
+		{
+			Name: "hp", What: "presence with permissions: 1000 users each watch 50 others, 200 changes a second of 200 B, QoS 0",
+			Publishers: 1000, Watch: 50, Payload: 200, Retain: true, Permissions: true, Rate: 200, Least: 10 * time.Second,
+		},
 		{Name: "g", What: "100,000 retained messages of 64 B set at QoS 1, then three subscribers to all of them at QoS 0", Retained: 100_000, Payload: 64},
 		{Name: "idle", What: "10,000 connections without subscription or traffic", Idle: 10_000},
 		{Name: "idle1", What: "10,000 connections with one subscription each, no traffic", Idle: 10_000, IdleTopic: true},
@@ -81,8 +91,12 @@ type Load struct {
 	Window   int    // outstanding per publisher; 0 means Window
 
 	// Rate, if not 0, makes it an open loop: this many messages a second in
-	// total, on a fixed schedule, whatever becomes of them.
+	// total, on a fixed schedule, whatever becomes of them. 0 means the row's.
 	Rate float64
+
+	// Policies says that owners decide who sees what is theirs: each publishes
+	// a policy. Without it the broker's configuration has to say it all.
+	Policies bool
 
 	Setup   time.Duration // for connecting and subscribing
 	WarmUp  time.Duration // load that is not measured
@@ -115,6 +129,9 @@ func (l Load) withDefaults() Load {
 	def(&l.Stall, 1500*time.Millisecond)
 	def(&l.Drain, l.drain())
 	def(&l.Settle, 3*time.Second)
+	if l.Rate == 0 {
+		l.Rate = l.Scenario.Rate
+	}
 	if l.Version == 0 {
 		l.Version = v311
 	}

@@ -16,6 +16,11 @@ type source struct {
 	message template
 	seq     uint64   // of the next message
 	tracks  []*track // one for each delivery that a message should cause
+
+	// Of a document, how it was shown first, and where its stamp was: but for
+	// that all are alike.
+	first   []byte
+	firstAt int
 }
 
 // A window is what a closed loop keeps outstanding: for most rows one for each

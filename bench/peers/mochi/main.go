@@ -1,5 +1,6 @@
 // Mochi runs a mochi-mqtt server as the comparison wants it: default options,
-// everybody allowed, and, if asked, its Pebble store, synced or not.
+// everybody allowed or the users of a file, and, if asked, its Pebble store,
+// synced or not.
 package main
 
 import (
@@ -21,17 +22,28 @@ func main() {
 	addr := flag.String("addr", "127.0.0.1:1883", "where to listen")
 	dir := flag.String("store", "", "directory of the Pebble store; empty keeps nothing")
 	sync := flag.Bool("sync", false, "sync the store on every write")
+	users := flag.String("users", "", "file of users, as JSON; empty lets everybody do everything")
 	flag.Parse()
-	if err := run(*addr, *dir, *sync); err != nil {
+	if err := run(*addr, *dir, *sync, *users); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(addr, dir string, sync bool) error {
+func run(addr, dir string, sync bool, users string) error {
 	s := mqtt.New(&mqtt.Options{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
-	if err := s.AddHook(new(auth.AllowHook), nil); err != nil {
-		return err
+	if users == "" {
+		if err := s.AddHook(new(auth.AllowHook), nil); err != nil {
+			return err
+		}
+	} else {
+		h, err := readUsers(users)
+		if err != nil {
+			return err
+		}
+		if err := s.AddHook(h, nil); err != nil {
+			return err
+		}
 	}
 	if dir != "" {
 		mode := pebble.NoSync
