@@ -18,6 +18,26 @@ const fanoutCache = 1 << 16
 // goroutine; a policy change drops them all.
 type fanout struct{ targets []target }
 
+// fewSubscriptions is how many durable subscriptions there must be before events
+// are weighed: what fewer can make of a batch needs no bound.
+const fewSubscriptions = 64
+
+// weigh returns how many queue entries c may become, by the subscriptions there
+// are now. For any goroutine. Looking does not build a fanout: those are the
+// Machine's own.
+func (m *Machine) weigh(c event.Command) (entries int) {
+	p, ok := c.(*event.Publish)
+	if !ok || p.Event.QoS == 0 {
+		return 0
+	}
+	subs := m.weights.Load()
+	if subs.Len() < fewSubscriptions {
+		return 0
+	}
+	subs.Match(p.Event.Topic, func(string, uint64, storedSub) { entries++ })
+	return entries
+}
+
 // A target is one session with all its subscriptions that match the topic,
 // merged: the highest QoS and every identifier, one copy (5.0 3.3.4).
 type target struct {

@@ -119,7 +119,9 @@ func (b *Broker) Machine() *Machine { return b.machine }
 // applied that: the node is then up to date and serves.
 func (b *Broker) Start(ctx context.Context, log Log) error {
 	b.log = log
-	b.proposer.Store(newProposer(log, b.machine.node, b.machine.life, b.limits.Backlog))
+	p := newProposer(log, b.machine.node, b.machine.life, b.limits.Backlog)
+	p.weigh = b.machine.weigh
+	b.proposer.Store(p)
 	if err := b.do(ctx, &event.NodeUp{At: b.now()}); err != nil {
 		return fmt.Errorf("broker: announce the node: %w", err)
 	}

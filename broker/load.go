@@ -13,6 +13,7 @@ func (m *Machine) load() error {
 	m.sessions, m.numbers = map[string]*record{}, map[uint64]*record{}
 	m.nodes, m.segments = map[string]nodeState{}, map[uint64]*segment{}
 	m.durable = topic.NewIndex(m.fanoutOf, fanoutCache)
+	m.weights.Store(m.durable)
 	m.retained.Store(0)
 	m.counters, m.policy, m.policyData, m.inForce = counters{}, nil, nil, 0
 	m.over = m.over[:0]

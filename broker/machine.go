@@ -75,8 +75,9 @@ type Machine struct {
 	inForce    int64  // log time since when policy is
 	segments   map[uint64]*segment
 	durable    *topic.Index[uint64, storedSub, *fanout]
-	profiles   map[string]Profile // by prefix
-	prefixes   []string           // of profiles, sorted
+	weights    atomic.Pointer[topic.Index[uint64, storedSub, *fanout]] // durable, for weigh
+	profiles   map[string]Profile                                      // by prefix
+	prefixes   []string                                                // of profiles, sorted
 	counters   counters
 
 	// The entry being applied.

@@ -29,9 +29,10 @@ import (
 // still, too, or a client that goes then would stay connected in the log.
 type proposer struct {
 	log    Log
-	header event.Header // of the next batch
-	limit  int          // bytes of commands that may wait
-	again  atomic.Bool  // a resend is to come
+	weigh  func(event.Command) int // how many queue entries it may become; nil: none
+	header event.Header            // of the next batch
+	limit  int                     // bytes of commands that may wait
+	again  atomic.Bool             // a resend is to come
 
 	mu      sync.Mutex // guards the following
 	space   sync.Cond
@@ -48,6 +49,7 @@ type proposer struct {
 const (
 	batchesInFlight = 2
 	batchBytes      = 256 << 10 // about the size of one of many commands
+	batchWeight     = 64 << 10  // about the queue entries that many commands become
 	resendAfter     = 20 * time.Millisecond
 	releaseAfter    = 5 * time.Second
 )
@@ -55,6 +57,7 @@ const (
 // A batch is commands on their way.
 type batch struct {
 	seq      uint64
+	weight   int // queue entries that its commands may become
 	buf      []byte
 	calls    []call
 	released bool // its callers were told ErrUnknown
@@ -84,6 +87,10 @@ func newProposer(log Log, node string, life uint64, limit int) *proposer {
 // Errors: ErrNoCommit while the log stands still, unless urgent; ErrQuota for a
 // command that no batch could carry; what close was called with.
 func (p *proposer) propose(c event.Command, who call, urgent bool) error {
+	weight := 0
+	if p.weigh != nil {
+		weight = p.weigh(c)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.bytes >= p.limit && !urgent && p.closed == nil && !p.stalled {
@@ -95,7 +102,7 @@ func (p *proposer) propose(c event.Command, who call, urgent bool) error {
 	if p.stalled && !urgent {
 		return ErrNoCommit
 	}
-	b := p.open()
+	b := p.open(weight)
 	before := len(b.buf)
 	b.buf = event.AppendCommand(b.buf, c)
 	size := len(b.buf) - before
@@ -110,6 +117,7 @@ func (p *proposer) propose(c event.Command, who call, urgent bool) error {
 		full.buf = full.buf[:before]
 	}
 	b.calls = append(b.calls, who)
+	b.weight += weight
 	p.bytes += size
 	if p.bytes >= p.limit {
 		p.crowded.Store(true)
@@ -119,10 +127,18 @@ func (p *proposer) propose(c event.Command, who call, urgent bool) error {
 }
 
 // open returns the batch that takes the next command: the last that waits, but
-// not one whose callers have been told, for they would be told no more.
-func (p *proposer) open() *batch {
-	if n := len(p.waiting); n > 0 && len(p.waiting[n-1].buf) < batchBytes-4<<10 && !p.waiting[n-1].released {
-		return p.waiting[n-1]
+// not one whose callers have been told, for they would be told no more; nor one
+// that would become too much. An entry of the log is one transaction, and what a
+// few bytes of events become is up to who subscribes to them: 250 KB of them for
+// 5,000 sessions would be millions of queue entries. (One event, however many
+// sessions it goes to, is not divided.)
+func (p *proposer) open(weight int) *batch {
+	if n := len(p.waiting); n > 0 {
+		b := p.waiting[n-1]
+		light := b.weight == 0 || b.weight+weight <= batchWeight
+		if light && len(b.buf) < batchBytes-4<<10 && !b.released {
+			return b
+		}
 	}
 	return p.begin()
 }
