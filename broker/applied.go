@@ -25,6 +25,7 @@ type step struct {
 	// entries from to until of applied.queued to their sessions.
 	event       *event.Event
 	topic       string // stepChanged: the resource; stepSubEnded: the filter
+	of          string // stepPassed: by what it happened
 	whose       string // stepChanged: the only principal to whom it is another; empty for all
 	from, until int
 
@@ -59,6 +60,7 @@ const (
 	stepPolicy
 	stepBatchDone // all of our batch is done: its slot is free
 	stepChanged   // show a resource anew; queued are marks for it
+	stepPassed    // show what happened on the way to a resource's state
 	stepMarked    // queued are marks
 	stepSettings
 	stepRestored // the state was replaced by a later one

@@ -186,6 +186,9 @@ func (l *loop) step(a *applied, s *step, now int64) {
 			l.changed(s.topic, s.whose, false, now)
 		}
 		l.offerMarks(a.queued[s.from:s.until], held, now)
+	case stepPassed:
+		b.watch.forget(s.topic)
+		l.passed(s.topic, s.of, now)
 	case stepMarked:
 		l.offerMarks(a.queued[s.from:s.until], false, now)
 	case stepSubEnded:

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"strings"
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
@@ -110,6 +111,17 @@ type Resource interface {
 	Neutral() Shown
 }
 
+// A Passing is a Resource that also has to show what happened on the way to its
+// state: events, which whoever watches at that moment is shown before the state,
+// at QoS 0, and which are kept for nobody.
+type Passing interface {
+	Resource
+
+	// Passed returns what who is shown at the instant at of what happened by of,
+	// which is what ProfileTx.Passed was called with; oldest first.
+	Passed(of string, who Who, at int64) []Shown
+}
+
 // A Shown is a document for one watcher. Two are the same to see if their
 // payloads are equal.
 type Shown struct {
@@ -186,6 +198,12 @@ func (t *ProfileTx) Cancel(at int64, id string) {
 // Changed says that a resource is not what it was: its watchers are shown it
 // anew.
 func (t *ProfileTx) Changed(topicName string) { t.m.changed(topicName, "") }
+
+// Passed says that something happened on the way to what a resource is now; see
+// Passing. What has Changed must be said besides, and after it.
+func (t *ProfileTx) Passed(topicName, of string) {
+	t.m.out.steps = append(t.m.out.steps, step{kind: stepPassed, topic: strings.Clone(topicName), of: strings.Clone(of)})
+}
 
 // PolicyOf returns what the owner of a resource set, nil for nothing.
 func (t *ProfileTx) PolicyOf(owner string) []byte { return t.Get(policyPrefix + owner) }

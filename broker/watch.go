@@ -223,6 +223,37 @@ func (l *loop) changed(topicName, whose string, retain bool, now int64) {
 	}
 }
 
+// passed shows what happened on the way to a resource's state to everybody
+// connected here who has been shown that, as far as the operator leaves it to
+// them. What looks like the state that somebody knows says nothing to them, and
+// they are not told that there was something. In the delivery loop.
+func (l *loop) passed(topicName, of string, now int64) {
+	v, p := l.b.viewerOf(topicName), l.b.policy.Load()
+	if v == nil || p == nil {
+		return
+	}
+	res, ok := l.b.watch.resource(v, topicName).(Passing)
+	if !ok {
+		return
+	}
+	once := shownOnce{topic: topicName}
+	audience := l.b.local.LookupString(topicName)
+	for i := range audience.hearers {
+		h := &audience.hearers[i]
+		if !h.s.begun.Load() || !p.Ceiling(h.s.who, ActSubscribe, topicName, now).Allow {
+			continue
+		}
+		for _, shown := range res.Passed(of, h.s.who, now) {
+			if !h.s.isNews(topicName, &shown) {
+				continue
+			}
+			d := &l.wave.delivery
+			*d = Delivery{Event: once.event(&shown), IDs: h.ids}
+			h.s.hear(d, 0, &l.wave)
+		}
+	}
+}
+
 // hold says whether a change of a resource is not to be shown now, because it
 // changes too often. In the delivery loop.
 func (l *loop) hold(topicName string, now int64) bool {
@@ -298,11 +329,7 @@ func (b *Broker) show(res Resource, who Who, topicName string, now int64) Shown 
 func (s *Session) present(res Resource, topicName string, now int64, named, wanted bool) (shown Shown, retain, send bool) {
 	shown = s.b.show(res, s.who, topicName, now)
 	s.b.watch.note(topicName, shown.Until)
-	var h maphash.Hash
-	h.SetSeed(s.b.watch.seed)
-	_, _ = h.Write(shown.Payload)
-	_, _ = h.Write(shown.Props)
-	sum := h.Sum64()
+	sum := s.b.watch.sum(&shown)
 	s.shownMu.Lock()
 	defer s.shownMu.Unlock()
 	last, had := s.shown[topicName]
@@ -314,6 +341,24 @@ func (s *Session) present(res Resource, topicName string, now int64, named, want
 	}
 	s.shown[topicName] = sum
 	return shown, wanted && !(had && shown.Nothing), true
+}
+
+// sum is the same for what is the same to see.
+func (t *watch) sum(shown *Shown) uint64 {
+	var h maphash.Hash
+	h.SetSeed(t.seed)
+	_, _ = h.Write(shown.Payload)
+	_, _ = h.Write(shown.Props)
+	return h.Sum64()
+}
+
+// isNews says whether s was shown a resource, and something else than that.
+func (s *Session) isNews(topicName string, shown *Shown) bool {
+	sum := s.b.watch.sum(shown)
+	s.shownMu.Lock()
+	defer s.shownMu.Unlock()
+	last, was := s.shown[topicName]
+	return was && last != sum
 }
 
 // wasShown says whether s was sent a resource.

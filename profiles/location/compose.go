@@ -106,6 +106,9 @@ func (c *candidate) composed() *document {
 	return &d
 }
 
+// HasTrack says whether a parsed document has earlier positions.
+func (*Kind) HasTrack(value any) bool { return len(value.(*document).track) > 0 }
+
 // Track returns the earlier positions of a publication, oldest first, each as a
 // composed document that View and Encode take: events, which are shown to who
 // watches now and kept nowhere. Two that follow each other may look the same in

@@ -242,6 +242,9 @@ func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r reque
 			}
 		}
 	}
+	if t, ok := p.kind.(tracker); ok && after != nil && r.update.Doc != nil && t.HasTrack(after.Value) {
+		tx.Passed(topicName, r.topic.Source)
+	}
 	p.save(tx, topicName, rec)
 	if after != nil {
 		pub.Answer = event.AppendUserProperty(nil, "evt-etag", after.ETag)

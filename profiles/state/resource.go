@@ -25,6 +25,7 @@ type resource struct {
 	last     kind.Grant // of which lastView is the view, if that has a payload
 	lastView rendered
 	neutral  rendered
+	track    trackOf // the last one that was shown
 }
 
 type rendered struct{ payload, props []byte }
@@ -125,6 +126,71 @@ func same(a, b rendered) bool { return string(a.payload) == string(b.payload) }
 func (r *resource) render(c *kind.Composed) rendered {
 	doc := r.kind.Encode(c)
 	return rendered{payload: doc.Body, props: event.AppendContentType(nil, doc.ContentType)}
+}
+
+// A tracker is a kind whose publications can tell what happened on the way.
+type tracker interface {
+	// HasTrack says whether a parsed document does.
+	HasTrack(value any) bool
+
+	// Track returns it, oldest first.
+	Track(r kind.Resource, p *kind.Publication) ([]*kind.Composed, error)
+}
+
+// Passed shows what a source's publication told of the way, to who sees
+// something of it. What looks the same as what went before it is shown once.
+func (r *resource) Passed(source string, who broker.Who, at int64) []broker.Shown {
+	t, ok := r.kind.(tracker)
+	if !ok || r.policy == nil {
+		return nil
+	}
+	now := time.Unix(0, at).UTC()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d := r.policy.Evaluate(kind.Of(who.Principal), now, policy.Input{Sphere: r.sphere(r.compose(now))})
+	if d.View != policy.ViewFiltered {
+		return nil
+	}
+	if r.track.of != source || r.track.views == nil {
+		r.track = trackOf{of: source, events: r.readTrack(t, source), views: map[kind.Class][]rendered{}}
+	}
+	class := d.Grant.Class()
+	views, known := r.track.views[class]
+	if !known {
+		for _, e := range r.track.events {
+			v := r.render(r.kind.View(e, d.Grant))
+			if n := len(views); string(v.payload) != string(r.neutral.payload) && (n == 0 || string(v.payload) != string(views[n-1].payload)) {
+				views = append(views, v)
+			}
+		}
+		r.track.views[class] = views
+	}
+	shown := make([]broker.Shown, len(views))
+	for i, v := range views {
+		shown[i] = broker.Shown{Visible: true, Payload: v.payload, Props: v.props}
+	}
+	return shown
+}
+
+// A trackOf is what a source's publication told of the way, and how each class of
+// watchers sees it.
+type trackOf struct {
+	of     string
+	events []*kind.Composed
+	views  map[kind.Class][]rendered
+}
+
+func (r *resource) readTrack(t tracker, source string) []*kind.Composed {
+	for i := range r.pubs {
+		if p := &r.pubs[i]; p.Source == source {
+			events, err := t.Track(r.of, p)
+			if err != nil {
+				return nil // a publication that this version cannot read
+			}
+			return events
+		}
+	}
+	return nil
 }
 
 // A sphered kind knows where in life an owner is.
