@@ -14,14 +14,15 @@ import (
 func TestS4OneAddressManyDevices(t *testing.T) {
 	t.Parallel()
 	s := kinds(t, "2026-03-09T12:00:00Z")
-	m := as(bob, clean("phone"))
-	m.KeepAlive = 1
-	phone, pc, a := s.open(v5, m), s.person(bob, "pc"), s.person(alice, "pc")
+	pc, a := s.person(bob, "pc"), s.person(alice, "pc")
 	pc.Publish("$me/policy/presence", 1, showAll)
 	a.Subscribe(bobsPresence, 1)
 	if first := a.Receive(); !isNeutral(first, bob) {
 		t.Errorf("before bob says anything: %s", first.Payload)
 	}
+	m := as(bob, clean("phone"))
+	m.KeepAlive = 1
+	phone := s.open(v5, m) // only now: it lives for a second and a half
 	phone.Publish(bobsPresence+"/phone", 1, `{"basic":"open"}`)
 	pc.Publish(bobsPresence+"/pc", 1, `{"basic":"closed"}`)
 	d := readPresence(t, latest(t, a, bobsPresence))
@@ -29,6 +30,7 @@ func TestS4OneAddressManyDevices(t *testing.T) {
 		t.Errorf("together: summary %s, tuples %v, want open and both", d.Basic, got)
 	}
 	phone.Closed() // it sends nothing: its keep-alive ends it
+	until(t, "its end is ordered", patience, func() bool { return s.metric("bellwire_sessions") == 2 })
 	a.Quiet()
 	s.advance(14 * time.Second)
 	a.Quiet()
