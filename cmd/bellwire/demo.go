@@ -16,33 +16,35 @@ import (
 	"github.com/eclipse/paho.golang/paho/session/state"
 
 	"github.com/bellwire/bellwire/bw"
+	"github.com/bellwire/bellwire/profiles/kind"
 )
 
 // A demo is a few real clients of a real broker: this machine publishes what
-// /proc says about it, and subscribers whom the policy lets see different
-// things watch it. It decides nothing: what is withheld is withheld by the
-// broker, of which it is the tap.
+// /proc says about it, people publish how and where they are and write to each
+// other, and subscribers whom the policies let see different things watch. It
+// decides nothing: what is withheld is withheld by the broker, of which it is
+// the tap.
 type demo struct {
 	feed   *feed
 	domain string
-	host   string            // this machine's name, as a level of a topic
+	host   string            // this machine's name: a level of a topic, and an address with the domain
 	tokens map[string]string // by user name, without its domain
 	runFor time.Duration     // 0: until it is interrupted
 
 	// Of whoever runs it.
-	shift   shift         // in the policy in force
+	shift   shift         // in the policies in force
 	slowest time.Duration // step so far
+	clients map[string]*client
+	story   story
 
 	server  atomic.Pointer[server] // for the tap; nil before it runs
 	changed chan struct{}          // tally has; holds one
 
-	mu    sync.Mutex // guards tally, and that a line and its count are one step
+	mu    sync.Mutex // guards the following, and that a line and its count are one step
 	tally tally
+	owned map[kind.Resource]ownPolicies
+	known map[kind.Resource]bool // there is something to show
 }
-
-// hostUser is the principal of the machine, without its domain: not all names
-// of machines are addresses of people.
-const hostUser = "this-host"
 
 // offline is what the machine's will says.
 const offline = "offline"
@@ -51,16 +53,23 @@ const offline = "offline"
 // machine that is well, for the summary is better than silence.
 const lastWords = 20 * time.Second
 
-// The demo's people. The host is one more principal.
+// The demo's cast. The host is one more. Who has no filter watches people, and
+// begins when there is something to see.
 var demoWatchers = []watcher{
-	{name: "dashboard", filter: "hosts/#", sees: "everything"},
-	{name: "intern", filter: "hosts/#", sees: "everything but the network"},
-	{name: "night", filter: "hosts/+/load", sees: "the load, during the shift"},
-	{name: "visitor", filter: "hosts/#", sees: "nothing"},
+	{name: "dashboard", user: "dashboard", filter: "hosts/#"},
+	{name: "intern", user: "intern", filter: "hosts/#"},
+	{name: "night", user: "night", filter: "hosts/+/load"},
+	{name: "visitor", user: "visitor", filter: "hosts/#"},
+	{name: "ana-phone", user: "ana"},
+	{name: "ana-pc", user: "ana"},
+	{name: "bo-phone", user: "bo"},
+	{name: "bo-pc", user: "bo"},
+	{name: "boss", user: "boss"},
+	{name: "zoe", user: "zoe"},
 }
 
-// A watcher is a subscriber of the demo; its name is its client id too.
-type watcher struct{ name, filter, sees string }
+// A watcher is a client of the demo; its name is its client id too.
+type watcher struct{ name, user, filter string }
 
 func isWatcher(client string) bool {
 	return slices.ContainsFunc(demoWatchers, func(w watcher) bool { return w.name == client })
@@ -71,14 +80,35 @@ func newDemo(feed *feed, domain string, runFor time.Duration) (*demo, error) {
 	if err != nil {
 		return nil, fail(bw.Unclassified, "this machine's name: %w", err)
 	}
+	somebody, err := kind.ParseAddr("ana@" + domain)
+	if err != nil {
+		return nil, usage("--domain %q: %w", domain, err)
+	}
 	d := &demo{
-		feed: feed, domain: domain, host: levelOf(name), tokens: map[string]string{hostUser: rand.Text()},
-		runFor: runFor, changed: make(chan struct{}, 1),
+		feed: feed, domain: somebody.Domain, tokens: map[string]string{}, runFor: runFor, changed: make(chan struct{}, 1),
+		clients: map[string]*client{}, tally: newTally(), owned: map[kind.Resource]ownPolicies{}, known: map[kind.Resource]bool{},
 	}
 	for _, w := range demoWatchers {
-		d.tokens[w.name] = rand.Text()
+		d.tokens[w.user] = rand.Text()
 	}
+	d.host = hostAddress(name, d.tokens)
+	d.tokens[d.host] = rand.Text()
 	return d, nil
+}
+
+// hostAddress makes an address of a machine's name, without its domain: not all
+// names of machines are, and some are those of the cast.
+func hostAddress(name string, taken map[string]string) string {
+	name = strings.Map(func(r rune) rune {
+		if r == '-' || r == '.' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(name))
+	if _, err := kind.ParseAddr(name + "@example.com"); err != nil || taken[name] != "" {
+		return "this-host"
+	}
+	return name
 }
 
 // levelOf makes a machine's name a level of a topic.
@@ -117,6 +147,7 @@ func (d *demo) run(ctx context.Context, s *server) error {
 		}
 		d.slowest = max(d.slowest, time.Since(began))
 		if c != nil {
+			d.clients[w.name] = c
 			defer c.close(clients, &paho.Disconnect{})
 		}
 	}
@@ -124,40 +155,59 @@ func (d *demo) run(ctx context.Context, s *server) error {
 	if err != nil {
 		return err
 	}
-	if err = d.callShift(ctx, s); err == nil {
+	if err = d.meet(ctx, p); err == nil {
+		err = d.callShift(ctx, s)
+	}
+	if err == nil {
 		err = d.report(ctx, s, p, before)
 	}
+	err = unlessDone(ctx, err)
 	patience, cancel := context.WithTimeout(clients, lastWords)
 	defer cancel()
 	p.settle(patience)
 	hangUp()
 	d.allTold()
 	close(p.acks)
-	<-p.result
+	outcome := <-p.result
 	d.end()
+	if err == nil && len(outcome.refusals) > 0 {
+		err = outcome.refusals[0].fault
+	}
 	return err
 }
 
-// watch connects a subscriber. One that may see nothing is refused, which is
-// shown, and has no connection.
+// watch connects somebody. Who subscribes to plain topics and may see nothing
+// is refused, which is shown, and has no connection.
 func (d *demo) watch(ctx context.Context, to target, w watcher) (*client, error) {
-	c, err := connect(ctx, to, d.connectPacket(w.name, w.name), state.NewInMemory(), func(p paho.PublishReceived) (bool, error) {
+	c, err := connect(ctx, to, d.connectPacket(w.user, w.name), state.NewInMemory(), func(p paho.PublishReceived) (bool, error) {
 		d.arrived(w, p.Packet)
 		return true, nil
 	}, nil)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := c.Subscribe(ctx, &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{{Topic: w.filter, QoS: 1}}})
+	if w.filter == "" {
+		return c, nil
+	}
+	refused, err := subscribe(ctx, c, w.filter)
+	if refused != nil {
+		d.turnedAway(w, refused.what)
+		c.close(ctx, &paho.Disconnect{})
+		return nil, nil
+	}
+	return c, err
+}
+
+// subscribe subscribes; refused is what the server says if it does not let us.
+func subscribe(ctx context.Context, c *client, filter string) (refused *fault, err error) {
+	answer, err := c.Subscribe(ctx, &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{{Topic: filter, QoS: 1}}})
 	if answer == nil {
 		return nil, noAnswer(c, "SUBSCRIBE", err)
 	}
 	if code := answer.Reasons[0]; code >= 0x80 {
-		d.turnedAway(w, refusal("not allowed", code, answer.Properties.ReasonString).what)
-		c.close(ctx, &paho.Disconnect{})
-		return nil, nil
+		return refusal("not allowed", code, answer.Properties.ReasonString), nil
 	}
-	return c, nil
+	return nil, nil
 }
 
 func (d *demo) connectPacket(user, id string) *paho.Connect {
@@ -171,7 +221,7 @@ func (d *demo) connectPacket(user, id string) *paho.Connect {
 // publisher connects the machine. hangUp breaks the connection without a word,
 // so that the broker says that it is offline.
 func (d *demo) publisher(ctx context.Context, to target) (p *publisher, hangUp func(), err error) {
-	packet := d.connectPacket(hostUser, d.host)
+	packet := d.connectPacket(d.host, d.host)
 	packet.WillMessage = &paho.WillMessage{Topic: d.topic("online"), Payload: []byte(offline), QoS: 1, Retain: true}
 	var conn net.Conn
 	to.dial = func(ctx context.Context) (net.Conn, error) {
@@ -198,16 +248,20 @@ func (d *demo) publish(ctx context.Context, p *publisher, r reading) error {
 	return p.publish(ctx, m)
 }
 
-// callShift decides when the next shift is and puts it into the policy, on the
-// live broker. If that took so long that the opening is near it decides anew:
-// there is to be something to withhold before it. Nothing is published
-// meanwhile, so the shift has not begun for anybody.
+// callShift decides when the next shift is and puts it into the policies, the
+// operator's and bo's, on the live broker. If that took so long that the opening
+// is near it decides anew: there is to be something to withhold before it. No
+// reading is published meanwhile, so the shift has not begun for anybody.
 func (d *demo) callShift(ctx context.Context, s *server) error {
+	d.story.next()
 	for {
 		began := time.Now()
 		d.shift = planShift(began, d.runFor, d.slowest)
 		if err := s.setPolicy(ctx, s.config.policyName, d.policy(d.shift)); err != nil {
-			return unlessDone(ctx, err)
+			return err
+		}
+		if err := d.callBoss(ctx); err != nil {
+			return err
 		}
 		took := time.Since(began)
 		d.slowest = max(d.slowest, took)
@@ -218,12 +272,15 @@ func (d *demo) callShift(ctx context.Context, s *server) error {
 }
 
 // report publishes what the machine does, once a second, until ctx ends or the
-// demo's time is over. A demo without an end has one shift after another.
+// demo's time is over, and lets the people go on with their story. A demo
+// without an end has one shift after another.
 func (d *demo) report(ctx context.Context, s *server, p *publisher, before hostSample) error {
 	var timeUp <-chan time.Time // never
 	if d.runFor > 0 {
 		timeUp = time.After(d.runFor)
 	}
+	d.title("this machine (%s) reports; the night shift and the boss have their windows, in UTC: %s to %s",
+		d.host, d.shift.opens.UTC().Format(time.TimeOnly), d.shift.closes.UTC().Format(time.TimeOnly))
 	if err := d.publish(ctx, p, reading{"online", "online"}); err != nil {
 		return ended(ctx, p, err)
 	}
@@ -245,11 +302,17 @@ func (d *demo) report(ctx context.Context, s *server, p *publisher, before hostS
 			return err
 		}
 		for _, r := range now.since(before) {
+			if !slices.Contains(demoReadings, r.name) {
+				continue
+			}
 			if err := d.publish(ctx, p, r); err != nil {
 				return ended(ctx, p, err)
 			}
 		}
 		before = now
+		if err := d.goOn(ctx, now.at); err != nil {
+			return err
+		}
 		if d.runFor == 0 && now.at.After(d.shift.closes.Add(d.shift.closes.Sub(d.shift.opens)/2)) {
 			if err := d.callShift(ctx, s); err != nil {
 				return err
@@ -260,10 +323,15 @@ func (d *demo) report(ctx context.Context, s *server, p *publisher, before hostS
 	return nil
 }
 
+// demoReadings are what the machine reports of itself: enough for a rule with a
+// window and one that denies, and not so much that the rest is lost among it.
+var demoReadings = []string{"load", "net"}
+
 // shiftLasts says whether a demo whose time is over is to go on, because its
-// shift is not over: nothing was read since that it could have withheld.
+// shift is not over, and nothing was read since that it could have withheld, or
+// the people's story is not.
 func (d *demo) shiftLasts(lastReading time.Time) bool {
-	return d.runFor >= wholeShift && lastReading.Before(d.shift.closes)
+	return d.runFor >= wholeShift && (lastReading.Before(d.shift.closes) || !d.story.told())
 }
 
 // readThisHost reads the machine that this is.

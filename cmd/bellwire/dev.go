@@ -38,11 +38,12 @@ func devCommand() *cobra.Command {
 lost when it ends. It listens on the loopback only and lets everybody in. A
 user name without more is that principal: -u bob is bob@example.com.
 
---demo adds life: this machine publishes its load, memory, disk and network
-rates once a second, and subscribers with different permissions receive them,
-or do not. What was delivered, and what the policy withheld and why, is
-printed. --for counts from when all are connected. With 4s or more the demo
-has the whole shift of its night worker, on a slow machine somewhat later.
+--demo adds life: this machine publishes its load and network rates once a
+second, ana and bo publish how and where they are, and others with different
+permissions watch, or may not. What each was shown, and what was withheld from
+whom by which rule, is printed. --for counts from when all are connected. With
+4s or more the demo has the whole shift of its night worker, on a slow machine
+somewhat later.
 
 On a terminal it prints what to paste next and a line for each event. Without
 one it prints a line of JSON with the address, as serve does.`,
@@ -148,7 +149,8 @@ func (f devFlags) greet(feed *feed, people bool, s *server) error {
 	}
 	more := ""
 	if f.demo {
-		more = fmt.Sprintf("    bellwire sub%s -v -u night -t 'hosts/+/load'    as somebody who may, at times\n", at)
+		more = fmt.Sprintf("    bellwire sub%[1]s -v -u night -t 'hosts/+/load'    as somebody who may, at times\n"+
+			"    bellwire presence watch%[1]s -u zoe@%[2]s ana@%[2]s    as somebody who is shown nothing; -u bo@%[2]s is\n", at, f.domain)
 	}
 	feed.print(fmt.Sprintf("bellwire %s dev · in memory · loopback only · anonymous allowed · domain %s · data is lost at exit\n\n  MQTT     mqtt://%s\n\n"+
 		"  try, in another terminal\n    bellwire sub%s -v -t 'home/#'\n    mosquitto_pub%s -t home/kitchen/temp -m 21.5    any MQTT client works\n%s",

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -13,73 +12,6 @@ import (
 	"testing/fstest"
 	"time"
 )
-
-// The demo shows what the broker did, no more and no less: its lines add up to
-// its summary, which is the last of them, and to the broker's counters, one
-// subscriber's window opens and closes, another is refused, and the machine's
-// end is told by its will.
-func TestDemoShowsWhatTheBrokerDid(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	feed := newFeed(&out)
-	f := devFlags{domain: "example.com", runFor: 5 * time.Second}
-	d, err := newDemo(feed, f.domain, f.runFor)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := f.config(os.Stderr)
-	c.policy, c.trust, c.tap = d.firstPolicy(), trustBareNames, d
-	s, err := startServer(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.run(t.Context(), s); err != nil {
-		t.Error(err)
-	}
-	stats := s.broker.Stats()
-	published, delivered, withheld := stats.Published[1].Load(), stats.Delivered[1].Load(), stats.Withheld.Load()
-	if err := s.shutdown(); err != nil {
-		t.Error(err)
-	}
-
-	text := out.String()
-	count := func(pattern string) uint64 {
-		return uint64(len(regexp.MustCompile(`(?m)`+pattern).FindAllString(text, -1)))
-	}
-	if got := count(`^delivered `); got != delivered || got < 20 {
-		t.Errorf("%d lines of deliveries, the broker counted %d", got, delivered)
-	}
-	if got := count(`^withheld `); got != withheld || got < 4 {
-		t.Errorf("%d lines of what was withheld, the broker counted %d", got, withheld)
-	}
-	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
-	want := fmt.Sprintf("%d events, %d delivered, %d withheld by policy, 1 refused. Next: ", published+1, delivered, withheld) // and its will
-	if last := lines[len(lines)-1]; !strings.HasPrefix(last, want) {
-		t.Errorf("the last line is %q, want %q", last, want)
-	}
-	for name, pattern := range map[string]string{
-		"before the window":  `^withheld +hosts/\S+/load .* ⇥ night .* the window of rule night-shift is closed .*; opens \d\d:`,
-		"at its opening":     `^delivered  hosts/\S+/load .* → night +state at the opening$`,
-		"while it is open":   `^delivered  hosts/\S+/load .* → night +\d+\.\d ms$`,
-		"after it":           `^withheld +hosts/\S+/load .* ⇥ night .*has closed for good`,
-		"a rule that denies": `^withheld +hosts/\S+/net .* ⇥ intern +rule no-network-for-interns denies it$`,
-		"a refusal":          `^refused .* visitor .* no rule allows`,
-		"the will":           `^delivered  hosts/\S+/online +offline .* → dashboard +the will of `,
-		"a measured latency": `^delivered  hosts/\S+/memory +\d+\.\d .* → dashboard +\d+\.\d ms$`,
-	} {
-		if count(pattern) == 0 {
-			t.Errorf("%s: no line like %q", name, pattern)
-		}
-	}
-	for _, never := range []string{`^delivered  hosts/\S+/net .* → intern`, `^(delivered|withheld).* visitor`} {
-		if count(never) != 0 {
-			t.Errorf("a line like %q", never)
-		}
-	}
-	if t.Failed() {
-		t.Log(text)
-	}
-}
 
 // dev --demo ends by itself with exit code 0, and its first line is for
 // programs when its output is no terminal.

@@ -75,6 +75,6 @@ func (d *demo) policy(at shift) []byte {
     allow: [publish, subscribe]
     who: [anyone]
     topic: ["home/#"]
-`, d.domain, hostUser, at.opens.UTC().Format(time.RFC3339), at.closes.UTC().Format(time.RFC3339))
+`, d.domain, d.host, at.opens.UTC().Format(time.RFC3339), at.closes.UTC().Format(time.RFC3339))
 	return []byte(b.String())
 }
