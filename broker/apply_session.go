@@ -251,7 +251,7 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 		return nil, ErrQuota // before anything is changed: all are refused
 	}
 	replay := make([]bool, len(c.Subs))
-	var fresh []int // new ones
+	awaited := m.awaitedBy(r, c.Subs)
 	here := event.PositionAt(m.out.index, m.ordinal)
 	for i := range c.Subs {
 		s := storedSub{Subscription: c.Subs[i], since: here}
@@ -262,7 +262,6 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 		if !had {
 			r.subs++
 			m.subbed = append(m.subbed, sessionFilter{r.session, s.Filter})
-			fresh = append(fresh, i)
 		}
 		wanted := s.RetainHandling == 0 || s.RetainHandling == 1 && !had
 		if had && !wanted {
@@ -273,9 +272,7 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 		m.durable.Set(s.Filter, r.session, s)
 		m.writeSub(r, &s)
 	}
-	for _, i := range fresh {
-		m.tellSubscribed(r, &c.Subs[i])
-	}
+	m.tellSubscribed(r, awaited)
 	return &subscribed{replay: replay, since: here}, nil
 }
 

@@ -309,10 +309,12 @@ func (m *Machine) batch(index uint64, b []byte) {
 			continue
 		}
 		done := step{kind: stepDone, batch: batch.Seq, n: n, err: err, value: value}
-		if kind == event.KindPublish && err == nil && m.publish.Event.QoS == 2 {
+		if kind == event.KindSubscribe || kind == event.KindPublish && err == nil && m.publish.Event.QoS == 2 {
 			// A client that subscribes to its own topic gets its copy before
 			// the PUBACK (5.0 figure 4.2: onward delivery, then PUBACK), but
-			// after the PUBREC: it may take no PUBLISH with QoS 2 before.
+			// after the PUBREC: it may take no PUBLISH with QoS 2 before. And
+			// what a profile sends because of a subscription comes when that
+			// is in force.
 			m.out.steps = slices.Insert(m.out.steps, before, done)
 		} else {
 			m.out.steps = append(m.out.steps, done)

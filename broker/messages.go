@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/bellwire/bellwire/broker/event"
@@ -37,14 +38,17 @@ type ReceiptWatcher interface {
 	Taken(tx *ProfileTx, ref string, who Who)
 }
 
-// A SubscriptionWatcher is a profile that wants to know of the subscriptions of
-// durable sessions.
+// A SubscriptionWatcher is a profile that wants to know when durable sessions
+// begin to listen, because it may have kept something for them.
 type SubscriptionWatcher interface {
-	// Subscribed is called in log order when a session has a subscription at
-	// QoS 1 or 2 that it had not, to a filter that may match topics of the
-	// profile. What the session is to get because of it, it must get by a
-	// later command, such as a wake: its node has not yet heard.
-	Subscribed(tx *ProfileTx, who Who, session uint64, filter string)
+	// Awaits returns the topics of which something may be kept for who. It
+	// depends on nothing else.
+	Awaits(who Who) []string
+
+	// Subscribed is called in log order when a session has come to subscribe
+	// to such a topic at QoS 1 or 2, by whatever filter. What it is then sent
+	// comes after its SUBACK, and before what is published later.
+	Subscribed(tx *ProfileTx, who Who, session uint64, topicName string)
 }
 
 // Route announces an event on a topic of the profile. e must not change any
@@ -131,16 +135,38 @@ func (m *Machine) tellTaken(r *record, taken receipt) {
 	w.Taken(&ProfileTx{m: m, prefix: prefix}, ref, Who{Principal: r.principal, Client: r.client})
 }
 
-// tellSubscribed tells the profiles of a new subscription, in the order of
-// their prefixes.
-func (m *Machine) tellSubscribed(r *record, sub *event.Subscription) {
-	if sub.QoS == 0 {
-		return
-	}
+// An awaited is a topic of which a profile may have kept something for a
+// session that subscribes to it now.
+type awaited struct{ prefix, topic string }
+
+// awaitedBy returns what subs make r subscribe to that profiles want to know
+// of, in the order of their prefixes.
+func (m *Machine) awaitedBy(r *record, subs []event.Subscription) (all []awaited) {
 	for _, prefix := range m.prefixes {
-		if w, ok := m.profiles[prefix].(SubscriptionWatcher); ok && topic.Overlaps(sub.Filter, prefix+"/#") {
-			w.Subscribed(&ProfileTx{m: m, prefix: prefix}, Who{Principal: r.principal, Client: r.client}, r.session, sub.Filter)
+		w, ok := m.profiles[prefix].(SubscriptionWatcher)
+		if !ok {
+			continue
 		}
+		for _, name := range w.Awaits(Who{Principal: r.principal, Client: r.client}) {
+			matches := func(s event.Subscription) bool { return s.QoS > 0 && topic.Match(s.Filter, name) }
+			if slices.ContainsFunc(subs, matches) && !m.listens(r, name) {
+				all = append(all, awaited{prefix, name})
+			}
+		}
+	}
+	return all
+}
+
+// listens says whether r subscribes to a topic at QoS 1 or 2.
+func (m *Machine) listens(r *record, topicName string) bool {
+	t := m.targetOf(r.session, topicName)
+	return t != nil && t.qos > 0
+}
+
+func (m *Machine) tellSubscribed(r *record, all []awaited) {
+	for _, a := range all {
+		w := m.profiles[a.prefix].(SubscriptionWatcher)
+		w.Subscribed(&ProfileTx{m: m, prefix: a.prefix}, Who{Principal: r.principal, Client: r.client}, r.session, a.topic)
 	}
 }
 

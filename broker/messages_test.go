@@ -54,13 +54,9 @@ func (post) Taken(tx *ProfileTx, ref string, who Who) {
 	tx.Set("kept", nil)
 }
 
-func (post) Subscribed(tx *ProfileTx, who Who, session uint64, filter string) {
-	tx.WakeAt(tx.Now(), fmt.Sprint(session))
-}
+func (post) Awaits(who Who) []string { return []string{"post/" + who.Principal} }
 
-func (post) Wake(tx *ProfileTx, id string) {
-	var session uint64
-	_, _ = fmt.Sscan(id, &session)
+func (post) Subscribed(tx *ProfileTx, _ Who, session uint64, _ string) {
 	kept := tx.Get("kept")
 	if kept == nil {
 		return
@@ -160,8 +156,10 @@ func TestProfileSendsToOne(t *testing.T) {
 	web.subscribe("post/bob", 1)
 	phone, eve := n.named("phone", "bob", 3600), n.named("eve", "eve", 3600)
 	eve.subscribe("post/#", 1)
+	phone.subscribe("post/bob", 0)
+	phone.want()
 	phone.subscribe("post/bob", 1)
-	n.catchUp()
+	phone.subscribe("post/#", 1)
 	phone.want("post/bob=waiting q1")
 	web.want()
 	eve.want()

@@ -102,6 +102,9 @@ func (o *outbox) open(s *Session, a *opened, recvMax int, before *Session) {
 			o.setSlot(seq, slotReleased)
 		}
 	}
+	if before != nil {
+		s.settling.note(s, false) // only now: whoever tells reads what is set here
+	}
 }
 
 // inherit takes over what the log has not been told yet: how far the earlier
@@ -120,7 +123,6 @@ func (o *outbox) inherit(before *outbox) {
 			o.done = o.done.add(seq, seq+1)
 		}
 	}
-	o.s.settling.note(o.s, false)
 }
 
 // start sends what an earlier connection left under way, then the rest.

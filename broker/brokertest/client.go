@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
@@ -44,6 +45,10 @@ type Client struct {
 	mu      sync.Mutex // guards the following
 	got     []Got
 	acked   int // of got
+	unacked []Got
+	holds   bool            // it acknowledges nothing
+	freed   []uint16        // packet ids of QoS 2 deliveries that were released
+	known   map[uint16]bool // packet ids of those that were not
 	stalled bool
 	ended   error
 	payload map[string]*byte // of each topic's last document
@@ -93,6 +98,10 @@ func (n *Node) TryConnect(principal string, with ...ConnectOption) (*Client, err
 	if c.s, c.Present, _, err = n.Broker.Connect(r, c); err != nil {
 		return nil, err
 	}
+	if !c.Present || n.received[c.Name] == nil {
+		n.received[c.Name] = map[uint16]bool{}
+	}
+	c.known = n.received[c.Name]
 	var w broker.Wave
 	c.s.Start(&w)
 	w.Flush()
@@ -140,6 +149,14 @@ type PublishOption func(*event.Event)
 // Retain publishes with RETAIN.
 func Retain(e *event.Event) { e.Retain = true }
 
+// QoS publishes at another QoS than 1.
+func QoS(qos uint8) PublishOption { return func(e *event.Event) { e.QoS = qos } }
+
+// ExpiresAt publishes with a Message Expiry Interval that ends at at.
+func ExpiresAt(at time.Time) PublishOption {
+	return func(e *event.Event) { e.Expires = at.UnixNano() }
+}
+
 // ContentType says what the payload is.
 func ContentType(name string) PublishOption {
 	return func(e *event.Event) { e.Props = event.AppendContentType(e.Props, name) }
@@ -165,18 +182,25 @@ func (c *Client) TryPublish(topic, payload string, with ...PublishOption) error 
 }
 
 // PublishAnswer is TryPublish that also returns the User Properties that come
-// with the acknowledgement, the last of those with one name.
+// with the acknowledgement, the last of those with one name. A QoS 2 publish is
+// released.
 func (c *Client) PublishAnswer(topic, payload string, with ...PublishOption) (answer map[string]string, err error) {
 	e := &event.Event{Topic: topic, Payload: []byte(payload), QoS: 1}
 	for _, f := range with {
 		f(e)
 	}
+	qos := e.QoS
 	o := &outcome{done: make(chan error, 1), answer: map[string]string{}}
 	var w broker.Wave
 	logged, err := c.s.Publish(e, 1, o, 0, &w)
 	w.Flush()
 	if logged {
 		err = <-o.done
+	}
+	if qos == 2 && err == nil {
+		if logged, err = c.s.Release(1, o, 0); logged {
+			err = <-o.done
+		}
 	}
 	return o.answer, err
 }
@@ -210,6 +234,33 @@ func (c *Client) Take() []Got {
 	got := c.got[:c.acked:c.acked]
 	c.got, c.acked = c.got[c.acked:], 0
 	return got
+}
+
+// Await settles the node until the client has been sent most things, or for as
+// long as is sensible, and returns what it was sent; it begins anew like Take.
+func (c *Client) Await(most int) []Got {
+	c.n.t.Helper()
+	for range awaitRounds {
+		c.n.Settle()
+		if len(c.Got()) >= most {
+			break
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	got := c.got
+	c.got, c.acked = nil, 0
+	return got
+}
+
+// awaitRounds is how often Await settles the node: seconds.
+const awaitRounds = 10_000
+
+// Hold has the client acknowledge nothing, or all again.
+func (c *Client) Hold(hold bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.holds = hold
 }
 
 // Shown returns what the client was sent last of a topic.
@@ -259,20 +310,31 @@ func (c *Client) Ended() error {
 // there was anything.
 func (c *Client) acknowledge() bool {
 	c.mu.Lock()
-	fresh := slices.Clone(c.got[c.acked:])
-	c.acked = len(c.got)
+	if c.holds {
+		c.mu.Unlock()
+		return false
+	}
+	any := c.acked < len(c.got)
+	fresh, freed := c.unacked, c.freed
+	c.acked, c.unacked, c.freed = len(c.got), nil, nil
 	c.mu.Unlock()
 	var w broker.Wave
 	defer w.Flush()
 	for _, g := range fresh {
-		if g.QoS == 0 {
-			continue
+		what := broker.Acked
+		if g.QoS == 2 {
+			what = broker.Received
 		}
-		if err := c.s.Settle(g.ID, broker.Acked, &w); err != nil && !errors.Is(err, broker.ErrNoPacketID) {
+		if err := c.s.Settle(g.ID, what, &w); err != nil && !errors.Is(err, broker.ErrNoPacketID) {
 			c.n.t.Errorf("%s acknowledges %s: %v", c.Principal, g, err)
 		}
 	}
-	return len(fresh) > 0
+	for _, id := range freed {
+		if err := c.s.Settle(id, broker.Completed, &w); err != nil && !errors.Is(err, broker.ErrNoPacketID) {
+			c.n.t.Errorf("%s completes %d: %v", c.Principal, id, err)
+		}
+	}
+	return any || len(fresh)+len(freed) > 0
 }
 
 // Deliver, Release, Flush and End make the client a broker.Sink.
@@ -289,6 +351,15 @@ func (c *Client) Deliver(d *broker.Delivery, _ *broker.Wave) broker.Outcome {
 	if len(d.IDs) > 0 {
 		g.IDs = fmt.Sprint(d.IDs)
 	}
+	if g.QoS > 0 {
+		c.unacked = append(c.unacked, g)
+	}
+	if g.QoS == 2 {
+		if c.known[g.ID] {
+			return broker.Sent // it has come before (5.0 4.3.3)
+		}
+		c.known[g.ID] = true
+	}
 	c.got = append(c.got, g)
 	c.payload[g.Topic] = nil
 	if len(d.Event.Payload) > 0 {
@@ -298,7 +369,12 @@ func (c *Client) Deliver(d *broker.Delivery, _ *broker.Wave) broker.Outcome {
 }
 
 // Release is part of broker.Sink.
-func (c *Client) Release(uint16, *broker.Wave) {}
+func (c *Client) Release(id uint16, _ *broker.Wave) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.known, id)
+	c.freed = append(c.freed, id)
+}
 
 // Flush is part of broker.Sink.
 func (c *Client) Flush() {}

@@ -33,6 +33,7 @@ type Node struct {
 	*broker.Broker
 	t        TB
 	profiles func() []broker.Profile
+	limits   broker.Limits
 	fs       *disk.FS
 	store    *store.Store
 	clock    *clock
@@ -40,6 +41,10 @@ type Node struct {
 	clients  []*Client
 	barrier  *Client
 	names    int // given to copies and clients
+
+	// received are the packet ids of QoS 2 deliveries that were not released
+	// yet, by client: each keeps them as long as its session lasts.
+	received map[string]map[uint16]bool
 }
 
 // New starts a node, which ends with the test. profiles is called for each of
@@ -47,7 +52,14 @@ type Node struct {
 // matter.
 func New(t TB, profiles func() []broker.Profile) *Node {
 	t.Helper()
-	n := &Node{t: t, profiles: profiles, fs: disk.Memory(), clock: &clock{at: Begin}, log: &log{}}
+	return NewWith(t, broker.Limits{}, profiles)
+}
+
+// NewWith is New with limits. A short SettleEvery has the log hear of
+// acknowledgements soon, for tests that wait for what follows from them.
+func NewWith(t TB, limits broker.Limits, profiles func() []broker.Profile) *Node {
+	t.Helper()
+	n := &Node{t: t, profiles: profiles, limits: limits, received: map[string]map[uint16]bool{}, fs: disk.Memory(), clock: &clock{at: Begin}, log: &log{}}
 	n.start()
 	t.Cleanup(func() { n.stop(true) })
 	if err := n.SetPolicy(context.Background(), []byte("all")); err != nil {
@@ -65,7 +77,7 @@ func (n *Node) open(name, dir string) (*broker.Broker, *store.Store) {
 		n.t.Fatalf("%v", err)
 	}
 	b, err := broker.New(broker.Config{
-		Node: name, Store: s, Now: n.clock.now, Logger: logger, Profiles: n.profiles(),
+		Node: name, Store: s, Limits: n.limits, Now: n.clock.now, Logger: logger, Profiles: n.profiles(),
 		Compile: func(_ []byte, _ string) (broker.Authorizer, error) { return anybody{}, nil },
 	})
 	if err != nil {

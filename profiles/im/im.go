@@ -58,17 +58,10 @@ func (*Kind) Semantics() kind.Semantics {
 	}
 }
 
-// The permissions of an inbox.
-const (
-	PermSend     = "send"     // messages to it
-	PermTyping   = "typing"   // that they are writing
-	PermReceipts = "receipts" // to be told that the owner has, or has read, what they sent
-)
-
 var permissions = []kind.Permission{
-	{Name: PermSend, Type: kind.PermBool},
-	{Name: PermTyping, Type: kind.PermBool},
-	{Name: PermReceipts, Type: kind.PermBool},
+	{Name: kind.MaySend, Type: kind.PermBool},
+	{Name: kind.MayType, Type: kind.PermBool},
+	{Name: kind.MayBeTold, Type: kind.PermBool},
 }
 
 func (*Kind) Permissions() []kind.Permission { return permissions }

@@ -232,7 +232,7 @@ func TestDefaultPolicy(t *testing.T) {
 		contact bool
 		send    bool
 	}{{alice, false, false}, {alice, true, true}, {bob.Addr, false, true}, {kind.Addr{}, false, false}} {
-		if d := p.Evaluate(c.who, noon, policy.Input{Contact: c.contact}); d.Grant.Has(PermSend) != c.send || d.Grant.Has(PermTyping) != c.send {
+		if d := p.Evaluate(c.who, noon, policy.Input{Contact: c.contact}); d.Grant.Has(kind.MaySend) != c.send || d.Grant.Has(kind.MayType) != c.send {
 			t.Errorf("%s, contact %v: %+v", c.who, c.contact, d)
 		}
 	}

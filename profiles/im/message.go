@@ -18,9 +18,8 @@ type content struct {
 	to, cc   []string // URIs as the sender wrote them; to is nil if it named nobody
 	thread   string
 	subject  jsontree.Value // as kind.ReadTexts returns it
-	wants    []kind.Disposition
-	typ      string // of the body, a media type perhaps with parameters
-	encoding string // of the body: base64, or empty for text as it is
+	typ      string         // of the body, a media type perhaps with parameters
+	encoding string         // of the body: base64, or empty for text as it is
 	body     string
 	ext      []extension // sorted by name
 }
@@ -70,9 +69,8 @@ func readMessage(m kind.Message, body []byte) (kind.Message, error) {
 	c.thread = members.Take("thread").Text(1, maxID)
 	c.subject = kind.ReadTexts(members.Take("subject"), maxTexts, maxText)
 	m.ReplyTo = uri(members.Take("replyTo"))
-	c.wants = readWants(members.Take("wants"))
-	for _, d := range c.wants {
-		m.Wants = m.Wants.With(d)
+	for _, w := range members.Take("wants").List(maxWants) {
+		m.Wants = m.Wants.With(kind.Disposition(w.OneOf("delivered", "displayed", "failed", "processed", "stored")))
 	}
 	m.Expires = members.Take("expires").Time()
 	if h := members.Take("hops"); h != nil {
@@ -121,17 +119,6 @@ func uris(n *jsontree.Node) []string {
 	return all
 }
 
-func readWants(n *jsontree.Node) []kind.Disposition {
-	var wants []kind.Disposition
-	for _, w := range n.List(maxWants) {
-		d := kind.Disposition(w.OneOf("delivered", "displayed", "failed", "processed", "stored"))
-		if d != "" && !slices.Contains(wants, d) {
-			wants = append(wants, d)
-		}
-	}
-	return wants
-}
-
 func readBody(c *content, members *jsontree.Members) {
 	c.typ = TypeText
 	if t := members.Take("type"); t != nil {
@@ -173,7 +160,7 @@ func (*Kind) Deliver(m kind.Message, iseq uint64, at time.Time) kind.Document {
 		w.Value(c.subject)
 	}
 	writeText(&w, "replyTo", m.ReplyTo)
-	writeStrings(&w, "wants", c.wants)
+	writeStrings(&w, "wants", m.Wants.All())
 	writeTime(&w, "expires", m.Expires)
 	w.Member("type", c.typ)
 	writeText(&w, "encoding", c.encoding)

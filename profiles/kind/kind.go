@@ -91,9 +91,18 @@ type Kind interface {
 	DefaultPolicy(owner Addr) []byte
 }
 
+// The permissions of an inbox that are asked for by name.
+const (
+	MaySend   = "send"     // messages to it
+	MayType   = "typing"   // that they are writing
+	MayBeTold = "receipts" // that the owner has, or has read, what they sent
+)
+
 // An Inbox is a kind whose documents are messages to somebody (ModeMessage).
 type Inbox interface {
 	// Name, Semantics, Accepts, Permissions and DefaultPolicy are as in Kind.
+	// The permissions are MaySend, MayType and MayBeTold, each a PermBool, and
+	// perhaps others.
 	Name() string
 	Scheme() string
 	Semantics() Semantics
@@ -161,6 +170,17 @@ type Dispositions uint8
 
 // dispositions are the members a set can have, by bit.
 var dispositions = [...]Disposition{Delivered, Failed, Displayed, Processed, Stored}
+
+// All returns the members, in one order.
+func (ds Dispositions) All() []Disposition {
+	var all []Disposition
+	for bit, d := range dispositions {
+		if ds&(1<<bit) != 0 {
+			all = append(all, d)
+		}
+	}
+	return all
+}
 
 // With returns the set with d in it; unknown ones are left out.
 func (ds Dispositions) With(d Disposition) Dispositions {

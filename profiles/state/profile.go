@@ -10,6 +10,7 @@ import (
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/policy"
+	"github.com/bellwire/bellwire/profiles/refuse"
 )
 
 // Limits.
@@ -71,10 +72,10 @@ func (p *Profile) Watch(_ broker.Who, filter string) error {
 	}
 	t, err := kind.ParseTopic(filter)
 	if err != nil {
-		return refused(err)
+		return refuse.Told(err)
 	}
 	if t.Source != "" {
-		return refused(fmt.Errorf("%w: %s is published to, and watched as %s", kind.ErrAddress, filter, t.Resource.Topic()))
+		return refuse.Told(fmt.Errorf("%w: %s is published to, and watched as %s", kind.ErrAddress, filter, t.Resource.Topic()))
 	}
 	return nil
 }
@@ -92,13 +93,13 @@ type request struct {
 func (p *Profile) Admit(pub *broker.Publication) error {
 	r, err := p.read(pub)
 	if err != nil {
-		return refused(err)
+		return refuse.Told(err)
 	}
 	if r.policy {
 		return nil
 	}
 	if res, ok := pub.Resource(r.topic.Resource.Topic()).(*resource); ok {
-		return refused(mayPublish(res.policy, r, time.Unix(0, pub.Event.At)))
+		return refuse.Told(mayPublish(res.policy, r, time.Unix(0, pub.Event.At)))
 	}
 	return nil
 }
@@ -107,13 +108,13 @@ func (p *Profile) Admit(pub *broker.Publication) error {
 func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
 	r, err := p.read(pub)
 	if err != nil {
-		return refused(err)
+		return refuse.Told(err)
 	}
 	if r.policy {
 		p.setPolicy(tx, r.topic.Addr, pub.Event.Payload)
 		return nil
 	}
-	return refused(p.publish(tx, pub, r))
+	return refuse.Told(p.publish(tx, pub, r))
 }
 
 // read understands a publication and refuses it if it can never be right.

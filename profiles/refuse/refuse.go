@@ -1,4 +1,6 @@
-package state
+// Package refuse says in the broker's words what the packages of kinds refuse
+// in theirs.
+package refuse
 
 import (
 	"errors"
@@ -22,10 +24,10 @@ var causes = []struct{ err, cause error }{
 	{kind.ErrForbidden, nil},
 }
 
-// refused makes of a kind's error the broker's, which says which reason code
+// Told makes of a kind's error the broker's, which says which reason code
 // the client is told. What the error says after its sentinel begins with a
 // token where there is one for programs to read.
-func refused(err error) error {
+func Told(err error) error {
 	for _, c := range causes {
 		if !errors.Is(err, c.err) {
 			continue

@@ -1,0 +1,45 @@
+// Package inbox serves the kinds of resource that take messages. It makes a
+// broker.Profile of a kind.Inbox.
+//
+//	im/example.com/bob           to publish: a message to bob; to subscribe: bob's inbox, for bob and delegates who read
+//	im/example.com/bob/reports   to publish: what became of a message that bob sent; to subscribe: the same people
+//	im/example.com/bob/typing    to publish: that one is writing to bob; to subscribe: the same people
+//	$me/policy/im                to publish: who may send to bob
+//
+// User Properties say of a message that is plain text what a document says
+// itself: evt-id, and evt-wants (delivered, displayed, …, with commas). The
+// acknowledgement of a message has evt-id and evt-iseq.
+//
+// # What is promised
+//
+// An acknowledged message is kept until a device of the owner has it or it
+// expires. Each inbox has one order, and each message a number in it (iseq): all
+// devices get them in that order. Each device with a session that outlasts its
+// connections gets its copy through that session's queue, also while it is
+// away. A device whose first session begins later gets what no device has yet,
+// and then what comes.
+//
+//	published ── refused (by the policy, or expired) ──▶ "failed" to the sender
+//	    │
+//	  kept, and queued for each device
+//	    │
+//	    ├── a device takes it ──▶ forgotten; "delivered" to the sender, if wanted and permitted
+//	    └── its time comes    ──▶ forgotten; "failed", expired
+//
+// A message that comes again (the same sender, id and inbox) within Remember is
+// acknowledged again and delivered once.
+//
+// # What a sender learns
+//
+// An owner need not tell whom they do not want to hear from. So a message that
+// the policy does not let in is acknowledged like any other, and fails with the
+// reason that a message to nobody fails with. Only who may send is refused
+// because an inbox is full.
+//
+// # State
+//
+// Under the kind's prefix: a record for each inbox (the last number, what is
+// kept, which ids are remembered), a key for each message kept and for each id,
+// and of each sender their rate and to whom they have written. All of it is
+// bounded; the losers are in Limits.
+package inbox

@@ -1,0 +1,312 @@
+package inbox
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/policy"
+	"github.com/bellwire/bellwire/profiles/refuse"
+)
+
+// Remember is how long a message that comes again is known to.
+const Remember = 7 * 24 * time.Hour
+
+// Limits bound what a profile keeps. Zero of any field means its default. They
+// matter in the replicated machine: all nodes must have the same.
+type Limits struct {
+	// Kept and KeptBytes bound what one inbox keeps for devices: 0 means 1,000
+	// messages and 10 MiB. Past either the sender is refused (quota).
+	Kept      int
+	KeptBytes int
+
+	// IDs is how many ids of messages one inbox remembers: 0 means 65,536. The
+	// oldest is forgotten first: if that message comes again it is another.
+	IDs int
+
+	// Rate is how many messages one sender may send a second, on average, and
+	// Burst how many at once: 0 means 20 and 200. Beyond they are refused
+	// (rate).
+	Rate, Burst int
+
+	// Contacts is how many people one sender is known to have written to: 0
+	// means 5,000. Those they write to beyond stay strangers.
+	Contacts int
+}
+
+func (l Limits) withDefaults() Limits {
+	set := func(n *int, value int) {
+		if *n == 0 {
+			*n = value
+		}
+	}
+	set(&l.Kept, 1000)
+	set(&l.KeptBytes, 10<<20)
+	set(&l.IDs, 1<<16)
+	set(&l.Rate, 20)
+	set(&l.Burst, 200)
+	set(&l.Contacts, 5000)
+	return l
+}
+
+// A Profile serves one kind.
+type Profile struct {
+	kind   kind.Inbox
+	limits Limits
+
+	mu       sync.Mutex // guards the following
+	policies map[string]*policy.Policy
+}
+
+// New returns the profile of k.
+func New(k kind.Inbox, limits Limits) *Profile {
+	return &Profile{kind: k, limits: limits.withDefaults(), policies: map[string]*policy.Policy{}}
+}
+
+var (
+	_ broker.Gatekeeper          = (*Profile)(nil)
+	_ broker.ReceiptWatcher      = (*Profile)(nil)
+	_ broker.SubscriptionWatcher = (*Profile)(nil)
+	_ broker.Waker               = (*Profile)(nil)
+)
+
+// Prefix is the kind's name.
+func (p *Profile) Prefix() string { return p.kind.Name() }
+
+// Watch grants every filter with a wildcard: what is not theirs does not reach
+// them. Of others it says whether they are spelt right.
+func (p *Profile) Watch(_ broker.Who, filter string) error {
+	if strings.ContainsAny(filter, "+#") {
+		return nil
+	}
+	_, err := p.topic(filter)
+	return refuse.Told(err)
+}
+
+// topic reads a topic of an inbox.
+func (p *Profile) topic(name string) (kind.Topic, error) {
+	t, err := kind.ParseTopic(name)
+	if err == nil && t.Source != "" && t.Source != kind.Reports && t.Source != kind.Typing {
+		err = fmt.Errorf("%w: an inbox has no %.40q: write %s, or …/reports or …/typing", kind.ErrAddress, t.Source, t.Resource.Topic())
+	}
+	return t, err
+}
+
+// MayRead lets the owner read, and delegates who read for them.
+func (p *Profile) MayRead(get func(key string) []byte, who broker.Who, topicName string, at int64) broker.Decision {
+	t, err := p.topic(topicName)
+	if err != nil {
+		return broker.Decision{Reason: err.Error()}
+	}
+	from := kind.Of(who.Principal)
+	if from == t.Addr && !from.IsZero() {
+		return broker.Decision{Allow: true}
+	}
+	if document := get(broker.PolicyKey(t.Addr.String())); document != nil {
+		if of := p.policyOf(t.Addr, document); of != nil {
+			if ok, until := of.MayRead(from, instant(at)); ok {
+				return broker.Decision{Allow: true, Until: nanos(until)}
+			}
+		}
+	}
+	return broker.Decision{Reason: fmt.Sprintf("%s of %s is theirs, or a delegate's, to read", t.Kind, t.Addr)}
+}
+
+// policiesKept bounds the policies that are kept parsed. The loser is any.
+const policiesKept = 1024
+
+// policyOf returns an owner's policy; document is what they set, nil for the
+// default. Parsing is a pure function, so that some are kept makes no
+// difference to what is answered. Nil means that the document is none, which
+// cannot be: it was read before it was set.
+func (p *Profile) policyOf(owner kind.Addr, document []byte) *policy.Policy {
+	if document == nil {
+		document = p.kind.DefaultPolicy(owner)
+	}
+	key := owner.String() + "\x00" + string(document)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if of, ok := p.policies[key]; ok {
+		return of
+	}
+	of, err := policy.Parse(document, p.kind, owner)
+	if err != nil {
+		return nil
+	}
+	if len(p.policies) >= policiesKept {
+		for other := range p.policies {
+			delete(p.policies, other)
+			break
+		}
+	}
+	p.policies[key] = of
+	return of
+}
+
+// may says whether an owner's policy, as get has it, lets from do what.
+func (p *Profile) may(get func(key string) []byte, owner, from kind.Addr, what string, at time.Time) bool {
+	of := p.policyOf(owner, get(broker.PolicyKey(owner.String())))
+	if of == nil {
+		return false
+	}
+	in := policy.Input{Contact: get(contactKey(owner, from)) != nil}
+	return of.Evaluate(from, at, in).Grant.Has(what)
+}
+
+// A request is a publication as it was understood.
+type request struct {
+	from kind.Addr
+	to   kind.Topic
+
+	policy  bool // it is from's policy, and nothing below counts
+	message kind.Message
+	receipt kind.Receipt
+	typing  kind.Document
+	counts  time.Duration // how long typing does
+}
+
+// read understands a publication and refuses it if it can never be right.
+func (p *Profile) read(pub *broker.Publication) (r request, err error) {
+	if r.from = kind.Of(pub.From.Principal); r.from.IsZero() {
+		return r, fmt.Errorf("%w: identity-required: say who you are", kind.ErrForbidden)
+	}
+	if strings.HasPrefix(pub.Event.Topic, "$me/") {
+		r.policy = true
+		if len(pub.Event.Payload) > 0 {
+			_, err = policy.Parse(pub.Event.Payload, p.kind, r.from)
+		}
+		return r, err
+	}
+	if r.to, err = p.topic(pub.Event.Topic); err != nil {
+		return r, err
+	}
+	doc := kind.Document{ContentType: event.ContentType(pub.Event.Props), Body: pub.Event.Payload}
+	doc.ContentType, _, _ = strings.Cut(doc.ContentType, ";")
+	switch r.to.Source {
+	case kind.Reports:
+		r.receipt, err = p.kind.ReadReport(r.to.Resource, r.from, doc)
+	case kind.Typing:
+		r.typing, r.counts, err = p.kind.Typing(r.to.Resource, r.from, doc)
+	default:
+		if r.message, err = p.kind.Identify(r.to.Resource, r.from, doc); err == nil {
+			err = readProperties(pub.Event.Props, &r.message)
+		}
+	}
+	return r, err
+}
+
+// readProperties adds to a message what properties say of it, where it says
+// nothing itself.
+func readProperties(props []byte, m *kind.Message) error {
+	for name, value := range event.UserProperties(props) {
+		switch {
+		case name == "evt-id" && m.ID == "":
+			if value == "" || len(value) > 255 || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+				return fmt.Errorf("%w: evt-id is %.20q: an id has 1 to 255 bytes, and no control characters", kind.ErrInvalid, value)
+			}
+			m.ID = value
+		case name == "evt-wants" && m.Wants == 0:
+			for what := range strings.SplitSeq(value, ",") {
+				with := m.Wants.With(kind.Disposition(strings.TrimSpace(what)))
+				if with == m.Wants {
+					return fmt.Errorf("%w: evt-wants is %.40q: write delivered, displayed, failed, processed or stored, with commas", kind.ErrInvalid, value)
+				}
+				m.Wants = with
+			}
+		}
+	}
+	return nil
+}
+
+// Admit refuses what can be refused without the log, and passes typing on
+// without it.
+func (p *Profile) Admit(pub *broker.Publication) error {
+	r, err := p.read(pub)
+	if err != nil {
+		return refuse.Told(err)
+	}
+	if !r.policy && r.to.Source == kind.Typing {
+		pub.Transient = true
+		p.showTyping(pub.Get, pub.Event, &r, pub.Event.At)
+	}
+	return nil
+}
+
+// showTyping makes an event what the owner is shown of it. What the owner does
+// not let them say expires at once, and nobody is told so.
+func (p *Profile) showTyping(get func(key string) []byte, e *event.Event, r *request, now int64) {
+	e.Payload, e.Props, e.Retain = r.typing.Body, event.AppendContentType(nil, r.typing.ContentType), false
+	e.Expires = now + int64(r.counts)
+	if !p.may(get, r.to.Addr, r.from, kind.MayType, instant(now)) {
+		e.Expires = now
+	}
+}
+
+// Apply does what a publication asks for.
+func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
+	r, err := p.read(pub)
+	switch {
+	case err != nil:
+	case r.policy:
+		tx.SetPolicy(r.from.String(), pub.Event.Payload)
+	case r.to.Source == kind.Typing: // at QoS 2, or a will
+		if p.showTyping(tx.Get, pub.Event, &r, tx.Now()); pub.Event.Expires > tx.Now() {
+			pub.Event.QoS = 0
+			tx.Route(pub.Event, "")
+		}
+	case r.to.Source == kind.Reports:
+		err = p.receive(tx, &r)
+	default:
+		err = p.send(tx, pub, &r)
+	}
+	return refuse.Told(err)
+}
+
+// receive passes on what a device says became of a message, if it has it, and
+// its sender wanted to know and may, and was not told already.
+func (p *Profile) receive(tx *broker.ProfileTx, r *request) error {
+	box := kind.Resource{Kind: p.kind.Name(), Addr: r.from}.Topic()
+	key := idKey(box, r.receipt.To, r.receipt.ID)
+	known := readID(tx.Get(key))
+	if known == nil || known.at+int64(Remember) <= tx.Now() {
+		return &broker.Refusal{
+			Cause: broker.ErrCondition, Reason: fmt.Sprintf("no-such-message: %s has sent you nothing with the id %.40q", r.receipt.To, r.receipt.ID),
+		}
+	}
+	m := kind.Message{ID: r.receipt.ID, From: r.receipt.To, To: r.from, Sent: known.sent, Wants: known.wants}
+	p.tell(tx, m, known, key, r.receipt.What)
+	return nil
+}
+
+// tell reports what became of a message, once, to whom wants to know it and
+// may.
+func (p *Profile) tell(tx *broker.ProfileTx, m kind.Message, known *knownID, key string, what kind.Disposition) {
+	if !m.Wants.Has(what) || known.told.Has(what) || !p.may(tx.Get, m.To, m.From, kind.MayBeTold, instant(tx.Now())) {
+		return
+	}
+	known.told = known.told.With(what)
+	tx.Set(key, known.encode())
+	p.report(tx, m, what, "")
+}
+
+// report sends a report to whoever sent m.
+func (p *Profile) report(tx *broker.ProfileTx, m kind.Message, what kind.Disposition, reason string) {
+	doc := p.kind.Report(m, what, reason)
+	tx.Route(&event.Event{
+		Topic:   kind.Topic{Resource: kind.Resource{Kind: p.kind.Name(), Addr: m.From}, Source: kind.Reports}.Name(),
+		Payload: doc.Body, Props: event.AppendContentType(nil, doc.ContentType), QoS: 1,
+		At: tx.Now(), Expires: tx.Now() + int64(Remember),
+	}, "")
+}
+
+// nanos returns an instant as unix nanoseconds, 0 for the zero time.
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}

@@ -1,0 +1,195 @@
+package inbox
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/profiles/kind"
+)
+
+// Reasons of failures, as reports have them.
+const (
+	reasonUnavailable = "unavailable"
+	reasonExpired     = "expired"
+)
+
+// send takes a message, or reports to its sender why not. Everything is judged
+// before anything is changed.
+func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request) error {
+	m, topicName, now := r.message, r.to.Resource.Topic(), tx.Now()
+	if m.ID == "" {
+		m.ID = strconv.FormatUint(tx.Position(), 36)
+	} else if known := readID(tx.Get(idKey(topicName, m.From, m.ID))); known != nil && known.at+int64(Remember) > now {
+		answer(pub, m.ID, known.iseq)
+		return nil
+	}
+	from := readSender(tx.Get(senderKey(m.From)))
+	if err := from.charge(&p.limits, now); err != nil {
+		return err
+	}
+	box, expires, failed := readBox(tx.Get(topicName)), p.expires(&m, pub.Event, now), ""
+	doc := p.kind.Deliver(m, box.iseq+1, instant(now))
+	switch {
+	case expires <= now:
+		failed = reasonExpired
+	case !p.may(tx.Get, m.To, m.From, kind.MaySend, instant(now)):
+		failed = reasonUnavailable
+	case len(box.kept) >= p.limits.Kept || box.bytes()+len(doc.Body) > p.limits.KeptBytes:
+		return &broker.Refusal{Cause: broker.ErrQuota, Reason: fmt.Sprintf("quota: the inbox of %s is full", m.To)}
+	}
+	p.noteContact(tx, from, m.From, m.To)
+	tx.Set(senderKey(m.From), from.encode())
+	if failed != "" {
+		answer(pub, m.ID, 0)
+		p.report(tx, m, kind.Failed, failed)
+		return nil
+	}
+	box.iseq++
+	e := pub.Event
+	e.Payload, e.Props, e.QoS, e.Retain = doc.Body, event.AppendContentType(nil, doc.ContentType), max(e.QoS, 1), false
+	e.At, e.Expires = now, expires
+	p.remember(tx, box, topicName, &m)
+	box.keep(tx, topicName, &m, e)
+	box.save(tx, topicName)
+	answer(pub, m.ID, box.iseq)
+	tx.Route(e, refOf(topicName, box.iseq))
+	return nil
+}
+
+// answer tells the sender the message's id, and its place in the inbox if it
+// has one.
+func answer(pub *broker.Publication, id string, iseq uint64) {
+	pub.Answer = event.AppendUserProperty(nil, "evt-id", id)
+	if iseq != 0 {
+		pub.Answer = event.AppendUserProperty(pub.Answer, "evt-iseq", strconv.FormatUint(iseq, 10))
+	}
+}
+
+// expires returns when a message does: the earlier of what it says and what its
+// publication says, and no later than the kind lets it.
+func (p *Profile) expires(m *kind.Message, e *event.Event, now int64) int64 {
+	s := p.kind.Semantics()
+	at := now + int64(s.DefaultExpires)
+	if !m.Expires.IsZero() {
+		at = min(nanos(m.Expires), now+int64(s.MaxExpires))
+	}
+	if e.Expires != 0 {
+		at = min(at, e.Expires)
+	}
+	return at
+}
+
+// charge takes a message off what a sender may send now.
+func (s *sender) charge(l *Limits, now int64) error {
+	each := int64(time.Second) / int64(l.Rate)
+	if s.busy = max(s.busy, now) + each; s.busy > now+each*int64(l.Burst) {
+		return &broker.Refusal{Cause: broker.ErrQuota, Reason: fmt.Sprintf("rate: at most %d messages a second, %d at once", l.Rate, l.Burst)}
+	}
+	return nil
+}
+
+// noteContact notes to whom a sender has written: from them they let messages
+// in, unless their policy says otherwise.
+func (p *Profile) noteContact(tx *broker.ProfileTx, s *sender, from, to kind.Addr) {
+	key := contactKey(from, to)
+	if from == to || s.contacts >= uint64(p.limits.Contacts) || tx.Get(key) != nil {
+		return
+	}
+	s.contacts++
+	tx.Set(key, []byte{1})
+}
+
+// remember notes that a message has come, and forgets the oldest ones.
+func (p *Profile) remember(tx *broker.ProfileTx, box *box, topicName string, m *kind.Message) {
+	key := idKey(topicName, m.From, m.ID)
+	known := knownID{iseq: box.iseq, at: tx.Now(), wants: m.Wants, sent: m.Sent}
+	tx.Set(key, known.encode())
+	tx.Set(slotKey(topicName, box.nextID), append(binary.BigEndian.AppendUint64(nil, box.iseq), key...))
+	box.nextID++
+	// Two for each that comes: so the list gets shorter where it is too long,
+	// and no message costs more than that.
+	for range 2 {
+		if !p.forget(tx, box, topicName) {
+			return
+		}
+	}
+}
+
+// forget forgets the id that has been remembered longest, if it was long enough
+// or there are too many.
+func (p *Profile) forget(tx *broker.ProfileTx, box *box, topicName string) bool {
+	slot := slotKey(topicName, box.firstID)
+	oldest := tx.Get(slot)
+	iseq, key := binary.BigEndian.Uint64(oldest), string(oldest[8:])
+	// The same id may have come again after it had been remembered for long
+	// enough: then it has a slot of its own.
+	if id := readID(tx.Get(key)); id != nil && id.iseq == iseq {
+		if box.nextID-box.firstID <= uint64(p.limits.IDs) && id.at+int64(Remember) > tx.Now() {
+			return false
+		}
+		tx.Set(key, nil)
+	}
+	tx.Set(slot, nil)
+	box.firstID++
+	return box.firstID < box.nextID
+}
+
+// refOf names a message of an inbox for Taken.
+func refOf(topicName string, iseq uint64) string {
+	return topicName + "\x00" + strconv.FormatUint(iseq, 10)
+}
+
+// Taken forgets a message that a device has, and tells its sender.
+func (p *Profile) Taken(tx *broker.ProfileTx, ref string, _ broker.Who) {
+	topicName, number, _ := strings.Cut(ref, "\x00")
+	iseq, _ := strconv.ParseUint(number, 10, 64)
+	box := readBox(tx.Get(topicName))
+	m, _, ok := box.take(tx, topicName, iseq)
+	if !ok {
+		return // another device had it before
+	}
+	box.save(tx, topicName)
+	key := idKey(topicName, m.From, m.ID)
+	if known := readID(tx.Get(key)); known != nil && known.iseq == iseq {
+		p.tell(tx, m, known, key, kind.Delivered)
+	}
+}
+
+// Awaits names who's own inbox.
+func (p *Profile) Awaits(who broker.Who) []string {
+	from := kind.Of(who.Principal)
+	if from.IsZero() {
+		return nil
+	}
+	return []string{kind.Resource{Kind: p.kind.Name(), Addr: from}.Topic()}
+}
+
+// Subscribed gives a device that is new what no device has yet, in order.
+func (p *Profile) Subscribed(tx *broker.ProfileTx, _ broker.Who, session uint64, topicName string) {
+	for _, kept := range readBox(tx.Get(topicName)).kept {
+		if _, e, ok := readKept(tx.Get(keptKey(topicName, kept.iseq))); ok && !e.Expired(tx.Now()) {
+			tx.Send(session, e, refOf(topicName, kept.iseq))
+		}
+	}
+}
+
+// Wake gives up the messages of an inbox that nobody took in time.
+func (p *Profile) Wake(tx *broker.ProfileTx, topicName string) {
+	box := readBox(tx.Get(topicName))
+	box.wake = 0 // it has come
+	for i := 0; i < len(box.kept); {
+		if box.kept[i].expires > tx.Now() {
+			i++
+			continue
+		}
+		if m, _, ok := box.take(tx, topicName, box.kept[i].iseq); ok {
+			p.report(tx, m, kind.Failed, reasonExpired)
+		}
+	}
+	box.save(tx, topicName)
+}
