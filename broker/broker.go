@@ -289,6 +289,13 @@ func (b *Broker) CatchUp(ctx context.Context) error {
 		}
 	}
 	b.passEdges()
+	if b.watch.remarked.Swap(false) {
+		// What goes through queues was proposed before this, and is delivered
+		// when this is.
+		if err := b.do(ctx, &event.Tick{}); err != nil {
+			return err
+		}
+	}
 	return b.scans.wait(ctx)
 }
 

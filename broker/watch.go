@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/topic"
@@ -25,6 +26,8 @@ import (
 type watch struct {
 	b    *Broker
 	seed maphash.Seed
+
+	remarked atomic.Bool // marks were proposed since CatchUp last looked
 
 	mu      sync.Mutex // guards the following
 	loaded  map[string]Resource
@@ -292,6 +295,7 @@ func (l *loop) passTimes(now int64) {
 // remark has a durable session's queue marked because time has changed what it
 // is shown.
 func (s *Session) remark(topicName string, now int64) {
+	s.b.watch.remarked.Store(true)
 	for filter := range s.subs {
 		if topic.Match(filter, topicName) {
 			// An error means that the node is closing: it will be shown at resume.

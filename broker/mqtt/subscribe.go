@@ -82,6 +82,9 @@ func grant(r broker.SubResult, qos byte) (code byte, reason string) {
 		return qos, ""
 	}
 	code, reason = refusal(r.Err)
+	if code == codeBadTopic {
+		code = codeBadFilter // what a name is to PUBACK a filter is to SUBACK
+	}
 	return legal(packets.Suback, code), reason
 }
 
