@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -247,46 +248,66 @@ func oneMore(t *testing.T, p *mq.Packet, next int) int {
 }
 
 // A subscriber that stops reading delays neither the publisher nor others, at
-// QoS 0 and 1, in either version; more is sent to it than any buffer takes.
+// QoS 0 and 1, in either version, by a tenth; more is sent to it than any buffer
+// takes. (A durable session's queue costs what it costs: it is compared with that
+// of one that is away.)
 func TestMQTT19SlowConsumerHarmsNobody(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--allow-anonymous")
-	const n, size = 3000, 10_000
 	stuck := func(v byte, qos byte, m mq.Connect) {
 		c := mq.DialSlow(t, s.ready.MQTT, v)
 		c.Connect(m)
-		c.Subscribe("t", qos)
+		c.Subscribe("beside", qos)
 	}
+	away := s.open(v5, durable(v5, "away"))
+	away.Subscribe("alone", 1)
+	away.Disconnect()
 	healthy := s.open(v5, clean("healthy"))
-	healthy.Subscribe("t", 1)
+	healthy.Subscribe("alone", 1)
+	healthy.Subscribe("beside", 1)
 	pub := s.open(v5, clean("pub"))
-	payload := strings.Repeat("x", size)
-
-	alone := timeRound(pub, healthy, payload, n)
 	stuck(v5, 0, clean("stuck0"))
 	stuck(v4, 1, clean("stuck1"))
 	stuck(v5, 1, durable(v5, "stuck durable"))
-	beside := timeRound(pub, healthy, payload, n)
-	t.Logf("%d messages of %d bytes: %v alone, %v beside three clients that do not read", n, size, alone, beside)
-	// The durable one costs its queue, nobody waits for it. The bound tells a
-	// broker that waits (for ever, or until a time-out) from one that works.
-	if beside > 3*alone+2*time.Second {
-		t.Errorf("beside clients that do not read it took %v, alone %v", beside, alone)
+	const size = 2000
+	large := strings.Repeat("x", 10*size)
+	for s.metric("bellwire_slow_consumers_total") == 0 || s.metric("bellwire_messages_dropped_total") == 0 {
+		timeRound(pub, healthy, "beside", large, 200) // until all three are stuck
 	}
-	if got := s.metric("bellwire_messages_dropped_total"); got == 0 {
-		t.Errorf("30 MB for a QoS 0 subscriber that does not read: nothing is counted as dropped")
+
+	// Rounds of the one kind and of the other take turns, so that what else the
+	// machine does meets both; and what is no fault of the broker does not meet
+	// the same kind three times over.
+	payload := strings.Repeat("x", size)
+	const rounds, n, most = 21, 100, 1.1
+	var ratio float64
+	for range 3 {
+		var alone, beside []time.Duration
+		for range rounds {
+			alone = append(alone, timeRound(pub, healthy, "alone", payload, n))
+			beside = append(beside, timeRound(pub, healthy, "beside", payload, n))
+		}
+		slices.Sort(alone)
+		slices.Sort(beside)
+		ratio = float64(beside[rounds/2]) / float64(alone[rounds/2])
+		t.Logf("%d messages of %d bytes: %v alone, %v beside three clients that do not read, medians of %d rounds: %.3f",
+			n, size, alone[rounds/2], beside[rounds/2], rounds, ratio)
+		if ratio <= most {
+			return
+		}
 	}
+	t.Errorf("beside clients that do not read it takes %.2f times as long, want %v at most", ratio, most)
 }
 
 // timeRound publishes n messages, each acknowledged, and waits until the
 // subscriber has them all.
-func timeRound(pub, sub *mq.Client, payload string, n int) time.Duration {
+func timeRound(pub, sub *mq.Client, topic, payload string, n int) time.Duration {
 	start := time.Now()
 	const atOnce = 50
 	for i := 0; i < n; i += atOnce {
 		var batch []mq.Message
 		for range atOnce {
-			batch = append(batch, mq.Publish{Topic: "t", QoS: 1, ID: pub.ID(), Payload: []byte(payload)})
+			batch = append(batch, mq.Publish{Topic: topic, QoS: 1, ID: pub.ID(), Payload: []byte(payload)})
 		}
 		pub.Send(batch...)
 		for range atOnce {
@@ -316,6 +337,9 @@ func TestMQTT19SlowCleanSubscriberIsEnded(t *testing.T) {
 		}
 	}
 	until(t, "the slow client's connection is ended", 90*time.Second, ended)
+	until(t, "it is ended with 0x97", mq.Patience, func() bool {
+		return s.metric("bellwire_disconnects_total", `reason="quota_exceeded"`) == 1
+	})
 	slow = s.open(v5, clean("slow"))
 	slow.Subscribe("t", 1)
 	pub.Publish("t", 1, "fresh")

@@ -128,6 +128,9 @@ func TestMQTT19SlowTimeout(t *testing.T) {
 		pub.Publish("t", 1, payload)
 	}
 	until(t, "the slow client is ended", 20*time.Second, func() bool { return s.metric("bellwire_sessions_connected") == 2 })
+	if got := s.metric("bellwire_disconnects_total", `reason="quota_exceeded"`); got != 1 {
+		t.Errorf("%v clients are ended with 0x97, want the slow one", got)
+	}
 	if took := time.Since(start); took < 2*time.Second {
 		t.Errorf("it was ended after %v, want 2 s at least", took)
 	}
