@@ -82,16 +82,17 @@ func (ld *load) buildPresence() {
 	ld.watchOthers()
 }
 
-// buildPeople: the same with people who sign in, each with a window of their
-// own, so that they change in turn.
+// buildPeople: the same with people who sign in, and who change in turn.
 func (ld *load) buildPeople() {
+	w := ld.addWindow(presenceWindow)
+	w.turn = 0
 	for _, p := range people(ld.Scenario) {
 		c := ld.addSubscriber()
 		c.user, c.token, c.barred = p.user, p.token, p.barred
 		c.sub.many = map[uint32]*track{}
-		c.pub = &publisher{window: ld.addWindow(ld.Window)}
+		c.pub = &publisher{window: w}
 		ld.pubs = append(ld.pubs, c)
-		src := ld.addSource(p.topic, c, c.pub.window)
+		src := ld.addSource(p.topic, c, w)
 		src.message = documentTemplate(ld.Version, p.topic, ld.Scenario.QoS, ld.Scenario.Retain, ld.Scenario.Payload)
 	}
 	ld.watchOthers()
@@ -122,7 +123,7 @@ func (ld *load) watch(c *conn, src *source, filter string) {
 }
 
 func (ld *load) addWindow(messages int) *window {
-	w := &window{messages: messages, receive: maxReceive}
+	w := &window{messages: messages, receive: maxReceive, turn: -1, left: -1}
 	ld.windows = append(ld.windows, w)
 	return w
 }

@@ -144,7 +144,7 @@ func (c *comparison) row(ctx context.Context, sc Scenario) error {
 			faults = append(faults, c.line(ctx, p, sc, run, sc.Rate))
 		}
 	}
-	if c.Open && sc.traffic() && sc.Rate == 0 {
+	if c.Open && sc.traffic() && sc.Rate == 0 && sc.Burst == 0 {
 		for _, p := range c.peers {
 			if rate := c.medianRate(p.Name, sc.Name); rate > 0 {
 				faults = append(faults, c.line(ctx, p, sc, 1, rate/2))

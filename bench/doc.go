@@ -29,12 +29,12 @@
 //
 // # Presence with permissions
 //
-// Row hp asks what it costs to look, at each delivery, whether its owner lets
+// Rows hp and hpb ask what it costs to look, at each delivery, whether its owner lets
 // the watcher have it. All brokers have the same users, who sign in; the same
 // changes, of the same size, on one schedule; and two users who watch like
 // everybody else and are to be shown nothing. A line on which one of them is
 // shown something does not count, nor one on which somebody else misses
-// something: at its rate nobody is pressed to drop anything.
+// something: with so little under way nobody is pressed to drop anything.
 //
 //	bellwire    owners publish a policy each (presence.go); a state is parsed, composed
 //	            with what else its owner says, cut to what the policy shows, and logged
@@ -44,10 +44,18 @@
 //
 // What Bellwire delivers is longer than what was published, by the address and
 // by the service that follows from the status; the others deliver what they
-// were sent. It is an open loop, because a state is not a stream: of a resource
-// that changes more often than each five seconds Bellwire, after ten changes in
-// a row, shows only the last. In turn, each of 1000 users changes once in that
-// time. The state that a subscription begins with must come, once, and is in
+// were sent.
+//
+// A state is not a stream: of a resource that changes more often than each five
+// seconds Bellwire, after ten changes in a row, shows only the last. So there
+// are two rows. In hp each user in turn changes once in five seconds, an open
+// loop for as long as one likes, with brokers that are nearly idle: its latency
+// is the one that people have, and its cost that of a broker with nothing to
+// gather into a batch. In hpb each changes eight times (with policy and first
+// state that makes ten) as fast as the broker takes it, in the closed loop of
+// row h: its cost is that of a broker at work.
+//
+// The state that a subscription begins with must come, once, and is in
 // none of the figures but those of the set-up.
 //
 // Results are kept in bench/results, one file for each run, in the format that

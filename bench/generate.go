@@ -148,6 +148,7 @@ func traffic(order Load, l *loop, to netip.AddrPort) (Figures, error) {
 	if err != nil {
 		return Figures{}, err
 	}
+	ld.allow(1)
 	if err := ld.run(order.WarmUp); err != nil {
 		return Figures{}, err
 	}
@@ -156,6 +157,7 @@ func traffic(order Load, l *loop, to netip.AddrPort) (Figures, error) {
 		return Figures{}, err
 	}
 	ld.lag.on = true
+	ld.allow(order.Scenario.Burst - 1)
 	if err := ld.run(order.Measure); err != nil {
 		return Figures{}, err
 	}

@@ -54,7 +54,7 @@ func (ld *load) connect(to netip.AddrPort) error {
 	return nil
 }
 
-// run keeps the load up for d.
+// run keeps the load up for d, or until it is spent.
 func (ld *load) run(d time.Duration) error {
 	ld.end = ld.now() + int64(d)
 	stallCheck := ld.now()
@@ -63,7 +63,7 @@ func (ld *load) run(d time.Duration) error {
 	for _, w := range ld.windows {
 		ld.feed(w)
 	}
-	for now := ld.now(); now < ld.end; now = ld.now() {
+	for now := ld.now(); now < ld.end && !ld.spent(); now = ld.now() {
 		if err := ld.turn(ld.wait(now), ld.send); err != nil {
 			return err
 		}
@@ -73,6 +73,25 @@ func (ld *load) run(d time.Duration) error {
 		}
 	}
 	return nil
+}
+
+// allow lets each publisher of a burst send n more.
+func (ld *load) allow(n int) {
+	if ld.Scenario.Burst == 0 {
+		return
+	}
+	for _, w := range ld.windows {
+		w.left = n * len(w.sources)
+	}
+}
+
+func (ld *load) spent() bool {
+	for _, w := range ld.windows {
+		if !w.spent() {
+			return false
+		}
+	}
+	return true
 }
 
 // drain sends no more and returns when all is accounted for and no more comes,
@@ -176,6 +195,7 @@ func (ld *load) publish(src *source, at int64) {
 	c.out = src.message.append(c.out, id, stamp{at: at, seq: src.seq, source: src.number})
 	src.seq++
 	w.owed += len(src.tracks)
+	w.sent()
 	ld.touch(c)
 }
 

@@ -24,7 +24,10 @@ var fewPeople = Scenario{Publishers: 30, Watch: 10, Payload: 200, Retain: true, 
 
 // fewer is a row with permissions as a test can afford it.
 func fewer(sc Scenario) Scenario {
-	sc.Publishers, sc.Watch, sc.Rate = fewPeople.Publishers, fewPeople.Watch, fewPeople.Rate
+	sc.Publishers, sc.Watch = fewPeople.Publishers, fewPeople.Watch
+	if sc.Rate > 0 {
+		sc.Rate = fewPeople.Rate
+	}
 	return sc
 }
 
@@ -253,6 +256,38 @@ func TestPeopleChangeInTurn(t *testing.T) {
 	for i, s := range load {
 		if want := (stamp{at: s.at, seq: uint64(1 + i/fewPeople.Publishers), source: uint32(i % fewPeople.Publishers)}); s != want {
 			t.Fatalf("message %d is %+v, want %+v", i, s, want)
+		}
+	}
+}
+
+// A burst ends when everybody has sent his share and all has come, long before
+// the time is up; and what is measured is all of it but the warm-up.
+func TestBurstEnds(t *testing.T) {
+	t.Parallel()
+	sc := fewPeople
+	sc.Rate, sc.Burst = 0, 4
+	broker := &fake{}
+	order := quick(newFake(t, broker), sc, v311)
+	order.WarmUp, order.Measure, order.Stall, order.Drain = time.Minute, time.Minute, time.Minute, time.Second
+	f, err := generate(order)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkComplete(t, f, sc)
+	if f.Elapsed >= order.Measure {
+		t.Errorf("it took %v, all the time there was", f.Elapsed)
+	}
+	each, n := uint64(sc.Burst), uint64(sc.Publishers)
+	if f.Tally.Sent != n*(1+each) || f.Tally.Delivered != states(sc)*each || f.Deliveries != states(sc)*(each-1) {
+		t.Errorf("sent %d, delivered %d, of these %d in the measured time", f.Tally.Sent, f.Tally.Delivered, f.Deliveries)
+	}
+	count := map[uint32]uint64{}
+	for _, s := range broker.heard() {
+		count[s.source]++
+	}
+	for source, got := range count {
+		if got != 1+each {
+			t.Errorf("source %d has sent %d, want %d", source, got, 1+each)
 		}
 	}
 }

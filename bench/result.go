@@ -39,7 +39,7 @@ func (l *Line) fault() string {
 		return f
 	}
 	if l.Scenario.Permissions && l.Figures.Tally.Undelivered > 0 {
-		return "undelivered" // at its low rate nobody is pressed to drop anything: it was withheld
+		return "undelivered" // nobody is pressed to drop anything: it was withheld
 	}
 	if l.Figures.Deliveries == 0 {
 		return "nothing delivered in the measured time"

@@ -26,6 +26,7 @@ type Scenario struct {
 	// presence kind, on a topic of it, and owners say who may see theirs.
 	Permissions bool
 	Rate        float64       // if not 0, an open loop: so many messages a second over all publishers, in turn
+	Burst       int           // if not 0, a closed loop that ends when each publisher, in turn, has sent so many; the first is the warm-up
 	Least       time.Duration // of measuring, whatever is asked for: at a low rate the clock of CPU time is coarse
 
 	Filters int // if not 0, this many subscriptions, of which two match a message
@@ -54,6 +55,10 @@ func Scenarios() []Scenario {
 		{
 			Name: "hp", What: "presence with permissions: 1000 users each watch 50 others, 200 changes a second of 200 B, QoS 0",
 			Publishers: 1000, Watch: 50, Payload: 200, Retain: true, Permissions: true, Rate: 200, Least: 10 * time.Second,
+		},
+		{
+			Name: "hpb", What: "the same users, each of whom changes 8 times as fast as it goes, 200 changes under way, QoS 0",
+			Publishers: 1000, Watch: 50, Payload: 200, Retain: true, Permissions: true, Burst: 8, Least: 30 * time.Second,
 		},
 		{Name: "g", What: "100,000 retained messages of 64 B set at QoS 1, then three subscribers to all of them at QoS 0", Retained: 100_000, Payload: 64},
 		{Name: "idle", What: "10,000 connections without subscription or traffic", Idle: 10_000},

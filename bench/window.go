@@ -28,6 +28,8 @@ type source struct {
 // to subscribers and, at QoS 1 and 2, fewer than messages are unacknowledged.
 type window struct {
 	sources  []*source
+	turn     int // whose turn it is, of sources; negative when that is left to chance
+	left     int // messages that may be sent yet; negative for no end of them
 	messages int // the limit
 	fanOut   int // deliveries for a message, on average
 	receive  int // the broker's own limit of unacknowledged messages
@@ -40,17 +42,33 @@ type window struct {
 
 // room says whether one more message may be sent, with the limit times slack.
 func (w *window) room(slack int) bool {
-	return w.owed < w.messages*slack*w.fanOut && w.unacked < min(w.messages*slack, w.receive)
+	return w.left != 0 && w.owed < w.messages*slack*w.fanOut && w.unacked < min(w.messages*slack, w.receive)
 }
 
 func (w *window) idle() bool { return w.owed == 0 && w.unacked == 0 }
 
+// spent says whether nothing is to be sent any more, nor to be waited for.
+func (w *window) spent() bool { return w.left == 0 && w.idle() }
+
 // pick chooses whose turn it is.
 func (w *window) pick(r *rand.Rand) *source {
-	if len(w.sources) == 1 {
+	switch {
+	case len(w.sources) == 1:
 		return w.sources[0]
+	case w.turn >= 0:
+		return w.sources[w.turn]
 	}
 	return w.sources[r.IntN(len(w.sources))]
+}
+
+// sent notes that whom pick chose has sent a message.
+func (w *window) sent() {
+	if w.turn >= 0 {
+		w.turn = (w.turn + 1) % len(w.sources)
+	}
+	if w.left > 0 {
+		w.left--
+	}
 }
 
 // A publisher is a connection's sending side.
