@@ -186,6 +186,7 @@ func (p *Profile) read(pub *broker.Publication) (r request, err error) {
 	}
 	doc := kind.Document{ContentType: event.ContentType(pub.Event.Props), Body: pub.Event.Payload}
 	doc.ContentType, _, _ = strings.Cut(doc.ContentType, ";")
+	doc.ContentType = strings.ToLower(strings.TrimSpace(doc.ContentType))
 	switch r.to.Source {
 	case kind.Reports:
 		r.receipt, err = p.kind.ReadReport(r.to.Resource, r.from, doc)

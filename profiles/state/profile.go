@@ -151,7 +151,16 @@ func (p *Profile) read(pub *broker.Publication) (r request, err error) {
 	doc.ContentType = strings.ToLower(strings.TrimSpace(doc.ContentType))
 	r.update.Doc = &doc
 	r.update.Value, err = p.kind.Parse(r.topic.Resource, doc)
+	if k, ok := p.kind.(retainer); ok && err == nil {
+		err = k.Retained(r.update.Value, time.Unix(0, pub.Event.At))
+	}
 	return r, err
+}
+
+// A retainer is a kind whose documents may say until when they may be kept.
+type retainer interface {
+	// Retained returns an error if what Parse returned may not be kept any more.
+	Retained(v any, now time.Time) error
 }
 
 // readProperties reads what the publication's properties ask for.
