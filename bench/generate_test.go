@@ -142,7 +142,7 @@ func TestHopelessBrokerIsAnError(t *testing.T) {
 	}{
 		{"refuses", &fake{refuse: 5}, "CONNACK 0x05"},
 		{"grants another QoS", &fake{grant: 0x7F}, "SUBACK 0x80"},
-		{"hangs up", &fake{hangUp: 1000}, "client bench-s"},
+		{"hangs up", &fake{hangUp: 10}, "client bench-s"},
 		{"acknowledges twice", &fake{doubleAck: true}, "not in flight"},
 	}
 	for _, tt := range tests {
