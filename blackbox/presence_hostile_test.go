@@ -155,8 +155,10 @@ func TestPresencePolicyRefusals(t *testing.T) {
 		{`{"v":1}` + strings.Repeat(" ", 64<<10), "too-large"},
 		{`{"v":1,"x":` + strings.Repeat("[", 33) + strings.Repeat("]", 33) + `}`, "too-large"},
 		{`{`, "schema"},
-		{`{"v":3,"defaults":{"handling":"perhaps"},"rules":[{"id":""}],"limits":[{"id":"l","only":{}}],"delegates":[{"one":"bob"}]}`,
-			"/v /defaults/handling /rules/0/id /limits/0/only /delegates/0/one"},
+		{
+			`{"v":3,"defaults":{"handling":"perhaps"},"rules":[{"id":""}],"limits":[{"id":"l","only":{}}],"delegates":[{"one":"bob"}]}`,
+			"/v /defaults/handling /rules/0/id /limits/0/only /delegates/0/one",
+		},
 	} {
 		got := refusedBy(t, pc, mq.Publish{Topic: "$me/policy/presence", Payload: []byte(c.document)}, 0x99)
 		for _, word := range strings.Fields(c.words) {

@@ -91,8 +91,11 @@ func checkSettings(s *event.Settings) error {
 		name  string
 		value uint64
 	}{
-		{"sessions", s.Sessions}, {"subscriptions per session", s.SubscriptionsPerSession},
-		{"retained topics", s.RetainedTopics}, {"events of a queue", s.QueueEvents}, {"bytes of a queue", s.QueueBytes},
+		{"sessions", s.Sessions},
+		{"subscriptions per session", s.SubscriptionsPerSession},
+		{"retained topics", s.RetainedTopics},
+		{"events of a queue", s.QueueEvents},
+		{"bytes of a queue", s.QueueBytes},
 	} {
 		if f.value < 1 || f.value > 1<<50 {
 			return &Refusal{Reason: fmt.Sprintf("settings: %s: %d, want 1 to %d", f.name, f.value, uint64(1<<50))}

@@ -13,9 +13,17 @@ func TestRemaining(t *testing.T) {
 		left     uint32
 		expired  bool
 	}{
-		{0, 0, 0, false}, {0, 4e8, 0, false}, {0, 1e9, 0, true},
-		{1, 0, 1, false}, {1, 1, 1, false}, {1, 1e9 - 1, 1, false}, {1, 1e9, 0, true},
-		{60, 0, 60, false}, {60, 1, 60, false}, {60, 1e9, 59, false}, {60, 61e9, 0, true},
+		{0, 0, 0, false},
+		{0, 4e8, 0, false},
+		{0, 1e9, 0, true},
+		{1, 0, 1, false},
+		{1, 1, 1, false},
+		{1, 1e9 - 1, 1, false},
+		{1, 1e9, 0, true},
+		{60, 0, 60, false},
+		{60, 1, 60, false},
+		{60, 1e9, 59, false},
+		{60, 61e9, 0, true},
 		{1<<32 - 1, 0, 1<<32 - 1, false},
 	} {
 		for _, moment := range []int64{0, 1, 1e6, 2e8} {

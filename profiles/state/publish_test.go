@@ -261,9 +261,14 @@ func TestWhoMayPublish(t *testing.T) {
 		topic string
 		ok    bool
 	}{
-		{cal, bobs + "/calendar", true}, {cal, bobs + "/phone", false}, {cal, bobs, false},
-		{eve, bobs + "/calendar", false}, {eve, bobs, false}, {eve, "presence/example.com/eve", true},
-		{n.Connect(""), bobs, false}, {n.Connect(""), "presence/example.com/eve", false},
+		{cal, bobs + "/calendar", true},
+		{cal, bobs + "/phone", false},
+		{cal, bobs, false},
+		{eve, bobs + "/calendar", false},
+		{eve, bobs, false},
+		{eve, "presence/example.com/eve", true},
+		{n.Connect(""), bobs, false},
+		{n.Connect(""), "presence/example.com/eve", false},
 	} {
 		err := c.who.TryPublish(c.topic, open, brokertest.Retain)
 		if c.ok && err != nil {
