@@ -57,6 +57,9 @@ func claim(fsys *disk.FS, path, name string) (*Dir, error) {
 		return nil, err
 	}
 	lock, err := fsys.Lock(fsys.PathJoin(path, "LOCK"))
+	if _, noFile := errors.AsType[*fs.PathError](err); noFile {
+		return nil, err // it could not even be opened: nobody was asked
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: stop it, or use another directory (%w)", ErrInUse, err)
 	}

@@ -225,3 +225,15 @@ allow_anonymous: true
 		t.Errorf("the data is not beside the file: %v", err)
 	}
 }
+
+// A data directory that cannot be one is a file's fault: neither in use nor
+// ours.
+func TestDataDirectoryIsNone(t *testing.T) {
+	file := writeFile(t, "data", "")
+	for _, dir := range []string{file, filepath.Join(file, "below")} {
+		got := bellwire(t, "", "serve", "--data", dir, "--mqtt", "127.0.0.1:0", "--allow-anonymous")
+		if got.code != exitFailed || !strings.Contains(got.stderr, "not a directory\n") || !strings.Contains(got.stderr, "BW-2004") || strings.Contains(got.stderr, "in use") {
+			t.Errorf("%s: %+v", dir, got)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/eclipse/paho.golang/paho/session/state"
 	"github.com/spf13/cobra"
 
+	"github.com/bellwire/bellwire/acl"
 	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/profiles/jsontree"
 	"github.com/bellwire/bellwire/profiles/kind"
@@ -217,6 +218,9 @@ func policyPreviewCommand() *cobra.Command {
 }
 
 func (f *policyPreview) run(cmd *cobra.Command, kindName, file string) error {
+	if f.as == "" {
+		return fail(bw.Usage, "it is not said whose policy it is").do("add --as NAME@DOMAIN")
+	}
 	owner, err := kind.ParseAddr(f.as)
 	if err != nil {
 		return fail(bw.Usage, "--as %q: %w", f.as, err).do("add --as NAME@DOMAIN: whose policy it is")
@@ -229,8 +233,8 @@ func (f *policyPreview) run(cmd *cobra.Command, kindName, file string) error {
 	}
 	at := time.Now()
 	if f.at != "" {
-		if at, err = time.Parse(time.RFC3339, f.at); err != nil {
-			return usage("--at %q: want an instant such as 2026-11-23T20:00:00+01:00", f.at)
+		if at, err = acl.ParseInstant(f.at, at); err != nil {
+			return usage("--at: %w", err)
 		}
 	}
 	document, err := readAll(file, cmd.InOrStdin())

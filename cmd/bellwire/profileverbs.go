@@ -61,6 +61,9 @@ func (c *clientFlags) addressOf(name string) (kind.Addr, error) {
 
 // self returns who asks.
 func (c *clientFlags) self() (kind.Addr, error) {
+	if c.username == "" {
+		return kind.Addr{}, fail(bw.Usage, "it is not said who you are").do("add -u NAME@DOMAIN")
+	}
 	a, err := kind.ParseAddr(c.username)
 	if err != nil {
 		return a, fail(bw.Usage, "-u %q: whose it is has to be an address: %w", c.username, err).do("add -u NAME@DOMAIN")

@@ -72,7 +72,8 @@ func TestProfileVerbsRefuse(t *testing.T) {
 		args   string
 		stderr string
 	}{
-		{"presence set busy", `(?s)has to be an address.*add -u NAME@DOMAIN`},
+		{"presence set busy", `(?s)not said who you are.*add -u NAME@DOMAIN`},
+		{"presence set -u ana busy", `(?s)has to be an address.*add -u NAME@DOMAIN`},
 		{"presence set -u ana@example.com", `takes a status`},
 		{"presence set -u ana@example.com busy --until 3", `want 90m, 13:00 or`},
 		{"presence set -u ana@example.com busy --until 2020-01-01T00:00:00Z", `is over`},

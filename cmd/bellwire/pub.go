@@ -124,7 +124,7 @@ func (f *pubFlags) source(cmd *cobra.Command) (source, error) {
 		return nil, fail(bw.Usage, "no topic to publish to").do("add -t TOPIC")
 	}
 	if err := topic.ValidName(f.topic); err != nil {
-		return nil, fail(bw.Usage, "-t %q cannot be published to: %w", f.topic, err)
+		return nil, fail(bw.Usage, "-t %q cannot be published to: %w", f.topic, err).do("name one topic, such as -t home/kitchen/temp")
 	}
 	chosen := 0
 	for _, name := range []string{"message", "file", "stdin-line", "null-message", "stdin-file"} {

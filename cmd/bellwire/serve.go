@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -184,6 +185,9 @@ func (f *serveFlags) check() error {
 			wrong.add(fail(bw.Usage, "--domain: %w", err).do("give the domain of bare user names, such as --domain example.com"))
 		}
 	}
+	if f.node == "" {
+		wrong.add(fail(bw.Usage, "--node is empty").do("give the node a name, or leave --node out: n1"))
+	}
 	wrong.add(checkAddress("--mqtt", f.mqtt, "127.0.0.1:1883"))
 	if f.http != "" {
 		wrong.add(checkAddress("--http", f.http, "127.0.0.1:8080"))
@@ -267,21 +271,30 @@ func exitAtOnce(string) { os.Exit(exitFailed) }
 
 // startFault says what a node's failure to start means to its operator.
 func startFault(err error, f serveFlags) error {
+	code := bw.Code(0)
 	switch {
 	case errors.Is(err, context.Canceled):
 		return err
-	case errors.Is(err, cluster.ErrInUse):
-		return fail(bw.DataInUse, "data directory %s: %w", f.data, err)
-	case errors.Is(err, cluster.ErrNewer), errors.Is(err, store.ErrNewer):
-		return fail(bw.DataNewer, "data directory %s: %w", f.data, err)
-	case errors.Is(err, cluster.ErrOtherNode):
-		return fail(bw.DataOther, "data directory %s: %w", f.data, err)
-	case errors.Is(err, cluster.ErrDamaged), errors.Is(err, store.ErrDamaged):
-		return fail(bw.DataDamaged, "data directory %s: %w", f.data, err)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fail(bw.AddressInUse, "%w", err)
+	case errors.Is(err, cluster.ErrInUse):
+		code = bw.DataInUse
+	case errors.Is(err, cluster.ErrNewer), errors.Is(err, store.ErrNewer):
+		code = bw.DataNewer
+	case errors.Is(err, cluster.ErrOtherNode):
+		code = bw.DataOther
+	case errors.Is(err, cluster.ErrDamaged), errors.Is(err, store.ErrDamaged):
+		code = bw.DataDamaged
+	default:
+		if _, ofFile := errors.AsType[*fs.PathError](err); ofFile {
+			return fail(bw.File, "%w", err).do("check the name of the data directory and who may write in it")
+		}
+		return err
 	}
-	return err
+	if strings.HasPrefix(err.Error(), "data directory ") {
+		return fail(code, "%w", err)
+	}
+	return fail(code, "data directory %s: %w", f.data, err)
 }
 
 // newLogger logs JSON, or lines for people on a terminal.
