@@ -116,7 +116,11 @@ func (t *scanState) readOwed(p *piece, s *pieceOf) (done bool) {
 func (t *scanState) showOwed(topicName string, now int64, w *Wave) {
 	h := t.s.b.local.LookupString(topicName).find(t.s.number)
 	v := t.s.b.viewerOf(topicName)
-	if h == nil || v == nil || t.s.durable && h.qos > 0 {
+	if h == nil || v == nil {
+		return
+	}
+	if t.s.durable && h.qos > 0 { // another of its subscriptions matches by now
+		t.s.remark(topicName, now)
 		return
 	}
 	if shown, retain, send := t.s.present(t.s.b.watch.resource(v, topicName), topicName, now, false, true); send {

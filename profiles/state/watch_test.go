@@ -315,3 +315,16 @@ func TestProfile(t *testing.T) {
 		},
 	})
 }
+
+// What there was no room for is shown also to who has subscribed to it again
+// meanwhile, with a queue.
+func TestOwedAcrossSubscriptions(t *testing.T) {
+	n := newNode(t)
+	watcher := n.Connect(ann, brokertest.Expiry(3600))
+	watcher.Stall()
+	watcher.Subscribe(bobs, 0)
+	watcher.Subscribe("presence/example.com/+", 2)
+	n.Settle()
+	watcher.Resume()
+	wants(t, n, watcher, "nothing")
+}
