@@ -498,7 +498,7 @@ func (o *outbox) sendHeld(h *held, now int64, w *Wave) bool {
 	return true
 }
 
-// pullAtOnce is how many entries are read from the store in one go.
+// pullAtOnce is how many entries are read from the store in one go at most.
 const pullAtOnce = 64
 
 // pull sends entries of the queue until it has caught up or there is no room.
@@ -506,8 +506,13 @@ const pullAtOnce = 64
 func (o *outbox) pull(w *Wave) {
 	o.pulling = true
 	defer func() { o.pulling = false }()
+	ahead := uint64(0)
 	for o.sent < o.next && o.room() {
-		from, until := o.sent, min(o.next, o.sent+pullAtOnce)
+		// A client that acknowledges one makes room for one. Where entries are
+		// over, more of what follows may be.
+		n := min(max(o.recvMax-o.underWay, ahead), pullAtOnce)
+		ahead = 4 * n
+		from, until := o.sent, min(o.next, o.sent+n)
 		o.mu.Unlock()
 		entries := o.s.b.readQueue(o.s.number, from, until)
 		now := o.s.b.now()
