@@ -32,8 +32,9 @@ type soloLog struct {
 	batches chan []byte
 	done    chan struct{}
 
-	mu   sync.Mutex // held while an entry is applied: a test that takes it stops the log
-	lost bool       // batches vanish: the log is not to be heard of again
+	mu   sync.Mutex    // held while an entry is applied: a test that takes it stops the log
+	lost bool          // batches vanish: the log is not to be heard of again
+	held chan struct{} // not nil: what comes waits until it is closed, which a bubble sees
 
 	// With heard, batches are ordered and told there, and m hears only of the
 	// next few.
@@ -58,6 +59,12 @@ func newSoloLog(m *Machine, now func() time.Time, entries *[]kept) *soloLog {
 
 func (l *soloLog) apply(b []byte) {
 	l.mu.Lock()
+	held := l.held
+	l.mu.Unlock()
+	if held != nil {
+		<-held
+	}
+	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.lost {
 		return
@@ -71,6 +78,20 @@ func (l *soloLog) apply(b []byte) {
 		}
 	}
 	l.m.Apply(uint64(len(*l.kept)), 1, e.stamp, e.batches)
+}
+
+// hold has the log stand still until goOn is called.
+func (l *soloLog) hold() (goOn func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	held := make(chan struct{})
+	l.held = held
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.held = nil
+		close(held)
+	}
 }
 
 func (l *soloLog) Submit(b []byte, _ func(error)) { l.batches <- slices.Clone(b) }
@@ -96,7 +117,7 @@ func (c *clock) advance(d time.Duration) {
 
 // A node is a broker on a file system in memory, whose policies are named.
 type node struct {
-	t        *testing.T
+	t        testing.TB
 	fs       *disk.FS
 	clock    *clock
 	entries  []kept // of its log
@@ -108,12 +129,12 @@ type node struct {
 	log *soloLog
 }
 
-func newNode(t *testing.T, limits Limits) *node {
+func newNode(t testing.TB, limits Limits) *node {
 	t.Helper()
 	return newNodeWith(t, limits)
 }
 
-func newNodeWith(t *testing.T, limits Limits, profiles ...Profile) *node {
+func newNodeWith(t testing.TB, limits Limits, profiles ...Profile) *node {
 	t.Helper()
 	n := bareNode(t, limits, profiles...)
 	n.serve()
@@ -123,7 +144,7 @@ func newNodeWith(t *testing.T, limits Limits, profiles ...Profile) *node {
 }
 
 // bareNode returns a node without a log.
-func bareNode(t *testing.T, limits Limits, profiles ...Profile) *node {
+func bareNode(t testing.TB, limits Limits, profiles ...Profile) *node {
 	t.Helper()
 	n := &node{
 		t: t, profiles: profiles, fs: disk.Memory(), clock: &clock{at: time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)},

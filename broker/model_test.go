@@ -43,7 +43,7 @@ type machineUnderTest struct {
 	steps []applied // of the entries since it was last asked
 }
 
-func openMachine(t *testing.T, fs *disk.FS, dir, node string) *machineUnderTest {
+func openMachine(t testing.TB, fs *disk.FS, dir, node string) *machineUnderTest {
 	t.Helper()
 	s, err := store.Open(store.Options{
 		Dir: dir, FS: fs, Logger: slog.New(slog.DiscardHandler), MemTable: 64 << 10, Cache: 1 << 20,
@@ -57,7 +57,7 @@ func openMachine(t *testing.T, fs *disk.FS, dir, node string) *machineUnderTest 
 	return u
 }
 
-func (u *machineUnderTest) open(t *testing.T, s *store.Store, node string) {
+func (u *machineUnderTest) open(t testing.TB, s *store.Store, node string) {
 	t.Helper()
 	m, err := newMachine(s, func(name []byte, _ string) (Authorizer, error) {
 		if p := modelPolicies[string(name)]; p != nil {
@@ -73,7 +73,7 @@ func (u *machineUnderTest) open(t *testing.T, s *store.Store, node string) {
 	u.Machine = m
 }
 
-func (u *machineUnderTest) close(t *testing.T) {
+func (u *machineUnderTest) close(t testing.TB) {
 	t.Helper()
 	if err := u.store.Close(); err != nil {
 		t.Error(err)

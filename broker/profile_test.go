@@ -230,7 +230,7 @@ func TestProfileWakes(t *testing.T) {
 	bob.want("note/x.org/bob=gone soon q0 retain", "note/x.org/bob= q0")
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
