@@ -82,7 +82,9 @@ func (ld *load) buildPresence() {
 	ld.watchOthers()
 }
 
-// buildPeople: the same with people who sign in, and who change in turn.
+// buildPeople: the same with people who sign in, and who change in turn. There
+// must be more of them than messages under way: of two changes of one user that
+// meet in the broker's log only the latter has to be shown.
 func (ld *load) buildPeople() {
 	w := ld.addWindow(presenceWindow)
 	w.turn = 0
