@@ -14,6 +14,7 @@ import (
 
 	"github.com/bellwire/bellwire/acl"
 	"github.com/bellwire/bellwire/bw"
+	"github.com/bellwire/bellwire/profiles/im"
 	"github.com/bellwire/bellwire/profiles/jsontree"
 	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/location"
@@ -25,7 +26,7 @@ func policyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
 		Short: "Say who may watch you, when, and what they see",
-		Long: `A policy is a JSON document for each kind (presence, location), after RFC 4745
+		Long: `A policy is a JSON document for each kind (presence, location, im), after RFC 4745
 and RFC 5025. Without one the kind's default holds: nobody sees anything.`,
 		Args: noArgs,
 	}
@@ -35,13 +36,13 @@ and RFC 5025. Without one the kind's default holds: nobody sees anything.`,
 
 // policyKinds are the kinds that policies can be checked for without a server.
 func policyKinds() map[string]policy.For {
-	return map[string]policy.For{"presence": presence.New(nil), "location": location.New(nil)}
+	return map[string]policy.For{"presence": presence.New(nil), "location": location.New(nil), "im": im.New()}
 }
 
 func policyFor(name string) (policy.For, error) {
 	k := policyKinds()[name]
 	if k == nil {
-		return nil, usage("%q is no kind: presence or location", name)
+		return nil, usage("%q is no kind: presence, location or im", name)
 	}
 	return k, nil
 }
@@ -52,7 +53,7 @@ func policyGetCommand() *cobra.Command {
 		Use:     "get KIND",
 		Short:   "Print your policy",
 		Example: `  bellwire policy get presence -u ana@example.com > ana.json`,
-		Args:    exactArgs(1, "a kind: presence or location"),
+		Args:    exactArgs(1, "a kind: presence, location or im"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if _, err := policyFor(args[0]); err != nil {
 				return err

@@ -176,3 +176,39 @@ func TestAgent(t *testing.T) {
 		t.Errorf("an interval of a millisecond: %+v", got)
 	}
 }
+
+// A message is kept for a device that is away, comes once to each device, and is
+// refused to nobody's face.
+func TestMessageVerbs(t *testing.T) {
+	port := startDev(t)
+	as := func(who, stdin string, args ...string) ran {
+		return bellwire(t, stdin, append(args, "-p", port, "-u", who+"@example.com")...)
+	}
+	const all = `{"v":1,"kind":"im","rules":[{"id":"all","if":{"identity":[{"many":{"domain":"example.com"}}]},"then":{"handling":"allow"},"show":{"send":true}}]}`
+	if got := as("bo", all, "policy", "set", "im", "-"); got.code != 0 {
+		t.Fatalf("%+v", got)
+	}
+	for _, device := range []string{"phone", "pc"} { // each is known to the inbox from here on
+		if got := as("bo", "", "im", "tail", "--device", device, "-W", "1"); got.code != exitTimeout {
+			t.Fatalf("%+v", got)
+		}
+	}
+	for _, id := range []string{"m1", "m2", "m1"} {
+		if got := as("ana", "", "im", "send", "bo", "this", "is", id, "--message-id", id, "--subject", "news"); got != (ran{}) {
+			t.Fatalf("%+v", got)
+		}
+	}
+	for _, device := range []string{"phone", "pc"} {
+		got := as("bo", "", "im", "tail", "--device", device, "-C", "2")
+		want := `^\S+  ana@example\.com +1  news: this is m1\n\S+  ana@example\.com +2  news: this is m2\n$`
+		if got.code != 0 || !regexp.MustCompile(want).MatchString(got.stdout) {
+			t.Errorf("%s: %+v", device, got)
+		}
+	}
+	if got := as("ana", "", "im", "send", "zoe", "hello"); got != (ran{}) {
+		t.Errorf("to somebody who takes nothing: %+v", got)
+	}
+	if got := as("ana", "", "im", "send", "bo"); got.code != exitUsage {
+		t.Errorf("without a text: %+v", got)
+	}
+}

@@ -17,6 +17,8 @@ import (
 	"github.com/bellwire/bellwire/broker/store"
 	"github.com/bellwire/bellwire/cluster"
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/profiles/im"
+	"github.com/bellwire/bellwire/profiles/inbox"
 	"github.com/bellwire/bellwire/profiles/location"
 	"github.com/bellwire/bellwire/profiles/presence"
 	"github.com/bellwire/bellwire/profiles/state"
@@ -25,10 +27,6 @@ import (
 // This file is where the rooms meet: it alone knows that a cluster.Node is the
 // broker's Log, its Machine the node's, an acl.Policy its Authorizer, and an
 // mqtt.Server what drives it.
-
-// reserved are the first levels of topics that belong to kinds which are not
-// served.
-var reserved = []string{"im"}
 
 // profiles are the kinds that are served. What watchers are shown in place of
 // what they may not see is made with keys that are the same on all nodes for
@@ -42,6 +40,7 @@ func profiles(id cluster.Identity) []broker.Profile {
 	return []broker.Profile{
 		state.New(presence.New(key("presence"))),
 		state.New(location.New(key("location"))),
+		inbox.New(im.New(), inbox.Limits{}),
 	}
 }
 
@@ -142,7 +141,7 @@ func (s *server) openState() (err error) {
 	}
 	s.broker, err = broker.New(broker.Config{
 		Node: s.dir.Identity().Node, Store: s.store, Compile: s.compile, Limits: s.config.limits.broker, Domain: s.config.domain,
-		Now: s.now, Logger: s.config.logger, Reserved: reserved, Profiles: profiles(s.dir.Identity()),
+		Now: s.now, Logger: s.config.logger, Profiles: profiles(s.dir.Identity()),
 		Free: s.config.fs.Free, LowWater: s.config.limits.lowWater, Tap: s.config.tap,
 	})
 	return err
