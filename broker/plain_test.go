@@ -164,10 +164,13 @@ func (p *plain) trim(s *plainSession) {
 			return true
 		})
 	}
-	drop(func(e plainEntry) bool {
-		due := earlier(e.event.expires, e.deadline)
-		return due != 0 && due <= p.now
-	})
+	// What has expired goes first, a segment at a time until there is room.
+	for segment := uint64(0); segment*entriesPerDue < s.next && p.over(s); segment++ {
+		drop(func(e plainEntry) bool {
+			due := earlier(e.event.expires, e.deadline)
+			return due != 0 && due <= p.now && e.seq/entriesPerDue == segment
+		})
+	}
 	for p.over(s) {
 		i := slices.IndexFunc(s.queue, func(e plainEntry) bool { return e.seq >= first })
 		if i < 0 {
