@@ -198,8 +198,8 @@ nobody anything.`,
 	{
 		NoSuchKind, "the topic belongs to a kind of event that is not enabled",
 		"use another first level: this one is reserved",
-		`The first levels presence, im and location are reserved for kinds of event that
-give their topics a meaning of their own. A kind that is not enabled here takes
+		`First levels such as presence, im and location belong to kinds of event that give
+their topics a meaning of their own. A kind that this server does not have takes
 no publications and no subscriptions.`,
 	},
 	{
