@@ -34,6 +34,8 @@ func Parse(name string, data []byte, domain string) (*Policy, error) {
 	}
 	p := r.policy
 	p.index = newIndex(p.rules)
+	denying := slices.DeleteFunc(slices.Clone(p.rules), func(r *rule) bool { return r.effect == allow })
+	p.ceiling, p.bounded = newIndex(denying), len(denying) > 0
 	p.cuts = newIndex(slices.DeleteFunc(slices.Clone(p.rules), func(r *rule) bool {
 		return r.effect == allow || r.when == nil
 	}))

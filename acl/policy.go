@@ -22,6 +22,8 @@ type Policy struct {
 	rules   []*rule // limits included, by id
 	index   index
 	cuts    index     // of the rules with a window that deny or limit
+	ceiling index     // of all rules that deny or limit
+	bounded bool      // there are such
 	windows []*Window // of all rules, each once
 	tests   []*selfTest
 }

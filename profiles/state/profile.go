@@ -99,7 +99,7 @@ func (p *Profile) Admit(pub *broker.Publication) error {
 		return nil
 	}
 	if res, ok := pub.Resource(r.topic.Resource.Topic()).(*resource); ok {
-		return refuse.Told(mayPublish(res.policy, r, time.Unix(0, pub.Event.At)))
+		return refuse.Told(mayPublish(res.policy.policy, r, time.Unix(0, pub.Event.At)))
 	}
 	return nil
 }
@@ -214,7 +214,7 @@ func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r reque
 	topicName := r.topic.Resource.Topic()
 	var of *policy.Policy
 	if doc := tx.PolicyOf(r.topic.Addr.String()); doc != nil {
-		of = p.policies.of(r.topic.Addr, doc)
+		of = p.policies.of(r.topic.Addr, doc).policy
 	}
 	if err := mayPublish(of, r, now); err != nil {
 		return err

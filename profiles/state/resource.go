@@ -16,7 +16,7 @@ type resource struct {
 	kind   kind.Kind
 	of     kind.Resource
 	pubs   []kind.Publication
-	policy *policy.Policy // nil: nobody but the owner sees anything
+	policy *ownPolicy
 
 	mu       sync.Mutex // guards the following
 	composed *kind.Composed
@@ -63,10 +63,10 @@ func (r *resource) Show(who broker.Who, at int64) broker.Shown {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.compose(now)
-	if r.policy == nil {
+	if r.policy.policy == nil {
 		return r.shown(r.neutral, false, time.Time{}, c.Expires)
 	}
-	d := r.policy.Evaluate(kind.Of(who.Principal), now, policy.Input{Sphere: r.sphere(c)})
+	d := r.policy.decide(kind.Of(who.Principal), now, policy.Input{Sphere: r.sphere(c)})
 	out := r.neutral
 	if d.View == policy.ViewFiltered {
 		out = r.view(c, d.Grant)
@@ -141,13 +141,13 @@ type tracker interface {
 // something of it. What looks the same as what went before it is shown once.
 func (r *resource) Passed(source string, who broker.Who, at int64) []broker.Shown {
 	t, ok := r.kind.(tracker)
-	if !ok || r.policy == nil {
+	if !ok || r.policy.policy == nil {
 		return nil
 	}
 	now := time.Unix(0, at).UTC()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d := r.policy.Evaluate(kind.Of(who.Principal), now, policy.Input{Sphere: r.sphere(r.compose(now))})
+	d := r.policy.decide(kind.Of(who.Principal), now, policy.Input{Sphere: r.sphere(r.compose(now))})
 	if d.View != policy.ViewFiltered {
 		return nil
 	}
