@@ -285,11 +285,23 @@ func (l *loop) passTimes(now int64) {
 		l.changed(topicName, "", !late, now)
 		audience := l.b.local.LookupString(topicName)
 		for i := range audience.hearers {
-			if h := &audience.hearers[i]; h.s.durable && h.qos > 0 {
+			if h := &audience.hearers[i]; h.s.durable && h.qos > 0 && h.s.concerned(topicName, now) {
 				h.s.remark(topicName, now)
 			}
 		}
 	}
+}
+
+// concerned says whether time can have changed what s is shown of a resource: it
+// sees it, or has seen it. To whom it is nothing it must not even be that.
+func (s *Session) concerned(topicName string, now int64) bool {
+	v := s.b.viewerOf(topicName)
+	if v == nil {
+		return false
+	}
+	shown := s.b.show(s.b.watch.resource(v, topicName), s.who, topicName, now)
+	s.b.watch.note(topicName, shown.Until)
+	return shown.Visible || s.wasShown(topicName)
 }
 
 // remark has a durable session's queue marked because time has changed what it

@@ -328,3 +328,21 @@ func TestOwedAcrossSubscriptions(t *testing.T) {
 	watcher.Resume()
 	wants(t, n, watcher, "nothing")
 }
+
+// That time changes somebody whom one may not see is not told, by wildcard and
+// with a queue neither.
+func TestTimeTellsNobody(t *testing.T) {
+	for _, qos := range []uint8{0, 1} {
+		for _, expiry := range []uint32{0, 3600} {
+			n := newNode(t)
+			pc, watcher := n.Connect(bob), n.Connect(ann, brokertest.Expiry(expiry))
+			pc.Publish(policy, rules())
+			watcher.Subscribe("presence/#", qos)
+			own := n.Connect(bob)
+			own.Subscribe(bobs, 0) // somebody for whom the time is noted
+			pc.Publish(bobs, `{"basic":"open","persons":[{"id":"me","activities":{"is":["lunch"],"until":"2026-03-09T12:30:00Z"}}]}`)
+			n.Pass(time.Hour)
+			wants(t, n, watcher)
+		}
+	}
+}
