@@ -54,7 +54,7 @@ func TestDemoShowsWhatTheBrokerDid(t *testing.T) {
 	}
 	documents := count(`^(policy|publish) `)
 	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
-	want := fmt.Sprintf("%d events, %d delivered, %d withheld by policy, 1 refused; %d documents, %d shown, %d neutral, %d unsent. Next: ",
+	want := fmt.Sprintf("%d events, %d delivered, %d withheld by policy, 1 refused; %d documents and messages, %d shown, %d neutral, %d unsent. Next: ",
 		published+1-documents, events, withheld, documents, shown, neutral, unsent) // the will is an event, too
 	if last := lines[len(lines)-1]; !strings.HasPrefix(last, want) {
 		t.Errorf("the last line is %q, want %q", last, want)
@@ -73,6 +73,9 @@ func TestDemoShowsWhatTheBrokerDid(t *testing.T) {
 		"nobody's rule":       `^neutral +presence/\S+/ana .* ⇥ zoe +ana's policy: no rule is about this watcher: handling block is the default$`,
 		"no policy":           `^neutral +presence/\S+/nobody .* ⇥ zoe +nobody's policy: no rule is about this watcher: handling confirm is the default$`,
 		"a change for others": `^unsent +presence/\S+/ana +still offline +ana ⇥ zoe +ana's policy: no rule`,
+		"a message":           `^delivered  im/\S+/ana +"lunch at one\?" +bo → ana-phone +no. 1 in the inbox; ana's rule friends$`,
+		"and its copy":        `^delivered  im/\S+/ana +"lunch at one\?" +bo → ana-pc +no. 1 in the inbox; ana's rule friends$`,
+		"a message refused":   `^delivered  im/\S+/zoe/reports +failed: unavailable +ana ⇥ zoe +ana's policy: no rule`,
 		"a closed window":     `^neutral +presence/\S+/bo .* ⇥ boss +bo's rule office does not hold: validity from \S+Z until \S+Z$`,
 		"what a rule allows":  `^shown +presence/\S+/bo .* → boss +bo's rule office$`,
 	} {
@@ -85,9 +88,12 @@ func TestDemoShowsWhatTheBrokerDid(t *testing.T) {
 			t.Errorf("a line like %q", never)
 		}
 	}
+	if got := count(`^delivered +im/`); got != 3 {
+		t.Errorf("%d lines of messages and reports, want 3", got)
+	}
 	checkScenes(t, d, text)
-	if len(lines) > 85 {
-		t.Errorf("%d lines are too many to read", len(lines))
+	if readings := int(count(`^(delivered|withheld) +hosts/`)); len(lines)-readings > 55 {
+		t.Errorf("%d lines beside the machine's readings are too many to read", len(lines)-readings)
 	}
 	if t.Failed() {
 		t.Log(text)

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/bellwire/bellwire/bw"
+	"github.com/bellwire/bellwire/profiles/im"
 	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/location"
 	"github.com/bellwire/bellwire/profiles/presence"
@@ -26,7 +28,7 @@ type story struct {
 }
 
 // scenes is how many there are in a round, beside the one in the window.
-const scenes = 2
+const scenes = 3
 
 func (s *story) next() { *s = story{round: s.round + 1} }
 
@@ -78,6 +80,23 @@ func (d *demo) meet(ctx context.Context, p *publisher) error {
 		if err := d.looks(ctx, "zoe", of); err != nil {
 			return err
 		}
+	}
+	d.title("ana has an inbox: bo may write to it, and both her devices get what he writes")
+	if err := d.owns(ctx, "ana-phone", "im", ownRule{id: "friends", who: "bo", show: []showing{{"send", true}}}); err != nil {
+		return err
+	}
+	for _, w := range []struct{ device, topic string }{
+		{"ana-phone", d.inbox("ana")}, {"ana-pc", d.inbox("ana")}, {"zoe", d.inbox("zoe") + "/" + kind.Reports},
+	} {
+		began := time.Now()
+		refused, err := subscribe(ctx, d.clients[w.device], w.topic)
+		if refused != nil {
+			return refused
+		}
+		if err != nil {
+			return err
+		}
+		d.timed(began)
 	}
 	d.title("this machine has a presence like anybody; the dashboard may see it")
 	return d.hostArrives(ctx, p)
@@ -154,9 +173,13 @@ func (d *demo) goOn(ctx context.Context, now time.Time) error {
 			return d.status(ctx, "ana-phone", "available", "")
 		}
 		return d.status(ctx, "ana-phone", "busy", "on a call")
-	default:
+	case 2:
 		return d.position(ctx, d.story.away())
 	}
+	if err := d.writes(ctx, "bo-phone", "lunch at one?"); err != nil {
+		return err
+	}
+	return d.writes(ctx, "zoe", "buy now!")
 }
 
 // status publishes how somebody is, from one device.
@@ -183,6 +206,14 @@ func (d *demo) position(ctx context.Context, away bool) error {
 		payload:     mustJSON(map[string]any{"lat": lat, "lon": -3.7038, "civic": map[string]string{"country": "ES", "A3": "Madrid"}}),
 		contentType: location.TypeJSON, user: map[string]string{"evt-bind": "none"},
 	})
+}
+
+func (d *demo) inbox(who string) string { return d.resource("im", who).Topic() }
+
+// writes sends a message to ana.
+func (d *demo) writes(ctx context.Context, device, text string) error {
+	what := publication{topic: d.inbox("ana"), payload: []byte(text), contentType: im.TypeText}
+	return d.sends(ctx, device, what, strconv.Quote(text), "")
 }
 
 // deviceOf returns whose a device is, and what it is called as a source.

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/eclipse/paho.golang/paho"
 
+	"github.com/bellwire/bellwire/profiles/im"
 	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/location"
 	"github.com/bellwire/bellwire/profiles/policy"
@@ -24,6 +26,17 @@ import (
 // use here: nothing is composed.
 var demoKinds = map[string]kind.Kind{"presence": presence.New(nil), "location": location.New(nil)}
 
+// policyKind returns what policies for a kind of the demo are read by.
+func policyKind(name string) interface {
+	policy.For
+	DefaultPolicy(kind.Addr) []byte
+} {
+	if k := demoKinds[name]; k != nil {
+		return k
+	}
+	return im.New()
+}
+
 // ownPolicies are those of one owner for one kind.
 type ownPolicies struct {
 	now    *policy.Policy
@@ -32,7 +45,7 @@ type ownPolicies struct {
 
 // force keeps a policy that its owner is about to put in force.
 func (d *demo) force(of kind.Resource, document []byte) error {
-	p, err := policy.Parse(document, demoKinds[of.Kind], of.Addr)
+	p, err := policy.Parse(document, policyKind(of.Kind), of.Addr)
 	if err != nil {
 		return err
 	}
@@ -103,12 +116,43 @@ func isNeutral(of kind.Resource, document []byte) bool {
 	return bytes.Equal(document, k.Encode(k.Neutral(of)).Body)
 }
 
+// received shows what came to an inbox: a message, or what became of one.
+func (d *demo) received(w watcher, of kind.Resource, m *paho.Publish) {
+	var text struct {
+		From, Body                     string // of a message
+		Recipient, Disposition, Reason string // of a report
+		Iseq                           int
+	}
+	_, from, path, how := json.Unmarshal(m.Payload, &text), kind.Addr{}, "", ""
+	value := strconv.Quote(text.Body)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	agrees := false
+	if text.Disposition == "" {
+		from, _ = kind.ParseAddr(text.From)
+		how, agrees = d.explain(of, from.Local, false, time.Now())
+		path, how = from.Local+" → "+w.name, fmt.Sprintf("no. %d in the inbox; %s", text.Iseq, how)
+	} else {
+		from, _ = kind.ParseAddr(text.Recipient)
+		how, agrees = d.explain(kind.Resource{Kind: of.Kind, Addr: from}, w.user, true, time.Now())
+		value, path = text.Disposition+": "+text.Reason, from.Local+" ⇥ "+w.name
+	}
+	if !agrees {
+		d.tally.unexpected++
+		how = "NOT AS THE POLICY SAYS: " + how
+	}
+	d.tally.delivered++
+	d.line("delivered", m.Topic, value, path, how)
+	d.took(w.name, m.Topic)
+}
+
 // explain says why somebody is shown the neutral document, or is not, by the
 // owner's policy; agrees is false if that says otherwise. Requires mu.
 func (d *demo) explain(of kind.Resource, who string, neutral bool, at time.Time) (how string, agrees bool) {
 	own := d.owned[of]
 	if own.now == nil {
-		own.now, _ = policy.Parse(demoKinds[of.Kind].DefaultPolicy(of.Addr), demoKinds[of.Kind], of.Addr)
+		k := policyKind(of.Kind)
+		own.now, _ = policy.Parse(k.DefaultPolicy(of.Addr), k, of.Addr)
 	}
 	watcher := kind.Addr{Local: who, Domain: d.domain}
 	for _, p := range []*policy.Policy{own.now, own.before} {

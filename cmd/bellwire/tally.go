@@ -21,7 +21,7 @@ import (
 // counts itself, so that it adds up to the broker's counters.
 type tally struct {
 	events    int // of this machine on plain topics, its will included
-	published int // documents and policies of people and of the machine
+	published int // documents, messages and policies of people and of the machine
 	delivered int // events that arrived at a subscriber of the demo
 	shown     int // documents that arrived and show something
 	neutral   int // documents that arrived and show nothing
@@ -74,7 +74,9 @@ func (t *tally) sentAt(key string, now time.Time) time.Time {
 // have a line each, as in a dev without a demo. (broker.Tap)
 func (d *demo) Routed(e *event.Event, heard int) {
 	if !strings.HasPrefix(e.Topic, d.topic("")) {
-		d.feed.Routed(e, heard)
+		if cast := e.Client == "" || isWatcher(e.Client); !cast || !strings.HasPrefix(e.Topic, "im/") {
+			d.feed.Routed(e, heard)
+		}
 		return
 	}
 	d.mu.Lock()
@@ -142,6 +144,12 @@ func (d *demo) arrived(w watcher, m *paho.Publish) {
 	if of, ok := documentOf(m.Topic); ok {
 		d.showed(w, of, m)
 		return
+	}
+	if strings.HasPrefix(m.Topic, "im/") {
+		if t, err := kind.ParseTopic(m.Topic); err == nil {
+			d.received(w, t.Resource, m)
+			return
+		}
 	}
 	how := ""
 	switch sent, err := strconv.ParseInt(m.Properties.User.Get(sentAt), 10, 64); {
@@ -251,8 +259,8 @@ func (d *demo) end() {
 	if t.unexpected > 0 {
 		more += fmt.Sprintf(", %d not as the policy says", t.unexpected)
 	}
-	last := fmt.Sprintf("%s, %d delivered, %d withheld by policy, %d refused; %s, %d shown, %d neutral, %d unsent%s. Next: bellwire dev, then bellwire sub -v -t 'home/#'",
-		plural(t.events, "event"), t.delivered, t.withheld, t.refused, plural(t.published, "document"), t.shown, t.neutral, t.unsent, more)
+	last := fmt.Sprintf("%s, %d delivered, %d withheld by policy, %d refused; %d documents and messages, %d shown, %d neutral, %d unsent%s. Next: bellwire dev, then bellwire sub -v -t 'home/#'",
+		plural(t.events, "event"), t.delivered, t.withheld, t.refused, t.published, t.shown, t.neutral, t.unsent, more)
 	d.mu.Unlock()
 	d.feed.end(last)
 }
