@@ -35,11 +35,11 @@ var requirements = []requirement{
 	{row: 29, says: "Location is shared with consent, and as exactly as that says."},
 	{row: 35, says: "Different people are told different things, and cannot tell."},
 	{row: 41, says: "A process publishes for somebody, as a delegate, what it was given to publish."},
-	{row: 49, says: "An inbox: others send, its owner and delegates read.", notYet: "instant messages are not served yet"},
-	{row: 50, says: "One client is watcher, presentity, sender and inbox.", notYet: "instant messages are not served yet"},
+	{row: 49, says: "An inbox: others send, its owner and delegates read."},
+	{row: 50, says: "One client is watcher, presentity, sender and inbox."},
 	{row: 53, says: "Presence says whether, and how, somebody can be reached."},
-	{row: 55, says: "Instant messages need no presence.", notYet: "instant messages are not served yet"},
-	{row: 56, says: "The kinds of an address are independent of each other.", notYet: "instant messages are not served yet"},
+	{row: 55, says: "Instant messages need no presence."},
+	{row: 56, says: "The kinds of an address are independent of each other."},
 	{row: 62, says: "Push and pull: the same view by subscription and by HTTP."},
 }
 

@@ -1,0 +1,195 @@
+package blackbox
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	mq "github.com/bellwire/bellwire/mqtttest"
+)
+
+const (
+	bobsInbox   = "im/example.com/bob"
+	alicesInbox = "im/example.net/alice"
+)
+
+// letsIn is an owner's policy for messages that lets these people do all that
+// there is to do.
+func letsIn(who ...string) string {
+	var identity []string
+	for _, w := range who {
+		identity = append(identity, `{"one":"im:`+w+`"}`)
+	}
+	return `{"v":1,"rules":[{"id":"friends","if":{"identity":[` + strings.Join(identity, ",") + `]},
+		"then":{"handling":"allow"},"show":{"send":true,"typing":true,"receipts":true}}]}`
+}
+
+// A letter is what these tests read of an envelope, a report or typing.
+type letter struct {
+	ID, From, Body, State          string
+	Recipient, Disposition, Reason string
+	ISeq                           int
+}
+
+func readLetter(t *testing.T, p *mq.Packet) (l letter) {
+	t.Helper()
+	if err := json.Unmarshal(p.Payload, &l); err != nil {
+		t.Fatalf("%v %s: %v", p, p.Payload, err)
+	}
+	return l
+}
+
+// receiveBody receives a letter, and wants it from whom and with that body.
+func receiveBody(t *testing.T, c *mq.Client, topic, from, body string) letter {
+	t.Helper()
+	p := c.Receive()
+	l := readLetter(t, p)
+	if p.Topic != topic || l.From != "im:"+from || l.Body != body || p.Retain() {
+		t.Fatalf("got %v %s, want %q from %s", p, p.Payload, body, from)
+	}
+	return l
+}
+
+// send publishes at QoS 1 and returns the acknowledgement.
+func send(c *mq.Client, topic, text string, more ...mq.Property) *mq.Packet {
+	m := mq.Publish{Topic: topic, QoS: 1, ID: c.ID(), Payload: []byte(text), Properties: more}
+	c.Send(m)
+	return c.Await(mq.PUBACK, m.ID)
+}
+
+// Others may send to an inbox and not read it; its owner reads it, and a
+// delegate for as long as they are one.
+func TestS49SendersDoNotRead(t *testing.T) {
+	t.Parallel()
+	s := kinds(t, "2026-03-09T12:00:00Z")
+	b, a, c, eve := s.person(bob, "pc"), s.person(alice, "pc"), s.person(carol, "pc"), s.person(mallory, "pc")
+	b.Publish("$me/policy/im", 1, letsIn(alice))
+	b.Subscribe(bobsInbox, 1)
+	refused := func(c *mq.Client, filter string) {
+		t.Helper()
+		if ack := c.TrySubscribe(nil, mq.Filter{Filter: filter, QoS: 1}); len(ack.Codes) != 1 || ack.Codes[0] != 0x87 {
+			t.Errorf("subscribe to %s: got %v, want code 0x87", filter, ack)
+		}
+	}
+	for _, who := range []*mq.Client{a, c, eve} {
+		refused(who, bobsInbox)
+		refused(who, bobsInbox+"/reports")
+	}
+	eve.Subscribe("im/#", 2) // what is hers: nothing
+	b.Publish("$me/policy/im", 1, strings.TrimSuffix(letsIn(alice), "}")+
+		`,"delegates":[{"one":"im:carol@example.com","read":true,"until":"2026-03-09T13:00:00Z"}]}`)
+	c.Subscribe(bobsInbox, 1)
+	a.Publish(bobsInbox, 1, "for bob and his secretary")
+	for _, reader := range []*mq.Client{b, c} {
+		receiveBody(t, reader, bobsInbox, alice, "for bob and his secretary")
+	}
+	s.setClock("2026-03-09T13:00:00Z")
+	a.Publish(bobsInbox, 1, "for bob")
+	receiveBody(t, b, bobsInbox, alice, "for bob")
+	c.Quiet()
+	refused(s.person(carol, "tablet"), bobsInbox)
+	eve.Quiet()
+	a.Quiet()
+}
+
+// One connection watches, is watched, sends and receives.
+func TestS50OneConnectionIsAll(t *testing.T) {
+	t.Parallel()
+	const alicesPresence = "presence/example.net/alice"
+	s := kinds(t, "2026-03-09T12:00:00Z")
+	a, b := s.person(alice, "all"), s.person(bob, "all")
+	for _, c := range []*mq.Client{a, b} {
+		c.Publish("$me/policy/presence", 1, showAll)
+		c.Publish("$me/policy/im", 1, letsIn(alice, bob))
+	}
+	a.SubscribeTo(nil, mq.Filter{Filter: bobsPresence, QoS: 1}, mq.Filter{Filter: alicesInbox, QoS: 1})
+	b.SubscribeTo(nil, mq.Filter{Filter: alicesPresence, QoS: 1}, mq.Filter{Filter: bobsInbox, QoS: 1})
+	for c, of := range map[*mq.Client]string{a: bob, b: alice} {
+		if p := c.Receive(); !isNeutral(p, of) {
+			t.Errorf("before %s says anything: %v %s", of, p, p.Payload)
+		}
+	}
+	for _, way := range []struct {
+		from, to        *mq.Client
+		who             string
+		presence, inbox string
+	}{{a, b, alice, alicesPresence, bobsInbox}, {b, a, bob, bobsPresence, alicesInbox}} {
+		way.from.PublishMessage(retained(way.presence, `{"basic":"open","notes":{"en":"here I am"}}`))
+		way.from.Publish(way.inbox, 1, "do you see me?")
+		if p := way.to.Receive(); p.Topic != way.presence || !contains(string(p.Payload), "here I am") {
+			t.Errorf("the other watches %s: got %v %s", way.who, p, p.Payload)
+		}
+		receiveBody(t, way.to, way.inbox, way.who, "do you see me?")
+	}
+	a.Quiet()
+	b.Quiet()
+}
+
+// Messages need no presence: they come to an inbox whose owner has none, and
+// who sends to it is shown that nobody is there, before and after.
+func TestS55InboxWithoutPresence(t *testing.T) {
+	t.Parallel()
+	s := kinds(t, "2026-03-09T12:00:00Z")
+	b, a := s.person(bob, "pc"), s.person(alice, "pc")
+	b.Publish("$me/policy/im", 1, letsIn(alice))
+	b.Subscribe(bobsInbox, 1)
+	a.Subscribe(bobsPresence, 1)
+	before := a.Receive()
+	if !isNeutral(before, bob) {
+		t.Errorf("bob, who has no presence, is shown as %s", before.Payload)
+	}
+	if ack := send(a, bobsInbox, "anybody there?"); ack.Code != 0 {
+		t.Errorf("got %v", ack)
+	}
+	receiveBody(t, b, bobsInbox, alice, "anybody there?")
+	a.Quiet()
+	if got := s.fetch(alice, "/v1/presence/example.com/bob", ""); got.status != 200 || got.body != string(before.Payload) {
+		t.Errorf("by HTTP alice is shown %+v", got)
+	}
+}
+
+// The kinds of an address stand alone: who has presence and takes no messages
+// looks to senders like nobody, who takes messages and has no presence looks to
+// watchers like nobody, and messages go where a presence says, not to where it
+// is.
+func TestS56KindsAreIndependent(t *testing.T) {
+	t.Parallel()
+	const pressesPresence = "presence/plant.example.com/press12"
+	s := kinds(t, "2026-03-09T12:00:00Z")
+	d, b, a := s.person(press, "plc"), s.person(bob, "pc"), s.person(alice, "pc")
+	d.Publish("$me/policy/presence", 1, showAll)
+	d.PublishMessage(retained(pressesPresence, `{"tuples":[{"id":"desk","basic":"open","contact":{"uri":"im:bob@example.com"}}]}`))
+	b.Publish("$me/policy/im", 1, letsIn(alice))
+	b.Subscribe(bobsInbox, 1)
+	a.Subscribe(alicesInbox+"/reports", 1)
+
+	failure := func(topic, address string) letter {
+		t.Helper()
+		if ack := send(a, topic, "hello", mq.User("evt-id", "to-"+address)); ack.Code != 0 {
+			t.Errorf("a message to %s: got %v", address, ack)
+		}
+		l := readLetter(t, a.Receive())
+		if l.Disposition != "failed" || l.Recipient != "im:"+address || l.ID != "to-"+address {
+			t.Errorf("a message to %s: the report is %+v, want that it failed", address, l)
+		}
+		return l
+	}
+	known, unknown := failure("im/plant.example.com/press12", press), failure("im/example.com/nobody", "nobody@example.com")
+	if known.Reason != unknown.Reason {
+		t.Errorf("the reasons differ: %q of who has presence and no inbox, %q of nobody", known.Reason, unknown.Reason)
+	}
+	d.Quiet()
+
+	a.Subscribe(bobsPresence, 1)
+	if p := a.Receive(); !isNeutral(p, bob) {
+		t.Errorf("bob, who has an inbox and no presence, is shown as %s", p.Payload)
+	}
+
+	a.Subscribe(pressesPresence, 1)
+	contact := readPresence(t, a.Receive()).Tuples[0].Contact
+	if contact == nil || contact.URI != "im:"+bob {
+		t.Fatalf("the contact is %+v, want bob's inbox", contact)
+	}
+	a.Publish(bobsInbox, 1, "the press stands still")
+	receiveBody(t, b, bobsInbox, alice, "the press stands still")
+}
