@@ -2,6 +2,7 @@ package blackbox
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -31,10 +32,17 @@ type letter struct {
 	ISeq                           int
 }
 
+func (l *letter) read(p *mq.Packet) error {
+	if err := json.Unmarshal(p.Payload, l); err != nil {
+		return fmt.Errorf("%v %s: %w", p, p.Payload, err)
+	}
+	return nil
+}
+
 func readLetter(t *testing.T, p *mq.Packet) (l letter) {
 	t.Helper()
-	if err := json.Unmarshal(p.Payload, &l); err != nil {
-		t.Fatalf("%v %s: %v", p, p.Payload, err)
+	if err := l.read(p); err != nil {
+		t.Fatal(err)
 	}
 	return l
 }

@@ -31,7 +31,7 @@ var requirements = []requirement{
 	{row: 6, says: "Entities other than human users are presentities."},
 	{row: 7, says: "Kinds of a third party, in Go, served like those that come with the program."},
 	{row: 22, says: "My boss can subscribe to me between eight and five only."},
-	{row: 27, says: "Instant messages are delivered in order, once, through the death of the node.", notYet: "instant messages are not served yet"},
+	{row: 27, says: "Instant messages are delivered in order, once, through the death of the node."},
 	{row: 29, says: "Location is shared with consent, and as exactly as that says."},
 	{row: 35, says: "Different people are told different things, and cannot tell."},
 	{row: 41, says: "A process publishes for somebody, as a delegate, what it was given to publish."},
