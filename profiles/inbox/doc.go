@@ -17,7 +17,8 @@
 // devices get them in that order. Each device with a session that outlasts its
 // connections gets its copy through that session's queue, also while it is
 // away. A device whose first session begins later gets what no device has yet,
-// and then what comes.
+// and then what comes. A session that ends with its connection gets what comes
+// while it is there; for its sake nothing is forgotten.
 //
 //	published ── refused (by the policy, or expired) ──▶ "failed" to the sender
 //	    │
