@@ -37,6 +37,7 @@ type writer struct {
 	total      int64
 	acked      atomic.Int64 // all up to this number
 	iseq       []int        // by number - 1, the place that the acknowledgement told; 0 before
+	again      int64        // how many were sent and not acknowledged when a connection ended
 }
 
 // A device has one session, in which it subscribes to one inbox.
@@ -58,6 +59,9 @@ const (
 	stageMessages = 200
 	stageTime     = 10 * time.Second
 )
+
+// slowly is how long a stage may take on a machine that does much else.
+const slowly = 30 * time.Second
 
 // correspond starts a server, lets writers send to whom they write to, gives
 // each owner of an inbox a device that reads at QoS 2 and one at QoS 1, and
@@ -134,7 +138,7 @@ func (x *correspondence) write(rng *rand.Rand, kills []int) {
 func (x *correspondence) awaitAcked(n int64) {
 	x.t.Helper()
 	for _, w := range x.writers {
-		until(x.t, fmt.Sprintf("%d of %s are acknowledged", n, w.who), patience, func() bool {
+		until(x.t, fmt.Sprintf("%d of %s are acknowledged", n, w.who), slowly, func() bool {
 			return x.failed() || w.acked.Load() >= min(n, w.total)
 		})
 	}
@@ -147,7 +151,7 @@ func (x *correspondence) awaitDevices() {
 		for _, w := range x.writersTo(d.inbox) {
 			want += int(w.total)
 		}
-		until(x.t, fmt.Sprintf("%s has %d messages", d.name, want), patience, func() bool {
+		until(x.t, fmt.Sprintf("%s has %d messages", d.name, want), slowly, func() bool {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			return x.failed() || len(d.got) >= want
@@ -199,7 +203,11 @@ func (x *correspondence) judge() {
 			}
 		}
 	}
-	x.t.Logf("%d repeats at QoS 1", repeats)
+	again := int64(0)
+	for _, w := range x.writers {
+		again += w.again
+	}
+	x.t.Logf("%d sent again, %d came again at QoS 1", again, repeats)
 }
 
 // blame notes something that must not be and returns it.
@@ -232,11 +240,13 @@ func (w *writer) run(x *correspondence) error {
 			sent++
 			m := mq.Publish{Topic: w.inbox, QoS: w.qos, ID: packetID(sent), Payload: fmt.Appendf(nil, `{"id":"m%d","body":"%d"}`, sent, sent)}
 			if err := c.Write(m); err != nil {
+				w.again += sent - w.acked.Load()
 				return err
 			}
 		}
 		if sent > w.acked.Load() {
 			if err := w.awaitAck(x, c); err != nil {
+				w.again += sent - w.acked.Load()
 				return err
 			}
 			continue
