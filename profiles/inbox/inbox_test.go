@@ -406,6 +406,28 @@ func TestDelegates(t *testing.T) {
 	}
 }
 
+// What a delegate's device has is kept for the owner all the same, and is not
+// delivered before the owner has it.
+func TestDelegateDoesNotTake(t *testing.T) {
+	n, phone, ann := befriended(t, Limits{})
+	n.Must(phone.Publish("$me/policy/im", fmt.Sprintf(policyOfBob, `,"delegates":[{"one":"im:sec@example.com","read":true}]`), 1))
+	secretary := n.Connect("secretary", "sec@example.com", time.Hour)
+	secretary.Subscribe(inboxOfBob, 1)
+	n.Must(ann.Publish(inboxOfBob, `{"id":"1","wants":["delivered"],"body":"for bob"}`, 1))
+	if got := bodies(t, secretary.Take(1)); got != "for bob" {
+		t.Errorf("the delegate got %s", got)
+	}
+	secretary.Disconnect() // what it has acknowledged the log is told first
+	ann.Take(0)
+	phone.Subscribe(inboxOfBob, 1)
+	if got := bodies(t, phone.Take(1)); got != "for bob" {
+		t.Errorf("bob got %s", got)
+	}
+	if m := read(t, ann.Take(1)[0]); m.ID != "1" || m.Disposition != "delivered" {
+		t.Errorf("%+v", m)
+	}
+}
+
 // What is past a bound is refused to who may send, and changes nothing; to who
 // may not it is as ever.
 func TestBounds(t *testing.T) {

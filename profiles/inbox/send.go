@@ -3,6 +3,7 @@ package inbox
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -144,9 +145,13 @@ func refOf(topicName string, iseq uint64) string {
 	return topicName + "\x00" + strconv.FormatUint(iseq, 10)
 }
 
-// Taken forgets a message that a device has, and tells its sender.
-func (p *Profile) Taken(tx *broker.ProfileTx, ref string, _ broker.Who) {
+// Taken forgets a message that a device of the owner has, and tells its sender.
+// That a delegate has it is nothing to either: the owner is still to get it.
+func (p *Profile) Taken(tx *broker.ProfileTx, ref string, who broker.Who) {
 	topicName, number, _ := strings.Cut(ref, "\x00")
+	if !slices.Contains(p.Awaits(who), topicName) {
+		return
+	}
 	iseq, _ := strconv.ParseUint(number, 10, 64)
 	box := readBox(tx.Get(topicName))
 	m, _, ok := box.take(tx, topicName, iseq)
