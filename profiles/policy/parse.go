@@ -70,7 +70,7 @@ func (r *reader) defaults(n *jsontree.Node) {
 		r.policy.handling = readHandling(h)
 	}
 	if o := m.Take("outside"); o != nil && o.OneOf("neutral", "hold", "announce", "end") != "neutral" {
-		o.Warn("has no effect yet: outside a window the neutral document is shown")
+		o.Warn("has no effect: outside a window the neutral document is shown")
 	}
 	if v := m.Take("minVisibility"); v != nil {
 		r.policy.anonymous = v.OneOf("anonymous", "pseudonymous", "identified") == "anonymous"
@@ -103,16 +103,16 @@ func (r *reader) rule(n *jsontree.Node, ids map[string]bool) rule {
 	} else {
 		n.Warn("without a handling the rule allows nobody: write \"then\": {\"handling\": \"allow\"}")
 	}
-	for _, rest := range tm.Rest() {
-		rest.Warn("has no effect yet")
-	}
+	warnRest(tm)
 	if o := m.Take("overrides"); o != nil {
 		o.Fault("is not possible yet: without it the truth would be shown")
 	}
 	rule.show = r.show(m.Take("show"))
 	m.Take("label")
 	m.Take("rank")
-	warnRest(m)
+	// A misspelt "if" would open the rule to everybody, so what a newer
+	// document may add to rules goes into their if, then and show.
+	faultRest(m)
 	return rule
 }
 

@@ -313,6 +313,8 @@ func TestBadDocuments(t *testing.T) {
 		{"empty sphere", rule(`"if": {"sphere": []}`), kind.ErrInvalid, "schema", []string{"/rules/0/if/sphere empty list"}},
 		{"conditions that are no object", rule(`"if": [], "then": 1, "show": "x"`), kind.ErrInvalid, "schema", []string{"/rules/0/if want an object", "/rules/0/then want an object", "/rules/0/show want an object"}},
 		{"lies are not possible yet", rule(`"overrides": {"activities": ["busy"]}`), kind.ErrInvalid, "schema", []string{"/rules/0/overrides not possible yet"}},
+		{"misspelt if", rule(`"iff": {"identity": [{"one": "pres:a@b.c"}]}, "colour": 1`), kind.ErrInvalid, "schema", []string{"/rules/0/colour no such member", "/rules/0/iff no such member"}},
+		{"a condition beside the if", rule(`"if": {"identity": [{"one": "pres:a@b.c"}]}, "sphere": ["work"]`), kind.ErrInvalid, "schema", []string{"/rules/0/sphere no such member"}},
 		{"show", rule(`"show": {"note": 1, "services": "*", "userInput": "most", "radius": -1, "retention": 1.5}`), kind.ErrInvalid, "schema", []string{"/rules/0/show/services want a list", "/rules/0/show/note want true", `/rules/0/show/userInput "most"`, "/rules/0/show/radius out of range", "/rules/0/show/retention out of range"}},
 		{"tokens of a set", rule(`"show": {"services": ["i*", "a b", ""]}`), kind.ErrInvalid, "schema", []string{"/rules/0/show/services/0 patterns", "/rules/0/show/services/1 blank", "/rules/0/show/services/2 0 bytes"}},
 		{"limits", `{"v": 1, "limits": [{"id": "a"}, {"id": "b", "only": {}}, {"id": "c", "only": {"identity": [{"many": {}}]}}, {"id": "d", "whom": {}, "only": {"sphere": ["x"]}}, {"id": "e", "who": {"domain": "x.y"}, "only": {"sphere": ["x"]}}]}`, kind.ErrInvalid, "schema", []string{
@@ -358,11 +360,11 @@ func TestAtTheLimits(t *testing.T) {
 // What is not known and could not show more is kept, and told.
 func TestWarnings(t *testing.T) {
 	p := parse(t, `{"v": 1, "compose": "newest", "defaults": {"outside": "hold", "tint": 1},
-		"rules": [{"id": "a", "label": {"en": "A"}, "colour": 1, "if": {"location": {}, "identity": [{"one": "sip:x@y.z"}]},
+		"rules": [{"id": "a", "label": {"en": "A"}, "if": {"location": {}, "identity": [{"one": "sip:x@y.z"}]},
 		           "then": {"persona": "work"}, "show": {"wings": true}}]}`)
 	want := []string{
 		"/defaults/outside", "/defaults/tint", "/rules/0/if/identity/0/one", "/rules/0/if/location", "/rules/0",
-		"/rules/0/then/persona", "/rules/0/show/wings", "/rules/0/colour", "/compose",
+		"/rules/0/then/persona", "/rules/0/show/wings", "/compose",
 	}
 	if got := p.Warnings().Pointers(); !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
