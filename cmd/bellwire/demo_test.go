@@ -110,10 +110,10 @@ func checkScenes(t *testing.T, d *demo, text string) {
 	}
 	both, circle := "shown available (2 devices)", "shown 1 km at 40.416,-3.703"
 	want := map[string][]string{
-		"bo-phone presence/example.com/ana":        {both, `shown busy "on a call" (2 devices)`},
-		"bo-pc presence/example.com/ana":           {both, `shown busy "on a call" (2 devices)`},
-		"ana-phone presence/example.com/bo":        {both, `shown meeting "room 4" (2 devices)`},
-		"ana-pc presence/example.com/bo":           {both, `shown meeting "room 4" (2 devices)`},
+		"bo-phone presence/example.com/ana":        {both, `shown busy (2 devices) "on a call"`},
+		"bo-pc presence/example.com/ana":           {both, `shown busy (2 devices) "on a call"`},
+		"ana-phone presence/example.com/bo":        {both, `shown meeting (2 devices) "room 4"`},
+		"ana-pc presence/example.com/bo":           {both, `shown meeting (2 devices) "room 4"`},
 		"boss presence/example.com/bo":             {"neutral offline", both, "shown meeting (2 devices)", "neutral offline"},
 		"zoe presence/example.com/ana":             {"neutral offline"},
 		"zoe presence/example.com/nobody":          {"neutral offline"},

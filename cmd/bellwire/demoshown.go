@@ -211,15 +211,9 @@ func shownDocument(kindName string, payload []byte) string {
 		if json.Unmarshal(payload, &p) != nil {
 			return shown(payload)
 		}
-		if p.Basic == "" && len(p.Tuples) > 0 { // as it is published
-			p.Basic = p.Tuples[0].Basic
-		}
 		text := p.status()
 		if note := p.note(); note != "" {
 			text += fmt.Sprintf(" %q", note)
-		}
-		if n := len(p.Tuples); n > 1 {
-			text += fmt.Sprintf(" (%d devices)", n)
 		}
 		return text
 	case "location":

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -146,26 +147,82 @@ func topicsOf(of string, c *clientFlags, args []string) ([]string, error) {
 
 // A shownPresence is the part of a presence document that fits on a line.
 type shownPresence struct {
-	Basic  string
-	Tuples []struct {
-		Basic   string
-		Contact struct{ URI string }
+	Basic   string
+	Tuples  []struct{ Basic string }
+	Persons []struct { // newest first, as composed
+		Activities shownWords
+		Note       shownNotes
 	}
-	Persons []struct {
-		Activities []string
-		Note       map[string]string
-	}
-	Notes map[string]string
+	Notes shownNotes // of all sources, newest first
 }
 
-// status is the word that presence set would take.
+// shownWords are words, which may be wrapped with when they hold.
+type shownWords []string
+
+func (w *shownWords) UnmarshalJSON(b []byte) error {
+	if !bytes.HasPrefix(b, []byte("{")) {
+		return json.Unmarshal(b, (*[]string)(w))
+	}
+	var timed struct{ Is []string }
+	err := json.Unmarshal(b, &timed)
+	*w = timed.Is
+	return err
+}
+
+// shownNotes are the texts of a note in the language whose name sorts first: one
+// string, or by language one or, of several sources, a list.
+type shownNotes []string
+
+func (n *shownNotes) UnmarshalJSON(b []byte) error {
+	if !bytes.HasPrefix(b, []byte("{")) {
+		return n.take(b)
+	}
+	var languages map[string]json.RawMessage
+	if err := json.Unmarshal(b, &languages); err != nil || len(languages) == 0 {
+		return err
+	}
+	return n.take(languages[slices.Min(slices.Collect(maps.Keys(languages)))])
+}
+
+// take reads one text, or a list of them.
+func (n *shownNotes) take(b []byte) error {
+	if bytes.HasPrefix(b, []byte("[")) {
+		return json.Unmarshal(b, (*[]string)(n))
+	}
+	var text string
+	err := json.Unmarshal(b, &text)
+	*n = shownNotes{text}
+	return err
+}
+
+// status is the word that presence set would take; where sources differ the
+// words of each, newest first; and on how many devices, if there are several.
 func (p *shownPresence) status() string {
+	var words []string
 	for _, person := range p.Persons {
-		if len(person.Activities) > 0 {
-			return strings.Join(person.Activities, ",")
+		for _, word := range person.Activities {
+			if !slices.Contains(words, word) {
+				words = append(words, word)
+			}
 		}
 	}
-	switch p.Basic {
+	text := strings.Join(words, ", ")
+	if text == "" {
+		text = p.availability()
+	}
+	if n := len(p.Tuples); n > 1 {
+		text += fmt.Sprintf(" (%d devices)", n)
+	}
+	return text
+}
+
+// availability is the word for what a document says of nobody's activities.
+func (p *shownPresence) availability() string {
+	basic := p.Basic
+	if basic == "" && len(p.Tuples) > 0 { // as it is published
+		basic = p.Tuples[0].Basic
+	}
+	switch basic {
 	case "open":
 		return "available"
 	case "":
@@ -174,14 +231,15 @@ func (p *shownPresence) status() string {
 	return "offline"
 }
 
+// note is the newest note; empty if there is none.
 func (p *shownPresence) note() string {
 	for _, person := range p.Persons {
-		for _, text := range person.Note {
-			return text
+		if len(person.Note) > 0 {
+			return person.Note[0]
 		}
 	}
-	for _, text := range p.Notes {
-		return text
+	if len(p.Notes) > 0 {
+		return p.Notes[0]
 	}
 	return ""
 }

@@ -46,6 +46,10 @@ func TestPresenceVerbs(t *testing.T) {
 		{who: "bo", args: []string{"presence", "ls", "example.com"}, stdout: `ADDRESS +STATUS +NOTE\nana@example\.com +busy +call until 13:00\n`},
 		{who: "zoe", args: []string{"presence", "ls"}, stdout: `ADDRESS +STATUS +NOTE\n`},
 		{who: "bo", args: []string{"presence", "set", "ana@example.com", "away"}, code: exitDenied, stderr: `theirs, or a delegate's, to publish`},
+		{who: "ana", args: []string{"presence", "set", "meeting", "--note", "room 2", "--source", "calendar"}},
+		{who: "bo", args: []string{"presence", "watch", "ana", "-C", "1"}, stdout: `\S+  ana@example\.com +meeting, busy \(2 devices\) +"room 2"\n`},
+		{who: "bo", args: []string{"presence", "ls"}, stdout: `ADDRESS +STATUS +NOTE\nana@example\.com +meeting, busy \(2 devices\) +room 2\n`},
+		{who: "ana", args: []string{"presence", "set", "offline", "--source", "calendar"}},
 		{who: "ana", args: []string{"presence", "set", "offline"}},
 		{who: "bo", args: []string{"presence", "watch", "ana", "-C", "1", "-o", "jsonl"}, stdout: `\{.*"basic":"closed".*\}\n`},
 		{who: "ana", stdin: "\n", args: []string{"policy", "set", "presence", "-"}},
@@ -135,6 +139,28 @@ func TestStatusDocument(t *testing.T) {
 		var p shownPresence
 		if err := json.Unmarshal(statusDocument(status, `say "hi"`), &p); err != nil || p.status() != status || p.note() != `say "hi"` {
 			t.Errorf("%s: %s %q, %v", status, p.status(), p.note(), err)
+		}
+	}
+}
+
+// What a document may say in several ways is read in each of them.
+func TestShownPresence(t *testing.T) {
+	for document, want := range map[string]string{
+		`{}`:                                    "unknown ",
+		`{"basic":"open","notes":{}}`:           "available ",
+		`{"tuples":[{"basic":"open"}]}`:         "available ", // as it is published
+		`{"basic":"open","tuples":[{},{}]}`:     "available (2 devices) ",
+		`{"basic":"open","notes":"one"}`:        "available one",
+		`{"basic":"closed","notes":{"en":"x"}}`: "offline x",
+		`{"notes":{"en":["two","one"]}}`:        "unknown two",
+		`{"notes":{"fr":"un","en":"one"}}`:      "unknown one",
+		`{"persons":[{"activities":["busy"],"note":{"en":["new","old"]}},{"activities":["busy","meeting"],"note":{"en":"x"}}]}`: "busy, meeting new",
+		`{"persons":[{"activities":{"is":["meeting"],"until":"2026-03-09T14:00:00Z"}},{"note":{"en":"x"}}]}`:                    "meeting x",
+	} {
+		var p shownPresence
+		err := json.Unmarshal([]byte(document), &p)
+		if got := p.status() + " " + p.note(); err != nil || got != want {
+			t.Errorf("%s: %q, %v, want %q", document, got, err, want)
 		}
 	}
 }
