@@ -154,7 +154,7 @@ func (p *Profile) may(get func(key string) []byte, owner, from kind.Addr, what s
 		return false
 	}
 	in := policy.Input{Contact: get(contactKey(owner, from)) != nil}
-	return of.Evaluate(from, at, in).Grant.Has(what)
+	return of.Granted(from, at, in).Has(what)
 }
 
 // A request is a publication as it was understood.

@@ -143,6 +143,15 @@ func (c *conditions) validityEdge(at time.Time) time.Time {
 	return first
 }
 
+// cost is how many looks at the time the conditions take, at most.
+func (c *conditions) cost() int {
+	n := 1 + len(c.validity)
+	if c.weekly != nil {
+		n++
+	}
+	return n
+}
+
 // earliest returns the earlier of two instants, of which zero is never.
 func earliest(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
