@@ -267,3 +267,46 @@ func TestMessageFlood(t *testing.T) {
 	})
 	receiveBody(t, b, bobsInbox, alice, "at last")
 }
+
+// A will to an inbox is a message like any other, from who left it, whatever it
+// says; one that is none comes to nobody and harms nobody, through the death of
+// the server as well.
+func TestMessageWills(t *testing.T) {
+	t.Parallel()
+	s := kinds(t, clockStart)
+	phone := as(bob, receiveMax("bob/phone", 10))
+	b := s.open(v5, phone)
+	b.Publish("$me/policy/im", 1, letsIn(alice))
+	b.Subscribe(bobsInbox+"/#", 1)
+	leave := func(who, device, topic, text string) *mq.Client {
+		m := as(who, clean(who+"/"+device))
+		m.Will = &mq.Will{Topic: topic, Payload: []byte(text), QoS: 1, Retain: true}
+		return s.open(v5, m)
+	}
+	s.drop(leave(alice, "1", bobsInbox, `{"id":"w","body":"the line is dead"}`))
+	receiveBody(t, b, bobsInbox, alice, "the line is dead")
+	s.drop(leave(alice, "2", bobsInbox, `{"from":"im:carol@example.com","body":"x"}`))
+	s.drop(leave(alice, "3", bobsInbox+"/phone", "x"))
+	s.drop(leave(mallory, "4", bobsInbox, "x"))
+	s.drop(leave(alice, "5", bobsInbox, `{"id":"w","body":"the line is dead"}`))
+	s.drop(leave(alice, "6", bobsInbox+"/typing", "active"))
+	if l := readLetter(t, b.Receive()); l.State != "active" || l.From != "im:"+alice {
+		t.Errorf("got %+v, want that alice is writing", l)
+	}
+	leave(alice, "7", bobsInbox, "the server is dead")
+	leave(alice, "8", bobsInbox, `{"from":"im:carol@example.com","body":"x"}`)
+	leave(alice, "9", bobsInbox+"/typing", "active")
+	s.restart()
+	b = s.open(v5, phone)
+	for {
+		p := b.Receive()
+		l := readLetter(t, p)
+		if l.Body == "the line is dead" && p.Dup() || l.State == "active" && p.QoS() == 0 {
+			continue // that it had the one may not have been on the disk; the other depends on which comes first
+		}
+		if l.Body != "the server is dead" || l.ISeq != 2 || l.From != "im:"+alice {
+			t.Errorf("got %v %s, want what alice left", p, p.Payload)
+		}
+		return
+	}
+}
