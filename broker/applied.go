@@ -26,6 +26,7 @@ type step struct {
 	event       *event.Event
 	topic       string // stepChanged: the resource; stepSubEnded: the filter
 	of          string // stepPassed: by what it happened
+	ruled       bool   // stepChanged: because its owner has another policy
 	whose       string // stepChanged: the only principal to whom it is another; empty for all
 	from, until int
 

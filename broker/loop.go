@@ -181,7 +181,7 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		b.proposer.Load().batchDone(s.batch)
 	case stepChanged:
 		b.watch.forget(s.topic)
-		held := l.hold(s.topic, now)
+		held := l.hold(s.topic, s.ruled, now)
 		if !held {
 			l.changed(s.topic, s.whose, false, now)
 		}

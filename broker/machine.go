@@ -91,6 +91,7 @@ type Machine struct {
 	over     []*record               // queues past their bound, to be trimmed
 	fresh    map[string]presentValue // topics retained or cleared by this entry
 	subbed   []sessionFilter         // subscriptions set by this entry
+	ruled    bool                    // what changes does so because of an owner's policy
 	answer   []byte                  // what a profile has to say to the publisher
 	ref      string                  // of the entries being queued, for the profile that routes them
 	written  map[string][]byte       // profiles' keys set by this entry; nil for removed ones

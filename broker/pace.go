@@ -29,7 +29,7 @@ const bucketsKept = 1 << 16
 func (p *pacer) take(topicName string, burst int, interval time.Duration, now int64) (ok bool, at int64) {
 	b := p.buckets[topicName]
 	b.full = max(b.full, now)
-	if b.full-now > int64(burst-1)*int64(interval) {
+	if !p.has(topicName, burst, interval, now) {
 		b.behind = true
 		p.set(topicName, b, now)
 		return false, b.full - int64(burst-1)*int64(interval)
@@ -38,6 +38,11 @@ func (p *pacer) take(topicName string, burst int, interval time.Duration, now in
 	b.behind = false
 	p.set(topicName, b, now)
 	return true, 0
+}
+
+// has says whether a change of a resource at now would be shown at once.
+func (p *pacer) has(topicName string, burst int, interval time.Duration, now int64) bool {
+	return max(p.buckets[topicName].full, now)-now <= int64(burst-1)*int64(interval)
 }
 
 // late says whether a resource changed and that was not shown, and that it is
@@ -52,9 +57,6 @@ func (p *pacer) late(topicName string, interval time.Duration) bool {
 	p.buckets[topicName] = b
 	return true
 }
-
-// held says whether a change of the resource waits to be shown.
-func (p *pacer) held(topicName string) bool { return p.buckets[topicName].behind }
 
 func (p *pacer) set(topicName string, b bucket, now int64) {
 	if p.buckets == nil {

@@ -87,11 +87,13 @@ func (m *Machine) applyProfile(p Profile, e *event.Event, r *record) error {
 	if r.connected() {
 		pub.Connection = Connection{r.session, r.epoch}
 	}
+	m.ruled = profileOf(m.profiles, e.Topic) == nil
 	err := p.Apply(&ProfileTx{m: m, prefix: p.Prefix()}, &pub)
 	m.answer = pub.Answer
-	if err == nil && profileOf(m.profiles, e.Topic) == nil {
+	if err == nil && m.ruled {
 		m.changed(e.Topic, r.principal)
 	}
+	m.ruled = false
 	return err
 }
 
@@ -142,7 +144,7 @@ func (m *Machine) changed(topicName, whose string) {
 		}
 	}
 	m.out.steps = append(m.out.steps, step{
-		kind: stepChanged, topic: topicName, whose: whose, from: from, until: len(m.out.queued),
+		kind: stepChanged, topic: topicName, ruled: m.ruled, whose: whose, from: from, until: len(m.out.queued),
 	})
 }
 

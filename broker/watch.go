@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/topic"
@@ -33,7 +34,7 @@ type watch struct {
 	loaded  map[string]Resource
 	changes uint64 // counts forget: what was read before one may be stale
 	times   timesHeap
-	due     map[string]int64 // what times has, by resource
+	due     map[string]*timeOf // what times has, by resource
 }
 
 // resourcesKept bounds the resources that are loaded. The loser is any.
@@ -41,7 +42,7 @@ const resourcesKept = 1 << 16
 
 func (t *watch) init(b *Broker) {
 	t.b, t.seed = b, maphash.MakeSeed()
-	t.loaded, t.due = map[string]Resource{}, map[string]int64{}
+	t.loaded, t.due = map[string]Resource{}, map[string]*timeOf{}
 }
 
 // resource returns a resource as the store has it; v is the profile of its
@@ -104,19 +105,30 @@ func (t *watch) forgetAll() {
 	clear(t.loaded)
 }
 
-// note has the resource shown anew at that time.
-func (t *watch) note(topicName string, at int64) {
+// note has the resource shown anew at that time, which is after now: a profile
+// that says otherwise would have it shown for ever, and waits a second.
+func (t *watch) note(topicName string, at, now int64) {
 	if at == 0 {
 		return
 	}
+	if at <= now {
+		at = now + int64(time.Second)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if old, ok := t.due[topicName]; ok && old <= at {
+	e := t.due[topicName]
+	switch {
+	case e == nil:
+		e = &timeOf{at: at, topic: topicName}
+		t.due[topicName] = e
+		heap.Push(&t.times, e)
+	case e.at <= at:
 		return
+	default:
+		e.at = at
+		heap.Fix(&t.times, e.place)
 	}
-	t.due[topicName] = at
-	heap.Push(&t.times, timeOf{at, topicName})
-	if t.times[0].topic == topicName {
+	if t.times[0] == e {
 		t.b.Kick()
 	}
 }
@@ -136,29 +148,40 @@ func (t *watch) take(now int64) (topics []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for len(t.times) > 0 && t.times[0].at <= now {
-		e := heap.Pop(&t.times).(timeOf)
-		if t.due[e.topic] == e.at { // else it was noted for an earlier time, too
-			delete(t.due, e.topic)
-			topics = append(topics, e.topic)
-		}
+		e := heap.Pop(&t.times).(*timeOf)
+		delete(t.due, e.topic)
+		topics = append(topics, e.topic)
 	}
 	return topics
 }
 
+// A timeOf is when a resource is shown anew; there is one for each at most.
 type timeOf struct {
 	at    int64
 	topic string
+	place int // in the heap
 }
 
-type timesHeap []timeOf
+type timesHeap []*timeOf
 
 func (h timesHeap) Len() int           { return len(h) }
 func (h timesHeap) Less(i, j int) bool { return h[i].at < h[j].at }
-func (h timesHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *timesHeap) Push(x any)        { *h = append(*h, x.(timeOf)) }
+
+func (h timesHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = i, j
+}
+
+func (h *timesHeap) Push(x any) {
+	e := x.(*timeOf)
+	e.place = len(*h)
+	*h = append(*h, e)
+}
+
 func (h *timesHeap) Pop() any {
 	old := *h
 	x := old[len(old)-1]
+	old[len(old)-1] = nil
 	*h = old[:len(old)-1]
 	return x
 }
@@ -235,6 +258,11 @@ func (l *loop) passed(topicName, of string, now int64) {
 	if v == nil || p == nil {
 		return
 	}
+	if pace, ok := v.(Pacer); ok {
+		if burst, interval := pace.Pace(); !l.pacer.has(topicName, burst, interval, now) {
+			return // nor will the change be shown that comes with it
+		}
+	}
 	res, ok := l.b.watch.resource(v, topicName).(Passing)
 	if !ok {
 		return
@@ -257,17 +285,33 @@ func (l *loop) passed(topicName, of string, now int64) {
 	}
 }
 
+// How often an owner's policy may change what watchers are shown of a resource.
+// It has a pace of its own: what is taken from somebody is taken within a second,
+// however often the resource itself has changed.
+const (
+	ruleBurst    = 10
+	ruleInterval = time.Second
+)
+
+// ruledBucket is the bucket of a resource for changes of its owner's policy.
+func ruledBucket(topicName string) string { return "\x00" + topicName }
+
 // hold says whether a change of a resource is not to be shown now, because it
-// changes too often. In the delivery loop.
-func (l *loop) hold(topicName string, now int64) bool {
+// changes too often; ruled says that it does because of its owner's policy. In
+// the delivery loop.
+func (l *loop) hold(topicName string, ruled bool, now int64) bool {
 	p, ok := l.b.viewerOf(topicName).(Pacer)
 	if !ok {
 		return false
 	}
 	burst, interval := p.Pace()
-	shown, at := l.pacer.take(topicName, burst, interval, now)
+	bucket := topicName
+	if ruled {
+		burst, interval, bucket = ruleBurst, ruleInterval, ruledBucket(topicName)
+	}
+	shown, at := l.pacer.take(bucket, burst, interval, now)
 	if !shown {
-		l.b.watch.note(topicName, at)
+		l.b.watch.note(topicName, at, now)
 		l.b.stats.Coalesced.Add(1)
 	}
 	return !shown
@@ -281,6 +325,7 @@ func (l *loop) passTimes(now int64) {
 		if p, ok := l.b.viewerOf(topicName).(Pacer); ok {
 			_, interval := p.Pace()
 			late = l.pacer.late(topicName, interval)
+			late = l.pacer.late(ruledBucket(topicName), ruleInterval) || late
 		}
 		l.changed(topicName, "", !late, now)
 		audience := l.b.local.LookupString(topicName)
@@ -300,7 +345,7 @@ func (s *Session) concerned(topicName string, now int64) bool {
 		return false
 	}
 	shown := s.b.show(s.b.watch.resource(v, topicName), s.who, topicName, now)
-	s.b.watch.note(topicName, shown.Until)
+	s.b.watch.note(topicName, shown.Until, now)
 	return shown.Visible || s.wasShown(topicName)
 }
 
@@ -327,11 +372,12 @@ func (b *Broker) show(res Resource, who Who, topicName string, now int64) Shown 
 		return res.Neutral()
 	}
 	ceiling := p.Ceiling(who, ActSubscribe, topicName, now)
-	var shown Shown
-	if ceiling.Allow {
-		shown = res.Show(who, now)
-	} else {
-		shown = res.Neutral()
+	shown := res.Show(who, now)
+	if !ceiling.Allow {
+		// It must look as if the owner were away, to a wildcard too.
+		cut := res.Neutral()
+		cut.Visible, cut.Until = shown.Visible, shown.Until
+		shown = cut
 	}
 	shown.Until = earlier(shown.Until, ceiling.Until)
 	return shown
@@ -344,7 +390,7 @@ func (b *Broker) show(res Resource, who Who, topicName string, now int64) Shown 
 // as if the owner had gone.
 func (s *Session) present(res Resource, topicName string, now int64, named, wanted bool) (shown Shown, retain, send bool) {
 	shown = s.b.show(res, s.who, topicName, now)
-	s.b.watch.note(topicName, shown.Until)
+	s.b.watch.note(topicName, shown.Until, now)
 	sum := s.b.watch.sum(&shown)
 	s.shownMu.Lock()
 	defer s.shownMu.Unlock()

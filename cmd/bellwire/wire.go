@@ -19,6 +19,7 @@ import (
 	"github.com/bellwire/bellwire/disk"
 	"github.com/bellwire/bellwire/profiles/im"
 	"github.com/bellwire/bellwire/profiles/inbox"
+	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/location"
 	"github.com/bellwire/bellwire/profiles/presence"
 	"github.com/bellwire/bellwire/profiles/state"
@@ -310,7 +311,7 @@ func (a *authorizer) Decide(who broker.Who, what broker.Action, topic string, at
 var actions = [...]acl.Action{broker.ActPublish: acl.Publish, broker.ActSubscribe: acl.Subscribe}
 
 func decision(d acl.Decision) broker.Decision {
-	return broker.Decision{Allow: d.Allow, Until: nanos(d.Until), Windowed: d.Windowed, Outside: outside(d.Outside), Reason: d.Reason}
+	return broker.Decision{Allow: d.Allow, Until: kind.Nanos(d.Until), Windowed: d.Windowed, Outside: outside(d.Outside), Reason: d.Reason}
 }
 
 func (a *authorizer) Grant(who broker.Who, filter string, at int64) broker.Decision {
@@ -333,14 +334,7 @@ func (a *authorizer) Credential(principal string) string { return a.policy.Crede
 func (a *authorizer) Knows(principal string) bool { return a.policy.Knows(principal) }
 
 func (a *authorizer) NextEdge(after int64) int64 {
-	return nanos(a.policy.NextEdge(time.Unix(0, after)))
-}
-
-func nanos(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixNano()
+	return kind.Nanos(a.policy.NextEdge(time.Unix(0, after)))
 }
 
 func outside(o acl.Outside) broker.Outside {

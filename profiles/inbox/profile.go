@@ -109,7 +109,7 @@ func (p *Profile) MayRead(get func(key string) []byte, who broker.Who, topicName
 	if document := get(broker.PolicyKey(t.Addr.String())); document != nil {
 		if of := p.policyOf(t.Addr, document); of != nil {
 			if ok, until := of.MayRead(from, instant(at)); ok {
-				return broker.Decision{Allow: true, Until: nanos(until)}
+				return broker.Decision{Allow: true, Until: kind.Nanos(until)}
 			}
 		}
 	}
@@ -302,12 +302,4 @@ func (p *Profile) report(tx *broker.ProfileTx, m kind.Message, what kind.Disposi
 		Payload: doc.Body, Props: event.AppendContentType(nil, doc.ContentType), QoS: 1,
 		At: tx.Now(), Expires: tx.Now() + int64(Remember),
 	}, "")
-}
-
-// nanos returns an instant as unix nanoseconds, 0 for the zero time.
-func nanos(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixNano()
 }

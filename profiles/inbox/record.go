@@ -140,7 +140,7 @@ func appendKept(m *kind.Message, e *event.Event) []byte {
 	for _, s := range []string{m.From.String(), m.To.String(), m.ID} {
 		b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
 	}
-	b = binary.BigEndian.AppendUint64(b, uint64(nanos(m.Sent)))
+	b = binary.BigEndian.AppendUint64(b, uint64(kind.Nanos(m.Sent)))
 	return e.Append(append(b, byte(m.Wants)))
 }
 
@@ -173,7 +173,7 @@ type knownID struct {
 func (k *knownID) encode() []byte {
 	b := binary.AppendUvarint([]byte{recordVersion}, k.iseq)
 	b = binary.BigEndian.AppendUint64(b, uint64(k.at))
-	b = binary.BigEndian.AppendUint64(b, uint64(nanos(k.sent)))
+	b = binary.BigEndian.AppendUint64(b, uint64(kind.Nanos(k.sent)))
 	return append(b, byte(k.wants), byte(k.told))
 }
 

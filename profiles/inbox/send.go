@@ -77,7 +77,7 @@ func (p *Profile) expires(m *kind.Message, e *event.Event, now int64) int64 {
 	s := p.kind.Semantics()
 	at := now + int64(s.DefaultExpires)
 	if !m.Expires.IsZero() {
-		at = min(nanos(m.Expires), now+int64(s.MaxExpires))
+		at = min(kind.Nanos(m.Expires), now+int64(s.MaxExpires))
 	}
 	if e.Expires != 0 {
 		at = min(at, e.Expires)

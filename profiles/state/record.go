@@ -76,7 +76,7 @@ func (r *record) bound(client string) bool {
 // firstExpiry returns when the first publication expires, 0 for never.
 func (r *record) firstExpiry() (first int64) {
 	for i := range r.pubs {
-		if at := nanos(r.pubs[i].Expires); at != 0 && (first == 0 || at < first) {
+		if at := kind.Nanos(r.pubs[i].Expires); at != 0 && (first == 0 || at < first) {
 			first = at
 		}
 	}
@@ -109,7 +109,7 @@ func (r *record) encode() []byte {
 		b = appendText(b, p.Source)
 		b = appendText(b, p.Publisher.String())
 		b = appendText(b, p.ETag)
-		for _, at := range []int64{nanos(p.Published), nanos(p.Expires), int64(p.life), nanos(p.Lost)} {
+		for _, at := range []int64{kind.Nanos(p.Published), kind.Nanos(p.Expires), int64(p.life), kind.Nanos(p.Lost)} {
 			b = binary.BigEndian.AppendUint64(b, uint64(at))
 		}
 		b = appendText(b, p.Bound.Client)
@@ -205,14 +205,6 @@ func noteBound(tx *broker.ProfileTx, client, topicName string, has bool) error {
 	}
 	of.set(tx, client)
 	return nil
-}
-
-// nanos returns an instant as unix nanoseconds, 0 for the zero time.
-func nanos(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixNano()
 }
 
 func appendText[T string | []byte](b []byte, s T) []byte {

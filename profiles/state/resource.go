@@ -77,7 +77,7 @@ func (r *resource) Show(who broker.Who, at int64) broker.Shown {
 func (r *resource) shown(out rendered, visible bool, until, expires time.Time) broker.Shown {
 	s := broker.Shown{Visible: visible, Nothing: same(out, r.neutral), Payload: out.payload, Props: out.props}
 	for _, t := range []time.Time{until, expires} {
-		if at := nanos(t); at != 0 && (s.Until == 0 || at < s.Until) {
+		if at := kind.Nanos(t); at != 0 && (s.Until == 0 || at < s.Until) {
 			s.Until = at
 		}
 	}

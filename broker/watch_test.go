@@ -1,0 +1,58 @@
+package broker
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// What was noted is taken once, at the earliest time noted for it, and there is
+// one entry for a resource however often it was noted.
+func TestTimesOfResources(t *testing.T) {
+	var w watch // the node's own would be taken from
+	w.init(newNotesNode(t).Broker)
+	rng := rand.New(rand.NewPCG(1, 2))
+	due := map[string]int64{}
+	now := int64(1e18)
+	for range 2000 {
+		name, at := fmt.Sprint("note/x.org/", rng.IntN(50)), now+1+rng.Int64N(1000)
+		w.note(name, at, now)
+		if old, ok := due[name]; !ok || at < old {
+			due[name] = at
+		}
+		if rng.IntN(10) == 0 {
+			now += rng.Int64N(300)
+			for _, name := range w.take(now) {
+				if at, ok := due[name]; !ok || at > now {
+					t.Fatalf("%s is taken at %d, due at %d", name, now, at)
+				}
+				delete(due, name)
+			}
+			for name, at := range due {
+				if at <= now {
+					t.Fatalf("%s, due at %d, is not taken at %d", name, at, now)
+				}
+			}
+		}
+		if len(w.times) != len(due) {
+			t.Fatalf("%d entries for %d resources", len(w.times), len(due))
+		}
+	}
+}
+
+// A profile that says that something else is shown at once, for ever, is asked
+// again once a second.
+func TestNothingIsShownForEver(t *testing.T) {
+	n := newNotesNode(t)
+	var w watch
+	w.init(n.Broker)
+	now := n.now()
+	for _, at := range []int64{-1 << 63, -1, now - 1, now} {
+		w.note("note/x.org/bob", at, now)
+		if next := w.next(); next != now+int64(time.Second) {
+			t.Errorf("for %d it is due %v after now", at, time.Duration(next-now))
+		}
+		w.take(now + int64(time.Second))
+	}
+}

@@ -1,0 +1,24 @@
+package kind
+
+import (
+	"math"
+	"time"
+)
+
+// Nanos returns an instant in unix nanoseconds, as the broker has them: 0 for the
+// zero time, and the first or last that there is for one before 1678 or after
+// 2262. Documents may name any year; a number that has gone round would be in
+// the past.
+func Nanos(t time.Time) int64 {
+	switch {
+	case t.IsZero():
+		return 0
+	case t.Before(first):
+		return math.MinInt64
+	case t.After(last):
+		return math.MaxInt64
+	}
+	return t.UnixNano()
+}
+
+var first, last = time.Unix(0, math.MinInt64), time.Unix(0, math.MaxInt64)
