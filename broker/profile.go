@@ -145,15 +145,18 @@ type Waker interface {
 }
 
 // A SessionWatcher is a profile that wants to know of connections. Both are
-// called on every node, in log order, with the client's name.
+// called on every node, in log order, with whose connection it is: a client id
+// alone does not say, for where no session is kept it is anybody's again once
+// its connection has ended.
 type SessionWatcher interface {
 	// Connected is called when a connection has begun. The one that the client
-	// had before, if any, has ended with it, without another word.
-	Connected(tx *ProfileTx, client string, c Connection)
+	// had before, if any, was the same principal's, and has ended with it,
+	// without another word.
+	Connected(tx *ProfileTx, who Who, c Connection)
 
 	// Disconnected is called when a connection has ended and no other has taken
 	// its place: by DISCONNECT 0x00, or lost.
-	Disconnected(tx *ProfileTx, client string, c Connection, lost bool)
+	Disconnected(tx *ProfileTx, who Who, c Connection, lost bool)
 }
 
 // A ProfileTx is a profile's door to the state, within one command. It shows

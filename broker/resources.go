@@ -111,14 +111,14 @@ func (m *Machine) wakeOf(id string) {
 // tellConnected tells the profiles that a connection has begun, in the order
 // of their prefixes.
 func (m *Machine) tellConnected(r *record) {
-	m.eachWatcher(func(w SessionWatcher, tx *ProfileTx) { w.Connected(tx, r.client, Connection{r.session, r.epoch}) })
+	who := Who{Principal: r.principal, Client: r.client}
+	m.eachWatcher(func(w SessionWatcher, tx *ProfileTx) { w.Connected(tx, who, Connection{r.session, r.epoch}) })
 }
 
 // tellDisconnected tells them that one has ended.
 func (m *Machine) tellDisconnected(r *record, lost bool) {
-	m.eachWatcher(func(w SessionWatcher, tx *ProfileTx) {
-		w.Disconnected(tx, r.client, Connection{r.session, r.epoch}, lost)
-	})
+	who := Who{Principal: r.principal, Client: r.client}
+	m.eachWatcher(func(w SessionWatcher, tx *ProfileTx) { w.Disconnected(tx, who, Connection{r.session, r.epoch}, lost) })
 }
 
 func (m *Machine) eachWatcher(tell func(w SessionWatcher, tx *ProfileTx)) {

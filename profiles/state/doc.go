@@ -26,7 +26,7 @@
 //	live ──┤
 //	         connection lost ── LostAfter ──▶  lost: counts no more, its owner still sees that it was there ── its expiry ──▶ forgotten
 //	                 │
-//	                 └── the client is back: live
+//	                 └── the client is back, for the same principal: live
 //
 // It does not expire while its connection lasts, because the keep-alive shows
 // that the source is there. The broker tells of connections in log order and
@@ -48,7 +48,7 @@
 // # State
 //
 // All of it lies under the kind's prefix: a record for each resource (its
-// publications), the owner's policy, and for each client with bound
-// publications which resources they are in. Whatever is judged in Apply is
-// judged by that and the log's time alone.
+// publications), the owner's policy, and for each client of a principal
+// with bound publications which resources they are in. Whatever is judged in
+// Apply is judged by that and the log's time alone.
 package state

@@ -236,7 +236,7 @@ func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r reque
 	if after == nil && old == nil {
 		return nil // nothing to remove
 	}
-	bonds := bondsOf(rec, pub.From.Client, old)
+	bonds := bondsOf(rec, binderOf(pub.From), old)
 	switch {
 	case after == nil:
 		rec.remove(at)
@@ -246,8 +246,8 @@ func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r reque
 		}
 	}
 	for _, b := range bonds {
-		if is := rec.bound(b.client); is != b.was {
-			if err := noteBound(tx, b.client, topicName, is); err != nil {
+		if is := rec.bound(b.of); is != b.was {
+			if err := noteBound(tx, b.of, topicName, is); err != nil {
 				return err
 			}
 		}
@@ -262,19 +262,19 @@ func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r reque
 	return nil
 }
 
-// A bond says whether a client had a bound publication in a resource.
+// A bond says whether somebody had a bound publication in a resource.
 type bond struct {
-	client string
-	was    bool
+	of  binder
+	was bool
 }
 
 // bondsOf returns the bonds that a change of one source can change: of who
 // changes it, and of whose publication it was. What a delegate has bound its
 // owner can replace, and the other way round.
-func bondsOf(rec *record, client string, old *publication) []bond {
-	bonds := []bond{{client, rec.bound(client)}}
-	if old != nil && old.Bound.Client != "" && old.Bound.Client != client {
-		bonds = append(bonds, bond{old.Bound.Client, rec.bound(old.Bound.Client)})
+func bondsOf(rec *record, by binder, old *publication) []bond {
+	bonds := []bond{{by, rec.bound(by)}}
+	if old != nil && !old.Bound.IsZero() && old.binder() != by {
+		bonds = append(bonds, bond{old.binder(), rec.bound(old.binder())})
 	}
 	return bonds
 }
@@ -309,8 +309,8 @@ func (p *Profile) save(tx *broker.ProfileTx, topicName string, rec *record) {
 // Wake forgets what has expired, or gives up the sources of a client that did
 // not come back.
 func (p *Profile) Wake(tx *broker.ProfileTx, id string) {
-	if client, ok := strings.CutPrefix(id, boundPrefix); ok {
-		p.giveUp(tx, client)
+	if b, ok := readBinder(id); ok {
+		p.giveUp(tx, b)
 		return
 	}
 	rec := readRecord(tx.Get(id))

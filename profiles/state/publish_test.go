@@ -202,6 +202,65 @@ func TestNoBlink(t *testing.T) {
 	}
 }
 
+// A client id whose session has ended is anybody's. Who takes that of a device
+// that was lost neither keeps its owner there, nor removes them, nor gives them
+// more time; and the device is its owner's as soon as they are back.
+func TestClientIDOfSomebodyElse(t *testing.T) {
+	for name, do := range map[string]func(stranger *brokertest.Client){
+		"stays":       func(*brokertest.Client) {},
+		"disconnects": (*brokertest.Client).Disconnect,
+		"is lost":     (*brokertest.Client).Lose,
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, _, watcher := pair(t)
+			phone := n.Connect(bob, brokertest.ClientID("phone"))
+			phone.Publish(bobs, open)
+			wants(t, n, watcher, "open")
+			phone.Lose()
+			n.Pass(state.LostAfter / 3)
+			stranger := n.Connect("eve@example.org", brokertest.ClientID("phone"))
+			stranger.Publish("presence/example.org/eve", open)
+			do(stranger)
+			n.Pass(state.LostAfter*2/3 - aMoment)
+			wants(t, n, watcher)
+			n.Pass(aMoment)
+			wants(t, n, watcher, "nothing")
+			n.CheckReplay(nil)
+		})
+	}
+	t.Run("goes in time", func(t *testing.T) {
+		n, _, watcher := pair(t)
+		phone := n.Connect(bob, brokertest.ClientID("phone"))
+		phone.Publish(bobs, open)
+		phone.Lose()
+		n.Connect("eve@example.org", brokertest.ClientID("phone")).Disconnect()
+		phone = n.Connect(bob, brokertest.ClientID("phone"))
+		n.Pass(time.Hour)
+		wants(t, n, watcher, "open")
+		phone.Disconnect()
+		wants(t, n, watcher, "nothing")
+	})
+	t.Run("is a delegate", func(t *testing.T) {
+		n, pc, watcher := pair(t)
+		pc.Publish(policy, strings.TrimSuffix(everything, "}")+`,"delegates":[{"one":"pres:cal@example.com","sources":["calendar"]}]}`)
+		phone := n.Connect(bob, brokertest.ClientID("phone"))
+		phone.Publish(bobs, open)
+		wants(t, n, watcher, "open")
+		phone.Lose()
+		cal := n.Connect("cal@example.com", brokertest.ClientID("phone"))
+		cal.Publish(bobs+"/calendar", closed)
+		n.Settle()
+		watcher.Take()
+		n.Pass(state.LostAfter)
+		wants(t, n, watcher, "closed")
+		n.Pass(2 * time.Hour)
+		wants(t, n, watcher)
+		cal.Disconnect()
+		wants(t, n, watcher, "nothing")
+		n.CheckReplay(nil)
+	})
+}
+
 // A node that dies takes its connections with it: what was bound to them is
 // lost a quarter of a minute after it is back.
 func TestNodeIsGone(t *testing.T) {

@@ -67,10 +67,17 @@ func (r *record) set(at int, old *publication, new *kind.Publication) error {
 	return nil
 }
 
-// bound says whether a client has a publication here that is bound to its
-// connection, and not given up.
-func (r *record) bound(client string) bool {
-	return slices.ContainsFunc(r.pubs, func(p publication) bool { return !p.Bound.IsZero() && p.Bound.Client == client && p.Lost.IsZero() })
+// boundBy says whether b bound the publication to its connection, and has not
+// been given up.
+func (p *publication) boundBy(b binder) bool {
+	return !p.Bound.IsZero() && p.Lost.IsZero() && p.binder() == b
+}
+
+func (p *publication) binder() binder { return binder{p.Bound.Client, p.Publisher} }
+
+// bound says whether b has a bound publication here.
+func (r *record) bound(b binder) bool {
+	return slices.ContainsFunc(r.pubs, func(p publication) bool { return p.boundBy(b) })
 }
 
 // firstExpiry returns when the first publication expires, 0 for never.
@@ -149,22 +156,21 @@ func readRecord(b []byte) *record {
 	return r
 }
 
-// A bound is what is stored of a client that has bound publications.
+// A bound is what is stored of who has bound publications.
 type bound struct {
 	gone   int64 // when it is given up, unless it comes back; 0 while it is connected
 	topics []string
 }
 
-// boundPrefix begins the keys of bounds, and the ids of the wakes that give
-// clients up. No topic begins like it.
+// boundPrefix begins what binder.key returns. No topic begins like it.
 const boundPrefix = "\x02"
 
-func getBound(tx *broker.ProfileTx, client string) *bound {
-	b := tx.Get(boundPrefix + client)
-	if b == nil {
+func getBound(tx *broker.ProfileTx, b binder) *bound {
+	stored := tx.Get(b.key())
+	if stored == nil {
 		return nil
 	}
-	in := reader{b: b}
+	in := reader{b: stored}
 	of := &bound{gone: in.int64()}
 	for range in.uvarint() {
 		of.topics = append(of.topics, in.text())
@@ -173,22 +179,22 @@ func getBound(tx *broker.ProfileTx, client string) *bound {
 	return of
 }
 
-func (of *bound) set(tx *broker.ProfileTx, client string) {
+func (of *bound) set(tx *broker.ProfileTx, b binder) {
 	if len(of.topics) == 0 {
-		tx.Set(boundPrefix+client, nil)
+		tx.Set(b.key(), nil)
 		return
 	}
-	b := binary.BigEndian.AppendUint64(nil, uint64(of.gone))
-	b = binary.AppendUvarint(b, uint64(len(of.topics)))
+	value := binary.BigEndian.AppendUint64(nil, uint64(of.gone))
+	value = binary.AppendUvarint(value, uint64(len(of.topics)))
 	for _, topicName := range of.topics {
-		b = appendText(b, topicName)
+		value = appendText(value, topicName)
 	}
-	tx.Set(boundPrefix+client, b)
+	tx.Set(b.key(), value)
 }
 
-// noteBound notes whether a client has a bound publication in a resource.
-func noteBound(tx *broker.ProfileTx, client, topicName string, has bool) error {
-	of := getBound(tx, client)
+// noteBound notes whether b has a bound publication in a resource.
+func noteBound(tx *broker.ProfileTx, b binder, topicName string, has bool) error {
+	of := getBound(tx, b)
 	if of == nil {
 		of = &bound{}
 	}
@@ -203,7 +209,7 @@ func noteBound(tx *broker.ProfileTx, client, topicName string, has bool) error {
 	default:
 		of.topics = slices.Insert(of.topics, at, topicName)
 	}
-	of.set(tx, client)
+	of.set(tx, b)
 	return nil
 }
 
