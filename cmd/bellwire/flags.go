@@ -14,12 +14,25 @@ import (
 
 // flagsFromEnv gives each flag that is not on the command line the value of
 // its twin in the environment, where there is one: BELLWIRE_MAX_QUEUE for
-// --max-queue.
+// --max-queue. Where the server is comes whole from the one or the other: a
+// --url on the command line is not mixed with a BELLWIRE_PORT, nor the reverse.
 func flagsFromEnv(flags *pflag.FlagSet, lookup func(string) (string, bool)) error {
 	var first error
+	url := flags.Changed("url")
+	place := flags.Changed("host") || flags.Changed("port") || flags.Changed("unix")
 	flags.VisitAll(func(f *pflag.Flag) {
 		if first != nil || f.Changed || f.Name == "help" {
 			return
+		}
+		switch f.Name {
+		case "host", "port", "unix":
+			if url {
+				return
+			}
+		case "url":
+			if place {
+				return
+			}
 		}
 		name := envName(f.Name)
 		value, ok := lookup(name)

@@ -35,8 +35,8 @@ func imSendCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "send ADDRESS TEXT...",
 		Short: "Send a message to somebody's inbox",
-		Long: `Ends with 0 when the server has stored the message; what becomes of it after
-that is a report (im tail). Who may write to ADDRESS, its owner's policy for im
+		Long: `Ends with 0 when the server has stored the message, and prints its id; what
+becomes of it after that is a report with that id (im tail). Who may write to ADDRESS, its owner's policy for im
 says: without one, whom they have written to themselves.`,
 		Example: `  bellwire im send -u ana@example.com bo@example.com "Lunch at noon?"`,
 		Args:    someArgs(2, 1000, "an address and a text"),
@@ -67,9 +67,18 @@ func (f *imSend) run(cmd *cobra.Command, args []string) error {
 	if f.receipt {
 		doc["wants"] = []string{"delivered"}
 	}
-	return f.client.send(cmd, &publication{
+	answer, err := f.client.sendAnswered(cmd, &publication{
 		topic: kind.Resource{Kind: "im", Addr: to}.Topic(), payload: mustJSON(doc), contentType: im.TypeJSON,
 	})
+	if err != nil {
+		return err
+	}
+	for _, p := range answer {
+		if p.Key == "evt-id" {
+			return writeLine(cmd.OutOrStdout(), []byte(p.Value))
+		}
+	}
+	return nil
 }
 
 func imTailCommand() *cobra.Command {
@@ -78,9 +87,9 @@ func imTailCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tail",
 		Short: "Print the messages that come to your inbox, and reports",
-		Long: `Prints what is there for this device and then what comes, until it is
-interrupted. A device that has a name (--device) gets each message once, also
-those that come while it is away.`,
+		Long: `Prints what comes while this runs, until it is interrupted. With --device it
+prints first what came while that device was away: from its first tail on a
+device that has a name gets each message once.`,
 		Example: `  bellwire im tail -u bo@example.com --device laptop`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -51,6 +53,22 @@ policy for location says; without one nobody does.`,
 	f.client.connectFlags(flags)
 	return cmd
 }
+
+// positionLast moves a position south of the equator behind a "--": pflag takes
+// it for flags.
+func positionLast(cmd *cobra.Command, args []string) []string {
+	for i := 0; i < len(args) && args[i] != "--"; i++ {
+		if southern.MatchString(args[i]) {
+			return slices.Concat(args[:i], args[i+1:], []string{"--", args[i]})
+		}
+		if takesNext(cmd, args[i]) {
+			i++
+		}
+	}
+	return args
+}
+
+var southern = regexp.MustCompile(`^-[0-9.]+,`)
 
 func (f *locationSet) run(cmd *cobra.Command, position string) error {
 	me, err := f.client.self()

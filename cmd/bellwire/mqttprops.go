@@ -16,9 +16,13 @@ import (
 const wordEnd = "\x00"
 
 // mosquittoArgs joins what pflag cannot read. mosquitto's -D takes three words
-// (command, property, value), and four for a user-property.
+// (command, property, value), and four for a user-property; a position may begin
+// with a minus.
 func mosquittoArgs(root *cobra.Command, args []string) []string {
 	cmd, _, err := root.Find(args)
+	if err == nil && cmd.CommandPath() == "bellwire location set" {
+		return positionLast(cmd, args)
+	}
 	if err != nil || cmd.Flags().Lookup("property") == nil {
 		return args
 	}

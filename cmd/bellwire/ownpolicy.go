@@ -27,7 +27,8 @@ func policyCommand() *cobra.Command {
 		Use:   "policy",
 		Short: "Say who may watch you, when, and what they see",
 		Long: `A policy is a JSON document for each kind (presence, location, im), after RFC 4745
-and RFC 5025. Without one the kind's default holds: nobody sees anything.`,
+and RFC 5025. Without one the kind's default holds: nobody sees anything, and only
+whom you have written to can write to you.`,
 		Args: noArgs,
 	}
 	cmd.AddCommand(policyGetCommand(), policySetCommand(), policyPreviewCommand())
@@ -63,7 +64,7 @@ func policyGetCommand() *cobra.Command {
 				return err
 			}
 			if len(document) == 0 {
-				return fail(bw.NotSet, "no policy for %s is set: the default holds, and nobody sees anything", args[0]).
+				return fail(bw.NotSet, "no policy for %s is set: the default holds, and %s", args[0], byDefault(args[0])).
 					do("set one: bellwire policy set %s FILE", args[0])
 			}
 			return writeLine(cmd.OutOrStdout(), bytes.TrimSpace(document))
@@ -74,6 +75,14 @@ func policyGetCommand() *cobra.Command {
 	flags.SortFlags = false
 	c.connectFlags(flags)
 	return cmd
+}
+
+// byDefault says what holds for a kind without a policy.
+func byDefault(kindName string) string {
+	if kindName == "im" {
+		return "only whom you have written to gets through"
+	}
+	return "nobody sees anything"
 }
 
 func writeLine(w io.Writer, b []byte) error {
@@ -143,7 +152,7 @@ that is empty your policy is removed, and the default holds.`,
 				document = nil
 			} else if p, err := parseOwnPolicy(args[0], args[1], document, owner); err != nil {
 				return err
-			} else if err := tellWarnings(cmd.ErrOrStderr(), p); err != nil {
+			} else if err := tellWarnings(cmd.ErrOrStderr(), args[1], p); err != nil {
 				return err
 			}
 			return c.send(cmd, &publication{topic: "$me/policy/" + args[0], payload: document, contentType: "application/evt-policy+json"})
@@ -186,9 +195,10 @@ func pointed(f jsontree.Fault) string {
 	return f.Pointer + ": " + f.What
 }
 
-func tellWarnings(w io.Writer, p *policy.Policy) error {
+// tellWarnings prints what the policy in a file says without effect.
+func tellWarnings(w io.Writer, file string, p *policy.Policy) error {
 	for _, f := range p.Warnings() {
-		if _, err := fmt.Fprintf(w, "warning: %s\n", pointed(f)); err != nil {
+		if _, err := fmt.Fprintf(w, "warning: %s: %s\n", file, pointed(f)); err != nil {
 			return fail(bw.File, "cannot write: %w", err)
 		}
 	}
@@ -244,6 +254,9 @@ func (f *policyPreview) run(cmd *cobra.Command, kindName, file string) error {
 	}
 	p, err := parseOwnPolicy(kindName, file, document, owner)
 	if err != nil {
+		return err
+	}
+	if err := tellWarnings(cmd.ErrOrStderr(), file, p); err != nil {
 		return err
 	}
 	return tellPreview(cmd.OutOrStdout(), p, kindName, owner, watcher, at, policy.Input{Sphere: f.sphere})

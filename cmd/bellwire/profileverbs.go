@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/eclipse/paho.golang/packets"
@@ -45,15 +47,18 @@ func (c *clientFlags) connectFlags(f *pflag.FlagSet) {
 // addressOf reads an argument that names somebody; a bare name takes the domain
 // of who asks.
 func (c *clientFlags) addressOf(name string) (kind.Addr, error) {
-	me, _ := kind.ParseAddr(c.username)
-	if a, err := kind.ParseAddr(name); err == nil || me.IsZero() {
-		if err != nil {
-			return a, usage("%q: %w", name, err)
-		}
+	a, err := kind.ParseAddr(name)
+	if err == nil {
 		return a, nil
 	}
-	a, err := kind.ParseAddr(name + "@" + me.Domain)
+	if c.username == "" {
+		return a, usage("%q: %w", name, err)
+	}
+	me, err := c.self()
 	if err != nil {
+		return a, err
+	}
+	if a, err = kind.ParseAddr(name + "@" + me.Domain); err != nil {
 		return a, usage("%q: %w", name, err)
 	}
 	return a, nil
@@ -66,7 +71,9 @@ func (c *clientFlags) self() (kind.Addr, error) {
 	}
 	a, err := kind.ParseAddr(c.username)
 	if err != nil {
-		return a, fail(bw.Usage, "-u %q: whose it is has to be an address: %w", c.username, err).do("add -u NAME@DOMAIN")
+		name, _, _ := strings.Cut(c.username, "@")
+		return a, fail(bw.Usage, "-u %q is no address: %w", c.username, err).
+			do("write your whole address, with the server's domain: -u %s@example.com", cmp.Or(name, "NAME"))
 	}
 	return a, nil
 }
@@ -92,20 +99,26 @@ func (p *publication) packet() *paho.Publish {
 
 // send publishes one thing and returns when the server has it.
 func (c *clientFlags) send(cmd *cobra.Command, what *publication) error {
+	_, err := c.sendAnswered(cmd, what)
+	return err
+}
+
+// sendAnswered is send that returns the User Properties of the acknowledgement.
+func (c *clientFlags) sendAnswered(cmd *cobra.Command, what *publication) ([]packets.User, error) {
 	to, packet, err := c.resolve(cmd.Flags())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p, err := newPublisher(cmd.Context(), to, packet, 1, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	failed := p.publish(cmd.Context(), what.packet())
 	o, lost := p.finish(cmd.Context(), &paho.Disconnect{})
 	if err := o.verdict(cmd.ErrOrStderr(), lost); err != nil {
-		return err
+		return nil, err
 	}
-	return failed
+	return o.answer, failed
 }
 
 // hold publishes something that lasts as long as the connection, and keeps that

@@ -57,6 +57,9 @@ func TestPresenceVerbs(t *testing.T) {
 		{who: "ana", args: []string{"location", "set", "40.4168,-3.7038", "--accuracy", "30"}},
 		{who: "ana", args: []string{"location", "watch", "ana", "-C", "1"}, stdout: `\S+  ana@example\.com +40\.416800,-3\.703800 within 30 m\n`},
 		{who: "bo", args: []string{"location", "watch", "ana", "-C", "1"}, stdout: `\S+  ana@example\.com +unknown\n`},
+		{who: "ana", args: []string{"location", "set", "-3.5,40.1", "--accuracy", "30"}},
+		{who: "ana", args: []string{"location", "watch", "ana", "-C", "1"}, stdout: `\S+  ana@example\.com +-3\.500000,40\.100000 within 30 m\n`},
+		{who: "ana", args: []string{"policy", "get", "im"}, code: exitNotFound, stderr: `only whom you have written to gets through`},
 	} {
 		got := as(step.who, step.stdin, step.args...)
 		if got.code != step.code || !regexp.MustCompile(`^`+step.stdout+`$`).MatchString(got.stdout) || !regexp.MustCompile(`(?s)`+step.stderr).MatchString(got.stderr) {
@@ -72,12 +75,20 @@ func TestProfileVerbsRefuse(t *testing.T) {
 	if err := os.WriteFile(bad, []byte(`{"v":1,"rules":[{"id":"a","then":{"handling":"alow"}},{"id":"a"}]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	const withoutDomain = `(?s)-u "ana" is no address.*write your whole address, .*: -u ana@example\.com`
 	for _, x := range []struct {
 		args   string
 		stderr string
 	}{
 		{"presence set busy", `(?s)not said who you are.*add -u NAME@DOMAIN`},
-		{"presence set -u ana busy", `(?s)has to be an address.*add -u NAME@DOMAIN`},
+		{"presence set -u ana busy", withoutDomain},
+		{"presence watch -u ana bo", withoutDomain},
+		{"policy set presence -u ana " + bad, withoutDomain},
+		{"location set -u ana 1,2", withoutDomain},
+		{"agent -u ana", withoutDomain},
+		{"im tail -u ana", withoutDomain},
+		{"im send -u ana bo hello", withoutDomain},
+		{"presence set -u @example.com busy", `-u NAME@example\.com`},
 		{"presence set -u ana@example.com", `takes a status`},
 		{"presence set -u ana@example.com busy --until 3", `want 90m, 13:00 or`},
 		{"presence set -u ana@example.com busy --until 2020-01-01T00:00:00Z", `is over`},
@@ -88,6 +99,7 @@ func TestProfileVerbsRefuse(t *testing.T) {
 		{"presence watch -u ana@example.com bo -o xml", `want jsonl`},
 		{"presence wacth", `did you mean bellwire presence watch`},
 		{"location set -u ana@example.com 91,0", `is no position`},
+		{"location set -91,0 -u ana@example.com", `"-91,0" is no position`},
 		{"location set -u ana@example.com north", `is no position`},
 		{"policy get mood", `is no kind`},
 		{"policy set presence " + bad + " -u ana@example.com", `(?s)/rules/0/then/handling.*/rules/1/id.*has 2 faults`},
@@ -117,6 +129,26 @@ func TestPolicyPreview(t *testing.T) {
 	shut := preview("2026-03-09T12:59:59Z")
 	if shut.code != 0 || !strings.Contains(shut.stdout, "ALLOW, VIEW NEUTRAL") || !strings.Contains(shut.stdout, "does not hold: weekly") {
 		t.Errorf("shut: %+v", shut)
+	}
+}
+
+// What a policy says without effect is told by each verb that reads it, with the
+// file's name.
+func TestPolicyWarnings(t *testing.T) {
+	file := writeFile(t, "ana.json", `{"v":1,"colour":1,"rules":[{"id":"a","if":{"moonPhase":"full"},"then":{"handling":"allow","persona":"x"}}]}`)
+	var want strings.Builder
+	for _, line := range []string{
+		"/rules/0/if/moonPhase: this condition is not known here and never holds",
+		"/rules/0/then/persona: not known here: it is kept and has no effect",
+		"/colour: not known here: it is kept and has no effect",
+	} {
+		want.WriteString("warning: " + file + ": " + line + "\n")
+	}
+	if got := bellwire(t, "", "policy", "set", "presence", file, "-p", startDev(t), "-u", "ana@example.com"); got.code != 0 || got.stderr != want.String() {
+		t.Errorf("set: %+v, want %s", got, &want)
+	}
+	if got := bellwire(t, "", "policy", "preview", "presence", file, "--as", "ana@example.com"); got.code != 0 || got.stderr != want.String() {
+		t.Errorf("preview: %+v, want %s", got, &want)
 	}
 }
 
@@ -220,7 +252,7 @@ func TestMessageVerbs(t *testing.T) {
 		}
 	}
 	for _, id := range []string{"m1", "m2", "m1"} {
-		if got := as("ana", "", "im", "send", "bo", "this", "is", id, "--message-id", id, "--subject", "news"); got != (ran{}) {
+		if got := as("ana", "", "im", "send", "bo", "this", "is", id, "--message-id", id, "--subject", "news"); got != (ran{stdout: id + "\n"}) {
 			t.Fatalf("%+v", got)
 		}
 	}
@@ -231,7 +263,8 @@ func TestMessageVerbs(t *testing.T) {
 			t.Errorf("%s: %+v", device, got)
 		}
 	}
-	if got := as("ana", "", "im", "send", "zoe", "hello"); got != (ran{}) {
+	got := as("ana", "", "im", "send", "zoe", "hello")
+	if got.code != 0 || got.stderr != "" || !regexp.MustCompile(`^\S+\n$`).MatchString(got.stdout) {
 		t.Errorf("to somebody who takes nothing: %+v", got)
 	}
 	if got := as("ana", "", "im", "send", "bo"); got.code != exitUsage {

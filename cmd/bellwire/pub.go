@@ -40,7 +40,9 @@ func pubCommand() *cobra.Command {
 		Use:   "pub -t TOPIC {-m MESSAGE | -f FILE | -l | -n | -s}",
 		Short: "Publish messages",
 		Long: `Publishes one message, or one for each line of standard input (-l), and ends
-when the server has acknowledged them. The flags are those of mosquitto_pub.`,
+when the server has acknowledged them; at QoS 0, which is the default, nothing is
+acknowledged, nor told if it is refused: add -q 1. The flags are those of
+mosquitto_pub.`,
 		Example: `  bellwire pub -t home/kitchen/temp -m 21.5
   bellwire pub -h broker.example.com -u thermo-17@example.com -P "$TOKEN" -t home/thermo-17/temp -q 1 -m 21.5
   vmstat 1 | bellwire pub -t hosts/web1/vmstat -l`,

@@ -151,3 +151,19 @@ func TestFlagTwins(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 }
+
+// Where the server is comes from the command line or from the environment, and
+// not from both.
+func TestURLAndEnvironment(t *testing.T) {
+	port := startDev(t)
+	url := "mqtt://127.0.0.1:" + port
+	t.Setenv("BELLWIRE_HOST", "192.0.2.1")
+	t.Setenv("BELLWIRE_PORT", "1")
+	if got := bellwire(t, "", "pub", "-L", url+"/a", "-q", "1", "-m", "x"); got != (ran{}) {
+		t.Errorf("a URL beside BELLWIRE_PORT: %+v", got)
+	}
+	t.Setenv("BELLWIRE_URL", "mqtt://192.0.2.1:1/a")
+	if got := bellwire(t, "", "pub", "-h", "127.0.0.1", "-p", port, "-t", "a", "-q", "1", "-m", "x"); got != (ran{}) {
+		t.Errorf("a port beside BELLWIRE_URL: %+v", got)
+	}
+}

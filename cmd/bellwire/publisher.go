@@ -39,6 +39,7 @@ type outcome struct {
 	sent, acknowledged int // QoS 0 counts as acknowledged when it is written
 	unknown            int // sent, and the connection ended first
 	refusals           []refusalCount
+	answer             []packets.User // of the last PUBACK
 }
 
 type refusalCount struct {
@@ -164,7 +165,7 @@ func (o *outcome) count(topic string, ack packets.ControlPacket) {
 	number, text := byte(0), ""
 	switch c := ack.Content.(type) {
 	case *packets.Puback:
-		number, text = c.ReasonCode, c.Properties.ReasonString
+		number, text, o.answer = c.ReasonCode, c.Properties.ReasonString, c.Properties.User
 	case *packets.Pubrec: // only one that refuses ends up here
 		number, text = c.ReasonCode, c.Properties.ReasonString
 	case *packets.Pubcomp:
