@@ -24,8 +24,9 @@ type Resources struct {
 	Show func(principal, kind, domain, local string) (Document, error)
 
 	// List calls yield with the resources of a domain that principal may see,
-	// after the one with that name, until yield returns false, and returns where
-	// to go on, empty if there are no more.
+	// from where an earlier call said to go on, or the first if after is empty,
+	// until yield returns false, and returns where to go on, empty if there are
+	// no more. An after of any other kind is an ErrBadName.
 	List func(principal, kind, domain, after string, yield func(name string, d Document) bool) (next string, err error)
 
 	// Policy returns the policy that principal has set for a kind.

@@ -53,6 +53,7 @@ type Broker struct {
 	scans   scanner
 	edges   edges
 	watch   watch
+	cursors cursors
 	stats   Stats
 
 	proposer atomic.Pointer[proposer]
@@ -80,6 +81,9 @@ func New(c Config) (*Broker, error) {
 	b := &Broker{config: c, limits: c.Limits.WithDefaults(), logger: c.Logger, closing: make(chan struct{}), ticks: make(chan struct{}, 1)}
 	m, err := newMachine(c.Store, c.Compile, b.limits, c.Domain, c.Logger, c.Profiles...)
 	if err != nil {
+		return nil, err
+	}
+	if b.cursors, err = newCursors(); err != nil {
 		return nil, err
 	}
 	m.node, m.life = c.Node, newLife(c.Now())

@@ -33,9 +33,11 @@ func (b *Broker) mayFetch(who Who, topicName string, v Viewer) error {
 const fetchLookedAt = 1000
 
 // FetchAll calls yield with the resources that filter matches and who may see,
-// by name, beginning after the one called after, until yield returns false. It
-// returns where to go on, empty if there are no more: it looks at a bounded
-// number of resources, and may show fewer than are wanted, or none.
+// by name, until yield returns false. It looks at a bounded number of resources,
+// and may show fewer than are wanted, or none: next is what to go on after, empty
+// if there are no more. It tells the asker nothing, and is good for the same who
+// and filter, at this node, as long as it runs; a *Refusal with ErrTopicName says
+// that after is no such thing. Other errors and the rest are as of Fetch.
 func (b *Broker) FetchAll(who Who, filter, after string, yield func(topicName string, s Shown) bool) (next string, err error) {
 	v := b.viewerOf(filter)
 	if v == nil {
@@ -44,29 +46,37 @@ func (b *Broker) FetchAll(who Who, filter, after string, yield func(topicName st
 	if err := b.mayFetch(who, filter, v); err != nil {
 		return "", err
 	}
-	var names []string
-	lower, upper := resourceRange(v.Prefix(), filter, after)
-	looked := 0
-	b.config.Store.Scan(lower, upper, func(key, _ []byte) bool {
-		name := string(key[len(v.Prefix())+2:])
-		if looked++; looked > fetchLookedAt {
-			return false
-		}
-		next = name
-		if topic.Match(filter, name) && v.Owner(name) != "" {
-			names = append(names, name)
-		}
-		return true
-	})
-	if looked <= fetchLookedAt {
-		next = ""
+	if after, err = b.cursors.open(who, filter, after); err != nil {
+		return "", err
 	}
+	names, last := b.lookAt(v, filter, after)
 	now := b.now()
 	for _, name := range names {
 		s := b.show(b.watch.resource(v, name), who, name, now)
 		if s.Visible && !yield(name, s) {
-			return name, nil
+			return b.cursors.seal(who, filter, name), nil
 		}
 	}
-	return next, nil
+	return b.cursors.seal(who, filter, last), nil
+}
+
+// lookAt returns the resources that filter matches among the next few after the
+// one called after, and which was the last of these, empty if there are no more.
+func (b *Broker) lookAt(v Viewer, filter, after string) (names []string, last string) {
+	lower, upper := resourceRange(v.Prefix(), filter, after)
+	looked := 0
+	b.config.Store.Scan(lower, upper, func(key, _ []byte) bool {
+		if looked++; looked > fetchLookedAt {
+			return false
+		}
+		last = string(key[len(v.Prefix())+2:])
+		if topic.Match(filter, last) && v.Owner(last) != "" {
+			names = append(names, last)
+		}
+		return true
+	})
+	if looked <= fetchLookedAt {
+		last = ""
+	}
+	return names, last
 }
