@@ -142,13 +142,13 @@ func TestEachDeviceHasItsCopy(t *testing.T) {
 // queues, for one whose first session begins later in the inbox. What one
 // device has is not kept for new ones; each gets the inbox's order.
 func TestKeptWhileAway(t *testing.T) {
-	n, phone, ann := befriended(t, Limits{})
+	n, _, ann := befriended(t, Limits{})
 	for i := range 3 {
 		n.Must(ann.Publish(inboxOfBob, fmt.Sprint(i), 1))
 	}
 	n.Restart()
 	ann = n.Connect("laptop", alice, time.Hour)
-	phone = n.Connect("phone", bob, time.Hour)
+	phone := n.Connect("phone", bob, time.Hour)
 	phone.Hold(true)
 	phone.Subscribe("im/#", 0)
 	phone.Take(0)
