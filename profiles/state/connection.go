@@ -69,10 +69,28 @@ func (p *Profile) giveUp(tx *broker.ProfileTx, b binder) {
 	}
 	now := time.Unix(0, tx.Now()).UTC()
 	p.unbind(tx, b, of, func(pub *publication) bool {
+		until := pub.Expires
 		pub.Publication = *pub.Lose(pub.Bound, now)
 		pub.Expires = now.Add(pub.life)
+		pub.endBy(until)
 		return true
 	})
+}
+
+// drop removes the publications of a record that have ended, and the bonds that
+// end with them. The caller saves it.
+func (p *Profile) drop(tx *broker.ProfileTx, topicName string, rec *record, ended func(*publication) bool) {
+	for i := 0; i < len(rec.pubs); {
+		if !ended(&rec.pubs[i]) {
+			i++
+			continue
+		}
+		was := rec.pubs[i]
+		rec.remove(i)
+		if was.bound() && !rec.bound(was.binder()) {
+			_ = noteBound(tx, was.binder(), topicName, false) // only a new one can be refused
+		}
+	}
 }
 
 // unbind ends the bond between a client and its publications, and keeps those

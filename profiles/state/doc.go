@@ -32,6 +32,9 @@
 // that the source is there. The broker tells of connections in log order and
 // with epochs; a takeover is no end, so nothing blinks.
 //
+// What a delegate published, bound or not, ends with the delegation at the
+// latest: at its until, or when the owner's policy says otherwise.
+//
 // # What watchers see
 //
 // Owners decide: their policy document makes a grant for each watcher, and the

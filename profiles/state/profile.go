@@ -99,7 +99,8 @@ func (p *Profile) Admit(pub *broker.Publication) error {
 		return nil
 	}
 	if res, ok := pub.Resource(r.topic.Resource.Topic()).(*resource); ok {
-		return refuse.Told(mayPublish(res.policy.policy, r, time.Unix(0, pub.Event.At)))
+		_, err = mayPublish(res.policy.policy, r, time.Unix(0, pub.Event.At))
+		return refuse.Told(err)
 	}
 	return nil
 }
@@ -194,29 +195,27 @@ func (p *Profile) readProperties(e *event.Event, r *request) error {
 	return nil
 }
 
-// mayPublish says whether the policy lets the publisher speak for its owner.
-func mayPublish(of *policy.Policy, r request, at time.Time) error {
+// mayPublish returns until when the policy lets the publisher speak for its
+// owner, zero for as long as it stands; an error if it does not.
+func mayPublish(of *policy.Policy, r request, at time.Time) (until time.Time, err error) {
 	from := r.update.Publisher
 	if from == r.topic.Addr {
-		return nil
+		return time.Time{}, nil
 	}
 	if of != nil {
-		if ok, _ := of.MayPublish(from, r.topic.Source, at); ok {
-			return nil
+		if ok, until := of.MayPublish(from, r.topic.Source, at); ok {
+			return until, nil
 		}
 	}
-	return fmt.Errorf("%w: %s of %s is theirs, or a delegate's, to publish", kind.ErrForbidden, r.topic.Kind, r.topic.Addr)
+	return time.Time{}, fmt.Errorf("%w: %s of %s is theirs, or a delegate's, to publish", kind.ErrForbidden, r.topic.Kind, r.topic.Addr)
 }
 
 // publish does what a request asks for.
 func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r request) error {
 	now := time.Unix(0, tx.Now()).UTC()
 	topicName := r.topic.Resource.Topic()
-	var of *policy.Policy
-	if doc := tx.PolicyOf(r.topic.Addr.String()); doc != nil {
-		of = p.policies.of(r.topic.Addr, doc).policy
-	}
-	if err := mayPublish(of, r, now); err != nil {
+	until, err := mayPublish(p.policyOf(tx, r.topic.Addr), r, now)
+	if err != nil {
 		return err
 	}
 	rec := readRecord(tx.Get(topicName))
@@ -241,7 +240,7 @@ func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r reque
 	case after == nil:
 		rec.remove(at)
 	default:
-		if err := rec.set(at, old, after); err != nil {
+		if err := rec.set(at, old, after, until); err != nil {
 			return err
 		}
 	}
@@ -279,11 +278,34 @@ func bondsOf(rec *record, by binder, old *publication) []bond {
 	return bonds
 }
 
-// setPolicy sets or removes an owner's policy.
+// policyOf returns what an owner set, nil if that is nothing, or nothing that
+// this version can read.
+func (p *Profile) policyOf(tx *broker.ProfileTx, owner kind.Addr) *policy.Policy {
+	doc := tx.PolicyOf(owner.String())
+	if doc == nil {
+		return nil
+	}
+	return p.policies.of(owner, doc).policy
+}
+
+// setPolicy sets or removes an owner's policy. What somebody published who may
+// no longer publish it goes at once, and the rest when they may no longer.
 func (p *Profile) setPolicy(tx *broker.ProfileTx, owner kind.Addr, document []byte) {
 	tx.SetPolicy(owner.String(), document)
 	topicName := kind.Resource{Kind: p.kind.Name(), Addr: owner}.Topic()
-	p.save(tx, topicName, readRecord(tx.Get(topicName)))
+	rec, of, now := readRecord(tx.Get(topicName)), p.policyOf(tx, owner), time.Unix(0, tx.Now())
+	p.drop(tx, topicName, rec, func(pub *publication) bool {
+		if pub.Publisher == owner {
+			return false
+		}
+		if of == nil {
+			return true
+		}
+		ok, until := of.MayPublish(pub.Publisher, pub.Source, now)
+		pub.endBy(until)
+		return !ok
+	})
+	p.save(tx, topicName, rec)
 }
 
 // save stores a record that has changed, asks to be woken when the first of its
@@ -316,6 +338,6 @@ func (p *Profile) Wake(tx *broker.ProfileTx, id string) {
 	rec := readRecord(tx.Get(id))
 	now := time.Unix(0, tx.Now())
 	rec.wake = 0 // it has come
-	rec.keep(func(pub *publication) bool { return !pub.Expired(now) })
+	p.drop(tx, id, rec, func(pub *publication) bool { return pub.Expired(now) })
 	p.save(tx, id, rec)
 }

@@ -345,6 +345,86 @@ func TestWhoMayPublish(t *testing.T) {
 	}
 }
 
+// What a delegate has published ends with the delegation, bound or not, however
+// that ends; and what they may publish for longer stays for longer.
+func TestDelegationEnds(t *testing.T) {
+	const cal = "cal@example.com"
+	begin := brokertest.Begin.UTC()
+	delegates := func(until time.Time) string {
+		end := ""
+		if !until.IsZero() {
+			end = `,"until":"` + until.Format(time.RFC3339) + `"`
+		}
+		return strings.TrimSuffix(everything, "}") + `,"delegates":[{"one":"pres:` + cal + `","sources":["calendar"]` + end + `}]}`
+	}
+	for _, c := range []struct {
+		name          string
+		first, second string // policies; no second if empty
+		with          []brokertest.PublishOption
+		lasts         time.Duration // 0: ends with the second policy; of what is for good a day is waited
+		stays         bool
+	}{
+		{name: "bound", first: delegates(begin.Add(2 * time.Hour)), lasts: 2 * time.Hour},
+		{name: "retained", first: delegates(begin.Add(time.Minute)), with: []brokertest.PublishOption{brokertest.Retain}, lasts: time.Minute},
+		{name: "retained, expires before", first: delegates(begin.Add(time.Hour)), with: []brokertest.PublishOption{brokertest.Retain, seconds(60)}, lasts: time.Minute},
+		{name: "bound, for good", first: delegates(time.Time{}), lasts: 24 * time.Hour, stays: true},
+		{name: "bound, for longer than instants are counted", first: delegates(begin.AddDate(5000, 0, 0)), lasts: 24 * time.Hour, stays: true},
+		{name: "bound, revoked", first: delegates(time.Time{}), second: everything},
+		{name: "retained, revoked", first: delegates(time.Time{}), with: []brokertest.PublishOption{brokertest.Retain}, second: everything},
+		{name: "another source", first: delegates(time.Time{}), second: strings.Replace(delegates(time.Time{}), "calendar", "desk", 1)},
+		{name: "bound, shortened", first: delegates(time.Time{}), second: delegates(begin.Add(time.Minute)), lasts: time.Minute},
+		{name: "retained, shortened", first: delegates(time.Time{}), with: []brokertest.PublishOption{brokertest.Retain}, second: delegates(begin.Add(time.Minute)), lasts: time.Minute},
+		{name: "bound, prolonged", first: delegates(begin.Add(time.Minute)), second: delegates(begin.Add(3 * time.Hour)), lasts: 3 * time.Hour},
+		{name: "bound, prolonged for good", first: delegates(begin.Add(time.Minute)), second: delegates(time.Time{}), lasts: 24 * time.Hour, stays: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n, pc, watcher := pair(t)
+			pc.Publish(policy, c.first)
+			pc.Publish(bobs, closed, brokertest.Property("evt-bind", "connection")) // the owner's own stays in any case
+			delegate := n.Connect(cal)
+			delegate.Publish(bobs+"/calendar", open, c.with...)
+			n.Settle()
+			watcher.Take()
+			if c.second != "" {
+				pc.Publish(policy, c.second)
+			}
+			if c.lasts > 0 {
+				n.Pass(c.lasts - n.Now().Sub(begin) - aMoment)
+				wants(t, n, watcher)
+				n.Pass(aMoment)
+			}
+			want := []string{"closed"}
+			if c.stays {
+				want = nil
+			}
+			wants(t, n, watcher, want...)
+			delegate.Disconnect()
+			n.Settle()
+			n.CheckReplay(nil)
+		})
+	}
+}
+
+// A delegate that is lost is forgotten with the delegation, if that ends before
+// what it published would.
+func TestLostDelegate(t *testing.T) {
+	n, pc, _ := pair(t)
+	until := n.Now().Add(time.Minute).UTC().Format(time.RFC3339)
+	pc.Publish(policy, strings.TrimSuffix(everything, "}")+`,"delegates":[{"one":"pres:cal@example.com","sources":["calendar"],"until":"`+until+`"}]}`)
+	cal := n.Connect("cal@example.com", brokertest.ClientID("cal"))
+	cal.Publish(bobs+"/calendar", open)
+	pc.Subscribe(bobs, 1)
+	cal.Lose()
+	n.Pass(time.Minute - aMoment)
+	if last, _ := pc.Shown(bobs); !strings.Contains(last.Payload, `"lost":["calendar"]`) {
+		t.Errorf("the owner is shown %s, want that the source was lost", last.Payload)
+	}
+	pc.Take()
+	n.Pass(aMoment)
+	wants(t, n, pc, "nothing")
+	n.CheckReplay(nil)
+}
+
 // The sources that clients have without a name, and names that none may have.
 func TestSources(t *testing.T) {
 	n, pc, watcher := pair(t)
@@ -441,6 +521,10 @@ func TestBounds(t *testing.T) {
 		// Whose it was has it taken away: there is room again.
 		n.Connect("p3@example.com").Publish(at(3), "")
 		cal.Publish(at(state.MaxBound), open)
+		refuses(t, cal.TryPublish(at(3), open), broker.ErrQuota, "64 resources")
+		// So there is when a delegation ends.
+		n.Connect("p4@example.com").Publish(policy, everything)
+		cal.Publish(at(3), open)
 		n.CheckReplay(nil)
 	})
 }

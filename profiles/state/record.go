@@ -22,9 +22,8 @@ type record struct {
 type publication struct {
 	kind.Publication
 
-	// life is, of a bound one, how long it counts after its connection has
-	// ended, unless it is given up first: while the connection lasts it does
-	// not expire.
+	// life is, of a bound one, how long it is known after its connection has
+	// ended: while that lasts, Expires is the end of a delegation, or zero.
 	life time.Duration
 }
 
@@ -38,16 +37,14 @@ func (r *record) find(source string) (at int, old *publication) {
 
 func (r *record) remove(at int) { r.pubs = slices.Delete(r.pubs, at, at+1) }
 
-func (r *record) keep(ok func(*publication) bool) {
-	r.pubs = slices.DeleteFunc(r.pubs, func(p publication) bool { return !ok(&p) })
-}
-
-// set puts a source's new publication in the place of old, nil for none.
-func (r *record) set(at int, old *publication, new *kind.Publication) error {
+// set puts a source's new publication, whose publisher may publish it until an
+// instant (zero: for good), in the place of old, nil for none.
+func (r *record) set(at int, old *publication, new *kind.Publication, until time.Time) error {
 	p := publication{Publication: *new}
 	if !p.Bound.IsZero() {
-		p.life, p.Expires = p.Expires.Sub(p.Published), time.Time{}
+		p.life = p.Expires.Sub(p.Published)
 	}
+	p.endBy(until)
 	size := len(p.Doc.Body)
 	for i := range r.pubs {
 		if &r.pubs[i] != old {
@@ -67,10 +64,18 @@ func (r *record) set(at int, old *publication, new *kind.Publication) error {
 	return nil
 }
 
-// boundBy says whether b bound the publication to its connection, and has not
-// been given up.
-func (p *publication) boundBy(b binder) bool {
-	return !p.Bound.IsZero() && p.Lost.IsZero() && p.binder() == b
+// bound says whether the publication is bound to a connection, and has not been
+// given up.
+func (p *publication) bound() bool { return !p.Bound.IsZero() && p.Lost.IsZero() }
+
+func (p *publication) boundBy(b binder) bool { return p.bound() && p.binder() == b }
+
+// endBy has the publication end when its publisher may no longer publish it, if
+// it does not before; zero: they may for good.
+func (p *publication) endBy(until time.Time) {
+	if p.bound() || !until.IsZero() && until.Before(p.Expires) {
+		p.Expires = until
+	}
 }
 
 func (p *publication) binder() binder { return binder{p.Bound.Client, p.Publisher} }
