@@ -44,6 +44,8 @@ type target struct {
 	r *record
 	merged
 
+	first uint64 // the least of the subscriptions' (see storedSub)
+
 	// own is what is left for events of the session itself: without the
 	// subscriptions that said No Local. nil if none said so.
 	own *merged
@@ -81,8 +83,12 @@ func (m *Machine) fanoutOf(_ string, matches []topic.Entry[uint64, storedSub]) *
 	f := &fanout{}
 	sortEntries(matches)
 	for i := 0; i < len(matches); {
-		t := target{r: m.numbers[matches[i].Key]}
+		t := target{r: m.numbers[matches[i].Key], first: matches[i].Value.first}
+		from := i
 		i = mergeMatches(matches, i, &t.merged, &t.own, func(s storedSub) *event.Subscription { return &s.Subscription })
+		for _, match := range matches[from:i] {
+			t.first = min(t.first, match.Value.first)
+		}
 		if t.r != nil && t.qos > 0 {
 			f.targets = append(f.targets, t)
 		}

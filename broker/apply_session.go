@@ -257,9 +257,10 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 		s := storedSub{Subscription: c.Subs[i], since: here}
 		s.Filter = strings.Clone(s.Filter)
 		old, had := m.durable.Value(s.Filter, r.session)
-		s.ends = old.ends
+		s.ends, s.first = old.ends, old.first
 		m.setEnd(r, &s, m.endsAt(r, s.Filter, m.now))
 		if !had {
+			s.first = r.queue.next
 			r.subs++
 			m.subbed = append(m.subbed, sessionFilter{r.session, s.Filter})
 		}

@@ -48,6 +48,9 @@ func stored() []storedForm {
 		{"subscription/ends/1", &storedSub{
 			Subscription: event.Subscription{Filter: "plant/1", QoS: 1}, since: event.PositionAt(7, 3), ends: 1_772_000_030_000_000_000,
 		}},
+		{"subscription/first/1", &storedSub{
+			Subscription: event.Subscription{Filter: "im/#", QoS: 1}, since: event.PositionAt(7, 3), first: 1 << 40,
+		}},
 		{"counters/1", &counters{session: 1, epoch: 300, body: 1 << 40, failure: 7}},
 	}
 }

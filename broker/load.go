@@ -184,6 +184,9 @@ func (m *Machine) loadRest() error {
 		if e.mark != "" {
 			r.noteMark(e.mark, store.Uint64At(key, 8))
 		}
+		if e.ref != "" {
+			r.noteRef(e.ref)
+		}
 		if e.due() != 0 {
 			r.queue.expires(store.Uint64At(key, 8), e.due())
 		}

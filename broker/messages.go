@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 
@@ -63,8 +64,16 @@ func (t *ProfileTx) Route(e *event.Event, ref string) (queued int) {
 	return len(m.out.queued) - from
 }
 
+// Queued says whether a session has something with a reference in its queue:
+// it was routed or sent there, and is neither taken nor given up.
+func (t *ProfileTx) Queued(session uint64, ref string) bool {
+	r := t.m.numbers[session]
+	return r != nil && r.refs[t.reference(ref)] > 0
+}
+
 // Send is Route for one durable session alone. It returns false if that does
-// not subscribe to the topic at QoS 1 or 2, or may not read it.
+// not subscribe to the topic at QoS 1 or 2, or may not read it. What is Queued
+// there is not queued again.
 func (t *ProfileTx) Send(session uint64, e *event.Event, ref string) bool {
 	m := t.m
 	target := m.targetOf(session, e.Topic)
@@ -75,13 +84,34 @@ func (t *ProfileTx) Send(session uint64, e *event.Event, ref string) bool {
 	if !ok {
 		return false
 	}
+	if ref == "" || !t.Queued(session, ref) {
+		m.send(target, e, t.reference(ref), until)
+	}
+	return true
+}
+
+// send queues e for one session alone.
+func (m *Machine) send(to *target, e *event.Event, ref string, until int64) {
 	e.Position = event.PositionAt(m.out.index, m.ordinal)
 	from := len(m.out.queued)
-	m.ref = t.reference(ref)
-	m.enqueue(target.r, e, queued{qos: min(target.qos, e.QoS), deadline: until, ids: target.ids}, 0)
+	m.ref = ref
+	m.enqueue(to.r, e, queued{qos: min(to.qos, e.QoS), deadline: until, ids: to.ids}, 0)
 	m.ref = ""
 	m.out.steps = append(m.out.steps, step{kind: stepReplayed, event: e, from: from, until: len(m.out.queued)})
-	return true
+}
+
+func (r *record) noteRef(ref string) {
+	if r.refs == nil {
+		r.refs = map[string]int{}
+	}
+	r.refs[ref]++
+}
+
+// forgetRef takes note that an entry is removed from r's queue.
+func (r *record) forgetRef(ref string) {
+	if r.refs[ref]--; r.refs[ref] <= 0 {
+		delete(r.refs, ref)
+	}
 }
 
 // reference makes of a profile's reference that of a queue entry.
@@ -105,7 +135,11 @@ func (m *Machine) targetOf(session uint64, topicName string) *target {
 }
 
 // A receipt is a queue entry that was settled, whose profile wants to know.
-type receipt struct{ ref, topic string }
+type receipt struct {
+	ref   string
+	seq   uint64
+	event *event.Event
+}
 
 // receiptOf returns what there is to tell of a settled entry, if it was taken:
 // not one that had expired, which the node passes over.
@@ -113,23 +147,34 @@ func (m *Machine) receiptOf(e *entry) (receipt, bool) {
 	if e.ref == "" || e.expires != 0 && e.expires <= m.now {
 		return receipt{}, false
 	}
-	body := e.inline
+	var body []byte // the event aliases it
 	if e.body != 0 {
 		body, _ = m.store.Get(bodyKey(nil, e.body), nil)
+	} else {
+		body = bytes.Clone(e.inline)
 	}
-	var ev event.Event
+	ev := new(event.Event)
 	if err := ev.Decode(body); err != nil {
 		panic(fatal{"queued event: " + err.Error()})
 	}
-	return receipt{e.ref, strings.Clone(ev.Topic)}, true
+	return receipt{ref: e.ref, event: ev}, true
 }
 
 // tellTaken tells a profile that r has taken an event. One that r does not
-// subscribe to any more its node has passed over.
-func (m *Machine) tellTaken(r *record, taken receipt) {
-	prefix, ref, _ := strings.Cut(taken.ref, "\x00")
+// subscribe to any more its node may have passed over, and so it may have one
+// that r subscribed to anew while it was queued: that is queued once more,
+// rather than lost, for Send has not done it.
+func (m *Machine) tellTaken(r *record, settled *receipt) {
+	prefix, ref, _ := strings.Cut(settled.ref, "\x00")
 	w, ok := m.profiles[prefix].(ReceiptWatcher)
-	if !ok || m.targetOf(r.session, taken.topic) == nil {
+	to := m.targetOf(r.session, settled.event.Topic)
+	if !ok || to == nil {
+		return
+	}
+	if settled.seq < to.first {
+		if ok, until := to.permitted(m, settled.event.Topic, settled.event.At); ok && r.refs[settled.ref] == 0 {
+			m.send(to, settled.event, settled.ref, until)
+		}
 		return
 	}
 	w.Taken(&ProfileTx{m: m, prefix: prefix}, ref, Who{Principal: r.principal, Client: r.client})

@@ -143,6 +143,44 @@ func TestNotTaken(t *testing.T) {
 	}
 }
 
+// Who ends a subscription and begins it again is not sent again what waits in
+// their queue; what the node passed over in between is not taken, but comes.
+func TestSubscribesAgain(t *testing.T) {
+	n := newNodeWith(t, Limits{SettleEvery: time.Hour}, post{})
+	ann := n.named("ann", "ann", 0)
+	phone, _ := n.connect("phone", false, 3600, func(r *ConnectRequest) { r.Principal = "bob" }, receiveMax(1))
+	again := func(meanwhile func()) {
+		t.Helper()
+		if _, err := phone.s.Unsubscribe([]string{"post/bob"}); err != nil {
+			t.Fatal(err)
+		}
+		meanwhile()
+		phone.subscribe("post/bob", 1)
+	}
+	phone.subscribe("post/bob", 1)
+	must(t, ann.publish("post/bob", "one", 1))
+	phone.want("post/bob=one q1")
+	must(t, ann.publish("post/bob", "two", 1))
+	for range 5 {
+		again(func() {})
+	}
+	n.catchUp()
+	if count := n.machine.sessions["phone"].queue.count; count != 2 {
+		t.Errorf("%d are queued, want 2", count)
+	}
+	again(phone.ackAll) // one is over, and two is passed over
+	phone.want("post/bob=one q1")
+	n.settled("") // whether they were had nobody can tell: they come once more
+	got := phone.await(2)
+	phone.ackAll()
+	n.settled("one by phone\n")
+	if got = phone.await(3); got[1] != "post/bob=one q1" || got[2] != "post/bob=two q1" {
+		t.Errorf("got %q", got)
+	}
+	phone.ackAll()
+	n.settled("one by phone\ntwo by phone\n")
+}
+
 // Who subscribes anew is sent what the profile has kept, and nobody else is,
 // also if the node lives anew in between.
 func TestProfileSendsToOne(t *testing.T) {

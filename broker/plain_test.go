@@ -478,7 +478,10 @@ func (p *plain) subscribe(c *event.Subscribe) (any, error) {
 	answer := &subscribed{since: p.here()}
 	for _, x := range c.Subs {
 		old, had := s.subs[x.Filter]
-		x := storedSub{Subscription: x, since: p.here()}
+		x := storedSub{Subscription: x, since: p.here(), first: s.next}
+		if had {
+			x.first = old.first
+		}
 		wanted := x.RetainHandling == 0 || x.RetainHandling == 1 && !had
 		if had && !wanted {
 			x.since, x.replaying, x.position = old.since, old.replaying, old.position

@@ -228,6 +228,9 @@ func (m *Machine) enqueue(r *record, e *event.Event, q queued, body uint64) {
 // add appends an entry to r's queue; q says of it what the node needs to know.
 func (m *Machine) add(r *record, en entry, q queued) {
 	q.seq, q.session = r.queue.next, r.session
+	if en.ref != "" {
+		r.noteRef(en.ref)
+	}
 	r.queue.next++
 	r.queue.count++
 	r.queue.bytes += int64(en.size)
@@ -337,19 +340,20 @@ func (q *queue) first(n uint64) uint64 {
 // remove removes the entries from lower to below upper that there are. Those
 // that this log entry has removed already are in the store still, and in done.
 func (m *Machine) remove(r *record, lower, upper uint64) {
-	var taken []receipt
+	var settled []receipt
 	m.store.Scan(entryKey(nil, r.session, lower), entryKey(nil, r.session, upper), func(key, value []byte) bool {
 		if !r.queue.done.has(store.Uint64At(key, 9)) {
 			e := mustEntry(value)
 			if receipt, ok := m.receiptOf(&e); ok {
-				taken = append(taken, receipt)
+				receipt.seq = store.Uint64At(key, 9)
+				settled = append(settled, receipt)
 			}
 			m.removeEntry(r, key, e)
 		}
 		return true
 	})
-	for _, receipt := range taken {
-		m.tellTaken(r, receipt)
+	for i := range settled {
+		m.tellTaken(r, &settled[i])
 	}
 }
 
@@ -357,6 +361,9 @@ func (m *Machine) removeEntry(r *record, key []byte, e entry) {
 	m.tx.DeleteOnce(key)
 	if e.mark != "" {
 		r.unmark(e.mark, store.Uint64At(key, 9))
+	}
+	if e.ref != "" {
+		r.forgetRef(e.ref)
 	}
 	r.queue.count--
 	r.queue.bytes -= int64(e.size)

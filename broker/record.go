@@ -38,6 +38,10 @@ type record struct {
 	// marks are the newest marks of the queue by resource, as far as they are
 	// in it; nil until there is one.
 	marks map[string]uint64
+
+	// refs counts the entries of the queue by reference; nil until one has one.
+	// It follows from what is in the queue alone, however it came there.
+	refs map[string]int
 }
 
 // remember takes note of the packet id of a QoS 2 publish.
@@ -228,20 +232,25 @@ func (u *uvarints) takeSeqs(base uint64) (seqs []uint64) {
 // are still on their way to a durable session, replaying is set: those after
 // position, of what was retained up to since.
 //
-//	version u8 | since 8 bytes | flags u8: 0 replaying, 1 ends |
-//	[ends 8 bytes] | position, with its length in front | subscription
+//	version u8 | since 8 bytes | flags u8: 0 replaying, 1 ends, 2 first |
+//	[ends 8 bytes] | [first 8 bytes] | position, with its length in front | subscription
 type storedSub struct {
 	event.Subscription
 	since     uint64 // place in the log at which the subscription began
 	replaying bool
 	position  string
 	ends      int64 // the log time at which it ends with its window; 0 for never (see endsAt)
+
+	// first is the queue's next at which it began: what had been queued before,
+	// the node may have passed over while there was no subscription.
+	first uint64
 }
 
 const (
 	subReplaying = 1 << 0
 	subEnds      = 1 << 1
-	subFlags     = 3
+	subFirst     = 1 << 2
+	subFlags     = 7
 )
 
 func subKey(buf []byte, session uint64, filter string) []byte {
@@ -258,9 +267,15 @@ func (s *storedSub) append(b []byte) []byte {
 	if s.ends != 0 {
 		flags |= subEnds
 	}
+	if s.first != 0 {
+		flags |= subFirst
+	}
 	b = append(b, flags)
 	if s.ends != 0 {
 		b = binary.BigEndian.AppendUint64(b, uint64(s.ends))
+	}
+	if s.first != 0 {
+		b = binary.BigEndian.AppendUint64(b, s.first)
 	}
 	b = store.AppendName(b, s.position)
 	return s.Subscription.Append(b)
@@ -282,6 +297,12 @@ func decodeSub(b []byte) (s storedSub, err error) {
 			return s, event.ErrDamaged
 		}
 		s.ends, b = int64(store.Uint64At(b, 0)), b[8:]
+	}
+	if flags&subFirst != 0 {
+		if len(b) < 8 {
+			return s, event.ErrDamaged
+		}
+		s.first, b = store.Uint64At(b, 0), b[8:]
 	}
 	var ok bool
 	if s.position, b, ok = cutName(b); !ok {

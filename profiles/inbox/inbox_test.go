@@ -178,6 +178,42 @@ func TestKeptWhileAway(t *testing.T) {
 	}
 }
 
+// Who subscribes again and again has each message that waits for them in their
+// queue once, through restarts, and has all of them in the end.
+func TestSubscribesAgain(t *testing.T) {
+	n, phone, ann := befriended(t, Limits{})
+	n.Must(ann.Publish(inboxOfBob, `{"id":"0","wants":["delivered"],"body":"0"}`, 1)) // sent because it is kept
+	phone.Hold(true)
+	phone.Subscribe(inboxOfBob, 1)
+	for i := 1; i < 4; i++ { // sent when it comes
+		n.Must(ann.Publish(inboxOfBob, fmt.Sprintf(`{"id":"%d","wants":["delivered"],"body":"%d"}`, i, i), 1))
+	}
+	again := func() {
+		for range 5 {
+			phone.Unsubscribe(inboxOfBob)
+			phone.Subscribe(inboxOfBob, 1)
+		}
+	}
+	again()
+	if got := bodies(t, phone.Take(4)); got != "0 1 2 3" {
+		t.Errorf("the phone got %s", got)
+	}
+	n.Restart()
+	ann, phone = n.Connect("laptop", alice, time.Hour), n.Connect("phone", bob, time.Hour)
+	phone.Hold(true)
+	again()
+	if got := bodies(t, phone.Take(4)); got != "0 1 2 3" {
+		t.Errorf("the phone got %s again", got)
+	}
+	ann.Take(0)
+	phone.Hold(false)
+	n.Must(ann.Publish(inboxOfBob, "4", 1))
+	phone.Await(1)
+	if got := ann.Await(4); len(got) != 4 {
+		t.Errorf("%d messages are delivered, want 4: %v", len(got), got)
+	}
+}
+
 // Without permission a message is acknowledged like any other, fails, and
 // reaches nobody; to nobody it fails alike. Who was written to may answer.
 func TestNotPermitted(t *testing.T) {

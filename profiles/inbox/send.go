@@ -174,9 +174,14 @@ func (p *Profile) Awaits(who broker.Who) []string {
 	return []string{kind.Resource{Kind: p.kind.Name(), Addr: from}.Topic()}
 }
 
-// Subscribed gives a device that is new what no device has yet, in order.
+// Subscribed gives a device that is new what no device has yet, in order. What
+// waits in its queue already is not even read: who subscribes again and again
+// has nothing done for it.
 func (p *Profile) Subscribed(tx *broker.ProfileTx, _ broker.Who, session uint64, topicName string) {
 	for _, kept := range readBox(tx.Get(topicName)).kept {
+		if tx.Queued(session, refOf(topicName, kept.iseq)) {
+			continue
+		}
 		if _, e, ok := readKept(tx.Get(keptKey(topicName, kept.iseq))); ok && !e.Expired(tx.Now()) {
 			tx.Send(session, e, refOf(topicName, kept.iseq))
 		}
