@@ -5,17 +5,20 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Resources is what the node shows of the things that are watched. Its
 // functions may be called from many goroutines at once.
 type Resources struct {
-	// Identify returns the principal of a user name and password. An error that
-	// is ErrUnavailable means that nobody can be checked now.
-	Identify func(user, password string) (principal string, err error)
+	// Identify returns the principal of a user name and password, which came from
+	// an address and port. An error that is ErrUnavailable means that nobody can
+	// be checked now, a *TooMany that this one is not.
+	Identify func(user, password, from string) (principal string, err error)
 
 	// Anonymous says whether who shows no credentials may ask at all.
 	Anonymous bool
@@ -47,6 +50,13 @@ var (
 	ErrUnavailable  = errors.New("unavailable")
 )
 
+// A TooMany is why who tries to sign in is not looked at: too many have failed.
+type TooMany struct{ RetryAfter time.Duration }
+
+func (*TooMany) Error() string {
+	return "too many have failed to sign in under this name from your network: try again later"
+}
+
 // mostListed bounds the resources in one answer.
 const mostListed = 100
 
@@ -68,8 +78,12 @@ func (s *Resources) as(next func(w http.ResponseWriter, r *http.Request, princip
 			next(w, r, "")
 			return
 		}
-		principal, err := s.Identify(user, password)
+		principal, err := s.Identify(user, password, r.RemoteAddr)
+		many, tooMany := errors.AsType[*TooMany](err)
 		switch {
+		case tooMany:
+			w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(many.RetryAfter.Seconds())))))
+			refuse(w, http.StatusTooManyRequests, "%v", err)
 		case errors.Is(err, ErrUnavailable):
 			w.Header().Set("Retry-After", "5")
 			refuse(w, http.StatusServiceUnavailable, "%v", err)

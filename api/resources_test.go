@@ -8,18 +8,23 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 )
 
 // fakeResources show who asks for what, so that tests see what was understood.
 func fakeResources(anonymous bool) *Resources {
 	return &Resources{
 		Anonymous: anonymous,
-		Identify: func(user, password string) (string, error) {
+		Identify: func(user, password, from string) (string, error) {
 			switch password {
 			case "right":
 				return user + "@x.org", nil
 			case "busy":
 				return "", fmt.Errorf("%w: too many log in", ErrUnavailable)
+			case "again":
+				return "", &TooMany{1500 * time.Millisecond}
+			case "from":
+				return from, nil
 			}
 			return "", errors.New("no")
 		},
@@ -80,6 +85,8 @@ func TestFetch(t *testing.T) {
 		{"/v1/presence/example.com/bob", "", false, 401, "say who you are"},
 		{"/v1/presence/example.com/bob", "ann:wrong", true, 401, "bad user name or password"},
 		{"/v1/presence/example.com/bob", "ann:busy", true, 503, "too many"},
+		{"/v1/presence/example.com/bob", "ann:again", true, 429, "too many have failed"},
+		{"/v1/presence/example.com/bob", "ann:from", true, 200, "192.0.2.1:1234|"},
 		{"/v1/presence/example.com/unknown", "ann:right", false, 404, "bad-event"},
 		{"/v1/presence/example.com/odd", "ann:right", false, 400, "write even"},
 		{"/v1/presence/example.com/secret", "ann:right", false, 403, "identity-required"},
@@ -94,6 +101,9 @@ func TestFetch(t *testing.T) {
 		}
 		if w.Code == 401 && w.Header().Get("WWW-Authenticate") == "" {
 			t.Errorf("%s: 401 without a challenge", x.path)
+		}
+		if after := w.Header().Get("Retry-After"); w.Code == 429 && after != "2" {
+			t.Errorf("%s: try again after %q seconds, want 2", x.path, after)
 		}
 	}
 }

@@ -129,14 +129,10 @@ func (c *conn) authenticate(p *connectPacket, client string) (principal string, 
 		}
 		return "", nil
 	}
-	if pause, ok := c.srv.logins.try(user, c.addr, c.srv.wheel.now.Load()); !ok {
-		c.srv.stats.LoginsRefused.Add(1)
-		c.pause(pause)
+	principal, err = c.srv.signIn(user, password, client, c.addr)
+	if many, ok := errors.AsType[*TooManyLogins](err); ok {
+		c.pause(many.pause)
 		return "", &fault{codeBadCredentials, ""}
-	}
-	principal, err = c.srv.authenticate(user, password, client)
-	if !errors.Is(err, broker.ErrBadCredentials) {
-		c.srv.logins.pardon(user, c.addr, c.srv.wheel.now.Load())
 	}
 	if err != nil {
 		return "", connectFault(err)

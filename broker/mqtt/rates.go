@@ -1,10 +1,14 @@
 package mqtt
 
 import (
+	"errors"
 	"hash/maphash"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/bellwire/bellwire/broker"
 )
 
 // A rate allows count events in span ticks, and burst of them at once, by the
@@ -147,3 +151,38 @@ func (l *logins) find(k login, now int64) *tries {
 }
 
 func (l *logins) turn(now int64) { l.old, l.now, l.turned = l.now, map[login]*tries{}, now }
+
+// A TooManyLogins is why a try to sign in was not looked at: Limits.FailedLogins.
+type TooManyLogins struct {
+	// RetryAfter is after how long one try is looked at, if there are no others
+	// meanwhile.
+	RetryAfter time.Duration
+
+	pause time.Duration // how long to hold who can be held
+}
+
+func (*TooManyLogins) Error() string { return "too many failed logins" }
+
+// SignIn returns the principal that user and password prove of a client at an
+// address which does not come by MQTT. It counts as one that does: a try that is
+// one too many is a *TooManyLogins, other errors are as of Config.Authenticate,
+// and without that everybody is anonymous. For any goroutine.
+func (s *Server) SignIn(user string, password []byte, from net.Addr) (principal string, err error) {
+	if s.authenticate == nil {
+		return "", nil
+	}
+	return s.signIn(user, password, "", addressOf(from))
+}
+
+func (s *Server) signIn(user string, password []byte, client string, from address) (principal string, err error) {
+	if pause, ok := s.logins.try(user, from, s.wheel.now.Load()); !ok {
+		s.stats.LoginsRefused.Add(1)
+		span := time.Duration(loginSpan/ticksPerSecond) * time.Second
+		return "", &TooManyLogins{RetryAfter: span / time.Duration(s.limits.FailedLogins), pause: pause}
+	}
+	principal, err = s.authenticate(user, password, client)
+	if !errors.Is(err, broker.ErrBadCredentials) {
+		s.logins.pardon(user, from, s.wheel.now.Load())
+	}
+	return principal, err
+}

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/bellwire/bellwire/broker"
 )
 
 // A rate lets its burst through at once, then as many as it says, and no more in
@@ -147,6 +150,22 @@ func TestFailedLogins(t *testing.T) {
 	if got := n.srv.Stats().LoginsRefused.Load(); got != 1 {
 		t.Errorf("%d refused unseen, want 1", got)
 	}
+	signIn := func(addr, password string) error {
+		_, err := n.srv.SignIn("bob", []byte(password), net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr)))
+		return err
+	}
+	if many, ok := errors.AsType[*TooManyLogins](signIn("192.0.2.1:80", right)); !ok || many.RetryAfter != 200*time.Second {
+		t.Errorf("by another way: %+v, want to be told to wait for a third of ten minutes", many)
+	}
+	if err := signIn("192.0.3.1:80", right); err != nil {
+		t.Errorf("by another way from elsewhere: %v", err)
+	}
+	for range 3 {
+		if err := signIn("192.0.4.1:80", wrong); !errors.Is(err, broker.ErrBadCredentials) {
+			t.Errorf("a guess by another way: %v", err)
+		}
+	}
+	expect("the owner after three guesses by another way", login("192.0.4.2", "bob", right), "connack 86")
 	expect("the owner from elsewhere", login("192.0.3.1", "bob", right), "connack 00")
 	expect("the owner over IPv6", login("2001:db8::1", "bob", right), "connack 00")
 	expect("somebody else from there", login("192.0.2.1", "eve", "secret of eve"), "connack 00")

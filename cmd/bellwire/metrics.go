@@ -108,6 +108,7 @@ func (s *server) brokerMetrics() prometheus.Collector {
 	disconnects := t.family(prometheus.CounterValue, "disconnects_total", "clients' connections that ended", "reason")
 	m.EachEnd(func(reason string, n *atomic.Uint64) { disconnects.count(n.Load, reason) })
 	t.counter("logins_refused_total", "tries to sign in that were refused unseen, after too many", m.LoginsRefused.Load)
+	t.counter("http_turned_away_total", "HTTP connections closed unread, because too many were open", s.httpTurnedAway.Load)
 	bytes := t.family(prometheus.CounterValue, "bytes_total", "bytes from and to clients", "direction")
 	bytes.count(m.BytesIn.Load, "in")
 	bytes.count(m.BytesOut.Load, "out")

@@ -3,18 +3,20 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 
 	"github.com/bellwire/bellwire/acl"
 	"github.com/bellwire/bellwire/api"
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/mqtt"
 	"github.com/bellwire/bellwire/profiles/kind"
 )
 
 // resources joins the HTTP side with the broker: what is fetched is what would
 // be sent.
 func (s *server) resources() *api.Resources {
-	identify := s.config.identify(s.broker)
 	r := &api.Resources{
 		Anonymous: s.config.allowAnonymous,
 		Show: func(principal, of, domain, local string) (api.Document, error) {
@@ -35,18 +37,25 @@ func (s *server) resources() *api.Resources {
 			})
 			return next, fetchError(err)
 		},
-		Identify: func(user, password string) (string, error) {
-			if identify == nil {
-				return "", nil // everybody is anonymous here
-			}
-			principal, err := identify(user, []byte(password), "")
-			if err != nil && !errors.Is(err, broker.ErrBadCredentials) {
-				return "", fmt.Errorf("%w: %w", api.ErrUnavailable, err)
-			}
-			return principal, err
-		},
+		Identify: s.signIn,
 	}
 	return r
+}
+
+// signIn is as over MQTT, and held to the same rate of failures.
+func (s *server) signIn(user, password, from string) (string, error) {
+	var addr net.Addr
+	if at, err := netip.ParseAddrPort(from); err == nil {
+		addr = net.TCPAddrFromAddrPort(at)
+	}
+	principal, err := s.mqtt.SignIn(user, []byte(password), addr)
+	if many, ok := errors.AsType[*mqtt.TooManyLogins](err); ok {
+		return "", &api.TooMany{RetryAfter: many.RetryAfter}
+	}
+	if err != nil && !errors.Is(err, broker.ErrBadCredentials) {
+		return "", fmt.Errorf("%w: %w", api.ErrUnavailable, err)
+	}
+	return principal, err
 }
 
 func (s *server) fetch(principal, topicName string) (api.Document, error) {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/bellwire/bellwire/acl"
@@ -88,7 +89,8 @@ type server struct {
 
 	mqttListener, httpListener net.Listener
 	http                       *http.Server
-	failed                     chan error // a listener broke
+	httpTurnedAway             atomic.Uint64 // connections too many
+	failed                     chan error    // a listener broke
 }
 
 // A passwordGate's numbers: how many argon2id verifications run at once, each
@@ -203,7 +205,8 @@ func (s *server) listen(ctx context.Context) (err error) {
 	if s.httpListener, err = net.Listen("tcp", s.config.http); err != nil {
 		return fmt.Errorf("http: %w", err)
 	}
-	s.http = &http.Server{Handler: api.Handler(s.apiConfig()), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10}
+	s.httpListener = limitConnections(s.httpListener, httpConnections, &s.httpTurnedAway)
+	s.http = httpServer(api.Handler(s.apiConfig()))
 	go func() { s.serveEnded("http", s.http.Serve(s.httpListener), http.ErrServerClosed) }()
 	return nil
 }
