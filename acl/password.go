@@ -270,6 +270,9 @@ func (p *Policy) Knows(principal string) bool {
 	return known
 }
 
+// Users returns how many users the policy has.
+func (p *Policy) Users() int { return len(p.users) }
+
 // newDecoy returns a hash that nobody has, as dear as most of users' are, nil
 // if nobody has a password.
 func newDecoy(users map[string]credential) *passwordHash {

@@ -117,6 +117,14 @@ func (s *server) warnOfOtherPolicy(name string) {
 	}
 }
 
+// warnOfNobody says that nobody can log in by the policy in force.
+func (s *server) warnOfNobody() {
+	a, ok := s.broker.Policy().(*authorizer)
+	if ok && a.policy.Users() == 0 && s.config.trust == trustNobody && !s.config.allowAnonymous {
+		s.config.logger.Warn("the policy has no users: nobody can log in", "todo", "add users to it (bellwire user hash, bellwire user token) and send SIGHUP, or start with --allow-anonymous")
+	}
+}
+
 // policyFaultsLogged bounds the records of one refused policy.
 const policyFaultsLogged = 20
 

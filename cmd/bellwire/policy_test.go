@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -60,6 +61,36 @@ func TestRefusedPolicyIsLoggedFaultByFault(t *testing.T) {
 		last := records[c.records]
 		if last["msg"] != "policy not changed: the one in force stays" || last["faults"] != float64(c.faults) || last["code"] != "BW-2011" {
 			t.Errorf("%s: the last record is %v", c.name, last)
+		}
+	}
+}
+
+// A policy by which nobody can log in is told at the start, and no other.
+func TestPolicyWithoutUsersIsTold(t *testing.T) {
+	users := fmt.Sprintf("users:\n  ana@example.com: {token_sha256: %q}\n", acl.HashToken([]byte("t")))
+	for _, c := range []struct {
+		name, policy string
+		anonymous    bool
+		told         bool
+	}{
+		{"no users", "rules: []\n", false, true},
+		{"a user", users, false, false},
+		{"anybody", "rules: []\n", true, false},
+	} {
+		var log strings.Builder
+		conf := devFlags{domain: "example.com"}.config(io.Discard)
+		conf.policy, conf.trust, conf.allowAnonymous, conf.logger = []byte(c.policy), trustNobody, c.anonymous, newLogger(io.Discard, false)
+		s, err := startServer(t.Context(), conf)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		conf.logger = newLogger(&log, false)
+		(&server{config: conf, broker: s.broker}).warnOfNobody()
+		if err := s.shutdown(); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if told := strings.Contains(log.String(), "the policy has no users"); told != c.told {
+			t.Errorf("%s: told %v: %s", c.name, told, &log)
 		}
 	}
 }

@@ -103,6 +103,7 @@ func serve(ctx context.Context, f serveFlags, c serverConfig, stdout io.Writer) 
 	defer signal.Stop(hangup)
 	s.warnOfOtherSettings()
 	s.warnOfOtherPolicy(f.policy)
+	s.warnOfNobody()
 	line := readyLine{Ready: true, Node: f.node, PID: os.Getpid(), MQTT: s.mqttListener.Addr().String()}
 	if s.httpListener != nil {
 		line.HTTP = s.httpListener.Addr().String()
