@@ -294,7 +294,7 @@ func (m *Machine) retain(e *event.Event) error {
 		m.tx.Delete(wakeNameKey(m.key, old.expires, wakeRetained, e.Topic))
 	}
 	key := retainedKey(m.key, e.Topic)
-	if len(e.Payload) == 0 {
+	if len(e.Payload) == 0 || e.Momentary() { // what is for whoever is there leaves nothing for who comes later
 		if old.exists {
 			m.tx.Delete(key)
 			m.retained.Add(-1)

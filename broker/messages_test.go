@@ -171,10 +171,10 @@ func TestSubscribesAgain(t *testing.T) {
 	again(phone.ackAll) // one is over, and two is passed over
 	phone.want("post/bob=one q1")
 	n.settled("") // whether they were had nobody can tell: they come once more
-	got := phone.await(2)
+	phone.await(2)
 	phone.ackAll()
 	n.settled("one by phone\n")
-	if got = phone.await(3); got[1] != "post/bob=one q1" || got[2] != "post/bob=two q1" {
+	if got := phone.await(3); got[1] != "post/bob=one q1" || got[2] != "post/bob=two q1" {
 		t.Errorf("got %q", got)
 	}
 	phone.ackAll()

@@ -531,11 +531,12 @@ func (p *plain) retain(e plainEvent) error {
 		return nil
 	}
 	_, had := p.retained[e.topic]
-	if e.payload != "" && !had && len(p.retained) >= p.limits.RetainedTopics {
+	kept := e.payload != "" && (e.expires == 0 || e.expires-e.at > 75e7)
+	if kept && !had && len(p.retained) >= p.limits.RetainedTopics {
 		return ErrQuota
 	}
 	p.fresh[e.topic] = true
-	if e.payload == "" {
+	if !kept {
 		delete(p.retained, e.topic)
 		return nil
 	}

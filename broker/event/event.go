@@ -95,11 +95,14 @@ func (e *Event) Remaining(now int64) (seconds uint32, expires bool) {
 		return 0, false
 	}
 	left := e.Expires - now
-	if left <= 0 || e.Expires-e.At <= 3*momentary/2 {
+	if left <= 0 || e.Momentary() {
 		return 0, true
 	}
 	return uint32(min((left-1)/1e9+1, math.MaxUint32)), true
 }
+
+// Momentary says whether the event's Message Expiry Interval is 0.
+func (e *Event) Momentary() bool { return e.Expires != 0 && e.Expires-e.At <= 3*momentary/2 }
 
 // Expired says whether the event may no longer be sent at now.
 func (e *Event) Expired(now int64) bool { return e.Expires != 0 && now >= e.Expires }

@@ -188,7 +188,7 @@ func (d *demo) status(ctx context.Context, device, status, note string) error {
 	d.exists(of)
 	return d.says(ctx, device, of, publication{
 		topic:   kind.Topic{Resource: of, Source: source}.Name(),
-		payload: statusDocument(status, note), contentType: presence.TypeJSON, user: map[string]string{"evt-bind": "none"},
+		payload: statusDocument(status, note, time.Time{}), contentType: presence.TypeJSON, user: map[string]string{"evt-bind": "none"},
 	})
 }
 

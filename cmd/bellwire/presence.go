@@ -76,7 +76,7 @@ func (f *presenceSet) run(cmd *cobra.Command, args []string) error {
 		p.contentType = ""
 		return f.client.send(cmd, p)
 	}
-	p.payload = statusDocument(status, f.note)
+	p.payload = statusDocument(status, f.note, time.Now())
 	if f.until != "" {
 		if f.hold {
 			return usage("--hold and --until exclude each other: it holds while the command runs")
@@ -101,11 +101,16 @@ func (f *presenceSet) owner(args []string) (kind.Addr, error) {
 	return f.client.self()
 }
 
-// statusDocument is what a status word stands for.
-func statusDocument(status, note string) []byte {
+// statusDocument is what a status word stands for, said at an instant: of several
+// devices the one that spoke last comes first. The zero time is none.
+func statusDocument(status, note string, at time.Time) []byte {
 	doc := map[string]any{"basic": "open"}
 	if status != "available" {
-		doc["persons"] = []any{map[string]any{"id": "me", "activities": []string{status}}}
+		person := map[string]any{"id": "me", "activities": []string{status}}
+		if !at.IsZero() {
+			person["timestamp"] = at.UTC().Format("2006-01-02T15:04:05.000Z")
+		}
+		doc["persons"] = []any{person}
 	}
 	if note != "" {
 		doc["notes"] = map[string]string{"en": note}

@@ -169,7 +169,7 @@ func TestSecondsUntil(t *testing.T) {
 func TestStatusDocument(t *testing.T) {
 	for _, status := range []string{"available", "busy", "on-the-phone"} {
 		var p shownPresence
-		if err := json.Unmarshal(statusDocument(status, `say "hi"`), &p); err != nil || p.status() != status || p.note() != `say "hi"` {
+		if err := json.Unmarshal(statusDocument(status, `say "hi"`, time.Now()), &p); err != nil || p.status() != status || p.note() != `say "hi"` {
 			t.Errorf("%s: %s %q, %v", status, p.status(), p.note(), err)
 		}
 	}
