@@ -22,8 +22,13 @@ type FS struct {
 	stats  counters
 	faults faults
 
-	mu    sync.Mutex
-	space *space // of SetFree; nil: as it is
+	// Held while a lock is taken and while the power is cut: MemFS takes its read
+	// lock twice for the first, and blocks for ever if the second wants the write
+	// lock in between.
+	crashing sync.Mutex
+
+	mu    sync.Mutex // guards the following
+	space *space     // of SetFree; nil: as it is
 }
 
 var _ vfs.FS = (*FS)(nil)
@@ -58,7 +63,9 @@ func newFS(inner vfs.FS, root string, mem *vfs.MemFS) *FS {
 // Crashable, and goes on as if nothing had happened; the copy has no faults and
 // no counts.
 func (fs *FS) Crash(kept int, rng *rand.Rand) *FS {
+	fs.crashing.Lock()
 	mem := fs.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: kept, RNG: rng})
+	fs.crashing.Unlock()
 	return newFS(mem, "", mem)
 }
 
@@ -165,7 +172,11 @@ func (fs *FS) MkdirAll(dir string, perm os.FileMode) error {
 }
 
 // Lock is vfs.FS's.
-func (fs *FS) Lock(name string) (io.Closer, error) { return fs.inner.Lock(name) }
+func (fs *FS) Lock(name string) (io.Closer, error) {
+	fs.crashing.Lock()
+	defer fs.crashing.Unlock()
+	return fs.inner.Lock(name)
+}
 
 // List is vfs.FS's.
 func (fs *FS) List(dir string) ([]string, error) { return fs.inner.List(dir) }
