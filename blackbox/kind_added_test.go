@@ -49,9 +49,6 @@ var withHealth = sync.OnceValues(func() (string, error) {
 // is refused.
 func TestS7AThirdPartysKind(t *testing.T) {
 	t.Parallel()
-	if os.Getenv("BELLWIRE_BINARY") != "" {
-		t.Skip("missing: the sources of the binary under test, unset BELLWIRE_BINARY")
-	}
 	const topic, path = "health/plant.example.com/press12", "/v1/health/plant.example.com/press12"
 	const unknown = `{"entity":"evt:press12@plant.example.com","state":"unknown"}`
 	s := prepareKinds(t, "2026-03-09T12:59:59Z")
