@@ -178,6 +178,7 @@ func (m *Machine) Apply(index, term uint64, stamp int64, batches [][]byte) {
 func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok bool) {
 	m.tx, m.out = m.store.Begin(), m.spare()
 	m.ordinal, m.unit, m.bare = 0, 0, false
+	m.ref, m.ruled, m.answer = "", false, nil // a command that panicked may have left them
 	m.touched = m.touched[:0]
 	m.subbed = m.subbed[:0]
 	clear(m.written)

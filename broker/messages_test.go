@@ -253,3 +253,32 @@ func TestTransient(t *testing.T) {
 	phone.want("post/bob/now=!typing q0", "post/bob/now=!typing q0")
 	eve.want()
 }
+
+// brittlePost is a post that has a fault about what is sent to bad.
+type brittlePost struct{ post }
+
+func (p brittlePost) MayRead(get func(key string) []byte, who Who, topicName string, at int64) Decision {
+	if topicName == "post/bad" {
+		panic("a fault")
+	}
+	return p.post.MayRead(get, who, topicName, at)
+}
+
+// What a command that panicked was about to say of its event is said of no other:
+// nodes that began from a copy taken since would not say it.
+func TestFailedRouteLeavesNothing(t *testing.T) {
+	n := newNodeWith(t, Limits{}, brittlePost{})
+	phone, ann := n.named("phone", "bob", 3600), n.named("ann", "ann", 0)
+	phone.subscribe("#", 1)
+	if err := ann.publish("post/bad", "lost", 1); !errors.Is(err, ErrFailed) {
+		t.Fatalf("got %v, want it to have failed", err)
+	}
+	must(t, ann.publish("plain", "kept", 1))
+	phone.want("plain=kept q1")
+	phone.ackAll()
+	n.settled("")
+	n.restart()
+	if got := n.postKey("taken"); got != "" {
+		t.Errorf("the profile was told %q of another's event", got)
+	}
+}
