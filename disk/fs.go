@@ -173,8 +173,10 @@ func (fs *FS) MkdirAll(dir string, perm os.FileMode) error {
 
 // Lock is vfs.FS's.
 func (fs *FS) Lock(name string) (io.Closer, error) {
-	fs.crashing.Lock()
-	defer fs.crashing.Unlock()
+	if fs.mem != nil {
+		fs.crashing.Lock()
+		defer fs.crashing.Unlock()
+	}
 	return fs.inner.Lock(name)
 }
 
