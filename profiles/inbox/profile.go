@@ -3,7 +3,6 @@ package inbox
 import (
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/bellwire/bellwire/broker"
@@ -55,16 +54,14 @@ func (l Limits) withDefaults() Limits {
 
 // A Profile serves one kind.
 type Profile struct {
-	kind   kind.Inbox
-	limits Limits
-
-	mu       sync.Mutex // guards the following
-	policies map[string]*policy.Policy
+	kind     kind.Inbox
+	limits   Limits
+	policies *policy.Cache
 }
 
 // New returns the profile of k.
 func New(k kind.Inbox, limits Limits) *Profile {
-	return &Profile{kind: k, limits: limits.withDefaults(), policies: map[string]*policy.Policy{}}
+	return &Profile{kind: k, limits: limits.withDefaults(), policies: policy.NewCache(k)}
 }
 
 var (
@@ -116,35 +113,14 @@ func (p *Profile) MayRead(get func(key string) []byte, who broker.Who, topicName
 	return broker.Decision{Reason: fmt.Sprintf("%s of %s is theirs, or a delegate's, to read", t.Kind, t.Addr)}
 }
 
-// policiesKept bounds the policies that are kept parsed. The loser is any.
-const policiesKept = 1024
-
 // policyOf returns an owner's policy; document is what they set, nil for the
-// default. Parsing is a pure function, so that some are kept makes no
-// difference to what is answered. Nil means that the document is none, which
-// cannot be: it was read before it was set.
+// default. Nil means that the document is none, which cannot be: it was read
+// before it was set.
 func (p *Profile) policyOf(owner kind.Addr, document []byte) *policy.Policy {
 	if document == nil {
 		document = p.kind.DefaultPolicy(owner)
 	}
-	key := owner.String() + "\x00" + string(document)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if of, ok := p.policies[key]; ok {
-		return of
-	}
-	of, err := policy.Parse(document, p.kind, owner)
-	if err != nil {
-		return nil
-	}
-	if len(p.policies) >= policiesKept {
-		for other := range p.policies {
-			delete(p.policies, other)
-			break
-		}
-	}
-	p.policies[key] = of
-	return of
+	return p.policies.Read(owner, document)
 }
 
 // may says whether an owner's policy, as get has it, lets from do what.

@@ -27,7 +27,7 @@ const LostAfter = 15 * time.Second
 // A Profile serves one kind.
 type Profile struct {
 	kind     kind.Kind
-	policies policies
+	policies *policy.Cache
 }
 
 // New returns the profile of k, whose Semantics must be of ModeState.
@@ -35,7 +35,7 @@ func New(k kind.Kind) *Profile {
 	if k.Semantics().Mode != kind.ModeState {
 		panic("state: " + k.Name() + " is not a kind of state")
 	}
-	return &Profile{kind: k, policies: policies{kind: k}}
+	return &Profile{kind: k, policies: policy.NewCache(k)}
 }
 
 var (
@@ -99,7 +99,7 @@ func (p *Profile) Admit(pub *broker.Publication) error {
 		return nil
 	}
 	if res, ok := pub.Resource(r.topic.Resource.Topic()).(*resource); ok {
-		_, err = mayPublish(res.policy.policy, r, time.Unix(0, pub.Event.At))
+		_, err = mayPublish(res.policy, r, time.Unix(0, pub.Event.At))
 		return refuse.Told(err)
 	}
 	return nil
@@ -285,7 +285,7 @@ func (p *Profile) policyOf(tx *broker.ProfileTx, owner kind.Addr) *policy.Policy
 	if doc == nil {
 		return nil
 	}
-	return p.policies.of(owner, doc).policy
+	return p.policies.Read(owner, doc)
 }
 
 // setPolicy sets or removes an owner's policy. What somebody published who may

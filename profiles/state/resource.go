@@ -16,7 +16,8 @@ type resource struct {
 	kind   kind.Kind
 	of     kind.Resource
 	pubs   []kind.Publication
-	policy *ownPolicy
+	policy *policy.Policy // nil if this version cannot read it: it shows nothing to anybody
+	asked  *policy.Cache
 
 	mu       sync.Mutex // guards the following
 	composed *kind.Composed
@@ -30,6 +31,10 @@ type resource struct {
 
 type rendered struct{ payload, props []byte }
 
+// viewsKept bounds the views of a resource that are kept: an owner's rules can
+// make as many classes of watchers as there are rules.
+const viewsKept = 32
+
 // Load reads a resource, whose owner has the kind's default policy if they have
 // not set one.
 func (p *Profile) Load(topicName string, record, document []byte) broker.Resource {
@@ -37,11 +42,11 @@ func (p *Profile) Load(topicName string, record, document []byte) broker.Resourc
 	if err != nil || t.Source != "" {
 		return nothing{}
 	}
-	r := &resource{kind: p.kind, of: t.Resource, pubs: readRecord(record).publications()}
+	r := &resource{kind: p.kind, of: t.Resource, pubs: readRecord(record).publications(), asked: p.policies}
 	if document == nil {
 		document = p.kind.DefaultPolicy(t.Addr)
 	}
-	r.policy = p.policies.of(t.Addr, document)
+	r.policy = p.policies.Read(t.Addr, document)
 	r.neutral = r.render(p.kind.Neutral(t.Resource))
 	return r
 }
@@ -63,10 +68,10 @@ func (r *resource) Show(who broker.Who, at int64) broker.Shown {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.compose(now)
-	if r.policy.policy == nil {
+	if r.policy == nil {
 		return r.shown(r.neutral, false, time.Time{}, c.Expires)
 	}
-	d := r.policy.decide(kind.Of(who.Principal), now, policy.Input{Sphere: r.sphere(c)})
+	d := r.asked.Evaluate(r.policy, kind.Of(who.Principal), now, policy.Input{Sphere: r.sphere(c)})
 	out := r.neutral
 	if d.View == policy.ViewFiltered {
 		out = r.view(c, d.Grant)
@@ -114,7 +119,7 @@ func (r *resource) viewOf(c *kind.Composed, g kind.Grant) rendered {
 	if same(v, r.neutral) {
 		v = r.neutral
 	}
-	if r.views == nil {
+	if r.views == nil || len(r.views) >= viewsKept {
 		r.views = map[kind.Class]rendered{}
 	}
 	r.views[class] = v
@@ -141,13 +146,13 @@ type tracker interface {
 // something of it. What looks the same as what went before it is shown once.
 func (r *resource) Passed(source string, who broker.Who, at int64) []broker.Shown {
 	t, ok := r.kind.(tracker)
-	if !ok || r.policy.policy == nil {
+	if !ok || r.policy == nil {
 		return nil
 	}
 	now := time.Unix(0, at).UTC()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d := r.policy.decide(kind.Of(who.Principal), now, policy.Input{Sphere: r.sphere(r.compose(now))})
+	d := r.asked.Evaluate(r.policy, kind.Of(who.Principal), now, policy.Input{Sphere: r.sphere(r.compose(now))})
 	if d.View != policy.ViewFiltered {
 		return nil
 	}

@@ -1,0 +1,59 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bellwire/bellwire/profiles/kind"
+)
+
+// What is kept answers as what is read anew would, and a document that takes
+// another's place takes its answers' too.
+func TestCacheChangesNoAnswer(t *testing.T) {
+	c := NewCache(pres)
+	owner, ann := bob, addr(t, "ann@example.net")
+	allow := []byte(`{"v":1,"rules":[{"id":"a","if":{"identity":[{"one":"pres:ann@example.net"}],"validity":[{"from":"2026-03-09T10:00:00Z","until":"2026-03-09T11:00:00Z"}]},"then":{"handling":"allow"},"show":{"note":true}}]}`)
+	deny := []byte(`{"v":1,"rules":[{"id":"a","if":{"identity":[{"one":"pres:ann@example.net"}]},"then":{"handling":"block"}}]}`)
+	start := time.Date(2026, 3, 9, 9, 0, 0, 0, time.UTC)
+	for i := range 400 {
+		document := [][]byte{allow, deny}[i/7%2]
+		at := start.Add(time.Duration(i*37%180) * time.Minute) // there and back
+		fresh, err := Parse(document, pres, owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, want := c.Evaluate(c.Read(owner, document), ann, at, Input{}), fresh.Evaluate(ann, at, Input{})
+		if !got.equal(&want) || !got.Until.Equal(want.Until) {
+			t.Fatalf("at %s: got %+v, want %+v", at, got, want)
+		}
+	}
+	if p := c.Read(owner, []byte(`{`)); p != nil || c.Read(owner, []byte(`{`)) != nil {
+		t.Error("what is no policy was read")
+	}
+}
+
+// However many owners there are and however large what they upload, and however
+// many watch, what is kept is bounded.
+func TestCacheIsBounded(t *testing.T) {
+	c := NewCache(pres)
+	large := []byte(`{"v":1,"label":"` + strings.Repeat("x", 60<<10) + `"}`)
+	for i := range 400 {
+		c.Read(kind.Addr{Local: fmt.Sprint("u", i), Domain: "example.com"}, large)
+	}
+	total := 0
+	for _, r := range c.read {
+		total += len(r.document) + readingBytes
+	}
+	if total != c.bytes || total > cacheBytes || len(c.read) < 200 {
+		t.Errorf("%d policies with %d bytes are kept, %d are counted", len(c.read), total, c.bytes)
+	}
+	p := c.Read(bob, []byte(`{"v":1}`))
+	for i := range cacheAnswers + 100 {
+		c.Evaluate(p, kind.Addr{Local: fmt.Sprint(i), Domain: "example.net"}, time.Unix(0, 0), Input{})
+	}
+	if len(c.answers) > cacheAnswers {
+		t.Errorf("%d answers are kept", len(c.answers))
+	}
+}
