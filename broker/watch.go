@@ -31,29 +31,43 @@ type watch struct {
 	remarked atomic.Bool // marks were proposed since CatchUp last looked
 
 	mu      sync.Mutex // guards the following
-	loaded  map[string]Resource
+	loaded  map[string]loaded
+	bytes   int    // charged for loaded
 	changes uint64 // counts forget: what was read before one may be stale
 	times   timesHeap
 	due     map[string]*timeOf // what times has, by resource
 }
 
-// resourcesKept bounds the resources that are loaded. The loser is any.
-const resourcesKept = 1 << 16
+// A loaded is a resource and what it is charged for: what was read of it.
+type loaded struct {
+	Resource
+	bytes int
+}
+
+// What is loaded is bounded by what was read for it, and by what each is charged
+// besides. The loser is any.
+const (
+	loadedBytes   = 64 << 20
+	resourceBytes = 1 << 10
+)
+
+// shownKept bounds what a session is known to have been shown.
+const shownKept = 1 << 16
 
 func (t *watch) init(b *Broker) {
 	t.b, t.seed = b, maphash.MakeSeed()
-	t.loaded, t.due = map[string]Resource{}, map[string]*timeOf{}
+	t.loaded, t.due = map[string]loaded{}, map[string]*timeOf{}
 }
 
 // resource returns a resource as the store has it; v is the profile of its
 // topic.
 func (t *watch) resource(v Viewer, topicName string) Resource {
 	t.mu.Lock()
-	r, ok := t.loaded[topicName]
+	kept, ok := t.loaded[topicName]
 	changes := t.changes
 	t.mu.Unlock()
 	if ok {
-		return r
+		return kept.Resource
 	}
 	s := t.b.config.Store
 	record, ok := s.Get(resourceKey(nil, v.Prefix(), topicName), nil)
@@ -64,19 +78,32 @@ func (t *watch) resource(v Viewer, topicName string) Resource {
 	if !ok {
 		policy = nil
 	}
-	r = v.Load(topicName, record, policy)
+	r := loaded{v.Load(topicName, record, policy), len(topicName) + len(record) + len(policy) + resourceBytes}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.changes == changes {
-		if len(t.loaded) >= resourcesKept {
-			for name := range t.loaded {
-				delete(t.loaded, name)
-				break
-			}
-		}
-		t.loaded[topicName] = r
+		t.keep(topicName, r)
 	}
-	return r
+	return r.Resource
+}
+
+// keep adds a resource to what is loaded. Requires mu.
+func (t *watch) keep(topicName string, r loaded) {
+	t.drop(topicName)
+	for other := range t.loaded {
+		if t.bytes+r.bytes <= loadedBytes {
+			break
+		}
+		t.drop(other)
+	}
+	t.loaded[topicName] = r
+	t.bytes += r.bytes
+}
+
+// drop takes a resource out of what is loaded. Requires mu.
+func (t *watch) drop(topicName string) {
+	t.bytes -= t.loaded[topicName].bytes
+	delete(t.loaded, topicName)
 }
 
 // resource returns a resource as this node has it, nil if its topic is no
@@ -94,7 +121,7 @@ func (t *watch) forget(topicName string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.changes++
-	delete(t.loaded, topicName)
+	t.drop(topicName)
 }
 
 // forgetAll drops all of them: the state was replaced.
@@ -103,6 +130,7 @@ func (t *watch) forgetAll() {
 	defer t.mu.Unlock()
 	t.changes++
 	clear(t.loaded)
+	t.bytes = 0
 }
 
 // note has the resource shown anew at that time, which is after now: a profile
@@ -398,7 +426,7 @@ func (s *Session) present(res Resource, topicName string, now int64, named, want
 	if had && last == sum || !had && !shown.Visible && !named {
 		return shown, false, false
 	}
-	if s.shown == nil || len(s.shown) >= resourcesKept {
+	if s.shown == nil || len(s.shown) >= shownKept {
 		s.shown = map[string]uint64{}
 	}
 	s.shown[topicName] = sum

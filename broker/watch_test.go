@@ -56,3 +56,32 @@ func TestNothingIsShownForEver(t *testing.T) {
 		w.take(now + int64(time.Second))
 	}
 }
+
+// What is loaded is bounded by its size, and what is counted is what is there,
+// whatever changes.
+func TestLoadedResourcesAreBounded(t *testing.T) {
+	n := newNotesNode(t)
+	var w watch
+	w.init(n.Broker)
+	rng := rand.New(rand.NewPCG(3, 4))
+	for range 3000 {
+		name := fmt.Sprint("note/x.org/", rng.IntN(500))
+		w.mu.Lock()
+		w.keep(name, loaded{&note{}, rng.IntN(1 << 20)})
+		w.mu.Unlock()
+		if rng.IntN(3) == 0 {
+			w.forget(fmt.Sprint("note/x.org/", rng.IntN(500)))
+		}
+		total := 0
+		for _, r := range w.loaded {
+			total += r.bytes
+		}
+		if total != w.bytes || total > loadedBytes {
+			t.Fatalf("%d bytes are loaded, %d are counted", total, w.bytes)
+		}
+	}
+	w.forgetAll()
+	if w.bytes != 0 || len(w.loaded) != 0 {
+		t.Errorf("%d bytes are left", w.bytes)
+	}
+}
