@@ -105,7 +105,7 @@ func (p *Profile) MayRead(get func(key string) []byte, who broker.Who, topicName
 	}
 	if document := get(broker.PolicyKey(t.Addr.String())); document != nil {
 		if of := p.policyOf(t.Addr, document); of != nil {
-			if ok, until := of.MayRead(from, instant(at)); ok {
+			if ok, until := of.MayRead(from, kind.Instant(at)); ok {
 				return broker.Decision{Allow: true, Until: kind.Nanos(until)}
 			}
 		}
@@ -218,7 +218,7 @@ func (p *Profile) Admit(pub *broker.Publication) error {
 func (p *Profile) showTyping(get func(key string) []byte, e *event.Event, r *request, now int64) {
 	e.Payload, e.Props, e.Retain = r.typing.Body, event.AppendContentType(nil, r.typing.ContentType), false
 	e.Expires = now + int64(r.counts)
-	if !p.may(get, r.to.Addr, r.from, kind.MayType, instant(now)) {
+	if !p.may(get, r.to.Addr, r.from, kind.MayType, kind.Instant(now)) {
 		e.Expires = now
 	}
 }
@@ -262,7 +262,7 @@ func (p *Profile) receive(tx *broker.ProfileTx, r *request) error {
 // tell reports what became of a message, once, to whom wants to know it and
 // may.
 func (p *Profile) tell(tx *broker.ProfileTx, m kind.Message, known *knownID, key string, what kind.Disposition) {
-	if !m.Wants.Has(what) || known.told.Has(what) || !p.may(tx.Get, m.To, m.From, kind.MayBeTold, instant(tx.Now())) {
+	if !m.Wants.Has(what) || known.told.Has(what) || !p.may(tx.Get, m.To, m.From, kind.MayBeTold, kind.Instant(tx.Now())) {
 		return
 	}
 	known.told = known.told.With(what)

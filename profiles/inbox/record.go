@@ -3,13 +3,13 @@ package inbox
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/profiles/fields"
 	"github.com/bellwire/bellwire/profiles/kind"
 )
 
@@ -105,13 +105,13 @@ func (b *box) save(tx *broker.ProfileTx, topicName string) {
 }
 
 func (b *box) encode() []byte {
-	out := binary.BigEndian.AppendUint64([]byte{recordVersion}, uint64(b.wake))
+	out := fields.AppendInt64([]byte{recordVersion}, b.wake)
 	for _, n := range []uint64{b.iseq, b.firstID, b.nextID, uint64(len(b.kept))} {
 		out = binary.AppendUvarint(out, n)
 	}
 	for _, k := range b.kept {
 		out = binary.AppendUvarint(binary.AppendUvarint(out, k.iseq), uint64(k.size))
-		out = binary.BigEndian.AppendUint64(out, uint64(k.expires))
+		out = fields.AppendInt64(out, k.expires)
 	}
 	return out
 }
@@ -122,13 +122,13 @@ func readBox(data []byte) *box {
 	if data == nil {
 		return b
 	}
-	r := newReader(data)
-	b.wake = r.int64()
-	b.iseq, b.firstID, b.nextID = r.uvarint(), r.uvarint(), r.uvarint()
-	for range r.uvarint() {
-		b.kept = append(b.kept, kept{iseq: r.uvarint(), size: int(r.uvarint()), expires: r.int64()})
+	r := fields.Read(data, recordVersion)
+	b.wake = r.Int64()
+	b.iseq, b.firstID, b.nextID = r.Uvarint(), r.Uvarint(), r.Uvarint()
+	for range r.Uvarint() {
+		b.kept = append(b.kept, kept{iseq: r.Uvarint(), size: int(r.Uvarint()), expires: r.Int64()})
 	}
-	r.end()
+	r.End()
 	return b
 }
 
@@ -138,9 +138,9 @@ func readBox(data []byte) *box {
 func appendKept(m *kind.Message, e *event.Event) []byte {
 	b := []byte{recordVersion}
 	for _, s := range []string{m.From.String(), m.To.String(), m.ID} {
-		b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
+		b = fields.AppendText(b, s)
 	}
-	b = binary.BigEndian.AppendUint64(b, uint64(kind.Nanos(m.Sent)))
+	b = fields.AppendInt64(b, kind.Nanos(m.Sent))
 	return e.Append(append(b, byte(m.Wants)))
 }
 
@@ -149,12 +149,12 @@ func readKept(data []byte) (m kind.Message, e *event.Event, ok bool) {
 	if data == nil {
 		return m, nil, false
 	}
-	r := newReader(bytes.Clone(data)) // the event aliases it
-	m.From, m.To, m.ID = kind.Of(r.text()), kind.Of(r.text()), r.text()
-	m.Sent = instant(r.int64())
-	m.Wants = kind.Dispositions(r.byte())
+	r := fields.Read(bytes.Clone(data), recordVersion) // the event aliases it
+	m.From, m.To, m.ID = kind.Of(r.Text()), kind.Of(r.Text()), r.Text()
+	m.Sent = r.Time()
+	m.Wants = kind.Dispositions(r.Byte())
 	e = new(event.Event)
-	if err := e.Decode(r.b); err != nil {
+	if err := e.Decode(r.Rest()); err != nil {
 		panic(fmt.Sprintf("inbox: a message that is kept: %v", err))
 	}
 	return m, e, true
@@ -172,8 +172,8 @@ type knownID struct {
 
 func (k *knownID) encode() []byte {
 	b := binary.AppendUvarint([]byte{recordVersion}, k.iseq)
-	b = binary.BigEndian.AppendUint64(b, uint64(k.at))
-	b = binary.BigEndian.AppendUint64(b, uint64(kind.Nanos(k.sent)))
+	b = fields.AppendInt64(b, k.at)
+	b = fields.AppendInt64(b, kind.Nanos(k.sent))
 	return append(b, byte(k.wants), byte(k.told))
 }
 
@@ -182,10 +182,10 @@ func readID(data []byte) *knownID {
 	if data == nil {
 		return nil
 	}
-	r := newReader(data)
-	k := &knownID{iseq: r.uvarint(), at: r.int64(), sent: instant(r.int64())}
-	k.wants, k.told = kind.Dispositions(r.byte()), kind.Dispositions(r.byte())
-	r.end()
+	r := fields.Read(data, recordVersion)
+	k := &knownID{iseq: r.Uvarint(), at: r.Int64(), sent: r.Time()}
+	k.wants, k.told = kind.Dispositions(r.Byte()), kind.Dispositions(r.Byte())
+	r.End()
 	return k
 }
 
@@ -198,66 +198,15 @@ type sender struct {
 }
 
 func (s *sender) encode() []byte {
-	return binary.AppendUvarint(binary.BigEndian.AppendUint64([]byte{recordVersion}, uint64(s.busy)), s.contacts)
+	return binary.AppendUvarint(fields.AppendInt64([]byte{recordVersion}, s.busy), s.contacts)
 }
 
 func readSender(data []byte) *sender {
 	if data == nil {
 		return &sender{}
 	}
-	r := newReader(data)
-	s := &sender{busy: r.int64(), contacts: r.uvarint()}
-	r.end()
+	r := fields.Read(data, recordVersion)
+	s := &sender{busy: r.Int64(), contacts: r.Uvarint()}
+	r.End()
 	return s
-}
-
-func instant(at int64) time.Time {
-	if at == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, at).UTC()
-}
-
-// A reader takes fields from a record and panics when they end too early, or
-// the record is of a later version: it is damage that checksums have let
-// through, or this program is too old, and going on would make this node's state
-// another than its peers'.
-type reader struct{ b []byte }
-
-var errShort = errors.New("inbox: a record that ends too early, or too late")
-
-func newReader(b []byte) *reader {
-	r := &reader{b}
-	if v := r.byte(); v != recordVersion {
-		panic(fmt.Sprintf("inbox: a record of version %d", v))
-	}
-	return r
-}
-
-func (r *reader) take(n uint64) []byte {
-	if n > uint64(len(r.b)) {
-		panic(errShort)
-	}
-	taken := r.b[:n]
-	r.b = r.b[n:]
-	return taken
-}
-
-func (r *reader) byte() byte   { return r.take(1)[0] }
-func (r *reader) int64() int64 { return int64(binary.BigEndian.Uint64(r.take(8))) }
-func (r *reader) text() string { return string(r.take(r.uvarint())) }
-
-func (r *reader) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		panic(errShort)
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) end() {
-	if len(r.b) > 0 {
-		panic(errShort)
-	}
 }

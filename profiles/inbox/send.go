@@ -34,11 +34,11 @@ func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request
 		return err
 	}
 	box, expires, failed := readBox(tx.Get(topicName)), p.expires(&m, pub.Event, now), ""
-	doc := p.kind.Deliver(m, box.iseq+1, instant(now))
+	doc := p.kind.Deliver(m, box.iseq+1, kind.Instant(now))
 	switch {
 	case expires <= now:
 		failed = reasonExpired
-	case !p.may(tx.Get, m.To, m.From, kind.MaySend, instant(now)):
+	case !p.may(tx.Get, m.To, m.From, kind.MaySend, kind.Instant(now)):
 		failed = reasonUnavailable
 	case len(box.kept) >= p.limits.Kept || box.bytes()+len(doc.Body) > p.limits.KeptBytes:
 		return &broker.Refusal{Cause: broker.ErrQuota, Reason: fmt.Sprintf("quota: the inbox of %s is full", m.To)}

@@ -21,4 +21,12 @@ func Nanos(t time.Time) int64 {
 	return t.UnixNano()
 }
 
+// Instant returns the instant of a number that Nanos returned, in UTC.
+func Instant(nanos int64) time.Time {
+	if nanos == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, nanos).UTC()
+}
+
 var first, last = time.Unix(0, math.MinInt64), time.Unix(0, math.MaxInt64)

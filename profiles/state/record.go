@@ -2,13 +2,13 @@ package state
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/profiles/fields"
 	"github.com/bellwire/bellwire/profiles/kind"
 )
 
@@ -114,54 +114,51 @@ const recordVersion = 1
 
 func (r *record) encode() []byte {
 	b := []byte{recordVersion}
-	b = binary.BigEndian.AppendUint64(b, uint64(r.wake))
+	b = fields.AppendInt64(b, r.wake)
 	b = binary.AppendUvarint(b, uint64(len(r.pubs)))
 	for i := range r.pubs {
 		p := &r.pubs[i]
-		b = appendText(b, p.Source)
-		b = appendText(b, p.Publisher.String())
-		b = appendText(b, p.ETag)
+		b = fields.AppendText(b, p.Source)
+		b = fields.AppendText(b, p.Publisher.String())
+		b = fields.AppendText(b, p.ETag)
 		for _, at := range []int64{kind.Nanos(p.Published), kind.Nanos(p.Expires), int64(p.life), kind.Nanos(p.Lost)} {
-			b = binary.BigEndian.AppendUint64(b, uint64(at))
+			b = fields.AppendInt64(b, at)
 		}
-		b = appendText(b, p.Bound.Client)
+		b = fields.AppendText(b, p.Bound.Client)
 		b = binary.AppendUvarint(b, p.Bound.Epoch)
-		b = appendText(b, p.Doc.ContentType)
-		b = appendText(b, p.Doc.Body)
+		b = fields.AppendText(b, p.Doc.ContentType)
+		b = fields.AppendText(b, p.Doc.Body)
 	}
 	return b
 }
 
 // readRecord reads what encode wrote; nil is an empty record. What it returns
-// aliases b. Anything else in b is damage that checksums have let through, or a
-// newer version's: going on would make this node's state another than its
-// peers'.
+// aliases b.
 func readRecord(b []byte) *record {
 	r := &record{}
 	if b == nil {
 		return r
 	}
-	in := reader{b: b}
-	if v := in.byte(); v != recordVersion {
-		panic(fmt.Sprintf("state: a record of version %d", v))
-	}
-	r.wake = in.int64()
-	for range in.uvarint() {
+	in := fields.Read(b, recordVersion)
+	r.wake = in.Int64()
+	for range in.Uvarint() {
 		var p publication
-		p.Source, p.Publisher, p.ETag = in.text(), kind.Of(in.text()), in.text()
-		p.Published, p.Expires = in.time(), in.time()
-		p.life = time.Duration(in.int64())
-		p.Lost = in.time()
-		p.Bound.Client = in.text()
-		p.Bound.Epoch = in.uvarint()
-		p.Doc = kind.Document{ContentType: in.text(), Body: in.bytes()}
+		p.Source, p.Publisher, p.ETag = in.Text(), kind.Of(in.Text()), in.Text()
+		p.Published, p.Expires = in.Time(), in.Time()
+		p.life = time.Duration(in.Int64())
+		p.Lost = in.Time()
+		p.Bound.Client = in.Text()
+		p.Bound.Epoch = in.Uvarint()
+		p.Doc = kind.Document{ContentType: in.Text(), Body: in.Bytes()}
 		r.pubs = append(r.pubs, p)
 	}
-	in.end()
+	in.End()
 	return r
 }
 
 // A bound is what is stored of who has bound publications.
+//
+//	version u8 = 1, gone 8, count uvarint, topics: strings
 type bound struct {
 	gone   int64 // when it is given up, unless it comes back; 0 while it is connected
 	topics []string
@@ -175,12 +172,12 @@ func getBound(tx *broker.ProfileTx, b binder) *bound {
 	if stored == nil {
 		return nil
 	}
-	in := reader{b: stored}
-	of := &bound{gone: in.int64()}
-	for range in.uvarint() {
-		of.topics = append(of.topics, in.text())
+	in := fields.Read(stored, recordVersion)
+	of := &bound{gone: in.Int64()}
+	for range in.Uvarint() {
+		of.topics = append(of.topics, in.Text())
 	}
-	in.end()
+	in.End()
 	return of
 }
 
@@ -189,10 +186,10 @@ func (of *bound) set(tx *broker.ProfileTx, b binder) {
 		tx.Set(b.key(), nil)
 		return
 	}
-	value := binary.BigEndian.AppendUint64(nil, uint64(of.gone))
+	value := fields.AppendInt64([]byte{recordVersion}, of.gone)
 	value = binary.AppendUvarint(value, uint64(len(of.topics)))
 	for _, topicName := range of.topics {
-		value = appendText(value, topicName)
+		value = fields.AppendText(value, topicName)
 	}
 	tx.Set(b.key(), value)
 }
@@ -216,50 +213,4 @@ func noteBound(tx *broker.ProfileTx, b binder, topicName string, has bool) error
 	}
 	of.set(tx, b)
 	return nil
-}
-
-func appendText[T string | []byte](b []byte, s T) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
-}
-
-// A reader takes fields from bytes and panics when they end too early.
-type reader struct{ b []byte }
-
-var errShort = errors.New("state: a record that ends too early, or too late")
-
-func (r *reader) take(n uint64) []byte {
-	if n > uint64(len(r.b)) {
-		panic(errShort)
-	}
-	taken := r.b[:n]
-	r.b = r.b[n:]
-	return taken
-}
-
-func (r *reader) byte() byte   { return r.take(1)[0] }
-func (r *reader) int64() int64 { return int64(binary.BigEndian.Uint64(r.take(8))) }
-
-func (r *reader) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		panic(errShort)
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) time() time.Time {
-	if at := r.int64(); at != 0 {
-		return time.Unix(0, at).UTC()
-	}
-	return time.Time{}
-}
-
-func (r *reader) bytes() []byte { return r.take(r.uvarint()) }
-func (r *reader) text() string  { return string(r.bytes()) }
-
-func (r *reader) end() {
-	if len(r.b) > 0 {
-		panic(errShort)
-	}
 }
