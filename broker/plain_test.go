@@ -79,6 +79,11 @@ type plainSession struct {
 	dropped     uint64
 }
 
+// byNumber returns the sessions in the order in which they began.
+func (p *plain) byNumber() []*plainSession {
+	return slices.SortedFunc(maps.Values(p.sessions), func(a, b *plainSession) int { return cmp.Compare(a.number, b.number) })
+}
+
 // A plainAnswer is what became of one command of a node.
 type plainAnswer struct {
 	node  string
@@ -182,15 +187,16 @@ func (p *plain) trim(s *plainSession) {
 	s.normal()
 }
 
-// wake does what is due, in the order in which it is due.
-func (p *plain) wake() {
-	type due struct {
-		at   int64
-		kind byte
-		id   string
-		do   func()
-	}
-	var list []due
+// A plainWake is something that the log's time will bring about.
+type plainWake struct {
+	at   int64
+	kind byte
+	id   string
+	do   func()
+}
+
+// wakes returns what is to come, in the order in which it is due.
+func (p *plain) wakes() (list []plainWake) {
 	id := func(s *plainSession) string {
 		return string(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, s.number), s.epoch))
 	}
@@ -199,10 +205,10 @@ func (p *plain) wake() {
 			continue
 		}
 		if s.expiry != event.Never {
-			list = append(list, due{s.offlineAt + seconds(s.expiry), wakeExpiry, id(s), func() { p.endSession(s) }})
+			list = append(list, plainWake{s.offlineAt + seconds(s.expiry), wakeExpiry, id(s), func() { p.endSession(s) }})
 		}
 		if s.willAt != 0 {
-			list = append(list, due{s.willAt, wakeWill, id(s), func() {
+			list = append(list, plainWake{s.willAt, wakeWill, id(s), func() {
 				if p.sessions[s.client] == s && s.will != nil {
 					p.publishWill(s)
 				}
@@ -211,12 +217,12 @@ func (p *plain) wake() {
 	}
 	for name, n := range p.nodes {
 		if n.sweepAt != 0 {
-			list = append(list, due{n.sweepAt, wakeSweep, name, func() { p.sweep(name) }})
+			list = append(list, plainWake{n.sweepAt, wakeSweep, name, func() { p.sweep(name) }})
 		}
 	}
 	for name, e := range p.retained {
 		if e.expires != 0 {
-			list = append(list, due{e.expires, wakeRetained, name, func() {
+			list = append(list, plainWake{e.expires, wakeRetained, name, func() {
 				if !p.fresh[name] {
 					delete(p.retained, name)
 					p.fresh[name] = true
@@ -224,12 +230,18 @@ func (p *plain) wake() {
 			}})
 		}
 	}
-	list = slices.DeleteFunc(list, func(d due) bool { return d.at > p.now })
-	slices.SortFunc(list, func(a, b due) int {
+	slices.SortFunc(list, func(a, b plainWake) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.kind, b.kind), cmp.Compare(a.id, b.id))
 	})
-	for _, d := range list {
-		d.do()
+	return list
+}
+
+// wake does what is due.
+func (p *plain) wake() {
+	for _, w := range p.wakes() {
+		if w.at <= p.now {
+			w.do()
+		}
 	}
 }
 
