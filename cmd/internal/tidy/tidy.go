@@ -38,7 +38,8 @@ var mayImport = map[string][]string{
 	"yamltree":          {},
 	"acl":               {"broker/topic", "yamltree"},
 	"cluster/raftlog":   {"disk"},
-	"cluster":           {"cluster/raftlog", "disk"},
+	"cluster/certs":     {},
+	"cluster":           {"cluster/certs", "cluster/raftlog", "disk"},
 	"api":               {},
 	"profiles/jsontree": {},
 	"profiles/xmltree":  {},
@@ -68,7 +69,7 @@ var mayImport = map[string][]string{
 	},
 	"cmd/bellwire": {
 		"acl", "api", "bench", "broker", "broker/event", "broker/mqtt", "broker/store",
-		"broker/topic", "bw", "cluster", "cluster/raftlog", "disk", "profiles/jsontree", "profiles/im", "profiles/inbox", "profiles/kind", "profiles/location",
+		"broker/topic", "bw", "cluster", "cluster/certs", "cluster/raftlog", "disk", "profiles/jsontree", "profiles/im", "profiles/inbox", "profiles/kind", "profiles/location",
 		"profiles/policy", "profiles/presence", "profiles/state", "yamltree",
 	},
 }
