@@ -34,6 +34,7 @@ const (
 	OpenListener   Code = 2012
 	AddressInUse   Code = 2013
 	ConfigFile     Code = 2014
+	WouldOverwrite Code = 2015
 	OldProtocol    Code = 3001
 	Refused        Code = 3002
 	SomeRefused    Code = 3003
@@ -49,6 +50,7 @@ const (
 	NoSuchKind     Code = 6003
 	BadPayload     Code = 6004
 	NoQuorum       Code = 7001
+	ClusterTLS     Code = 7002
 	Limit          Code = 8001
 	Unclassified   Code = 9001
 )

@@ -116,6 +116,13 @@ what for. Every fault is shown with its line, a caret and, where one is near,
 what was probably meant. Nothing was started.`,
 	},
 	{
+		WouldOverwrite, "a file would be overwritten",
+		"give another place, or --force",
+		`The verb makes files, and one of them exists. Nothing has been written. Keys and
+certificates that are overwritten are lost, and whoever relies on them with
+them: so it has to be asked for.`,
+	},
+	{
 		OldProtocol, "only MQTT 5 is spoken by bellwire pub and sub",
 		"leave -V away, or use mosquitto_pub and mosquitto_sub, which any MQTT 3.1.1 server and bellwire understand",
 		`pub and sub speak MQTT 5: only that protocol tells why something was refused.
@@ -215,6 +222,16 @@ text that its Payload Format Indicator announced.`,
 		`What is acknowledged is stored by a majority of the nodes. So many are down, or
 cannot be reached, that there is none. Nothing was ordered, and nothing that was
 acknowledged is lost; the same request succeeds when enough nodes are back.`,
+	},
+	{
+		ClusterTLS, "the certificates for the cluster cannot be used",
+		"make them with bellwire cert ca and bellwire cert node",
+		`The nodes of a cluster know each other by certificates of the cluster's own
+authority. --cluster-tls names a directory that holds ca.crt, node.crt and
+node.key, and the certificate names the node: bellwire:node:NAME, NAME being
+serve's --node. One of the files is missing, damaged, another node's or another
+authority's, or the certificate has expired; the message says which. A running
+node reads files that are renewed by itself.`,
 	},
 	{
 		Limit, "a limit of the server was reached",

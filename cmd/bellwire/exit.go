@@ -17,6 +17,7 @@ const (
 	exitDenied      = 4 // by authentication or by the policy
 	exitUnreachable = 5 // or no leader
 	exitTimeout     = 6 // the answer or event waited for did not come
+	exitConflict    = 7 // it would conflict with what is there, or a condition does not hold
 	exitPartial     = 8 // some items failed, told on standard error
 	exitTestFailed  = 9
 	exitInterrupted = 130
@@ -29,10 +30,12 @@ func exitOf(c bw.Code) int {
 		return exitUnreachable
 	case bw.TimedOut:
 		return exitTimeout
-	case bw.Usage, bw.Environment, bw.LimitsFile, bw.PolicyFile, bw.OpenListener, bw.ConfigFile, bw.OldProtocol, bw.OwnPolicy:
+	case bw.Usage, bw.Environment, bw.LimitsFile, bw.PolicyFile, bw.OpenListener, bw.ConfigFile, bw.OldProtocol, bw.OwnPolicy, bw.ClusterTLS:
 		return exitUsage
 	case bw.NoSuchCode, bw.NotSet:
 		return exitNotFound
+	case bw.WouldOverwrite:
+		return exitConflict
 	case bw.SomeRefused:
 		return exitPartial
 	case bw.Denied, bw.BadCredentials:
