@@ -103,7 +103,7 @@ func (o *outbox) open(s *Session, a *opened, recvMax int, before *Session) {
 		}
 	}
 	if before != nil {
-		s.settling.note(s, false) // only now: whoever tells reads what is set here
+		s.settling.note(s, o.late()) // only now: whoever tells reads what is set here
 	}
 }
 
@@ -114,7 +114,11 @@ func (o *outbox) inherit(before *outbox) {
 	defer before.mu.Unlock()
 	o.begun = max(before.sent, min(before.begun, o.next))
 	o.dupBelow = max(before.sent, min(before.dupBelow, o.next))
-	o.below = max(o.below, before.below)
+	if before.below > o.below {
+		// The others that the log has not been told of are counted when they come by.
+		o.untold = before.below - o.below - o.done.within(o.below, before.below)
+		o.below = before.below
+	}
 	for _, s := range before.done {
 		o.done = o.done.add(s.from, s.to)
 	}

@@ -153,6 +153,32 @@ func TestUnderWayIsBounded(t *testing.T) {
 	}
 }
 
+// What is over and untold counts over takeovers too: a client that is back again
+// and again before the log is told of the little that it took drives nothing out
+// of its queue.
+func TestUnderWayIsBoundedOverTakeovers(t *testing.T) {
+	const bound, each = 40, 5 // 10 over and untold; the log is told at once of more than 5
+	n := newNode(t, Limits{QueueEvents: bound, SettleEvery: time.Hour})
+	sub, _ := n.connect("sub", true, 3600)
+	sub.subscribe("x", 1)
+	pub, _ := n.connect("pub", true, 0)
+	for round := range 2 * bound / each {
+		for i := range each {
+			must(t, pub.publish("x", fmt.Sprint(round*each+i), 1))
+		}
+		sub.await(each)
+		sub.ackAll()
+		sub, _ = n.connect("sub", false, 3600)
+	}
+	n.tick()
+	if got := n.Stats().QueueDropped.Load(); got != 0 {
+		t.Errorf("%d events were dropped, and the client kept up", got)
+	}
+	if got := sub.await(0); len(got) != 0 {
+		t.Errorf("after all had been acknowledged came %q", got)
+	}
+}
+
 // Who is removed from the policy loses his sessions: connected or away, with
 // queue, subscriptions and will, although a rule still covers his name. Others,
 // and who is back in time, lose nothing.

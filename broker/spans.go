@@ -33,6 +33,17 @@ func (s spans) after(x uint64) uint64 {
 	return x
 }
 
+// within returns how many positions from from on and below to are in s.
+func (s spans) within(from, to uint64) (n uint64) {
+	for _, sp := range s[s.find(from):] {
+		if sp.from >= to {
+			break
+		}
+		n += min(sp.to, to) - max(sp.from, from)
+	}
+	return n
+}
+
 // add returns s with from to to added.
 func (s spans) add(from, to uint64) spans {
 	if from >= to {
