@@ -40,6 +40,9 @@ var mayImport = map[string][]string{
 	"cluster/raftlog":   {"disk"},
 	"cluster/certs":     {},
 	"cluster":           {"cluster/certs", "cluster/raftlog", "disk"},
+	"cluster/clustertest": {
+		"cluster", "disk",
+	},
 	"api":               {},
 	"profiles/jsontree": {},
 	"profiles/xmltree":  {},
