@@ -111,8 +111,8 @@ loopback.`,
 		"correct the file: every fault is listed with its place",
 		`The file given with serve -f cannot be read, is not YAML, or says something that
 has no meaning. Its keys are node, domain, data, mqtt: {addr}, http: {addr},
-policy, limits, allow_anonymous, pprof and verbose; bellwire serve --help says
-what for. Every fault is shown with its line, a caret and, where one is near,
+cluster: {listen, advertise, join, bootstrap, tls}, policy, limits,
+allow_anonymous, pprof and verbose; bellwire serve --help says what for. Every fault is shown with its line, a caret and, where one is near,
 what was probably meant. Nothing was started.`,
 	},
 	{

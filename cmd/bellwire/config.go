@@ -47,10 +47,7 @@ type configReader struct {
 }
 
 func (c *configReader) read(top *yamltree.Node) {
-	top = withoutLater(c.Reader, top, map[string]later{
-		"cluster": {"cluster is not supported yet: a node runs alone", "remove the section"},
-	})
-	v, ok := c.Table(top, "a configuration", "node", "domain", "data", "mqtt", "http", "policy", "limits", "allow_anonymous", "pprof", "verbose")
+	v, ok := c.Table(top, "a configuration", "node", "domain", "data", "mqtt", "http", "cluster", "policy", "limits", "allow_anonymous", "pprof", "verbose")
 	if !ok {
 		return
 	}
@@ -59,6 +56,7 @@ func (c *configReader) read(top *yamltree.Node) {
 	c.set(&c.flags.data, "data", c.path(v, "data"))
 	c.set(&c.flags.mqtt, "mqtt", c.listener(v, "mqtt"))
 	c.set(&c.flags.http, "http", c.listener(v, "http"))
+	c.cluster(v)
 	c.set(&c.flags.policy, "policy", c.path(v, "policy"))
 	c.limits(v)
 	c.setYes(&c.flags.allowAnonymous, "allow-anonymous", c.yes(v, "allow_anonymous"))

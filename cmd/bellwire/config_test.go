@@ -72,6 +72,7 @@ domain: file.example
 data: data
 mqtt: {addr: "127.0.0.1:1"}
 http: {addr: "127.0.0.1:2"}
+cluster: {listen: "127.0.0.1:3", advertise: "n1.example.com:3", join: ["n2:3", "n3:3"], bootstrap: true, tls: tls}
 policy: policy.yaml
 limits: /etc/limits.yaml
 allow_anonymous: true
@@ -82,6 +83,7 @@ verbose: true
 	dir := filepath.Dir(file)
 	ofFile := serveFlags{
 		config: file, node: "file", domain: "file.example", data: dir + "/data", mqtt: "127.0.0.1:1", http: "127.0.0.1:2",
+		member: clusterFlags{listen: "127.0.0.1:3", advertise: "n1.example.com:3", join: "n2:3,n3:3", bootstrap: true, tls: dir + "/tls"},
 		policy: dir + "/policy.yaml", limits: "/etc/limits.yaml", allowAnonymous: true, pprof: true, verbose: true,
 	}
 	five := limits{mqtt: mqtt.Limits{Connections: 5}}
@@ -121,6 +123,14 @@ verbose: true
 			[]string{"-f", file, "--node", "n1", "--domain="},
 			nil,
 			with(ofFile, func(f *serveFlags) { f.node, f.domain = "n1", "" }),
+		},
+		{
+			"flags before the file's cluster",
+			[]string{"-f", file, "--cluster", ":4", "--join", "n4:4", "--bootstrap=false", "--cluster-tls", "elsewhere"},
+			map[string]string{"BELLWIRE_ADVERTISE": "n9:4", "BELLWIRE_JOIN": "n5:5"},
+			with(ofFile, func(f *serveFlags) {
+				f.member = clusterFlags{listen: ":4", advertise: "n9:4", join: "n4:4", tls: "elsewhere"}
+			}),
 		},
 		{"rows in the file", []string{"-f", rows}, nil, with(defaults, func(f *serveFlags) { f.config, f.limitRows = rows, five })},
 		{

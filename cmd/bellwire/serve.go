@@ -37,6 +37,7 @@ type serveFlags struct {
 	policy, limits, testClock      string
 	allowAnonymous, pprof, verbose bool
 
+	member    clusterFlags
 	limitRows limits // those in the configuration file, in effect without limits
 }
 
@@ -49,12 +50,20 @@ func serveCommand() *cobra.Command {
 with its addresses.
 
 A configuration file is YAML with the keys node, domain, data, mqtt: {addr: …},
-http: {addr: …}, policy, limits (a file, or its rows right here),
-allow_anonymous, pprof and verbose. Relative paths in it begin where it lies. A flag counts more
+http: {addr: …}, cluster: {listen: …, advertise: …, join: […], bootstrap: true,
+tls: DIR}, policy, limits (a file, or its rows right here), allow_anonymous,
+pprof and verbose. Relative paths in it begin where it lies. A flag counts more
 than its twin in the environment, that more than the file, that more than the
-default. Everything that is wrong with the files is told at once.`,
+default. Everything that is wrong with the files is told at once.
+
+With --cluster it is one node of several. The first is started with --bootstrap,
+each other one with --join and the address of one that runs; after its first
+start a node knows its cluster, and neither is looked at. Nodes know each other
+by certificates: bellwire cert.`,
 		Example: `  bellwire serve --data ./n1 --policy policy.yaml --domain example.com
-  bellwire serve -f bellwire.yaml --mqtt 127.0.0.1:0`,
+  bellwire serve -f bellwire.yaml --mqtt 127.0.0.1:0
+  bellwire serve --node n1 --data ./n1 --cluster 10.0.0.1:7400 --cluster-tls ./n1-tls --bootstrap --policy policy.yaml
+  bellwire serve --node n2 --data ./n2 --cluster 10.0.0.2:7400 --cluster-tls ./n2-tls --join 10.0.0.1:7400`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := f.settle(cmd.Flags().Changed, cmd.ErrOrStderr())
@@ -78,6 +87,7 @@ func (f *serveFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.policy, "policy", "", "policy file: put in force at the first start and on SIGHUP")
 	flags.StringVar(&f.limits, "limits", "", "limits file: what all nodes hold alike is put in force at the first start and on SIGHUP, the rest is this node's")
 	flags.BoolVar(&f.allowAnonymous, "allow-anonymous", false, "let clients in that give no credentials; without --policy they may use all plain topics")
+	f.member.register(flags)
 	flags.StringVar(&f.testClock, "test-clock", "", "for tests: the node's clock stands still at this RFC 3339 time until it is moved over HTTP")
 	flags.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ on --http")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log what is only of interest in trouble, too")
@@ -104,14 +114,14 @@ func serve(ctx context.Context, f serveFlags, c serverConfig, stdout io.Writer) 
 	s.warnOfOtherSettings()
 	s.warnOfOtherPolicy(f.policy)
 	s.warnOfNobody()
-	line := readyLine{Ready: true, Node: f.node, PID: os.Getpid(), MQTT: s.mqttListener.Addr().String()}
+	line := readyLine{Ready: true, Node: f.node, PID: os.Getpid(), MQTT: s.mqttListener.Addr().String(), Cluster: s.clusterAddress()}
 	if s.httpListener != nil {
 		line.HTTP = s.httpListener.Addr().String()
 	}
 	if err := json.NewEncoder(stdout).Encode(line); err != nil {
 		return errors.Join(err, s.close(ctx))
 	}
-	c.logger.Info("serving", "node", f.node, "mqtt", line.MQTT, "http", line.HTTP)
+	c.logger.Info("serving", "node", f.node, "mqtt", line.MQTT, "http", line.HTTP, "cluster", line.Cluster)
 	for {
 		select {
 		case <-hangup:
@@ -146,6 +156,9 @@ func (f *serveFlags) settle(given func(flag string) bool, stderr io.Writer) (c s
 		node: f.node, domain: f.domain, mqtt: f.mqtt, http: f.http, limits: f.limitRows,
 		allowAnonymous: f.allowAnonymous, profile: f.pprof, logger: newLogger(stderr, f.verbose), die: exitAtOnce,
 	}
+	c.cluster, c.advertise, c.join = f.member.listen, f.member.advertise, f.member.addresses()
+	c.bootstrap, c.clusterTLS = f.member.bootstrap, f.member.tls
+	wrong.add(f.member.credentials(&c))
 	if f.allowAnonymous && f.policy == "" {
 		c.trust = trustNothing // there are no users to be
 	}
@@ -154,7 +167,7 @@ func (f *serveFlags) settle(given func(flag string) bool, stderr io.Writer) (c s
 		wrong.add(err)
 	}
 	c.policy, c.policyName, err = f.readPolicy()
-	if _, started := os.Stat(filepath.Join(f.data, "node.json")); started == nil && f.data != "" {
+	if f.data != "" && !newDirectory(f.data) {
 		c.policyFault = err // it matters only if the state holds no policy
 	} else {
 		wrong.add(err)
@@ -196,6 +209,7 @@ func (f *serveFlags) check() error {
 	if f.pprof && f.http == "" {
 		wrong.add(fail(bw.Usage, "--pprof serves profiles on --http, and there is none").do("add --http 127.0.0.1:8080, or leave --pprof out"))
 	}
+	wrong.add(f.member.check(f.node, f.data != "" && newDirectory(f.data)))
 	wrong.add(f.checkOpen())
 	return wrong.err()
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/bellwire/bellwire/broker/mqtt"
 	"github.com/bellwire/bellwire/broker/store"
 	"github.com/bellwire/bellwire/cluster"
+	"github.com/bellwire/bellwire/cluster/certs"
 	"github.com/bellwire/bellwire/disk"
 	"github.com/bellwire/bellwire/profiles/im"
 	"github.com/bellwire/bellwire/profiles/inbox"
@@ -48,10 +49,19 @@ func profiles(id cluster.Identity) []broker.Profile {
 
 // serverConfig is what a node is made of.
 type serverConfig struct {
-	node, domain   string
-	fs             *disk.FS
-	dir            string
-	mqtt, http     string // addresses; http may be empty
+	node, domain string
+	fs           *disk.FS
+	dir          string
+	mqtt, http   string // addresses; http may be empty
+
+	// Of a node that is one of several; cluster is empty for one that runs alone.
+	cluster     string   // address for the other nodes
+	advertise   string   // by which they reach it; empty: cluster
+	join        []string // at the first start: whom to ask to be taken in
+	bootstrap   bool     // at the first start: begin a cluster
+	clusterTLS  string   // directory of what follows
+	credentials *certs.Credentials
+
 	limits         limits
 	allowAnonymous bool
 	trust          trust
@@ -109,6 +119,9 @@ func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
 			err = errors.Join(err, s.close(ctx))
 		}
 	}()
+	if c.cluster != "" {
+		return s, errors.New("several nodes are not served yet: leave --cluster out")
+	}
 	if err := s.openState(); err != nil {
 		return s, err
 	}
@@ -123,6 +136,9 @@ func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
 	}
 	return s, s.listen(ctx)
 }
+
+// clusterAddress returns where other nodes reach this one; empty if it is alone.
+func (s *server) clusterAddress() string { return "" }
 
 func (s *server) now() time.Time {
 	if s.config.clock != nil {
