@@ -201,3 +201,37 @@ func TestS56KindsAreIndependent(t *testing.T) {
 	a.Publish(bobsInbox, 1, "the press stands still")
 	receiveBody(t, b, bobsInbox, alice, "the press stands still")
 }
+
+// A message that the operator keeps from one device of its owner is not taken by
+// that: it is there for a device that the operator lets have it, and its sender
+// is not told before that one has it.
+func TestMessageWithheldIsKept(t *testing.T) {
+	t.Parallel()
+	const notThePhone = `  - {id: phones, deny: [subscribe], who: [bob@example.com], topic: ["im/#"]}` + "\n"
+	users := []string{"ana", "bob"}
+	policy := policyFile(t, users, anaMayAll)
+	s := serve(t, "--policy", policy)
+	ana := s.open(v5, as("ana", clean("ana")))
+	ana.Subscribe("im/example.com/ana/reports", 1)
+	phone := s.open(v5, as("bob", durable(v5, "phone")))
+	phone.Publish("$me/policy/im", 1, letsIn("ana@example.com"))
+	phone.Subscribe(bobsInbox, 1)
+	phone.Disconnect()
+	ana.Publish(bobsInbox, 1, `{"id":"1","wants":["delivered"],"body":"for bob"}`)
+
+	writePolicy(t, policy, users, anaMayAll+notThePhone)
+	s.reload()
+	phone = s.open(v5, as("bob", durable(v5, "phone")))
+	phone.Quiet()
+	phone.Disconnect() // what became of its queue the log is told first
+	ana.Quiet()
+
+	writePolicy(t, policy, users, anaMayAll)
+	s.reload()
+	pc := s.open(v5, as("bob", durable(v5, "pc")))
+	pc.Subscribe(bobsInbox, 1)
+	receiveBody(t, pc, bobsInbox, "ana@example.com", "for bob")
+	if l := readLetter(t, ana.Receive()); l.ID != "1" || l.Disposition != "delivered" {
+		t.Errorf("ana is told %+v, want that it is delivered", l)
+	}
+}

@@ -78,6 +78,7 @@ type queued struct {
 	deadline int64 // the subscriber's window closes; 0 for never
 	ids      []uint32
 	mark     string // the resource, if the entry is a mark
+	named    bool   // a profile wants to know whether it is taken
 }
 
 // newEvent returns an empty event that lives as long as a is in use.

@@ -349,6 +349,10 @@ func (m *Machine) command(from event.Header, kind event.Kind, body []byte) (valu
 	case event.KindSettle:
 		m.decode(&m.settle, body)
 		return nil, m.applySettle(&m.settle)
+	case event.KindPassOver:
+		var c event.PassOver
+		m.decode(&c, body)
+		return nil, m.applyPassOver(&c)
 	case event.KindRelease:
 		var c event.Release
 		m.decode(&c, body)

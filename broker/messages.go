@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"bytes"
 	"slices"
 	"strings"
 
@@ -17,8 +16,8 @@ import (
 // from their node. A profile that has to know what became of it names it by a
 // reference, which is kept with each queue entry: when a session has taken the
 // event, the profile is told the reference. What was pushed out, or expired, or
-// ended with its session, nobody is told of: it is not taken, and whoever keeps
-// the event until it is knows that.
+// was withheld by the policy, or ended with its session, nobody is told of: it is
+// not taken, and whoever keeps the event until it is knows that.
 
 // A Gatekeeper is a profile that decides by its state who may read a topic, in
 // place of Watch, which still judges filters that have wildcards. It is no
@@ -35,7 +34,7 @@ type Gatekeeper interface {
 type ReceiptWatcher interface {
 	// Taken is called in log order for each durable session that has taken
 	// one: acknowledged it, or was offered it and cannot take packets of its
-	// size.
+	// size. Not for one that may not have it.
 	Taken(tx *ProfileTx, ref string, who Who)
 }
 
@@ -134,50 +133,46 @@ func (m *Machine) targetOf(session uint64, topicName string) *target {
 	return nil
 }
 
-// A receipt is a queue entry that was settled, whose profile wants to know.
+// A receipt is a queue entry that is over, whose profile wants to know.
 type receipt struct {
-	ref   string
-	seq   uint64
-	event *event.Event
+	seq uint64
+	entry
 }
 
-// receiptOf returns what there is to tell of a settled entry, if it was taken:
-// not one that had expired, which the node passes over.
-func (m *Machine) receiptOf(e *entry) (receipt, bool) {
-	if e.ref == "" || e.expires != 0 && e.expires <= m.now {
-		return receipt{}, false
-	}
-	var body []byte // the event aliases it
+// eventOf returns the event of an entry.
+func (m *Machine) eventOf(e *entry) *event.Event {
+	body := e.inline // the event aliases it
 	if e.body != 0 {
 		body, _ = m.store.Get(bodyKey(nil, e.body), nil)
-	} else {
-		body = bytes.Clone(e.inline)
 	}
 	ev := new(event.Event)
 	if err := ev.Decode(body); err != nil {
 		panic(fatal{"queued event: " + err.Error()})
 	}
-	return receipt{ref: e.ref, event: ev}, true
+	return ev
 }
 
-// tellTaken tells a profile that r has taken an event. One that r does not
-// subscribe to any more its node may have passed over, and so it may have one
-// that r subscribed to anew while it was queued: that is queued once more,
-// rather than lost, for Send has not done it.
+// tellTaken tells a profile that r has taken an event.
 func (m *Machine) tellTaken(r *record, settled *receipt) {
 	prefix, ref, _ := strings.Cut(settled.ref, "\x00")
-	w, ok := m.profiles[prefix].(ReceiptWatcher)
-	to := m.targetOf(r.session, settled.event.Topic)
-	if !ok || to == nil {
+	if w, ok := m.profiles[prefix].(ReceiptWatcher); ok {
+		w.Taken(&ProfileTx{m: m, prefix: prefix}, ref, Who{Principal: r.principal, Client: r.client})
+	}
+}
+
+// passedOver sees to an event that r's node has not let it have, which its
+// profile therefore still has. If r has ended its subscription since it was
+// queued and begun it anew, the new one is still to have it, for Send has not
+// queued it twice: it is queued once more.
+func (m *Machine) passedOver(r *record, settled *receipt) {
+	e := m.eventOf(&settled.entry)
+	to := m.targetOf(r.session, e.Topic)
+	if to == nil || settled.seq >= to.first || e.Expired(m.now) || r.refs[settled.ref] > 0 {
 		return
 	}
-	if settled.seq < to.first {
-		if ok, until := to.permitted(m, settled.event.Topic, settled.event.At); ok && r.refs[settled.ref] == 0 {
-			m.send(to, settled.event, settled.ref, until)
-		}
-		return
+	if ok, until := to.permitted(m, e.Topic, e.At); ok {
+		m.send(to, e, settled.ref, until)
 	}
-	w.Taken(&ProfileTx{m: m, prefix: prefix}, ref, Who{Principal: r.principal, Client: r.client})
 }
 
 // An awaited is a topic of which a profile may have kept something for a

@@ -366,8 +366,11 @@ func (r *modelRun) sent(s *plainSession) uint64 {
 
 // settle tells of entries that were there before the entry under construction,
 // as any client could: in and out of order.
-func (r *modelRun) settle() *event.Settle {
+func (r *modelRun) settle() event.Command {
 	s := r.session()
+	if r.rng.IntN(6) == 0 {
+		return r.passOver(s)
+	}
 	c := &event.Settle{Session: s.number, Epoch: s.epoch, Sent: r.sent(s)}
 	if s.below() > 0 {
 		c.Below = s.below()
@@ -381,6 +384,16 @@ func (r *modelRun) settle() *event.Settle {
 			c.Received = append(c.Received, e.seq)
 		default:
 			c.Done = append(c.Done, e.seq)
+		}
+	}
+	return c
+}
+
+func (r *modelRun) passOver(s *plainSession) *event.PassOver {
+	c := &event.PassOver{Session: s.number, Epoch: s.epoch}
+	for _, e := range s.queue {
+		if r.rng.IntN(3) == 0 {
+			c.Entries = append(c.Entries, e.seq)
 		}
 	}
 	return c

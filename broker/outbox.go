@@ -31,7 +31,8 @@ import (
 //     directly again.
 //   - Whether the client may have it, and whether it has expired, is asked as
 //     the last thing before each is sent, first time or again. What may not be
-//     sent is over, as if the client had acknowledged it.
+//     sent is over, as if the client had acknowledged it; a profile that wants to
+//     know what was taken is not told that it was.
 type outbox struct {
 	s          *Session
 	recvMax    uint64     // how many may be under way at once
@@ -49,6 +50,7 @@ type outbox struct {
 	resumed    uint64 // those before came while the client was away, or earlier
 	underWay   uint64
 	untold     uint64            // how many are over and the log does not know
+	passed     []uint64          // those of them that were passed over and a profile wants to know of, ascending
 	held       bool              // there was no room because it knows too few
 	slots      []slot            // ring over [below, sent), by number; length a power of two
 	done       spans             // over before this connection
@@ -119,6 +121,7 @@ func (o *outbox) inherit(before *outbox) {
 		o.untold = before.below - o.below - o.done.within(o.below, before.below)
 		o.below = before.below
 	}
+	o.passed = slices.Clone(before.passed)
 	for _, s := range before.done {
 		o.done = o.done.add(s.from, s.to)
 	}
@@ -326,6 +329,9 @@ func (s *Session) offer(q *queued, e *event.Event, h *hearer, now int64, w *Wave
 		return
 	}
 	if reason := s.unfit(e, q.deadline, h, now); reason != fit {
+		if q.named {
+			o.passed = append(o.passed, q.seq)
+		}
 		s.skip(reason, q.seq, e, now)
 		return
 	}
@@ -560,6 +566,9 @@ func (o *outbox) sendEntries(entries []queueItem, until uint64, now int64, w *Wa
 			why = fit // what was begun in time is brought to its end
 		}
 		if why != fit {
+			if it.ref != "" {
+				o.passed = append(o.passed, it.seq)
+			}
 			o.s.skip(why, it.seq, &it.event, now)
 			continue
 		}

@@ -302,7 +302,7 @@ func (p *plain) batch(b []byte) {
 func newCommand(kind event.Kind) event.Command {
 	for _, c := range []event.Command{
 		&event.Connect{}, &event.Disconnect{}, &event.Subscribe{}, &event.Unsubscribe{}, &event.Publish{}, &event.Release{},
-		&event.Settle{}, &event.Replay{}, &event.Policy{}, &event.NodeUp{}, &event.Tick{},
+		&event.Settle{}, &event.PassOver{}, &event.Replay{}, &event.Policy{}, &event.NodeUp{}, &event.Tick{},
 	} {
 		if c.Kind() == kind {
 			return c
@@ -380,6 +380,8 @@ func (p *plain) command(from event.Header, c event.Command) (any, error) {
 		return nil, err
 	case *event.Settle:
 		return nil, p.settle(c)
+	case *event.PassOver:
+		return nil, p.settle(&event.Settle{Session: c.Session, Epoch: c.Epoch, Done: c.Entries})
 	case *event.Replay:
 		return nil, p.replay(c)
 	}

@@ -228,7 +228,7 @@ func (m *Machine) enqueue(r *record, e *event.Event, q queued, body uint64) {
 // add appends an entry to r's queue; q says of it what the node needs to know.
 func (m *Machine) add(r *record, en entry, q queued) {
 	q.seq, q.session = r.queue.next, r.session
-	if en.ref != "" {
+	if q.named = en.ref != ""; q.named {
 		r.noteRef(en.ref)
 	}
 	r.queue.next++
@@ -281,12 +281,12 @@ func (m *Machine) applySettle(c *event.Settle) error {
 	q.sent = min(max(q.sent, c.Sent), q.next)
 	q.maybe = max(q.maybe, q.sent)
 	if below := min(c.Below, q.next); below > q.below {
-		m.remove(r, q.below, below)
+		m.remove(r, q.below, below, m.tellTaken)
 		q.below = below
 	}
 	for _, seq := range c.Done {
 		if seq >= q.below && seq < q.next && !q.done.has(seq) {
-			m.remove(r, seq, seq+1)
+			m.remove(r, seq, seq+1, m.tellTaken)
 			q.done = q.done.add(seq, seq+1)
 		}
 	}
@@ -295,6 +295,24 @@ func (m *Machine) applySettle(c *event.Settle) error {
 			if i, found := slices.BinarySearch(q.received, seq); !found {
 				q.received = slices.Insert(q.received, i, seq)
 			}
+		}
+	}
+	q.normalize()
+	return nil
+}
+
+// applyPassOver removes what the client was not to have.
+func (m *Machine) applyPassOver(c *event.PassOver) error {
+	r, err := m.current(c.Session, c.Epoch)
+	if err != nil {
+		return err
+	}
+	q := &r.queue
+	m.touch(r)
+	for _, seq := range c.Entries {
+		if seq >= q.below && seq < q.next && !q.done.has(seq) {
+			m.remove(r, seq, seq+1, m.passedOver)
+			q.done = q.done.add(seq, seq+1)
 		}
 	}
 	q.normalize()
@@ -337,23 +355,24 @@ func (q *queue) first(n uint64) uint64 {
 	return min(at+n, q.next)
 }
 
-// remove removes the entries from lower to below upper that there are. Those
-// that this log entry has removed already are in the store still, and in done.
-func (m *Machine) remove(r *record, lower, upper uint64) {
+// remove removes the entries from lower to below upper that there are, and tells
+// tell of those whose profile wants to know. Those that this log entry has removed
+// already are in the store still, and in done.
+func (m *Machine) remove(r *record, lower, upper uint64, tell func(*record, *receipt)) {
 	var settled []receipt
 	m.store.Scan(entryKey(nil, r.session, lower), entryKey(nil, r.session, upper), func(key, value []byte) bool {
 		if !r.queue.done.has(store.Uint64At(key, 9)) {
 			e := mustEntry(value)
-			if receipt, ok := m.receiptOf(&e); ok {
-				receipt.seq = store.Uint64At(key, 9)
-				settled = append(settled, receipt)
+			if e.ref != "" {
+				e.inline = slices.Clone(e.inline)
+				settled = append(settled, receipt{store.Uint64At(key, 9), e})
 			}
 			m.removeEntry(r, key, e)
 		}
 		return true
 	})
 	for i := range settled {
-		m.tellTaken(r, &settled[i])
+		tell(r, &settled[i])
 	}
 }
 

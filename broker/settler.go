@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -67,8 +68,7 @@ type settleState struct {
 	again  bool       // there is more to tell at once when it lands
 	ended  bool
 
-	over, received []uint64 // what the Settle under way tells; owned by it
-	untold         uint64   // how many that are
+	telling // what the Settle under way tells; owned by it
 }
 
 // note says that there is something to tell; urgent, that a client waits.
@@ -110,30 +110,49 @@ func (t *settleState) tell(s *Session) {
 	}
 	t.flying, t.again = true, false
 	t.mu.Unlock()
-	cmd, untold := s.out.settle()
-	t.over, t.received, t.untold = cmd.Done, cmd.Received, untold // read by Complete, which comes after
-	if err := s.b.propose(cmd, call{c: s}, true); err != nil {
+	t.telling = s.out.telling() // read by Complete, which comes after
+	if err := t.propose(s, call{c: s}); err != nil {
 		t.mu.Lock()
 		t.flying = false
 		t.mu.Unlock()
 	}
 }
 
-// settle gathers what the log has not been told, and how many deliveries it will
-// know to be over by that.
-func (o *outbox) settle() (cmd *event.Settle, untold uint64) {
+// A telling is what the log has not been told of a session's queue.
+type telling struct {
+	below, sent    uint64
+	over, received []uint64
+	passed         []uint64 // of those that are over
+	untold         uint64   // how many the log will know to be over by it
+}
+
+// telling gathers what the log has not been told.
+func (o *outbox) telling() telling {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	cmd = &event.Settle{Session: o.s.number, Epoch: o.s.epoch, Below: o.below, Sent: o.sent}
+	t := telling{below: o.below, sent: o.sent, passed: slices.Clone(o.passed), untold: o.untold}
 	for seq := o.below; seq < o.sent; seq++ {
 		switch o.slotOf(seq) {
 		case slotOver:
-			cmd.Done = append(cmd.Done, seq)
+			t.over = append(t.over, seq)
 		case slotReceived:
-			cmd.Received = append(cmd.Received, seq)
+			t.received = append(t.received, seq)
 		}
 	}
-	return cmd, o.untold
+	return t
+}
+
+// propose has the log told; heard is called when it was. What was passed over comes
+// first, or it would count as taken.
+func (t *telling) propose(s *Session, heard call) error {
+	if len(t.passed) > 0 {
+		if err := s.b.propose(&event.PassOver{Session: s.number, Epoch: s.epoch, Entries: t.passed}, call{}, true); err != nil {
+			return err
+		}
+	}
+	return s.b.propose(&event.Settle{
+		Session: s.number, Epoch: s.epoch, Below: t.below, Sent: t.sent, Done: t.over, Received: t.received,
+	}, heard, true)
 }
 
 // Complete implements Completer for the session's Settle commands: what the
@@ -156,6 +175,9 @@ func (s *Session) Complete(_ uint64, err error, w *Wave) {
 			}
 		}
 		o.untold -= t.untold
+		if o.passed = o.passed[len(t.passed):]; len(o.passed) == 0 {
+			o.passed = nil
+		}
 		held := o.held
 		o.held = false
 		o.mu.Unlock()
@@ -193,6 +215,6 @@ func (t *settleState) last(s *Session) {
 	}
 	// A Settle that is under way said less, and comes first. An error means
 	// that the node is closing: what it would have told is redelivered.
-	cmd, _ := s.out.settle()
-	_ = s.b.propose(cmd, call{}, true)
+	last := s.out.telling()
+	_ = last.propose(s, call{})
 }

@@ -17,6 +17,7 @@ const (
 	KindNodeUp      Kind = 10 // NodeUp
 	KindTick        Kind = 11 // Tick
 	KindSettings    Kind = 12 // Settings
+	KindPassOver    Kind = 13 // PassOver
 )
 
 // A Command is one request to the Machine, in the form that the log carries.
@@ -315,6 +316,25 @@ func (c *Settle) decode(r *reader) {
 	c.Session, c.Epoch = r.uvarint(), r.uvarint()
 	c.Below, c.Sent = r.uvarint(), r.uvarint()
 	c.Done, c.Received = r.uvarints(), r.uvarints()
+}
+
+// A PassOver names entries of a durable session's queue that its client was not
+// sent, and will not be: it may not have them, or they had expired. Of entries
+// that somebody wants to know the fate of it comes before the Settle that says
+// that they are over.
+type PassOver struct {
+	Session, Epoch uint64
+	Entries        []uint64 // ascending
+}
+
+func (*PassOver) Kind() Kind { return KindPassOver }
+
+func (c *PassOver) append(b []byte) []byte {
+	return appendUints(appendUint(appendUint(b, c.Session), c.Epoch), c.Entries)
+}
+
+func (c *PassOver) decode(r *reader) {
+	c.Session, c.Epoch, c.Entries = r.uvarint(), r.uvarint(), r.uvarints()
 }
 
 // A Replay queues the retained events of Topics for a durable session, as its

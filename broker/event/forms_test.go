@@ -59,6 +59,8 @@ func forms() []form {
 		{"release/empty/1", &Release{}},
 		{"settle/full/1", &Settle{Session: 7, Epoch: 300, Below: 1000, Sent: 1 << 40, Done: []uint64{1001, 1003}, Received: []uint64{1002}}},
 		{"settle/empty/1", &Settle{}},
+		{"passover/full/1", &PassOver{Session: 7, Epoch: 300, Entries: []uint64{1001, 1003}}},
+		{"passover/empty/1", &PassOver{}},
 		{"replay/full/1", &Replay{
 			Session: 7, Epoch: 300, Filter: "a/#", After: 1 << 50, Topics: []string{"a/1", "a/2"}, Position: "a/2", Final: true,
 			At: 1_772_000_000_123_456_789,
@@ -118,7 +120,7 @@ func decodeLike(v any, b []byte) (any, error) {
 func newCommand(k Kind) Command {
 	for _, c := range []Command{
 		&Connect{}, &Disconnect{}, &Subscribe{}, &Unsubscribe{}, &Publish{}, &Release{}, &Settle{}, &Replay{},
-		&Policy{}, &NodeUp{}, &Tick{}, &Settings{},
+		&Policy{}, &NodeUp{}, &Tick{}, &Settings{}, &PassOver{},
 	} {
 		if c.Kind() == k {
 			return c

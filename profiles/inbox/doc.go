@@ -18,10 +18,9 @@
 // connections gets its copy through that session's queue, also while it is
 // away. A device whose first session begins later gets what no device has yet,
 // and then what comes. A session that ends with its connection gets what comes
-// while it is there; for its sake nothing is forgotten. A device that ends its
-// subscription and begins it anew while messages wait in its queue gets those once
-// more, after others, when it has acknowledged them: nobody could tell whether it
-// had them.
+// while it is there; for its sake nothing is forgotten. A device has what it has
+// acknowledged, and nothing else: what the operator's rules keep from it, or its
+// queue has no room for, stays for others, and for it when it subscribes anew.
 //
 //	published ── refused (by the policy, or expired) ──▶ "failed" to the sender
 //	    │
