@@ -72,8 +72,8 @@ func (m *Machine) domain() string {
 	return m.settings.Domain
 }
 
-// applySettings puts settings in force: for queues at once, for what there is
-// otherwise only when it grows. Under another domain the policy may say something
+// applySettings puts settings in force: for queues from the next entry on, as fast
+// as trim goes, for what there is otherwise only when it grows. Under another domain the policy may say something
 // else; if it then says nothing, nothing is changed.
 func (m *Machine) applySettings(c *event.Settings) error {
 	if err := checkSettings(c); err != nil {
@@ -92,6 +92,9 @@ func (m *Machine) applySettings(c *event.Settings) error {
 	m.tx.Set(settingsKey, s.Append(nil))
 	for _, r := range m.sessions { // in any order: each is trimmed for itself
 		m.noteOver(r)
+	}
+	if len(m.over) > 0 {
+		m.setWake(m.now, wakeTrim, 0, 0)
 	}
 	m.out.steps = append(m.out.steps, step{kind: stepSettings, settings: &s})
 	return nil

@@ -27,6 +27,13 @@ func (m *Machine) load() error {
 			return fmt.Errorf("machine: counters: %w", err)
 		}
 	}
+	m.grown = 0
+	if v, ok := m.store.Get(grownKey, nil); ok {
+		u := uvarints{left: v}
+		if m.grown = int(u.take()); u.short || len(u.left) > 0 {
+			return fmt.Errorf("machine: growth of queues: %w", event.ErrDamaged)
+		}
+	}
 	for _, load := range []func() error{m.loadSettings, m.loadPolicy, m.loadNodes, m.loadSessions, m.loadQueues, m.loadSubs, m.loadRest} {
 		if err := load(); err != nil {
 			return err

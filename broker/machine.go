@@ -37,8 +37,8 @@ import (
 //     treated alike, but that it cannot be left out: it happens without what
 //     it would have asked policy and profiles to do, wills above all.
 //   - Work per entry is bounded, though what falls due may not be: a node's
-//     100,000 sessions lose their connections at once. Wakes and sweeps do a
-//     fixed number of items and leave the rest for the next entry.
+//     100,000 sessions lose their connections at once. Wakes, sweeps and trims
+//     do a fixed number of items and leave the rest for the next entry.
 //
 // Apply and the other methods that cluster calls run on one goroutine at a
 // time; Applied, NextWake and Checkpoint may be called from any.
@@ -79,6 +79,7 @@ type Machine struct {
 	profiles   map[string]Profile                                      // by prefix
 	prefixes   []string                                                // of profiles, sorted
 	counters   counters
+	grown      int // entries that the last entry added to queues; 0 if none is past its bound (see trim)
 
 	// The entry being applied.
 	tx       *store.Tx
@@ -89,6 +90,7 @@ type Machine struct {
 	bare     bool                    // the wake under way has panicked once: no wills, no profiles
 	touched  []*record               // queues that differ from the store
 	over     []*record               // queues past their bound, to be trimmed
+	growing  int                     // entries that this one has added to queues
 	fresh    map[string]presentValue // topics retained or cleared by this entry
 	subbed   []sessionFilter         // subscriptions set by this entry
 	ruled    bool                    // what changes does so because of an owner's policy
@@ -127,6 +129,7 @@ type nodeState struct {
 var (
 	appliedKey  = append([]byte{byte(store.Meta)}, "applied"...)
 	configKey   = append([]byte{byte(store.Meta)}, "config"...)
+	grownKey    = append([]byte{byte(store.Meta)}, "grown"...)
 	countersKey = append([]byte{byte(store.Meta)}, "counters"...)
 	settingsKey = append([]byte{byte(store.Meta)}, "settings"...)
 	policyKey   = append([]byte{byte(store.Policies)}, "operator"...)
@@ -177,7 +180,7 @@ func (m *Machine) Apply(index, term uint64, stamp int64, batches [][]byte) {
 // adds that to them, discards everything and returns false.
 func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok bool) {
 	m.tx, m.out = m.store.Begin(), m.spare()
-	m.ordinal, m.unit, m.bare = 0, 0, false
+	m.ordinal, m.unit, m.bare, m.growing = 0, 0, false, 0
 	m.ref, m.ruled, m.answer = "", false, nil // a command that panicked may have left them
 	m.touched = m.touched[:0]
 	m.subbed = m.subbed[:0]
@@ -200,13 +203,17 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 		m.out.reset()
 	}()
 
-	m.trim()
+	behind := m.trim()
 	m.wake()
+	if behind {
+		m.setWake(m.now, wakeTrim, 0, 0) // not before: it may be the wake that has just been worked off
+	}
 	for _, b := range batches {
 		m.batch(index, b)
 	}
 	m.ordinal, m.unit = 0, 0 // what follows is no command's doing
 	m.writeFailures(index)
+	m.writeGrown()
 	for _, r := range m.touched {
 		m.writeQueue(r)
 	}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 
@@ -231,6 +232,7 @@ func (m *Machine) add(r *record, en entry, q queued) {
 	if q.named = en.ref != ""; q.named {
 		r.noteRef(en.ref)
 	}
+	m.growing++
 	r.queue.next++
 	r.queue.count++
 	r.queue.bytes += int64(en.size)
@@ -423,45 +425,77 @@ func (m *Machine) noteOver(r *record) {
 	}
 }
 
+// trimPerEntry bounds how many events one entry drops from queues, beyond as
+// many as the entry before has added to them.
+const trimPerEntry = 4 << 10
+
 // trim brings queues that passed their bound back within it: expired entries
 // go first, then the oldest that are not under way. It runs before the next
 // entry's commands, because entries of the Tx they were added by cannot be
 // read; a queue is past its bound by at most one log entry, and never when
-// somebody connects to it.
+// somebody connects to it. It is for longer only if that entry made more of a
+// queue too much than it added, as a lower bound does, or a large event: then it
+// is trimmed in pieces, the oldest session first, and behind says that there is
+// more to do. Together queues only become shorter meanwhile.
 //
 // A queue stays on the list for as long as it is past its bound, because all of
 // it is under way: who is on it must follow from the state alone, or a node
-// that has just read that would drop what the others do not.
-func (m *Machine) trim() {
+// that has just read that would drop what the others do not. So must the order,
+// and how much is dropped.
+func (m *Machine) trim() (behind bool) {
+	left := trimPerEntry + m.grown
+	slices.SortFunc(m.over, func(a, b *record) int { return cmp.Compare(a.session, b.session) })
 	m.over = slices.DeleteFunc(m.over, func(r *record) bool {
-		if m.numbers[r.session] == r && m.isOver(r) {
-			m.trimQueue(r)
+		there := m.numbers[r.session] == r
+		if there && left > 0 && m.isOver(r) {
+			left -= m.trimQueue(r, left)
 		}
-		r.isOver = m.numbers[r.session] == r && m.isOver(r)
+		r.isOver = there && m.isOver(r)
 		return !r.isOver
 	})
+	return left <= 0 && len(m.over) > 0
 }
 
-func (m *Machine) trimQueue(r *record) {
+// writeGrown keeps how many entries queues have grown by, for the next trim: if
+// there is one.
+func (m *Machine) writeGrown() {
+	before := m.grown
+	if m.grown = m.growing; len(m.over) == 0 {
+		m.grown = 0
+	}
+	switch {
+	case m.grown != 0:
+		m.tx.Set(grownKey, binary.AppendUvarint(m.val[:0], uint64(m.grown)))
+	case before != 0:
+		m.tx.Delete(grownKey)
+	}
+}
+
+// trimQueue drops what r has too much, but stops when that is most or a little
+// more, and returns how much it was.
+func (m *Machine) trimQueue(r *record, most int) (gone int) {
 	m.touch(r)
 	q := &r.queue
+	before := q.dropped
+	more := func() bool { return m.isOver(r) && int(q.dropped-before) < most }
 	first := max(q.sent, q.below)
 	if r.connected() {
 		first = max(first, q.first(m.limits.window(r.recvMax)))
 	}
-	for i := 0; i < len(q.dues) && m.isOver(r); {
+	for i := 0; i < len(q.dues) && more(); {
 		if d := &q.dues[i]; d.at > m.now || !m.dropExpired(r, d, first) {
 			i++
 		} else {
 			q.dues = slices.Delete(q.dues, i, i+1)
 		}
 	}
-	if m.isOver(r) {
+	if more() {
 		// Not from the first if that is gone already: the store would step over
 		// the remains of all that were dropped before.
-		m.dropWhere(r, q.done.after(first), q.next, func(uint64, *entry) (drop, stop bool) { return true, !m.isOver(r) })
+		m.dropWhere(r, q.done.after(first), q.next, func(uint64, *entry) (drop, stop bool) { return true, !more() })
 	}
 	q.normalize()
+	return int(q.dropped - before)
 }
 
 // dropExpired drops those entries of a segment that have expired and are not

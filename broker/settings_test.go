@@ -73,6 +73,70 @@ func TestSettingsAreAgreed(t *testing.T) {
 	}
 }
 
+// Queues that a lower bound leaves far too long are trimmed in pieces, one entry
+// after the other, of which the log is made to have as many as it takes; what else
+// is queued meanwhile is no hindrance, and a node that begins anew in the middle
+// does the same.
+func TestLoweredBoundIsTrimmedInPieces(t *testing.T) {
+	const sessions, events, bound = 3, 2 * trimPerEntry, 10
+	anew := openMachine(t, disk.Memory(), "/data/state", "n2")
+	d := drive(t, openMachine(t, disk.Memory(), "/data/state", "n1"), anew)
+	settings := Limits{QueueEvents: 2 * events}.Settings("")
+	d.entry(&settings)
+	for i := range sessions {
+		o := d.connect(event.Connect{Client: fmt.Sprint("c", i), Principal: "alice", Expiry: event.Never})
+		d.entry(&event.Subscribe{Session: o.session, Epoch: o.epoch, Subs: []event.Subscription{{Filter: "t", QoS: 1}}})
+		d.entry(&event.Disconnect{Session: o.session, Epoch: o.epoch})
+	}
+	burst := make([]event.Command, 4096)
+	for i := range burst {
+		burst[i] = publishing("t", "v", 1)
+	}
+	for range events / len(burst) {
+		d.entry(burst...)
+	}
+	m := d.machines[0]
+	queued := func() (n int) {
+		for _, r := range m.sessions {
+			n += int(r.queue.count)
+		}
+		return n
+	}
+	settings.QueueEvents = bound
+	d.entry(&settings)
+	entries := 0
+	for before := queued(); before > sessions*bound; entries++ {
+		if next := m.NextWake(); next == 0 || next > m.now {
+			t.Fatalf("%d are queued, and the log waits until %d for what else comes", before, next)
+		}
+		added := []event.Command{&event.Tick{}}
+		if entries%2 == 0 {
+			added = burst[:10]
+		}
+		d.entry(added...)
+		trimmed := before + sessions*(len(added)-len(added)%10) - queued()
+		if most := trimPerEntry + sessions*10; trimmed > most {
+			t.Errorf("an entry drops %d events, want %d at most", trimmed, most)
+		} else if left := queued(); trimmed < trimPerEntry && left > sessions*(bound+10) {
+			t.Errorf("an entry drops %d events, and leaves %d", trimmed, left)
+		}
+		must(t, anew.load())
+		before = queued()
+	}
+	if least := sessions * events / trimPerEntry; entries < least {
+		t.Errorf("all were dropped by %d entries, want %d at least", entries, least)
+	}
+	d.entry(&event.Tick{})
+	for name, r := range m.sessions {
+		if r.queue.count != bound || r.queue.dropped < events-bound {
+			t.Errorf("%s has %d queued and %d dropped, want %d, and that all others are counted", name, r.queue.count, r.queue.dropped, bound)
+		}
+	}
+	if next := m.NextWake(); next != 0 {
+		t.Errorf("a wake is left, at %d", next)
+	}
+}
+
 // Settings that nobody could want, or under whose domain the policy means
 // nothing, are refused and change nothing; under another domain the policy is
 // read anew.

@@ -19,6 +19,8 @@ const (
 	wakeEnd      = 7 // a subscription ends with its window
 	wakeTerms    = 8 // when subscriptions end is reckoned anew, some at a time
 	wakeStranger = 9 // the session ends if the policy does not know its principal
+
+	wakeTrim = 10 // queues are past their bound; there need only be an entry: see trim
 )
 
 // wakesPerEntry bounds how many wakes one entry works off, and itemsPerWake how
