@@ -39,7 +39,8 @@ var mayImport = map[string][]string{
 	"acl":               {"broker/topic", "yamltree"},
 	"cluster/raftlog":   {"disk"},
 	"cluster/certs":     {},
-	"cluster":           {"cluster/certs", "cluster/raftlog", "disk"},
+	"cluster/link":      {},
+	"cluster":           {"cluster/certs", "cluster/link", "cluster/raftlog", "disk"},
 	"cluster/clustertest": {
 		"cluster", "disk",
 	},

@@ -1,0 +1,110 @@
+package link
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+const (
+	preface      = "bellwire"
+	helloVersion = 1
+	maxHello     = 64 << 10
+)
+
+// A Plane is what a connection is for. Those who use link number them.
+type Plane uint8
+
+// A hello is the first thing that the one who dials says.
+type hello struct {
+	Version int    `json:"version"`
+	Cluster string `json:"cluster,omitempty"` // empty from a node that wants to join one
+	To      string `json:"to,omitempty"`      // who is meant; empty for whoever is there
+	Plane   Plane  `json:"plane"`
+	Self    Member `json:"self"`
+
+	// Members is what the node knows of where all are.
+	Members []Member `json:"members,omitempty"`
+}
+
+// An answer is what the other says to it.
+type answer struct {
+	Version int      `json:"version"`
+	Refusal Refusal  `json:"refusal,omitempty"` // empty: welcome
+	Reason  string   `json:"reason,omitempty"`
+	Cluster string   `json:"cluster,omitempty"`
+	Self    Member   `json:"self"`
+	Members []Member `json:"members,omitempty"`
+}
+
+// A Refusal says why a connection was not accepted.
+type Refusal string
+
+const (
+	RefusedVersion Refusal = "version"       // the other speaks another version
+	RefusedCluster Refusal = "other-cluster" // the other belongs to another cluster
+	RefusedNode    Refusal = "other-node"    // another node is at this address
+	RefusedName    Refusal = "other-name"    // the certificate is another node's
+	RefusedMember  Refusal = "no-member"     // we are not, or no longer, a member
+	RefusedBusy    Refusal = "busy"          // too many connections
+)
+
+// ErrRefused is wrapped by every RefusedError.
+var ErrRefused = errors.New("refused")
+
+// A RefusedError says who refused a connection, and why.
+type RefusedError struct {
+	Code   Refusal
+	Reason string
+	By     string // the node's name, or its address
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("node %s refuses (%s): %s", e.By, e.Code, e.Reason)
+}
+
+func (e *RefusedError) Unwrap() error { return ErrRefused }
+
+// writeMessage writes v after the preface.
+func writeMessage(w io.Writer, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if len(body) > maxHello {
+		return fmt.Errorf("hello of %d bytes, of at most %d", len(body), maxHello)
+	}
+	b := make([]byte, 0, len(preface)+4+len(body))
+	b = append(b, preface...)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(body)))
+	_, err = w.Write(append(b, body...))
+	return err
+}
+
+// errStranger is what talks to us and is no node.
+var errStranger = errors.New("no node of a cluster")
+
+// readMessage reads preface and v.
+func readMessage(r io.Reader, v any) error {
+	var head [len(preface) + 4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return err
+	}
+	if string(head[:len(preface)]) != preface {
+		return fmt.Errorf("%w: it begins with %q", errStranger, head[:len(preface)])
+	}
+	size := binary.BigEndian.Uint32(head[len(preface):])
+	if size > maxHello {
+		return fmt.Errorf("%w: hello of %d bytes", errStranger, size)
+	}
+	body := make([]byte, size)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("%w: %w", errStranger, err)
+	}
+	return nil
+}

@@ -1,0 +1,339 @@
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// helloTime is how long a connection may take until both ends know each
+	// other.
+	helloTime = 5 * time.Second
+
+	// maxStrangers is how many connections may be at that at once. The newest
+	// loses.
+	maxStrangers = 64
+
+	// deadTime is how long what was sent may stay unacknowledged by the other
+	// end's kernel, before the connection is given up.
+	deadTime = 3 * time.Second
+)
+
+// Config says how a Mesh works. Self, Listener, Dial, Logger and Now are required.
+type Config struct {
+	Cluster string // id of the cluster; see also Mesh.Join
+	Self    Member
+	Book    *Book
+
+	Listener net.Listener
+	Dial     func(ctx context.Context, address string) (net.Conn, error)
+
+	// TLS is what proves who is who; nil leaves connections as they are, which
+	// only a simulation may. Server is used where others dial us. Client returns
+	// what to dial the node called name with; "" is one whose name we do not
+	// know. Name returns the name that the other's certificate proves.
+	TLS *TLS
+
+	// Admit says whether the node may talk to us. Its error is told to the node.
+	// A node that has no cluster yet is not asked about: it gets planes that
+	// Strangers has.
+	Admit func(Member) error
+
+	// Strangers are the planes on which nodes may talk that are of no cluster yet.
+	Strangers []Plane
+
+	// Serve is called with each connection that another node has made, in a
+	// goroutine of its own. The connection is closed when it returns.
+	Serve func(*Conn)
+
+	Logger *slog.Logger
+
+	// Now is the machine's clock, for deadlines.
+	Now func() time.Time
+}
+
+// TLS is the way in which nodes prove who they are.
+type TLS struct {
+	Server *tls.Config
+	Client func(name string) *tls.Config
+	Name   func(tls.ConnectionState) string
+}
+
+// A Mesh is a node's end of all connections with others. Its methods may be called
+// by any goroutine.
+type Mesh struct {
+	cfg       Config
+	cluster   atomic.Pointer[string]
+	strangers atomic.Int64
+	refused   atomic.Uint64
+	ctx       context.Context // ends when the mesh is closed
+	cancel    context.CancelFunc
+	tasks     sync.WaitGroup
+
+	mu     sync.Mutex
+	open   map[net.Conn]struct{} // those that others have made
+	closed bool
+}
+
+// New returns a mesh that accepts connections.
+func New(cfg Config) *Mesh {
+	m := &Mesh{cfg: cfg, open: map[net.Conn]struct{}{}}
+	m.cluster.Store(&cfg.Cluster)
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	cfg.Book.Learn(cfg.Self)
+	m.tasks.Go(m.accept)
+	return m
+}
+
+// Join makes this node one of the cluster, which it was none of.
+func (m *Mesh) Join(cluster string) { m.cluster.Store(&cluster) }
+
+// Cluster returns the id of the cluster, empty if there is none yet.
+func (m *Mesh) Cluster() string { return *m.cluster.Load() }
+
+// Refused returns how many connections were not accepted.
+func (m *Mesh) Refused() uint64 { return m.refused.Load() }
+
+// Close ends all connections that others have made, and waits for their goroutines.
+// Those that Dial has returned are the callers'.
+func (m *Mesh) Close() error {
+	m.mu.Lock()
+	m.closed = true
+	for nc := range m.open {
+		_ = nc.Close()
+	}
+	m.mu.Unlock()
+	m.cancel()
+	err := m.cfg.Listener.Close()
+	m.tasks.Wait()
+	return err
+}
+
+func (m *Mesh) accept() {
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for {
+		nc, err := m.cfg.Listener.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed) || m.ctx.Err() != nil:
+			if err == nil {
+				_ = nc.Close()
+			}
+			return
+		case err != nil: // out of file descriptors, mostly
+			m.cfg.Logger.Warn("cluster: accept failed", "err", err.Error())
+			pause.Reset(100 * time.Millisecond)
+			select {
+			case <-pause.C:
+			case <-m.ctx.Done():
+			}
+			continue
+		}
+		if m.strangers.Add(1) > maxStrangers || !m.enter(nc) {
+			m.strangers.Add(-1)
+			m.refused.Add(1)
+			_ = nc.Close()
+			continue
+		}
+		m.tasks.Go(func() { m.welcome(nc) })
+	}
+}
+
+// enter notes that nc is open, unless the mesh is closed.
+func (m *Mesh) enter(nc net.Conn) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.closed {
+		m.open[nc] = struct{}{}
+	}
+	return !m.closed
+}
+
+func (m *Mesh) leave(nc net.Conn) {
+	_ = nc.Close()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.open, nc)
+}
+
+// welcome serves a connection that was accepted.
+func (m *Mesh) welcome(nc net.Conn) {
+	defer m.leave(nc)
+	c, err := m.greet(nc)
+	m.strangers.Add(-1)
+	if err != nil {
+		m.refused.Add(1)
+		if m.ctx.Err() == nil {
+			m.cfg.Logger.Warn("cluster: connection refused", "from", nc.RemoteAddr().String(), "err", err.Error())
+		}
+		return
+	}
+	m.cfg.Serve(c)
+}
+
+// greet learns who has dialled us.
+func (m *Mesh) greet(raw net.Conn) (*Conn, error) {
+	if err := raw.SetDeadline(m.cfg.Now().Add(helloTime)); err != nil {
+		return nil, err
+	}
+	tune(raw)
+	nc, name := raw, ""
+	if m.cfg.TLS != nil {
+		t := tls.Server(raw, m.cfg.TLS.Server)
+		if err := t.HandshakeContext(m.ctx); err != nil {
+			return nil, err
+		}
+		nc, name = t, m.cfg.TLS.Name(t.ConnectionState())
+	}
+	var h hello
+	if err := readMessage(nc, &h); err != nil {
+		return nil, err
+	}
+	a := answer{Version: helloVersion, Cluster: m.Cluster(), Self: m.cfg.Self}
+	a.Refusal, a.Reason = m.judge(&h, name)
+	if a.Refusal == "" {
+		m.cfg.Book.Learn(h.Self)
+		m.cfg.Book.Learn(h.Members...)
+		a.Members = m.cfg.Book.Members()
+	}
+	if err := writeMessage(nc, &a); err != nil {
+		return nil, err
+	}
+	if a.Refusal != "" {
+		return nil, fmt.Errorf("node %q: %s: %s", h.Self.Name, a.Refusal, a.Reason)
+	}
+	return newConn(nc, h.Self, h.Plane), nc.SetDeadline(time.Time{})
+}
+
+// judge says why we do not talk with who says h, if so. name is what its
+// certificate proves.
+func (m *Mesh) judge(h *hello, name string) (Refusal, string) {
+	own := m.Cluster()
+	switch {
+	case h.Version != helloVersion:
+		return RefusedVersion, fmt.Sprintf("it speaks version %d of the link protocol, this node version %d: run versions that follow each other", h.Version, helloVersion)
+	case h.Self.ID == "" || h.Self.Name == "" || h.Self.Address == "":
+		return RefusedVersion, "it does not say who it is"
+	case m.cfg.TLS != nil && name != h.Self.Name:
+		return RefusedName, fmt.Sprintf("it calls itself %q, and its certificate is %q's", h.Self.Name, name)
+	case h.To != "" && h.To != m.cfg.Self.ID:
+		return RefusedNode, fmt.Sprintf("it looks for node %s here, and this is node %q, %s", h.To, m.cfg.Self.Name, m.cfg.Self.ID)
+	case h.Cluster == "" && own != "" && m.strange(h.Plane):
+		return "", ""
+	case h.Cluster != own || own == "":
+		return RefusedCluster, fmt.Sprintf("it belongs to cluster %q, this node to %q: clear its data directory to have it join", h.Cluster, own)
+	}
+	if err := m.cfg.Admit(h.Self); err != nil {
+		return RefusedMember, err.Error()
+	}
+	return "", ""
+}
+
+func (m *Mesh) strange(p Plane) bool {
+	for _, s := range m.cfg.Strangers {
+		if s == p {
+			return true
+		}
+	}
+	return false
+}
+
+// Dial connects with the node whose id is to. It takes at most 5 s.
+//
+// Errors: a *RefusedError if the node does not want to; that its address is not
+// known; the network's.
+func (m *Mesh) Dial(ctx context.Context, to string, plane Plane) (*Conn, error) {
+	peer, known := m.cfg.Book.Find(to)
+	if !known {
+		return nil, fmt.Errorf("node %s: its address is not known", to)
+	}
+	c, _, err := m.dial(ctx, peer, plane)
+	if err != nil {
+		return nil, fmt.Errorf("node %q at %s: %w", peer.Name, peer.Address, err)
+	}
+	return c, nil
+}
+
+// DialAddress connects with whoever is at address. cluster is the id of the
+// cluster it belongs to.
+func (m *Mesh) DialAddress(ctx context.Context, address string, plane Plane) (c *Conn, cluster string, err error) {
+	c, cluster, err = m.dial(ctx, Member{Address: address}, plane)
+	if err != nil {
+		return nil, "", fmt.Errorf("%s: %w", address, err)
+	}
+	return c, cluster, nil
+}
+
+func (m *Mesh) dial(ctx context.Context, peer Member, plane Plane) (_ *Conn, cluster string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, helloTime)
+	defer cancel()
+	defer context.AfterFunc(m.ctx, cancel)()
+	raw, err := m.cfg.Dial(ctx, peer.Address)
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() {
+		if err != nil {
+			_ = raw.Close()
+		}
+	}()
+	defer context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })()
+	tune(raw)
+	nc, name := raw, ""
+	if m.cfg.TLS != nil {
+		t := tls.Client(raw, m.cfg.TLS.Client(peer.Name))
+		if err := t.HandshakeContext(ctx); err != nil {
+			return nil, "", err
+		}
+		nc, name = t, m.cfg.TLS.Name(t.ConnectionState())
+	}
+	h := hello{
+		Version: helloVersion, Cluster: m.Cluster(), To: peer.ID, Plane: plane,
+		Self: m.cfg.Self, Members: m.cfg.Book.Members(),
+	}
+	if err := writeMessage(nc, &h); err != nil {
+		return nil, "", err
+	}
+	var a answer
+	if err := readMessage(nc, &a); err != nil {
+		return nil, "", err
+	}
+	if err := m.check(&a, peer, name); err != nil {
+		return nil, "", err
+	}
+	m.cfg.Book.Learn(a.Self)
+	m.cfg.Book.Learn(a.Members...)
+	if ctx.Err() != nil {
+		return nil, "", ctx.Err() // the deadline in the past may be set
+	}
+	return newConn(nc, a.Self, plane), a.Cluster, nil
+}
+
+// check says what is wrong with an answer.
+func (m *Mesh) check(a *answer, peer Member, name string) error {
+	own := m.Cluster()
+	by := a.Self.Name
+	if by == "" {
+		by = peer.Address
+	}
+	switch {
+	case a.Refusal != "":
+		return &RefusedError{Code: a.Refusal, Reason: a.Reason, By: by}
+	case a.Version != helloVersion:
+		return &RefusedError{Code: RefusedVersion, Reason: fmt.Sprintf("it speaks version %d of the link protocol", a.Version), By: by}
+	case m.cfg.TLS != nil && name != a.Self.Name:
+		return fmt.Errorf("it calls itself %q, and its certificate is %q's", a.Self.Name, name)
+	case peer.ID != "" && a.Self.ID != peer.ID:
+		return fmt.Errorf("node %s, %q, is there", a.Self.ID, a.Self.Name)
+	case own != "" && a.Cluster != own:
+		return fmt.Errorf("it belongs to cluster %q, this node to %q", a.Cluster, own)
+	}
+	return nil
+}
