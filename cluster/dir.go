@@ -27,6 +27,10 @@ type Identity struct {
 	Node    string `json:"node"`    // UUID, for Raft and the other nodes
 	Name    string `json:"name"`    // for people
 
+	// Joined says that the node has joined a cluster that there was, with an empty
+	// log. Until it is a member, Cluster is empty.
+	Joined bool `json:"joined,omitempty"`
+
 	// Started is set when log and state have come into being. From then on it
 	// is damage if they are not there.
 	Started bool `json:"started"`
@@ -44,15 +48,23 @@ type Dir struct {
 // does not exist. It refuses a directory that is in use, that is another node's,
 // that a later version has written, or that is damaged: see ErrInUse and the
 // errors beside it. Close releases it.
-func Claim(fsys *disk.FS, path, name string) (*Dir, error) {
-	d, err := claim(fsys, path, name)
+func Claim(fsys *disk.FS, path, name string) (*Dir, error) { return claimAs(fsys, path, name, false) }
+
+// ClaimToJoin is Claim for a node that is to join a cluster, if its directory is
+// new: otherwise it has done so, or is of the one that it has founded.
+func ClaimToJoin(fsys *disk.FS, path, name string) (*Dir, error) {
+	return claimAs(fsys, path, name, true)
+}
+
+func claimAs(fsys *disk.FS, path, name string, join bool) (*Dir, error) {
+	d, err := claim(fsys, path, name, join)
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", path, err)
 	}
 	return d, nil
 }
 
-func claim(fsys *disk.FS, path, name string) (*Dir, error) {
+func claim(fsys *disk.FS, path, name string, join bool) (*Dir, error) {
 	if err := fsys.MakeDir(path); err != nil {
 		return nil, err
 	}
@@ -64,17 +76,17 @@ func claim(fsys *disk.FS, path, name string) (*Dir, error) {
 		return nil, fmt.Errorf("%w: stop it, or use another directory (%w)", ErrInUse, err)
 	}
 	d := &Dir{fs: fsys, path: path, lock: lock}
-	if err := d.identify(name); err != nil {
+	if err := d.identify(name, join); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return d, nil
 }
 
 // identify reads the identity, or makes one in a directory that is empty.
-func (d *Dir) identify(name string) error {
+func (d *Dir) identify(name string, join bool) error {
 	data, err := d.fs.ReadFile(d.file())
 	if errors.Is(err, fs.ErrNotExist) {
-		return d.found(name)
+		return d.found(name, join)
 	}
 	if err != nil {
 		return err
@@ -102,14 +114,15 @@ func parseIdentity(data []byte) (Identity, error) {
 	if err := strict.Decode(&id); err != nil {
 		return Identity{}, fmt.Errorf("%w: node.json: %w", ErrDamaged, err)
 	}
-	if id.Format < 1 || !isUUID(id.Node) || !isUUID(id.Cluster) || id.Name == "" {
+	member := isUUID(id.Cluster) || id.Cluster == "" && id.Joined && !id.Started
+	if id.Format < 1 || !isUUID(id.Node) || !member || id.Name == "" {
 		return Identity{}, fmt.Errorf("%w: node.json: incomplete: %s", ErrDamaged, data)
 	}
 	return id, nil
 }
 
 // found gives the directory an identity, unless there are signs of an earlier one.
-func (d *Dir) found(name string) error {
+func (d *Dir) found(name string, join bool) error {
 	if name == "" {
 		return errors.New("a node needs a name")
 	}
@@ -122,7 +135,10 @@ func (d *Dir) found(name string) error {
 			return fmt.Errorf("%w: there is %s, but no node.json: restore it, or use another directory", ErrDamaged, n)
 		}
 	}
-	d.id = Identity{Format: dirFormat, Cluster: newUUID(), Node: newUUID(), Name: name}
+	d.id = Identity{Format: dirFormat, Node: newUUID(), Name: name, Joined: join}
+	if !join {
+		d.id.Cluster = newUUID()
+	}
 	return d.save()
 }
 

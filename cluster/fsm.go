@@ -40,6 +40,7 @@ func newFSM(n *Node, last uint64) *fsm {
 // ApplyBatch applies entries, and records configurations, which Raft hands to a
 // batching FSM here and nowhere else.
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
+	f.node.commitKnown(logs[len(logs)-1])
 	for _, l := range logs {
 		switch l.Type {
 		case raft.LogCommand:

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/bellwire/bellwire/cluster/link"
 	"github.com/bellwire/bellwire/cluster/raftlog"
 	"github.com/bellwire/bellwire/disk"
 )
@@ -60,7 +61,41 @@ type Config struct {
 
 	// MemTable is raftlog's. 0 means its default.
 	MemTable uint64
+
+	// Links connect the node with others. nil is a node alone. They are closed with
+	// the node.
+	Links *Links
+
+	// Stable is how long a node that has joined must have answered before it is
+	// given a vote. 0 means 2 s.
+	Stable time.Duration
+
+	// Gone is how long a node may be silent before the leader calls Lost. 0 means
+	// 5 s.
+	Gone time.Duration
+
+	// Dead is how long a node may be silent before the leader takes it out of the
+	// cluster, if the others have a quorum. 0 means never.
+	Dead time.Duration
+
+	// Lost is told by the leader of a node, by id, that has been silent for Gone,
+	// and again each time that it has been for as long. It must not block.
+	Lost func(node string)
+
+	// Receive is called with each message that another node's program has given to
+	// Send there: for one node by one goroutine, in order. The message is valid
+	// until it returns. PeerUp tells that messages to a node go by a new connection;
+	// what was sent before may be lost. PeerDown tells that there is none.
+	Receive          func(node string, message []byte)
+	PeerUp, PeerDown func(node string)
+
+	// Version and PID are what the node tells the others of itself.
+	Version string
+	PID     int
 }
+
+// lately is how long ago a node may have answered and still count as there.
+func (c *Config) lately() time.Duration { return 3*c.Heartbeat + time.Second }
 
 func (c Config) withDefaults() Config {
 	def := func(n *uint64, v uint64) {
@@ -85,6 +120,12 @@ func (c Config) withDefaults() Config {
 	if c.Patience == 0 {
 		c.Patience = 5 * time.Second
 	}
+	if c.Stable == 0 {
+		c.Stable = 2 * time.Second
+	}
+	if c.Gone == 0 {
+		c.Gone = 5 * time.Second
+	}
 	return c
 }
 
@@ -97,19 +138,26 @@ type Node struct {
 	log       *raftlog.Log
 	snapshots *raftlog.Snapshots
 	raft      *raft.Raft
-	transport *raft.InmemTransport
+	transport *transport
+	links     *Links // nil for a node alone
+	relays    *relays
 	clock     *logClock
 	fsm       *fsm
 	proposer  *proposer
+	real      func() time.Time // the machine's clock
+	since     time.Time        // when the node was opened
+	managing  sync.Mutex       // held by the leader while it changes the membership
 
-	leading   chan bool     // holds one answer; written by announce alone
-	ready     chan struct{} // closed when this node has caught up for the first time
-	readyOnce sync.Once
-	notify    chan bool     // from Raft, which blocks on it: read by watch and by nothing else
-	trim      chan struct{} // there may be something to truncate
-	stop      chan struct{}
-	tasks     sync.WaitGroup
-	closed    atomic.Bool
+	forwarding chan struct{} // something waits that another node has to order
+	leaving    chan struct{} // closed when the node stops talking to others
+	leading    chan bool     // holds one answer; written by announce alone
+	ready      chan struct{} // closed when this node has caught up for the first time
+	readyOnce  sync.Once
+	notify     chan bool     // from Raft, which blocks on it: read by watch and by nothing else
+	trim       chan struct{} // there may be something to truncate
+	stop       chan struct{}
+	tasks      sync.WaitGroup
+	closed     atomic.Bool
 }
 
 // Open starts a node in its directory. A directory that is new becomes a cluster
@@ -121,12 +169,20 @@ func Open(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg:     cfg.withDefaults(),
 		id:      raft.ServerID(cfg.Dir.id.Node),
+		links:   cfg.Links,
+		real:    cfg.Now,
 		leading: make(chan bool, 1),
 		ready:   make(chan struct{}),
 		notify:  make(chan bool, 16),
 		trim:    make(chan struct{}, 1),
 		stop:    make(chan struct{}),
+		leaving: make(chan struct{}), forwarding: make(chan struct{}, 1),
 	}
+	n.relays = newRelays(n)
+	if n.links != nil {
+		n.real = n.links.cfg.Now
+	}
+	n.since = n.real()
 	if err := n.open(); err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
@@ -189,8 +245,13 @@ func (n *Node) openLog() error {
 
 // startRaft starts Raft and the goroutines beside it.
 func (n *Node) startRaft() error {
-	address := raft.ServerAddress(n.id)
-	_, n.transport = raft.NewInmemTransport(address)
+	dial := func(id string, _ link.Plane) (*link.Conn, error) {
+		return nil, fmt.Errorf("node %s: this node is alone", id)
+	}
+	if n.links != nil {
+		dial = n.links.dial
+	}
+	n.transport = newTransport(n.id, n.cfg.lately()/2, n.real, dial)
 	r, err := raft.NewRaft(n.raftConfig(), n.fsm, n.log, n.log, n.snapshots, n.transport)
 	if err != nil {
 		return fmt.Errorf("start raft: %w", err)
@@ -198,15 +259,32 @@ func (n *Node) startRaft() error {
 	n.raft = r
 	n.tasks.Go(n.watchLeadership)
 	n.tasks.Go(n.trimLog)
+	if n.links != nil {
+		n.startTalking()
+	}
 	if n.alone() {
 		// Nobody else could be leader, so there is nothing to wait for: what a
 		// leader says to hand over, we say to ourselves.
-		n.transport.Connect(address, n.transport)
 		if err := n.stand(); err != nil {
 			n.cfg.Logger.Warn("no election at once; one follows by time-out", "err", err)
 		}
 	}
 	return nil
+}
+
+// startTalking starts what only a node among others needs.
+func (n *Node) startTalking() {
+	changes := make(chan raft.Observation, 16)
+	n.raft.RegisterObserver(raft.NewObserver(changes, false, func(o *raft.Observation) bool {
+		_, leader := o.Data.(raft.LeaderObservation)
+		return leader
+	}))
+	n.tasks.Go(func() { n.watchLeader(changes) })
+	n.tasks.Go(n.forward)
+	n.tasks.Go(n.steward)
+	n.tasks.Go(n.awaitReady)
+	n.links.node.Store(n)
+	close(n.links.opened)
 }
 
 // stand has this node stand for election now.
@@ -398,6 +476,17 @@ func (n *Node) Stats() Stats {
 // Not after Close.
 func (n *Node) LogMemTables() uint64 { return n.db.MemTables() }
 
+// handLeadership has another node lead, if there is one and this one does: the
+// others then need not wait until they miss it.
+func (n *Node) handLeadership() {
+	if n.links == nil || !n.proposer.isOpen() || n.alone() {
+		return
+	}
+	if err := n.raft.LeadershipTransfer().Error(); err != nil {
+		n.cfg.Logger.Info("cluster: the leadership is not handed over; the others elect a leader by time-out", "err", err.Error())
+	}
+}
+
 // Close ends the node: what waits fails with ErrNoCommit, what is on its way is
 // waited for (Config.Patience), and the Machine is flushed, so that the next start
 // has nothing to replay. Nothing calls the Machine any more when Close returns;
@@ -409,8 +498,15 @@ func (n *Node) Close() error {
 	if n.closed.Swap(true) {
 		return nil
 	}
+	n.handLeadership()
 	drained := n.proposer.close(n.cfg.Patience)
-	err := n.raft.Shutdown().Error()
+	close(n.leaving)
+	n.transport.stop()
+	var err error
+	if n.links != nil {
+		err = n.links.Close()
+	}
+	err = errors.Join(err, n.raft.Shutdown().Error())
 	close(n.stop)
 	n.tasks.Wait()
 	n.proposer.abandon()

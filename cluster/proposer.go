@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -25,9 +26,11 @@ type proposer struct {
 	mu      sync.Mutex // guards the following
 	waiting []proposal
 	bytes   int  // of waiting
+	away    int  // bytes handed to the leader, of which nothing has been heard
 	gate    bool // open: this node leads and has caught up
 	closing bool
-	reign   uint64 // counts elections won and lost
+	reign   uint64        // counts elections won and lost
+	leads   atomic.Uint64 // term in which this node leads; 0 if it does not
 	flying  map[*flight]struct{}
 	idle    chan struct{} // closed when closing and nothing flies
 
@@ -38,6 +41,22 @@ type proposer struct {
 type proposal struct {
 	batch  []byte
 	failed func(error)
+
+	// foreign says that another node handed it over, and wants to know what became
+	// of it in any case: done is called in place of failed, with nil if the batch
+	// has been applied here. A batch of this node is seen by its Machine, and what
+	// else became of it told to failed.
+	foreign bool
+	done    func(error)
+}
+
+// fail tells what became of p. err is not nil.
+func (p *proposal) fail(err error) {
+	if p.foreign {
+		p.done(err)
+		return
+	}
+	p.failed(err)
 }
 
 // A flight is an entry, or a barrier, on its way through Raft.
@@ -51,12 +70,21 @@ func newProposer(n *Node) *proposer {
 }
 
 func (p *proposer) submit(batch []byte, failed func(error)) {
-	if err := p.accept(batch, failed); err != nil {
+	if err := p.accept(proposal{batch: batch, failed: failed}); err != nil {
 		failed(err)
 	}
 }
 
-func (p *proposer) accept(batch []byte, failed func(error)) error {
+// submitFor takes a batch of another node, which thinks that this one leads. done
+// is told what became of it.
+func (p *proposer) submitFor(batch []byte, done func(error)) {
+	if err := p.accept(proposal{batch: batch, foreign: true, done: done}); err != nil {
+		done(err)
+	}
+}
+
+func (p *proposer) accept(new proposal) error {
+	batch := new.batch
 	if len(batch) > MaxBatch {
 		return ErrTooLarge
 	}
@@ -66,17 +94,64 @@ func (p *proposer) accept(batch []byte, failed func(error)) error {
 	switch {
 	case p.closing:
 		err = ErrNoCommit
-	case p.bytes+len(batch) > p.node.cfg.Backlog:
+	case new.foreign && !p.gate && p.node.raft.State() != raft.Leader:
+		err = ErrNoCommit
+	case p.bytes+p.away+len(batch) > p.node.cfg.Backlog:
 		err = ErrBusy
 	}
 	if err != nil {
 		p.failed++
 		return err
 	}
-	p.waiting = append(p.waiting, proposal{batch, failed})
+	p.waiting = append(p.waiting, new)
 	p.bytes += len(batch)
 	p.launch()
+	if !p.gate {
+		p.node.wakeForward()
+	}
 	return nil
+}
+
+// hasForLeader says whether something waits that another node has to order.
+func (p *proposer) hasForLeader() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.gate && !p.closing && len(p.waiting) > 0
+}
+
+// takeForLeader takes what goes to the leader next. What others had handed to this
+// node goes back to them: they know better who leads.
+func (p *proposer) takeForLeader() (own []proposal) {
+	p.mu.Lock()
+	if p.gate || p.closing {
+		p.mu.Unlock()
+		return nil
+	}
+	var foreign []proposal
+	for _, w := range p.take() {
+		if w.foreign {
+			foreign = append(foreign, w)
+			continue
+		}
+		own = append(own, w)
+		p.away += len(w.batch)
+	}
+	p.mu.Unlock()
+	fail(foreign, ErrNoCommit)
+	return own
+}
+
+// settled is told what became of a batch that takeForLeader has taken.
+func (p *proposer) settled(w proposal, err error) {
+	p.mu.Lock()
+	p.away -= len(w.batch)
+	if err != nil {
+		p.failed++
+	}
+	p.mu.Unlock()
+	if err != nil {
+		w.fail(err)
+	}
 }
 
 // launch packs what waits while slots are free. Requires mu.
@@ -138,6 +213,12 @@ func (p *proposer) land(f *flight, err error) {
 	p.mu.Unlock()
 	if err != nil {
 		fail(f.proposals, outcome(err))
+		return
+	}
+	for _, w := range f.proposals {
+		if w.foreign {
+			w.done(nil)
+		}
 	}
 }
 
@@ -156,8 +237,8 @@ func outcome(err error) error {
 }
 
 func fail(proposals []proposal, err error) {
-	for _, p := range proposals {
-		p.failed(err)
+	for i := range proposals {
+		proposals[i].fail(err)
 	}
 }
 
@@ -187,6 +268,7 @@ func (p *proposer) lead(reign uint64) {
 	}
 	p.node.clock.lead()
 	p.gate = true
+	p.leads.Store(leadTerm(p.node.raft))
 	p.node.announce(true)
 	p.launch()
 }
@@ -194,12 +276,42 @@ func (p *proposer) lead(reign uint64) {
 // lost is called when this node is no longer the leader.
 func (p *proposer) lost() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.reign++
 	p.gate = false
+	p.leads.Store(0)
 	p.node.clock.follow()
 	p.node.announce(false)
+	var foreign []proposal
+	own := p.waiting[:0]
+	for _, w := range p.waiting {
+		if w.foreign {
+			foreign = append(foreign, w)
+			p.bytes -= len(w.batch)
+			continue
+		}
+		own = append(own, w)
+	}
+	clear(p.waiting[len(own):])
+	p.waiting = own
+	p.failed += uint64(len(foreign))
+	p.mu.Unlock()
+	fail(foreign, ErrNoCommit)
+	p.node.wakeForward()
 }
+
+// leadTerm returns the term in which r leads; 0 if it no longer does. Raft leaves
+// the role before it takes a later term, and terms do not decrease: so a term that
+// is the same before and after it is seen to lead is the one in which it does.
+func leadTerm(r *raft.Raft) uint64 {
+	term := r.CurrentTerm()
+	if r.State() != raft.Leader || r.CurrentTerm() != term {
+		return 0
+	}
+	return term
+}
+
+// term returns the term in which this node leads; 0 if it does not.
+func (p *proposer) term() uint64 { return p.leads.Load() }
 
 func (p *proposer) isOpen() bool {
 	p.mu.Lock()

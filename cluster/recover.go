@@ -21,6 +21,8 @@ func (n *Node) recover() error {
 	}
 	base, _ := n.log.Base()
 	switch {
+	case last == 0 && durable == 0 && n.cfg.Dir.id.Joined:
+		return nil // it has not been given anything yet
 	case last == 0 && durable == 0 && !n.cfg.Dir.id.Started:
 		return n.bootstrap()
 	case last == 0 && durable == 0:

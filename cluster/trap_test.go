@@ -631,20 +631,14 @@ func TestTrap4SnapshotOverDivergentTail(t *testing.T) {
 
 // A fakeLeader speaks Raft to a node as its leader would.
 type fakeLeader struct {
-	t     *testing.T
-	node  *Node
-	trans *raft.InmemTransport
-	addr  raft.ServerAddress
+	t    *testing.T
+	node *Node
 }
 
-func newFakeLeader(t *testing.T, n *Node) *fakeLeader {
-	addr, trans := raft.NewInmemTransport("leader")
-	trans.Connect(raft.ServerAddress(n.id), n.transport)
-	return &fakeLeader{t, n, trans, addr}
-}
+func newFakeLeader(t *testing.T, n *Node) *fakeLeader { return &fakeLeader{t, n} }
 
 func (f *fakeLeader) header() raft.RPCHeader {
-	return raft.RPCHeader{ProtocolVersion: 3, ID: []byte("leader"), Addr: []byte(f.addr)}
+	return raft.RPCHeader{ProtocolVersion: 3, ID: []byte("leader"), Addr: []byte("leader")}
 }
 
 // append sends the entries after prev up to last, and returns whether they were
@@ -655,24 +649,22 @@ func (f *fakeLeader) append(term, prev, prevTerm, last, commit uint64) bool {
 	for i := prev + 1; i <= last; i++ {
 		entries = append(entries, &raft.Log{Index: i, Term: term, Data: pack(time.Now().UnixNano(), [][]byte{numbered(int(i))})})
 	}
-	var resp raft.AppendEntriesResponse
-	err := f.trans.AppendEntries(f.node.id, raft.ServerAddress(f.node.id), &raft.AppendEntriesRequest{
+	resp, err := f.node.transport.raft(&raft.AppendEntriesRequest{
 		RPCHeader: f.header(), Term: term, PrevLogEntry: prev, PrevLogTerm: prevTerm, Entries: entries, LeaderCommitIndex: commit,
-	}, &resp)
+	}, nil)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	return resp.Success
+	return resp.(*raft.AppendEntriesResponse).Success
 }
 
 func (f *fakeLeader) install(term uint64, meta *raft.SnapshotMeta, data []byte) {
 	f.t.Helper()
-	var resp raft.InstallSnapshotResponse
-	err := f.trans.InstallSnapshot(f.node.id, raft.ServerAddress(f.node.id), &raft.InstallSnapshotRequest{
+	resp, err := f.node.transport.raft(&raft.InstallSnapshotRequest{
 		RPCHeader: f.header(), SnapshotVersion: 1, Term: term, LastLogIndex: meta.Index, LastLogTerm: meta.Term,
 		Configuration: raft.EncodeConfiguration(meta.Configuration), ConfigurationIndex: meta.ConfigurationIndex, Size: meta.Size,
-	}, &resp, bytes.NewReader(data))
-	if err != nil || !resp.Success {
+	}, bytes.NewReader(data))
+	if err != nil || !resp.(*raft.InstallSnapshotResponse).Success {
 		f.t.Fatal(resp, err)
 	}
 }

@@ -1,0 +1,226 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/bellwire/bellwire/cluster/link"
+)
+
+// Frames of planeForward, beside replies.
+const (
+	frameBatch byte = 32 // a batch for the log; the reply is one of the outcomes
+	frameAsk   byte = 33 // a question, JSON; the reply is an answer, JSON
+)
+
+// What became of a batch that was forwarded.
+const (
+	outcomeApplied byte = iota
+	outcomeNoCommit
+	outcomeBusy
+	outcomeUnknown
+	outcomeTooLarge
+)
+
+// A question is what one node asks another.
+type question struct {
+	Op     string       `json:"op"`
+	Member *link.Member `json:"member,omitempty"` // opJoin: who
+	ID     string       `json:"id,omitempty"`     // of the node that is meant
+	Force  bool         `json:"force,omitempty"`
+	Hops   int          `json:"hops,omitempty"` // how often it was passed on
+}
+
+const (
+	opJoin     = "join"     // take Member in; of any member
+	opIndex    = "index"    // what has the leader applied? of the leader
+	opRemove   = "remove"   // of any member, as the following
+	opPromote  = "promote"  //
+	opTransfer = "transfer" // make node ID leader; empty for any
+	opState    = "state"    // how is the node that is asked?
+)
+
+// A response is what a node answers.
+type response struct {
+	Error   string        `json:"error,omitempty"`
+	Final   bool          `json:"final,omitempty"` // asking again changes nothing
+	Index   uint64        `json:"index,omitempty"`
+	Members []link.Member `json:"members,omitempty"`
+	State   *State        `json:"state,omitempty"`
+}
+
+// askTime is how long an answer may take.
+const askTime = 10 * time.Second
+
+// maxQuestions is how many questions of one connection are answered at once. It is
+// not read beyond.
+const maxQuestions = 8
+
+func readAnswer(kind byte, body []byte) (*response, error) {
+	if kind != frameReply {
+		return nil, errors.New(string(body))
+	}
+	a := new(response)
+	if err := json.Unmarshal(body, a); err != nil {
+		return nil, fmt.Errorf("%w: %w", errFrame, err)
+	}
+	return a, nil
+}
+
+// ask asks a node.
+func (n *Node) ask(id string, q question, patience time.Duration) (*response, error) {
+	body, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	body, err = n.transport.caller(raft.ServerID(id), planeForward).call(patience, patience, frameAsk, [][]byte{body})
+	if err != nil {
+		return nil, err
+	}
+	return readAnswer(frameReply, body)
+}
+
+// serveForward answers batches and questions of another node.
+func (n *Node) serveForward(c *link.Conn) {
+	slots := make(chan struct{}, maxQuestions)
+	member := n.links.admit(c.Peer) == nil // or somebody who wants to be one
+	for {
+		kind, id, body, err := c.Read()
+		switch {
+		case err != nil:
+			return
+		case kind == frameBatch && member:
+			n.proposer.submitFor(body, func(err error) {
+				_ = c.Write(frameReply, id, []byte{outcomeCode(err)}) // the connection is gone: so they learn by that
+			})
+		case kind == frameAsk:
+			var q question
+			if json.Unmarshal(body, &q) != nil || !member && q.Op != opJoin {
+				return
+			}
+			select {
+			case slots <- struct{}{}:
+			case <-n.leaving:
+				return
+			}
+			n.tasks.Go(func() {
+				defer func() { <-slots }()
+				_ = n.reply(c, id, n.answer(q))
+			})
+		default:
+			return
+		}
+	}
+}
+
+func (n *Node) reply(c *link.Conn, id uint64, a *response) error {
+	body, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	return c.Write(frameReply, id, body)
+}
+
+func outcomeCode(err error) byte {
+	switch {
+	case err == nil:
+		return outcomeApplied
+	case errors.Is(err, ErrTooLarge):
+		return outcomeTooLarge
+	case errors.Is(err, ErrBusy):
+		return outcomeBusy
+	case errors.Is(err, ErrNoCommit):
+		return outcomeNoCommit
+	}
+	return outcomeUnknown
+}
+
+// outcomeError is the inverse of outcomeCode.
+func outcomeError(code byte) error {
+	switch code {
+	case outcomeApplied:
+		return nil
+	case outcomeTooLarge:
+		return ErrTooLarge
+	case outcomeBusy:
+		return ErrBusy
+	case outcomeNoCommit:
+		return ErrNoCommit
+	}
+	return ErrUnknown
+}
+
+// answer answers a question.
+func (n *Node) answer(q question) *response {
+	var a response
+	var err error
+	switch q.Op {
+	case opState:
+		s := n.State()
+		a.State = &s
+	case opIndex:
+		if !n.proposer.isOpen() {
+			err = errNotLeader
+		}
+		a.Index = n.Applied()
+	case opJoin, opRemove, opPromote, opTransfer:
+		return n.manage(q)
+	default:
+		err = fmt.Errorf("%w: question %q: upgrade this node", errRefusedFinal, q.Op)
+	}
+	a.fail(err)
+	return &a
+}
+
+func (a *response) fail(err error) {
+	if err != nil {
+		a.Error, a.Final = err.Error(), errors.Is(err, errRefusedFinal)
+	}
+}
+
+func (a *response) err() error {
+	switch {
+	case a.Error == "":
+		return nil
+	case a.Final:
+		return fmt.Errorf("%w: %s", ErrRefused, a.Error)
+	}
+	return errors.New(a.Error)
+}
+
+// manage changes the membership, or has the leader do it.
+func (n *Node) manage(q question) *response {
+	if n.proposer.isOpen() {
+		return n.lead(q)
+	}
+	_, leader := n.raft.LeaderWithID()
+	if leader == "" || leader == n.id || q.Hops > 2 {
+		a := new(response)
+		a.fail(errNotLeader)
+		return a
+	}
+	q.Hops++
+	a, err := n.ask(string(leader), q, askTime)
+	if err != nil {
+		a = new(response)
+		a.fail(err)
+	}
+	return a
+}
+
+// Remove, Promote and Transfer change the cluster; any member may be asked. ctx is
+// only looked at before it begins.
+func (n *Node) request(ctx context.Context, q question) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if n.links == nil {
+		return fmt.Errorf("%w: this node is alone: it was started without --cluster", ErrRefused)
+	}
+	return n.manage(q).err()
+}

@@ -1,0 +1,346 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bellwire/bellwire/disk"
+)
+
+// A crew is a cluster of several nodes in this process, over TCP on loopback.
+type crew struct {
+	t     testing.TB
+	nodes []*mate
+}
+
+// A mate is one node of a crew, with its machine.
+type mate struct {
+	c        *crew
+	name     string
+	fs       *disk.FS
+	addr     string
+	dir      *Dir
+	toy      *toy
+	links    *Links
+	node     *Node
+	lost     chan string
+	messages chan string
+	peers    chan string
+
+	mu   sync.Mutex
+	seen map[string]uint64 // batch to index
+}
+
+// newCrew starts size nodes: the first founds the cluster, the others join. It
+// returns when all have a vote.
+func newCrew(t testing.TB, size int) *crew {
+	c := &crew{t: t}
+	t.Cleanup(c.close)
+	for i := range size {
+		m := &mate{c: c, name: fmt.Sprintf("n%d", i+1), fs: disk.Memory(), seen: map[string]uint64{}}
+		m.lost, m.messages, m.peers = make(chan string, 100), make(chan string, 1000), make(chan string, 100)
+		c.nodes = append(c.nodes, m)
+		m.start()
+	}
+	waitFor(t, "all have a vote", func() bool {
+		l := c.leader()
+		return l != nil && l.voters() == size
+	})
+	return c
+}
+
+func (m *mate) voters() (n int) {
+	for _, s := range m.node.Members(time.Second) {
+		if s.Voter {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *crew) close() {
+	for _, m := range c.nodes {
+		m.stop()
+	}
+}
+
+// leader returns the node that leads, nil if none does.
+func (c *crew) leader() *mate {
+	for _, m := range c.nodes {
+		if m.node != nil && m.node.Leader() {
+			return m
+		}
+	}
+	return nil
+}
+
+// follower returns a node that follows.
+func (c *crew) follower() *mate {
+	for _, m := range c.nodes {
+		if m.node != nil && !m.node.Leader() {
+			return m
+		}
+	}
+	return nil
+}
+
+func (m *mate) start() {
+	m.c.t.Helper()
+	if err := m.open(); err != nil {
+		m.c.t.Fatal(err)
+	}
+	<-m.node.Ready()
+}
+
+func (m *mate) open() (err error) {
+	claim := Claim
+	var join []string
+	if m != m.c.nodes[0] {
+		claim, join = ClaimToJoin, []string{m.c.nodes[0].addr}
+	}
+	if m.dir, err = claim(m.fs, "/data", m.name); err != nil {
+		return err
+	}
+	level := slog.LevelError
+	if os.Getenv("CREW_LOG") != "" {
+		level = slog.LevelDebug
+	}
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("at", m.name)
+	at := m.addr
+	if at == "" {
+		at = "127.0.0.1:0"
+	}
+	listener, err := net.Listen("tcp", at)
+	if err != nil {
+		return err
+	}
+	m.addr = listener.Addr().String()
+	if m.links, err = Listen(m.dir, LinkConfig{
+		Listener: listener, Dial: dialTCP, Join: join, Logger: logger, Now: time.Now,
+	}); err != nil {
+		return err
+	}
+	if err := m.links.Join(m.c.t.Context()); err != nil {
+		return err
+	}
+	m.toy = openToy(m.c.t, m.fs, m.dir.State(), 0)
+	m.toy.heard = m.saw
+	m.node, err = Open(Config{
+		Dir: m.dir, Machine: m.toy, Logger: logger, Now: time.Now, Links: m.links,
+		Die:    func(reason string) { panic(m.name + " died: " + reason) },
+		Stable: 100 * time.Millisecond, Gone: 500 * time.Millisecond,
+		Lost:     func(node string) { m.lost <- node },
+		Receive:  func(node string, message []byte) { m.messages <- node + " " + string(message) },
+		PeerUp:   func(node string) { m.peers <- "up " + node },
+		PeerDown: func(node string) { m.peers <- "down " + node },
+	})
+	return err
+}
+
+func dialTCP(ctx context.Context, address string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", address)
+}
+
+func (m *mate) saw(index uint64, _ int64, batch []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.seen[string(batch)] = index
+}
+
+func (m *mate) has(batch []byte) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.seen[string(batch)]
+	return ok
+}
+
+// stop ends a node gracefully; what is stopped stays so.
+func (m *mate) stop() {
+	if m.node == nil {
+		return
+	}
+	if err := errors.Join(m.node.Close(), m.toy.db.Close(), m.dir.Close()); err != nil {
+		m.c.t.Error(err)
+	}
+	m.node = nil
+}
+
+// submit submits a batch until the node has applied it.
+func (m *mate) submit(batch []byte) {
+	m.c.t.Helper()
+	failed := make(chan error, 100)
+	m.node.Submit(batch, func(err error) { failed <- err })
+	for !m.has(batch) {
+		select {
+		case err := <-failed:
+			if errors.Is(err, ErrTooLarge) {
+				m.c.t.Fatal(err)
+			}
+			m.node.Submit(batch, func(err error) { failed <- err })
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// What any node is given reaches every node, at the same place.
+func TestEveryNodeAppliesAll(t *testing.T) {
+	c := newCrew(t, 3)
+	const each = 200
+	var wg sync.WaitGroup
+	for i, m := range c.nodes {
+		wg.Go(func() {
+			for j := range each {
+				m.submit(binary.BigEndian.AppendUint64([]byte{byte(i)}, uint64(j)))
+			}
+		})
+	}
+	wg.Wait()
+	c.wantAlike()
+}
+
+// wantAlike waits until all nodes have applied the same, and compares.
+func (c *crew) wantAlike() {
+	c.t.Helper()
+	waitFor(c.t, "all nodes have applied the same", func() bool {
+		var first *position
+		for _, m := range c.nodes {
+			if m.node == nil {
+				continue
+			}
+			p := m.toy.position()
+			if first == nil {
+				first = &p
+			} else if first.index != p.index {
+				return false
+			}
+		}
+		return true
+	})
+	var first *position
+	for _, m := range c.nodes {
+		if m.node == nil {
+			continue
+		}
+		p := m.toy.position()
+		if first == nil {
+			first = &p
+		} else if first.digest != p.digest {
+			c.t.Errorf("at %d the digest of %s differs", p.index, m.name)
+		}
+	}
+}
+
+// Followers learn of a commit at once, and not with the next entry or after
+// CommitTimeout, which is a second.
+func TestTrap7FollowersLearnCommitsAtOnce(t *testing.T) {
+	c := newCrew(t, 3)
+	f := c.follower()
+	begin := time.Now()
+	const count = 20
+	for i := range count {
+		f.submit(numbered(i)) // each waits until the follower itself has applied it
+	}
+	if took := time.Since(begin); took > count*500*time.Millisecond {
+		t.Errorf("%d batches, one after the other, took %v: followers wait for a timer", count, took)
+	}
+}
+
+// When the leader ends, another leads, and nothing is lost; when it is back it
+// catches up.
+func TestLeaderEnds(t *testing.T) {
+	c := newCrew(t, 3)
+	old := c.leader()
+	old.submit([]byte("before"))
+	old.stop()
+	f := c.follower()
+	f.submit([]byte("meanwhile"))
+	if !f.has([]byte("before")) {
+		t.Error("what was applied before is lost")
+	}
+	old.start()
+	waitFor(t, "the old leader has caught up", func() bool { return old.has([]byte("meanwhile")) })
+	c.wantAlike()
+}
+
+// A node whose disk was emptied does not come back under its old name: it has
+// forgotten its votes.
+func TestTrap23EmptiedDiskCannotVote(t *testing.T) {
+	c := newCrew(t, 3)
+	m := c.follower()
+	if m == c.nodes[0] {
+		m = c.nodes[1]
+	}
+	if m == c.leader() {
+		if err := m.node.Transfer(t.Context(), "n1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.stop()
+	m.fs = disk.Memory()
+	err := m.open()
+	if !errors.Is(err, errFinal) {
+		t.Fatalf("it joined again: %v", err)
+	}
+	t.Log(err)
+	if err := errors.Join(m.links.Close(), m.dir.Close()); err != nil {
+		t.Error(err)
+	}
+	waitFor(t, "a leader removes it", func() bool {
+		l := c.leader()
+		return l != nil && l.node.Remove(t.Context(), m.name, false) == nil
+	})
+	m.fs = disk.Memory()
+	m.seen = map[string]uint64{}
+	m.start()
+	waitFor(t, "it has a vote", func() bool { l := c.leader(); return l != nil && l.voters() == 3 })
+	m.submit([]byte("anew"))
+	c.wantAlike()
+}
+
+// Messages between the nodes' programs arrive in order; who is there and who is
+// gone is told.
+func TestRelay(t *testing.T) {
+	c := newCrew(t, 2)
+	a, b := c.nodes[0], c.nodes[1]
+	if got, want := <-a.peers, "up "+b.dir.id.Node; got != want {
+		t.Fatalf("%q, want %q", got, want)
+	}
+	for i := range 100 {
+		if !a.node.Send(b.dir.id.Node, fmt.Append(nil, i)) {
+			t.Fatal("not taken")
+		}
+	}
+	for i := range 100 {
+		if got, want := <-b.messages, fmt.Sprint(a.dir.id.Node, " ", i); got != want {
+			t.Fatalf("%q, want %q", got, want)
+		}
+	}
+	if a.node.Send(b.dir.id.Node, make([]byte, relayBytes+1)) {
+		t.Error("took more than fits")
+	}
+	if a.node.Send("nobody", nil) {
+		t.Error("took a message for nobody")
+	}
+}
+
+// The leader tells of a node that is gone, and goes on with the others.
+func TestLost(t *testing.T) {
+	c := newCrew(t, 3)
+	m := c.follower()
+	id := m.dir.id.Node
+	m.stop()
+	l := c.leader()
+	if got := <-l.lost; got != id {
+		t.Errorf("%s is lost, want %s", got, id)
+	}
+	l.submit([]byte("without it"))
+}

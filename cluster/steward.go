@@ -1,0 +1,157 @@
+package cluster
+
+import (
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// stewardTick is how often a node looks after the others.
+const stewardTick = 200 * time.Millisecond
+
+// trailing is how many entries a node may lack and still be given a vote.
+const trailing = 250
+
+// A steward looks after the cluster: on every node it keeps a connection for
+// messages with each other; on the leader it gives a vote to who has joined and
+// proved stable, tells of who has gone, and takes out who has been gone for very
+// long.
+//
+// What must hold: no change of membership is made by two leaders at once (Raft
+// refuses), none makes the cluster lose its quorum, and none is made because the
+// leader itself had been asleep: the time in which a node is silent counts from
+// when this node began to lead.
+type steward struct {
+	n      *Node
+	since  time.Time // this node leads since; zero if it does not
+	stable map[raft.ServerID]time.Time
+	told   map[raft.ServerID]time.Time // when Lost was last called
+}
+
+func (n *Node) steward() {
+	s := &steward{n: n, stable: map[raft.ServerID]time.Time{}, told: map[raft.ServerID]time.Time{}}
+	tick := time.NewTicker(stewardTick)
+	defer tick.Stop()
+	last := n.real()
+	for {
+		select {
+		case <-n.leaving:
+			return
+		case <-tick.C:
+		}
+		now := n.real()
+		slept := now.Sub(last) > 5*stewardTick+n.cfg.Heartbeat
+		last = now
+		servers := n.servers()
+		n.relays.reconcile(servers)
+		if !n.proposer.isOpen() || slept {
+			s.since = time.Time{} // what we know of others is as old as our sleep
+			continue
+		}
+		if s.since.IsZero() {
+			s.since = now
+			clear(s.stable)
+			clear(s.told)
+		}
+		s.look(now, servers)
+	}
+}
+
+// look is the leader's round.
+func (s *steward) look(now time.Time, servers []raft.Server) {
+	n := s.n
+	for _, server := range servers {
+		if server.ID == n.id {
+			continue
+		}
+		c := n.transport.contact(server.ID)
+		heard := c.at
+		if heard.Before(s.since) {
+			heard = s.since
+		}
+		silent := now.Sub(heard)
+		healthy := silent < n.cfg.lately() && c.at.After(s.since)
+		if !healthy {
+			delete(s.stable, server.ID)
+		} else if s.stable[server.ID].IsZero() {
+			s.stable[server.ID] = now
+		}
+		if silent < n.cfg.Gone {
+			delete(s.told, server.ID)
+		} else if n.cfg.Lost != nil && now.Sub(s.told[server.ID]) >= n.cfg.Gone {
+			s.told[server.ID] = now
+			name, _ := n.nameOf(string(server.ID))
+			n.cfg.Logger.Warn("cluster: a node is silent", "node", name, "id", string(server.ID), "for", silent.Round(time.Millisecond).String())
+			n.cfg.Lost(string(server.ID))
+		}
+		switch {
+		case server.Suffrage == raft.Nonvoter && healthy:
+			s.mature(now, server, c)
+		case n.cfg.Dead > 0 && silent >= n.cfg.Dead:
+			s.bury(server)
+		}
+	}
+}
+
+// mature gives a vote to who has been stable long enough and has all but the
+// newest entries.
+func (s *steward) mature(now time.Time, server raft.Server, c contact) {
+	n := s.n
+	if m, _ := n.links.book.Find(string(server.ID)); m.Reader {
+		return
+	}
+	last, err := n.log.LastIndex()
+	if err != nil || c.index == 0 || c.index+trailing < last || now.Sub(s.stable[server.ID]) < n.cfg.Stable {
+		return
+	}
+	n.managing.Lock()
+	defer n.managing.Unlock()
+	name, _ := n.nameOf(string(server.ID))
+	if err := n.promote(server.ID); err != nil {
+		n.cfg.Logger.Warn("cluster: no vote yet", "node", name, "err", err.Error())
+		return
+	}
+	n.cfg.Logger.Info("cluster: a node has a vote", "node", name, "id", string(server.ID))
+}
+
+// bury takes out a node that has been silent for very long, unless too few would
+// be left.
+func (s *steward) bury(server raft.Server) {
+	n := s.n
+	n.managing.Lock()
+	defer n.managing.Unlock()
+	name, _ := n.nameOf(string(server.ID))
+	if err := n.remove(server.ID, false); err != nil {
+		n.cfg.Logger.Warn("cluster: a dead node stays a member", "node", name, "err", err.Error())
+	}
+}
+
+// awaitReady closes ready when this node has applied what the leader had applied
+// when it was asked.
+func (n *Node) awaitReady() {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	target := uint64(0)
+	for {
+		select {
+		case <-n.leaving:
+			return
+		case <-n.ready: // it leads
+			return
+		case <-tick.C:
+		}
+		if target == 0 {
+			_, leader := n.raft.LeaderWithID()
+			if leader == "" || leader == n.id {
+				continue
+			}
+			if a, err := n.ask(string(leader), question{Op: opIndex}, time.Second); err == nil && a.Error == "" {
+				target = a.Index
+			}
+		}
+		if target != 0 && n.Applied() >= target {
+			n.readyOnce.Do(func() { close(n.ready) })
+			return
+		}
+	}
+}

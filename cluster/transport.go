@@ -1,0 +1,292 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/bellwire/bellwire/cluster/link"
+)
+
+// The planes between nodes. What is urgent and what is large never share one: a
+// heartbeat behind 16 MiB of entries would be an election.
+const (
+	planeControl  link.Plane = 1 // heartbeats, votes
+	planeLog      link.Plane = 2 // entries
+	planeSnapshot link.Plane = 3 // one connection for each snapshot
+	planeForward  link.Plane = 4 // batches to the leader, and questions
+	planeRelay    link.Plane = 5 // messages between the nodes' programs
+)
+
+const (
+	// waitForPeer is how long a message with entries waits for a connection. It
+	// is long because Raft, told of a failure, waits too, each time for longer,
+	// and does not notice that the node is back.
+	waitForPeer = 15 * time.Second
+
+	// appendTime is how long the answer to entries may take: the other's disk
+	// may be slow, and is watched there.
+	appendTime = 20 * time.Second
+
+	// installTime is how long a node may take to restore a snapshot when it has
+	// all of it.
+	installTime = 10 * time.Minute
+)
+
+var errTransportClosed = errors.New("this node is closing")
+
+// A transport is Raft's network: its messages over links. A server's address is
+// its id; links know where it is.
+//
+// Raft's own pipeline wedges for good when a follower refuses something while
+// others are under way (trap 1); see pipeline for ours.
+type transport struct {
+	self    raft.ServerID
+	dial    func(id string, plane link.Plane) (*link.Conn, error)
+	now     func() time.Time // the machine's
+	patient time.Duration    // for what is urgent: votes, heartbeats
+
+	rpcs   chan raft.RPC
+	done   chan struct{} // closed by stop
+	once   sync.Once
+	tasks  sync.WaitGroup
+	beat   atomic.Pointer[func(raft.RPC)]
+	pushes atomic.Uint64
+
+	mu      sync.Mutex // guards the following
+	callers map[callerKey]*caller
+	heard   map[raft.ServerID]contact
+}
+
+// A contact is what is known of a node by its answers.
+type contact struct {
+	at    time.Time // of the last
+	index uint64    // the log of the node agrees with ours up to here; 0 if unknown
+}
+
+type callerKey struct {
+	id    raft.ServerID
+	plane link.Plane
+}
+
+var (
+	_ raft.Transport   = (*transport)(nil)
+	_ raft.WithPreVote = (*transport)(nil)
+	_ raft.WithClose   = (*transport)(nil)
+)
+
+func newTransport(self raft.ServerID, patient time.Duration, now func() time.Time, dial func(string, link.Plane) (*link.Conn, error)) *transport {
+	return &transport{
+		self: self, dial: dial, now: now, patient: patient,
+		rpcs: make(chan raft.RPC), done: make(chan struct{}),
+		callers: map[callerKey]*caller{}, heard: map[raft.ServerID]contact{},
+	}
+}
+
+// stop ends all that is under way; Close waits for it too. Raft waits for its
+// calls before it closes its transport, so stop comes first.
+func (t *transport) stop() {
+	t.once.Do(func() {
+		close(t.done)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for _, c := range t.callers {
+			c.drop(errTransportClosed)
+		}
+	})
+}
+
+// Close is raft.WithClose's.
+func (t *transport) Close() error {
+	t.stop()
+	t.tasks.Wait()
+	return nil
+}
+
+// Consumer is Raft's: what others ask of us.
+func (t *transport) Consumer() <-chan raft.RPC { return t.rpcs }
+
+// LocalAddr is Raft's.
+func (t *transport) LocalAddr() raft.ServerAddress { return raft.ServerAddress(t.self) }
+
+// EncodePeer is Raft's. An id is an address.
+func (t *transport) EncodePeer(id raft.ServerID, _ raft.ServerAddress) []byte { return []byte(id) }
+
+// DecodePeer is Raft's.
+func (t *transport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
+
+// SetHeartbeatHandler is Raft's: heartbeats go past its main loop.
+func (t *transport) SetHeartbeatHandler(beat func(raft.RPC)) { t.beat.Store(&beat) }
+
+func (t *transport) caller(id raft.ServerID, plane link.Plane) *caller {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	key := callerKey{id, plane}
+	c := t.callers[key]
+	if c == nil {
+		c = newCaller(t, string(id), plane)
+		t.callers[key] = c
+	}
+	return c
+}
+
+// back notes that a node has dialled us: who waits for a connection to it need
+// not wait any longer.
+func (t *transport) back(id string) {
+	for _, plane := range [...]link.Plane{planeControl, planeLog} {
+		t.caller(raft.ServerID(id), plane).retry()
+	}
+}
+
+// note records that a node has answered.
+func (t *transport) note(id raft.ServerID) {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.heard[id] = contact{now, t.heard[id].index}
+}
+
+// noteAppended records what a node has answered to entries.
+func (t *transport) noteAppended(id raft.ServerID, a *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := contact{now, t.heard[id].index}
+	if r.Success {
+		c.index = a.PrevLogEntry
+		if n := len(a.Entries); n > 0 {
+			c.index = a.Entries[n-1].Index
+		}
+	}
+	t.heard[id] = c
+}
+
+// contact returns what is known of a node.
+func (t *transport) contact(id raft.ServerID) contact {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.heard[id]
+}
+
+// ask sends a request and waits for its response.
+func (t *transport) ask(c *caller, wait, patience time.Duration, kind byte, parts [][]byte, response any) error {
+	body, err := c.call(wait, patience, kind, parts)
+	if err != nil {
+		return err
+	}
+	t.note(raft.ServerID(c.id))
+	return decodeResponse(body, []byte(c.id), response)
+}
+
+// urgent is ask for what must be answered now or not at all.
+func (t *transport) urgent(id raft.ServerID, kind byte, body []byte, response any) error {
+	return t.ask(t.caller(id, planeControl), t.patient, t.patient, kind, [][]byte{body}, response)
+}
+
+// RequestVote is Raft's.
+func (t *transport) RequestVote(id raft.ServerID, _ raft.ServerAddress, a *raft.RequestVoteRequest, r *raft.RequestVoteResponse) error {
+	return t.urgent(id, frameVote, encodeVote(a), r)
+}
+
+// RequestPreVote is Raft's.
+func (t *transport) RequestPreVote(id raft.ServerID, _ raft.ServerAddress, a *raft.RequestPreVoteRequest, r *raft.RequestPreVoteResponse) error {
+	return t.urgent(id, framePreVote, encodePreVote(a), r)
+}
+
+// TimeoutNow is Raft's.
+func (t *transport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, a *raft.TimeoutNowRequest, r *raft.TimeoutNowResponse) error {
+	if id == t.self {
+		return t.local(a, r)
+	}
+	return t.urgent(id, frameTimeout, encodeTimeout(a), r)
+}
+
+// local has this node's Raft answer itself.
+func (t *transport) local(a *raft.TimeoutNowRequest, r *raft.TimeoutNowResponse) error {
+	response, err := t.raft(a, nil)
+	if err == nil {
+		*r = *response.(*raft.TimeoutNowResponse)
+	}
+	return err
+}
+
+// AppendEntries is Raft's.
+func (t *transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, a *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) error {
+	if isHeartbeat(a) {
+		return t.ask(t.caller(id, planeControl), t.patient, t.patient, frameAppend, encodeAppend(a), r)
+	}
+	err := t.ask(t.caller(id, planeLog), waitForPeer, appendTime, frameAppend, encodeAppend(a), r)
+	if err == nil {
+		t.noteAppended(id, a, r)
+	}
+	return err
+}
+
+func isHeartbeat(a *raft.AppendEntriesRequest) bool {
+	return a.PrevLogEntry == 0 && a.PrevLogTerm == 0 && len(a.Entries) == 0 && a.LeaderCommitIndex == 0
+}
+
+// push tells all followers to which entries are sent that those up to index, of
+// term, are committed: Raft itself would say so with the next entry, or after
+// CommitTimeout. It is what a leader of that term says; its answer is of no
+// interest, as Raft has not asked. It does not block.
+func (t *transport) push(index, term uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for key, c := range t.callers {
+		if key.plane == planeLog {
+			c.push(index, term)
+		}
+	}
+}
+
+// InstallSnapshot is Raft's.
+func (t *transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, a *raft.InstallSnapshotRequest, r *raft.InstallSnapshotResponse, data io.Reader) error {
+	conn, err := t.dial(string(id), planeSnapshot)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stopped := make(chan struct{})
+	defer close(stopped)
+	slow := time.AfterFunc(installTime, func() { _ = conn.Close() })
+	defer slow.Stop()
+	t.tasks.Go(func() {
+		select {
+		case <-t.done:
+			_ = conn.Close()
+		case <-stopped:
+		}
+	})
+	if err := conn.Write(frameSnapshot, 1, encodeSnapshot(a)); err != nil {
+		return err
+	}
+	buf := make([]byte, 256<<10)
+	for left := a.Size; left > 0; {
+		n, err := data.Read(buf[:min(left, int64(len(buf)))])
+		if n > 0 {
+			if err := conn.Write(frameChunk, 1, buf[:n]); err != nil {
+				return err
+			}
+			slow.Reset(installTime)
+			left -= int64(n)
+		}
+		if err != nil && left > 0 {
+			return fmt.Errorf("snapshot: %d bytes are missing: %w", left, err)
+		}
+	}
+	kind, _, body, err := conn.Read()
+	switch {
+	case err != nil:
+		return err
+	case kind != frameReply:
+		return errors.New(string(body))
+	}
+	t.note(id)
+	return decodeResponse(body, []byte(id), r)
+}
