@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/bellwire/bellwire/broker/store"
 	"github.com/bellwire/bellwire/cluster"
 	"github.com/bellwire/bellwire/cluster/certs"
+	"github.com/bellwire/bellwire/cluster/link"
 	"github.com/bellwire/bellwire/disk"
 	"github.com/bellwire/bellwire/profiles/im"
 	"github.com/bellwire/bellwire/profiles/inbox"
@@ -93,6 +95,7 @@ type server struct {
 	dir    *cluster.Dir
 	store  *store.Store
 	broker *broker.Broker
+	links  *cluster.Links // nil for a node alone
 	node   *cluster.Node
 	mqtt   *mqtt.Server
 	ticker *time.Ticker
@@ -119,8 +122,8 @@ func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
 			err = errors.Join(err, s.close(ctx))
 		}
 	}()
-	if c.cluster != "" {
-		return s, errors.New("several nodes are not served yet: leave --cluster out")
+	if err := s.openLinks(ctx); err != nil {
+		return s, err
 	}
 	if err := s.openState(); err != nil {
 		return s, err
@@ -138,7 +141,12 @@ func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
 }
 
 // clusterAddress returns where other nodes reach this one; empty if it is alone.
-func (s *server) clusterAddress() string { return "" }
+func (s *server) clusterAddress() string {
+	if s.links == nil {
+		return ""
+	}
+	return s.links.Addr()
+}
 
 func (s *server) now() time.Time {
 	if s.config.clock != nil {
@@ -147,11 +155,42 @@ func (s *server) now() time.Time {
 	return time.Now()
 }
 
-// openState claims the data directory and reads the state in it.
-func (s *server) openState() (err error) {
-	if s.dir, err = cluster.Claim(s.config.fs, s.config.dir, s.config.node); err != nil {
+// openLinks claims the data directory and, in a node that is one of several, begins
+// to talk with the others. It returns when the node is a member of its cluster.
+func (s *server) openLinks(ctx context.Context) (err error) {
+	c := &s.config
+	claim := cluster.Claim
+	if len(c.join) > 0 {
+		claim = cluster.ClaimToJoin
+	}
+	if s.dir, err = claim(c.fs, c.dir, c.node); err != nil || c.cluster == "" {
 		return err
 	}
+	listener, err := net.Listen("tcp", c.cluster)
+	if err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	advertise := c.advertise
+	if _, port, _ := net.SplitHostPort(c.cluster); advertise == "" && port != "0" {
+		advertise = c.cluster // a name stays one: it may come to mean another address
+	}
+	s.links, err = cluster.Listen(s.dir, cluster.LinkConfig{
+		Listener: listener, Dial: dialTCP, Advertise: advertise, Join: c.join, Logger: c.logger, Now: time.Now,
+		TLS: &link.TLS{Server: c.credentials.Server(), Client: c.credentials.Client, Name: certs.PeerName},
+	})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	return s.links.Join(ctx)
+}
+
+func dialTCP(ctx context.Context, address string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", address)
+}
+
+// openState reads the state in the data directory.
+func (s *server) openState() (err error) {
 	s.store, err = store.Open(store.Options{
 		Dir: s.dir.State(), Exists: s.dir.Identity().Started, FS: s.config.fs, Logger: s.config.logger, Die: s.config.die,
 	})
@@ -168,14 +207,22 @@ func (s *server) openState() (err error) {
 
 // aloneStall is how long a write of the log may take. It is longer than among
 // several nodes: here nobody could take over, and a machine that is overloaded
-// for a moment is not a disk that is gone.
-const aloneStall = 15 * time.Second
+// for a moment is not a disk that is gone. Among several nodes, the others go on
+// the sooner.
+const (
+	aloneStall  = 15 * time.Second
+	memberStall = 5 * time.Second
+)
 
 // openNode starts the log and waits until the broker has caught up with it.
 func (s *server) openNode(ctx context.Context) (err error) {
+	stall := aloneStall
+	if s.links != nil {
+		stall = memberStall
+	}
 	s.node, err = cluster.Open(cluster.Config{
 		Dir: s.dir, Machine: s.broker.Machine(), Logger: s.config.logger, Die: s.config.die, Now: s.now,
-		Stall: aloneStall,
+		Stall: stall, Links: s.links, Version: version, PID: os.Getpid(),
 	})
 	if err != nil {
 		return err
@@ -303,6 +350,9 @@ func (s *server) close(ctx context.Context) error {
 	}
 	if s.node != nil {
 		errs = append(errs, s.node.Close())
+	}
+	if s.links != nil {
+		errs = append(errs, s.links.Close()) // the node has closed them, if there is one
 	}
 	if s.store != nil {
 		errs = append(errs, s.store.Close())

@@ -73,7 +73,7 @@ var mayImport = map[string][]string{
 	},
 	"cmd/bellwire": {
 		"acl", "api", "bench", "broker", "broker/event", "broker/mqtt", "broker/store",
-		"broker/topic", "bw", "cluster", "cluster/certs", "cluster/raftlog", "disk", "profiles/jsontree", "profiles/im", "profiles/inbox", "profiles/kind", "profiles/location",
+		"broker/topic", "bw", "cluster", "cluster/certs", "cluster/link", "cluster/raftlog", "disk", "profiles/jsontree", "profiles/im", "profiles/inbox", "profiles/kind", "profiles/location",
 		"profiles/policy", "profiles/presence", "profiles/state", "yamltree",
 	},
 }
