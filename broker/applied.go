@@ -49,6 +49,8 @@ type step struct {
 	settings *event.Settings
 
 	restored *restored // stepRestored
+
+	life uint64 // stepLife: the one that begins
 }
 
 type stepKind uint8
@@ -67,6 +69,7 @@ const (
 	stepRestored // the state was replaced by a later one
 	stepSubEnded // a subscription has ended with its window
 	stepRegrant  // who may read what, a profile has to be asked anew
+	stepLife     // this node's life is over, by the log's account: another begins
 )
 
 // A queued is one entry that a queue has grown by.

@@ -323,25 +323,12 @@ func (m *Machine) dropSub(r *record, filter string) bool {
 	return true
 }
 
-// applyNodeUp takes note that a node lives anew. The sessions that its former
-// life held lost their connections with it; a wake ends them piece by piece.
-func (m *Machine) applyNodeUp(from event.Header) {
-	m.setWakeName(m.now, wakeSweep, from.Node)
-}
-
 func (m *Machine) writeRecord(r *record) {
 	m.tx.Set(r.key(m.key), r.append(m.val[:0]))
 }
 
 func (m *Machine) writeSub(r *record, s *storedSub) {
 	m.tx.Set(subKey(m.key, r.session, s.Filter), s.append(m.val[:0]))
-}
-
-func (m *Machine) writeNode(node string) {
-	n := m.nodes[node]
-	value := store.AppendUint64(store.AppendUint64(m.val[:0], n.life), n.seq)
-	value = store.AppendUint64(store.AppendUint64(value, uint64(n.seen)), uint64(n.former))
-	m.tx.Set(append(store.Key(m.key, store.Nodes), node...), value)
 }
 
 func heldKey(buf []byte, r *record) []byte {

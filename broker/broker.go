@@ -56,11 +56,14 @@ type Broker struct {
 	cursors cursors
 	stats   Stats
 
-	proposer atomic.Pointer[proposer]
+	proposer atomic.Pointer[proposer] // of this life; the loop replaces it with the next
 	log      Log
 	policy   atomic.Pointer[policy]
 	settings atomic.Pointer[event.Settings]
 	diskFull atomic.Bool
+
+	lostMu sync.Mutex
+	lost   map[string]*wait // nodes whose lives are to be closed, and the NodeDown under way
 
 	close   sync.Once
 	closing chan struct{}
@@ -86,7 +89,8 @@ func New(c Config) (*Broker, error) {
 	if b.cursors, err = newCursors(); err != nil {
 		return nil, err
 	}
-	m.node, m.life = c.Node, newLife(c.Now())
+	m.node, m.life = c.Node, newLife(c.Now(), m.nodes[c.Node].life)
+	m.relive = func() uint64 { return newLife(c.Now(), m.life) }
 	b.machine = m
 	b.local = topic.NewIndex(b.audienceOf, audienceCache)
 	b.loop.init(b)
@@ -101,11 +105,11 @@ func New(c Config) (*Broker, error) {
 	return b, nil
 }
 
-// newLife returns the number of an incarnation that begins at now: a later one
-// has a greater number, unless the clock did not move between them; then they
-// differ.
-func newLife(now time.Time) uint64 {
-	return uint64(now.UnixNano())>>lifeBits<<lifeBits | rand.Uint64N(1<<lifeBits)
+// newLife returns the number of an incarnation that begins at now, after the one
+// of that number: a later one has a greater number, unless the clock did not move
+// between them, or ran back; then they differ.
+func newLife(now time.Time, after uint64) uint64 {
+	return max(uint64(now.UnixNano())>>lifeBits, after>>lifeBits)<<lifeBits | rand.Uint64N(1<<lifeBits)
 }
 
 // lifeBits is what of an incarnation's number is chance: its time is in units
@@ -123,9 +127,7 @@ func (b *Broker) Machine() *Machine { return b.machine }
 // applied that: the node is then up to date and serves.
 func (b *Broker) Start(ctx context.Context, log Log) error {
 	b.log = log
-	p := newProposer(log, b.machine.node, b.machine.life, b.limits.Backlog)
-	p.weigh = b.machine.weigh
-	b.proposer.Store(p)
+	b.proposer.Store(b.newProposer(b.machine.life))
 	if err := b.do(ctx, &event.NodeUp{At: b.now()}); err != nil {
 		return fmt.Errorf("broker: announce the node: %w", err)
 	}
@@ -142,6 +144,7 @@ func (b *Broker) Close() {
 		close(b.closing)
 		b.scans.close()
 		b.loop.close()
+		<-b.loop.over // it may be about to begin another life
 		if p := b.proposer.Load(); p != nil {
 			p.close(ErrClosing)
 		}
@@ -176,6 +179,16 @@ type wait struct {
 }
 
 func newWait() *wait { return &wait{done: make(chan struct{})} }
+
+// over says whether the outcome is known.
+func (c *wait) over() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
 
 func (c *wait) Complete(uint64, error, *Wave) {}
 
@@ -325,6 +338,7 @@ func (b *Broker) runTimers() {
 				continue // there may be more that is due
 			}
 		}
+		b.closeLives()
 		edge := b.passEdges()
 		timer.Reset(untilNext(now, edge, b.machine.NextWake()))
 		select {

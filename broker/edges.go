@@ -77,7 +77,7 @@ func (s *Session) edge(p *policy, sub *localSub, passed []int64, now int64, w *W
 		if s.durable {
 			// The log's clock may be behind, and the subscriber back before it
 			// has passed the edge: what it ends then is not that one.
-			_ = s.b.propose(&event.Unsubscribe{Session: s.number, Epoch: s.epoch, Filters: []string{sub.sub.Filter}}, call{}, true)
+			_ = s.p.propose(&event.Unsubscribe{Session: s.number, Epoch: s.epoch, Filters: []string{sub.sub.Filter}}, call{}, true)
 		}
 		return
 	}
@@ -197,7 +197,7 @@ func (b *Broker) revoked(before Authorizer, principal string) bool {
 func (s *Session) revoke() {
 	s.sink.End(&Refusal{Reason: "the credentials are no longer valid"})
 	if p, ok := s.b.Policy().(knower); ok && !p.Knows(s.who.Principal) {
-		_ = s.b.propose(&event.Disconnect{Session: s.number, Epoch: s.epoch, SetExpiry: true, At: s.b.now()}, call{}, true)
+		_ = s.p.propose(&event.Disconnect{Session: s.number, Epoch: s.epoch, SetExpiry: true, At: s.b.now()}, call{}, true)
 	}
 }
 

@@ -71,6 +71,11 @@ var (
 	// node's state, and nothing had kept it for this client (reason 0x89).
 	ErrMissed = errors.New("events were missed: subscribe again")
 
+	// ErrAway ends the connections of a node that the others have given up for
+	// lost, or that has not heard of them for too long (reason 0x9C): what a
+	// client's session is by now, another node knows.
+	ErrAway = errors.New("this node was out of touch with the others: connect again, or to another one")
+
 	// ErrFailed means that the command made the state machine panic; it was
 	// rolled back, everywhere alike, and is recorded. Our bug.
 	ErrFailed = errors.New("command failed")

@@ -51,6 +51,8 @@ func stored() []storedForm {
 		{"subscription/first/1", &storedSub{
 			Subscription: event.Subscription{Filter: "im/#", QoS: 1}, since: event.PositionAt(7, 3), first: 1 << 40,
 		}},
+		{"node/open/1", &nodeState{life: 1<<63 + 5, seq: 300, seen: 1_772_000_000_123_456_789, former: 1_772_000_000_000_000_000}},
+		{"node/closed/1", &nodeState{life: 1<<63 + 5, seq: 300, seen: 1_772_000_000_123_456_789, closed: true, former: 1_772_000_000_000_000_000}},
 		{"counters/1", &counters{session: 1, epoch: 300, body: 1 << 40, failure: 7}},
 	}
 }
@@ -69,6 +71,8 @@ func encodeStored(v any) []byte {
 	case *entry:
 		return v.append(nil)
 	case *storedSub:
+		return v.append(nil)
+	case *nodeState:
 		return v.append(nil)
 	case *counters:
 		return v.append(nil)
@@ -89,6 +93,9 @@ func decodeStored(like any, b []byte) (any, error) {
 	case *storedSub:
 		s, err := decodeSub(b)
 		return &s, err
+	case *nodeState:
+		n := new(nodeState)
+		return n, n.decode(b)
 	case *counters:
 		c := new(counters)
 		return c, c.decode(b)
@@ -114,6 +121,9 @@ func TestFormsInStore(t *testing.T) {
 			continue
 		}
 		for n := range was {
+			if _, isNode := f.value.(*nodeState); isNode && (n == 16 || n == 32) {
+				continue // shorter forms, which are older or open
+			}
 			if _, err := decodeStored(f.value, was[:n]); err == nil {
 				t.Errorf("%s reads from its first %d of %d bytes", f.name, n, len(was))
 			}

@@ -118,6 +118,7 @@ func (c *clock) advance(d time.Duration) {
 // A node is a broker on a file system in memory, whose policies are named.
 type node struct {
 	t        testing.TB
+	name     string // n1, if nothing else is said
 	fs       *disk.FS
 	clock    *clock
 	entries  []kept // of its log
@@ -147,7 +148,7 @@ func newNodeWith(t testing.TB, limits Limits, profiles ...Profile) *node {
 func bareNode(t testing.TB, limits Limits, profiles ...Profile) *node {
 	t.Helper()
 	n := &node{
-		t: t, profiles: profiles, fs: disk.Memory(), clock: &clock{at: time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)},
+		t: t, name: "n1", profiles: profiles, fs: disk.Memory(), clock: &clock{at: time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)},
 		policies: map[string]*rules{"all": parseRules("allow * #")}, limits: limits,
 	}
 	n.open()
@@ -167,7 +168,7 @@ func (n *node) open() {
 		n.t.Fatal(err)
 	}
 	n.Broker, err = New(Config{
-		Node: "n1", Store: s, Limits: n.limits, Now: n.clock.now, Logger: slog.New(slog.DiscardHandler), Reserved: []string{"presence"}, Profiles: n.profiles, Tap: n.tap,
+		Node: n.name, Store: s, Limits: n.limits, Now: n.clock.now, Logger: slog.New(slog.DiscardHandler), Reserved: []string{"presence"}, Profiles: n.profiles, Tap: n.tap,
 		Compile: func(name []byte, domain string) (Authorizer, error) {
 			if p := n.policies[strings.TrimSpace(string(name)+" "+domain)]; p != nil {
 				return p, nil

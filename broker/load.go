@@ -91,12 +91,9 @@ func (m *Machine) loadPolicy() error {
 
 func (m *Machine) loadNodes() error {
 	return m.each(store.Nodes, "nodes", func(key, value []byte) error {
-		if len(value) != 16 && len(value) != 32 { // an earlier version wrote 16
-			return event.ErrDamaged
-		}
-		n := nodeState{name: string(key), life: store.Uint64At(value, 0), seq: store.Uint64At(value, 8)}
-		if len(value) == 32 {
-			n.seen, n.former = int64(store.Uint64At(value, 16)), int64(store.Uint64At(value, 24))
+		n := nodeState{name: string(key)}
+		if err := n.decode(value); err != nil {
+			return err
 		}
 		m.nodes[n.name] = n
 		return nil

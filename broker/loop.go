@@ -199,6 +199,8 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		b.local.Invalidate()
 	case stepRestored:
 		l.resume(a, s.restored, now)
+	case stepLife:
+		l.relive(s.life)
 	case stepSettings:
 		b.settings.Store(s.settings)
 	case stepPolicy:

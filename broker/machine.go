@@ -50,9 +50,11 @@ type Machine struct {
 	spare   func() *applied
 
 	// Who we are: batches of this node and life are ours, and whoever
-	// proposed them waits. Set before the first Apply that may carry one.
-	node string
-	life uint64
+	// proposed them waits. Set before the first Apply that may carry one; when
+	// the log has closed the life, relive returns the next (see life.go).
+	node   string
+	life   uint64
+	relive func() uint64
 
 	applied  atomic.Uint64 // last entry whose effects are in store
 	term     uint64
@@ -99,6 +101,7 @@ type Machine struct {
 	written  map[string][]byte       // profiles' keys set by this entry; nil for removed ones
 	key, val []byte                  // scratch
 	body     []byte                  // scratch
+	ended    bool                    // this entry has closed our life
 	failed   map[int]event.Kind      // units of this entry that panicked; kind 0 for wakes
 	publish  event.Publish           // scratch
 	settle   event.Settle            // scratch
@@ -121,7 +124,10 @@ type nodeState struct {
 	life, seq uint64
 	seen      int64 // log time of that batch
 
-	// former is seen of the first of those incarnations before it whose
+	// closed says that the incarnation is open no more: a NodeDown has said so.
+	closed bool
+
+	// former is seen of the first of those incarnations that are over whose
 	// connections have not all been ended yet; 0 if they have.
 	former int64
 }
@@ -141,6 +147,7 @@ func newMachine(s *store.Store, compile Compile, limits Limits, domain string, l
 	m := &Machine{store: s, compile: compile, begin: limits, beginDomain: domain, logger: logger, fresh: map[string]presentValue{}, written: map[string][]byte{}}
 	m.key, m.val = make([]byte, 0, 512), make([]byte, 0, 4096)
 	m.deliver, m.spare = func(*applied) {}, func() *applied { return new(applied) }
+	m.relive = func() uint64 { return m.life }
 	m.profiles = map[string]Profile{}
 	for _, p := range profiles {
 		m.profiles[p.Prefix()] = p
@@ -181,6 +188,7 @@ func (m *Machine) Apply(index, term uint64, stamp int64, batches [][]byte) {
 func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok bool) {
 	m.tx, m.out = m.store.Begin(), m.spare()
 	m.ordinal, m.unit, m.bare, m.growing = 0, 0, false, 0
+	m.ended = false
 	m.ref, m.ruled, m.answer = "", false, nil // a command that panicked may have left them
 	m.touched = m.touched[:0]
 	m.subbed = m.subbed[:0]
@@ -227,6 +235,9 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.applied.Store(index)
 	m.failures.Store(m.counters.failure)
 	m.updateNextWake()
+	if m.ended {
+		m.beginLife()
+	}
 	m.deliver(m.out)
 	m.out, m.tx = nil, nil
 	return true
@@ -287,7 +298,7 @@ func (m *Machine) batch(index uint64, b []byte) {
 			former = state.seen
 		}
 		state = nodeState{name: batch.Node, life: batch.Incarnation, former: former}
-	case !known || state.life != batch.Incarnation:
+	case !known || state.closed || state.life != batch.Incarnation:
 		m.logger.Warn("batch of a closed incarnation refused", "node", batch.Node, "index", index)
 		return
 	case batch.Seq <= state.seq:
@@ -397,6 +408,10 @@ func (m *Machine) command(from event.Header, kind event.Kind, body []byte) (valu
 		var c event.Settings
 		m.decode(&c, body)
 		return nil, m.applySettings(&c)
+	case event.KindNodeDown:
+		var c event.NodeDown
+		m.decode(&c, body)
+		return nil, m.applyNodeDown(from, &c)
 	case event.KindTick:
 		return nil, nil
 	}

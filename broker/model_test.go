@@ -227,7 +227,7 @@ func (r *modelRun) entry() {
 // one after a gap, one of a former life, or the first of a new life.
 func (r *modelRun) batch() []byte {
 	node := []string{"n1", "n2"}[r.rng.IntN(2)]
-	if r.lives[node] == 0 || r.rng.IntN(40) == 0 {
+	if r.lives[node] == 0 || r.rng.IntN(40) == 0 || r.plain.nodes[node].closed && r.rng.IntN(3) == 0 {
 		r.life++
 		r.lives[node], r.seqs[node] = r.life<<lifeBits+uint64(r.rng.IntN(9)), 1
 		b := event.AppendHeader(nil, event.Header{Node: node, Incarnation: r.lives[node], Seq: 1})
@@ -284,6 +284,9 @@ func (r *modelRun) command() event.Command {
 		return r.settle()
 	case n < 95:
 		return r.replay()
+	case n == 95 && rng.IntN(2) == 0:
+		node := pick(rng, "n1", "n2", "n4")
+		return &event.NodeDown{Node: node, Incarnation: max(r.lives[node], 1) - uint64(rng.IntN(5)/4), At: r.now}
 	case n < 98:
 		return &event.Policy{Data: []byte(pick(rng, "all", "some", "windows", "breaks", "no wills", "windows", "unheard of"))}
 	}

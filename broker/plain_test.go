@@ -38,7 +38,8 @@ type plain struct {
 
 type plainNode struct {
 	life, seq uint64
-	sweepAt   int64 // connections of former lives end; 0 for nothing to do
+	closed    bool  // the life is open no more
+	sweepAt   int64 // connections of lives that are over end; 0 for nothing to do
 }
 
 type plainEvent struct {
@@ -251,7 +252,7 @@ func (p *plain) sweep(name string) {
 	p.nodes[name] = n
 	var lost []*plainSession
 	for _, s := range p.sessions {
-		if s.node == name && s.life != n.life {
+		if s.node == name && (n.closed || s.life != n.life) {
 			lost = append(lost, s)
 		}
 	}
@@ -277,7 +278,7 @@ func (p *plain) batch(b []byte) {
 	older := known && n.life>>lifeBits > batch.Incarnation>>lifeBits
 	if batch.Seq == 1 && !older && (!known || n.life != batch.Incarnation) {
 		n = plainNode{life: batch.Incarnation, sweepAt: n.sweepAt}
-	} else if n.life != batch.Incarnation || batch.Seq != n.seq+1 {
+	} else if n.closed || n.life != batch.Incarnation || batch.Seq != n.seq+1 {
 		return
 	}
 	n.seq = batch.Seq
@@ -302,7 +303,7 @@ func (p *plain) batch(b []byte) {
 func newCommand(kind event.Kind) event.Command {
 	for _, c := range []event.Command{
 		&event.Connect{}, &event.Disconnect{}, &event.Subscribe{}, &event.Unsubscribe{}, &event.Publish{}, &event.Release{},
-		&event.Settle{}, &event.PassOver{}, &event.Replay{}, &event.Policy{}, &event.NodeUp{}, &event.Tick{},
+		&event.Settle{}, &event.PassOver{}, &event.Replay{}, &event.Policy{}, &event.NodeUp{}, &event.Tick{}, &event.NodeDown{},
 	} {
 		if c.Kind() == kind {
 			return c
@@ -334,6 +335,16 @@ func (p *plain) command(from event.Header, c event.Command) (any, error) {
 			return nil, ErrRefused
 		}
 		p.policy = p.policies[string(c.Data)]
+		return nil, nil
+	case *event.NodeDown:
+		n, known := p.nodes[c.Node]
+		switch {
+		case c.Node == from.Node:
+			return nil, ErrRefused
+		case known && !n.closed && n.life == c.Incarnation:
+			n.closed, n.sweepAt = true, p.now
+			p.nodes[c.Node] = n
+		}
 		return nil, nil
 	case *event.NodeUp:
 		n := p.nodes[from.Node]

@@ -194,7 +194,8 @@ func (p *proposer) resend() {
 	}
 }
 
-// stall releases everybody: no batch has been seen for too long.
+// stall releases everybody: no batch has been seen for too long. What flies is
+// submitted again, in case the log has lost it and does not know.
 func (p *proposer) stall() {
 	p.mu.Lock()
 	if p.closed != nil || len(p.flying) == 0 {
@@ -204,8 +205,10 @@ func (p *proposer) stall() {
 	p.stalled = true
 	told := p.release()
 	p.space.Broadcast()
+	p.watch.Reset(releaseAfter)
 	p.mu.Unlock()
 	tell(told, ErrUnknown)
+	p.resend()
 }
 
 // release returns the calls of all batches that have not been completed, and

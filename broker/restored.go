@@ -21,6 +21,7 @@ type restored struct {
 	policy   Authorizer
 	settings *event.Settings
 	batch    uint64             // the last of our batches that was applied; 0 if our incarnation is not open
+	life     uint64             // the life that begins, if ours is over; else 0
 	held     map[uint64]*opened // connected here as the log has it, by session
 }
 
@@ -28,7 +29,10 @@ type restored struct {
 func (m *Machine) restored() *applied {
 	r := &restored{policy: m.policy, settings: m.settings, held: map[uint64]*opened{}}
 	if state, ok := m.nodes[m.node]; ok && state.life == m.life {
-		r.batch = state.seq
+		if r.batch = state.seq; state.closed {
+			m.life = m.relive()
+			r.life = m.life
+		}
 	}
 	for number, one := range m.numbers {
 		if !one.connected() || one.node != m.node || one.life != m.life {
@@ -54,6 +58,9 @@ func (l *loop) resume(a *applied, r *restored, now int64) {
 	b.watch.forgetAll()
 	if p := b.proposer.Load(); p != nil {
 		p.caughtUp(r.batch, w)
+	}
+	if r.life != 0 {
+		l.relive(r.life)
 	}
 	for number, s := range l.live {
 		o := r.held[number]

@@ -499,7 +499,7 @@ func (t *scanState) replay(p *piece) bool {
 			cmd.Position, cmd.Final = s.after, s.done
 		}
 		w := newWait()
-		if b.propose(cmd, call{c: w}, false) != nil {
+		if t.s.p.propose(cmd, call{c: w}, false) != nil {
 			return false
 		}
 		waits = append(waits, w)

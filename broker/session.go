@@ -17,8 +17,9 @@ import (
 // reading goroutine, the others for any.
 type Session struct {
 	b       *Broker
-	number  uint64 // the session's, in the log
-	epoch   uint64 // of this connection
+	p       *proposer // of the node's life that holds the connection: what is left of one that is over says nothing
+	number  uint64    // the session's, in the log
+	epoch   uint64    // of this connection
 	who     Who
 	durable bool // it outlives its connection, or has an earlier one: QoS 1 and 2 come from its queue
 	sink    Sink
@@ -111,6 +112,7 @@ func (b *Broker) Connect(r ConnectRequest, sink Sink) (s *Session, present bool,
 
 // open makes s what the Machine answered. In the delivery loop.
 func (s *Session) open(o *opened, r ConnectRequest, now int64) {
+	s.p = s.b.proposer.Load()
 	s.number, s.epoch, s.durable = o.session, o.epoch, o.durable
 	s.out.open(s, o, int(r.ReceiveMax), s.b.loop.endedSession(o.session))
 	s.subs = make(map[string]*localSub, len(o.subs))
@@ -202,11 +204,11 @@ func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uin
 		}
 		who.id = packetID
 	}
-	if p := s.b.proposer.Load(); p != nil && p.crowded.Load() {
+	if s.p.crowded.Load() {
 		w.Flush() // before we block: nobody else writes what this wave holds
 	}
 	s.pending.Add(1)
-	if err := s.b.propose(cmd, who, false); err != nil {
+	if err := s.p.propose(cmd, who, false); err != nil {
 		s.pending.Add(-1)
 		if who.id != 0 {
 			s.forget(who.id)
@@ -269,7 +271,7 @@ func (s *Session) Release(packetID uint16, c Completer, tag uint64) (logged bool
 		return false, nil
 	}
 	cmd := event.Release{Session: s.number, Epoch: s.epoch, PacketID: packetID}
-	if err := s.b.propose(&cmd, call{c: c, tag: tag}, false); err != nil {
+	if err := s.p.propose(&cmd, call{c: c, tag: tag}, false); err != nil {
 		return false, err
 	}
 	return true, nil
@@ -383,7 +385,7 @@ func (s *Session) Subscribe(subs []event.Subscription, acknowledge func([]SubRes
 		w := newWait()
 		w.first = begin
 		cmd := event.Subscribe{Session: s.number, Epoch: s.epoch, Subs: granted}
-		if err := s.b.propose(&cmd, call{c: w}, false); err != nil {
+		if err := s.p.propose(&cmd, call{c: w}, false); err != nil {
 			s.b.loop.call(func(w *Wave) { begin(nil, err, w) })
 			return
 		}
@@ -469,7 +471,7 @@ func (s *Session) Unsubscribe(filters []string) (existed []bool, err error) {
 			end()
 		}
 	}
-	if err := s.b.propose(&event.Unsubscribe{Session: s.number, Epoch: s.epoch, Filters: filters}, call{c: w}, false); err != nil {
+	if err := s.p.propose(&event.Unsubscribe{Session: s.number, Epoch: s.epoch, Filters: filters}, call{c: w}, false); err != nil {
 		return nil, err
 	}
 	<-w.done
@@ -499,7 +501,7 @@ func (s *Session) Close(willToo, setExpiry bool, expiry uint32) {
 		}
 		// An error means that the node is closing: the log will learn of the
 		// end from the node's next life.
-		if err := s.b.propose(&cmd, call{c: (*parting)(s)}, true); err != nil {
+		if err := s.p.propose(&cmd, call{c: (*parting)(s)}, true); err != nil {
 			s.b.loop.parting.remove(s)
 		}
 		s.b.loop.do(func(*Wave) { s.b.loop.remove(s) })

@@ -146,11 +146,11 @@ func (o *outbox) telling() telling {
 // first, or it would count as taken.
 func (t *telling) propose(s *Session, heard call) error {
 	if len(t.passed) > 0 {
-		if err := s.b.propose(&event.PassOver{Session: s.number, Epoch: s.epoch, Entries: t.passed}, call{}, true); err != nil {
+		if err := s.p.propose(&event.PassOver{Session: s.number, Epoch: s.epoch, Entries: t.passed}, call{}, true); err != nil {
 			return err
 		}
 	}
-	return s.b.propose(&event.Settle{
+	return s.p.propose(&event.Settle{
 		Session: s.number, Epoch: s.epoch, Below: t.below, Sent: t.sent, Done: t.over, Received: t.received,
 	}, heard, true)
 }

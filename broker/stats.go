@@ -21,6 +21,7 @@ type Stats struct {
 	Coalesced       atomic.Uint64    // changes of a resource that were not shown at once, for there were too many
 	WindowsOpened   atomic.Uint64    // edges passed at which something may have opened or closed
 	SubscribeDenied atomic.Uint64
+	Lives           atomic.Uint64 // this node's lives that the log has closed
 }
 
 // Stats returns the counters.

@@ -13,7 +13,7 @@ const (
 	wakeExpiry   = 1 // the session, if still without connection since that epoch, ends
 	wakeWill     = 2 // its will is published, likewise
 	wakePurge    = 3 // entries of an ended session's queue go, some at a time
-	wakeSweep    = 4 // connections of a node's former lives end, some at a time
+	wakeSweep    = 4 // connections of a node's lives that are over end, some at a time
 	wakeRetained = 5 // a retained event expires
 	wakeProfile  = 6 // a profile asked for it
 	wakeEnd      = 7 // a subscription ends with its window
@@ -141,41 +141,5 @@ func (m *Machine) fire(kind byte, id []byte) {
 			m.publishWill(r)
 			m.writeRecord(r)
 		}
-	}
-}
-
-// sweep ends connections that former lives of node held.
-func (m *Machine) sweep(node string) {
-	lower := store.AppendName([]byte{byte(store.Held)}, node)
-	present := store.AppendUint64(append([]byte{}, lower...), m.nodes[node].life)
-	more := false
-	var lost []*record
-	m.store.Scan(lower, store.End(lower), func(key, _ []byte) bool {
-		if string(key[:len(present)]) == string(present) {
-			return true
-		}
-		if len(lost) == itemsPerWake {
-			more = true
-			return false
-		}
-		life, session := store.Uint64At(key, len(lower)), store.Uint64At(key, len(lower)+8)
-		if r := m.numbers[session]; r != nil && r.node == node && r.life == life {
-			lost = append(lost, r)
-		}
-		return true
-	})
-	state := m.nodes[node]
-	for _, r := range lost {
-		r.seenAt = state.former // nobody knows when the node died after that
-		r.queue.lost(m.limits.window(r.recvMax))
-		m.touch(r)
-		m.endConnection(r, nil, true, false)
-	}
-	if more {
-		m.setWakeName(m.now, wakeSweep, node)
-	} else if state.former != 0 {
-		state.former = 0
-		m.nodes[node] = state
-		m.writeNode(node)
 	}
 }

@@ -384,7 +384,7 @@ func (s *Session) remark(topicName string, now int64) {
 	for filter := range s.subs {
 		if topic.Match(filter, topicName) {
 			// An error means that the node is closing: it will be shown at resume.
-			_ = s.b.propose(&event.Replay{
+			_ = s.p.propose(&event.Replay{
 				Session: s.number, Epoch: s.epoch, Filter: filter, Topics: []string{topicName}, At: now,
 			}, call{}, true)
 			return

@@ -18,6 +18,7 @@ const (
 	KindTick        Kind = 11 // Tick
 	KindSettings    Kind = 12 // Settings
 	KindPassOver    Kind = 13 // PassOver
+	KindNodeDown    Kind = 14 // NodeDown
 )
 
 // A Command is one request to the Machine, in the form that the log carries.
@@ -417,6 +418,25 @@ func (*NodeUp) Kind() Kind { return KindNodeUp }
 
 func (c *NodeUp) append(b []byte) []byte { return appendInt64(b, c.At) }
 func (c *NodeUp) decode(r *reader)       { c.At = r.int64() }
+
+// A NodeDown closes an incarnation of another node, which has been silent for too
+// long: the sessions that it holds have lost their connections, and no batch of it
+// is applied any more. One that is not open any more is left as it is.
+type NodeDown struct {
+	Node        string
+	Incarnation uint64
+	At          int64
+}
+
+func (*NodeDown) Kind() Kind { return KindNodeDown }
+
+func (c *NodeDown) append(b []byte) []byte {
+	return appendInt64(appendInt64(appendString(b, c.Node), int64(c.Incarnation)), c.At)
+}
+
+func (c *NodeDown) decode(r *reader) {
+	c.Node, c.Incarnation, c.At = r.string(), uint64(r.int64()), r.int64()
+}
 
 // A Tick moves the log's time, nothing else: what is due by the stamp of its
 // entry happens.

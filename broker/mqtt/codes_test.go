@@ -71,7 +71,7 @@ func TestEveryCauseHasALegalCode(t *testing.T) {
 	for _, err := range []error{
 		broker.ErrRefused, broker.ErrNoCommit, broker.ErrUnknown, broker.ErrStale, broker.ErrSessionEnded, broker.ErrNoPacketID,
 		broker.ErrWrongAck, broker.ErrQuota, broker.ErrDiskFull, broker.ErrBadEvent, broker.ErrBadCredentials, broker.ErrSlow, broker.ErrFailed,
-		broker.ErrClosing, errBadTopic, errors.New("a bug"),
+		broker.ErrClosing, broker.ErrAway, broker.ErrMissed, errBadTopic, errors.New("a bug"),
 	} {
 		if code, _ := endCode(err); code < 0x80 || legal(packets.Disconnect, code) != code {
 			t.Errorf("%v ends a connection with %#x", err, code)

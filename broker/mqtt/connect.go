@@ -165,6 +165,8 @@ func connectFault(err error) error {
 		return &fault{codeQuota, ""}
 	case errors.Is(err, broker.ErrNoCommit):
 		return &fault{codeUnavailable, whyNoQuorum}
+	case errors.Is(err, broker.ErrAway):
+		return &fault{codeUseAnother, err.Error()}
 	case errors.Is(err, broker.ErrClosing):
 		return &fault{codeUnavailable, "server shutting down"}
 	case errors.Is(err, broker.ErrUnknown), errors.Is(err, broker.ErrStale), errors.Is(err, broker.ErrSessionEnded):

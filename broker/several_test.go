@@ -1,0 +1,379 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/disk"
+)
+
+// A sharedLog orders the batches of several brokers and feeds each Machine at its
+// own pace. It fails at all that a cluster's log may fail at: it loses batches and
+// says so or does not know, orders one twice, or later than those that came after
+// it; nodes lag, are cut off and come back. It is for one bubble.
+type sharedLog struct {
+	t     *testing.T
+	clock *clock
+	rng   *rand.Rand
+
+	mu      sync.Mutex // guards the following, and the members' fields that say so
+	entries []kept
+	inbox   []forward
+	later   []forward
+	members []*member
+	leader  *member
+	faults  bool
+	closed  bool
+	running sync.WaitGroup
+}
+
+// A forward is a batch on its way from a member to the log.
+type forward struct {
+	from   *member
+	batch  []byte
+	failed func(error)
+}
+
+// A member is a broker on a sharedLog.
+type member struct {
+	*node
+	shared *sharedLog
+
+	// Guarded by the log's mu.
+	applied int
+	up      bool // it is fed; else it is not running
+	serves  bool // it takes clients
+	cut     bool // it hears nothing and is not heard
+	feeding sync.WaitGroup
+
+	using sync.RWMutex // held, to read, by who drives a session; taken before the log's mu
+}
+
+func (m *member) Submit(batch []byte, failed func(error)) {
+	l := m.shared
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.inbox = append(l.inbox, forward{m, slices.Clone(batch), failed})
+}
+
+func (m *member) Leader() bool {
+	m.shared.mu.Lock()
+	defer m.shared.mu.Unlock()
+	return m.shared.leader == m
+}
+
+// newCluster returns brokers with one log, of which the first leads.
+func newCluster(t *testing.T, seed uint64, n int) (*sharedLog, []*member) {
+	t.Helper()
+	l := &sharedLog{t: t, rng: rand.New(rand.NewPCG(seed, 0)), clock: &clock{at: time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)}}
+	for i := range n {
+		m := &member{node: &node{
+			t: t, name: fmt.Sprint("n", i+1), fs: disk.Memory(), clock: l.clock,
+			policies: map[string]*rules{"all": parseRules("allow * #")},
+		}, shared: l}
+		l.members = append(l.members, m)
+	}
+	l.leader = l.members[0]
+	l.running.Go(l.order)
+	l.running.Go(l.passTime)
+	for _, m := range l.members {
+		m.begin()
+	}
+	l.members[0].policy("all")
+	t.Cleanup(l.close)
+	return l, l.members
+}
+
+// begin starts a life of the member, on the state that its store has.
+func (m *member) begin() {
+	m.t.Helper()
+	m.open()
+	m.shared.set(func() { m.applied, m.up = int(m.machine.Applied()), true })
+	m.feeding.Go(m.feed)
+	if err := m.Start(context.Background(), m); err != nil {
+		m.t.Errorf("%s: %v", m.name, err)
+	}
+	m.shared.set(func() { m.serves = true })
+}
+
+func (m *member) isUp() bool {
+	m.shared.mu.Lock()
+	defer m.shared.mu.Unlock()
+	return m.up
+}
+
+// end ends it without a word to the log, as a kill does.
+func (m *member) end(flush bool) {
+	m.t.Helper()
+	m.using.Lock() // as a server ends its connections first
+	m.shared.set(func() { m.serves = false })
+	m.using.Unlock()
+	m.shared.set(func() {
+		m.up = false
+		m.shared.inbox = slices.DeleteFunc(m.shared.inbox, func(f forward) bool { return f.from == m })
+	})
+	m.Broker.Close()
+	m.feeding.Wait()
+	if flush {
+		if err := m.machine.Flush(); err != nil {
+			m.t.Error(err)
+		}
+	}
+	if err := m.config.Store.Close(); err != nil {
+		m.t.Error(err)
+	}
+}
+
+// feed applies what is ordered, an entry at a time, some behind the others.
+func (m *member) feed() {
+	l := m.shared
+	for {
+		var e kept
+		lag, over, ready := time.Millisecond, false, false
+		l.set(func() {
+			if over = !m.up; !over && !m.cut && m.applied < len(l.entries) {
+				e, ready = l.entries[m.applied], true
+				m.applied++
+				if l.faults && l.rng.IntN(20) == 0 {
+					lag = time.Duration(l.rng.IntN(100)) * time.Millisecond
+				}
+			}
+		})
+		switch {
+		case over:
+			return
+		case ready:
+			m.machine.Apply(uint64(m.applied), 1, e.stamp, e.batches)
+			if lag > time.Millisecond {
+				elapse(lag)
+			}
+		default:
+			elapse(time.Millisecond)
+		}
+	}
+}
+
+// order makes entries of what the members submit.
+func (l *sharedLog) order() {
+	for over := false; !over; elapse(time.Millisecond) {
+		var told []func()
+		l.set(func() {
+			over = l.closed
+			told = l.entry()
+		})
+		for _, f := range told {
+			f()
+		}
+	}
+}
+
+// entry orders what has come, and returns who is to be told that something has
+// failed. Requires mu.
+func (l *sharedLog) entry() (told []func()) {
+	var batches [][]byte
+	take := func(f forward) { batches = append(batches, f.batch) }
+	inbox := l.inbox
+	l.inbox = nil
+	for _, f := range inbox {
+		fate := 9
+		if l.faults {
+			fate = l.rng.IntN(12)
+		}
+		switch {
+		case f.from.cut && l.rng.IntN(2) == 0, fate == 1:
+			l.later = append(l.later, f)
+			told = append(told, func() { f.failed(ErrUnknown) })
+		case f.from.cut, fate == 0:
+			told = append(told, func() { f.failed(ErrNoCommit) })
+		case fate == 2:
+			take(f)
+			take(f)
+		case fate == 3:
+			take(f)
+			told = append(told, func() { f.failed(ErrUnknown) })
+		default:
+			take(f)
+		}
+	}
+	for len(l.later) > 0 && !l.later[0].from.cut && (!l.faults || l.rng.IntN(4) == 0) {
+		take(l.later[0])
+		l.later = l.later[1:]
+	}
+	if len(batches) > 0 {
+		l.entries = append(l.entries, kept{l.clock.now().UnixNano(), batches})
+	}
+	return told
+}
+
+// passTime has the members' clock go with that of the bubble.
+func (l *sharedLog) passTime() {
+	for over := false; !over; l.set(func() { over = l.closed }) {
+		elapse(10 * time.Millisecond)
+		l.clock.advance(10 * time.Millisecond)
+	}
+}
+
+func (l *sharedLog) set(change func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change()
+}
+
+// cutOff takes a member off the net; another leads if it did.
+func (l *sharedLog) cutOff(m *member) {
+	l.set(func() {
+		m.cut = true
+		if l.leader == m {
+			for _, other := range l.members {
+				if !other.cut && other.up {
+					l.leader = other
+				}
+			}
+		}
+	})
+}
+
+func (l *sharedLog) heal(m *member) { l.set(func() { m.cut = false }) }
+
+// lead returns the member that leads.
+func (l *sharedLog) lead() (m *member) {
+	l.set(func() { m = l.leader })
+	return m
+}
+
+// settle returns when all members have applied the same entries, none of which
+// has anything left to be done.
+func (l *sharedLog) settle() {
+	l.t.Helper()
+	for range 1000 {
+		elapse(500 * time.Millisecond)
+		same := true
+		l.set(func() {
+			for _, m := range l.members {
+				same = same && m.applied == len(l.entries)
+			}
+		})
+		synctest.Wait()
+		if next := l.lead().machine.NextWake(); same && (next == 0 || next > l.clock.now().UnixNano()) {
+			return
+		}
+	}
+	l.t.Fatal("the members do not come to rest")
+}
+
+// checkDigests fails the test unless all members have the same state.
+func (l *sharedLog) checkDigests() {
+	l.t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	want, value := l.members[0].machine.store.Digest(appliedKey)
+	for _, m := range l.members[1:] {
+		if got, at := m.machine.store.Digest(appliedKey); got != want || string(at) != string(value) {
+			l.t.Errorf("%s and %s differ:\n%s", m.name, l.members[0].name, difference(m.machine.store, l.members[0].machine.store))
+		}
+	}
+}
+
+func (l *sharedLog) close() {
+	for _, m := range l.members {
+		m.end(true)
+	}
+	l.set(func() { l.closed = true })
+	l.running.Wait()
+}
+
+func willOn(name string) event.Will {
+	return event.Will{Topic: name, Payload: []byte("gone"), QoS: 1}
+}
+
+// A node that is cut off for longer than the others wait is given up: its sessions
+// go on elsewhere with all they were owed, and wills are sent. When it is back it
+// finds that in the log, drops its clients, of whose publishes it says that nobody
+// knows, does no harm to those that went elsewhere, and serves again.
+func TestNodeDownAndBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, n := newCluster(t, 1, 3)
+		a, b, c := n[0], n[1], n[2]
+		watcher, _ := a.connect("watcher", true, 0)
+		watcher.subscribe("will/#", 1)
+		sub, _ := b.connect("sub", true, 3600)
+		sub.subscribe("t", 1)
+		b.connect("mortal", true, 3600, will(willOn("will/mortal")))
+		b.connect("roams", true, 3600, will(willOn("will/roams")))
+		stays, _ := b.connect("stays", true, 3600)
+		pub, _ := a.connect("pub", true, 0)
+		if err := pub.publish("t", "0", 1); err != nil {
+			t.Fatal(err)
+		}
+		sub.await(1)
+		sub.ackAll()
+		l.settle()
+
+		l.cutOff(b)
+		told := make(chan error, 1)
+		go func() { told <- stays.publish("t", "from the cut off", 1) }()
+		for i := range 5 {
+			if err := pub.publish("t", fmt.Sprint(1+i), 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 3 {
+			l.lead().NodeLost(b.name)
+		}
+		watcher.await(2)
+		sub2, present := c.connect("sub", false, 3600)
+		if !present {
+			t.Error("the session of sub is not known elsewhere")
+		}
+		c.connect("roams", false, 3600, will(willOn("will/roams again")))
+		sub2.await(5)
+		sub2.ackAll()
+		if sub.ended != nil || stays.ended != nil {
+			t.Errorf("who is cut off knows of nothing, and ended its clients: %v, %v", sub.ended, stays.ended)
+		}
+
+		l.heal(b)
+		if err := <-told; !errors.Is(err, ErrUnknown) {
+			t.Errorf("a publish of the life that is over was told %v, want that nobody knows", err)
+		}
+		for _, one := range []*client{sub, stays} {
+			if err := one.awaitEnd(); !errors.Is(err, ErrAway) {
+				t.Errorf("%s ended with %v, want ErrAway", one.id, err)
+			}
+			one.s.Close(true, false, 0) // as its protocol does
+		}
+		again, present := b.connect("stays", false, 3600)
+		if !present {
+			t.Error("the session of stays is gone")
+		}
+		if err := again.publish("t", "6", 1); err != nil {
+			t.Errorf("publish at the node that is back: %v", err)
+		}
+		got := sub2.await(6)
+		// Nobody knows what the node that was lost had sent.
+		if want := []string{"t=1 q1 dup", "t=2 q1 dup", "t=3 q1 dup", "t=4 q1 dup", "t=5 q1 dup", "t=6 q1"}; !slices.Equal(got, want) {
+			t.Errorf("sub got %q elsewhere, want %q", got, want)
+		}
+		l.settle()
+		if sub2.ended != nil {
+			t.Errorf("sub was ended at its new place: %v", sub2.ended)
+		}
+		wills := watcher.await(2)
+		slices.Sort(wills)
+		if want := []string{"will/mortal=gone q1", "will/roams=gone q1"}; !slices.Equal(wills, want) {
+			t.Errorf("wills %q, want %q", wills, want)
+		}
+		if got := b.stats.Lives.Load(); got != 1 {
+			t.Errorf("%d lives were closed, want 1", got)
+		}
+		l.checkDigests()
+	})
+}
