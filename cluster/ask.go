@@ -33,6 +33,7 @@ type question struct {
 	Member *link.Member `json:"member,omitempty"` // opJoin: who
 	ID     string       `json:"id,omitempty"`     // of the node that is meant
 	Force  bool         `json:"force,omitempty"`
+	Body   []byte       `json:"body,omitempty"` // opProgram: what is asked
 	Hops   int          `json:"hops,omitempty"` // how often it was passed on
 }
 
@@ -43,6 +44,7 @@ const (
 	opPromote  = "promote"  //
 	opTransfer = "transfer" // make node ID leader; empty for any
 	opState    = "state"    // how is the node that is asked?
+	opProgram  = "program"  // something that the node's program answers
 )
 
 // A response is what a node answers.
@@ -52,6 +54,7 @@ type response struct {
 	Index   uint64        `json:"index,omitempty"`
 	Members []link.Member `json:"members,omitempty"`
 	State   *State        `json:"state,omitempty"`
+	Body    []byte        `json:"body,omitempty"`
 }
 
 // askTime is how long an answer may take.
@@ -83,6 +86,23 @@ func (n *Node) ask(id string, q question, patience time.Duration) (*response, er
 		return nil, err
 	}
 	return readAnswer(frameReply, body)
+}
+
+// Ask asks the program of another member, by id, and returns what its Config.Answer
+// does. An error that is ErrRefused came from there; any other means that it is not
+// known whether it was asked.
+func (n *Node) Ask(id string, body []byte, patience time.Duration) ([]byte, error) {
+	if n.links == nil || id == string(n.id) {
+		return nil, fmt.Errorf("%w: this node is alone, or asks itself", ErrRefused)
+	}
+	a, err := n.ask(id, question{Op: opProgram, Body: body}, patience)
+	if err != nil {
+		return nil, err
+	}
+	if a.Error != "" {
+		return nil, fmt.Errorf("%w: %s", ErrRefused, a.Error)
+	}
+	return a.Body, nil
 }
 
 // serveForward answers batches and questions of another node.
@@ -163,6 +183,12 @@ func (n *Node) answer(q question) *response {
 	case opState:
 		s := n.State()
 		a.State = &s
+	case opProgram:
+		if n.cfg.Answer == nil {
+			err = errRefusedFinal
+			break
+		}
+		a.Body, err = n.cfg.Answer(q.Body)
 	case opIndex:
 		if !n.proposer.isOpen() {
 			err = errNotLeader

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -44,15 +45,22 @@ type State struct {
 	PID       int           `json:"pid"`
 	Silence   time.Duration `json:"silence"` // since it has heard from a leader
 	Version   string        `json:"version"`
+
+	// Facts is what Config.Facts of the node's program returned.
+	Facts json.RawMessage `json:"facts,omitempty"`
 }
 
 // State returns what this node says of itself.
 func (n *Node) State() State {
 	last, _ := n.log.LastIndex()
-	return State{
+	state := State{
 		Role: roleName(n.raft.State()), Term: n.raft.CurrentTerm(), Applied: n.Applied(),
 		Committed: n.raft.CommitIndex(), Last: last, PID: n.cfg.PID, Silence: n.Silence(), Version: n.cfg.Version,
 	}
+	if n.cfg.Facts != nil {
+		state.Facts = n.cfg.Facts()
+	}
+	return state
 }
 
 // Silence returns how long this node has not heard from a leader; 0 if it leads.

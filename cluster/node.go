@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -88,6 +89,13 @@ type Config struct {
 	// what was sent before may be lost. PeerDown tells that there is none.
 	Receive          func(node string, message []byte)
 	PeerUp, PeerDown func(node string)
+
+	// Facts returns what the node's program tells of itself, JSON and short; it is
+	// asked with each State. Answer answers what another node's program has asked
+	// with Ask. Neither may block: what is slow is begun, and asked for again. Both
+	// are called by any goroutine; nil for none.
+	Facts  func() json.RawMessage
+	Answer func(question []byte) ([]byte, error)
 
 	// Version and PID are what the node tells the others of itself.
 	Version string

@@ -3,11 +3,13 @@ package cluster
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -141,6 +143,13 @@ func (m *mate) open() (err error) {
 		Receive:  func(node string, message []byte) { m.messages <- node + " " + string(message) },
 		PeerUp:   func(node string) { m.peers <- "up " + node },
 		PeerDown: func(node string) { m.peers <- "down " + node },
+		Facts:    func() json.RawMessage { return json.RawMessage(`"` + m.name + `"`) },
+		Answer: func(question []byte) ([]byte, error) {
+			if string(question) == "no" {
+				return nil, errors.New("not here")
+			}
+			return append([]byte(m.name+" "), question...), nil
+		},
 	})
 	return err
 }
@@ -343,4 +352,28 @@ func TestLost(t *testing.T) {
 		t.Errorf("%s is lost, want %s", got, id)
 	}
 	l.submit([]byte("without it"))
+}
+
+// Programs of nodes tell each other facts with their states, and ask each other.
+func TestAsk(t *testing.T) {
+	c := newCrew(t, 3)
+	n1, n3 := c.nodes[0], c.nodes[2]
+	for i, m := range n1.node.Members(time.Second) {
+		if got, want := string(m.State.Facts), fmt.Sprintf("%q", c.nodes[i].name); got != want {
+			t.Errorf("%s tells %s", m.Name, got)
+		}
+	}
+	if got, err := n1.node.Ask(n3.dir.id.Node, []byte("time"), time.Second); string(got) != "n3 time" || err != nil {
+		t.Errorf("answer %q, %v", got, err)
+	}
+	if _, err := n1.node.Ask(n3.dir.id.Node, []byte("no"), time.Second); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "not here") {
+		t.Errorf("a refusal: %v", err)
+	}
+	if _, err := n1.node.Ask(n1.dir.id.Node, nil, time.Second); !errors.Is(err, ErrRefused) {
+		t.Errorf("oneself: %v", err)
+	}
+	n3.stop()
+	if _, err := n1.node.Ask(n3.dir.id.Node, nil, 100*time.Millisecond); err == nil || errors.Is(err, ErrRefused) {
+		t.Errorf("a node that is down: %v", err)
+	}
 }
