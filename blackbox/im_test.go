@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	mq "github.com/bellwire/bellwire/mqtttest"
@@ -234,4 +235,60 @@ func TestMessageWithheldIsKept(t *testing.T) {
 	if l := readLetter(t, ana.Receive()); l.ID != "1" || l.Disposition != "delivered" {
 		t.Errorf("ana is told %+v, want that it is delivered", l)
 	}
+}
+
+// Two devices that come to a full inbox at once, and take what they are given as
+// it comes, have every message each, in the inbox's order, and after those what
+// is sent in the meantime: also what the other had first.
+func TestMessagesForTwoNewDevices(t *testing.T) {
+	t.Parallel()
+	const each = 200 // as many as one may send at once
+	s := kinds(t, clockStart)
+	s.person(bob, "first").Publish("$me/policy/im", 1, letsIn(alice, carol, mallory))
+	sendAll := func(who string) error {
+		c := s.person(who, "pc")
+		for i := range each {
+			if ack := send(c, bobsInbox, fmt.Sprint(who, i)); ack.Code != 0 {
+				return fmt.Errorf("message %d of %s: %v", i, who, ack)
+			}
+		}
+		return nil
+	}
+	for _, who := range []string{alice, carol} {
+		if err := sendAll(who); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const total = 3 * each
+	devices := []*mq.Client{s.open(v5, as(bob, receiveMax("pc", 50))), s.open(v5, as(bob, receiveMax("tablet", 50)))}
+	var wg sync.WaitGroup
+	faults := make(chan error, len(devices)+1)
+	for _, d := range devices {
+		wg.Go(func() {
+			d.Subscribe(bobsInbox, 1)
+			for want := 1; want <= total; want++ {
+				var l letter
+				if err := l.read(d.Receive()); err != nil || l.ISeq != want {
+					faults <- fmt.Errorf("got message %d (%v), want %d", l.ISeq, err, want)
+					return
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		if err := sendAll(mallory); err != nil {
+			faults <- err
+		}
+	})
+	wg.Wait()
+	close(faults)
+	for err := range faults {
+		t.Error(err)
+	}
+	for _, d := range devices {
+		d.Disconnect()
+	}
+	late := s.open(v5, as(bob, durable(v5, "late")))
+	late.Subscribe(bobsInbox, 1)
+	late.Quiet()
 }

@@ -237,7 +237,7 @@ func (m *Machine) queueFor(e *event.Event) {
 	for i := range f.targets {
 		t := &f.targets[i]
 		g := t.of(e.Origin)
-		if g == nil || g.qos == 0 {
+		if g == nil || g.qos == 0 || m.except != nil && m.except(t.r.session) {
 			continue
 		}
 		ok, until := t.permitted(m, e.Topic, e.At)
@@ -255,7 +255,7 @@ func (m *Machine) bodyIfShared(f *fanout, e *event.Event) uint64 {
 	n := 0
 	for i := range f.targets {
 		t := &f.targets[i]
-		if g := t.of(e.Origin); g == nil || g.qos == 0 {
+		if g := t.of(e.Origin); g == nil || g.qos == 0 || m.except != nil && m.except(t.r.session) {
 			continue
 		}
 		if ok, _ := t.permitted(m, e.Topic, e.At); ok {

@@ -140,6 +140,9 @@ func (l *loop) entry(a *applied) {
 	l.b.stats.QueueDropped.Add(a.queueDropped)
 	l.b.stats.PublishRefused.Add(a.willsRefused)
 	l.ended = nil
+	if next := l.b.machine.NextWake(); next != 0 && next <= now {
+		l.b.Kick() // an entry that leaves work for the next one need not wait for it
+	}
 	l.index.Store(a.index)
 	a.reset()
 	l.pool.Put(a)

@@ -98,6 +98,7 @@ type Machine struct {
 	ruled    bool                    // what changes does so because of an owner's policy
 	answer   []byte                  // what a profile has to say to the publisher
 	ref      string                  // of the entries being queued, for the profile that routes them
+	except   func(uint64) bool       // nil, or says which sessions what is routed is not queued for
 	written  map[string][]byte       // profiles' keys set by this entry; nil for removed ones
 	key, val []byte                  // scratch
 	body     []byte                  // scratch
@@ -189,7 +190,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.tx, m.out = m.store.Begin(), m.spare()
 	m.ordinal, m.unit, m.bare, m.growing = 0, 0, false, 0
 	m.ended = false
-	m.ref, m.ruled, m.answer = "", false, nil // a command that panicked may have left them
+	m.ref, m.except, m.ruled, m.answer = "", nil, false, nil // a command that panicked may have left them
 	m.touched = m.touched[:0]
 	m.subbed = m.subbed[:0]
 	clear(m.written)

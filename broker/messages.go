@@ -47,7 +47,10 @@ type SubscriptionWatcher interface {
 
 	// Subscribed is called in log order when a session has come to subscribe
 	// to such a topic at QoS 1 or 2, by whatever filter. What it is then sent
-	// comes after its SUBACK, and before what is published later.
+	// comes after its SUBACK, and before what is published later. It should not
+	// send without bound, for it has the whole node wait: what is more can be sent
+	// when the profile is woken (WakeAt), by which time other events may have gone
+	// by, unless they were routed to all but this session (RouteExcept).
 	Subscribed(tx *ProfileTx, who Who, session uint64, topicName string)
 }
 
@@ -55,12 +58,24 @@ type SubscriptionWatcher interface {
 // more; its Position is set. ref is what Taken is told, empty for nothing. It
 // returns how many durable sessions have it queued.
 func (t *ProfileTx) Route(e *event.Event, ref string) (queued int) {
+	return t.RouteExcept(e, ref, nil)
+}
+
+// RouteExcept is Route, but for the durable sessions for which except, if not
+// nil, says so: they have nothing queued. It may be asked twice, and depends on
+// nothing but the state.
+func (t *ProfileTx) RouteExcept(e *event.Event, ref string, except func(session uint64) bool) (queued int) {
 	m := t.m
 	from := len(m.out.queued)
-	m.ref = t.reference(ref)
+	m.ref, m.except = t.reference(ref), except
 	m.route(e)
-	m.ref = ""
+	m.ref, m.except = "", nil
 	return len(m.out.queued) - from
+}
+
+// Subscribes says whether a durable session subscribes to a topic at QoS 1 or 2.
+func (t *ProfileTx) Subscribes(session uint64, topicName string) bool {
+	return t.m.targetOf(session, topicName) != nil
 }
 
 // Queued says whether a session has something with a reference in its queue:
@@ -199,8 +214,7 @@ func (m *Machine) awaitedBy(r *record, subs []event.Subscription) (all []awaited
 
 // listens says whether r subscribes to a topic at QoS 1 or 2.
 func (m *Machine) listens(r *record, topicName string) bool {
-	t := m.targetOf(r.session, topicName)
-	return t != nil && t.qos > 0
+	return m.targetOf(r.session, topicName) != nil
 }
 
 func (m *Machine) tellSubscribed(r *record, all []awaited) {

@@ -17,7 +17,7 @@
 // devices get them in that order. Each device with a session that outlasts its
 // connections gets its copy through that session's queue, also while it is
 // away. A device whose first session begins later gets what no device has yet,
-// and then what comes. A session that ends with its connection gets what comes
+// some of it with each log entry, and then what comes. A session that ends with its connection gets what comes
 // while it is there; for its sake nothing is forgotten. A device has what it has
 // acknowledged, and nothing else: what the operator's rules keep from it, or its
 // queue has no room for, stays for others, and for it when it subscribes anew.

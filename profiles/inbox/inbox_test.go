@@ -23,8 +23,11 @@ const (
 	policyOfBob  = `{"v":1,"rules":[{"id":"alice","if":{"identity":[{"one":"im:alice@example.net"}]},"then":{"handling":"allow"},"show":{"send":true,"typing":true,"receipts":true}}]%s}`
 )
 
-func newNode(t *testing.T, limits Limits) *node {
-	n := &node{brokertest.NewWith(t, broker.Limits{SettleEvery: time.Millisecond}, func() []broker.Profile { return []broker.Profile{New(im.New(), limits)} }), t}
+func newNode(t *testing.T, limits Limits) *node { return newNodeWith(t, limits, time.Millisecond) }
+
+// newNodeWith starts a node whose log hears of acknowledgements so often.
+func newNodeWith(t *testing.T, limits Limits, settleEvery time.Duration) *node {
+	n := &node{brokertest.NewWith(t, broker.Limits{SettleEvery: settleEvery}, func() []broker.Profile { return []broker.Profile{New(im.New(), limits)} }), t}
 	t.Cleanup(func() { n.CheckReplay(n.Copy()) })
 	return n
 }
@@ -74,7 +77,11 @@ func (c client) Take(n int) []brokertest.Got {
 // befriended is a node on which bob lets alice send, with a device of each.
 func befriended(t *testing.T, limits Limits) (n *node, phone, ann client) {
 	t.Helper()
-	n = newNode(t, limits)
+	return befriendedOn(newNode(t, limits))
+}
+
+func befriendedOn(n *node) (_ *node, phone, ann client) {
+	n.t.Helper()
 	phone, ann = n.Connect("phone", bob, time.Hour), n.Connect("laptop", alice, time.Hour)
 	n.Must(phone.Publish("$me/policy/im", fmt.Sprintf(policyOfBob, ""), 1))
 	ann.Subscribe(inboxOfAlice+"/reports", 1)
@@ -175,6 +182,85 @@ func TestKeptWhileAway(t *testing.T) {
 	pc = n.Connect("pc", bob, time.Hour)
 	if got := pc.Await(1); bodies(t, got[len(got)-1:]) != "5" {
 		t.Errorf("the pc was away and got %v", got)
+	}
+}
+
+// A device whose first session begins is given what is kept in pieces, each in a
+// log entry of its own, and what comes in the meantime after that; so it is when
+// the node dies in between, and when the device begins anew.
+func TestGivenInPieces(t *testing.T) {
+	const many, more = 8 * pieceMessages, 20
+	n, phone, ann := befriended(t, Limits{Rate: 1000, Burst: 10_000})
+	sent := 0
+	send := func(count int) {
+		for range count {
+			n.Must(ann.Publish(inboxOfBob, fmt.Sprint(sent), 1))
+			sent++
+		}
+	}
+	check := func(device client) {
+		t.Helper()
+		got := device.Take(sent)
+		if bodies(t, got); read(t, got[0]).ISeq != 1 {
+			t.Errorf("the first of %d is %s", len(got), got[0])
+		}
+	}
+	begin := func(name, filter string) client {
+		t.Helper()
+		device := n.Connect(name, bob, time.Hour)
+		device.Hold(true)
+		device.Subscribe(filter, 1)
+		return device
+	}
+	send(many)
+	before := n.Machine().Applied()
+	phone.Hold(true)
+	phone.Subscribe(inboxOfBob, 1)
+	check(phone)
+	if entries := n.Machine().Applied() - before; entries < many/pieceMessages {
+		t.Errorf("%d messages were given in %d log entries", many, entries)
+	}
+	tablet := begin("tablet", "im/#")
+	send(more)
+	check(tablet)
+	begin("pc", inboxOfBob)
+	n.Crash()
+	ann = n.Connect("laptop", alice, time.Hour)
+	send(more)
+	pc := n.Connect("pc", bob, time.Hour)
+	pc.Hold(true)
+	check(pc)
+	web := begin("web", inboxOfBob)
+	web.Unsubscribe(inboxOfBob)
+	send(more) // which it is not sent yet
+	web.Subscribe(inboxOfBob, 1)
+	send(more)
+	check(web)
+	web.Hold(false)
+	n.Settle()
+	web.Disconnect() // what it has acknowledged the log is told first
+	begin("late", inboxOfBob).Take(0)
+}
+
+// What another device takes while one is being given it comes to that one all the
+// same, and to none that begins later.
+func TestTakenWhileGiven(t *testing.T) {
+	const many = 8 * pieceMessages
+	n, phone, ann := befriendedOn(newNodeWith(t, Limits{Kept: many, Rate: 1000, Burst: 10_000}, time.Hour))
+	for i := range many {
+		n.Must(ann.Publish(inboxOfBob, fmt.Sprint(i), 1))
+	}
+	phone.Subscribe(inboxOfBob, 1)
+	phone.Take(many)
+	tablet := n.Connect("tablet", bob, time.Hour)
+	tablet.Subscribe(inboxOfBob, 1)
+	phone.Disconnect() // only now the log hears that it has them
+	late := n.Connect("late", bob, time.Hour)
+	late.Subscribe(inboxOfBob, 1)
+	late.Take(0)
+	bodies(t, tablet.Take(many))
+	for i := range many { // all that the inbox keeps
+		n.Must(ann.Publish(inboxOfBob, fmt.Sprint(i), 1))
 	}
 }
 

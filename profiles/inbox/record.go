@@ -2,9 +2,11 @@ package inbox
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bellwire/bellwire/broker"
@@ -35,23 +37,31 @@ func contactKey(owner, who kind.Addr) string {
 
 // A box is the record of an inbox.
 //
-//	version u8 = 1, wake 8, iseq, first id, next id: uvarints, count uvarint,
-//	then for each message kept: iseq, size: uvarints, expires 8
+//	version u8 = 2, wake 8, iseq, first id, next id, copies: uvarints, count
+//	uvarint, then for each message kept: iseq, size, taken: uvarints, expires 8
+//
+// Version 1 has neither copies nor taken.
 type box struct {
 	wake            int64 // when the profile is woken for it, 0 for never
 	iseq            uint64
 	firstID, nextID uint64 // the slots of remembered ids are those from first to below next
+	copies          uint64 // how many devices are being given what is kept
 	kept            []kept // by iseq
 }
 
-// A kept is a message that no device has yet.
+// A kept is a message that no device has yet, or that one has while others are
+// being given what is kept.
 type kept struct {
 	iseq    uint64
 	size    int
+	taken   uint64 // the place in the log at which a device had it; 0 for none
 	expires int64
 }
 
-const recordVersion = 1
+const (
+	recordVersion = 1
+	boxVersion    = 2
+)
 
 func (b *box) bytes() (sum int) {
 	for _, k := range b.kept {
@@ -62,25 +72,53 @@ func (b *box) bytes() (sum int) {
 
 // keep keeps a message, which is the newest, as it goes to devices.
 func (b *box) keep(tx *broker.ProfileTx, topicName string, m *kind.Message, e *event.Event) {
-	b.kept = append(b.kept, kept{b.iseq, len(e.Payload), e.Expires})
+	b.kept = append(b.kept, kept{iseq: b.iseq, size: len(e.Payload), expires: e.Expires})
 	tx.Set(keptKey(topicName, b.iseq), appendKept(m, e))
 }
 
-// take removes a message and returns it; ok is false if it is not kept.
-func (b *box) take(tx *broker.ProfileTx, topicName string, iseq uint64) (m kind.Message, e *event.Event, ok bool) {
-	at, found := slices.BinarySearchFunc(b.kept, iseq, func(k kept, iseq uint64) int {
-		if k.iseq < iseq {
-			return -1
-		}
-		return int(min(k.iseq-iseq, 1))
-	})
-	if !found {
-		return m, nil, false
+// from returns the index of the first message kept whose number is iseq or
+// greater.
+func (b *box) from(iseq uint64) int {
+	at, _ := slices.BinarySearchFunc(b.kept, iseq, func(k kept, iseq uint64) int { return cmp.Compare(k.iseq, iseq) })
+	return at
+}
+
+// take notes that a device has a message and returns it; ok is false if it is
+// not kept, or one had it before. It is forgotten, unless others are being given
+// what is kept: one that began before now is to have it, too.
+func (b *box) take(tx *broker.ProfileTx, topicName string, iseq uint64) (m kind.Message, ok bool) {
+	at := b.from(iseq)
+	if at == len(b.kept) || b.kept[at].iseq != iseq || b.kept[at].taken != 0 {
+		return m, false
 	}
-	m, e, ok = readKept(tx.Get(keptKey(topicName, iseq)))
-	tx.Set(keptKey(topicName, iseq), nil)
+	m, _, ok = readKept(tx.Get(keptKey(topicName, iseq)))
+	if b.copies > 0 {
+		b.kept[at].taken = tx.Position()
+	} else {
+		b.drop(tx, topicName, at)
+	}
+	return m, ok
+}
+
+// drop forgets the message kept at an index.
+func (b *box) drop(tx *broker.ProfileTx, topicName string, at int) {
+	tx.Set(keptKey(topicName, b.kept[at].iseq), nil)
 	b.kept = slices.Delete(b.kept, at, at+1)
-	return m, e, ok
+}
+
+// copied notes that a device has been given what is kept. What was kept for its
+// sake alone is forgotten with the last of them.
+func (b *box) copied(tx *broker.ProfileTx, topicName string) {
+	if b.copies--; b.copies > 0 {
+		return
+	}
+	b.kept = slices.DeleteFunc(b.kept, func(k kept) bool {
+		if k.taken == 0 {
+			return false
+		}
+		tx.Set(keptKey(topicName, k.iseq), nil)
+		return true
+	})
 }
 
 // save stores the record, and asks to be woken when the first message that is
@@ -105,13 +143,13 @@ func (b *box) save(tx *broker.ProfileTx, topicName string) {
 }
 
 func (b *box) encode() []byte {
-	out := fields.AppendInt64([]byte{recordVersion}, b.wake)
-	for _, n := range []uint64{b.iseq, b.firstID, b.nextID, uint64(len(b.kept))} {
+	out := fields.AppendInt64([]byte{boxVersion}, b.wake)
+	for _, n := range []uint64{b.iseq, b.firstID, b.nextID, b.copies, uint64(len(b.kept))} {
 		out = binary.AppendUvarint(out, n)
 	}
 	for _, k := range b.kept {
 		out = binary.AppendUvarint(binary.AppendUvarint(out, k.iseq), uint64(k.size))
-		out = fields.AppendInt64(out, k.expires)
+		out = fields.AppendInt64(binary.AppendUvarint(out, k.taken), k.expires)
 	}
 	return out
 }
@@ -122,14 +160,63 @@ func readBox(data []byte) *box {
 	if data == nil {
 		return b
 	}
-	r := fields.Read(data, recordVersion)
+	version := min(data[0], boxVersion)
+	r := fields.Read(data, version)
 	b.wake = r.Int64()
 	b.iseq, b.firstID, b.nextID = r.Uvarint(), r.Uvarint(), r.Uvarint()
+	if version > 1 {
+		b.copies = r.Uvarint()
+	}
 	for range r.Uvarint() {
-		b.kept = append(b.kept, kept{iseq: r.Uvarint(), size: int(r.Uvarint()), expires: r.Int64()})
+		k := kept{iseq: r.Uvarint(), size: int(r.Uvarint())}
+		if version > 1 {
+			k.taken = r.Uvarint()
+		}
+		k.expires = r.Int64()
+		b.kept = append(b.kept, k)
 	}
 	r.End()
 	return b
+}
+
+// A copying is how far a device has been given what was kept when it came, and
+// what has come since. Its key is also the id of its wake.
+//
+//	version u8 = 1, begun, next: uvarints
+type copying struct {
+	begun uint64 // the place in the log: what another device had by then it is not given
+	next  uint64 // the first iseq that it has not been given
+}
+
+func copyKey(topicName string, session uint64) string {
+	return copyPrefix + topicName + "\x00" + string(binary.BigEndian.AppendUint64(nil, session))
+}
+
+const copyPrefix = "\x02p"
+
+// copyOf is the reverse of copyKey; ok is false if the id is none.
+func copyOf(id string) (topicName string, session uint64, ok bool) {
+	rest, ok := strings.CutPrefix(id, copyPrefix)
+	if !ok {
+		return "", 0, false
+	}
+	at := len(rest) - 8
+	return rest[:at-1], binary.BigEndian.Uint64([]byte(rest[at:])), true
+}
+
+func (c *copying) encode() []byte {
+	return binary.AppendUvarint(binary.AppendUvarint([]byte{recordVersion}, c.begun), c.next)
+}
+
+// readCopying reads what encode wrote, nil of nil.
+func readCopying(data []byte) *copying {
+	if data == nil {
+		return nil
+	}
+	r := fields.Read(data, recordVersion)
+	c := &copying{begun: r.Uvarint(), next: r.Uvarint()}
+	r.End()
+	return c
 }
 
 // appendKept is what is stored of a message that is kept.

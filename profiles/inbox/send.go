@@ -58,7 +58,10 @@ func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request
 	box.keep(tx, topicName, &m, e)
 	box.save(tx, topicName)
 	answer(pub, m.ID, box.iseq)
-	tx.Route(e, refOf(topicName, box.iseq))
+	tx.RouteExcept(e, refOf(topicName, box.iseq), func(session uint64) bool {
+		// One that is being given older ones gets it after them.
+		return box.copies > 0 && tx.Get(copyKey(topicName, session)) != nil
+	})
 	return nil
 }
 
@@ -154,7 +157,7 @@ func (p *Profile) Taken(tx *broker.ProfileTx, ref string, who broker.Who) {
 	}
 	iseq, _ := strconv.ParseUint(number, 10, 64)
 	box := readBox(tx.Get(topicName))
-	m, _, ok := box.take(tx, topicName, iseq)
+	m, ok := box.take(tx, topicName, iseq)
 	if !ok {
 		return // another device had it before
 	}
@@ -174,32 +177,103 @@ func (p *Profile) Awaits(who broker.Who) []string {
 	return []string{kind.Resource{Kind: p.kind.Name(), Addr: from}.Topic()}
 }
 
-// Subscribed gives a device that is new what no device has yet, in order. What
-// waits in its queue already is not even read: who subscribes again and again
-// has nothing done for it.
+// One device is given so much of what is kept at once: so many messages, and no
+// more once they come to so many bytes. The rest is for later log entries, so
+// that none is long.
+const (
+	pieceMessages = 64
+	pieceBytes    = 128 << 10
+)
+
+// Subscribed gives a device that is new what no device has yet, in order, and
+// then what has come in the meantime.
 func (p *Profile) Subscribed(tx *broker.ProfileTx, _ broker.Who, session uint64, topicName string) {
-	for _, kept := range readBox(tx.Get(topicName)).kept {
-		if tx.Queued(session, refOf(topicName, kept.iseq)) {
+	box, key := readBox(tx.Get(topicName)), copyKey(topicName, session)
+	under := tx.Get(key) != nil // it subscribes anew before it had all
+	if len(box.kept) == 0 && !under {
+		return
+	}
+	c := &copying{begun: tx.Position()}
+	if done := give(tx, box, topicName, session, c); done && !under {
+		return
+	} else if !under {
+		box.copies++
+		box.save(tx, topicName)
+	} else if done {
+		tx.Set(key, nil)
+		box.copied(tx, topicName)
+		box.save(tx, topicName)
+		return
+	}
+	goOn(tx, key, c)
+}
+
+// goOn has a device given more with the next log entry.
+func goOn(tx *broker.ProfileTx, key string, c *copying) {
+	tx.Set(key, c.encode())
+	tx.WakeAt(tx.Now(), key)
+}
+
+// give gives a device the next piece of what is kept and says whether that was
+// the last. What waits in its queue already is not even read: who subscribes
+// again and again has nothing done for it.
+func give(tx *broker.ProfileTx, box *box, topicName string, session uint64, c *copying) (done bool) {
+	n, size := 0, 0
+	for _, k := range box.kept[box.from(c.next):] {
+		if n == pieceMessages || size >= pieceBytes {
+			c.next = k.iseq
+			return false
+		}
+		ref := refOf(topicName, k.iseq)
+		if k.taken != 0 && k.taken <= c.begun || tx.Queued(session, ref) {
 			continue
 		}
-		if _, e, ok := readKept(tx.Get(keptKey(topicName, kept.iseq))); ok && !e.Expired(tx.Now()) {
-			tx.Send(session, e, refOf(topicName, kept.iseq))
+		n, size = n+1, size+k.size
+		if _, e, ok := readKept(tx.Get(keptKey(topicName, k.iseq))); ok && !e.Expired(tx.Now()) {
+			tx.Send(session, e, ref)
 		}
+	}
+	return true
+}
+
+// Wake gives a device more of what is kept, or gives up the messages of an inbox
+// that nobody took in time.
+func (p *Profile) Wake(tx *broker.ProfileTx, id string) {
+	topicName, session, ok := copyOf(id)
+	if !ok {
+		p.expire(tx, id)
+		return
+	}
+	c, box := readCopying(tx.Get(id)), readBox(tx.Get(topicName))
+	switch {
+	case c == nil: // it has had all since
+	case tx.Subscribes(session, topicName) && !give(tx, box, topicName, session, c):
+		goOn(tx, id, c)
+	default:
+		tx.Set(id, nil)
+		box.copied(tx, topicName)
+		box.save(tx, topicName)
 	}
 }
 
-// Wake gives up the messages of an inbox that nobody took in time.
-func (p *Profile) Wake(tx *broker.ProfileTx, topicName string) {
+// expire gives up what nobody took in time, so much at once: if there is more
+// that is due, it is woken for that with the next log entry.
+func (p *Profile) expire(tx *broker.ProfileTx, topicName string) {
 	box := readBox(tx.Get(topicName))
 	box.wake = 0 // it has come
-	for i := 0; i < len(box.kept); {
-		if box.kept[i].expires > tx.Now() {
+	for i, n := 0, 0; i < len(box.kept) && n < pieceMessages; {
+		k := box.kept[i]
+		if k.expires > tx.Now() {
 			i++
 			continue
 		}
-		if m, _, ok := box.take(tx, topicName, box.kept[i].iseq); ok {
-			p.report(tx, m, kind.Failed, reasonExpired)
+		n++
+		if k.taken == 0 {
+			if m, _, ok := readKept(tx.Get(keptKey(topicName, k.iseq))); ok {
+				p.report(tx, m, kind.Failed, reasonExpired)
+			}
 		}
+		box.drop(tx, topicName, i)
 	}
 	box.save(tx, topicName)
 }
