@@ -123,7 +123,10 @@ func (a *audience) deliver(b *Broker, e *event.Event, now int64, w *Wave) {
 		d := &w.delivery
 		*d = Delivery{Event: e, QoS: qos, Retain: g.retain && e.Retain, IDs: g.ids}
 		d.limitTo(e, until, now)
-		h.s.hear(d, until, w)
+		d.Wanted = qos == 0 && h.s.scanning.mayOwe(e)
+		if !h.s.hear(d, until, w) {
+			h.s.scanning.owe(e.Topic, len(e.Payload) == 0)
+		}
 	}
 	if b.config.Tap != nil {
 		a.routed(b, e, now)

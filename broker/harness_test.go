@@ -260,6 +260,7 @@ type client struct {
 	ended    error
 	log      []string // everything that came, in words
 	full     bool     // take nothing
+	lost     int      // events that were not taken and will not come again
 	largest  int      // payloads above are too large; 0 for none
 	dropped  uint64   // told at connect
 }
@@ -302,6 +303,9 @@ func (c *client) Deliver(d *Delivery, w *Wave) Outcome {
 		return TooLarge
 	}
 	if c.full {
+		if d.QoS == 0 && !d.Wanted {
+			c.lost++
+		}
 		return Full
 	}
 	g := got{

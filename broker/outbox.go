@@ -705,6 +705,8 @@ func (o *outbox) wanted(d *Delivery, w *Wave) bool {
 	case Full:
 		o.full = true
 		return false
+	case TooLarge:
+		o.s.b.stats.TooLarge.Add(1)
 	}
 	return true
 }

@@ -23,7 +23,8 @@ import (
 // delivers between reading and delivering it; so while a piece is under way the
 // session notes which topics live events were retained on (touch), and those
 // are left out of the piece: the client has them, or a newer one. Events
-// ordered up to since are the scan's, later ones are live.
+// ordered up to since are the scan's, later ones are live. A live one that is
+// lost meanwhile, at QoS 0 and for want of room, would be nobody's: it is owed.
 //
 // What a durable session gets at QoS 1 or 2 must go through its queue, for it
 // is kept until acknowledged. The queue is the Machine's, so for those topics
@@ -89,7 +90,7 @@ type pieceOf struct {
 // A found is an event that a scan is to send.
 type found struct {
 	of    *pieceOf
-	event event.Event
+	event event.Event // of one that is owed: without a payload if the topic has been cleared
 
 	// Where the scan was before it: to go back to if the client has no room.
 	after   string
@@ -103,6 +104,10 @@ const (
 	pieceScans    = 64  // scans that share one piece
 	readsAtOnce   = 4   // pieces read at a time on this node
 	roomForPiece  = 256 // a piece is read when fewer deliveries wait
+
+	// A session is owed so many topics that are not a profile's. One more is lost,
+	// as live events at QoS 0 are, and counted as they are.
+	owedMost = 4096
 )
 
 // A scanner bounds and counts the scans of a node.
@@ -170,13 +175,14 @@ func (n *scanner) wait(ctx context.Context) error {
 // A scanState is the scans of one session, done one after the other.
 type scanState struct {
 	s       *Session
-	active  atomic.Bool // touch is needed
+	active  atomic.Bool // there are scans: touch is needed
 	touched map[string]struct{}
 	room    chan struct{} // the client took something
 
 	mu      sync.Mutex // guards the following
 	started bool
-	owed    map[string]struct{} // resources to be shown for which there was no room
+	owed    map[string]bool // topics of which the newest did not find room; whether that cleared the topic
+	owing   bool            // there is a scan for them
 	queue   []scan
 	running bool
 	stopped bool
@@ -187,9 +193,15 @@ func (t *scanState) init(s *Session) { t.s = s }
 // touch notes that a live event may have been retained on its topic. Anywhere; but
 // what is retained comes by in the delivery loop.
 func (t *scanState) touch(e *event.Event) {
-	if e.Retain && t.active.Load() && t.touched != nil {
+	if !e.Retain || !t.active.Load() {
+		return
+	}
+	if t.touched != nil {
 		t.touched[cloneString(e.Topic)] = struct{}{}
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.owed, e.Topic)
 }
 
 // add appends a scan. In the delivery loop.
@@ -209,7 +221,16 @@ func (t *scanState) add(s scan) {
 			}
 		}
 	}
+	t.append(s)
+}
+
+// append adds a scan. mu is held. From here on it must not miss anything.
+func (t *scanState) append(s scan) {
+	if t.room == nil {
+		t.room = make(chan struct{}, 1)
+	}
 	t.queue = append(t.queue, s)
+	t.active.Store(true)
 }
 
 // run works off the scans, once the session has started.
@@ -219,9 +240,6 @@ func (t *scanState) run() {
 	t.started = true
 	if len(t.queue) == 0 || t.running || t.stopped {
 		return
-	}
-	if t.room == nil {
-		t.room = make(chan struct{}, 1)
 	}
 	t.running = t.s.b.scans.start(t.work)
 }
@@ -276,7 +294,6 @@ func (t *scanState) next(left []*pieceOf) []*pieceOf {
 		t.active.Store(false)
 		return nil
 	}
-	t.active.Store(true)
 	return left
 }
 
@@ -343,7 +360,7 @@ func (t *scanState) read(scans []*pieceOf) (p piece) {
 		p.scans = append(p.scans, s)
 		s.replay, s.done = nil, false
 		if s.owed {
-			s.done = t.readOwed(&p, s)
+			s.done = t.readOwed(&p, s, now)
 			continue
 		}
 		if !s.begun && !t.readRetained(&p, s, now) {
@@ -444,8 +461,18 @@ func (t *scanState) deliver(p *piece, w *Wave) {
 	}
 	now := t.s.b.now()
 	for i := range p.direct {
-		e, sub := &p.direct[i].event, &p.direct[i].of.sub.sub
-		if _, newer := touched[e.Topic]; newer || e.Expired(now) || t.s.subs[sub.Filter] == nil {
+		f := &p.direct[i]
+		e := &f.event
+		if _, newer := touched[e.Topic]; newer || e.Expired(now) {
+			continue
+		}
+		out := &w.delivery
+		if f.of.owed {
+			*out = t.lateDelivery(e)
+		} else {
+			*out = t.delivery(e, &f.of.sub.sub)
+		}
+		if out.Event == nil {
 			continue
 		}
 		d := t.s.b.decide(t.s.who, ActSubscribe, e.Topic, now)
@@ -453,26 +480,38 @@ func (t *scanState) deliver(p *piece, w *Wave) {
 			t.s.withheld(e, d.Until != 0, now)
 			continue
 		}
-		out := &w.delivery
-		*out = Delivery{Event: e, QoS: min(e.QoS, sub.QoS), Retain: true, Wanted: true}
-		if sub.ID != 0 {
-			out.IDs = []uint32{sub.ID}
-		}
 		out.limitTo(e, d.Until, now)
 		if !t.s.hear(out, d.Until, w) {
-			goBack(p.direct[i:])
+			t.goBack(p.direct[i:], touched)
 			return
 		}
 		t.s.b.stats.Replayed.Add(1)
 	}
 }
 
-// goBack has the scans of what was not delivered begin there again.
-func goBack(left []found) {
+// delivery returns what of the present state is sent for a subscription, nothing
+// if that is gone. In the delivery loop.
+func (t *scanState) delivery(e *event.Event, sub *event.Subscription) (d Delivery) {
+	if t.s.subs[sub.Filter] == nil {
+		return d
+	}
+	d = Delivery{Event: e, QoS: min(e.QoS, sub.QoS), Retain: true, Wanted: true}
+	if sub.ID != 0 {
+		d.IDs = []uint32{sub.ID}
+	}
+	return d
+}
+
+// goBack has the scans of what was not delivered begin there again, but for what
+// is owed if a newer event went by.
+func (t *scanState) goBack(left []found, touched map[string]struct{}) {
 	seen := map[*pieceOf]bool{}
 	for i := range left {
 		f := &left[i]
-		if s := f.of; !seen[s] {
+		if _, newer := touched[f.event.Topic]; f.of.owed && !newer {
+			t.owe(f.event.Topic, len(f.event.Payload) == 0)
+		}
+		if s := f.of; !s.owed && !seen[s] {
 			seen[s] = true
 			s.after, s.replay = f.after, s.replay[:f.replays]
 			s.begun, s.done, s.viewers, s.key = false, false, nil, ""

@@ -247,11 +247,16 @@ func (r *scanRun) run() {
 				r.change(pub)
 			}
 		case n < 7:
-			// What is live at QoS 0 is lost for want of room.
+			// What is live at QoS 0 is lost for want of room, but while there is
+			// a scan.
 			r.room(r.qos == 0 || r.rng.IntN(2) == 0)
 		case n < 8:
 			r.c.ackAll()
 		case n < 9:
+			if r.qos == 0 && r.rng.IntN(2) == 0 {
+				synctest.Wait()
+				r.room(false)
+			}
 			r.c.subscribe(pick(r.rng, "r/#", "r/+"), r.qos)
 		case r.expiry > 0:
 			r.c.s.Close(true, false, 0)

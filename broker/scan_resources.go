@@ -77,40 +77,6 @@ func resourceRange(prefix, filter, after string) (lower, upper []byte) {
 	return lower, upper
 }
 
-// owe has the session shown a resource when its client has room again: it was
-// to be shown, and there was none. In the delivery loop.
-func (t *scanState) owe(topicName string) {
-	t.mu.Lock()
-	if t.stopped {
-		t.mu.Unlock()
-		return
-	}
-	if t.owed == nil {
-		t.owed = map[string]struct{}{}
-	}
-	if len(t.owed) == 0 {
-		t.queue = append(t.queue, scan{owed: true})
-	}
-	t.owed[cloneString(topicName)] = struct{}{}
-	t.mu.Unlock()
-	t.runIfStarted()
-}
-
-// readOwed takes what is owed into a piece, and says whether that is all.
-func (t *scanState) readOwed(p *piece, s *pieceOf) (done bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for name := range t.owed {
-		if !p.room() {
-			return false
-		}
-		p.watched = append(p.watched, resource{s, name})
-		p.looked++
-		delete(t.owed, name)
-	}
-	return true
-}
-
 // showOwed shows what is owed, to whom it is still of interest. In the delivery
 // loop.
 func (t *scanState) showOwed(topicName string, now int64, w *Wave) {

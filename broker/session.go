@@ -552,8 +552,11 @@ func (s *Session) hear(d *Delivery, until int64, w *Wave) bool {
 	if d.Wanted {
 		return s.out.wanted(d, w)
 	}
-	if s.sink.Deliver(d, w) == Sent {
+	switch s.sink.Deliver(d, w) {
+	case Sent:
 		s.delivered(d)
+	case TooLarge:
+		s.b.stats.TooLarge.Add(1)
 	}
 	return true
 }

@@ -483,7 +483,7 @@ func (s *Session) showDirect(once *shownOnce, shown *Shown, qos uint8, ids []uin
 		s.out.show(d, w)
 	} else if !s.hear(d, 0, w) {
 		s.unshown(once.topic)
-		s.scanning.owe(once.topic)
+		s.scanning.owe(once.topic, false)
 	}
 }
 
