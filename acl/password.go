@@ -270,6 +270,18 @@ func (p *Policy) Knows(principal string) bool {
 	return known
 }
 
+// In says whether principal, a canonical address, is of the group of that name. A
+// group that the policy does not have is empty.
+func (p *Policy) In(group, principal string) bool {
+	for _, g := range p.groups {
+		if g.name == group {
+			_, member := g.members[principal]
+			return member
+		}
+	}
+	return false
+}
+
 // Users returns how many users the policy has.
 func (p *Policy) Users() int { return len(p.users) }
 

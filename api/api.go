@@ -32,6 +32,10 @@ type Config struct {
 
 	Resources *Resources // /v1/{kind}/…, nil for none
 
+	// Cluster is what operators do, and Operators who they are; nil for neither.
+	Cluster   Cluster
+	Operators *Operators
+
 	// Test, if not nil, adds /v1/test/: for tests, from loopback only.
 	Test *Test
 }
@@ -64,6 +68,9 @@ func Handler(c Config) http.Handler {
 	}
 	if c.Resources != nil {
 		c.Resources.register(mux)
+	}
+	if c.Cluster != nil {
+		registerCluster(mux, c.Cluster, c.Operators)
 	}
 	if c.Test != nil {
 		mux.HandleFunc("POST /v1/test/clock", loopback(c.Test.clock))
@@ -117,12 +124,20 @@ type problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
+	Code   string `json:"code,omitempty"` // BW-NNNN, which bellwire explain knows more about
+	Todo   string `json:"todo,omitempty"` // what would help in this case; else what explain says
 }
 
 func refuse(w http.ResponseWriter, status int, format string, args ...any) {
+	refuseWith(w, problem{Status: status, Detail: fmt.Sprintf(format, args...)})
+}
+
+// refuseWith writes p, and says what its status does.
+func refuseWith(w http.ResponseWriter, p problem) {
+	p.Type, p.Title = "about:blank", http.StatusText(p.Status)
 	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(problem{"about:blank", http.StatusText(status), status, fmt.Sprintf(format, args...)})
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p)
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

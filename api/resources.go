@@ -72,30 +72,26 @@ func (s *Resources) as(next func(w http.ResponseWriter, r *http.Request, princip
 		user, password, given := r.BasicAuth()
 		if !given {
 			if !s.Anonymous || r.Header.Get("Authorization") != "" {
-				s.challenge(w, "say who you are: user name and password, as for MQTT")
+				challenge(w, "say who you are: user name and password, as for MQTT")
 				return
 			}
 			next(w, r, "")
 			return
 		}
 		principal, err := s.Identify(user, password, r.RemoteAddr)
-		many, tooMany := errors.AsType[*TooMany](err)
-		switch {
-		case tooMany:
-			w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(many.RetryAfter.Seconds())))))
-			refuse(w, http.StatusTooManyRequests, "%v", err)
-		case errors.Is(err, ErrUnavailable):
-			w.Header().Set("Retry-After", "5")
-			refuse(w, http.StatusServiceUnavailable, "%v", err)
-		case err != nil:
-			s.challenge(w, "bad user name or password")
-		default:
-			next(w, r, principal)
+		if err != nil {
+			refuseSignIn(w, err)
+			return
 		}
+		next(w, r, principal)
 	}
 }
 
-func (s *Resources) challenge(w http.ResponseWriter, detail string) {
+func retryAfter(w http.ResponseWriter, d time.Duration) {
+	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(d.Seconds())))))
+}
+
+func challenge(w http.ResponseWriter, detail string) {
 	w.Header().Set("WWW-Authenticate", `Basic realm="bellwire", charset="UTF-8"`)
 	refuse(w, http.StatusUnauthorized, "%s", detail)
 }

@@ -123,6 +123,13 @@ certificates that are overwritten are lost, and whoever relies on them with
 them: so it has to be asked for.`,
 	},
 	{
+		NotConfirmed, "what cannot be undone was not confirmed",
+		"check that it is what you mean, and confirm it with --confirm",
+		`The verb does something that cannot be undone, and asks before. Who is not at a
+terminal confirms it with --confirm and the word that would have been asked for,
+or with --yes. Nothing was changed.`,
+	},
+	{
 		OldProtocol, "only MQTT 5 is spoken by bellwire pub and sub",
 		"leave -V away, or use mosquitto_pub and mosquitto_sub, which any MQTT 3.1.1 server and bellwire understand",
 		`pub and sub speak MQTT 5: only that protocol tells why something was refused.
@@ -232,6 +239,39 @@ node.key, and the certificate names the node: bellwire:node:NAME, NAME being
 serve's --node. One of the files is missing, damaged, another node's or another
 authority's, or the certificate has expired; the message says which. A running
 node reads files that are renewed by itself.`,
+	},
+	{
+		NoSuchNode, "the cluster has no node of this name",
+		"bellwire cluster status lists its nodes",
+		`Nodes are named by their names or ids. A node that was removed is a member no
+more; one that is to come becomes one by being started with --join.`,
+	},
+	{
+		WouldLoseQuorum, "the cluster would lose its quorum",
+		"bring the other nodes back, or accept the risk with --force",
+		`What is acknowledged is stored by a majority of the voters. Without this node too
+few of those that are left would answer, and nothing could be published until
+others come back. bellwire cluster status shows which are down.`,
+	},
+	{
+		ClusterRefuses, "the cluster does not do this as things are",
+		"the message says why; bellwire cluster status shows how things are",
+		`The request was understood and nothing was changed: the node is the last one, has
+no vote where one is needed, is not the one that can do it, or another change is
+under way.`,
+	},
+	{
+		ClusterSlow, "the cluster did not answer in time",
+		"look at bellwire cluster status: it may have been done, or be done yet",
+		`A change of the cluster is made by its leader and agreed by a majority. It took
+longer than the request may, and its outcome is not known.`,
+	},
+	{
+		Diverged, "the nodes do not hold the same state",
+		"stop the node that differs, clear its data directory and have it join again; and please report it",
+		`All nodes apply the same commands in the same order, so their states are equal at
+each index. One that is not has a damaged disk, or found a fault of ours. What it
+tells its clients cannot be relied on.`,
 	},
 	{
 		Limit, "a limit of the server was reached",

@@ -28,13 +28,13 @@ func exitOf(c bw.Code) int {
 	switch c {
 	case bw.Unreachable, bw.Busy, bw.Lost, bw.NoAnswer, bw.TLS, bw.NoQuorum:
 		return exitUnreachable
-	case bw.TimedOut:
+	case bw.TimedOut, bw.ClusterSlow:
 		return exitTimeout
 	case bw.Usage, bw.Environment, bw.LimitsFile, bw.PolicyFile, bw.OpenListener, bw.ConfigFile, bw.OldProtocol, bw.OwnPolicy, bw.ClusterTLS:
 		return exitUsage
-	case bw.NoSuchCode, bw.NotSet:
+	case bw.NoSuchCode, bw.NotSet, bw.NoSuchNode:
 		return exitNotFound
-	case bw.WouldOverwrite:
+	case bw.WouldOverwrite, bw.WouldLoseQuorum, bw.ClusterRefuses, bw.NotConfirmed:
 		return exitConflict
 	case bw.SomeRefused:
 		return exitPartial

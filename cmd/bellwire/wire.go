@@ -300,7 +300,7 @@ func (s *server) serveEnded(what string, err, expected error) {
 }
 
 func (s *server) apiConfig() api.Config {
-	c := api.Config{Ready: s.checks, Metrics: s.metrics(), Profile: s.config.profile, Resources: s.resources()}
+	c := api.Config{Ready: s.checks, Metrics: s.metrics(), Profile: s.config.profile, Resources: s.resources(), Cluster: membership{s}, Operators: s.operators()}
 	if clock := s.config.clock; clock != nil {
 		c.Test = &api.Test{
 			Now: clock.Now,

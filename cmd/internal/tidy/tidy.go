@@ -44,7 +44,7 @@ var mayImport = map[string][]string{
 	"cluster/clustertest": {
 		"cluster", "disk",
 	},
-	"api":               {},
+	"api":               {"bw"},
 	"profiles/jsontree": {},
 	"profiles/xmltree":  {},
 	"profiles/kind":     {"acl", "profiles/jsontree"},

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bellwire/bellwire/bw"
+)
+
+// httpFlags say which server's HTTP side a verb talks to, and as whom.
+type httpFlags struct {
+	server, username, password, caFile string
+	timeout                            time.Duration
+}
+
+func (f *httpFlags) register(cmd *cobra.Command) {
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&f.server, "server", "http://127.0.0.1:8080", "`address` of any node's --http: a URL, or host:port")
+	flags.StringVarP(&f.username, "username", "u", "", "user `name` of an operator; none is needed on the node's machine as root or as its user")
+	flags.StringVarP(&f.password, "pw", "P", "", "`password` or token; BELLWIRE_PW keeps it out of the list of processes")
+	flags.StringVar(&f.caFile, "cafile", "", "TLS: `file` of PEM certificates to trust, for https")
+	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
+}
+
+// An httpClient asks one server.
+type httpClient struct {
+	flags  *httpFlags
+	base   *url.URL
+	client http.Client
+}
+
+// client checks the flags.
+func (f *httpFlags) client() (*httpClient, error) {
+	text := f.server
+	if !strings.Contains(text, "://") {
+		text = "http://" + text
+	}
+	base, err := url.Parse(text)
+	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
+		return nil, fail(bw.Usage, "--server %q is no address of a node's HTTP side", f.server).
+			do("give what the node has for --http, such as --server http://127.0.0.1:8080")
+	}
+	if f.timeout <= 0 {
+		return nil, usage("--timeout %s: want a time to come", f.timeout)
+	}
+	transport := &http.Transport{DialContext: (&net.Dialer{Timeout: f.timeout}).DialContext, TLSHandshakeTimeout: f.timeout}
+	if f.caFile != "" {
+		pem, err := os.ReadFile(f.caFile)
+		if err != nil {
+			return nil, fileFault(bw.File, f.caFile, err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fail(bw.File, "%s holds no certificate in PEM", f.caFile).do("give the authority's certificate")
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+	}
+	return &httpClient{flags: f, base: base, client: http.Client{
+		Transport: transport,
+		// Credentials are for the server that was named.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// call sends body as JSON, nothing if it is nil, and reads the answer into answer.
+func (c *httpClient) call(ctx context.Context, method, path string, body, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, c.flags.timeout)
+	defer cancel()
+	r, err := c.open(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(r.Body, maxAnswer)).Decode(answer); err != nil {
+		return fail(bw.NoAnswer, "%s does not answer as a bellwire node does: %w", c.base, err).do("is --server the address of a node's --http?")
+	}
+	return nil
+}
+
+// maxAnswer bounds an answer that is read into memory, in bytes.
+const maxAnswer = 16 << 20
+
+// open sends a request and returns the answer, if it is not a refusal. The caller
+// closes its body.
+func (c *httpClient) open(ctx context.Context, method, path string, body any) (*http.Response, error) {
+	var send io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		send = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base.JoinPath(path).String(), send)
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.flags.username != "" || c.flags.password != "" {
+		req.SetBasicAuth(c.flags.username, c.flags.password)
+	}
+	r, err := c.client.Do(req)
+	if err != nil {
+		return nil, c.unreachable(ctx, err)
+	}
+	if r.StatusCode/100 != 2 {
+		defer r.Body.Close()
+		return nil, c.refusal(r)
+	}
+	return r, nil
+}
+
+// unreachable says why there was no answer.
+func (c *httpClient) unreachable(ctx context.Context, err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err
+	}
+	_, badCert := errors.AsType[*tls.CertificateVerificationError](err)
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return ctx.Err()
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fail(bw.TimedOut, "%s did not answer within %s", c.base, c.flags.timeout).do("wait longer with --timeout, or ask another node with --server")
+	case badCert:
+		return fail(bw.TLS, "no TLS with %s: %w", c.base, err)
+	}
+	return fail(bw.Unreachable, "cannot connect to %s: %w", c.base, rootCause(err)).
+		do("is the node up, and served with --http? give that address with --server")
+}
+
+// refusal makes a fault of an answer that says no.
+func (c *httpClient) refusal(r *http.Response) error {
+	var p struct {
+		Detail string `json:"detail"`
+		Code   string `json:"code"`
+		Todo   string `json:"todo"`
+	}
+	text, _ := io.ReadAll(io.LimitReader(r.Body, 64<<10)) // what there is of it
+	if json.Unmarshal(text, &p) != nil || p.Detail == "" {
+		return fail(bw.NoAnswer, "%s answers %s: it has nothing of this, or is no bellwire node", c.base, r.Status).
+			do("is --server the address of a node's --http, and the node as new as this program?")
+	}
+	if e, ok := bw.Find(p.Code); ok && p.Code != "" {
+		f := fail(e.Code, "%s", p.Detail)
+		f.todo = p.Todo
+		return f
+	}
+	switch r.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return fail(bw.Denied, "%s", p.Detail).do("give -u and -P of an operator, or run this on the node's machine as the node's user")
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		return fail(bw.Busy, "%s", p.Detail)
+	}
+	return fail(bw.Refused, "%s: %s", r.Status, p.Detail)
+}
+
+// asksFirst are the flags of verbs that cannot be undone.
+type asksFirst struct {
+	dryRun, yes bool
+	confirm     string
+}
+
+func (a *asksFirst) register(cmd *cobra.Command, what string) {
+	cmd.Flags().BoolVar(&a.dryRun, "dry-run", false, "show what would be done, and do nothing")
+	cmd.Flags().BoolVar(&a.yes, "yes", false, "do not ask")
+	cmd.Flags().StringVar(&a.confirm, "confirm", "", "`"+what+"`, instead of being asked to type it")
+}
+
+// agreed shows the plan and returns whether to go on: by --yes, by --confirm, or
+// because whoever sits at the terminal types the word.
+func (a *asksFirst) agreed(cmd *cobra.Command, plan, what, word string) (bool, error) {
+	fmt.Fprintln(cmd.ErrOrStderr(), plan)
+	switch {
+	case a.dryRun:
+		return false, nil
+	case a.yes:
+		return true, nil
+	case a.confirm != "":
+		if a.confirm != word {
+			return false, fail(bw.NotConfirmed, "--confirm %s is not %s, %s", a.confirm, what, word).do("check that it is what you mean, and give --confirm %s", word)
+		}
+		return true, nil
+	}
+	in := cmd.InOrStdin()
+	if f, ok := in.(*os.File); !ok || !isTerminal(f) {
+		return false, fail(bw.NotConfirmed, "this cannot be undone, and nobody is there to be asked").do("give --confirm %s, which is %s, or --dry-run to see what it would do", word, what)
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "type %s, %s, to go on: ", what, word)
+	var typed string
+	_, _ = fmt.Fscanln(in, &typed) // nothing typed is no
+	if typed != word {
+		return false, fail(bw.NotConfirmed, "%q is not %s, %s", typed, what, word).do("nothing was changed")
+	}
+	return true, nil
+}
