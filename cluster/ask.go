@@ -45,6 +45,7 @@ const (
 	opTransfer = "transfer" // make node ID leader; empty for any
 	opState    = "state"    // how is the node that is asked?
 	opProgram  = "program"  // something that the node's program answers
+	opHears    = "hears"    // does it hear node ID?
 )
 
 // A response is what a node answers.
@@ -55,6 +56,7 @@ type response struct {
 	Members []link.Member `json:"members,omitempty"`
 	State   *State        `json:"state,omitempty"`
 	Body    []byte        `json:"body,omitempty"`
+	Hears   bool          `json:"hears,omitempty"`
 }
 
 // askTime is how long an answer may take.
@@ -189,6 +191,9 @@ func (n *Node) answer(q question) *response {
 			break
 		}
 		a.Body, err = n.cfg.Answer(q.Body)
+	case opHears:
+		a.Hears = n.audible.has(q.ID)
+		a.Index, err = n.log.LastIndex()
 	case opIndex:
 		if !n.proposer.isOpen() {
 			err = errNotLeader

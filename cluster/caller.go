@@ -44,7 +44,10 @@ type session struct {
 	broken  error
 }
 
-var errTimeout = errors.New("no answer in time")
+var (
+	errTimeout = errors.New("no answer in time")
+	errGivenUp = errors.New("another node leads now")
+)
 
 func newCaller(t *transport, id string, plane link.Plane) *caller {
 	return &caller{t: t, id: id, plane: plane, again: make(chan struct{}, 1), tell: make(chan struct{}, 1)}
@@ -58,75 +61,90 @@ func (c *caller) retry() {
 	}
 }
 
-// connect returns the connection, dialling for at most wait.
-func (c *caller) connect(wait time.Duration) (*session, error) {
+// connect returns the connection, dialling for at most wait, and no longer than
+// until give is closed; nil is never.
+func (c *caller) connect(wait time.Duration, give <-chan struct{}) (*session, error) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	pause := 20 * time.Millisecond
 	for {
-		s, others, err := c.attempt()
+		s, dialling := c.attempt()
 		if s != nil {
 			return s, nil
 		}
-		var retry <-chan time.Time
-		var again chan struct{}
-		if others == nil {
-			retry, again = time.After(pause), c.again
-			pause = min(2*pause, 500*time.Millisecond)
+		select {
+		case <-dialling:
+		case <-timer.C:
+			return nil, fmt.Errorf("node %s: no connection in %v", c.id, wait)
+		case <-give:
+			return nil, errGivenUp
+		case <-c.t.done:
+			return nil, errTransportClosed
+		}
+		s, err := c.outcome()
+		if s != nil {
+			return s, nil
 		}
 		select {
-		case <-others:
-		case <-retry:
-		case <-again:
+		case <-time.After(pause):
+			pause = min(2*pause, 500*time.Millisecond)
+		case <-c.again:
 		case <-timer.C:
-			if err == nil {
-				err = fmt.Errorf("node %s: no connection in %v", c.id, wait)
-			}
 			return nil, err
+		case <-give:
+			return nil, errGivenUp
 		case <-c.t.done:
 			return nil, errTransportClosed
 		}
 	}
 }
 
-// attempt returns the connection there is, or dials once. If somebody else dials,
-// others is closed when they have.
-func (c *caller) attempt() (s *session, others chan struct{}, err error) {
-	c.mu.Lock()
-	switch {
-	case c.session != nil:
-		defer c.mu.Unlock()
-		return c.session, nil, nil
-	case c.dialing != nil:
-		defer c.mu.Unlock()
-		return nil, c.dialing, c.refusal
-	}
-	c.dialing = make(chan struct{})
-	c.mu.Unlock()
-
-	conn, err := c.t.dial(c.id, c.plane)
-
+// outcome returns the connection, or why the last attempt to have one failed.
+func (c *caller) outcome() (*session, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	close(c.dialing)
+	if c.session == nil && c.refusal == nil {
+		return nil, fmt.Errorf("node %s: the connection ended at once", c.id)
+	}
+	return c.session, c.refusal
+}
+
+// attempt returns the connection there is, or sees to it that somebody dials:
+// dialling is closed when they have.
+func (c *caller) attempt() (s *session, dialling <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session == nil && c.dialing == nil {
+		done := make(chan struct{})
+		c.dialing = done
+		go c.dialOnce(done)
+	}
+	return c.session, c.dialing
+}
+
+// dialOnce dials. It ends with the links, at the latest.
+func (c *caller) dialOnce(done chan struct{}) {
+	conn, err := c.t.dial(c.id, c.plane)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer close(done)
 	c.dialing, c.refusal = nil, err
 	if err != nil {
-		return nil, nil, err
+		return
 	}
-	select {
-	case <-c.t.done:
+	if !c.t.begin() {
 		_ = conn.Close()
-		return nil, nil, errTransportClosed
-	default:
+		c.refusal = errTransportClosed
+		return
 	}
-	c.session = &session{conn: conn, pending: map[uint64]func(byte, []byte, error){}}
-	s = c.session
+	defer c.t.tasks.Done()
+	s := &session{conn: conn, pending: map[uint64]func(byte, []byte, error){}}
+	c.session = s
 	c.t.tasks.Go(func() { c.read(s) })
 	if c.plane == planeLog && !c.pusher {
 		c.pusher = true
 		c.t.tasks.Go(c.pushAll)
 	}
-	return s, nil, nil
 }
 
 // read hands out responses until the connection ends.
@@ -215,7 +233,7 @@ func (c *caller) queue(s *session, kind byte, parts [][]byte, done func(byte, []
 // call sends a request and waits for its response: for a connection for wait, for
 // the answer for patience.
 func (c *caller) call(wait, patience time.Duration, kind byte, parts [][]byte) ([]byte, error) {
-	s, err := c.connect(wait)
+	s, err := c.connect(wait, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -25,11 +26,12 @@ func (n *Node) forward() {
 		case <-retry.C:
 		}
 		for {
+			changed := n.leadership.changed()
 			leader := n.following()
 			if leader == "" {
 				break // whoever learns of one wakes us
 			}
-			if !n.handOver(leader) {
+			if !n.handOver(leader, changed) {
 				retry.Reset(pause)
 				pause = min(2*pause, 500*time.Millisecond)
 				break
@@ -61,10 +63,10 @@ func (n *Node) following() raft.ServerID {
 }
 
 // handOver sends one entry's worth of what waits to leader. It says no if the
-// leader cannot be reached: then it all still waits.
-func (n *Node) handOver(leader raft.ServerID) bool {
+// leader cannot be reached, or another leads: then it all still waits.
+func (n *Node) handOver(leader raft.ServerID, changed <-chan struct{}) bool {
 	c := n.transport.caller(leader, planeForward)
-	s, err := c.connect(n.transport.patient)
+	s, err := c.connect(n.transport.patient, changed)
 	if err != nil {
 		return false
 	}
@@ -112,6 +114,7 @@ func (n *Node) watchLeader(changes <-chan raft.Observation) {
 			n.cfg.Logger.Info("following", "node", n.cfg.Dir.id.Name, "leader", name)
 		}
 		former = leader
+		n.leadership.change()
 		n.wakeForward()
 	}
 }
@@ -123,5 +126,30 @@ func (n *Node) watchLeader(changes <-chan raft.Observation) {
 func (n *Node) commitKnown(newest *raft.Log) {
 	if n.links != nil && n.proposer.term() == newest.Term {
 		n.transport.push(newest.Index, newest.Term)
+	}
+}
+
+// A signal is given to all who wait for it.
+type signal struct {
+	mu sync.Mutex
+	ch chan struct{}
+}
+
+// changed returns a channel that is closed at the next change.
+func (s *signal) changed() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ch == nil {
+		s.ch = make(chan struct{})
+	}
+	return s.ch
+}
+
+func (s *signal) change() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ch != nil {
+		close(s.ch)
+		s.ch = nil
 	}
 }

@@ -51,6 +51,8 @@ type Links struct {
 
 	opened chan struct{} // closed when node is set
 	closed chan struct{}
+	ctx    context.Context // ends when closed is closed
+	cancel context.CancelFunc
 	once   sync.Once
 	node   atomic.Pointer[Node]
 
@@ -62,6 +64,7 @@ type Links struct {
 // opened with the Links.
 func Listen(dir *Dir, cfg LinkConfig) (*Links, error) {
 	l := &Links{cfg: cfg, dir: dir, opened: make(chan struct{}), closed: make(chan struct{}), faults: map[string]string{}}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
 	known, err := dir.members()
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
@@ -98,6 +101,7 @@ func (l *Links) Close() error {
 	var err error
 	l.once.Do(func() {
 		close(l.closed)
+		l.cancel()
 		err = l.mesh.Close()
 	})
 	return err
@@ -135,6 +139,8 @@ func (l *Links) serve(c *link.Conn) {
 	n := l.node.Load()
 	n.transport.back(c.Peer.ID)
 	switch c.Plane {
+	case planeControl, planeLog:
+		n.serveVoter(c)
 	case planeForward:
 		n.serveForward(c)
 	case planeRelay:
@@ -146,7 +152,7 @@ func (l *Links) serve(c *link.Conn) {
 
 // dial connects with a node, and tells when that begins or ceases to fail.
 func (l *Links) dial(id string, plane link.Plane) (*link.Conn, error) {
-	c, err := l.mesh.Dial(context.Background(), id, plane)
+	c, err := l.mesh.Dial(l.ctx, id, plane)
 	fault := ""
 	if err != nil {
 		fault = err.Error()

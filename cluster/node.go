@@ -140,21 +140,23 @@ func (c Config) withDefaults() Config {
 // A Node is one member of a cluster. All its methods may be called by any
 // goroutine.
 type Node struct {
-	cfg       Config
-	id        raft.ServerID
-	db        *raftlog.DB
-	log       *raftlog.Log
-	snapshots *raftlog.Snapshots
-	raft      *raft.Raft
-	transport *transport
-	links     *Links // nil for a node alone
-	relays    *relays
-	clock     *logClock
-	fsm       *fsm
-	proposer  *proposer
-	real      func() time.Time // the machine's clock
-	since     time.Time        // when the node was opened
-	managing  sync.Mutex       // held by the leader while it changes the membership
+	cfg        Config
+	id         raft.ServerID
+	db         *raftlog.DB
+	log        *raftlog.Log
+	snapshots  *raftlog.Snapshots
+	raft       *raft.Raft
+	transport  *transport
+	links      *Links // nil for a node alone
+	relays     *relays
+	clock      *logClock
+	fsm        *fsm
+	proposer   *proposer
+	real       func() time.Time // the machine's clock
+	since      time.Time        // when the node was opened
+	leadership signal           // another node leads than before
+	audible    audible          // who sends us heartbeats
+	managing   sync.Mutex       // held by the leader while it changes the membership
 
 	forwarding chan struct{} // something waits that another node has to order
 	leaving    chan struct{} // closed when the node stops talking to others

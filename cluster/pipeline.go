@@ -65,7 +65,7 @@ func (a *appended) Response() *raft.AppendEntriesResponse { return a.response }
 // AppendEntriesPipeline is Raft's.
 func (t *transport) AppendEntriesPipeline(id raft.ServerID, _ raft.ServerAddress) (raft.AppendPipeline, error) {
 	c := t.caller(id, planeLog)
-	s, err := c.connect(t.patient)
+	s, err := c.connect(t.patient, nil)
 	if err != nil {
 		return nil, err
 	}

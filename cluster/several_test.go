@@ -19,8 +19,9 @@ import (
 
 // A crew is a cluster of several nodes in this process, over TCP on loopback.
 type crew struct {
-	t     testing.TB
-	nodes []*mate
+	t         testing.TB
+	nodes     []*mate
+	heartbeat time.Duration // 0: the default
 }
 
 // A mate is one node of a crew, with its machine.
@@ -43,8 +44,10 @@ type mate struct {
 
 // newCrew starts size nodes: the first founds the cluster, the others join. It
 // returns when all have a vote.
-func newCrew(t testing.TB, size int) *crew {
-	c := &crew{t: t}
+func newCrew(t testing.TB, size int) *crew { return newCrewWith(t, size, 0) }
+
+func newCrewWith(t testing.TB, size int, heartbeat time.Duration) *crew {
+	c := &crew{t: t, heartbeat: heartbeat}
 	t.Cleanup(c.close)
 	for i := range size {
 		m := &mate{c: c, name: fmt.Sprintf("n%d", i+1), fs: disk.Memory(), seen: map[string]uint64{}}
@@ -137,8 +140,8 @@ func (m *mate) open() (err error) {
 	m.toy.heard = m.saw
 	m.node, err = Open(Config{
 		Dir: m.dir, Machine: m.toy, Logger: logger, Now: time.Now, Links: m.links,
-		Die:    func(reason string) { panic(m.name + " died: " + reason) },
-		Stable: 100 * time.Millisecond, Gone: 500 * time.Millisecond,
+		Die:       func(reason string) { panic(m.name + " died: " + reason) },
+		Heartbeat: m.c.heartbeat, Stable: 100 * time.Millisecond, Gone: 500 * time.Millisecond,
 		Lost:     func(node string) { m.lost <- node },
 		Receive:  func(node string, message []byte) { m.messages <- node + " " + string(message) },
 		PeerUp:   func(node string) { m.peers <- "up " + node },
@@ -376,4 +379,34 @@ func TestAsk(t *testing.T) {
 	if _, err := n1.node.Ask(n3.dir.id.Node, nil, 100*time.Millisecond); err == nil || errors.Is(err, ErrRefused) {
 		t.Errorf("a node that is down: %v", err)
 	}
+}
+
+// When the leader's process ends without a word, its connections do, and the
+// others do not wait until they miss its heartbeats.
+func TestLeaderGone(t *testing.T) {
+	const heartbeat = 4 * time.Second
+	c := newCrewWith(t, 3, heartbeat)
+	for round := range 3 {
+		old := c.leader()
+		f := c.follower()
+		f.submit(numbered(round))
+		begin := time.Now()
+		old.drop()
+		f.submit(numbered(100 + round))
+		if took := time.Since(begin); took > heartbeat {
+			t.Errorf("round %d: resumed after %v", round, took)
+		}
+		old.stop()
+		old.start()
+		waitFor(t, "the old leader has caught up", func() bool { return old.has(numbered(100 + round)) })
+	}
+	c.wantAlike()
+}
+
+// drop cuts a node off as the end of its process would: what listens refuses,
+// and connections are reset.
+func (m *mate) drop() {
+	_ = m.links.cfg.Listener.Close()
+	m.node.transport.stop()
+	m.links.Close()
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,6 +61,7 @@ type transport struct {
 	pushes atomic.Uint64
 
 	mu      sync.Mutex // guards the following
+	stopped bool
 	callers map[callerKey]*caller
 	heard   map[raft.ServerID]contact
 }
@@ -94,11 +97,25 @@ func (t *transport) stop() {
 	t.once.Do(func() {
 		close(t.done)
 		t.mu.Lock()
-		defer t.mu.Unlock()
-		for _, c := range t.callers {
+		t.stopped = true
+		callers := slices.Collect(maps.Values(t.callers))
+		t.mu.Unlock()
+		for _, c := range callers {
 			c.drop(errTransportClosed)
 		}
 	})
+}
+
+// begin says whether the transport is not stopped yet. If so, it does not close
+// before tasks.Done.
+func (t *transport) begin() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stopped {
+		return false
+	}
+	t.tasks.Add(1)
+	return true
 }
 
 // Close is raft.WithClose's.
