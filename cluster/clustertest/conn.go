@@ -146,7 +146,7 @@ func (c *conn) Write(b []byte) (done int, err error) {
 	c.writing = true
 	defer func() { c.writing = false; s.moved.Broadcast() }()
 	for {
-		room := window - s.bytes - max(len(s.arrived), s.silent)
+		room := c.net.window - s.bytes - max(len(s.arrived), s.silent)
 		switch {
 		case done == len(b):
 			return done, nil

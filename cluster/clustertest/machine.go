@@ -26,6 +26,10 @@ type Machine struct {
 	witness *Witness
 	every   int // entries until it flushes by itself, as a real one's memory fills up
 
+	// files is taken by who changes files, before mu, which nobody holds while the
+	// disk works. It holds one.
+	files chan struct{}
+
 	mu      sync.Mutex // guards the following
 	entries []Entry
 	numbers numbers
@@ -56,7 +60,7 @@ var ErrState = errors.New("clustertest: the machine's files are damaged")
 // fails leaves it no other way, and must not return. What it applies it shows to
 // witness.
 func OpenMachine(fsys *disk.FS, dir string, every int, die func(reason string), witness *Witness) (*Machine, error) {
-	m := &Machine{fs: fsys, dir: dir, die: die, witness: witness, every: max(1, every)}
+	m := &Machine{fs: fsys, dir: dir, die: die, witness: witness, every: max(1, every), files: make(chan struct{}, 1)}
 	if err := fsys.MakeDir(dir); err != nil {
 		return nil, err
 	}
@@ -67,17 +71,24 @@ func OpenMachine(fsys *disk.FS, dir string, every int, die func(reason string), 
 	return m, nil
 }
 
-// load reads what is durable. Requires mu.
+// load reads what is durable.
 func (m *Machine) load() error {
 	h, entries, err := readState(m.fs, m.dir)
 	if err != nil {
 		return err
 	}
+	m.set(h, entries)
+	return m.sweep()
+}
+
+// set replaces the state by one that is durable.
+func (m *Machine) set(h head, entries []Entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.durable, m.entries, m.numbers, m.digest = h, nil, numbers{}, 0
 	for _, e := range entries {
 		m.add(e)
 	}
-	return m.sweep()
 }
 
 // readState reads a state or a copy of one.
@@ -145,14 +156,13 @@ func (m *Machine) apply(e Entry) {
 	m.mu.Lock()
 	taken := m.add(e)
 	digest := m.digest
-	var err error
-	if len(m.entries)-m.durable.Count >= m.every {
-		err = m.flush()
-	}
+	full := len(m.entries)-m.durable.Count >= m.every
 	m.mu.Unlock()
-	if err != nil {
-		m.die(fmt.Sprintf("clustertest: flush: %v", err))
-		return
+	if full {
+		if err := m.Flush(); err != nil {
+			m.die(fmt.Sprintf("clustertest: flush: %v", err))
+			return
+		}
 	}
 	m.witness.applied(e, digest, taken)
 }
@@ -170,18 +180,21 @@ func (m *Machine) Durable() (index, term uint64, config []byte, configIndex uint
 
 // Flush is cluster.Machine's.
 func (m *Machine) Flush() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.files <- struct{}{}
+	defer func() { <-m.files }()
 	return m.flush()
 }
 
-// flush writes what is new into a file, and then a head that names it. Requires mu.
+// flush writes what is new into a file, and then a head that names it. Requires
+// files.
 func (m *Machine) flush() error {
-	fresh := m.entries[m.durable.Count:]
+	m.mu.Lock()
+	h, digest := m.durable, m.digest
+	fresh := m.entries[h.Count:]
+	m.mu.Unlock()
 	if len(fresh) == 0 {
 		return nil
 	}
-	h := m.durable
 	var buf []byte
 	for _, e := range fresh {
 		buf = e.encode(buf)
@@ -195,55 +208,61 @@ func (m *Machine) flush() error {
 		return err
 	}
 	h.Files = append(append([]string(nil), h.Files...), name)
-	h.Count, h.Digest = len(m.entries), m.digest
-	return m.setHead(h)
-}
-
-// setHead makes h durable. Requires mu.
-func (m *Machine) setHead(h head) error {
-	data, err := json.Marshal(h)
-	if err != nil {
+	h.Count, h.Digest = h.Count+len(fresh), digest
+	if err := m.writeHead(h); err != nil {
 		return err
 	}
-	if err := m.fs.WriteFile(m.fs.PathJoin(m.dir, "head"), data); err != nil {
-		return err
-	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.durable = h
 	return nil
 }
 
+// writeHead makes h durable. Requires files.
+func (m *Machine) writeHead(h head) error {
+	data, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	return m.fs.WriteFile(m.fs.PathJoin(m.dir, "head"), data)
+}
+
 // Checkpoint is cluster.Machine's.
 func (m *Machine) Checkpoint(dir string) (index, term uint64, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.files <- struct{}{}
+	defer func() { <-m.files }()
 	if err := m.flush(); err != nil {
 		return 0, 0, err
 	}
 	if err := m.fs.MakeDir(dir); err != nil {
 		return 0, 0, err
 	}
-	for _, name := range append([]string{"head"}, m.durable.Files...) {
+	h := m.durable // who has files may read it: nobody else changes it
+	for _, name := range append([]string{"head"}, h.Files...) {
 		if err := m.fs.Link(m.fs.PathJoin(m.dir, name), m.fs.PathJoin(dir, name)); err != nil {
 			return 0, 0, err
 		}
 	}
-	return m.durable.Index, m.durable.Term, m.fs.SyncDir(dir)
+	return h.Index, h.Term, m.fs.SyncDir(dir)
 }
 
 // Restore is cluster.Machine's.
 func (m *Machine) Restore(dir string) error {
-	m.mu.Lock()
+	m.files <- struct{}{}
 	err := m.restore(dir)
+	<-m.files
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
 	at, digest, taken := m.at(), m.digest, maps.Clone(m.numbers)
 	m.mu.Unlock()
-	if err == nil {
-		m.witness.restored(at, digest, taken)
-	}
-	return err
+	m.witness.restored(at, digest, taken)
+	return nil
 }
 
 // restore takes over a copy: its files first, then, in one step, a head that
-// names them. Requires mu.
+// names them. Requires files.
 func (m *Machine) restore(dir string) error {
 	h, entries, err := readState(m.fs, dir)
 	if err != nil {
@@ -261,13 +280,10 @@ func (m *Machine) restore(dir string) error {
 	if err := m.fs.SyncDir(m.dir); err != nil {
 		return err
 	}
-	if err := m.setHead(h); err != nil {
+	if err := m.writeHead(h); err != nil {
 		return err
 	}
-	m.entries, m.numbers, m.digest = nil, numbers{}, 0
-	for _, e := range entries {
-		m.add(e)
-	}
+	m.set(h, entries)
 	return m.sweep()
 }
 
@@ -279,7 +295,8 @@ func (m *Machine) take(from, to string) error {
 	return m.fs.Link(from, to)
 }
 
-// sweep removes files that head does not name. Requires mu.
+// sweep removes files that head does not name. Requires files, or that nobody
+// else has the machine yet.
 func (m *Machine) sweep() error {
 	names, err := m.fs.List(m.dir)
 	if err != nil {

@@ -13,10 +13,6 @@ import (
 )
 
 const (
-	// window is how many bytes of one direction of a connection may be on their
-	// way or unread: as much as a socket's buffers hold. Write waits for room.
-	window = 256 << 10
-
 	// segment is how many bytes travel together.
 	segment = 16 << 10
 
@@ -24,7 +20,29 @@ const (
 	backlog = 128
 
 	defaultTimeout = 15 * time.Second
+	defaultWindow  = 256 << 10
 )
+
+// A NetworkConfig says what a network is like. Now is required.
+type NetworkConfig struct {
+	Seed uint64
+
+	// Now is the process's clock (time.Now): deadlines of connections are instants
+	// of it.
+	Now func() time.Time
+
+	// Timeout is how long what was sent may stay unacknowledged until its sender
+	// gives the connection up. 0 means 15 s.
+	Timeout time.Duration
+
+	// Window is how many bytes of one direction of a connection may be on their way
+	// or unread. Write waits for room. 0 means 256 KiB, as much as a socket's
+	// buffers hold.
+	//
+	// In a bubble it should be more than is ever sent into a cut: where one writer
+	// waits and holds a mutex, and another waits for that, time stands still.
+	Window int
+}
 
 // Conditions are what one direction between two hosts is like. The zero value is
 // a perfect one.
@@ -45,6 +63,7 @@ type Network struct {
 	now     func() time.Time
 	seed    uint64
 	timeout time.Duration
+	window  int
 	stop    chan struct{}
 	stopped chan struct{}
 	wake    chan struct{} // the first event has changed; holds one
@@ -90,12 +109,10 @@ type link struct {
 	ways     map[*stream]struct{}
 }
 
-// NewNetwork returns a network. now is the process's clock (time.Now): deadlines
-// of connections are instants of it. timeout is how long what was sent may stay
-// unacknowledged until its sender gives the connection up; 0 means 15 s.
-func NewNetwork(seed uint64, now func() time.Time, timeout time.Duration) *Network {
+// NewNetwork returns a network.
+func NewNetwork(cfg NetworkConfig) *Network {
 	n := &Network{
-		now: now, seed: seed, timeout: cmp.Or(timeout, defaultTimeout),
+		now: cfg.Now, seed: cfg.Seed, timeout: cmp.Or(cfg.Timeout, defaultTimeout), window: cmp.Or(cfg.Window, defaultWindow),
 		stop: make(chan struct{}), stopped: make(chan struct{}), wake: make(chan struct{}, 1), changed: make(chan struct{}),
 		hosts: map[string]*host{}, links: map[[2]string]*link{}, pairs: map[*pair]struct{}{}, port: 32767,
 	}

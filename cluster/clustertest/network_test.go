@@ -50,7 +50,7 @@ func dial(t testing.TB, n *Network, a, b string) (from, to net.Conn) {
 // everybody waits.
 func inBubble(t *testing.T, test func(t *testing.T, n *Network)) {
 	synctest.Test(t, func(t *testing.T) {
-		n := NewNetwork(1, time.Now, 10*time.Second)
+		n := NewNetwork(NetworkConfig{Seed: 1, Now: time.Now, Timeout: 10 * time.Second})
 		defer n.Close()
 		test(t, n)
 	})
@@ -84,7 +84,7 @@ func TestConnIsAConn(t *testing.T) {
 	for name, c := range map[string]Conditions{"perfect": {}, "slow": {Delay: time.Millisecond, Jitter: time.Millisecond}} {
 		t.Run(name, func(t *testing.T) {
 			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
-				n := NewNetwork(1, time.Now, 0)
+				n := NewNetwork(NetworkConfig{Seed: 1, Now: time.Now})
 				n.ShapeAll(c)
 				c1, c2 = dial(t, n, "a", "b")
 				return c1, c2, n.Close, nil
@@ -95,7 +95,7 @@ func TestConnIsAConn(t *testing.T) {
 
 // TLS works over it, with all that may happen to bytes but loss.
 func TestTLS(t *testing.T) {
-	n := NewNetwork(1, time.Now, 0)
+	n := NewNetwork(NetworkConfig{Seed: 1, Now: time.Now})
 	defer n.Close()
 	n.ShapeAll(Conditions{Delay: time.Millisecond, Jitter: 2 * time.Millisecond, Rate: 64 << 20})
 	a, b := dial(t, n, "a", "b")
@@ -273,12 +273,12 @@ func TestCutOneWayStopsTheOther(t *testing.T) {
 		a, b := dial(t, n, "a", "b")
 		n.Cut("b", "a")
 		start := time.Now()
-		done, err := a.Write(make([]byte, 2*window))
-		if done != window || !errors.Is(err, syscall.ETIMEDOUT) || time.Since(start) != 10*time.Second {
-			t.Errorf("wrote %d, %v, in %v, want %d, timed out, 10s", done, err, time.Since(start), window)
+		done, err := a.Write(make([]byte, 2*defaultWindow))
+		if done != defaultWindow || !errors.Is(err, syscall.ETIMEDOUT) || time.Since(start) != 10*time.Second {
+			t.Errorf("wrote %d, %v, in %v, want %d, timed out, 10s", done, err, time.Since(start), defaultWindow)
 		}
-		if got, err := io.CopyN(io.Discard, b, window); err != nil {
-			t.Errorf("%d bytes arrived, %v, want %d", got, err, window)
+		if got, err := io.CopyN(io.Discard, b, defaultWindow); err != nil {
+			t.Errorf("%d bytes arrived, %v, want %d", got, err, defaultWindow)
 		}
 	})
 }
@@ -288,13 +288,13 @@ func TestBackPressure(t *testing.T) {
 	inBubble(t, func(t *testing.T, n *Network) {
 		a, b := dial(t, n, "a", "b")
 		a.SetWriteDeadline(time.Now().Add(time.Second))
-		done, err := a.Write(make([]byte, 2*window))
-		if done != window || !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("wrote %d, %v, want %d", done, err, window)
+		done, err := a.Write(make([]byte, 2*defaultWindow))
+		if done != defaultWindow || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("wrote %d, %v, want %d", done, err, defaultWindow)
 		}
 		io.CopyN(io.Discard, b, 100)
 		a.SetWriteDeadline(time.Now().Add(time.Second))
-		if done, err = a.Write(make([]byte, window)); done != 100 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if done, err = a.Write(make([]byte, defaultWindow)); done != 100 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("wrote %d, %v, want 100", done, err)
 		}
 	})
