@@ -12,6 +12,12 @@ import (
 // message waits. One message may be larger.
 const pipelineBytes = 16 << 20
 
+// pipelineMessages is how many messages may be under way to a node. Many have no
+// entries: while Raft hands the leadership over to a node that lacks some, it sends
+// one after the other, without a pause, until the first is answered; and a node
+// that is cut off answers none.
+const pipelineMessages = 128
+
 var errPipelineOver = errors.New("the pipeline has ended")
 
 // A pipeline sends entries to one node without waiting for each answer.
@@ -31,7 +37,7 @@ type pipeline struct {
 	mu       sync.Mutex // guards the following
 	flying   []*appended
 	bytes    int
-	room     chan struct{} // closed when bytes has shrunk; nil if nobody waits
+	room     chan struct{} // closed when less is flying; nil if nobody waits
 	ended    bool
 	draining bool // one goroutine hands out results
 }
@@ -100,7 +106,7 @@ func (p *pipeline) AppendEntries(a *raft.AppendEntriesRequest, r *raft.AppendEnt
 	return f, nil
 }
 
-// enter takes f up, once there is room. It says no when the pipeline has ended.
+// enter takes f up, once there is room for its entries and for itself. It says no when the pipeline has ended.
 func (p *pipeline) enter(f *appended) bool {
 	for {
 		p.mu.Lock()
@@ -108,7 +114,7 @@ func (p *pipeline) enter(f *appended) bool {
 		case p.ended:
 			p.mu.Unlock()
 			return false
-		case p.bytes == 0 || p.bytes+f.size <= pipelineBytes:
+		case len(p.flying) < pipelineMessages && (p.bytes == 0 || p.bytes+f.size <= pipelineBytes):
 			p.flying = append(p.flying, f)
 			p.bytes += f.size
 			p.mu.Unlock()
