@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"cmp"
 	"math"
+	"slices"
 	"sync/atomic"
 
 	"github.com/bellwire/bellwire/broker/event"
@@ -19,13 +21,18 @@ type localSub struct {
 	since    uint64
 	windowed bool // time has a part in whether it may receive
 	outside  Outside
+
+	peer *peer // not nil: it is another node's interest, and nothing else is set
 }
 
 // An audience is everybody connected here who subscribes to one topic, in the
 // order of the sessions' numbers. The index builds it once per topic and drops
 // it when a subscription to the topic or the policy changes. It is shared;
 // only the verdicts in it change.
-type audience struct{ hearers []hearer }
+type audience struct {
+	hearers []hearer
+	peers   []*peer // nodes that hold others
+}
 
 // A hearer is one session with all its subscriptions that match, merged: one
 // copy with the highest QoS and all identifiers (5.0 3.3.4).
@@ -42,13 +49,16 @@ type hearer struct {
 
 func (b *Broker) audienceOf(_ string, matches []topic.Entry[uint64, *localSub]) *audience {
 	sortEntries(matches)
+	sessions, _ := slices.BinarySearchFunc(matches, peerKeys, func(e topic.Entry[uint64, *localSub], key uint64) int { return cmp.Compare(e.Key, key) })
+	peers := b.relays.interested(matches[sessions:])
+	matches = matches[:sessions]
 	n := 0
 	for i := range matches {
 		if i == 0 || matches[i].Key != matches[i-1].Key {
 			n++
 		}
 	}
-	a := &audience{hearers: make([]hearer, n)}
+	a := &audience{hearers: make([]hearer, n), peers: peers}
 	for i, n := 0, 0; i < len(matches); n++ {
 		h := &a.hearers[n]
 		h.s, h.since = matches[i].Value.s, math.MaxUint64

@@ -53,6 +53,7 @@ type Broker struct {
 	scans   scanner
 	edges   edges
 	watch   watch
+	relays  relays
 	cursors cursors
 	stats   Stats
 
@@ -97,6 +98,7 @@ func New(c Config) (*Broker, error) {
 	b.settler.init(b)
 	b.scans.init(b)
 	b.watch.init(b)
+	b.relays.init(b)
 	b.edges.last = b.now()
 	m.deliver, m.spare = b.loop.deliver, b.loop.spare
 	b.setPolicy(m.policy)
@@ -127,6 +129,9 @@ func (b *Broker) Machine() *Machine { return b.machine }
 // applied that: the node is then up to date and serves.
 func (b *Broker) Start(ctx context.Context, log Log) error {
 	b.log = log
+	if peers, ok := log.(Peers); ok {
+		b.relays.start(peers)
+	}
 	b.proposer.Store(b.newProposer(b.machine.life))
 	if err := b.do(ctx, &event.NodeUp{At: b.now()}); err != nil {
 		return fmt.Errorf("broker: announce the node: %w", err)

@@ -147,7 +147,7 @@ func (s *Session) subEnded(filter string, now int64, w *Wave) {
 	}
 	s.announce(filter, "terminated", s.b.decide(s.who, ActSubscribe, filter, now), w)
 	delete(s.subs, filter)
-	s.b.local.Delete(filter, s.number)
+	s.b.unsubscribe(s, filter)
 }
 
 // policyChanged sends every subscription the state that a new policy opens to
@@ -166,7 +166,7 @@ func (e *edges) policyChanged(b *Broker, before *policy, here uint64) {
 			sub := *old
 			sub.windowed, sub.outside = grant.Windowed, grant.Outside
 			s.subs[filter] = &sub
-			b.local.Set(filter, s.number, &sub)
+			b.subscribe(&sub)
 			s.scanning.add(scan{sub: &sub, since: s.sinceOpening(here), opened: func(topicName string) bool {
 				return before != nil && !before.Decide(s.who, ActSubscribe, topicName, now).Allow
 			}})

@@ -29,6 +29,8 @@ type loop struct {
 	tasks   chan func(w *Wave)
 	pool    sync.Pool
 
+	begun atomic.Uint64 // the entry that is being delivered, or was last
+
 	// Of the last entry delivered. Read by anybody.
 	stamp atomic.Int64
 	index atomic.Uint64
@@ -58,6 +60,7 @@ func (l *loop) init(b *Broker) {
 	l.stopped, l.over = make(chan struct{}), make(chan struct{})
 	l.stamp.Store(b.machine.Now())
 	l.index.Store(b.machine.Applied())
+	l.begun.Store(b.machine.Applied())
 }
 
 // spare gives the Machine an empty applied to fill in.
@@ -132,6 +135,7 @@ func (l *loop) endSessions() {
 
 func (l *loop) entry(a *applied) {
 	l.stamp.Store(a.stamp)
+	l.begun.Store(a.index)
 	now := l.b.now()
 	for i := range a.steps {
 		l.step(a, &a.steps[i], now)
@@ -144,6 +148,9 @@ func (l *loop) entry(a *applied) {
 		l.b.Kick() // an entry that leaves work for the next one need not wait for it
 	}
 	l.index.Store(a.index)
+	if l.b.relays.waiting.Load() > 0 {
+		l.b.relays.drain(&l.wave)
+	}
 	a.reset()
 	l.pool.Put(a)
 }
@@ -315,7 +322,7 @@ func (l *loop) remove(s *Session) {
 	l.b.stats.Sessions.Add(-1)
 	s.closed.Store(true)
 	for filter := range s.subs {
-		l.b.local.Delete(filter, s.number)
+		l.b.unsubscribe(s, filter)
 	}
 	s.scanning.stop()
 }

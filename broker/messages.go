@@ -304,11 +304,11 @@ func (m *Machine) regrant() {
 	m.out.steps = append(m.out.steps, step{kind: stepRegrant})
 }
 
-// deliverUnordered hands an event that is not ordered to those connected here.
+// deliverUnordered hands an event that is not ordered to those connected now.
 func (s *Session) deliverUnordered(ev *event.Event, now int64, w *Wave) {
 	qos, retain := ev.QoS, ev.Retain
 	ev.QoS, ev.Retain = 0, false
 	s.b.stats.Published[0].Add(1)
-	s.b.local.LookupString(ev.Topic).deliver(s.b, ev, now, w)
+	s.b.deliverHere(ev, now, w)
 	ev.QoS, ev.Retain = qos, retain
 }

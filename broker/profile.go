@@ -57,7 +57,7 @@ type Publication struct {
 
 	// Transient is set by Admit if the event is not to be ordered: it is
 	// delivered at once, at QoS 0, to whoever may read its topic and is
-	// connected to this node, and nobody keeps it. Not at QoS 2, whose second
+	// connected now, and nobody keeps it. Not at QoS 2, whose second
 	// half the log would not know.
 	Transient bool
 

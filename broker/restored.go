@@ -131,7 +131,7 @@ func (s *Session) resume(o *opened, now int64) {
 			other.windowed, other.outside = grant.Windowed, grant.Outside
 			sub = &other
 			s.subs[filter] = sub
-			s.b.local.Set(filter, s.number, sub)
+			s.b.subscribe(sub)
 		}
 		s.scanning.add(scan{sub: sub, since: s.sinceOpening(here), opened: func(string) bool { return true }})
 	}
@@ -155,7 +155,7 @@ func (s *Session) resubscribe(o *opened, now int64) {
 	for filter := range s.subs {
 		if !has[filter] {
 			delete(s.subs, filter)
-			s.b.local.Delete(filter, s.number)
+			s.b.unsubscribe(s, filter)
 		}
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/bellwire/bellwire/broker/store"
 )
 
-// A peer is another node of the cluster, a Machine with the same log.
-type peer struct {
+// An otherNode is another node of the cluster, a Machine with the same log.
+type otherNode struct {
 	n     *node
 	m     *Machine
 	seq   uint64
@@ -19,7 +19,7 @@ type peer struct {
 }
 
 // withPeer adds a peer to the log.
-func (n *node) withPeer() *peer {
+func (n *node) withPeer() *otherNode {
 	n.t.Helper()
 	s, err := store.Open(store.Options{Dir: "peer", FS: n.fs, Logger: slog.New(slog.DiscardHandler), Die: func(r string) { panic(r) }})
 	if err != nil {
@@ -35,11 +35,11 @@ func (n *node) withPeer() *peer {
 		}
 	})
 	m.node, m.life = "n2", 1<<lifeBits
-	return &peer{n: n, m: m}
+	return &otherNode{n: n, m: m}
 }
 
 // order has the log order commands of the peer. n.log.mu is held.
-func (p *peer) order(commands ...event.Command) {
+func (p *otherNode) order(commands ...event.Command) {
 	p.seq++
 	b := event.AppendHeader(nil, event.Header{Node: "n2", Incarnation: p.m.life, Seq: p.seq})
 	for _, c := range commands {
@@ -50,7 +50,7 @@ func (p *peer) order(commands ...event.Command) {
 }
 
 // catchUp applies what the log has. n.log.mu is held.
-func (p *peer) catchUp() {
+func (p *otherNode) catchUp() {
 	for ; p.index < uint64(len(p.n.entries)); p.index++ {
 		e := p.n.entries[p.index]
 		p.m.Apply(p.index+1, 1, e.stamp, e.batches)
@@ -59,7 +59,7 @@ func (p *peer) catchUp() {
 
 // miss has the log order commands of n that n does not hear of. Nor does it of
 // anything after them.
-func (p *peer) miss(commands ...event.Command) (outcomes []*wait) {
+func (p *otherNode) miss(commands ...event.Command) (outcomes []*wait) {
 	p.n.t.Helper()
 	p.n.log.mu.Lock()
 	p.n.log.heard, p.n.log.few = make(chan struct{}, 1), batchesInFlight
@@ -82,7 +82,7 @@ func (p *peer) miss(commands ...event.Command) (outcomes []*wait) {
 }
 
 // restore gives n the peer's state, and has it hear of the log again.
-func (p *peer) restore() {
+func (p *otherNode) restore() {
 	p.n.t.Helper()
 	p.n.log.mu.Lock()
 	defer p.n.log.mu.Unlock()

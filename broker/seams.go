@@ -21,6 +21,19 @@ type Log interface {
 	Leader() bool
 }
 
+// Peers carries messages between the brokers of a cluster: what needs no log. A
+// Log that is Peers too is that of a node among others; one that is not is that of
+// a node alone.
+type Peers interface {
+	// Send queues message for the node with that id, behind those before it. It
+	// returns false if there is no link to it or too much waits for it already:
+	// then the message is lost, and the caller counts it. It copies message and
+	// never blocks. What it takes may be lost too, when the link ends.
+	//
+	// Messages are of 64 KiB at most, or of one event more.
+	Send(node string, message []byte) bool
+}
+
 // MaxBatch is the size of the largest batch, in bytes: one that carries a single
 // large command. The most are of a quarter of that.
 const MaxBatch = 1 << 20
@@ -184,6 +197,8 @@ const (
 type Wave struct {
 	dirty []Sink
 
+	frames []frame // what goes to other nodes
+
 	// Scratch: what is handed through an interface would escape.
 	delivery Delivery
 	publish  event.Publish
@@ -195,6 +210,9 @@ func (w *Wave) Mark(s Sink) { w.dirty = append(w.dirty, s) }
 
 // Flush flushes every marked sink once and leaves the wave empty.
 func (w *Wave) Flush() {
+	for i := range w.frames {
+		w.frames[i].send()
+	}
 	for i, s := range w.dirty {
 		w.dirty[i] = nil
 		s.Flush()

@@ -143,7 +143,7 @@ func (s *Session) attach(sub event.Subscription, since uint64, now int64) *local
 		l.since = old.since // it goes on: events between the two are not missed
 	}
 	s.subs[sub.Filter] = l
-	s.b.local.Set(sub.Filter, s.number, l)
+	s.b.subscribe(l)
 	return l
 }
 
@@ -183,7 +183,7 @@ func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uin
 	}
 	if ev.QoS == 0 && !ev.Retain && !ownTopic && s.pending.Load() == 0 {
 		s.b.stats.Published[0].Add(1)
-		s.b.local.LookupString(ev.Topic).deliver(s.b, ev, now, w)
+		s.b.deliverHere(ev, now, w)
 		return false, nil
 	}
 	if s.b.diskFull.Load() {
@@ -364,6 +364,7 @@ func (s *Session) Subscribe(subs []event.Subscription, acknowledge func([]SubRes
 		acknowledge(results, w)
 		s.scanning.run()
 	}
+	defer s.b.relays.announce(granted)()
 	switch {
 	case len(granted) == 0:
 		s.b.loop.call(func(w *Wave) { acknowledge(results, w) })
@@ -455,7 +456,7 @@ func (s *Session) Unsubscribe(filters []string) (existed []bool, err error) {
 		for i, f := range filters {
 			if _, existed[i] = s.subs[f]; existed[i] {
 				delete(s.subs, f)
-				s.b.local.Delete(f, s.number)
+				s.b.unsubscribe(s, f)
 			}
 		}
 	}

@@ -32,6 +32,8 @@ type sharedLog struct {
 	leader  *member
 	faults  bool
 	closed  bool
+	latency time.Duration // of a message between members
+	links   map[[2]string]chan []byte
 	running sync.WaitGroup
 }
 
@@ -52,6 +54,7 @@ type member struct {
 	up      bool // it is fed; else it is not running
 	serves  bool // it takes clients
 	cut     bool // it hears nothing and is not heard
+	lags    bool // it is heard, and hears, but nothing of the log
 	feeding sync.WaitGroup
 
 	using sync.RWMutex // held, to read, by who drives a session; taken before the log's mu
@@ -70,6 +73,71 @@ func (m *member) Leader() bool {
 	return m.shared.leader == m
 }
 
+// Send puts a message on its way to another member.
+func (m *member) Send(node string, message []byte) bool {
+	l := m.shared
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	to := l.named(node)
+	if to == nil || m.cut || to.cut || !to.up {
+		return false
+	}
+	select {
+	case l.links[[2]string{m.name, node}] <- slices.Clone(message):
+		return true
+	default:
+		return false
+	}
+}
+
+// named returns a member. Requires mu.
+func (l *sharedLog) named(name string) *member {
+	for _, m := range l.members {
+		if m.name == name {
+			return m
+		}
+	}
+	return nil
+}
+
+// carry hands messages over, in their order.
+func (l *sharedLog) carry(from, to *member, messages chan []byte) {
+	for message := range messages {
+		var b *Broker
+		wait := time.Duration(0)
+		l.set(func() {
+			if wait = l.latency; from.up && to.up && !from.cut && !to.cut {
+				b = to.Broker
+			}
+		})
+		elapse(wait)
+		if b != nil {
+			b.Receive(from.name, message)
+		}
+	}
+}
+
+// linked tells the members that their links to m, and its links, are there or not.
+func (l *sharedLog) linked(m *member, up bool) {
+	var others []*member
+	l.set(func() {
+		for _, o := range l.members {
+			if o != m && o.up && (!o.cut || !up) {
+				others = append(others, o)
+			}
+		}
+	})
+	for _, o := range others {
+		if up {
+			m.PeerUp(o.name)
+			o.PeerUp(m.name)
+		} else {
+			m.PeerDown(o.name)
+			o.PeerDown(m.name)
+		}
+	}
+}
+
 // newCluster returns brokers with one log, of which the first leads.
 func newCluster(t *testing.T, seed uint64, n int) (*sharedLog, []*member) {
 	t.Helper()
@@ -82,6 +150,16 @@ func newCluster(t *testing.T, seed uint64, n int) (*sharedLog, []*member) {
 		l.members = append(l.members, m)
 	}
 	l.leader = l.members[0]
+	l.links = map[[2]string]chan []byte{}
+	for _, from := range l.members {
+		for _, to := range l.members {
+			if from != to {
+				messages := make(chan []byte, 1024)
+				l.links[[2]string{from.name, to.name}] = messages
+				l.running.Go(func() { l.carry(from, to, messages) })
+			}
+		}
+	}
 	l.running.Go(l.order)
 	l.running.Go(l.passTime)
 	for _, m := range l.members {
@@ -101,6 +179,7 @@ func (m *member) begin() {
 	if err := m.Start(context.Background(), m); err != nil {
 		m.t.Errorf("%s: %v", m.name, err)
 	}
+	m.shared.linked(m, true)
 	m.shared.set(func() { m.serves = true })
 }
 
@@ -120,6 +199,7 @@ func (m *member) end(flush bool) {
 		m.up = false
 		m.shared.inbox = slices.DeleteFunc(m.shared.inbox, func(f forward) bool { return f.from == m })
 	})
+	m.shared.linked(m, false)
 	m.Broker.Close()
 	m.feeding.Wait()
 	if flush {
@@ -139,7 +219,7 @@ func (m *member) feed() {
 		var e kept
 		lag, over, ready := time.Millisecond, false, false
 		l.set(func() {
-			if over = !m.up; !over && !m.cut && m.applied < len(l.entries) {
+			if over = !m.up; !over && !m.cut && !m.lags && m.applied < len(l.entries) {
 				e, ready = l.entries[m.applied], true
 				m.applied++
 				if l.faults && l.rng.IntN(20) == 0 {
@@ -239,9 +319,17 @@ func (l *sharedLog) cutOff(m *member) {
 			}
 		}
 	})
+	l.linked(m, false)
 }
 
-func (l *sharedLog) heal(m *member) { l.set(func() { m.cut = false }) }
+// heal undoes cutOff.
+func (l *sharedLog) heal(m *member) {
+	up := false
+	l.set(func() { m.cut, up = false, m.up })
+	if up {
+		l.linked(m, true)
+	}
+}
 
 // lead returns the member that leads.
 func (l *sharedLog) lead() (m *member) {
@@ -286,7 +374,12 @@ func (l *sharedLog) close() {
 	for _, m := range l.members {
 		m.end(true)
 	}
-	l.set(func() { l.closed = true })
+	l.set(func() {
+		l.closed = true
+		for _, messages := range l.links {
+			close(messages)
+		}
+	})
 	l.running.Wait()
 }
 

@@ -21,6 +21,13 @@ type Stats struct {
 	Coalesced       atomic.Uint64    // changes of a resource that were not shown at once, for there were too many
 	WindowsOpened   atomic.Uint64    // edges passed at which something may have opened or closed
 	SubscribeDenied atomic.Uint64
+	RelaySent       atomic.Uint64 // QoS 0 events handed to links, once for each node
+	RelayLost       atomic.Uint64 // of those for which a link had no room, or was not there
+	RelayReceived   atomic.Uint64 // events that other nodes relayed here
+	RelayUnwanted   atomic.Uint64 // of these, to which nobody here subscribes
+	RelayDropped    atomic.Uint64 // frames of events for which there was no room while the log was behind
+	RelayRefused    atomic.Uint64 // messages of other nodes that could not be read, or not wholly
+	Unheard         atomic.Uint64 // SUBACKs sent before all nodes had heard of the filters
 	Lives           atomic.Uint64 // this node's lives that the log has closed
 }
 

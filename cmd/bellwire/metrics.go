@@ -103,6 +103,16 @@ func (s *server) brokerMetrics() prometheus.Collector {
 	t.gauge("sessions", "sessions there are, connected or not", func() float64 { return float64(s.broker.SessionsKnown()) })
 	t.gauge("sessions_connected", "sessions with a connection to this node", func() float64 { return float64(b.Sessions.Load()) })
 
+	relayed := t.family(prometheus.CounterValue, "relayed_total", "QoS 0 events between nodes", "fate")
+	relayed.count(b.RelaySent.Load, "sent")
+	relayed.count(b.RelayLost.Load, "lost")
+	relayed.count(b.RelayReceived.Load, "received")
+	relayed.count(b.RelayUnwanted.Load, "unwanted")
+	t.counter("relay_frames_dropped_total", "frames of relayed events for which there was no room while the log was behind", b.RelayDropped.Load)
+	t.counter("relay_refused_total", "messages of other nodes that could not be read", b.RelayRefused.Load)
+	t.counter("subscribe_unheard_total", "SUBACKs sent before all nodes had heard of the filters", b.Unheard.Load)
+	t.counter("lives_closed_total", "times that the others had given this node up, and it began anew", b.Lives.Load)
+
 	connects := t.family(prometheus.CounterValue, "connects_total", "CONNECTs answered", "result")
 	m.EachConnect(func(result string, n *atomic.Uint64) { connects.count(n.Load, result) })
 	disconnects := t.family(prometheus.CounterValue, "disconnects_total", "clients' connections that ended", "reason")
