@@ -2,9 +2,11 @@ package blackbox
 
 import (
 	"fmt"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -309,4 +311,43 @@ func TestMessageWills(t *testing.T) {
 		}
 		return
 	}
+}
+
+// What an inbox takes and keeps is for the operator to say, and state: a restart
+// does not change it, SIGHUP does, and a bad file changes nothing.
+func TestMessageLimitsAreState(t *testing.T) {
+	t.Parallel()
+	path := limitsFile(t, "v: 1\ndefault: {im.burst: 2, im.perSecond: 1}\n")
+	s := kinds(t, clockStart, "--limits", path)
+	change := func(rows, says string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte("v: 1\ndefault: {"+rows+"}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.signal(syscall.SIGHUP)
+		until(t, "the log says "+says, mq.Patience, func() bool { return strings.Contains(s.logs.String(), says) })
+	}
+	s.person(bob, "pc").Publish("$me/policy/im", 1, letsIn(alice))
+	a := s.person(alice, "pc")
+	sends := func(code byte, reason string) {
+		t.Helper()
+		ack := send(a, bobsInbox, "x")
+		if got := ack.Properties.Text(mq.PropReasonString); ack.Code != code || !contains(got, reason) {
+			t.Errorf("got %v, %q, want code %#02x and %q", ack, got, code, reason)
+		}
+	}
+	sends(0, "")
+	sends(0, "")
+	sends(0x97, "rate: at most 1 messages a second, 2 at once")
+	change("im.kept: 10_001", "im.kept: 10_001 is out of bounds")
+	sends(0x97, "rate: ")
+	if err := os.WriteFile(path, []byte("v: 1\ndefault: {im.burst: 4, im.kept: 3}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.restart()
+	a = s.person(alice, "pc")
+	sends(0x97, "rate: ")
+	change("im.burst: 4, im.perSecond: 1, im.kept: 3", "limits changed")
+	sends(0, "")
+	sends(0x97, "quota: the inbox of bob@example.com is full")
 }

@@ -2,6 +2,8 @@ package broker
 
 import (
 	"bytes"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bellwire/bellwire/broker/event"
@@ -71,6 +73,23 @@ func (m *Machine) domain() string {
 	}
 	return m.settings.Domain
 }
+
+// applyProfileSettings puts settings of a profile in force, from the next command
+// on.
+func (m *Machine) applyProfileSettings(c *event.ProfileSettings) error {
+	p, ok := m.profiles[c.Profile].(Configurable)
+	if !ok {
+		return &Refusal{Reason: fmt.Sprintf("settings: there is no profile %.40q that has any", c.Profile)}
+	}
+	if err := p.CheckSettings(c.Data); err != nil {
+		return &Refusal{Reason: "settings: " + err.Error()}
+	}
+	m.ofProfiles[strings.Clone(c.Profile)] = bytes.Clone(c.Data)
+	m.tx.Set(ofProfileKey(c.Profile), c.Data)
+	return nil
+}
+
+func ofProfileKey(prefix string) []byte { return append(slices.Clone(ofProfile), prefix...) }
 
 // applySettings puts settings in force: for queues from the next entry on, as fast
 // as trim goes, for what there is otherwise only when it grows. Under another domain the policy may say something

@@ -240,6 +240,18 @@ func (b *Broker) Settings() (s event.Settings, ok bool) {
 	return b.limits.Settings(b.config.Domain), false
 }
 
+// SetProfileSettings puts settings of a profile in force, on all nodes: it returns
+// when this one has applied them. What the profile refuses changes nothing.
+func (b *Broker) SetProfileSettings(ctx context.Context, prefix string, data []byte) error {
+	return b.do(ctx, &event.ProfileSettings{Profile: prefix, Data: data})
+}
+
+// ProfileSettings returns the settings of a profile that are in force, nil if
+// the log has none yet.
+func (b *Broker) ProfileSettings(prefix string) []byte {
+	return storedValue(b.config.Store, ofProfileKey(prefix))
+}
+
 // Policy returns the policy in force here, nil if none was ever set.
 func (b *Broker) Policy() Authorizer {
 	if p := b.policy.Load(); p != nil {

@@ -60,7 +60,12 @@ func (m *Machine) each(space store.Space, name string, f func(key, value []byte)
 }
 
 func (m *Machine) loadSettings() error {
-	m.settings, m.limits = nil, m.begin
+	m.settings, m.limits, m.ofProfiles = nil, m.begin, map[string][]byte{}
+	for _, prefix := range m.prefixes {
+		if data, ok := m.store.Get(ofProfileKey(prefix), nil); ok {
+			m.ofProfiles[prefix] = data
+		}
+	}
 	data, ok := m.store.Get(settingsKey, nil)
 	if !ok {
 		return nil

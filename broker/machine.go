@@ -62,9 +62,10 @@ type Machine struct {
 	nextWake atomic.Int64  // when the earliest wake is due; 0 for never
 	failures atomic.Uint64 // counters.failure
 
-	settings    *event.Settings // nil while the log has none
-	limits      Limits          // in force: as settings say; as configured while there are none
-	begin       Limits          // as configured, and the domain
+	settings    *event.Settings   // nil while the log has none
+	ofProfiles  map[string][]byte // settings of profiles, by prefix; likewise
+	limits      Limits            // in force: as settings say; as configured while there are none
+	begin       Limits            // as configured, and the domain
 	beginDomain string
 
 	sessions   map[string]*record
@@ -139,6 +140,7 @@ var (
 	grownKey    = append([]byte{byte(store.Meta)}, "grown"...)
 	countersKey = append([]byte{byte(store.Meta)}, "counters"...)
 	settingsKey = append([]byte{byte(store.Meta)}, "settings"...)
+	ofProfile   = append([]byte{byte(store.Meta)}, "settings of "...) // and its prefix
 	policyKey   = append([]byte{byte(store.Policies)}, "operator"...)
 	inForceKey  = append([]byte{byte(store.Policies)}, "operator since"...)
 )
@@ -413,6 +415,10 @@ func (m *Machine) command(from event.Header, kind event.Kind, body []byte) (valu
 		var c event.NodeDown
 		m.decode(&c, body)
 		return nil, m.applyNodeDown(from, &c)
+	case event.KindOfProfile:
+		var c event.ProfileSettings
+		m.decode(&c, body)
+		return nil, m.applyProfileSettings(&c)
 	case event.KindTick:
 		return nil, nil
 	}

@@ -144,6 +144,13 @@ type Waker interface {
 	Wake(tx *ProfileTx, id string)
 }
 
+// A Configurable is a profile with settings by which it applies publications.
+// They are state: the same on every node.
+type Configurable interface {
+	// CheckSettings says what is wrong with settings. It depends on nothing else.
+	CheckSettings(data []byte) error
+}
+
 // A SessionWatcher is a profile that wants to know of connections. Both are
 // called on every node, in log order, with whose connection it is: a client id
 // alone does not say, for where no session is kept it is anybody's again once
@@ -171,6 +178,10 @@ func (t *ProfileTx) Now() int64 { return t.m.now }
 
 // Position is the place of the command in the log, greater for each.
 func (t *ProfileTx) Position() uint64 { return event.PositionAt(t.m.out.index, t.m.ordinal) }
+
+// Settings are those of the profile that are in force, nil while the log has
+// none. They must not be changed.
+func (t *ProfileTx) Settings() []byte { return t.m.ofProfiles[t.prefix] }
 
 // Get returns the value of a key, nil if there is none. It must not be changed.
 func (t *ProfileTx) Get(key string) []byte { return t.m.read(t.prefix, key) }

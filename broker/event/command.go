@@ -19,6 +19,7 @@ const (
 	KindSettings    Kind = 12 // Settings
 	KindPassOver    Kind = 13 // PassOver
 	KindNodeDown    Kind = 14 // NodeDown
+	KindOfProfile   Kind = 15 // ProfileSettings
 )
 
 // A Command is one request to the Machine, in the form that the log carries.
@@ -409,6 +410,20 @@ func (c *Settings) decode(r *reader) {
 	c.Sessions, c.SubscriptionsPerSession = r.uvarint(), r.uvarint()
 	c.RetainedTopics, c.QueueEvents, c.QueueBytes = r.uvarint(), r.uvarint(), r.uvarint()
 }
+
+// ProfileSettings replace those of one profile, which alone can read them.
+type ProfileSettings struct {
+	Profile string
+	Data    []byte
+}
+
+func (*ProfileSettings) Kind() Kind { return KindOfProfile }
+
+func (c *ProfileSettings) append(b []byte) []byte {
+	return appendBytes(appendString(b, c.Profile), c.Data)
+}
+
+func (c *ProfileSettings) decode(r *reader) { c.Profile, c.Data = r.string(), r.bytes() }
 
 // A NodeUp opens an incarnation of the batch's node: the sessions that the
 // former one held have lost their connections.

@@ -75,6 +75,8 @@ func forms() []form {
 			Domain: "example.com", Sessions: 1_000_000, SubscriptionsPerSession: 100_000, RetainedTopics: 10_000_000, QueueEvents: 100_000, QueueBytes: 64 << 20,
 		}},
 		{"settings/empty/1", &Settings{}},
+		{"profilesettings/full/1", &ProfileSettings{Profile: "im", Data: []byte{1, 2}}},
+		{"profilesettings/empty/1", &ProfileSettings{}},
 		{"nodedown/full/1", &NodeDown{Node: "n1", Incarnation: 1<<63 + 5, At: 1_772_000_000_123_456_789}},
 		{"nodedown/empty/1", &NodeDown{}},
 	}
@@ -122,7 +124,7 @@ func decodeLike(v any, b []byte) (any, error) {
 func newCommand(k Kind) Command {
 	for _, c := range []Command{
 		&Connect{}, &Disconnect{}, &Subscribe{}, &Unsubscribe{}, &Publish{}, &Release{}, &Settle{}, &Replay{},
-		&Policy{}, &NodeUp{}, &Tick{}, &Settings{}, &PassOver{}, &NodeDown{},
+		&Policy{}, &NodeUp{}, &Tick{}, &Settings{}, &PassOver{}, &ProfileSettings{}, &NodeDown{},
 	} {
 		if c.Kind() == k {
 			return c

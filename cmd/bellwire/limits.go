@@ -6,6 +6,7 @@ import (
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/mqtt"
 	"github.com/bellwire/bellwire/bw"
+	"github.com/bellwire/bellwire/profiles/inbox"
 	"github.com/bellwire/bellwire/yamltree"
 )
 
@@ -14,6 +15,7 @@ import (
 type limits struct {
 	broker   broker.Limits
 	mqtt     mqtt.Limits
+	im       inbox.Limits
 	lowWater uint64
 }
 
@@ -76,6 +78,12 @@ var limitRows = []limitRow{
 	{"subs.perSession", inCount, 1, countMax, false, func(l *limits, n int64) { l.broker.SubscriptionsPerSession = int(n) }},
 	{"retained.topics", inCount, 1, countMax, false, func(l *limits, n int64) { l.broker.RetainedTopics = int(n) }},
 	{"backlog.bytes", inBytes, 1, bytesMax, false, func(l *limits, n int64) { l.broker.Backlog = int(n) }},
+	{"im.perSecond", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.im.Rate = int(n) }},
+	{"im.burst", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.im.Burst = int(n) }},
+	{"im.kept", inCount, 1, inbox.MostKept, false, func(l *limits, n int64) { l.im.Kept = int(n) }},
+	{"im.keptBytes", inBytes, 1, 1 << 30, false, func(l *limits, n int64) { l.im.KeptBytes = int(n) }},
+	{"im.ids", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.im.IDs = int(n) }},
+	{"im.contacts", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.im.Contacts = int(n) }},
 	{"disk.lowWater", inBytes, 1, bytesMax, false, func(l *limits, n int64) { l.lowWater = uint64(n) }},
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/mqtt"
+	"github.com/bellwire/bellwire/profiles/inbox"
 )
 
 // Every row of a limits file sets what it says.
@@ -43,6 +44,12 @@ default:
   messages.perSecond: 1025
   retained.topics: 1020
   backlog.bytes: 21MiB
+  im.perSecond: 1026
+  im.burst: 1027
+  im.kept: 1028
+  im.keptBytes: 29MiB
+  im.ids: 1030
+  im.contacts: 1031
   disk.lowWater: 22GiB
 `
 	want := limits{
@@ -57,6 +64,7 @@ default:
 			Sessions: 1013, SessionExpiryMax: 90 * 86400, QueueEvents: 1015, QueueBytes: 16 << 30,
 			VolatileEvents: 1017, VolatileBytes: 18 << 20, SubscriptionsPerSession: 1019, RetainedTopics: 1020, Backlog: 21 << 20,
 		},
+		im:       inbox.Limits{Rate: 1026, Burst: 1027, Kept: 1028, KeptBytes: 29 << 20, IDs: 1030, Contacts: 1031},
 		lowWater: 22 << 30,
 	}
 	got, err := readLimits(writeFile(t, "limits.yaml", text))

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 
 	"github.com/bellwire/bellwire/acl"
 	"github.com/bellwire/bellwire/bw"
+	"github.com/bellwire/bellwire/yamltree"
 )
 
 // The policy is replicated state: a file is proposed at the first start and on
@@ -125,24 +127,31 @@ func (s *server) warnOfNobody() {
 	}
 }
 
-// policyFaultsLogged bounds the records of one refused policy.
-const policyFaultsLogged = 20
+// faultsLogged bounds the records of one refused file.
+const faultsLogged = 20
 
 // refusePolicy logs that a policy is not put in force: a record for each thing
 // that is wrong with it, and one that says what that means.
 func (s *server) refusePolicy(name string, err error) {
 	logger := s.config.logger.With("file", name)
-	records, n := policyFaults(err)
-	for _, attrs := range records[:min(len(records), policyFaultsLogged)] {
-		logger.Error("a fault in the policy file", attrs...)
-	}
+	n := logFaults(logger, "a fault in the policy file", err)
 	logger.Error("policy not changed: the one in force stays", "faults", n, "todo", "bellwire acl test "+name, "code", bw.PolicyFile.String())
 }
 
-// policyFaults returns the attributes of a log record for each of the n things
-// that are wrong with a policy, or of those that were kept.
-func policyFaults(err error) (records [][]any, n int) {
-	if bad, ok := errors.AsType[*acl.FileError](err); ok {
+// logFaults logs a record for each of the n things that are wrong with a file, up
+// to a bound.
+func logFaults(logger *slog.Logger, message string, err error) (n int) {
+	records, n := fileFaults(err)
+	for _, attrs := range records[:min(len(records), faultsLogged)] {
+		logger.Error(message, attrs...)
+	}
+	return n
+}
+
+// fileFaults returns the attributes of a log record for each of the n things that
+// are wrong with a file, or of those that were kept.
+func fileFaults(err error) (records [][]any, n int) {
+	if bad, ok := errors.AsType[*yamltree.FileError](err); ok {
 		for _, f := range bad.Faults {
 			records = append(records, []any{"line", f.Line, "column", f.Column, "what", f.What, "hint", f.Hint})
 		}

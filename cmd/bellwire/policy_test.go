@@ -29,7 +29,7 @@ func TestRefusedPolicyIsLoggedFaultByFault(t *testing.T) {
 			"one", "rules:\n  - {id: a, allow: [publish], woh: [anyone], topic: [a]}\n", 1, 1,
 			map[string]any{"line": 2., "column": 31., "hint": `did you mean "who"?`},
 		},
-		{"many", many.String(), policyFaultsLogged, acl.MaxRules / 10, map[string]any{"line": 2., "column": 14., "hint": `did you mean "allow"?`}},
+		{"many", many.String(), faultsLogged, acl.MaxRules / 10, map[string]any{"line": 2., "column": 14., "hint": `did you mean "allow"?`}},
 		{
 			"tests", "tests:\n  - {name: a, as: anonymous, at: 2026-03-09T12:00:00Z, allow: [publish x]}\n  - {name: b, as: anonymous, at: 2026-03-09T12:00:00Z, allow: [publish x]}\n", 2, 2,
 			map[string]any{"msg": "a fault in the policy file"},

@@ -5,6 +5,9 @@ import (
 	"fmt"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/bw"
+	"github.com/bellwire/bellwire/profiles/im"
+	"github.com/bellwire/bellwire/profiles/inbox"
 )
 
 // The domain, and those limits that are about what all nodes hold alike, decide
@@ -12,17 +15,46 @@ import (
 // configured is proposed at the first start and on SIGHUP. The limits of a node's
 // connections are its own, and those of its start.
 
-// settings are what the configuration wants the log to decide by.
-func (c *serverConfig) settings() event.Settings { return c.limits.broker.Settings(c.domain) }
+// An agreement is what of the configuration the log decides by.
+type agreement struct {
+	settings event.Settings
+	im       inbox.Limits
+}
+
+// wanted is what is configured.
+func (c *serverConfig) wanted() agreement {
+	return agreement{c.limits.broker.Settings(c.domain), c.limits.im.WithDefaults()}
+}
+
+// inForce is what the log has; of what it has not, nothing.
+func (s *server) inForce() (a agreement) {
+	if settings, ok := s.broker.Settings(); ok {
+		a.settings = settings
+	}
+	a.im, _ = inbox.ReadSettings(s.broker.ProfileSettings(im.New().Name()))
+	return a
+}
+
+// agree has the log decide by what want has that is not in force, but where it
+// has anything yet only if others may be changed.
+func (s *server) agree(ctx context.Context, want agreement, others bool) error {
+	in := s.inForce()
+	if in.settings != want.settings && (others || in.settings == event.Settings{}) {
+		if err := s.broker.SetSettings(ctx, want.settings); err != nil {
+			return err
+		}
+	}
+	if in.im != want.im && (others || in.im == inbox.Limits{}) {
+		return s.broker.SetProfileSettings(ctx, im.New().Name(), want.im.Settings())
+	}
+	return nil
+}
 
 // firstSettings puts the configured settings in force if none ever were. After
 // that they change by command only: a node that starts with an old file must not
 // change them for all others.
 func (s *server) firstSettings(ctx context.Context) error {
-	if _, ok := s.broker.Settings(); ok {
-		return nil
-	}
-	return s.broker.SetSettings(ctx, s.config.settings())
+	return s.agree(ctx, s.config.wanted(), false)
 }
 
 // reload reads the files again that are state, and has them ordered: the limits
@@ -41,13 +73,15 @@ func (s *server) reloadSettings(ctx context.Context, name string) {
 		c.limits, err = readLimits(name)
 	}
 	if err == nil {
-		if in, _ := s.broker.Settings(); in == c.settings() {
+		if s.inForce() == c.wanted() {
 			return
 		}
-		err = s.broker.SetSettings(ctx, c.settings())
+		err = s.agree(ctx, c.wanted(), true)
 	}
 	if err != nil {
-		s.config.logger.Error("limits not changed: those in force stay", "file", name, "err", err.Error())
+		logger := s.config.logger.With("file", name)
+		n := logFaults(logger, "a fault in the limits file", err)
+		logger.Error("limits not changed: those in force stay", "faults", n, "code", bw.LimitsFile.String())
 		return
 	}
 	s.config.logger.Info("limits changed", "file", name)
@@ -55,8 +89,8 @@ func (s *server) reloadSettings(ctx context.Context, name string) {
 
 // warnOfOtherSettings says that what is configured is not what is in force.
 func (s *server) warnOfOtherSettings() {
-	if in, _ := s.broker.Settings(); in != s.config.settings() {
+	if in := s.inForce(); in != s.config.wanted() {
 		s.config.logger.Warn("domain or limits differ from those in force: send SIGHUP to put them in force",
-			"in_force", fmt.Sprintf("%+v", in), "configured", fmt.Sprintf("%+v", s.config.settings()))
+			"in_force", fmt.Sprintf("%+v", in), "configured", fmt.Sprintf("%+v", s.config.wanted()))
 	}
 }

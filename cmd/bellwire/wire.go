@@ -37,7 +37,7 @@ import (
 // what they may not see is made with keys that are the same on all nodes for
 // good, and no client's: whoever knew them could try out what devices somebody
 // has, and learn more of where they are.
-func profiles(id cluster.Identity) []broker.Profile {
+func profiles(id cluster.Identity, messages inbox.Limits) []broker.Profile {
 	key := func(of string) []byte {
 		k := sha256.Sum256([]byte("bellwire " + of + " key 1\n" + id.Cluster))
 		return k[:]
@@ -45,7 +45,7 @@ func profiles(id cluster.Identity) []broker.Profile {
 	return []broker.Profile{
 		state.New(presence.New(key("presence"))),
 		state.New(location.New(key("location"))),
-		inbox.New(im.New(), inbox.Limits{}),
+		inbox.New(im.New(), messages),
 	}
 }
 
@@ -199,7 +199,7 @@ func (s *server) openState() (err error) {
 	}
 	s.broker, err = broker.New(broker.Config{
 		Node: s.dir.Identity().Node, Store: s.store, Compile: s.compile, Limits: s.config.limits.broker, Domain: s.config.domain,
-		Now: s.now, Logger: s.config.logger, Profiles: profiles(s.dir.Identity()),
+		Now: s.now, Logger: s.config.logger, Profiles: profiles(s.dir.Identity(), s.config.limits.im),
 		Free: s.config.fs.Free, LowWater: s.config.limits.lowWater, Tap: s.config.tap,
 	})
 	return err

@@ -588,6 +588,53 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// The limits in force are those that the log has, on nodes that are configured
+// otherwise too, and in their next lives; those out of bounds change nothing.
+func TestLimitsAreAgreed(t *testing.T) {
+	lives := 0
+	n := &node{brokertest.New(t, func() []broker.Profile {
+		lives++
+		return []broker.Profile{New(im.New(), Limits{Kept: lives, Rate: 1, Burst: lives})}
+	}), t}
+	t.Cleanup(func() { n.CheckReplay(nil) })
+	ctx, good := t.Context(), Limits{Kept: 3, Rate: 1, Burst: 4}
+	n.Must(n.SetProfileSettings(ctx, "im", good.Settings()))
+	for _, bad := range []Limits{{Kept: MostKept + 1}, {KeptBytes: 1<<30 + 1}, {IDs: 1<<20 + 1}, {Rate: -1}, {Burst: 1<<20 + 1}, {Contacts: -1}} {
+		if err := n.SetProfileSettings(ctx, "im", bad.Settings()); !errors.Is(err, broker.ErrRefused) || !strings.Contains(err.Error(), "want 1 to ") {
+			t.Errorf("%+v: %v, want ErrRefused and the bounds", bad, err)
+		}
+	}
+	whole := good.Settings()
+	for _, bad := range [][]byte{nil, whole[:len(whole)-1], append(slices.Clone(whole), 0), append([]byte{9}, whole[1:]...)} {
+		if err := n.SetProfileSettings(ctx, "im", bad); !errors.Is(err, broker.ErrRefused) {
+			t.Errorf("%x: %v, want ErrRefused", bad, err)
+		}
+	}
+	if err := n.SetProfileSettings(ctx, "presence", whole); !errors.Is(err, broker.ErrRefused) {
+		t.Errorf("of a profile that is not there: %v", err)
+	}
+	_, _, ann := befriendedOn(n)
+	for i := range 5 {
+		switch err := ann.Publish(inboxOfBob, "x", 1); {
+		case i < 3 && err != nil, i == 3 && !strings.Contains(fmt.Sprint(err), "quota: "):
+			t.Errorf("message %d: %v", i, err)
+		}
+		if i == 1 {
+			n.Restart()
+			ann = n.Connect("laptop", alice, time.Hour)
+		}
+	}
+	n.Must(n.SetProfileSettings(ctx, "im", Limits{Kept: 9, Rate: 1, Burst: 5}.Settings()))
+	for i := range 3 {
+		if err := ann.Publish(inboxOfBob, "x", 1); (i < 2) != (err == nil) || i == 2 && !strings.Contains(fmt.Sprint(err), "rate: at most 1 messages a second, 5 at once") {
+			t.Errorf("message %d under higher bounds: %v", i, err)
+		}
+	}
+	if l, err := ReadSettings(n.ProfileSettings("im")); err != nil || l.Burst != 5 || l.IDs != 1<<16 {
+		t.Errorf("in force are %+v, %v", l, err)
+	}
+}
+
 // Bad input is refused with the reason that its code is made of, and nobody
 // gets anything.
 func TestRefused(t *testing.T) {

@@ -15,43 +15,6 @@ import (
 // Remember is how long a message that comes again is known to.
 const Remember = 7 * 24 * time.Hour
 
-// Limits bound what a profile keeps. Zero of any field means its default. They
-// matter in the replicated machine: all nodes must have the same.
-type Limits struct {
-	// Kept and KeptBytes bound what one inbox keeps for devices: 0 means 1,000
-	// messages and 10 MiB. Past either the sender is refused (quota).
-	Kept      int
-	KeptBytes int
-
-	// IDs is how many ids of messages one inbox remembers: 0 means 65,536. The
-	// oldest is forgotten first: if that message comes again it is another.
-	IDs int
-
-	// Rate is how many messages one sender may send a second, on average, and
-	// Burst how many at once: 0 means 20 and 200. Beyond they are refused
-	// (rate).
-	Rate, Burst int
-
-	// Contacts is how many people one sender is known to have written to: 0
-	// means 5,000. Those they write to beyond stay strangers.
-	Contacts int
-}
-
-func (l Limits) withDefaults() Limits {
-	set := func(n *int, value int) {
-		if *n == 0 {
-			*n = value
-		}
-	}
-	set(&l.Kept, 1000)
-	set(&l.KeptBytes, 10<<20)
-	set(&l.IDs, 1<<16)
-	set(&l.Rate, 20)
-	set(&l.Burst, 200)
-	set(&l.Contacts, 5000)
-	return l
-}
-
 // A Profile serves one kind.
 type Profile struct {
 	kind     kind.Inbox
@@ -59,12 +22,14 @@ type Profile struct {
 	policies *policy.Cache
 }
 
-// New returns the profile of k.
+// New returns the profile of k. While the log has no settings of it, these limits
+// are in force.
 func New(k kind.Inbox, limits Limits) *Profile {
-	return &Profile{kind: k, limits: limits.withDefaults(), policies: policy.NewCache(k)}
+	return &Profile{kind: k, limits: limits.WithDefaults(), policies: policy.NewCache(k)}
 }
 
 var (
+	_ broker.Configurable        = (*Profile)(nil)
 	_ broker.Gatekeeper          = (*Profile)(nil)
 	_ broker.ReceiptWatcher      = (*Profile)(nil)
 	_ broker.SubscriptionWatcher = (*Profile)(nil)

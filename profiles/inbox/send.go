@@ -29,8 +29,8 @@ func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request
 		answer(pub, m.ID, known.iseq)
 		return nil
 	}
-	from := readSender(tx.Get(senderKey(m.From)))
-	if err := from.charge(&p.limits, now); err != nil {
+	from, limits := readSender(tx.Get(senderKey(m.From))), p.limitsIn(tx)
+	if err := from.charge(&limits, now); err != nil {
 		return err
 	}
 	box, expires, failed := readBox(tx.Get(topicName)), p.expires(&m, pub.Event, now), ""
@@ -40,10 +40,10 @@ func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request
 		failed = reasonExpired
 	case !p.may(tx.Get, m.To, m.From, kind.MaySend, kind.Instant(now)):
 		failed = reasonUnavailable
-	case len(box.kept) >= p.limits.Kept || box.bytes()+len(doc.Body) > p.limits.KeptBytes:
+	case len(box.kept) >= limits.Kept || box.bytes()+len(doc.Body) > limits.KeptBytes:
 		return &broker.Refusal{Cause: broker.ErrQuota, Reason: fmt.Sprintf("quota: the inbox of %s is full", m.To)}
 	}
-	p.noteContact(tx, from, m.From, m.To)
+	from.noteContact(tx, &limits, m.From, m.To)
 	tx.Set(senderKey(m.From), from.encode())
 	if failed != "" {
 		answer(pub, m.ID, 0)
@@ -54,7 +54,7 @@ func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request
 	e := pub.Event
 	e.Payload, e.Props, e.QoS, e.Retain = doc.Body, event.AppendContentType(nil, doc.ContentType), max(e.QoS, 1), false
 	e.At, e.Expires = now, expires
-	p.remember(tx, box, topicName, &m)
+	box.remember(tx, &limits, topicName, &m)
 	box.keep(tx, topicName, &m, e)
 	box.save(tx, topicName)
 	answer(pub, m.ID, box.iseq)
@@ -99,9 +99,9 @@ func (s *sender) charge(l *Limits, now int64) error {
 
 // noteContact notes to whom a sender has written: from them they let messages
 // in, unless their policy says otherwise.
-func (p *Profile) noteContact(tx *broker.ProfileTx, s *sender, from, to kind.Addr) {
+func (s *sender) noteContact(tx *broker.ProfileTx, l *Limits, from, to kind.Addr) {
 	key := contactKey(from, to)
-	if from == to || s.contacts >= uint64(p.limits.Contacts) || tx.Get(key) != nil {
+	if from == to || s.contacts >= uint64(l.Contacts) || tx.Get(key) != nil {
 		return
 	}
 	s.contacts++
@@ -109,16 +109,16 @@ func (p *Profile) noteContact(tx *broker.ProfileTx, s *sender, from, to kind.Add
 }
 
 // remember notes that a message has come, and forgets the oldest ones.
-func (p *Profile) remember(tx *broker.ProfileTx, box *box, topicName string, m *kind.Message) {
+func (b *box) remember(tx *broker.ProfileTx, l *Limits, topicName string, m *kind.Message) {
 	key := idKey(topicName, m.From, m.ID)
-	known := knownID{iseq: box.iseq, at: tx.Now(), wants: m.Wants, sent: m.Sent}
+	known := knownID{iseq: b.iseq, at: tx.Now(), wants: m.Wants, sent: m.Sent}
 	tx.Set(key, known.encode())
-	tx.Set(slotKey(topicName, box.nextID), append(binary.BigEndian.AppendUint64(nil, box.iseq), key...))
-	box.nextID++
+	tx.Set(slotKey(topicName, b.nextID), append(binary.BigEndian.AppendUint64(nil, b.iseq), key...))
+	b.nextID++
 	// Two for each that comes: so the list gets shorter where it is too long,
 	// and no message costs more than that.
 	for range 2 {
-		if !p.forget(tx, box, topicName) {
+		if !b.forget(tx, l, topicName) {
 			return
 		}
 	}
@@ -126,21 +126,21 @@ func (p *Profile) remember(tx *broker.ProfileTx, box *box, topicName string, m *
 
 // forget forgets the id that has been remembered longest, if it was long enough
 // or there are too many.
-func (p *Profile) forget(tx *broker.ProfileTx, box *box, topicName string) bool {
-	slot := slotKey(topicName, box.firstID)
+func (b *box) forget(tx *broker.ProfileTx, l *Limits, topicName string) bool {
+	slot := slotKey(topicName, b.firstID)
 	oldest := tx.Get(slot)
 	iseq, key := binary.BigEndian.Uint64(oldest), string(oldest[8:])
 	// The same id may have come again after it had been remembered for long
 	// enough: then it has a slot of its own.
 	if id := readID(tx.Get(key)); id != nil && id.iseq == iseq {
-		if box.nextID-box.firstID <= uint64(p.limits.IDs) && id.at+int64(Remember) > tx.Now() {
+		if b.nextID-b.firstID <= uint64(l.IDs) && id.at+int64(Remember) > tx.Now() {
 			return false
 		}
 		tx.Set(key, nil)
 	}
 	tx.Set(slot, nil)
-	box.firstID++
-	return box.firstID < box.nextID
+	b.firstID++
+	return b.firstID < b.nextID
 }
 
 // refOf names a message of an inbox for Taken.

@@ -1,0 +1,123 @@
+package inbox
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/bellwire/bellwire/broker"
+)
+
+// Limits bound what a profile keeps and takes. Zero of any field means its
+// default. They decide what Apply does, so they are in force as the log has them
+// (Settings); what a Profile is made with holds while the log has none.
+type Limits struct {
+	// Kept and KeptBytes bound what one inbox keeps for devices: 0 means 1,000
+	// messages and 10 MiB; at most MostKept, and 1 GiB. Past either the sender is
+	// refused (quota).
+	Kept, KeptBytes int
+
+	// IDs is how many ids of messages one inbox remembers: 0 means 65,536. The
+	// oldest is forgotten first: if that message comes again it is another.
+	IDs int
+
+	// Rate is how many messages one sender may send a second, on average, and
+	// Burst how many at once: 0 means 20 and 200. Beyond they are refused
+	// (rate).
+	Rate, Burst int
+
+	// Contacts is how many people one sender is known to have written to: 0
+	// means 5,000. Those they write to beyond stay strangers.
+	Contacts int
+}
+
+// MostKept is the most that Kept may be: what is written for each message is as
+// long as the list of those that are kept.
+const MostKept = 10_000
+
+// WithDefaults returns l with its zero fields replaced.
+func (l Limits) WithDefaults() Limits {
+	for _, f := range l.fields() {
+		if *f.value == 0 {
+			*f.value = f.normal
+		}
+	}
+	return l
+}
+
+// A field is one of the limits, in the order of the settings' binary form.
+type field struct {
+	name         string
+	value        *int
+	normal, most int
+}
+
+func (l *Limits) fields() []field {
+	return []field{
+		{"messages kept", &l.Kept, 1000, MostKept},
+		{"bytes kept", &l.KeptBytes, 10 << 20, 1 << 30},
+		{"ids", &l.IDs, 1 << 16, 1 << 20},
+		{"messages a second", &l.Rate, 20, 1 << 20},
+		{"messages at once", &l.Burst, 200, 1 << 20},
+		{"contacts", &l.Contacts, 5000, 1 << 20},
+	}
+}
+
+const settingsVersion = 1
+
+// Settings returns what the log is to be told of l, its zero fields replaced.
+//
+//	version u8 = 1, then uvarints: kept, bytes kept, ids, rate, burst, contacts
+func (l Limits) Settings() []byte {
+	l = l.WithDefaults()
+	b := []byte{settingsVersion}
+	for _, f := range l.fields() {
+		b = binary.AppendUvarint(b, uint64(*f.value))
+	}
+	return b
+}
+
+// ReadSettings reads what Settings returned; of anything else it says what is
+// wrong.
+func ReadSettings(data []byte) (l Limits, err error) {
+	if len(data) == 0 || data[0] != settingsVersion {
+		return l, errors.New("of another version, or none")
+	}
+	data = data[1:]
+	for _, f := range l.fields() {
+		v, n := binary.Uvarint(data)
+		if n <= 0 {
+			return l, fmt.Errorf("%s: cut short", f.name)
+		}
+		if v < 1 || v > uint64(f.most) {
+			return l, fmt.Errorf("%s: %d, want 1 to %d", f.name, v, f.most)
+		}
+		*f.value, data = int(v), data[n:]
+	}
+	if len(data) > 0 {
+		return l, errors.New("something follows")
+	}
+	return l, nil
+}
+
+// CheckSettings says what is wrong with settings.
+func (p *Profile) CheckSettings(data []byte) error {
+	_, err := ReadSettings(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.kind.Name(), err)
+	}
+	return nil
+}
+
+// limitsIn returns the limits in force.
+func (p *Profile) limitsIn(tx *broker.ProfileTx) Limits {
+	data := tx.Settings()
+	if data == nil {
+		return p.limits
+	}
+	l, err := ReadSettings(data)
+	if err != nil {
+		panic(fmt.Sprintf("inbox: settings in force: %v", err)) // they were checked
+	}
+	return l
+}
