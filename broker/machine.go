@@ -57,6 +57,7 @@ type Machine struct {
 	relive func() uint64
 
 	applied  atomic.Uint64 // last entry whose effects are in store
+	probe    probe         // what waits for an entry to be applied
 	term     uint64
 	now      int64         // log time: stamp of that entry; never goes back
 	nextWake atomic.Int64  // when the earliest wake is due; 0 for never
@@ -238,6 +239,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.applied.Store(index)
 	m.failures.Store(m.counters.failure)
 	m.updateNextWake()
+	m.probe.passed(m.store, index)
 	if m.ended {
 		m.beginLife()
 	}
@@ -443,6 +445,7 @@ func (m *Machine) Configure(index, term uint64, config []byte) {
 	tx.Commit()
 	m.term = term
 	m.applied.Store(index)
+	m.probe.passed(m.store, index)
 }
 
 // Durable returns the last entry that a crash now would leave, and the newest
@@ -485,13 +488,6 @@ func (m *Machine) Restore(dir string) error {
 	}
 	m.deliver(m.restored())
 	return nil
-}
-
-// Digest returns a hash of the whole state and the entry that it is of.
-func (m *Machine) Digest() (index, digest uint64) {
-	digest, at := m.store.Digest(appliedKey)
-	index, _, _ = readPosition(at)
-	return index, digest
 }
 
 func appendPosition(b []byte, index, term uint64, now int64) []byte {

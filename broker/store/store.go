@@ -370,22 +370,38 @@ func (s *Store) swap(dir string) error {
 // Digest returns a hash of all keys and values at one instant, and the value
 // of at at that instant. Replicas that applied the same entries have the same
 // digest, whatever their files look like.
-func (s *Store) Digest(at []byte) (digest uint64, value []byte) {
+func (s *Store) Digest(at []byte) (digest uint64, value []byte) { return s.Pin().Digest(at) }
+
+// A Pinned is the state at one instant, which costs nothing to keep but that the
+// state can be neither replaced nor closed meanwhile. Its Digest must be called.
+type Pinned struct {
+	s  *Store
+	it *pebble.Iterator
+}
+
+// Pin keeps the state as it is now.
+func (s *Store) Pin() *Pinned {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	h := xxhash.New()
 	it, err := s.db.NewIter(nil)
 	s.check("digest", err)
-	for ok := it.First(); ok; ok = it.Next() {
-		v, err := it.ValueAndErr()
-		s.check("digest", err)
-		if string(it.Key()) == string(at) {
+	return &Pinned{s, it}
+}
+
+// Digest is Store.Digest of the pinned state, and lets it go. It is called once,
+// by any goroutine.
+func (p *Pinned) Digest(at []byte) (digest uint64, value []byte) {
+	defer p.s.mu.RUnlock()
+	h := xxhash.New()
+	for ok := p.it.First(); ok; ok = p.it.Next() {
+		v, err := p.it.ValueAndErr()
+		p.s.check("digest", err)
+		if string(p.it.Key()) == string(at) {
 			value = append(value, v...)
 		}
-		digestRecord(h, it.Key(), v)
+		digestRecord(h, p.it.Key(), v)
 	}
-	s.check("digest", it.Error())
-	s.check("digest", it.Close())
+	p.s.check("digest", p.it.Error())
+	p.s.check("digest", p.it.Close())
 	return h.Sum64(), value
 }
 

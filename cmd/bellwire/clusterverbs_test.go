@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -201,6 +202,38 @@ func TestClusterOfThree(t *testing.T) {
 	}
 	c.await(n1, "n2 leads", leads("n2"))
 
+	// All hold the same, also while it changes.
+	_, port, err := net.SplitHostPort(n3.line.MQTT)
+	if err != nil {
+		t.Fatal(err)
+	}
+	load, endLoad := context.WithCancel(t.Context())
+	loaded := make(chan int, 1)
+	go func() {
+		var out, notes bytes.Buffer
+		loaded <- run(load, []string{"pub", "-p", port, "-q", "1", "-r", "-t", "load", "-m", "x", "--repeat", "1000000"}, strings.NewReader(""), &out, &notes)
+	}()
+	for _, n := range c.nodes {
+		got := c.at(n, "cluster", "verify", "-o", "json")
+		var nodes []api.Digest
+		if err := json.Unmarshal([]byte(got.stdout), &nodes); err != nil || got.code != 0 || len(nodes) != 3 {
+			t.Errorf("%+v", got)
+			continue
+		}
+		for _, d := range nodes {
+			if len(d.Digest) != 16 || d.Digest != nodes[0].Digest || d.Index != nodes[0].Index {
+				t.Errorf("%+v, and %+v", d, nodes[0])
+			}
+		}
+	}
+	endLoad()
+	if code := <-loaded; code != exitInterrupted {
+		t.Errorf("the load ended with %d", code)
+	}
+	if got := c.at(n1, "cluster", "verify"); got.code != 0 || strings.Count(got.stdout, "\n") != 4 {
+		t.Errorf("with nothing to do: %+v", got)
+	}
+
 	// Nothing is done without being confirmed.
 	id := shortID(statusID(t, n1))
 	for _, args := range [][]string{
@@ -224,6 +257,9 @@ func TestClusterOfThree(t *testing.T) {
 	// A node that is down does not count.
 	n3.stop()
 	c.await(n1, "n3 is down", func(all []api.Member) bool { return all[2].Role == "down" })
+	if got := c.at(n1, "cluster", "verify"); got.code != exitPartial || !strings.Contains(got.stdout, "none: it does not answer") {
+		t.Errorf("%+v", got)
+	}
 	if got := c.at(n1, "cluster", "remove", "n1", "--confirm", id); got.code != exitConflict ||
 		!strings.Contains(got.stderr, "bellwire: node n1 cannot be removed: the cluster would lose quorum (2 of 3 voters up)\n  bring n3 back, or accept the risk with --force     BW-7004") {
 		t.Errorf("%+v", got)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/bellwire/bellwire/api"
@@ -50,17 +49,6 @@ func statusOf(id string, members []cluster.Member) api.Status {
 		status.Members = append(status.Members, one)
 	}
 	return status
-}
-
-// Verify implements api.Cluster.
-func (m membership) Verify(context.Context) (api.Verification, error) {
-	if len(m.s.node.Members(statePatience)) > 1 {
-		return api.Verification{}, fmt.Errorf("%w: several nodes cannot be compared yet", api.ErrConflict)
-	}
-	index, digest := m.s.broker.Machine().Digest()
-	return api.Verification{Equal: true, Nodes: []api.Digest{{
-		Node: m.s.config.node, Index: index, Digest: strconv.FormatUint(digest, 16),
-	}}}, nil
 }
 
 // find returns the member that is called node, or has that id.

@@ -104,6 +104,7 @@ type server struct {
 	http                       *http.Server
 	httpTurnedAway             atomic.Uint64 // connections too many
 	failed                     chan error    // a listener broke
+	digests                    digests
 }
 
 // A passwordGate's numbers: how many argon2id verifications run at once, each
@@ -222,7 +223,7 @@ func (s *server) openNode(ctx context.Context) (err error) {
 	}
 	s.node, err = cluster.Open(cluster.Config{
 		Dir: s.dir, Machine: s.broker.Machine(), Logger: s.config.logger, Die: s.config.die, Now: s.now,
-		Stall: stall, Links: s.links, Version: version, PID: os.Getpid(),
+		Stall: stall, Links: s.links, Version: version, PID: os.Getpid(), Answer: s.answer,
 	})
 	if err != nil {
 		return err
