@@ -107,6 +107,7 @@ func (a *audience) deliver(b *Broker, e *event.Event, now int64, w *Wave) {
 		b.stats.Expired.Add(uint64(len(a.hearers)))
 		return
 	}
+	held := b.silence.held.Load() && b.holds(e.Topic)
 	for i := range a.hearers {
 		h := &a.hearers[i]
 		if e.Position != 0 && e.Position <= h.since {
@@ -125,6 +126,9 @@ func (a *audience) deliver(b *Broker, e *event.Event, now int64, w *Wave) {
 			continue
 		}
 		ok, until := h.permitted(b, e.Topic, now)
+		if ok && qos == 0 && held {
+			ok, until = false, 0
+		}
 		if !ok {
 			h.s.withheld(e, until != 0, now)
 			continue

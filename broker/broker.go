@@ -37,6 +37,10 @@ type Config struct {
 	Free     func() (free, total uint64)
 	LowWater uint64
 
+	// Grace is how long the node keeps its clients while it hears of no leader: 0
+	// means 10 s. Then it ends their connections with ErrAway.
+	Grace time.Duration
+
 	Tap Tap // nil: nobody watches
 }
 
@@ -54,6 +58,7 @@ type Broker struct {
 	edges   edges
 	watch   watch
 	relays  relays
+	silence silence
 	cursors cursors
 	stats   Stats
 
@@ -82,6 +87,7 @@ type policy struct {
 // New returns a Broker in the state that the store holds. Its Machine is to be
 // given to the log's host, then Start.
 func New(c Config) (*Broker, error) {
+	def(&c.Grace, graceDefault)
 	b := &Broker{config: c, limits: c.Limits.WithDefaults(), logger: c.Logger, closing: make(chan struct{}), ticks: make(chan struct{}, 1)}
 	m, err := newMachine(c.Store, c.Compile, b.limits, c.Domain, c.Logger, c.Profiles...)
 	if err != nil {
@@ -138,6 +144,9 @@ func (b *Broker) Start(ctx context.Context, log Log) error {
 	}
 	b.running.Go(b.runTimers)
 	b.running.Go(b.watchDisk)
+	if s, ok := log.(silent); ok {
+		b.running.Go(func() { b.watchSilence(s) })
+	}
 	return nil
 }
 

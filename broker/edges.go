@@ -33,6 +33,9 @@ func (b *Broker) passEdges() (next int64) {
 
 // pass runs in the delivery loop.
 func (e *edges) pass(b *Broker, now int64, w *Wave) (next int64) {
+	if b.silence.held.Load() {
+		return e.passPolicy(b, now, w) // the others' times are passed when it is over
+	}
 	b.loop.passTimes(now)
 	return earlier(e.passPolicy(b, now, w), b.watch.next())
 }

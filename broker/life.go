@@ -183,7 +183,7 @@ func (l *loop) relive(life uint64) {
 
 func (b *Broker) newProposer(life uint64) *proposer {
 	p := newProposer(b.log, b.machine.node, life, b.limits.Backlog)
-	p.weigh = b.machine.weigh
+	p.weigh, p.cut = b.machine.weigh, &b.silence.cut
 	return p
 }
 

@@ -219,7 +219,7 @@ func (o *outbox) hear(d *Delivery, until int64, w *Wave) {
 		return
 	}
 	o.next++
-	if o.sent == o.next-1 && o.room() && o.send(d, w) {
+	if o.sent == o.next-1 && o.room() && !o.s.b.holds(d.Event.Topic) && o.send(d, w) {
 		o.mu.Unlock()
 		return
 	}
@@ -275,6 +275,14 @@ func (o *outbox) hold(h held) (slow bool) {
 	return true
 }
 
+// topic returns the topic that a held delivery is about.
+func (h *held) topic() string {
+	if h.mark != "" {
+		return h.mark
+	}
+	return h.event.Topic
+}
+
 func (o *outbox) endSlow() {
 	o.s.b.stats.SlowEnded.Add(1)
 	o.s.closed.Store(true)
@@ -325,7 +333,7 @@ func (s *Session) offer(q *queued, e *event.Event, h *hearer, now int64, w *Wave
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.next = q.seq + 1
-	if o.sent != q.seq || o.pulling || !o.room() {
+	if o.sent != q.seq || o.pulling || !o.room() || o.s.b.holds(e.Topic) {
 		return
 	}
 	if reason := s.unfit(e, q.deadline, h, now); reason != fit {
@@ -349,7 +357,7 @@ func (s *Session) offerMark(q *queued, held bool, now int64, w *Wave) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.next = q.seq + 1
-	if o.sent != q.seq || o.pulling || !o.room() {
+	if o.sent != q.seq || o.pulling || !o.room() || o.s.b.holds(q.mark) {
 		if o.newest == nil {
 			o.newest = map[string]uint64{}
 		}
@@ -469,7 +477,7 @@ func (o *outbox) fill(w *Wave) {
 	n := 0
 	for n < len(o.backlog) && o.room() {
 		h := &o.backlog[n]
-		if !o.sendHeld(h, now, w) {
+		if o.s.b.holds(h.topic()) || !o.sendHeld(h, now, w) {
 			break
 		}
 		o.backlogLen -= h.size()
@@ -555,6 +563,9 @@ func (o *outbox) sendEntries(entries []queueItem, until uint64, now int64, w *Wa
 			o.sent++
 			continue
 		}
+		if o.s.b.holds(it.topic()) {
+			return false
+		}
 		if it.mark != "" {
 			if !o.sendMark(it.seq, it.mark, it.retain, it.ids, now, w) {
 				return false
@@ -590,6 +601,14 @@ type queueItem struct {
 	seq uint64
 	entry
 	event event.Event
+}
+
+// topic returns the topic that the item is about.
+func (it *queueItem) topic() string {
+	if it.mark != "" {
+		return it.mark
+	}
+	return it.event.Topic
 }
 
 // readQueue reads entries of a session's queue, from from and below until.

@@ -32,6 +32,7 @@ type proposer struct {
 	weigh  func(event.Command) int // how many queue entries it may become; nil: none
 	header event.Header            // of the next batch
 	limit  int                     // bytes of commands that may wait
+	cut    *atomic.Bool            // the log is out of reach: nothing but what is urgent is taken
 	again  atomic.Bool             // a resend is to come
 
 	mu      sync.Mutex // guards the following
@@ -73,7 +74,7 @@ type call struct {
 }
 
 func newProposer(log Log, node string, life uint64, limit int) *proposer {
-	p := &proposer{log: log, header: event.Header{Node: node, Incarnation: life}, limit: limit}
+	p := &proposer{log: log, header: event.Header{Node: node, Incarnation: life}, limit: limit, cut: new(atomic.Bool)}
 	p.space.L = &p.mu
 	p.watch = time.AfterFunc(time.Hour, p.stall)
 	p.watch.Stop()
@@ -93,13 +94,13 @@ func (p *proposer) propose(c event.Command, who call, urgent bool) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.bytes >= p.limit && !urgent && p.closed == nil && !p.stalled {
+	for p.bytes >= p.limit && !urgent && p.closed == nil && !p.stalled && !p.cut.Load() {
 		p.space.Wait()
 	}
 	if p.closed != nil {
 		return p.closed
 	}
-	if p.stalled && !urgent {
+	if (p.stalled || p.cut.Load()) && !urgent {
 		return ErrNoCommit
 	}
 	b := p.open(weight)

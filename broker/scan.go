@@ -313,7 +313,7 @@ func (t *scanState) work() {
 // piece does one piece of scans and returns false if the session is over.
 func (t *scanState) piece(scans []*pieceOf) bool {
 	b := t.s.b
-	if !t.waitForRoom() {
+	if !t.waitForRoom(scans) {
 		return false
 	}
 	// Between here and the delivery of the piece live events are noted.
@@ -333,10 +333,12 @@ func (t *scanState) piece(scans []*pieceOf) bool {
 	return t.replay(&p)
 }
 
-// waitForRoom waits until the client has taken most of what it was sent.
-func (t *scanState) waitForRoom() bool {
+// waitForRoom waits until the client has taken most of what it was sent, and until
+// scans may be shown.
+func (t *scanState) waitForRoom(scans []*pieceOf) bool {
+	held := func(s *pieceOf) bool { return t.s.b.holdsScan(&s.scan) }
 	for {
-		if n, full := t.s.out.waiting(); n < roomForPiece && !full {
+		if n, full := t.s.out.waiting(); n < roomForPiece && !full && !slices.ContainsFunc(scans, held) {
 			return !t.s.closed.Load()
 		}
 		select {

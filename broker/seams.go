@@ -7,7 +7,12 @@ import (
 )
 
 // A Log orders batches for every node's Machine. Cluster nodes satisfy it,
-// those of one voter and those of several; the broker cannot tell.
+// those of one voter and those of several; the broker cannot tell. One that is
+// Peers, too, connects the node with others; one that has a method
+//
+//	Silence() time.Duration
+//
+// says by it how long this node has heard of no leader, 0 on the leader itself.
 type Log interface {
 	// Submit hands over one numbered batch, of at most MaxBatch bytes, and
 	// returns at once. Batches reach

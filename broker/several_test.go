@@ -54,6 +54,7 @@ type member struct {
 	up      bool // it is fed; else it is not running
 	serves  bool // it takes clients
 	cut     bool // it hears nothing and is not heard
+	cutAt   time.Time
 	lags    bool // it is heard, and hears, but nothing of the log
 	feeding sync.WaitGroup
 
@@ -138,13 +139,23 @@ func (l *sharedLog) linked(m *member, up bool) {
 	}
 }
 
+// Silence is how long the member has been cut off.
+func (m *member) Silence() (d time.Duration) {
+	m.shared.set(func() {
+		if m.cut {
+			d = time.Since(m.cutAt)
+		}
+	})
+	return d
+}
+
 // newCluster returns brokers with one log, of which the first leads.
-func newCluster(t *testing.T, seed uint64, n int) (*sharedLog, []*member) {
+func newCluster(t *testing.T, seed uint64, n int, profiles ...Profile) (*sharedLog, []*member) {
 	t.Helper()
 	l := &sharedLog{t: t, rng: rand.New(rand.NewPCG(seed, 0)), clock: &clock{at: time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)}}
 	for i := range n {
 		m := &member{node: &node{
-			t: t, name: fmt.Sprint("n", i+1), fs: disk.Memory(), clock: l.clock,
+			t: t, name: fmt.Sprint("n", i+1), fs: disk.Memory(), clock: l.clock, profiles: profiles,
 			policies: map[string]*rules{"all": parseRules("allow * #")},
 		}, shared: l}
 		l.members = append(l.members, m)
@@ -310,7 +321,7 @@ func (l *sharedLog) set(change func()) {
 // cutOff takes a member off the net; another leads if it did.
 func (l *sharedLog) cutOff(m *member) {
 	l.set(func() {
-		m.cut = true
+		m.cut, m.cutAt = true, time.Now()
 		if l.leader == m {
 			for _, other := range l.members {
 				if !other.cut && other.up {

@@ -28,6 +28,7 @@ type Stats struct {
 	RelayDropped    atomic.Uint64 // frames of events for which there was no room while the log was behind
 	RelayRefused    atomic.Uint64 // messages of other nodes that could not be read, or not wholly
 	Unheard         atomic.Uint64 // SUBACKs sent before all nodes had heard of the filters
+	Silences        atomic.Uint64 // times that no leader was heard of for a second
 	Lives           atomic.Uint64 // this node's lives that the log has closed
 }
 

@@ -260,7 +260,7 @@ func (o *shownOnce) event(s *Shown) *event.Event {
 // to one principal. In the delivery loop.
 func (l *loop) changed(topicName, whose string, retain bool, now int64) {
 	v := l.b.viewerOf(topicName)
-	if v == nil {
+	if v == nil || l.b.holds(topicName) {
 		return
 	}
 	res := l.b.watch.resource(v, topicName)
@@ -283,7 +283,7 @@ func (l *loop) changed(topicName, whose string, retain bool, now int64) {
 // they are not told that there was something. In the delivery loop.
 func (l *loop) passed(topicName, of string, now int64) {
 	v, p := l.b.viewerOf(topicName), l.b.policy.Load()
-	if v == nil || p == nil {
+	if v == nil || p == nil || l.b.holds(topicName) {
 		return
 	}
 	if pace, ok := v.(Pacer); ok {

@@ -111,6 +111,7 @@ func (s *server) brokerMetrics() prometheus.Collector {
 	t.counter("relay_frames_dropped_total", "frames of relayed events for which there was no room while the log was behind", b.RelayDropped.Load)
 	t.counter("relay_refused_total", "messages of other nodes that could not be read", b.RelayRefused.Load)
 	t.counter("subscribe_unheard_total", "SUBACKs sent before all nodes had heard of the filters", b.Unheard.Load)
+	t.counter("silences_total", "times that no leader was heard of for a second", b.Silences.Load)
 	t.counter("lives_closed_total", "times that the others had given this node up, and it began anew", b.Lives.Load)
 
 	connects := t.family(prometheus.CounterValue, "connects_total", "CONNECTs answered", "result")

@@ -1,0 +1,141 @@
+package broker
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/bellwire/bellwire/broker/event"
+)
+
+// A node that hears of no leader does not know what the others have agreed since:
+// what an owner has forbidden meanwhile, and who is connected where. What it does
+// about that grows with the time:
+//
+//   - After holdAfter it shows nothing that is its owner's to permit: what a profile
+//     shows and routes stays in the queues, changes that time brings are not shown,
+//     and events that nobody keeps are withheld. Plain topics it goes on with: what
+//     permits them is the operator's policy and the clock.
+//   - After refuseAfter it takes no command but what frees something: nobody could
+//     say when it would be ordered. Publishes are told that there is no quorum, and
+//     so are clients that connect.
+//   - After Config.Grace it ends its clients, so that they go where they are served.
+//
+// When it hears again it has a command ordered first, and waits for it: then it has
+// applied all that was agreed meanwhile. Everybody is then shown anew what is not
+// what he was shown last.
+type silence struct {
+	held  atomic.Bool // nothing that an owner permits is shown
+	cut   atomic.Bool // nothing is proposed
+	ended bool        // the clients were; the watching goroutine's, as the following
+	word  *wait       // the command that was proposed when it heard again
+}
+
+const (
+	holdAfter    = time.Second
+	refuseAfter  = 2 * time.Second
+	graceDefault = 10 * time.Second
+	lookEvery    = 100 * time.Millisecond
+)
+
+// A silent is a Log that knows how long this node has heard of none: 0
+// on the leader.
+type silent interface{ Silence() time.Duration }
+
+// watchSilence looks at how long no leader was heard of.
+func (b *Broker) watchSilence(log silent) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		b.silence.look(b, log.Silence())
+		select {
+		case <-b.closing:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (n *silence) look(b *Broker, since time.Duration) {
+	if cut := since > refuseAfter; n.cut.Swap(cut) != cut && cut {
+		b.logger.Warn("no leader is heard of: publishes and new clients are refused", "since", since)
+		b.proposer.Load().wake()
+	}
+	switch {
+	case since > holdAfter:
+		if n.word = nil; !n.held.Swap(true) {
+			b.stats.Silences.Add(1)
+		}
+	case n.held.Load():
+		n.hear(b)
+	}
+	switch grace := b.config.Grace; {
+	case since <= grace:
+		n.ended = false
+	case !n.ended:
+		n.ended = true
+		b.endAll(ErrAway)
+	}
+}
+
+// hear ends the silence, when all that was agreed meanwhile has been applied.
+func (n *silence) hear(b *Broker) {
+	if n.word != nil && !n.word.over() {
+		return
+	}
+	if n.word == nil || n.word.err != nil {
+		n.word = newWait()
+		if b.propose(&event.Tick{}, call{c: n.word}, true) != nil {
+			n.word = nil
+		}
+		return
+	}
+	n.word = nil
+	n.held.Store(false)
+	b.loop.do(func(*Wave) { b.loop.showAnew() })
+	b.Kick()
+}
+
+// endAll ends all connections.
+func (b *Broker) endAll(cause error) {
+	b.loop.do(func(*Wave) {
+		b.logger.Warn("no leader is heard of: the clients are sent away", "clients", len(b.loop.live))
+		for _, s := range b.loop.live {
+			s.sink.End(cause)
+		}
+	})
+}
+
+// showAnew has every session go on with what was held. In the delivery loop.
+func (l *loop) showAnew() {
+	here := l.position()
+	for _, s := range l.live {
+		for filter, sub := range s.subs {
+			if mayWatch(l.b.machine.profiles, filter) {
+				// Of resources all, of retained events none: nothing was kept from it.
+				s.scanning.add(scan{sub: sub, since: s.sinceOpening(here), opened: func(string) bool { return false }})
+			}
+		}
+		s.scanning.runIfStarted()
+		s.scanning.kick()
+		if n, _ := s.out.waiting(); n > 0 {
+			l.b.scans.start(s.goOn) // the queue is not read here
+		}
+	}
+}
+
+// holds says whether what is on a topic is not to be shown for now.
+func (b *Broker) holds(topicName string) bool {
+	return b.silence.held.Load() && profileFor(b.machine.profiles, topicName) != nil
+}
+
+// holdsScan says whether a scan has to wait.
+func (b *Broker) holdsScan(s *scan) bool {
+	return b.silence.held.Load() && (s.owed || mayWatch(b.machine.profiles, s.sub.sub.Filter))
+}
+
+// wake has everybody who waits for room look again.
+func (p *proposer) wake() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.space.Broadcast()
+}
