@@ -32,7 +32,8 @@ import (
 //   - Whether the client may have it, and whether it has expired, is asked as
 //     the last thing before each is sent, first time or again. What may not be
 //     sent is over, as if the client had acknowledged it; a profile that wants to
-//     know what was taken is not told that it was.
+//     know what was taken is not told that it was. What had been sent at QoS 2 is
+//     completed first, or its packet id would be taken at the client for good.
 type outbox struct {
 	s          *Session
 	recvMax    uint64     // how many may be under way at once
@@ -440,6 +441,37 @@ func (s *Session) unfit(e *event.Event, deadline int64, h *hearer, now int64) fi
 	return fit
 }
 
+// unfitBegun is unfit, which says why, for an event that an earlier connection was
+// sent: what was begun in time is brought to its end, also when it has expired
+// since or its subscription has ended (5.0 [MQTT-3.10.4-3]).
+func (s *Session) unfitBegun(why fitness, e *event.Event, now int64) fitness {
+	switch why {
+	case expired:
+		return fit
+	case unsubscribed:
+		if d := s.b.decide(s.who, ActSubscribe, e.Topic, now); d.Allow {
+			return fit
+		} else if d.Until == 0 {
+			return withheld
+		}
+		return shut
+	}
+	return why
+}
+
+// finish ends a QoS 2 delivery that an earlier connection was sent and that may
+// not be sent again. Whether the client has it nobody knows; if so it waits for
+// PUBREL, and would take for the same event whatever comes with that packet id, so
+// this is brought to its end as if its PUBREC had come: PUBREL for an id that it
+// does not know is no error of either's (5.0 3.7.2.1). mu is held.
+func (o *outbox) finish(why fitness, seq uint64, e *event.Event, now int64) {
+	o.s.withheld(e, why == shut, now)
+	o.setSlot(seq, slotReceived)
+	o.sent++
+	o.underWay++
+	o.s.settling.note(o.s, false)
+}
+
 // skip ends a delivery that may not be sent: e, which is nil for a mark, at now.
 // mu of the outbox is held.
 func (s *Session) skip(why fitness, seq uint64, e *event.Event, now int64) {
@@ -573,8 +605,12 @@ func (o *outbox) sendEntries(entries []queueItem, until uint64, now int64, w *Wa
 			continue
 		}
 		why := o.s.unfit(&it.event, it.deadline, nil, now)
-		if why == expired && it.seq < o.begun {
-			why = fit // what was begun in time is brought to its end
+		if it.seq < o.begun {
+			why = o.s.unfitBegun(why, &it.event, now)
+			if why != fit && it.qos == 2 && it.ref == "" {
+				o.finish(why, it.seq, &it.event, now)
+				continue
+			}
 		}
 		if why != fit {
 			if it.ref != "" {

@@ -70,6 +70,43 @@ func TestQoS2GoesOn(t *testing.T) {
 	}
 }
 
+// A subscription that ends ends nothing that its client has been sent: that comes
+// again on the next connection until it is answered, and what waited behind it does
+// not come. But if the policy has changed its mind as well, it comes neither.
+func TestUnsubscribedCompletes(t *testing.T) {
+	for _, qos := range []uint8{1, 2} {
+		for _, policy := range []string{"all", "others"} {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode(t, Limits{})
+				n.policies["others"] = parseRules("allow * # publish\nallow * y")
+				c, _ := n.connect("sub", true, 3600, receiveMax(2))
+				c.subscribe("x", 2)
+				pub, _ := n.connect("pub", true, 0)
+				for k := range 4 {
+					must(t, pub.publishID(uint16(k+1), "x", fmt.Sprint(k), qos))
+				}
+				synctest.Wait()
+				c.want(fmt.Sprintf("x=0 q%d", qos), fmt.Sprintf("x=1 q%d", qos))
+				_, err := c.s.Unsubscribe([]string{"x"})
+				must(t, err)
+				n.policy(policy)
+				c.s.Close(true, false, 0)
+				c, _ = n.connect("sub", false, 3600)
+				elapse(time.Second)
+				want := []string{fmt.Sprintf("x=0 q%d dup", qos), fmt.Sprintf("x=1 q%d dup", qos)}
+				if policy == "others" {
+					want = [][]string{{}, {"release 1", "release 2"}}[qos-1]
+				}
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				if !slices.Equal(c.log, want) {
+					t.Errorf("QoS %d, policy %s: the next connection was sent %q, want %q", qos, policy, c.log, want)
+				}
+			})
+		}
+	}
+}
+
 // deliveredQoS2 returns a client that was sent one event at QoS 2.
 func (n *node) deliveredQoS2() *client {
 	n.t.Helper()
