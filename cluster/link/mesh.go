@@ -22,8 +22,10 @@ const (
 	maxStrangers = 64
 
 	// deadTime is how long what was sent may stay unacknowledged by the other
-	// end's kernel, before the connection is given up.
-	deadTime = 3 * time.Second
+	// end's kernel, before the connection is given up. That its program does not
+	// read counts as that, too (Linux, TCP_USER_TIMEOUT), and a disk may be slow
+	// for seconds: so it is no less than writeTime.
+	deadTime = writeTime
 )
 
 // Config says how a Mesh works. Self, Listener, Dial, Logger and Now are required.
