@@ -22,7 +22,8 @@ type Limits struct {
 	// PerAddress is how many connections one address may hold (an IPv6 /64
 	// counts as one), and PerAddressRate how many it may open in a minute;
 	// one more is closed at once. Loopback is exempt from both. Default 100
-	// and 60; negative for no limit.
+	// and 60; negative for no limit. The first also holds, by itself, for
+	// connections by HTTP.
 	PerAddress, PerAddressRate int
 
 	// ConnectRate is how many CONNECTs the server answers in a second, ten times

@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -177,12 +178,79 @@ func (s *Server) SignIn(user string, password []byte, from net.Addr) (principal 
 func (s *Server) signIn(user string, password []byte, client string, from address) (principal string, err error) {
 	if pause, ok := s.logins.try(user, from, s.wheel.now.Load()); !ok {
 		s.stats.LoginsRefused.Add(1)
+		if pause == firstPause { // the first in a row: they are all alike
+			s.logFailedLogin(user, client, from, "too many failed logins: refused without a look at the password")
+		}
 		span := time.Duration(loginSpan/ticksPerSecond) * time.Second
 		return "", &TooManyLogins{RetryAfter: span / time.Duration(s.limits.FailedLogins), pause: pause}
 	}
 	principal, err = s.authenticate(user, password, client)
-	if !errors.Is(err, broker.ErrBadCredentials) {
+	if errors.Is(err, broker.ErrBadCredentials) {
+		s.logFailedLogin(user, client, from, "bad credentials")
+	} else {
 		s.logins.pardon(user, from, s.wheel.now.Load())
 	}
 	return principal, err
+}
+
+// A loginLog is how many failed logins were logged, and how many were not since
+// one was: whoever guesses must not fill the operator's disk, nor hide by that
+// that they do.
+type loginLog struct {
+	mu sync.Mutex // guards the following
+	bucket
+	unlogged int
+}
+
+// loginLines allows so many log lines.
+var loginLines = rate{60, ticksPerMinute, 60}
+
+// note says whether one more is to be logged, and how many were not since the
+// last.
+func (l *loginLog) note(now int64) (unlogged int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.take(loginLines, now) {
+		l.unlogged++
+		return 0, false
+	}
+	unlogged, l.unlogged = l.unlogged, 0
+	return unlogged, true
+}
+
+// logFailedLogin tells the operator who tried to sign in as whom. client is empty
+// if not by MQTT.
+func (s *Server) logFailedLogin(user, client string, from address, reason string) {
+	unlogged, ok := s.loginLog.note(s.wheel.now.Load())
+	if !ok {
+		return
+	}
+	attrs := []any{"user", start(user), "addr", from.network(), "reason", reason}
+	if client != "" {
+		attrs = append(attrs, "client", start(client))
+	}
+	if unlogged > 0 {
+		attrs = append(attrs, "unlogged", unlogged)
+	}
+	s.logger.Warn("a login failed", attrs...)
+}
+
+// network is the address for people to read.
+func (a address) network() string {
+	switch {
+	case !a.IsValid():
+		return "loopback"
+	case a.Is4():
+		return a.String()
+	}
+	return networkOf(a).String()
+}
+
+// start is as much of a text that a stranger sent as is worth logging.
+func start(s string) string {
+	const most = 100
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	return strings.ToValidUTF8(s, "\uFFFD")
 }

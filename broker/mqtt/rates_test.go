@@ -1,10 +1,14 @@
 package mqtt
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -171,6 +175,57 @@ func TestFailedLogins(t *testing.T) {
 	expect("somebody else from there", login("192.0.2.1", "eve", "secret of eve"), "connack 00")
 	n.srv.wheel.now.Add(loginSpan / 3)
 	expect("the owner after a while", login("192.0.2.1", "bob", right), "connack 00")
+}
+
+// The operator is told who fails to sign in as whom, from where, and when no look
+// is taken at their passwords any more; but not a line for each of many, and never
+// a password.
+func TestFailedLoginsAreLogged(t *testing.T) {
+	var log bytes.Buffer
+	n := newNode(t, Limits{FailedLogins: 2}, func(_ *node, c *Config) { c.Logger = slog.New(slog.NewJSONHandler(&log, nil)) })
+	signIn := func(user, from string) {
+		_, _ = n.srv.SignIn(user, []byte("secret guess"), net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from)))
+	}
+	lines := func() (all []string) {
+		t.Helper()
+		for line := range strings.Lines(log.String()) {
+			var r struct {
+				Msg, User, Addr, Reason string
+				Unlogged                int
+			}
+			if err := json.Unmarshal([]byte(line), &r); err != nil || r.Msg != "a login failed" || strings.Contains(line, "secret") || len(line) > 400 {
+				t.Errorf("%v in %s", err, line)
+			}
+			all = append(all, fmt.Sprintf("%.20s from %s: %.15s, %d", r.User, r.Addr, r.Reason, r.Unlogged))
+		}
+		log.Reset()
+		return all
+	}
+	for range 4 {
+		signIn("bob", "192.0.2.1:1")
+	}
+	signIn("bob", "[2001:db8::1]:1")
+	signIn("bob\n\x00", "127.0.0.1:1")
+	want := []string{
+		"bob from 192.0.2.1: bad credentials, 0", "bob from 192.0.2.1: bad credentials, 0", "bob from 192.0.2.1: too many failed, 0",
+		"bob from 2001:db8::/64: bad credentials, 0", "bob\n\x00 from loopback: bad credentials, 0",
+	}
+	if got := lines(); !slices.Equal(got, want) {
+		t.Errorf("logged are\n%q, want\n%q", got, want)
+	}
+	const many = 1000
+	for i := range many {
+		signIn(fmt.Sprint(i, strings.Repeat("x", 2000)), "192.0.2.1:1")
+	}
+	got := lines()
+	if len(got) != int(loginLines.burst)-len(want) {
+		t.Errorf("%d lines, want %d", len(got), int(loginLines.burst)-len(want))
+	}
+	n.srv.wheel.now.Add(ticksPerMinute)
+	signIn("eve", "192.0.2.1:1")
+	if next := fmt.Sprintf("eve from 192.0.2.1: bad credentials, %d", many-len(got)); !slices.Equal(lines(), []string{next}) {
+		t.Errorf("after a minute not %q alone is logged", next)
+	}
 }
 
 // However many names are tried, what is remembered is bounded, and who has just

@@ -59,6 +59,7 @@ type Server struct {
 	addresses addresses
 	connects  gate
 	logins    logins
+	loginLog  loginLog
 	clients   atomic.Int64 // admitted, also while the broker is asked
 
 	mu         sync.Mutex // guards the following

@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,16 +29,23 @@ func httpServer(h http.Handler) *http.Server {
 	}
 }
 
-// A limitListener has at most cap(open) connections open at once. One more is
-// closed at once and counted: those that are served go on.
+// A limitListener has so many connections open at once, and so many of one
+// address. One more is closed at once and counted: those that are served go on.
 type limitListener struct {
 	net.Listener
-	open       chan struct{}
-	turnedAway *atomic.Uint64
+	most, perAddress int // 0: any number of one address
+	turnedAway       *turnedAway
+
+	mu   sync.Mutex // guards the following
+	open int
+	of   map[netip.Addr]int // by address, loopback excepted
 }
 
-func limitConnections(l net.Listener, most int, turnedAway *atomic.Uint64) net.Listener {
-	return &limitListener{l, make(chan struct{}, most), turnedAway}
+// turnedAway counts connections that were closed unread.
+type turnedAway struct{ full, address atomic.Uint64 }
+
+func limitConnections(l net.Listener, most, perAddress int, counts *turnedAway) net.Listener {
+	return &limitListener{Listener: l, most: most, perAddress: perAddress, turnedAway: counts, of: map[netip.Addr]int{}}
 }
 
 func (l *limitListener) Accept() (net.Conn, error) {
@@ -46,14 +54,61 @@ func (l *limitListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		select {
-		case l.open <- struct{}{}:
-			return &limitedConn{Conn: c, left: sync.OnceFunc(func() { <-l.open })}, nil
-		default:
-			l.turnedAway.Add(1)
-			_ = c.Close() // nothing was written to it
+		from := sharer(c.RemoteAddr())
+		if l.enter(from) {
+			return &limitedConn{Conn: c, left: sync.OnceFunc(func() { l.leave(from) })}, nil
 		}
+		_ = c.Close() // nothing was written to it
 	}
+}
+
+// enter counts a connection from from, unless it is one too many.
+func (l *limitListener) enter(from netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.open >= l.most:
+		l.turnedAway.full.Add(1)
+		return false
+	case from.IsValid() && l.perAddress > 0 && l.of[from] >= l.perAddress:
+		l.turnedAway.address.Add(1)
+		return false
+	}
+	l.open++
+	if from.IsValid() {
+		l.of[from]++
+	}
+	return true
+}
+
+func (l *limitListener) leave(from netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open--
+	if !from.IsValid() {
+		return
+	}
+	if l.of[from]--; l.of[from] == 0 {
+		delete(l.of, from)
+	}
+}
+
+// sharer returns by what connections are counted: the address, of IPv6 its /64;
+// for loopback, behind which a proxy may be, and what is not IP nothing.
+func sharer(a net.Addr) netip.Addr {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	ip := tcp.AddrPort().Addr().Unmap()
+	switch {
+	case ip.IsLoopback():
+		return netip.Addr{}
+	case ip.Is4():
+		return ip
+	}
+	p, _ := ip.WithZone("").Prefix(64)
+	return p.Addr()
 }
 
 // A limitedConn counts as open until it is closed.

@@ -6,8 +6,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,8 +22,8 @@ func TestHTTPConnectionsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var turnedAway atomic.Uint64
-	l := limitConnections(inner, 2, &turnedAway)
+	var counts turnedAway
+	l := limitConnections(inner, 2, 1, &counts) // loopback is not one address
 	defer l.Close()
 	accepted := make(chan net.Conn, 4)
 	go func() {
@@ -49,16 +49,54 @@ func TestHTTPConnectionsAreBounded(t *testing.T) {
 	dial()
 	second := <-accepted
 	defer second.Close()
-	if n, err := dial().Read(make([]byte, 1)); n != 0 || err == nil || turnedAway.Load() != 1 {
-		t.Errorf("one too many: read %d, %v; %d turned away", n, err, turnedAway.Load())
+	if n, err := dial().Read(make([]byte, 1)); n != 0 || err == nil || counts.full.Load() != 1 {
+		t.Errorf("one too many: read %d, %v; %d turned away", n, err, counts.full.Load())
 	}
 	first.Close()
 	first.Close() // counts once
 	dial()
 	third := <-accepted
 	defer third.Close()
-	if _, err := dial().Read(make([]byte, 1)); err == nil || turnedAway.Load() != 2 {
-		t.Errorf("one too many again: %v; %d turned away", err, turnedAway.Load())
+	if _, err := dial().Read(make([]byte, 1)); err == nil || counts.full.Load() != 2 {
+		t.Errorf("one too many again: %v; %d turned away", err, counts.full.Load())
+	}
+}
+
+// One address does not take the connections of all others: past its share one
+// more is turned away, and counted, until one has ended; an IPv6 /64 is one
+// address, and loopback is none.
+func TestHTTPConnectionsOfAnAddress(t *testing.T) {
+	var counts turnedAway
+	l := limitConnections(nil, 8, 2, &counts).(*limitListener)
+	from := func(addr string) netip.Addr { return sharer(net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr))) }
+	enter := func(addr string, want bool) {
+		t.Helper()
+		if got := l.enter(from(addr)); got != want {
+			t.Errorf("from %s: let in %t, want %t", addr, got, want)
+		}
+	}
+	enter("192.0.2.1:1", true)
+	enter("[::ffff:192.0.2.1]:2", true)
+	enter("192.0.2.1:3", false)
+	enter("192.0.2.2:1", true)
+	enter("[2001:db8::1]:1", true)
+	enter("[2001:db8::2%eth0]:1", true)
+	enter("[2001:db8::3]:1", false)
+	for range 2 {
+		enter("127.0.0.1:1", true)
+	}
+	l.leave(from("192.0.2.1:1"))
+	enter("192.0.2.1:4", true)
+	enter("[::1]:1", true)
+	enter("[::1]:1", false)
+	if counts.address.Load() != 2 || counts.full.Load() != 1 {
+		t.Errorf("%d are turned away for their address and %d in all, want 2 and 1", counts.address.Load(), counts.full.Load())
+	}
+	for _, addr := range []string{"192.0.2.1:1", "192.0.2.1:1", "192.0.2.2:1", "[2001:db8::9]:1", "[2001:db8::9]:1", "127.0.0.1:1", "127.0.0.1:1", "[::1]:1"} {
+		l.leave(from(addr))
+	}
+	if l.open != 0 || len(l.of) != 0 {
+		t.Errorf("when all have left, %d are open, of %d addresses", l.open, len(l.of))
 	}
 }
 

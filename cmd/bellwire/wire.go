@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"github.com/bellwire/bellwire/acl"
@@ -102,8 +101,8 @@ type server struct {
 
 	mqttListener, httpListener net.Listener
 	http                       *http.Server
-	httpTurnedAway             atomic.Uint64 // connections too many
-	failed                     chan error    // a listener broke
+	httpTurnedAway             turnedAway
+	failed                     chan error // a listener broke
 	digests                    digests
 }
 
@@ -269,7 +268,7 @@ func (s *server) listen(ctx context.Context) (err error) {
 	if s.httpListener, err = net.Listen("tcp", s.config.http); err != nil {
 		return fmt.Errorf("http: %w", err)
 	}
-	s.httpListener = limitConnections(s.httpListener, httpConnections, &s.httpTurnedAway)
+	s.httpListener = limitConnections(s.httpListener, httpConnections, s.mqtt.Limits().PerAddress, &s.httpTurnedAway)
 	s.http = httpServer(api.Handler(s.apiConfig()))
 	go func() { s.serveEnded("http", s.http.Serve(s.httpListener), http.ErrServerClosed) }()
 	return nil
