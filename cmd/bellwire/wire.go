@@ -223,6 +223,7 @@ func (s *server) openNode(ctx context.Context) (err error) {
 	s.node, err = cluster.Open(cluster.Config{
 		Dir: s.dir, Machine: s.broker.Machine(), Logger: s.config.logger, Die: s.config.die, Now: s.now,
 		Stall: stall, Links: s.links, Version: version, PID: os.Getpid(), Answer: s.answer,
+		Lost: s.broker.NodeLost, Receive: s.broker.Receive, PeerUp: s.broker.PeerUp, PeerDown: s.broker.PeerDown,
 	})
 	if err != nil {
 		return err
@@ -232,8 +233,15 @@ func (s *server) openNode(ctx context.Context) (err error) {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if s.links == nil {
+		return s.broker.Start(ctx, alone{s.node})
+	}
 	return s.broker.Start(ctx, s.node)
 }
+
+// alone is the log of a node that has no others to talk to: the broker tells by
+// what a log can do.
+type alone struct{ broker.Log }
 
 // compile makes the broker's Authorizer of a logged policy.
 func (s *server) compile(data []byte, domain string) (broker.Authorizer, error) {
