@@ -8,8 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -27,6 +27,8 @@ type devFlags struct {
 	demo    bool
 	runFor  time.Duration
 	verbose bool
+	nodes   int
+	member  devMember // of a process that runs one of several nodes
 }
 
 func devCommand() *cobra.Command {
@@ -45,14 +47,21 @@ whom by which rule, is printed. --for counts from when all are connected. With
 4s or more the demo has the whole shift of its night worker, on a slow machine
 somewhat later.
 
+--nodes 3 runs a cluster: three processes of this program, which can be killed
+one by one. They end with this one, and so does what they hold.
+
 On a terminal it prints what to paste next and a line for each event. Without
 one it prints a line of JSON with the address, as serve does.`,
 		Example: `  bellwire dev
   bellwire dev --demo --for 5s
-  bellwire dev --port 0`,
+  bellwire dev --port 0
+  bellwire dev --nodes 3`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			if f.nodes != 1 {
+				return f.runNodes(cmd.Context(), cmd.Flags().Changed("port"), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
+			return f.run(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	flags := cmd.Flags()
@@ -60,11 +69,13 @@ one it prints a line of JSON with the address, as serve does.`,
 	flags.StringVar(&f.domain, "domain", "example.com", "`domain` of bare user names")
 	flags.BoolVar(&f.demo, "demo", false, "add a publisher and subscribers, and show what reaches whom")
 	flags.DurationVar(&f.runFor, "for", 0, "end after this `time`, with exit code 0; 0: when interrupted")
+	flags.IntVar(&f.nodes, "nodes", 1, "run a cluster of so many `nodes`, each a process")
+	f.member.register(flags)
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log what the broker does, too")
 	return cmd
 }
 
-func (f devFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
+func (f devFlags) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) error {
 	if f.port < 0 || f.port > 65535 {
 		return usage("--port %d is not between 0 and 65535", f.port)
 	}
@@ -89,6 +100,14 @@ func (f devFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
 	case people:
 		c.tap = feed
 	}
+	var goOn <-chan struct{}
+	if f.member.name != "" {
+		goOn = follow(stdin, stop)
+		defer f.member.cleanUp()
+		if err := f.member.configure(&c); err != nil {
+			return err
+		}
+	}
 	s, err := startServer(ctx, c)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return portTaken(f.port)
@@ -99,6 +118,12 @@ func (f devFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
 	if err := f.greet(feed, people, s); err != nil {
 		return errors.Join(err, s.shutdown())
 	}
+	if goOn != nil {
+		select {
+		case <-goOn:
+		case <-ctx.Done():
+		}
+	}
 	err = f.live(ctx, s, show)
 	return errors.Join(err, s.shutdown())
 }
@@ -106,6 +131,9 @@ func (f devFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
 // config is that of serve with another file system and open doors.
 func (f devFlags) config(stderr io.Writer) serverConfig {
 	logger := newLogger(stderr, f.verbose)
+	if f.member.name != "" {
+		logger = logger.With("at", f.member.name)
+	}
 	if !f.verbose {
 		logger = slog.New(warnings{logger.Handler()})
 	}
@@ -138,7 +166,7 @@ func (f devFlags) live(ctx context.Context, s *server, show *demo) error {
 func (f devFlags) greet(feed *feed, people bool, s *server) error {
 	addr := s.mqttListener.Addr().String()
 	if !people {
-		line, err := json.Marshal(readyLine{Ready: true, Node: s.config.node, PID: os.Getpid(), MQTT: addr})
+		line, err := json.Marshal(s.readyLine())
 		feed.print(string(line))
 		return err
 	}
@@ -164,6 +192,15 @@ type warnings struct{ slog.Handler }
 
 func (w warnings) Enabled(ctx context.Context, l slog.Level) bool {
 	return l >= slog.LevelWarn && w.Handler.Enabled(ctx, l)
+}
+
+// Handle leaves out what nodes say of each other: that one which joins lacks the
+// log, that one has gone. Of several, whoever started them tells that.
+func (w warnings) Handle(ctx context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, "raft: ") || strings.HasPrefix(r.Message, "cluster: ") {
+		return nil
+	}
+	return w.Handler.Handle(ctx, r)
 }
 func (w warnings) WithAttrs(a []slog.Attr) slog.Handler { return warnings{w.Handler.WithAttrs(a)} }
 func (w warnings) WithGroup(name string) slog.Handler   { return warnings{w.Handler.WithGroup(name)} }

@@ -103,6 +103,14 @@ type readyLine struct {
 	Cluster string `json:"cluster,omitempty"`
 }
 
+func (s *server) readyLine() readyLine {
+	line := readyLine{Ready: true, Node: s.config.node, PID: os.Getpid(), MQTT: s.mqttListener.Addr().String(), Cluster: s.clusterAddress()}
+	if s.httpListener != nil {
+		line.HTTP = s.httpListener.Addr().String()
+	}
+	return line
+}
+
 func serve(ctx context.Context, f serveFlags, c serverConfig, stdout io.Writer) error {
 	s, err := startServer(ctx, c)
 	if err != nil {
@@ -114,10 +122,7 @@ func serve(ctx context.Context, f serveFlags, c serverConfig, stdout io.Writer) 
 	s.warnOfOtherSettings()
 	s.warnOfOtherPolicy(f.policy)
 	s.warnOfNobody()
-	line := readyLine{Ready: true, Node: f.node, PID: os.Getpid(), MQTT: s.mqttListener.Addr().String(), Cluster: s.clusterAddress()}
-	if s.httpListener != nil {
-		line.HTTP = s.httpListener.Addr().String()
-	}
+	line := s.readyLine()
 	if err := json.NewEncoder(stdout).Encode(line); err != nil {
 		return errors.Join(err, s.close(ctx))
 	}
