@@ -117,7 +117,11 @@ func New(c Config) (*Broker, error) {
 // of that number: a later one has a greater number, unless the clock did not move
 // between them, or ran back; then they differ.
 func newLife(now time.Time, after uint64) uint64 {
-	return max(uint64(now.UnixNano())>>lifeBits, after>>lifeBits)<<lifeBits | rand.Uint64N(1<<lifeBits)
+	life := max(uint64(now.UnixNano())>>lifeBits, after>>lifeBits)<<lifeBits | rand.Uint64N(1<<lifeBits)
+	if life == after {
+		life ^= 1
+	}
+	return life
 }
 
 // lifeBits is what of an incarnation's number is chance: its time is in units

@@ -107,7 +107,7 @@ func (b *Broker) unsubscribe(s *Session, filter string) {
 }
 
 func (r *relays) want(filters ...string) (version uint64) {
-	if r.to == nil {
+	if !r.active.Load() {
 		return 0
 	}
 	r.mu.Lock()
@@ -121,7 +121,7 @@ func (r *relays) want(filters ...string) (version uint64) {
 }
 
 func (r *relays) unwant(filters ...string) {
-	if r.to == nil {
+	if !r.active.Load() {
 		return
 	}
 	r.mu.Lock()
@@ -147,7 +147,7 @@ func (r *relays) turned(was bool) {
 // they have heard, or after hearWithin. What it returns is to be called when the
 // subscription is in force, or refused.
 func (r *relays) announce(subs []event.Subscription) (over func()) {
-	if r.to == nil || len(subs) == 0 {
+	if !r.active.Load() || len(subs) == 0 {
 		return func() {}
 	}
 	filters := make([]string, len(subs))

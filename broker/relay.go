@@ -30,7 +30,8 @@ import (
 // is bounded: what finds no room is lost, and counted.
 type relays struct {
 	b        *Broker
-	to       Peers // nil: this node is alone; set before anybody is connected
+	to       Peers       // nil: this node is alone; set before anybody is connected
+	active   atomic.Bool // there has been a peer: interest is kept
 	stream   uint64
 	interest interest
 	wake     chan struct{} // there is something to tell
@@ -130,10 +131,31 @@ func (b *Broker) PeerUp(node string) {
 		return
 	}
 	p.up.Store(true)
+	b.relays.begin()
 	b.relays.mu.Lock()
 	p.full, p.heard, p.ask, p.asked, p.refused = true, 0, true, false, false
 	b.relays.mu.Unlock()
 	b.relays.kick()
+}
+
+// begin keeps our interest from here on: a node alone is spared that.
+func (r *relays) begin() {
+	if r.active.Load() {
+		return
+	}
+	r.b.loop.do(func(*Wave) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.active.Swap(true) {
+			return
+		}
+		for _, s := range r.b.loop.live {
+			for filter := range s.subs {
+				r.interest.add(filter)
+			}
+		}
+		r.turned(false)
+	})
 }
 
 // PeerDown says that our link to a node is gone. Nothing is relayed to it, and
@@ -260,7 +282,7 @@ func (f *frame) send() {
 	// What this entry may have delivered, and who publishes now may know of, is
 	// not after the place: so the place is the entry's that is being delivered.
 	binary.BigEndian.PutUint64(f.buf[2:], r.b.loop.begun.Load())
-	if r.to.Send(f.to.node, f.buf) {
+	if r.to != nil && r.to.Send(f.to.node, f.buf) {
 		r.b.stats.RelaySent.Add(f.events)
 	} else {
 		r.b.stats.RelayLost.Add(f.events)

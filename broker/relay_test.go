@@ -224,6 +224,58 @@ func TestInterestIsResynchronised(t *testing.T) {
 	})
 }
 
+// A node alone keeps no account of its interest; the first peer is told all of it,
+// and then what changes.
+func TestFirstPeerIsToldAll(t *testing.T) {
+	n := bareNode(t, Limits{})
+	n.log = newSoloLog(n.Machine(), n.clock.now, &n.entries)
+	far := &farAway{soloLog: n.log, sent: make(chan []byte, 100)}
+	must(t, n.Start(t.Context(), far))
+	t.Cleanup(func() { n.stop(true) })
+	n.policy("all")
+	one, _ := n.connect("one", true, 0)
+	one.subscribe("a", 0)
+	two, _ := n.connect("two", true, 3600)
+	two.subscribe("a", 1)
+	two.subscribe("b/#", 1)
+	if len(n.relays.interest.filters) != 0 {
+		t.Error("a node alone keeps its interest")
+	}
+	n.PeerUp("n2")
+	told := map[string]bool{}
+	hear := func() {
+		t.Helper()
+		for message := range far.sent {
+			if message[1] != peerClaim {
+				continue
+			}
+			m, err := readClaim(message[2:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			for f, wanted, ok := m.next(); ok; f, wanted, ok = m.next() {
+				told[f] = wanted
+			}
+			if n.Receive("n2", appendHeard(nil, m.stream, m.to)); len(told) > 0 {
+				return
+			}
+		}
+	}
+	hear()
+	if want := map[string]bool{"a": true, "b/#": true}; !maps.Equal(told, want) {
+		t.Errorf("the first peer was told %v, want %v", told, want)
+	}
+	clear(told)
+	one.s.Close(false, false, 0)
+	if _, err := two.s.Unsubscribe([]string{"b/#"}); err != nil {
+		t.Fatal(err)
+	}
+	hear()
+	if want := map[string]bool{"b/#": false}; !maps.Equal(told, want) {
+		t.Errorf("then it was told %v, want %v: the other still has a", told, want)
+	}
+}
+
 // A node with more filters than may be told wants everything, also on topics that
 // no wildcard reaches, until it has half as many.
 func TestTooManyFiltersWantEverything(t *testing.T) {
@@ -303,10 +355,18 @@ func TestRelayAllocatesNothing(t *testing.T) {
 	}
 }
 
-// A farAway has peers that take everything.
-type farAway struct{ *soloLog }
+// A farAway has peers that take everything, and shows it if somebody looks.
+type farAway struct {
+	*soloLog
+	sent chan []byte
+}
 
-func (*farAway) Send(string, []byte) bool { return true }
+func (f *farAway) Send(_ string, message []byte) bool {
+	if f.sent != nil {
+		f.sent <- slices.Clone(message)
+	}
+	return true
+}
 
 // What nodes say to each other reads as it was meant, and is said so still; cut
 // short anywhere it is refused, or says less of a list.
