@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/bellwire/bellwire/disk"
 	"github.com/bellwire/bellwire/internal/effort"
 )
 
@@ -17,8 +18,10 @@ import (
 // and disks slow, by a seed. Whatever happens: what was acknowledged is kept, in
 // order, by all, at one place; and when the faults are over, all goes on by itself.
 //
-// BELLWIRE_SEED runs one seed. Seeds that once failed are in testdata/seeds, and
-// run first.
+// BELLWIRE_SEED runs one seed; with WORLD_LOG=1 the nodes log, and WORLD_STACKS names
+// a file for what all goroutines do when something does not come about. Seeds that
+// once failed are in testdata/seeds, and run first. A seed chooses the faults, not
+// which goroutine runs first: it may have to be run several times.
 func TestSimulation(t *testing.T) {
 	for _, seed := range seeds(t) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { simulate(t, seed) })
@@ -109,10 +112,7 @@ func (w *world) load(stop chan struct{}) {
 }
 
 // A storm makes faults in a world.
-type storm struct {
-	*world
-	wiping bool // a disk was emptied, and its node is not back yet
-}
+type storm struct{ *world }
 
 // rage makes faults for some time.
 func (s *storm) rage(d time.Duration) {
@@ -219,14 +219,8 @@ func (s *storm) leap(m *mate) {
 // lost at once, what they alone had would be gone. The node is removed, and joins
 // anew.
 func (s *storm) wipe(m *mate) {
-	s.net.Heal()
-	for _, m := range s.nodes {
-		s.net.PowerOn(m.name)
-		if m.living() == nil {
-			m.start()
-		}
-	}
-	s.note("heal all, to wipe %s", m.name)
+	s.note("all faults end, to wipe %s", m.name)
+	s.calm()
 	if !s.eventually(60*time.Second, "whole before a disk is wiped", s.even) {
 		return
 	}
@@ -236,7 +230,7 @@ func (s *storm) wipe(m *mate) {
 	s.note("wipe %s", m.name)
 	old := m.living().dir.Identity().Node
 	m.kill(false, 0)
-	m.fs, m.founder = newDisk(), false
+	m.fs, m.founder = disk.Crashable(), false
 	if !s.eventually(30*time.Second, "the wiped node is removed", func() bool {
 		l := s.leader()
 		return l != nil && l.node.Remove(l.ended, old, false) == nil
@@ -251,14 +245,7 @@ func (s *storm) wipe(m *mate) {
 // it took until something was acknowledged again.
 func (s *storm) settle() time.Duration {
 	s.note("all faults end")
-	s.net.Heal()
-	s.net.ShapeAll(Conditions{Delay: 200 * time.Microsecond, Jitter: 300 * time.Microsecond})
-	for _, m := range s.nodes {
-		s.net.PowerOn(m.name)
-		if m.living() == nil {
-			m.start()
-		}
-	}
+	s.calm()
 	start, told := time.Now(), s.ledger.Told()
 	if !s.eventually(20*time.Second, "something is acknowledged again", func() bool { return s.ledger.Told() > told }) {
 		return 0
@@ -269,6 +256,18 @@ func (s *storm) settle() time.Duration {
 	}
 	s.end()
 	return again
+}
+
+// calm ends all faults.
+func (s *storm) calm() {
+	s.net.Heal()
+	s.net.ShapeAll(calm)
+	for _, m := range s.nodes {
+		s.net.PowerOn(m.name)
+		if m.living() == nil {
+			m.start()
+		}
+	}
 }
 
 // even says whether all nodes run, have votes, and lag by no more than what is on

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -65,13 +66,16 @@ type life struct {
 	opened  chan struct{}
 }
 
+// calm is a good network.
+var calm = Conditions{Delay: 200 * time.Microsecond, Jitter: 300 * time.Microsecond}
+
 func newWorld(t *testing.T, seed uint64, size int) *world {
 	w := &world{
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 31)), ledger: NewLedger(), began: time.Now(),
 		net: NewNetwork(NetworkConfig{Seed: seed, Now: time.Now, Timeout: 5 * time.Second, Window: 1 << 30}),
 	}
 	w.memory = []uint64{64 << 10, 256 << 10, 1 << 30}[w.rng.IntN(3)]
-	w.net.ShapeAll(Conditions{Delay: 200 * time.Microsecond, Jitter: 300 * time.Microsecond})
+	w.net.ShapeAll(calm)
 	for i := range size {
 		w.nodes = append(w.nodes, &mate{w: w, name: fmt.Sprintf("n%d", i+1), fs: disk.Crashable(), founder: i == 0})
 	}
@@ -287,6 +291,10 @@ func (w *world) eventually(within time.Duration, what string, holds func() bool)
 		}
 	}
 	w.t.Errorf("seed %d: not within %v: %s", w.seed, within, what)
+	if path := os.Getenv("WORLD_STACKS"); path != "" {
+		stacks := make([]byte, 16<<20)
+		_ = os.WriteFile(path, stacks[:runtime.Stack(stacks, true)], 0o600)
+	}
 	return false
 }
 
@@ -337,5 +345,3 @@ func (w *world) watch(stop chan struct{}) {
 		}
 	}
 }
-
-func newDisk() *disk.FS { return disk.Crashable() }
