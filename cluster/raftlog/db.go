@@ -98,7 +98,8 @@ type DB struct {
 	lock   *pebble.Lock
 	watch  io.Closer // of the file system
 	slow   atomic.Uint64
-	logs   []*Log // opened by Log, before anything else is done with the DB
+	late   atomic.Pointer[disk.Slow] // the newest that was too slow
+	logs   []*Log                    // opened by Log, before anything else is done with the DB
 
 	// running is false until Raft has been told what is there. Until then
 	// damage is returned as ErrDamaged; from then on it ends the process.
@@ -243,7 +244,12 @@ func (db *DB) corrupt(info pebble.DataCorruptionInfo) {
 func (db *DB) diskSlow(s disk.Slow) {
 	db.slow.Add(1)
 	db.opts.Logger.Warn("disk slow", "file", s.Name, "operation", s.Op, "for", s.For)
-	if db.running.Load() && s.For >= 2*db.opts.Stall {
+	if !db.running.Load() || s.For < 2*db.opts.Stall {
+		return
+	}
+	// At the second report, a look later: at the first, this process may have stood
+	// still rather than the disk.
+	if last := db.late.Swap(&s); last != nil && last.Name == s.Name && last.Op == s.Op && last.For < s.For {
 		db.die(fmt.Sprintf("raftlog: %s of %s has taken %v", s.Op, s.Name, s.For))
 	}
 }
@@ -261,10 +267,10 @@ func (db *DB) commit(b *pebble.Batch) {
 // guard does something with the disk that must not fail, and must not take longer
 // than Stall: else it ends the process.
 func (db *DB) guard(what string, do func() error) {
-	watchdog := time.AfterFunc(db.opts.Stall, func() {
+	w := watch(db.opts.Stall, func() {
 		db.die(fmt.Sprintf("raftlog: the disk has not completed a %s for %v", what, db.opts.Stall))
 	})
-	defer watchdog.Stop()
+	defer w.stop()
 	if err := do(); err != nil {
 		db.die(fmt.Sprintf("raftlog: %s: %v", what, err))
 	}
