@@ -24,6 +24,10 @@ type load struct {
 	stop chan struct{}
 	wg   sync.WaitGroup
 
+	// homes are where each client connects, by its id: the first that takes it. nil
+	// is addr for all.
+	homes map[string][]string
+
 	mu    sync.Mutex
 	conns map[string]*mq.Conn // by client id: the newest connection
 
@@ -39,8 +43,9 @@ type publisher struct {
 	acked   atomic.Int64 // all up to this number
 	stopped atomic.Bool
 
-	highest  int64 // number sent so far, on any connection
-	released bool  // PUBREL may have been sent for the one after acked
+	sent     atomic.Int64 // highest, for others to read
+	highest  int64        // number sent so far, on any connection
+	released bool         // PUBREL may have been sent for the one after acked
 }
 
 // A subscriber receives everything in one durable session.
@@ -115,11 +120,11 @@ func (l *load) again(life func() error) {
 }
 
 func (l *load) connect(m mq.Connect) (*mq.Conn, *mq.Packet, error) {
-	c, ack, err := mq.DialConnect(l.addr.Load().(string), v5, m)
-	if err == nil && ack.Code != 0 {
-		c.Close()
-		err = fmt.Errorf("got %v", ack)
+	at := l.homes[m.ClientID]
+	if at == nil {
+		at = []string{l.addr.Load().(string)}
 	}
+	c, ack, err := connectAny(at, m)
 	if err == nil {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -167,6 +172,7 @@ func (p *publisher) run(l *load) error {
 			sent++
 			m := mq.Publish{Topic: "load/" + p.id, QoS: p.qos, ID: packetID(sent), Dup: sent <= p.highest, Payload: fmt.Append(nil, sent)}
 			p.highest = max(p.highest, sent)
+			p.sent.Store(p.highest)
 			if err := c.Write(m); err != nil {
 				return err
 			}
@@ -430,8 +436,11 @@ func TestMQTT24ExactlyOnceThroughReconnects(t *testing.T) {
 	})
 }
 
-func exactlyOnce(t *testing.T, s *server, disturb func(*load)) {
+func exactlyOnce(t *testing.T, s *server, disturb func(*load), settings ...func(*load)) {
 	l := newLoad(t, s, 0)
+	for _, set := range settings {
+		set(l)
+	}
 	p := &publisher{id: "once", qos: 2}
 	l.publishers = []*publisher{p}
 	l.subscribers = nil

@@ -65,6 +65,8 @@ type ready struct {
 	PID   int    `json:"pid"`
 	MQTT  string `json:"mqtt"`
 	HTTP  string `json:"http"`
+
+	Cluster string `json:"cluster"` // empty on a node alone
 }
 
 // serve starts a server in a fresh directory with further flags. At the end of

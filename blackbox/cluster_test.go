@@ -1,0 +1,144 @@
+package blackbox
+
+import (
+	"math/rand/v2"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bellwire/bellwire/internal/effort"
+)
+
+// kill -9 of the leader, of a follower, of the node of a subscriber, under load
+// on all nodes: all that was acknowledged is delivered, in order for each
+// publisher, and delivery goes on at once. Each node that was killed comes back.
+func TestClusterKills(t *testing.T) {
+	c := newTrio(t)
+	l := c.load(6)
+	l.start()
+	rng := rand.New(rand.NewPCG(1, 41))
+	took := map[string][]time.Duration{}
+	for range effort.Rounds(1, 17) {
+		for _, who := range []string{"leader", "follower", "subscriber's node"} {
+			l.await(200 + rng.Int64N(2000))
+			i := c.leader()
+			switch who {
+			case "follower":
+				i = (i + 1 + rng.IntN(2)) % clusterSize
+			case "subscriber's node":
+				i = c.home(l, l.subscribers[rng.IntN(2)].id)
+			}
+			d := l.resumes(c.nodes[i].kill)
+			took[who] = append(took[who], d)
+			l.await(500)
+			c.nodes[i].start()
+		}
+	}
+	l.finish()
+	c.alike()
+	for who, all := range took {
+		middle, longest := median(all)
+		t.Logf("%s killed %d times: delivery to and from all went on after %v, at most %v",
+			who, len(all), middle.Round(time.Millisecond), longest.Round(time.Millisecond))
+	}
+}
+
+// home returns the node to which a client is connected.
+func (c *trio) home(l *load, id string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := l.conns[id].Net.RemoteAddr().String()
+	for i, n := range c.nodes {
+		if n.ready.MQTT == at {
+			return i
+		}
+	}
+	c.t.Fatalf("%s is at %s, and no node is", id, at)
+	return 0
+}
+
+// All nodes are killed at once, and started again: nothing that was acknowledged
+// is lost, and nobody has to help.
+func TestClusterAllKilled(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	l := c.load(6)
+	l.start()
+	for round := range effort.Rounds(2, 20) {
+		l.await(500 + int64(round)*100)
+		for _, n := range c.nodes {
+			if err := syscall.Kill(n.pid(), syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, n := range c.nodes {
+			n.kill()
+		}
+		c.startAll()
+	}
+	l.await(200)
+	l.finish()
+	c.alike()
+}
+
+// startAll starts all nodes at the same time: none serves before most are there.
+func (c *trio) startAll() {
+	c.t.Helper()
+	started := make(chan error, clusterSize)
+	for _, n := range c.nodes {
+		go func() { started <- n.launch() }()
+	}
+	for range c.nodes {
+		if err := <-started; err != nil {
+			c.t.Fatal(err)
+		}
+	}
+}
+
+// The leader stands still for ten seconds (SIGSTOP): the others elect another and
+// go on. When it goes on, it acknowledges nothing that is not so, catches up, and
+// serves.
+func TestClusterLeaderStandsStill(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	l := c.load(6)
+	l.start()
+	for range effort.Rounds(1, 10) {
+		l.await(500)
+		stopped := c.nodes[c.leader()]
+		// Publishers at the node that stands still wait for their answers: those
+		// elsewhere must go on.
+		before := l.acked()
+		stopped.signal(syscall.SIGSTOP)
+		<-time.After(10 * time.Second) // how long it stands still
+		meanwhile := l.acked() - before
+		stopped.signal(syscall.SIGCONT)
+		t.Logf("%d acknowledged while the leader stood still", meanwhile)
+		if meanwhile < 500 {
+			t.Errorf("only %d acknowledged in ten seconds without the leader", meanwhile)
+		}
+	}
+	l.await(500)
+	l.finish()
+	c.alike()
+}
+
+// Exactly once, from end to end, while the nodes of publisher and subscriber are
+// killed under them: sessions go on elsewhere, with what they had under way.
+func TestClusterExactlyOnce(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	rng := rand.New(rand.NewPCG(1, 42))
+	exactlyOnce(t, c.nodes[0], func(l *load) {
+		for range effort.Rounds(4, 60) {
+			l.await(20 + rng.Int64N(300))
+			i := rng.IntN(clusterSize)
+			c.nodes[i].kill()
+			l.await(50)
+			c.nodes[i].start()
+		}
+	}, func(l *load) {
+		l.homes = map[string][]string{"once": c.addresses(1), "rx": c.addresses(2)}
+	})
+	c.alike()
+}

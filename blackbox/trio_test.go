@@ -1,0 +1,199 @@
+package blackbox
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	mq "github.com/bellwire/bellwire/mqtttest"
+)
+
+// A trio is a cluster of three processes, each with an address of its own on the
+// loopback interface, which it keeps when it is started again.
+type trio struct {
+	t     testing.TB
+	nodes []*server
+	http  []string
+}
+
+// trios counts those of this process, so that no two share addresses.
+var trios atomic.Uint32
+
+const clusterSize = 3
+
+// newTrio starts three nodes with further flags and waits until all have a vote.
+func newTrio(t testing.TB, flags ...string) *trio {
+	t.Helper()
+	if target != "" {
+		t.Skipf("missing: servers of our own, BELLWIRE_BLACKBOX_TARGET=%s is set", target)
+	}
+	c := &trio{t: t}
+	// The nodes of one trio differ in the last two bits; the other bits are the
+	// process's and the trio's.
+	at := uint32(64+os.Getpid()>>8&63)<<16 | uint32(os.Getpid()&255)<<8 | trios.Add(1)<<2&255
+	for i := range uint32(clusterSize) {
+		n := at + i
+		c.prepare(int(i), fmt.Sprintf("127.%d.%d.%d", n>>16, n>>8&255, n&255), flags)
+	}
+	for _, n := range c.nodes {
+		n.start()
+	}
+	c.await("three voters that answer", func(all []member) bool {
+		return len(all) == clusterSize && !slices.ContainsFunc(all, func(m member) bool { return !m.Voter || m.Role == "down" })
+	})
+	return c
+}
+
+// prepare makes node i, at host.
+func (c *trio) prepare(i int, host string, flags []string) {
+	c.t.Helper()
+	dir := c.t.TempDir()
+	ca := filepath.Join(dir, "ca")
+	if i > 0 {
+		ca = filepath.Join(filepath.Dir(c.nodes[0].dir), "ca")
+	} else if _, stderr, code := run(c.t, "cert", "ca", "--out", ca); code != 0 {
+		c.t.Fatalf("cert ca: %d %s", code, stderr)
+	}
+	name, tls := fmt.Sprint("n", i+1), filepath.Join(dir, "tls")
+	if _, stderr, code := run(c.t, "cert", "node", "--ca", ca, "--name", name, "--out", tls); code != 0 {
+		c.t.Fatalf("cert node: %d %s", code, stderr)
+	}
+	s := &server{t: c.t, dir: filepath.Join(dir, "data"), logs: new(logBuffer)}
+	s.args = append([]string{
+		"serve", "--data", s.dir, "--domain", "example.com", "--allow-anonymous", "--node", name,
+		"--mqtt", host + ":1883", "--http", host + ":8080", "--cluster", host + ":7400", "--cluster-tls", tls,
+	}, flags...)
+	if i == 0 {
+		s.args = append(s.args, "--bootstrap")
+	} else {
+		s.args = append(s.args, "--join", c.nodes[0].ready.Cluster)
+	}
+	s.ready.Cluster = host + ":7400" // for those that are prepared before it runs
+	c.nodes, c.http = append(c.nodes, s), append(c.http, host+":8080")
+	c.t.Cleanup(s.cleanup)
+}
+
+// A member is a node as cluster status shows it.
+type member struct {
+	ID, Name, Role string
+	Voter          bool
+	Applied        uint64
+}
+
+// status asks a node for the cluster's; nil if it does not answer.
+func (c *trio) status(i int) (all []member) {
+	c.t.Helper()
+	out, _, code := run(c.t, "cluster", "status", "-o", "json", "--timeout", "5s", "--server", c.http[i])
+	if code != 0 || json.Unmarshal([]byte(out), &all) != nil {
+		return nil
+	}
+	return all
+}
+
+// await asks the nodes, one after the other, until one that answers has it so.
+func (c *trio) await(what string, ok func([]member) bool) {
+	c.t.Helper()
+	i := 0
+	until(c.t, what, 60*time.Second, func() bool {
+		i++
+		all := c.status(i % clusterSize)
+		return all != nil && ok(all)
+	})
+}
+
+// leader returns the node that leads, waiting for there to be one.
+func (c *trio) leader() (at int) {
+	c.t.Helper()
+	c.await("a leader", func(all []member) bool {
+		at = slices.IndexFunc(all, func(m member) bool { return m.Role == "leader" })
+		return at >= 0
+	})
+	return at
+}
+
+// addresses are where clients may connect, the first one first.
+func (c *trio) addresses(first int) (all []string) {
+	for i := range c.nodes {
+		all = append(all, c.nodes[(first+i)%clusterSize].ready.MQTT)
+	}
+	return all
+}
+
+// load is a load whose clients begin at different nodes, and turn to the next when
+// theirs does not answer.
+func (c *trio) load(publishers int) *load {
+	c.t.Helper()
+	l := newLoad(c.t, c.nodes[0], publishers)
+	l.homes = map[string][]string{}
+	for i, p := range l.publishers {
+		l.homes[p.id] = c.addresses(i)
+	}
+	for i, s := range l.subscribers {
+		l.homes[s.id] = c.addresses(i + 1)
+	}
+	return l
+}
+
+// alike waits until all nodes have the same state, and compares.
+func (c *trio) alike() {
+	c.t.Helper()
+	var said string
+	defer func() {
+		if c.t.Failed() {
+			c.t.Logf("verify: %s\nstatus: %+v", said, c.status(0))
+		}
+	}()
+	until(c.t, "the states of all nodes are equal at one index", 30*time.Second, func() bool {
+		out, errs, code := run(c.t, "cluster", "verify", "--server", c.http[c.leader()])
+		said = out + errs
+		return code == 0
+	})
+}
+
+// resumes measures how long it takes after a fault until what is published then,
+// by every publisher, has been delivered to every subscriber.
+func (l *load) resumes(fault func()) time.Duration {
+	l.t.Helper()
+	start := time.Now()
+	fault()
+	due := map[string]int{}
+	for _, p := range l.publishers {
+		due["load/"+p.id] = int(p.sent.Load()) + 1
+	}
+	until(l.t, "what is published after the fault is delivered", 60*time.Second, func() bool {
+		for topic, n := range due {
+			for _, s := range l.subscribers {
+				if s.received(topic) < n {
+					return false
+				}
+			}
+		}
+		return true
+	})
+	return time.Since(start)
+}
+
+// median returns the middle of some durations, and the longest.
+func median(all []time.Duration) (middle, longest time.Duration) {
+	sorted := slices.Sorted(slices.Values(all))
+	return sorted[len(sorted)/2], sorted[len(sorted)-1]
+}
+
+// connectAny connects a client to the first of some addresses that takes it.
+func connectAny(addresses []string, m mq.Connect) (c *mq.Conn, ack *mq.Packet, err error) {
+	for _, addr := range addresses {
+		if c, ack, err = mq.DialConnect(addr, v5, m); err == nil && ack.Code == 0 {
+			return c, ack, nil
+		}
+		if err == nil {
+			c.Close()
+			err = fmt.Errorf("%s: got %v", addr, ack)
+		}
+	}
+	return nil, nil, err
+}
