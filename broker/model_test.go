@@ -2,8 +2,6 @@ package broker
 
 import (
 	"cmp"
-	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -11,7 +9,6 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,8 +18,6 @@ import (
 	"github.com/bellwire/bellwire/disk"
 	"github.com/bellwire/bellwire/internal/effort"
 )
-
-var modelSeeds = flag.String("model.seeds", "", "run these seeds of TestMachineModel only: 1680, or 501-1000")
 
 // modelLimits are small, so that random commands meet them.
 var modelLimits = Limits{
@@ -118,46 +113,6 @@ func TestMachineModel(t *testing.T) {
 			r.run(entries)
 		})
 	}
-}
-
-// parseSeeds reads what -model.seeds says.
-func parseSeeds(t *testing.T, s string) (first, last uint64) {
-	t.Helper()
-	from, to, ok := strings.Cut(s, "-")
-	if !ok {
-		to = from
-	}
-	first, err1 := strconv.ParseUint(from, 10, 64)
-	last, err2 := strconv.ParseUint(to, 10, 64)
-	if err := errors.Join(err1, err2); err != nil || last < first {
-		t.Fatalf("-model.seeds=%s: want a number, or two with a hyphen between them, ascending", s)
-	}
-	return first, last
-}
-
-// A seed is a history: what fails once fails again.
-func TestModelSeedIsAHistory(t *testing.T) {
-	for seed := range uint64(3) {
-		var first []kept
-		for range 3 {
-			r := newModelRun(t, 1+seed)
-			r.run(100)
-			r.close()
-			if first == nil {
-				first = r.entries
-			} else if !reflect.DeepEqual(r.entries, first) {
-				t.Fatalf("seed %d is another history the second time", 1+seed)
-			}
-		}
-	}
-}
-
-// Nothing is left either where no session is left to end.
-func TestModelDrainsNobody(t *testing.T) {
-	r := newModelRun(t, 1)
-	defer r.close()
-	r.copy()
-	r.drain()
 }
 
 func newModelRun(t *testing.T, seed uint64) *modelRun {
@@ -289,6 +244,15 @@ func (r *modelRun) command() event.Command {
 		return &event.NodeDown{Node: node, Incarnation: max(r.lives[node], 1) - uint64(rng.IntN(5)/4), At: r.now}
 	case n < 98:
 		return &event.Policy{Data: []byte(pick(rng, "all", "some", "windows", "breaks", "no wills", "windows", "unheard of"))}
+	case n < 99:
+		s := Limits{
+			Sessions: pick(rng, 5, 8, 9), SubscriptionsPerSession: pick(rng, 2, 4, 6), RetainedTopics: pick(rng, 3, 6, 9),
+			QueueEvents: pick(rng, 1, 3, 12, 20), QueueBytes: pick[int64](rng, 200, 1500, 3000),
+		}.Settings("")
+		if rng.IntN(9) == 0 {
+			s.QueueEvents = 0 // refused
+		}
+		return &s
 	}
 	return &event.Tick{}
 }
@@ -611,12 +575,12 @@ func (r *modelRun) compareState() {
 	}
 }
 
-// compareWakes compares what is to come. Two kinds the model does at once, and
+// compareWakes compares what is to come. Some kinds the model does at once, and
 // the Machine with the entry after: they may be there if they are due by then.
 func (r *modelRun) compareWakes() {
 	got := map[string]bool{}
 	r.main.store.Scan([]byte{byte(store.Wakes)}, []byte{byte(store.Wakes) + 1}, func(k, _ []byte) bool {
-		soon := k[9] == wakePurge || k[9] == wakeTerms
+		soon := k[9] == wakePurge || k[9] == wakeTerms || k[9] == wakeTrim
 		if !soon || int64(store.Uint64At(k, 1)) != r.main.now {
 			got[string(k)] = true
 		}

@@ -303,7 +303,7 @@ func (p *plain) batch(b []byte) {
 func newCommand(kind event.Kind) event.Command {
 	for _, c := range []event.Command{
 		&event.Connect{}, &event.Disconnect{}, &event.Subscribe{}, &event.Unsubscribe{}, &event.Publish{}, &event.Release{},
-		&event.Settle{}, &event.PassOver{}, &event.Replay{}, &event.Policy{}, &event.NodeUp{}, &event.Tick{}, &event.NodeDown{},
+		&event.Settle{}, &event.PassOver{}, &event.Replay{}, &event.Policy{}, &event.NodeUp{}, &event.Tick{}, &event.Settings{}, &event.NodeDown{},
 	} {
 		if c.Kind() == kind {
 			return c
@@ -345,6 +345,12 @@ func (p *plain) command(from event.Header, c event.Command) (any, error) {
 			n.closed, n.sweepAt = true, p.now
 			p.nodes[c.Node] = n
 		}
+		return nil, nil
+	case *event.Settings:
+		if checkSettings(c) != nil {
+			return nil, ErrRefused
+		}
+		p.limits = p.limits.agreed(c)
 		return nil, nil
 	case *event.NodeUp:
 		n := p.nodes[from.Node]
