@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -22,6 +23,7 @@ type crew struct {
 	t         testing.TB
 	nodes     []*mate
 	heartbeat time.Duration // 0: the default
+	change    func(*Config) // nil: nothing
 }
 
 // A mate is one node of a crew, with its machine.
@@ -47,19 +49,30 @@ type mate struct {
 func newCrew(t testing.TB, size int) *crew { return newCrewWith(t, size, 0) }
 
 func newCrewWith(t testing.TB, size int, heartbeat time.Duration) *crew {
-	c := &crew{t: t, heartbeat: heartbeat}
+	return (&crew{t: t, heartbeat: heartbeat}).begin(size)
+}
+
+// begin is newCrew for a crew that is set up otherwise.
+func (c *crew) begin(size int) *crew {
+	t := c.t
 	t.Cleanup(c.close)
-	for i := range size {
-		m := &mate{c: c, name: fmt.Sprintf("n%d", i+1), fs: disk.Memory(), seen: map[string]uint64{}}
-		m.lost, m.messages, m.peers = make(chan string, 100), make(chan string, 1000), make(chan string, 100)
-		c.nodes = append(c.nodes, m)
-		m.start()
+	for range size {
+		c.add()
 	}
 	waitFor(t, "all have a vote", func() bool {
 		l := c.leader()
 		return l != nil && l.voters() == size
 	})
 	return c
+}
+
+// add starts one more node, which joins.
+func (c *crew) add() *mate {
+	m := &mate{c: c, name: fmt.Sprintf("n%d", len(c.nodes)+1), fs: disk.Memory(), seen: map[string]uint64{}}
+	m.lost, m.messages, m.peers = make(chan string, 100), make(chan string, 1000), make(chan string, 100)
+	c.nodes = append(c.nodes, m)
+	m.start()
+	return m
 }
 
 func (m *mate) voters() (n int) {
@@ -138,7 +151,7 @@ func (m *mate) open() (err error) {
 	}
 	m.toy = openToy(m.c.t, m.fs, m.dir.State(), 0)
 	m.toy.heard = m.saw
-	m.node, err = Open(Config{
+	cfg := Config{
 		Dir: m.dir, Machine: m.toy, Logger: logger, Now: time.Now, Links: m.links,
 		Die:       func(reason string) { panic(m.name + " died: " + reason) },
 		Heartbeat: m.c.heartbeat, Stable: 100 * time.Millisecond, Gone: 500 * time.Millisecond,
@@ -153,7 +166,11 @@ func (m *mate) open() (err error) {
 			}
 			return append([]byte(m.name+" "), question...), nil
 		},
-	})
+	}
+	if m.c.change != nil {
+		m.c.change(&cfg)
+	}
+	m.node, err = Open(cfg)
 	return err
 }
 
@@ -409,4 +426,53 @@ func (m *mate) drop() {
 	_ = m.links.cfg.Listener.Close()
 	m.node.transport.stop()
 	m.links.Close()
+}
+
+// A node that lacks more than the others' logs hold is given a snapshot, and what
+// follows; so is one that joins then.
+func TestFarBehind(t *testing.T) {
+	c := &crew{t: t, change: func(cfg *Config) {
+		cfg.LogBytes, cfg.Retain, cfg.MemTable = 1<<20, 64<<10, 256<<10
+	}}
+	c.begin(3)
+	f := c.follower()
+	f.stop()
+	l := c.leader()
+	big := make([]byte, 64<<10)
+	for i := range 200 {
+		binary.BigEndian.PutUint64(big, uint64(i))
+		l.submit(bytes.Clone(big))
+	}
+	waitFor(t, "the log has been truncated", func() bool { return l.node.Status().FirstIndex > 50 })
+	f.start()
+	f.submit([]byte("after it"))
+	c.wantAlike()
+	if f.has(numbered(100)) {
+		t.Error("the log had not been truncated: nothing is shown")
+	}
+	fresh := c.add()
+	fresh.submit([]byte("of a new node"))
+	c.wantAlike()
+	waitFor(t, "it has a vote", func() bool { return c.leader() != nil && c.leader().voters() == 4 })
+}
+
+// A node that has moved is found by the others, also one that all have moved from.
+func TestMovedNode(t *testing.T) {
+	c := newCrew(t, 3)
+	c.nodes[2].submit([]byte("before"))
+	m := c.nodes[2]
+	m.stop()
+	m.addr = "" // a free port
+	m.start()
+	m.submit([]byte("moved"))
+	for _, n := range c.nodes {
+		n.stop()
+	}
+	for _, n := range c.nodes[1:] { // n1, by whose address they had joined, is not there
+		if err := n.open(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.submit([]byte("after all were off"))
+	c.wantAlike()
 }
