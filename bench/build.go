@@ -14,6 +14,7 @@ func (ld *load) build() {
 	default:
 		ld.buildFanOut()
 	}
+	ld.buildAbsent()
 	for _, w := range ld.windows {
 		deliveries := 0
 		for _, src := range w.sources {
@@ -29,11 +30,23 @@ func (ld *load) buildFanOut() {
 	for i := range sc.Publishers {
 		w := ld.addWindow(ld.Window)
 		src := ld.addSource(fmt.Sprintf("bench/%d", i), ld.addPublisher(w), w)
+		src.from.node = i
 		for range sc.FanOut {
 			c := ld.addSubscriber(src.topic)
+			c.node = i + 1 // an event has to cross
 			c.sub.number = src.number
 			src.tracks = append(src.tracks, &c.sub.only)
 		}
+	}
+}
+
+// buildAbsent: durable sessions at all nodes, for topics of which nothing comes.
+func (ld *load) buildAbsent() {
+	for i := range ld.Scenario.Absent {
+		ld.absent = append(ld.absent, &conn{
+			version: ld.Version, name: fmt.Sprintf("bench-a%d", i), node: i,
+			filters: []string{fmt.Sprintf("bench/absent/%d", i)}, qos: 1, durable: true, absent: true,
+		})
 	}
 }
 
@@ -75,7 +88,7 @@ func (ld *load) buildPresence() {
 	for i := range sc.Publishers {
 		c := ld.addSubscriber()
 		c.sub.many = map[uint32]*track{}
-		c.pub = &publisher{window: w}
+		c.pub = ld.newPublisher(w)
 		ld.pubs = append(ld.pubs, c)
 		ld.addSource(fmt.Sprintf("bench/%d", i), c, w)
 	}
@@ -92,7 +105,7 @@ func (ld *load) buildPeople() {
 		c := ld.addSubscriber()
 		c.user, c.token, c.barred = p.user, p.token, p.barred
 		c.sub.many = map[uint32]*track{}
-		c.pub = &publisher{window: w}
+		c.pub = ld.newPublisher(w)
 		ld.pubs = append(ld.pubs, c)
 		src := ld.addSource(p.topic, c, w)
 		src.message = documentTemplate(ld.Version, p.topic, ld.Scenario.QoS, ld.Scenario.Retain, ld.Scenario.Payload)
@@ -131,9 +144,17 @@ func (ld *load) addWindow(messages int) *window {
 }
 
 func (ld *load) addPublisher(w *window) *conn {
-	c := &conn{version: ld.Version, name: fmt.Sprintf("bench-p%d", len(ld.pubs)), pub: &publisher{window: w}}
+	c := &conn{version: ld.Version, name: fmt.Sprintf("bench-p%d", len(ld.pubs)), pub: ld.newPublisher(w)}
 	ld.pubs = append(ld.pubs, c)
 	return c
+}
+
+func (ld *load) newPublisher(w *window) *publisher {
+	p := &publisher{window: w}
+	if ld.Scenario.QoS > 0 {
+		p.sent = make([]int64, 1<<16)
+	}
+	return p
 }
 
 func (ld *load) addSubscriber(filters ...string) *conn {

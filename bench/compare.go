@@ -172,7 +172,7 @@ func (c *comparison) line(ctx context.Context, p readyPeer, sc Scenario, run int
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if (sc.Synced && !p.synced) || (c.MQTT5 && p.Name == "nats") {
+	if !p.takesPart(sc) || (c.MQTT5 && p.Name == "nats") {
 		return nil
 	}
 	l := Line{Scenario: sc, Broker: p.Name, Run: run, Version: v311, Rate: rate, Syncs: -1}
@@ -207,7 +207,11 @@ func (c *comparison) measure(ctx context.Context, p readyPeer, l *Line) (err err
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b, err := p.start(ctx, c.env, p.path, dir, l.Scenario)
+	e := c.env
+	if l.Scenario.Nodes > 1 {
+		e.cores = cores{}
+	}
+	b, err := p.startFleet(ctx, e, p.path, dir, l.Scenario)
 	if err != nil {
 		return err
 	}
@@ -220,7 +224,7 @@ func (c *comparison) measure(ctx context.Context, p readyPeer, l *Line) (err err
 	before, known := b.syncs(ctx)
 	endTrace := c.trace(l, b)
 	stopProfile := c.profileOf(ctx, b, l)
-	l.Figures, err = c.generate(ctx, b, l)
+	l.Figures, err = c.generate(ctx, e.cores, b, l)
 	stopProfile()
 	traced, wasTraced := endTrace()
 	if err != nil {
@@ -239,10 +243,10 @@ func (c *comparison) measure(ctx context.Context, p readyPeer, l *Line) (err err
 func (c *comparison) measuring(sc Scenario) time.Duration { return max(c.Measure, sc.Least) }
 
 // generate runs the generator in its own process.
-func (c *comparison) generate(ctx context.Context, b *broker, l *Line) (Figures, error) {
+func (c *comparison) generate(ctx context.Context, on cores, b fleet, l *Line) (Figures, error) {
 	order, err := json.Marshal(Load{
-		Scenario: l.Scenario, Addr: b.addr, PIDs: session(b.cmd.Process.Pid),
-		Version: l.Version, Rate: l.Rate, Policies: b.policies, Measure: c.measuring(l.Scenario), WarmUp: c.WarmUp,
+		Scenario: l.Scenario, Nodes: b.nodes(),
+		Version: l.Version, Rate: l.Rate, Policies: b[0].policies, Measure: c.measuring(l.Scenario), WarmUp: c.WarmUp,
 	})
 	if err != nil {
 		return Figures{}, err
@@ -251,13 +255,13 @@ func (c *comparison) generate(ctx context.Context, b *broker, l *Line) (Figures,
 	cmd.Stdin = bytes.NewReader(order)
 	var out bytes.Buffer
 	cmd.Stdout = &out
-	p, err := c.start(cmd, c.client)
+	p, err := on.start(cmd, on.client)
 	if err != nil {
 		return Figures{}, err
 	}
 	// Connecting, load and drain are bounded by the generator itself; this is
 	// for the case that it is not.
-	limit := time.NewTimer(c.measuring(l.Scenario) + c.WarmUp + 3*time.Minute)
+	limit := time.NewTimer(c.measuring(l.Scenario) + c.WarmUp + 3*time.Minute + time.Duration(l.Scenario.Absent)*2*time.Millisecond)
 	defer limit.Stop()
 	select {
 	case <-p.exited:

@@ -58,6 +58,23 @@
 // The state that a subscription begins with must come, once, and is in
 // none of the figures but those of the set-up.
 //
+// # Several nodes
+//
+// In rows d to dn100 a broker is a cluster of three nodes on this machine, which
+// replicate what clients publish to all three. Nodes and generator share all cores,
+// unpinned, each in its own session: there are not cores enough to part them. A cost
+// is the sum over all nodes. Publishers and their subscribers are spread over the
+// nodes, a subscriber always at the node after its publisher's, so that each event
+// is at home on every node a third of the time, and has to cross.
+//
+//	bellwire    --bootstrap and --join, TLS between the nodes; the load begins when
+//	            three nodes have a vote
+//	nats        JetStream's file store, stream_replicas 3, routes without TLS
+//	bellwire-1  one node of Bellwire, unpinned too, with the same load
+//
+// In d each broker syncs as it does by default: Bellwire before each acknowledgement,
+// on a majority, nats every two minutes. In ds nats is told to sync always.
+//
 // Results are kept in bench/results, one file for each run, in the format that
 // benchstat reads.
 package bench

@@ -13,11 +13,13 @@ import (
 // be told to be a bad one. What it
 // does wrong it counts, so that a test can say what the generator must find.
 type fake struct {
-	listener net.Listener
-	wg       sync.WaitGroup
+	listeners []net.Listener // of its nodes; added before the first client comes
+	wg        sync.WaitGroup
 
 	mu         sync.Mutex // guards the following, and every write
 	conns      []net.Conn
+	clients    map[string][]string // names, by the listener to which they came
+	absent     []string            // the names of those who have said that they leave
 	subs       map[string][]*fakeClient
 	deliveries int
 	faults     uint64  // injected so far
@@ -40,6 +42,8 @@ type fake struct {
 
 type fakeClient struct {
 	net.Conn
+	at      string // the listener
+	name    string
 	version byte
 	barred  bool
 	qos     byte
@@ -49,11 +53,31 @@ type fakeClient struct {
 
 func newFake(t *testing.T, f *fake) (addr string) {
 	t.Helper()
+	f.subs, f.retained, f.clients = map[string][]*fakeClient{}, map[string][]byte{}, map[string][]string{}
+	addr = f.listen(t)
+	t.Cleanup(func() {
+		f.mu.Lock()
+		for _, l := range f.listeners {
+			l.Close()
+		}
+		for _, c := range f.conns {
+			c.Close()
+		}
+		f.mu.Unlock()
+		f.wg.Wait()
+	})
+	return addr
+}
+
+// listen makes the broker listen at one more address, as another node would.
+func (f *fake) listen(t *testing.T) (addr string) {
+	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.listener, f.subs, f.retained = l, map[string][]*fakeClient{}, map[string][]byte{}
+	f.listeners = append(f.listeners, l)
+	addr = l.Addr().String()
 	f.wg.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -63,19 +87,10 @@ func newFake(t *testing.T, f *fake) (addr string) {
 			f.mu.Lock()
 			f.conns = append(f.conns, c)
 			f.mu.Unlock()
-			f.wg.Go(func() { f.serve(&fakeClient{Conn: c}) })
+			f.wg.Go(func() { f.serve(&fakeClient{Conn: c, at: addr}) })
 		}
 	})
-	t.Cleanup(func() {
-		l.Close()
-		f.mu.Lock()
-		for _, c := range f.conns {
-			c.Close()
-		}
-		f.mu.Unlock()
-		f.wg.Wait()
-	})
-	return l.Addr().String()
+	return addr
 }
 
 func (f *fake) serve(c *fakeClient) {
@@ -108,6 +123,8 @@ func (f *fake) packet(c *fakeClient, first byte, body []byte) {
 	switch first & 0xF0 {
 	case typeConnect:
 		c.version = body[6]
+		c.name = clientID(body)
+		f.clients[c.at] = append(f.clients[c.at], c.name)
 		c.signIn(body)
 		answer := []byte{0, f.refuse}
 		if c.version == v5 {
@@ -128,7 +145,20 @@ func (f *fake) packet(c *fakeClient, first byte, body []byte) {
 		c.Write(appendAck(nil, typePubrel|0x02, binary.BigEndian.Uint16(body)))
 	case typePubrel:
 		f.ack(c, typePubcomp, binary.BigEndian.Uint16(body))
+	case typeDisconnect:
+		f.absent = append(f.absent, c.name)
+		c.Close()
 	}
+}
+
+// clientID reads it out of a CONNECT.
+func clientID(body []byte) string {
+	at := 10
+	if body[6] == v5 {
+		n, w, _ := varint(body[at:])
+		at += w + n
+	}
+	return string(body[at+2 : at+2+int(binary.BigEndian.Uint16(body[at:]))])
 }
 
 func (f *fake) subscribe(c *fakeClient, body []byte) {

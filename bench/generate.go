@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -24,8 +23,9 @@ type Figures struct {
 
 	BrokerUser   time.Duration
 	BrokerSystem time.Duration
-	BrokerWrites uint64 // write calls of the broker; 0 when not readable
-	BrokerRSS    int64  // bytes, at the end of the measured part
+	BrokerWrites uint64  // write calls of the broker; 0 when not readable
+	BrokerRSS    int64   // bytes, at the end of the measured part
+	NodeRSS      []int64 // the same by node, where there are several
 	ClientCPU    time.Duration
 	ClientReads  uint64
 
@@ -36,7 +36,8 @@ type Figures struct {
 	HostBusy  float64 // share of all cores' time that was not idle
 	HostSteal float64
 
-	P50, P99, P999, Max time.Duration // of the latency
+	P50, P99, P999, Max time.Duration // from publish to delivery
+	AckP50, AckP99      time.Duration // from publish to the end of its exchange; 0 at QoS 0
 
 	// One of these stands in place of all the above but RSS and host.
 	Idle     *IdleFigures     // of an idle row
@@ -114,34 +115,31 @@ func raiseFiles() error {
 // generate carries out one load in this goroutine.
 func generate(order Load) (Figures, error) {
 	order = order.withDefaults()
-	to, err := netip.ParseAddrPort(order.Addr)
+	nodes, err := order.addresses()
 	if err != nil {
 		return Figures{}, fmt.Errorf("bench: address of the broker: %w", err)
 	}
-	if !to.Addr().IsLoopback() || !to.Addr().Is4() {
-		return Figures{}, fmt.Errorf("bench: %v is not an IPv4 loopback address; the generator goes nowhere else", to)
-	}
-	l, err := newLoop(time.Now())
+	l, err := newLoop(time.Now(), nodes)
 	if err != nil {
 		return Figures{}, err
 	}
 	defer l.close()
 	switch {
 	case order.Scenario.Idle > 0:
-		return idle(order, l, to)
+		return idle(order, l)
 	case order.Scenario.Retained > 0:
-		return retainedRow(order, l, to)
+		return retainedRow(order, l)
 	}
-	return traffic(order, l, to)
+	return traffic(order, l)
 }
 
-func traffic(order Load, l *loop, to netip.AddrPort) (Figures, error) {
+func traffic(order Load, l *loop) (Figures, error) {
 	ld := newLoad(order, l)
 	start, err := ld.sample()
 	if err != nil {
 		return Figures{}, err
 	}
-	if err := ld.connect(to); err != nil {
+	if err := ld.connect(); err != nil {
 		return Figures{}, err
 	}
 	connected, err := ld.sample()
@@ -156,12 +154,12 @@ func traffic(order Load, l *loop, to netip.AddrPort) (Figures, error) {
 	if err != nil {
 		return Figures{}, err
 	}
-	ld.lag.on = true
+	ld.lag.on, ld.commit.on = true, true
 	ld.allow(order.Scenario.Burst - 1)
 	if err := ld.run(order.Measure); err != nil {
 		return Figures{}, err
 	}
-	ld.lag.on = false
+	ld.lag.on, ld.commit.on = false, false
 	after, err := ld.sample()
 	if err != nil {
 		return Figures{}, err
@@ -176,6 +174,7 @@ func traffic(order Load, l *loop, to netip.AddrPort) (Figures, error) {
 	f.Tally = ld.count()
 	f.P50, f.P99, f.P999 = ld.lag.at(50), ld.lag.at(99), ld.lag.at(99.9)
 	f.Max = time.Duration(ld.lag.h.Max())
+	f.AckP50, f.AckP99 = ld.commit.at(50), ld.commit.at(99)
 	return f, nil
 }
 
@@ -187,6 +186,7 @@ type sample struct {
 	client            time.Duration
 	reads             uint64
 	host              host
+	nodes             []int64 // resident memory of each
 }
 
 func (ld *load) sample() (sample, error) {
@@ -195,8 +195,13 @@ func (ld *load) sample() (sample, error) {
 		client: self(), reads: ld.reads,
 	}
 	var err error
-	if s.broker, err = processes(ld.PIDs); err != nil {
-		return s, err
+	for _, n := range ld.Nodes {
+		u, err := processes(n.PIDs)
+		if err != nil {
+			return s, err
+		}
+		s.broker.add(u)
+		s.nodes = append(s.nodes, u.rss)
 	}
 	s.host, err = readHost()
 	return s, err
@@ -213,6 +218,9 @@ func (s sample) since(before sample) Figures {
 		BrokerRSS:    s.broker.rss,
 		ClientCPU:    s.client - before.client,
 		ClientReads:  s.reads - before.reads,
+	}
+	if len(s.nodes) > 1 {
+		f.NodeRSS = s.nodes
 	}
 	f.HostBusy, f.HostSteal = s.host.since(before.host)
 	return f

@@ -3,7 +3,6 @@ package bench
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 )
 
@@ -18,13 +17,14 @@ const turnWait = 10 * time.Millisecond
 var errLate = errors.New("it takes too long")
 
 // open connects all of cs to the broker, subscribes those that have a filter,
-// and returns when each has its answer, or an error when within runs out.
-func (l *loop) open(cs []*conn, to netip.AddrPort, within time.Duration) error {
+// and returns when each has its answer, and those that are to be absent have left,
+// or an error when within runs out.
+func (l *loop) open(cs []*conn, within time.Duration) error {
 	deadline := l.now() + int64(within)
-	began, done := 0, 0
+	began, done := 0, 0 // of cs: those before done are ready
 	for done < len(cs) {
 		for began < len(cs) && began-done < openAtOnce {
-			if err := l.dial(cs[began], to); err != nil {
+			if err := l.dial(cs[began]); err != nil {
 				return err
 			}
 			began++
@@ -32,9 +32,11 @@ func (l *loop) open(cs []*conn, to netip.AddrPort, within time.Duration) error {
 		if err := l.turn(turnWait, func() error { return nil }); err != nil {
 			return err
 		}
-		done = readyOf(cs[:began])
+		for done < began && cs[done].ready {
+			done++
+		}
 		if l.now() > deadline {
-			return fmt.Errorf("after %v only %d of %d clients are connected and subscribed", within, done, len(cs))
+			return fmt.Errorf("after %v only %d of %d clients are connected and subscribed", within, readyOf(cs[:began]), len(cs))
 		}
 	}
 	return nil
@@ -79,7 +81,14 @@ const filtersAtOnce = 50
 // subscribe asks for the next filters; without any, the client is ready.
 func (l *loop) subscribe(c *conn) error {
 	c.asked = min(len(c.filters), filtersAtOnce)
-	if c.asked == 0 {
+	switch {
+	case c.asked > 0:
+	case c.absent:
+		c.out = append(c.out, typeDisconnect, 0)
+		c.left = true
+		l.touch(c)
+		return nil
+	default:
 		c.ready = true
 		return nil
 	}

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"fmt"
-	"net/netip"
 	"time"
 )
 
@@ -18,7 +17,7 @@ type IdleFigures struct {
 
 // idle opens the connections of an idle row, waits, and reads what they cost.
 // That all of them still stand at the end is part of the row.
-func idle(order Load, l *loop, to netip.AddrPort) (Figures, error) {
+func idle(order Load, l *loop) (Figures, error) {
 	l.handle = func(c *conn, first byte, body []byte) error {
 		if !c.ready {
 			return l.greet(c, first, body)
@@ -29,11 +28,11 @@ func idle(order Load, l *loop, to netip.AddrPort) (Figures, error) {
 	if err != nil {
 		return Figures{}, err
 	}
-	before, err := readIdle(order.PIDs)
+	before, err := readIdle(order.pids())
 	if err != nil {
 		return Figures{}, err
 	}
-	if err := l.open(idleConns(order), to, order.Setup); err != nil {
+	if err := l.open(idleConns(order), order.Setup); err != nil {
 		return Figures{}, err
 	}
 	var edges [2]idleReading // after settling, and as long again after that
@@ -41,7 +40,7 @@ func idle(order Load, l *loop, to netip.AddrPort) (Figures, error) {
 		if err := l.still(order.Settle); err != nil {
 			return Figures{}, err
 		}
-		if edges[i], err = readIdle(order.PIDs); err != nil {
+		if edges[i], err = readIdle(order.pids()); err != nil {
 			return Figures{}, err
 		}
 	}

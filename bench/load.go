@@ -3,7 +3,6 @@ package bench
 import (
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"time"
 )
@@ -16,6 +15,7 @@ type load struct {
 	windows []*window
 	subs    []*conn // connected first, or the first messages would find nobody
 	pubs    []*conn // some may be subscribers too
+	absent  []*conn // whose sessions are there, and nobody with them
 	tally   Tally
 
 	hungry  []*window // may have room for more since they last sent
@@ -23,11 +23,12 @@ type load struct {
 	end     int64    // of the part that runs now
 	due     schedule // of the open loop
 	random  *rand.Rand
-	lag     *latency
+	lag     *latency // from publish to delivery
+	commit  *latency // from publish to acknowledgement
 }
 
 func newLoad(order Load, l *loop) *load {
-	ld := &load{Load: order, loop: l, lag: newLatency(), random: rand.New(rand.NewPCG(1, 2))}
+	ld := &load{Load: order, loop: l, lag: newLatency(), commit: newLatency(), random: rand.New(rand.NewPCG(1, 2))}
 	l.handle = ld.packet
 	ld.build()
 	if order.Rate > 0 {
@@ -37,15 +38,15 @@ func newLoad(order Load, l *loop) *load {
 }
 
 // connect sets everybody up.
-func (ld *load) connect(to netip.AddrPort) error {
+func (ld *load) connect() error {
 	if ld.Scenario.Permissions {
-		return ld.introduce(to)
+		return ld.introduce()
 	}
-	if err := ld.open(ld.subs, to, ld.Setup); err != nil {
+	if err := ld.open(slices.Concat(ld.absent, ld.subs), ld.Setup); err != nil {
 		return err
 	}
 	others := slices.DeleteFunc(slices.Clone(ld.pubs), func(c *conn) bool { return c.ready })
-	if err := ld.open(others, to, ld.Setup); err != nil {
+	if err := ld.open(others, ld.Setup); err != nil {
 		return err
 	}
 	for _, c := range ld.pubs {
@@ -190,6 +191,7 @@ func (ld *load) publish(src *source, at int64) {
 	var id uint16
 	if ld.Scenario.QoS > 0 {
 		id = c.pub.ids.take()
+		c.pub.sent[id] = at
 		w.unacked++
 	}
 	c.out = src.message.append(c.out, id, stamp{at: at, seq: src.seq, source: src.number})
@@ -332,6 +334,7 @@ func (ld *load) acked(c *conn, kind byte, body []byte) error {
 		ld.tally.Refused++
 	} else {
 		ld.tally.Acked++
+		ld.commit.record(ld.at - p.sent[id])
 	}
 	p.window.unacked = max(p.window.unacked-1, 0)
 	ld.feed(p.window)

@@ -18,9 +18,10 @@ import (
 // has come in by the start of a turn is answered by one write.
 type loop struct {
 	epoll  int
-	began  time.Time // the zero of all stamps
-	conns  []*conn   // by conn.index
-	dirty  []*conn   // have output that was not tried yet
+	began  time.Time        // the zero of all stamps
+	nodes  []netip.AddrPort // of the broker
+	conns  []*conn          // by conn.index
+	dirty  []*conn          // have output that was not tried yet
 	events []unix.EpollEvent
 	buf    []byte // for one read; every handled packet aliases it
 
@@ -34,7 +35,8 @@ type loop struct {
 // A conn is one connection to the broker.
 type conn struct {
 	index   int
-	fd      int
+	fd      int // -1 once it is closed
+	node    int // of the broker, to which it goes; counted on round where there are fewer
 	version byte
 	name    string // the client id
 	user    string // "" for an anonymous client
@@ -52,6 +54,8 @@ type conn struct {
 	asked   int      // how many of them the last SUBSCRIBE had
 	qos     byte     // of these subscriptions
 	durable bool
+	absent  bool // it leaves as soon as it has subscribed, and is ready when it is gone
+	left    bool // it has said that it leaves
 
 	sub *subscriber // what it is to the load
 	pub *publisher
@@ -60,13 +64,13 @@ type conn struct {
 // turnEvents is how many ready sockets one turn takes at most.
 const turnEvents = 1024
 
-func newLoop(began time.Time) (*loop, error) {
+func newLoop(began time.Time, nodes []netip.AddrPort) (*loop, error) {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
 	}
 	return &loop{
-		epoll: ep, began: began,
+		epoll: ep, began: began, nodes: nodes,
 		events: make([]unix.EpollEvent, turnEvents),
 		buf:    make([]byte, 64<<10),
 	}, nil
@@ -87,7 +91,8 @@ func (l *loop) close() {
 
 // dial begins to connect c. The source address is one of 127.0.0.0/24, so that
 // no address runs out of ports.
-func (l *loop) dial(c *conn, to netip.AddrPort) error {
+func (l *loop) dial(c *conn) error {
+	to := l.nodes[c.node%len(l.nodes)]
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("socket %d of this process: %w", len(l.conns), err)
@@ -198,6 +203,9 @@ func (l *loop) read(c *conn) error {
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
 		return nil
 	}
+	if err == nil && n == 0 && c.left {
+		return l.gone(c)
+	}
 	if err != nil || n == 0 {
 		if err == nil {
 			err = errors.New("closed by the broker")
@@ -225,6 +233,14 @@ func (l *loop) read(c *conn) error {
 	}
 	c.tail = append(c.tail[:0], b...)
 	return nil
+}
+
+// gone closes a connection that the broker has closed because the client left.
+func (l *loop) gone(c *conn) error {
+	c.ready = true
+	err := unix.Close(c.fd)
+	c.fd = -1
+	return err
 }
 
 // flush writes once to each connection that was touched.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -18,11 +19,12 @@ import (
 // trace attaches strace to the broker, when asked, to count its syncs. The
 // function it returns detaches it and gives the count. What a traced broker
 // costs means nothing, so the line does not count.
-func (c *comparison) trace(l *Line, b *broker) (end func() (syncs float64, ok bool)) {
+func (c *comparison) trace(l *Line, all fleet) (end func() (syncs float64, ok bool)) {
 	none := func() (float64, bool) { return 0, false }
-	if !c.Strace || b.http != "" {
+	if !c.Strace || all[0].http != "" || len(all) > 1 {
 		return none
 	}
+	b := all[0]
 	l.Fault = "traced: its times mean nothing, its syncs do"
 	path := filepath.Join(c.work, "strace")
 	os.Remove(path)
@@ -64,23 +66,27 @@ func straceCount(r io.Reader) (calls float64) {
 	return calls
 }
 
-// profileOf takes a CPU profile of a bellwire while it is under load, and keeps
-// it beside the results. The function it returns waits for its end.
-func (c *comparison) profileOf(ctx context.Context, b *broker, l *Line) (wait func()) {
-	if !c.Profile || b.http == "" || c.stem == "" || l.Run != 1 {
+// profileOf takes a CPU profile of each node of a bellwire while it is under load,
+// and keeps them beside the results. The function it returns waits for their end.
+func (c *comparison) profileOf(ctx context.Context, all fleet, l *Line) (wait func()) {
+	if !c.Profile || all[0].http == "" || c.stem == "" || l.Run != 1 {
 		return func() {}
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.measuring(l.Scenario)+c.WarmUp+20*time.Second)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		path := fmt.Sprintf("%s-%s.pprof", c.stem, l.Scenario.Name)
-		url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", b.http, int((c.measuring(l.Scenario)+c.WarmUp)/time.Second))
-		if err := download(ctx, url, path); err != nil {
-			fmt.Fprintf(c.Log, "no profile: %v\n", err)
+	var done sync.WaitGroup
+	for i, b := range all {
+		path := fmt.Sprintf("%s-%s-%s", c.stem, l.Scenario.Name, l.Broker)
+		if len(all) > 1 {
+			path += fmt.Sprintf("-node%d", i+1)
 		}
-	}()
-	return func() { <-done; cancel() }
+		url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", b.http, int((c.measuring(l.Scenario)+c.WarmUp)/time.Second))
+		done.Go(func() {
+			if err := download(ctx, url, path+".pprof"); err != nil {
+				fmt.Fprintf(c.Log, "no profile: %v\n", err)
+			}
+		})
+	}
+	return func() { done.Wait(); cancel() }
 }
 
 func download(ctx context.Context, url, path string) error {

@@ -29,6 +29,25 @@ type Peer struct {
 
 	// start starts it for a row, with an empty directory of its own.
 	start func(ctx context.Context, e env, path, dir string, sc Scenario) (*broker, error)
+
+	// startNodes starts as many nodes as the row says; nil for a broker that has no
+	// part in rows of several.
+	startNodes func(ctx context.Context, e env, path, dir string, sc Scenario) (fleet, error)
+
+	// alone says that it is one node in rows of several, to compare with, and has
+	// no part in other rows.
+	alone bool
+}
+
+// takesPart says whether the peer has a part in a row.
+func (p Peer) takesPart(sc Scenario) bool {
+	switch {
+	case sc.Synced && !p.synced:
+		return false
+	case sc.Nodes > 1:
+		return p.startNodes != nil || p.alone
+	}
+	return !p.alone
 }
 
 // An env is what peers are started in.
@@ -40,11 +59,13 @@ type env struct {
 	profile  bool   // bellwire serves its profiles
 }
 
-// A broker is a running peer.
+// A broker is a running peer, or one node of it.
 type broker struct {
 	*process
-	addr string // of its MQTT listener
-	http string // of its metrics; "" for those without
+	addr    string // of its MQTT listener
+	http    string // of its metrics; "" for those without
+	cluster string // where a node of Bellwire is found by others
+	health  string // where a node of NATS says how it is
 
 	policies bool // owners of topics say who may see them
 }
@@ -53,9 +74,10 @@ type broker struct {
 func Peers() []Peer {
 	return []Peer{
 		{Name: "mosquitto", prepare: findMosquitto, start: startMosquitto},
-		{Name: "nats", synced: true, prepare: buildNATS, start: startNATS},
+		{Name: "nats", synced: true, prepare: buildNATS, start: startNATS, startNodes: startNATSNodes},
 		{Name: "mochi", synced: true, prepare: buildMochi, start: startMochi},
-		{Name: "bellwire", synced: true, prepare: buildBellwire, start: startBellwire},
+		{Name: "bellwire", synced: true, prepare: buildBellwire, start: startBellwire, startNodes: startBellwireNodes},
+		{Name: "bellwire-1", synced: true, prepare: buildBellwire, start: startBellwire, alone: true},
 	}
 }
 
@@ -208,15 +230,26 @@ type readyLine struct {
 	Ready bool   `json:"ready"`
 	MQTT  string `json:"mqtt"`
 	HTTP  string `json:"http"`
+
+	Cluster string `json:"cluster"`
 }
 
 // startBellwire starts it as an operator would: permission checks, metrics and
 // its default durability are on.
 func startBellwire(ctx context.Context, e env, path, dir string, sc Scenario) (*broker, error) {
+	return e.startBellwire(ctx, path, dir, sc)
+}
+
+// startBellwire starts a node in dir with more flags.
+func (e env) startBellwire(ctx context.Context, path, dir string, sc Scenario, more ...string) (*broker, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
 	args := []string{
 		"serve", "--data", filepath.Join(dir, "data"), "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0",
 		"--domain", peopleDomain,
 	}
+	args = append(args, more...)
 	if sc.Permissions {
 		policy := filepath.Join(dir, "policy.yaml")
 		if err := os.WriteFile(policy, bellwireUsers(people(sc)), 0o600); err != nil {
@@ -249,7 +282,8 @@ func startBellwire(ctx context.Context, e env, path, dir string, sc Scenario) (*
 		return nil, err
 	}
 	return &broker{
-		process: p, addr: ready.MQTT, http: strings.TrimPrefix(ready.HTTP, "http://"), policies: sc.Permissions,
+		process: p, addr: ready.MQTT, http: strings.TrimPrefix(ready.HTTP, "http://"), cluster: ready.Cluster,
+		policies: sc.Permissions,
 	}, nil
 }
 
@@ -292,18 +326,11 @@ func (b *broker) syncs(ctx context.Context) (n float64, ok bool) {
 	if b.http == "" {
 		return 0, false
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.http+"/metrics", nil)
-	if err != nil {
-		return 0, false
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, false
-	}
-	defer resp.Body.Close()
-	return counter(resp.Body, syncsCounter)
+	err := get(ctx, "http://"+b.http+"/metrics", func(resp *http.Response) error {
+		n, ok = counter(resp.Body, syncsCounter)
+		return nil
+	})
+	return n, ok && err == nil
 }
 
 // counter sums the samples of name, over all its labels, in a page of metrics.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net/netip"
 )
 
 // A document is what a row with permissions publishes: presence as a person's
@@ -76,12 +75,12 @@ func (src *source) wrote(document []byte, at int) bool {
 // what and how things are, and only then do they subscribe. So each
 // subscription begins with a state, which is the first message of its source:
 // the ledger wants it, and it is no part of the load.
-func (ld *load) introduce(to netip.AddrPort) error {
+func (ld *load) introduce() error {
 	filters := make([][]string, len(ld.subs))
 	for i, c := range ld.subs {
 		filters[i], c.filters = c.filters, nil
 	}
-	if err := ld.open(ld.subs, to, ld.Setup); err != nil {
+	if err := ld.open(ld.subs, ld.Setup); err != nil {
 		return err
 	}
 	if err := ld.publishStates(); err != nil {

@@ -25,6 +25,13 @@ type usage struct {
 	writes       uint64 // calls of the write family; send(2) is not among them
 }
 
+func (u *usage) add(more usage) {
+	u.user += more.user
+	u.system += more.system
+	u.rss += more.rss
+	u.writes += more.writes
+}
+
 // processes reads the usage of all pids together.
 func processes(pids []int) (usage, error) {
 	var sum usage
@@ -41,10 +48,7 @@ func processes(pids []int) (usage, error) {
 		if io, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid)); err == nil {
 			u.writes = uint64(field(io, "syscw:"))
 		}
-		sum.user += u.user
-		sum.system += u.system
-		sum.rss += u.rss
-		sum.writes += u.writes
+		sum.add(u)
 	}
 	return sum, nil
 }

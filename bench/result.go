@@ -75,6 +75,9 @@ func (l *Line) metrics() []metric {
 	case l.Figures.Retained != nil:
 		return append(l.Figures.Retained.metrics(), common...)
 	}
+	for i, rss := range l.Figures.NodeRSS {
+		common = append(common, metric{mib(rss), fmt.Sprintf("MiB-rss/node%d", i+1)})
+	}
 	return append(l.trafficMetrics(), common...)
 }
 
@@ -87,7 +90,8 @@ func (l *Line) trafficMetrics() []metric {
 		{n / sec, "deliveries/s"},
 	}
 	if l.Scenario.QoS > 0 {
-		ms = append(ms, metric{float64(f.Acked) / sec, "acked/s"})
+		ms = append(ms, metric{float64(f.Acked) / sec, "acked/s"},
+			metric{micros(f.AckP50), "ack-p50-us"}, metric{micros(f.AckP99), "ack-p99-us"})
 	}
 	if l.Scenario.Filters > 0 || l.Scenario.Permissions {
 		ms = append(ms, metric{micros(f.SetupTime) / 1e3, "setup-ms"}, metric{micros(f.SetupCPU) / 1e3, "setup-cpu-ms"},
@@ -158,7 +162,7 @@ func (h header) write(w io.Writer) {
 	fmt.Fprintf(w, "data: %s\n", fileSystem(h.dir))
 	pinning := "none"
 	if h.cores.pinned {
-		pinning = fmt.Sprintf("broker on core %d, generator on core %d", h.cores.broker, h.cores.client)
+		pinning = fmt.Sprintf("broker on core %d, generator on core %d; several nodes and their generator share all", h.cores.broker, h.cores.client)
 	}
 	fmt.Fprintf(w, "pinning: %s\n", pinning)
 	fmt.Fprintf(w, "brokers: %s\n", strings.Join(h.versions, ", "))
@@ -238,9 +242,10 @@ func summarize(w io.Writer, lines []Line) {
 		for _, unit := range ratioUnits {
 			summarizeUnit(w, row, unit)
 		}
-		if row[0].Rate > 0 { // else it is the window's length
-			summarizeUnit(w, row, "p50-us")
-			summarizeUnit(w, row, "p99-us")
+		if row[0].Rate > 0 || row[0].Scenario.Nodes > 1 { // else it is the window's length
+			for _, unit := range []string{"p50-us", "p99-us", "ack-p50-us", "ack-p99-us"} {
+				summarizeUnit(w, row, unit)
+			}
 		}
 	}
 }

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"fmt"
-	"net/netip"
 	"time"
 )
 
@@ -45,7 +44,7 @@ type retainer struct {
 	unacked int
 }
 
-func retainedRow(order Load, l *loop, to netip.AddrPort) (Figures, error) {
+func retainedRow(order Load, l *loop) (Figures, error) {
 	r := &retained{Load: order, loop: l}
 	l.handle = r.packet
 	r.figures.Messages = order.Scenario.Retained
@@ -53,13 +52,13 @@ func retainedRow(order Load, l *loop, to netip.AddrPort) (Figures, error) {
 	if err != nil {
 		return Figures{}, err
 	}
-	if err := r.set(to); err != nil {
+	if err := r.set(); err != nil {
 		return Figures{}, err
 	}
-	if err := r.fetchAll(to); err != nil {
+	if err := r.fetchAll(); err != nil {
 		return Figures{}, err
 	}
-	u, err := processes(order.PIDs)
+	u, err := processes(order.pids())
 	if err != nil {
 		return Figures{}, err
 	}
@@ -70,17 +69,17 @@ func retainedRow(order Load, l *loop, to netip.AddrPort) (Figures, error) {
 }
 
 // set publishes all messages and waits until each is acknowledged.
-func (r *retained) set(to netip.AddrPort) error {
+func (r *retained) set() error {
 	var cs []*conn
 	for i := range retainedPublishers {
 		p := &retainer{next: i}
 		p.conn = &conn{version: r.Version, name: fmt.Sprintf("bench-r%d", i)}
 		r.pubs, cs = append(r.pubs, p), append(cs, p.conn)
 	}
-	if err := r.open(cs, to, r.Setup); err != nil {
+	if err := r.open(cs, r.Setup); err != nil {
 		return err
 	}
-	before, err := processes(r.PIDs)
+	before, err := processes(r.pids())
 	if err != nil {
 		return err
 	}
@@ -89,7 +88,7 @@ func (r *retained) set(to netip.AddrPort) error {
 		return err
 	}
 	r.figures.SetTime = time.Duration(r.now() - began)
-	after, err := processes(r.PIDs)
+	after, err := processes(r.pids())
 	r.figures.SetCPU = (after.cpu() - before.cpu()) / time.Duration(r.figures.Messages)
 	return err
 }
@@ -121,8 +120,8 @@ func (r *retained) publish() error {
 func retainedTopic(i int) string { return fmt.Sprintf("r/X/%d/%d", i%retainedGroups, i) }
 
 // fetchAll lets one subscriber after the other have them all.
-func (r *retained) fetchAll(to netip.AddrPort) error {
-	before, err := processes(r.PIDs)
+func (r *retained) fetchAll() error {
+	before, err := processes(r.pids())
 	if err != nil {
 		return err
 	}
@@ -131,7 +130,7 @@ func (r *retained) fetchAll(to netip.AddrPort) error {
 		r.seen, r.got = make([]bool, r.figures.Messages), 0
 		r.fetcher = &conn{version: r.Version, name: fmt.Sprintf("bench-f%d", i), filters: []string{"r/X/#"}, qos: r.Scenario.QoS}
 		began := r.now()
-		if err := r.open([]*conn{r.fetcher}, to, r.Setup); err != nil {
+		if err := r.open([]*conn{r.fetcher}, r.Setup); err != nil {
 			return err
 		}
 		r.last = r.now()
@@ -144,7 +143,7 @@ func (r *retained) fetchAll(to netip.AddrPort) error {
 		r.figures.Missing += uint64(r.figures.Messages - r.got)
 		fetched += r.got
 	}
-	after, err := processes(r.PIDs)
+	after, err := processes(r.pids())
 	r.figures.FetchCPU = (after.cpu() - before.cpu()) / time.Duration(max(fetched, 1))
 	return err
 }

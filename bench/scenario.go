@@ -1,7 +1,9 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -29,6 +31,15 @@ type Scenario struct {
 	Burst       int           // if not 0, a closed loop that ends when each publisher, in turn, has sent so many; the first is the warm-up
 	Least       time.Duration // of measuring, whatever is asked for: at a low rate the clock of CPU time is coarse
 
+	// Nodes, if more than 1, is how many nodes the broker consists of. Brokers and
+	// generator then share all cores. Publishers and subscribers are spread over
+	// the nodes; a subscriber is at the node after its publisher's.
+	Nodes int
+
+	// Absent is how many durable sessions there are beside, each with a subscription
+	// to a topic of its own, whose clients have been and left.
+	Absent int
+
 	Filters int // if not 0, this many subscriptions, of which two match a message
 	Watch   int // if not 0, each publisher also subscribes to so many of the others
 
@@ -50,6 +61,12 @@ func Scenarios() []Scenario {
 		{Name: "c2", What: "10 pairs, 64 B, QoS 2", Publishers: 10, FanOut: 1, QoS: 2, Payload: 64},
 		{Name: "c3", What: "10 pairs, 64 B, QoS 1, durable sessions, the broker's default sync", Publishers: 10, FanOut: 1, QoS: 1, Payload: 64, Durable: true},
 		{Name: "c3s", What: "50 pairs, 64 B, QoS 1, durable sessions, synced before the acknowledgement", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true},
+		{Name: "d", What: "three nodes: 50 pairs, 64 B, QoS 1, durable sessions, the broker's default sync", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Nodes: 3},
+		{Name: "ds", What: "three nodes: the same, synced before the acknowledgement", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true, Nodes: 3},
+		{Name: "dl", What: "three nodes: the same synced, 5,000 messages a second", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true, Nodes: 3, Rate: 5000},
+		{Name: "dn1", What: "three nodes: the same synced, beside 1,000 absent durable sessions", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true, Nodes: 3, Absent: 1_000},
+		{Name: "dn10", What: "three nodes: the same synced, beside 10,000 absent durable sessions", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true, Nodes: 3, Absent: 10_000},
+		{Name: "dn100", What: "three nodes: the same synced, beside 100,000 absent durable sessions", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true, Nodes: 3, Absent: 100_000},
 		{Name: "e", What: "100,000 subscriptions of 100 clients, half with a wildcard; two match, 64 B, QoS 0", Filters: 100_000, Payload: 64},
 		{Name: "h", What: "presence: 1000 clients each watch 50 others, 200 B, retained, QoS 0", Publishers: 1000, Watch: 50, Payload: 200, Retain: true},
 		{
@@ -90,8 +107,7 @@ const Window = 64
 // A Load tells a generator what to do. Compare sends it over a pipe as JSON.
 type Load struct {
 	Scenario Scenario
-	Addr     string // of the broker, IPv4
-	PIDs     []int  // of the broker's processes, whose CPU and memory are read
+	Nodes    []Node // of the broker; most have one
 	Version  byte   // of MQTT: 4 (3.1.1) or 5
 	Window   int    // outstanding per publisher; 0 means Window
 
@@ -111,6 +127,39 @@ type Load struct {
 	Settle  time.Duration // idle rows: between connecting and reading memory
 }
 
+// A Node is one of those that a broker consists of.
+type Node struct {
+	Addr string // of its listener for clients, IPv4
+	PIDs []int  // of its processes, whose CPU and memory are read
+}
+
+// pids returns the processes of all nodes.
+func (l Load) pids() (all []int) {
+	for _, n := range l.Nodes {
+		all = append(all, n.PIDs...)
+	}
+	return all
+}
+
+// addresses returns where the nodes are, which is on this machine: the generator
+// goes nowhere else.
+func (l Load) addresses() (all []netip.AddrPort, err error) {
+	for _, n := range l.Nodes {
+		to, err := netip.ParseAddrPort(n.Addr)
+		if err != nil {
+			return nil, err
+		}
+		if !to.Addr().IsLoopback() || !to.Addr().Is4() {
+			return nil, fmt.Errorf("%v is not an IPv4 loopback address; the generator goes nowhere else", to)
+		}
+		all = append(all, to)
+	}
+	if len(all) == 0 {
+		return nil, errors.New("there is none")
+	}
+	return all, nil
+}
+
 // drain is how long to wait for what is missing. Brokers that sync have been
 // seen to say nothing for seconds and then to deliver everything; at QoS 0 what
 // has not come by now will not.
@@ -128,7 +177,7 @@ func (l Load) withDefaults() Load {
 			*d = v
 		}
 	}
-	def(&l.Setup, 60*time.Second)
+	def(&l.Setup, 60*time.Second+time.Duration(l.Scenario.Absent)*2*time.Millisecond)
 	def(&l.WarmUp, 700*time.Millisecond)
 	def(&l.Measure, 2500*time.Millisecond)
 	def(&l.Stall, 1500*time.Millisecond)

@@ -75,6 +75,7 @@ func (w *window) sent() {
 type publisher struct {
 	window *window
 	ids    idSet
+	sent   []int64 // when what is in flight was published, by id; at QoS 0 there is none
 }
 
 // A subscriber is a connection's receiving side.

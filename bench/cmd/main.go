@@ -1,6 +1,6 @@
 // Command bench compares Bellwire with other brokers and keeps the result:
 //
-//	go run ./bench/cmd -scenario a1,c3s,idle -runs 3
+//	go run ./bench/cmd -scenario a1,c3s,d,idle -runs 3
 //
 // Run it on a machine that does nothing else. See package bench for the method.
 package main
@@ -39,8 +39,8 @@ func main() {
 
 func run(ctx context.Context) error {
 	o := bench.Options{Out: os.Stdout, Log: os.Stderr}
-	flag.StringVar(&o.Scenarios, "scenario", "a1,c3s,idle", "the `rows` to measure, comma-separated")
-	flag.StringVar(&o.Peers, "peers", "mosquitto,nats,mochi,bellwire", "the `brokers` to measure, comma-separated")
+	flag.StringVar(&o.Scenarios, "scenario", "a1,c3s,d,idle", "the `rows` to measure, comma-separated")
+	flag.StringVar(&o.Peers, "peers", "mosquitto,nats,mochi,bellwire,bellwire-1", "the `brokers` to measure, comma-separated")
 	flag.IntVar(&o.Runs, "runs", 3, "how often to measure each broker in each row")
 	flag.DurationVar(&o.Measure, "measure", 2500*time.Millisecond, "how long to measure")
 	flag.DurationVar(&o.WarmUp, "warmup", 700*time.Millisecond, "how long to load before measuring")
