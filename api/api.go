@@ -36,6 +36,11 @@ type Config struct {
 	Cluster   Cluster
 	Operators *Operators
 
+	// Backup opens a backup of the node's state; Now is the wall's clock, for how long
+	// who reads it may take.
+	Backup func() (*Backup, error)
+	Now    func() time.Time
+
 	// Test, if not nil, adds /v1/test/: for tests, from loopback only.
 	Test *Test
 }
@@ -71,6 +76,9 @@ func Handler(c Config) http.Handler {
 	}
 	if c.Cluster != nil {
 		registerCluster(mux, c.Cluster, c.Operators)
+	}
+	if c.Backup != nil {
+		registerBackup(mux, c.Backup, c.Operators, c.Now)
 	}
 	if c.Test != nil {
 		mux.HandleFunc("POST /v1/test/clock", loopback(c.Test.clock))

@@ -46,6 +46,7 @@ const (
 	DataNewer       Code = 5003
 	DataDamaged     Code = 5004
 	DiskFull        Code = 5005
+	BackupDamaged   Code = 5006
 	OwnPolicy       Code = 6001
 	NotSet          Code = 6002
 	NoSuchKind      Code = 6003

@@ -195,6 +195,12 @@ lesser of 5 % and 512 MiB). Durable publishes are refused until there is more:
 what was acknowledged before is kept, and everything else goes on.`,
 	},
 	{
+		BackupDamaged, "the backup is damaged",
+		"take another one, or use an older one; nothing was changed",
+		`A backup ends with checksums of what is in it, and what is in it differs from them
+or is not all there. bellwire backup verify FILE tells beforehand.`,
+	},
+	{
 		OwnPolicy, "an owner's policy is not valid",
 		"correct the document: every fault is listed with its JSON pointer",
 		`A policy says who may watch its owner, when, and what each of them sees: JSON

@@ -101,6 +101,24 @@ func (l *Log) Bootstrap(c raft.Configuration) error {
 	return nil
 }
 
+// Found begins the log of a cluster whose state there is already, restored from a
+// backup up to index and term: the log follows it. All of it or nothing survives a
+// crash. The log must be new.
+func (l *Log) Found(index, term uint64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.first != 0 || l.base.index != 0 || l.uint64(nameTerm) != 0 {
+		return fmt.Errorf("raftlog: group %d: there is a log already", l.group)
+	}
+	b := l.db.pebble.NewBatch()
+	defer b.Close()
+	l.putUint64(b, nameTerm, term)
+	l.putUint64(b, nameInstalled, index)
+	l.putBase(b, place{index, term})
+	l.db.commit(b)
+	return nil
+}
+
 // putStable adds a value to b, and to what is read. Requires mu.
 func (l *Log) putStable(b *pebble.Batch, name string, value []byte) {
 	if err := b.Set(stableKey(l.group, name), value, nil); err != nil {

@@ -236,8 +236,27 @@ func unpack(fs *disk.FS, r io.Reader, dir string) (Meta, error) {
 	return u.meta, fs.SyncDir(state)
 }
 
+// Unpack is unpack, for a backup.
+func Unpack(fs *disk.FS, r io.Reader, dir string) (Meta, error) {
+	m, err := unpack(fs, r, dir)
+	if err != nil {
+		return Meta{}, fmt.Errorf("raftlog: unpack a snapshot: %w", err)
+	}
+	return m, nil
+}
+
+// Check reads a snapshot to its end, and returns what it is. One that is not whole,
+// or whose sums differ, is ErrDamaged.
+func Check(r io.Reader) (Meta, error) {
+	u := unpacker{in: tar.NewReader(r)}
+	if err := u.run(); err != nil {
+		return Meta{}, fmt.Errorf("raftlog: check a snapshot: %w", err)
+	}
+	return u.meta, nil
+}
+
 type unpacker struct {
-	fs    *disk.FS
+	fs    *disk.FS // nil to write nothing
 	state string
 	in    *tar.Reader
 	meta  Meta
@@ -294,6 +313,10 @@ func (u *unpacker) entry(h *tar.Header, first bool) error {
 }
 
 func (u *unpacker) file(name string, body io.Reader) (err error) {
+	if u.fs == nil {
+		_, err := io.Copy(io.Discard, body)
+		return err
+	}
 	f, err := u.fs.CreateFile(u.fs.PathJoin(u.state, name))
 	if err != nil {
 		return err

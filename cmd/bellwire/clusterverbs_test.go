@@ -95,8 +95,16 @@ func (c *testCluster) run(args ...string) ran {
 	return got
 }
 
-// start starts a node, the first one with --bootstrap.
-func (c *testCluster) start(name string, more ...string) *testNode {
+// start starts a node, the first one with --bootstrap, others with --join.
+func (c *testCluster) start(name string) *testNode {
+	c.t.Helper()
+	if len(c.nodes) == 0 {
+		return c.launch(name, "--bootstrap")
+	}
+	return c.launch(name, "--join", c.nodes[0].line.Cluster)
+}
+
+func (c *testCluster) launch(name string, more ...string) *testNode {
 	c.t.Helper()
 	n := &testNode{name: name, dir: filepath.Join(c.dir, name), tls: filepath.Join(c.dir, name+"-tls"), notes: &lockedBuffer{}, ended: make(chan int, 1)}
 	if _, err := os.Stat(n.tls); err != nil {
@@ -105,11 +113,6 @@ func (c *testCluster) start(name string, more ...string) *testNode {
 	args := []string{
 		"serve", "--node", name, "--data", n.dir, "--domain", "example.com", "--policy", filepath.Join(c.dir, "policy.yaml"), "--allow-anonymous",
 		"--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--cluster", "127.0.0.1:0", "--cluster-tls", n.tls,
-	}
-	if len(c.nodes) == 0 {
-		args = append(args, "--bootstrap")
-	} else {
-		args = append(args, "--join", c.nodes[0].line.Cluster)
 	}
 	ctx, cancel := context.WithCancel(c.t.Context())
 	out, in := io.Pipe()

@@ -61,6 +61,8 @@ for --pw, which keeps a password out of the list of processes.`,
 	root.AddCommand(
 		aclCommand(),
 		agentCommand(),
+		backupCommand(),
+		restoreCommand(),
 		certCommand(),
 		clusterCommand(),
 		pubCommand(),

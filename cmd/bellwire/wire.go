@@ -308,7 +308,7 @@ func (s *server) serveEnded(what string, err, expected error) {
 }
 
 func (s *server) apiConfig() api.Config {
-	c := api.Config{Ready: s.checks, Metrics: s.metrics(), Profile: s.config.profile, Resources: s.resources(), Cluster: membership{s}, Operators: s.operators()}
+	c := api.Config{Ready: s.checks, Metrics: s.metrics(), Profile: s.config.profile, Resources: s.resources(), Cluster: membership{s}, Operators: s.operators(), Backup: s.backup, Now: time.Now}
 	if clock := s.config.clock; clock != nil {
 		c.Test = &api.Test{
 			Now: clock.Now,
