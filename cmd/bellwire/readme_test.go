@@ -56,7 +56,8 @@ func understood(args []string) error {
 	if err != nil {
 		return err
 	}
-	if !cmd.Runnable() || cmd.HasSubCommands() {
+	group := cmd.HasSubCommands() && cmd.Name() != "backup" // which is a verb and has one more
+	if !cmd.Runnable() || group {
 		return fmt.Errorf("%s is no verb", cmd.CommandPath())
 	}
 	if err := cmd.ParseFlags(rest); err != nil {
