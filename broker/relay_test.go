@@ -67,6 +67,36 @@ func TestRelay(t *testing.T) {
 	})
 }
 
+// What a profile does not have ordered goes to other nodes too, and each asks the
+// profile there who may have it.
+func TestTransientIsRelayed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, n := newCluster(t, 1, 3, post{})
+		ann, _ := n[1].connect("ann", true, 3600)
+		ann.subscribe("post/ann/#", 1)
+		eve, _ := n[1].connect("eve", true, 0)
+		eve.subscribe("post/#", 0)
+		friend, _ := n[2].connect("friend", true, 0)
+		friend.subscribe("post/+/now", 0)
+		must(t, ann.publish(ownPolicy+"post", "friend", 1))
+		l.settle()
+		bob, _ := n[0].connect("bob", true, 0)
+		must(t, bob.publish("post/ann/now", "typing", 0))
+		must(t, bob.publish("post/ann/now", "still", 1))
+		l.settle()
+		want := []string{"post/ann/now=typing q0", "post/ann/now=still q0"}
+		ann.want(want...)
+		friend.want(want...)
+		eve.want()
+		must(t, ann.publish(ownPolicy+"post", "nobody", 1))
+		l.settle()
+		must(t, bob.publish("post/ann/now", "to ann", 0))
+		ann.await(3)
+		l.settle()
+		friend.want(want...)
+	})
+}
+
 // What is published after a SUBACK reaches the subscriber, on whatever node: the
 // SUBACK waits for the others to have heard, and for one that does not answer
 // hearWithin and no longer.

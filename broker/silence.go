@@ -57,7 +57,7 @@ func (b *Broker) watchSilence(log silent) {
 
 func (n *silence) look(b *Broker, since time.Duration) {
 	if cut := since > refuseAfter; n.cut.Swap(cut) != cut && cut {
-		b.logger.Warn("no leader is heard of: publishes and new clients are refused", "since", since)
+		b.logger.Warn("no leader is heard of: publishes and new clients are refused", "since", since.Round(time.Millisecond).String())
 		b.proposer.Load().wake()
 	}
 	switch {
