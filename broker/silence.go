@@ -45,14 +45,26 @@ type silent interface{ Silence() time.Duration }
 func (b *Broker) watchSilence(log silent) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	var last time.Time
 	for {
-		b.silence.look(b, log.Silence())
 		select {
 		case <-b.closing:
 			return
-		case <-tick.C:
+		case at := <-tick.C:
+			b.silence.look(b, max(log.Silence(), still(last, at)))
+			last = at
 		}
 	}
+}
+
+// still returns how long the process stood still, as it seems from when it looked
+// last: it may hear of a leader before it looks again, and know nothing yet of what
+// was agreed meanwhile.
+func still(last, at time.Time) time.Duration {
+	if last.IsZero() {
+		return 0
+	}
+	return max(0, at.Sub(last)-lookEvery)
 }
 
 func (n *silence) look(b *Broker, since time.Duration) {
