@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
@@ -79,10 +80,8 @@ func (t *transport) serveControl(c *link.Conn) {
 			return
 		}
 		var response any
-		if a, ok := command.(*raft.AppendEntriesRequest); ok && isHeartbeat(a) && t.beat.Load() != nil {
-			answer := make(chan raft.RPCResponse, 1)
-			(*t.beat.Load())(raft.RPC{Command: a, RespChan: answer})
-			response, err = t.await(answer)
+		if a, ok := command.(*raft.AppendEntriesRequest); ok && isHeartbeat(a) {
+			response, err = t.heartbeat(a)
 		} else {
 			response, err = t.raft(command, nil)
 		}
@@ -150,19 +149,33 @@ func (t *transport) serveSnapshot(c *link.Conn) {
 	if err != nil {
 		return
 	}
-	response, err := t.raft(s, &chunks{c: c, left: s.Size})
+	stream := &chunks{c: c, left: s.Size, away: &t.installing}
+	response, err := t.raft(s, stream)
+	stream.close()
 	_ = reply(c, id, response, err)
 }
 
-// chunks reads the body of a snapshot.
+// chunks reads the body of a snapshot. Raft's main loop is away from the first read
+// until it has answered.
 type chunks struct {
-	c    *link.Conn
-	have []byte
-	left int64 // beyond have
+	c     *link.Conn
+	have  []byte
+	left  int64 // beyond have
+	away  *occupation
+	began atomic.Bool
+}
+
+func (r *chunks) close() {
+	if r.began.Load() {
+		r.away.end()
+	}
 }
 
 // Read is io.Reader's.
 func (r *chunks) Read(b []byte) (int, error) {
+	if !r.began.Swap(true) {
+		r.away.begin()
+	}
 	for len(r.have) == 0 {
 		if r.left == 0 {
 			return 0, io.EOF

@@ -262,7 +262,9 @@ func (n *Node) startRaft() error {
 		dial = n.links.dial
 	}
 	n.transport = newTransport(n.id, n.cfg.lately()/2, n.real, dial)
-	r, err := raft.NewRaft(n.raftConfig(), n.fsm, n.log, n.log, n.snapshots, n.transport)
+	n.transport.following = n.followsIn
+	log := mainLog{n.log, &n.transport.writing}
+	r, err := raft.NewRaft(n.raftConfig(), n.fsm, log, n.log, n.snapshots, n.transport)
 	if err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
@@ -280,6 +282,12 @@ func (n *Node) startRaft() error {
 		}
 	}
 	return nil
+}
+
+// followsIn says whether this node follows leader in term.
+func (n *Node) followsIn(term uint64, leader string) bool {
+	_, now := n.raft.LeaderWithID()
+	return n.raft.State() == raft.Follower && n.raft.CurrentTerm() == term && string(now) == leader
 }
 
 // startTalking starts what only a node among others needs.

@@ -57,8 +57,12 @@ type transport struct {
 	done   chan struct{} // closed by stop
 	once   sync.Once
 	tasks  sync.WaitGroup
-	beat   atomic.Pointer[func(raft.RPC)]
 	pushes atomic.Uint64
+
+	// Whether Raft's main loop is busy with the log, or with a snapshot; and whether
+	// it follows the leader of a term. See heartbeat.
+	writing, installing occupation
+	following           func(term uint64, leader string) bool
 
 	mu      sync.Mutex // guards the following
 	stopped bool
@@ -137,8 +141,8 @@ func (t *transport) EncodePeer(id raft.ServerID, _ raft.ServerAddress) []byte { 
 // DecodePeer is Raft's.
 func (t *transport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
 
-// SetHeartbeatHandler is Raft's: heartbeats go past its main loop.
-func (t *transport) SetHeartbeatHandler(beat func(raft.RPC)) { t.beat.Store(&beat) }
+// SetHeartbeatHandler is Raft's. Its handler is not used: see heartbeat.
+func (t *transport) SetHeartbeatHandler(func(raft.RPC)) {}
 
 func (t *transport) caller(id raft.ServerID, plane link.Plane) *caller {
 	t.mu.Lock()
