@@ -30,7 +30,8 @@
 // A condition that is not known never holds, so what a newer document means to
 // restrict is not shown by an older program; and where a misspelt member would
 // widen what is shown (the conditions of a rule, the exceptions of an identity,
-// the days of a window) it is a fault and not a warning.
+// the days of a window, the document's own limits) it is a fault and not a
+// warning.
 //
 // A Policy has no clock and never changes. One question about one instant has
 // one answer, on every node; until when it holds is part of the answer.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/bellwire/bellwire/profiles/jsontree"
 	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/yamltree"
 )
 
 // Parse reads a policy document: JSON of at most MaxBytes, 32 levels and 2,000
@@ -12,7 +13,8 @@ import (
 // all faults, each with its JSON pointer; it wraps kind.ErrInvalid or
 // kind.ErrTooBig. Members that are not known have no effect and are in
 // Warnings, except where passing over them could show more than is meant:
-// there they are faults.
+// there they are faults. Of the document itself, to which later versions add,
+// and its defaults those are that were probably meant to be one that is known.
 func Parse(data []byte, k For, owner kind.Addr) (*Policy, error) {
 	doc, err := jsontree.Parse(data, jsontree.Limits{Bytes: MaxBytes})
 	if err != nil {
@@ -54,12 +56,17 @@ func (r *reader) read(n *jsontree.Node) {
 	for _, n := range m.Take("delegates").List(MaxRules) {
 		p.delegates = append(p.delegates, readDelegate(n))
 	}
-	warnRest(m)
+	warnRest(m, "entity", "kind", "defaults", "rules", "limits", "delegates")
 }
 
-// warnRest warns of each member that nobody took.
-func warnRest(m *jsontree.Members) {
+// warnRest warns of each member that nobody took, and refuses one that was
+// probably meant to be one of those: without its limits a policy shows more.
+func warnRest(m *jsontree.Members, known ...string) {
 	for _, n := range m.Rest() {
+		if near := yamltree.Nearest(n.Name(), known); near != "" {
+			n.Fault("no such member here: did you mean %q?", near)
+			continue
+		}
 		n.Warn("not known here: it is kept and has no effect")
 	}
 }
@@ -75,7 +82,7 @@ func (r *reader) defaults(n *jsontree.Node) {
 	if v := m.Take("minVisibility"); v != nil {
 		r.policy.anonymous = v.OneOf("anonymous", "pseudonymous", "identified") == "anonymous"
 	}
-	warnRest(m)
+	warnRest(m, "handling", "outside", "minVisibility")
 }
 
 func readHandling(n *jsontree.Node) Handling {

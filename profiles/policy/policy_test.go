@@ -276,6 +276,9 @@ func TestBadDocuments(t *testing.T) {
 		{"no version", `{}`, kind.ErrInvalid, "schema", []string{` "v" is missing`}},
 		{"another version", `{"v": 2}`, kind.ErrInvalid, "schema", []string{"/v 2 is out of range"}},
 		{"member twice", `{"v": 1, "v": 1}`, kind.ErrInvalid, "schema", []string{"/v twice"}},
+		{"misspelt limits", `{"v": 1, "limit": [], "Rules": [], "defualts": {"minVisbility": "identified"}, "defaults": {"minVisbility": "identified"}}`, kind.ErrInvalid, "schema", []string{
+			`/defaults/minVisbility did you mean "minVisibility"?`, `/Rules did you mean "rules"?`, `/defualts did you mean "defaults"?`, `/limit did you mean "limits"?`,
+		}},
 		{"another's", `{"v": 1, "entity": "pres:ana@example.com"}`, kind.ErrInvalid, "entity-mismatch", []string{"/entity of ana@example.com, not of bob@example.com"}},
 		{"for another kind", `{"v": 1, "kind": "location"}`, kind.ErrInvalid, "schema", []string{`/kind "presence"`}},
 		{"duplicate rule id", `{"v": 1, "rules": [{"id": "a"}, {"id": "a"}]}`, kind.ErrInvalid, "duplicate-id", []string{`/rules/1/id another rule is called "a"`}},
