@@ -284,6 +284,14 @@ func (h *held) topic() string {
 	return h.event.Topic
 }
 
+// giveUp ends the connection of a client for which too much waits elsewhere.
+func (o *outbox) giveUp() {
+	o.mu.Lock()
+	o.stopped, o.backlog = true, nil
+	o.mu.Unlock()
+	o.endSlow()
+}
+
 func (o *outbox) endSlow() {
 	o.s.b.stats.SlowEnded.Add(1)
 	o.s.closed.Store(true)

@@ -108,6 +108,10 @@ const (
 	// A session is owed so many topics that are not a profile's. One more is lost,
 	// as live events at QoS 0 are, and counted as they are.
 	owedMost = 4096
+
+	// And of so many topics at all, resources for the most part. With one more the
+	// connection ends with ErrSlow.
+	owedKept = shownKept
 )
 
 // A scanner bounds and counts the scans of a node.

@@ -9,7 +9,8 @@ import (
 // session is told how things are then: at most one state for each topic waits,
 // however fast it changes. For resources that always holds; other topics are owed
 // while the session is told the present state (see scan), for that is promised
-// to be complete, and QoS 0 is not.
+// to be complete, and QoS 0 is not. A client for which too many wait is too slow:
+// its connection ends, and when it is back it is shown all that it may see.
 
 // owe has the session told the present state of a topic when its client has room
 // again; cleared says that what was lost had cleared the topic. In the delivery
@@ -18,6 +19,13 @@ func (t *scanState) owe(topicName string, cleared bool) {
 	t.mu.Lock()
 	if t.stopped {
 		t.mu.Unlock()
+		return
+	}
+	if _, is := t.owed[topicName]; !is && len(t.owed) >= owedKept {
+		t.owed = nil
+		t.mu.Unlock()
+		t.stop()
+		t.s.out.giveUp()
 		return
 	}
 	if t.owed == nil {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -154,6 +155,58 @@ func TestOwedIsBounded(t *testing.T) {
 			t.Errorf("%d came, want %d", got, 1+owedMost)
 		}
 	})
+}
+
+// A client that takes nothing while more resources change than it can be owed is
+// too slow; until then it is connected, and shown what is there when it takes
+// something.
+func TestOwedResourcesAreBounded(t *testing.T) {
+	n := newNotesNode(t)
+	bob, watcher := n.person("bob", 0), n.person("ann", 3600)
+	allow(bob, `{"ann@x.org":{}}`)
+	watcher.subscribe("note/#", 0)
+	fill := func(from, until int) {
+		t.Helper()
+		n.loop.call(func(*Wave) {
+			for i := from; i < until; i++ {
+				watcher.s.scanning.owe(fmt.Sprint("note/x.org/", i), false)
+			}
+		})
+	}
+	full := func(text string) {
+		t.Helper()
+		n.catchUp()
+		watcher.stall(true)
+		must(t, bob.publish("note/x.org/bob", text, 1)) // for which there is no room
+		n.tick()
+		fill(1, owedKept)
+		fill(1, owedKept) // the same
+		if n.Stats().SlowEnded.Load() != 0 {
+			t.Error("ended before so much was owed")
+		}
+	}
+	full("hello")
+	watcher.stall(false)
+	watcher.want("note/x.org/bob=hello q0 retain")
+	full("are you there?")
+	fill(owedKept, owedKept+1)
+	if cause := watcher.awaitEnd(); !errors.Is(cause, ErrSlow) || n.Stats().SlowEnded.Load() != 1 {
+		t.Errorf("ended for %v, %d ends counted, want %v and 1", cause, n.Stats().SlowEnded.Load(), ErrSlow)
+	}
+	watcher = n.person("ann", 3600)
+	watcher.want("note/x.org/bob=are you there? q0 retain")
+}
+
+// stall has the client take nothing, or something again.
+func (c *client) stall(is bool) {
+	c.mu.Lock()
+	c.full = is
+	c.mu.Unlock()
+	if !is {
+		var w Wave
+		c.s.Drained(&w)
+		w.Flush()
+	}
 }
 
 // What is larger than the client takes is counted, at whatever QoS and however it
