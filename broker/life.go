@@ -197,12 +197,19 @@ const lostKept = 64
 // once a second, for as long as this node leads and PeerUp is not called for that
 // one. On other nodes it does nothing.
 //
-// Whoever becomes the leader calls it for every member that it does not hear of,
-// also of those that it has never heard of.
+// Whoever becomes the leader has it called for every member that it does not hear
+// of, also of those that it has never heard of. Who is no member any more the
+// broker finds itself, if its Log knows.
 func (b *Broker) NodeLost(node string) {
 	if node == b.machine.node {
 		return
 	}
+	b.miss(node)
+	b.Kick()
+}
+
+// miss notes that a node is lost.
+func (b *Broker) miss(node string) {
 	b.lostMu.Lock()
 	defer b.lostMu.Unlock()
 	if b.lost == nil {
@@ -211,7 +218,6 @@ func (b *Broker) NodeLost(node string) {
 	if _, known := b.lost[node]; !known && len(b.lost) < lostKept {
 		b.lost[node] = nil
 	}
-	b.Kick()
 }
 
 // found undoes NodeLost.
@@ -221,9 +227,39 @@ func (b *Broker) found(node string) {
 	delete(b.lost, node)
 }
 
+// A membership is a Log that knows which nodes are members.
+type membership interface{ Member(node string) bool }
+
+// openLives returns the nodes that have an open life. For any goroutine.
+func (m *Machine) openLives() (nodes []string) {
+	lower := []byte{byte(store.Nodes)}
+	m.store.Scan(lower, store.End(lower), func(key, value []byte) bool {
+		if n := (nodeState{}); n.decode(value) == nil && !n.closed {
+			nodes = append(nodes, string(key[1:]))
+		}
+		return true
+	})
+	return nodes
+}
+
+// missMembers has the leader take those for lost that are members no more: nobody
+// else would ever say so.
+func (b *Broker) missMembers() {
+	log, ok := b.log.(membership)
+	if !ok || !b.log.Leader() {
+		return
+	}
+	for _, node := range b.machine.openLives() {
+		if node != b.machine.node && !log.Member(node) {
+			b.miss(node)
+		}
+	}
+}
+
 // closeLives has the log close the lives of the nodes that are lost. The timers'
 // goroutine calls it, and again when one is closed: there are connections to end.
 func (b *Broker) closeLives() {
+	b.missMembers()
 	b.lostMu.Lock()
 	defer b.lostMu.Unlock()
 	for node, down := range b.lost {

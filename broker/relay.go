@@ -272,6 +272,13 @@ func appendRelayed(b []byte, e *event.Event) []byte {
 	return b
 }
 
+// sendFrames sends what goes to other nodes.
+func (w *Wave) sendFrames() {
+	for i := range w.frames {
+		w.frames[i].send()
+	}
+}
+
 // send sends the frame and empties it.
 func (f *frame) send() {
 	if f.events == 0 {

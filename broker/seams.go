@@ -12,7 +12,12 @@ import (
 //
 //	Silence() time.Duration
 //
-// says by it how long this node has heard of no leader, 0 on the leader itself.
+// says by it how long this node has heard of no leader, 0 on the leader itself; and
+// by a method
+//
+//	Member(node string) bool
+//
+// whether a node is one of the cluster.
 type Log interface {
 	// Submit hands over one numbered batch, of at most MaxBatch bytes, and
 	// returns at once. Batches reach
@@ -215,9 +220,7 @@ func (w *Wave) Mark(s Sink) { w.dirty = append(w.dirty, s) }
 
 // Flush flushes every marked sink once and leaves the wave empty.
 func (w *Wave) Flush() {
-	for i := range w.frames {
-		w.frames[i].send()
-	}
+	w.sendFrames()
 	for i, s := range w.dirty {
 		w.dirty[i] = nil
 		s.Flush()

@@ -207,6 +207,7 @@ func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uin
 	if s.p.crowded.Load() {
 		w.Flush() // before we block: nobody else writes what this wave holds
 	}
+	w.sendFrames() // what was published before goes before, as far as it is up to us
 	s.pending.Add(1)
 	if err := s.p.propose(cmd, who, false); err != nil {
 		s.pending.Add(-1)

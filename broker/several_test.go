@@ -55,6 +55,7 @@ type member struct {
 	serves  bool // it takes clients
 	cut     bool // it hears nothing and is not heard
 	cutAt   time.Time
+	out     bool // it is no member any more
 	lags    bool // it is heard, and hears, but nothing of the log
 	feeding sync.WaitGroup
 
@@ -147,6 +148,12 @@ func (m *member) Silence() (d time.Duration) {
 		}
 	})
 	return d
+}
+
+// Member says whether a node has not been taken out.
+func (m *member) Member(node string) (yes bool) {
+	m.shared.set(func() { one := m.shared.named(node); yes = one != nil && !one.out })
+	return yes
 }
 
 // newCluster returns brokers with one log, of which the first leads.
@@ -392,6 +399,28 @@ func (l *sharedLog) close() {
 		}
 	})
 	l.running.Wait()
+}
+
+// The sessions of a node that is taken out of the cluster lose their connections,
+// though nobody says that it is lost.
+func TestSessionsOfARemovedNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, n := newCluster(t, 1, 3)
+		watcher, _ := n[0].connect("watcher", true, 0)
+		watcher.subscribe("will/#", 1)
+		n[2].connect("mortal", true, 0, will(willOn("will/mortal")))
+		stays, _ := n[1].connect("stays", true, 0, will(willOn("will/stays")))
+		l.settle()
+		l.cutOff(n[2])
+		elapse(5 * time.Second)
+		watcher.want()
+		l.set(func() { n[2].out = true })
+		watcher.want("will/mortal=gone q1")
+		if stays.ended != nil {
+			t.Errorf("a client of another node was ended: %v", stays.ended)
+		}
+		l.heal(n[2])
+	})
 }
 
 func willOn(name string) event.Will {

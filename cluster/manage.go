@@ -75,6 +75,12 @@ func (n *Node) Silence() time.Duration {
 	return max(0, n.real().Sub(last))
 }
 
+// Member says whether the node with that id is one of the cluster, as far as this
+// node knows.
+func (n *Node) Member(node string) bool {
+	return slices.ContainsFunc(n.servers(), func(s raft.Server) bool { return string(s.ID) == node })
+}
+
 // Members returns all nodes, ordered by name, and asks each how it is. Nodes that
 // do not answer within patience are not Reachable.
 func (n *Node) Members(patience time.Duration) []Member {
