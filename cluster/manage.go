@@ -177,9 +177,12 @@ func (n *Node) Transfer(ctx context.Context, name string) error {
 
 // lead does what only the leader may.
 func (n *Node) lead(q question) *response {
-	n.managing.Lock() // one change at a time: each judges by what the one before left
-	defer n.managing.Unlock()
 	var a response
+	if !n.beginChange() {
+		a.fail(errNotLeader)
+		return &a
+	}
+	defer n.endChange()
 	switch q.Op {
 	case opJoin:
 		a.fail(n.takeIn(q.Member))
@@ -193,6 +196,20 @@ func (n *Node) lead(q question) *response {
 	}
 	return &a
 }
+
+// beginChange waits until no other change of the membership is under way: each
+// judges by what the one before left. That may take as long as the network does. It
+// says no when the node is closing; else endChange follows.
+func (n *Node) beginChange() bool {
+	select {
+	case n.managing <- struct{}{}:
+		return true
+	case <-n.leaving:
+		return false
+	}
+}
+
+func (n *Node) endChange() { <-n.managing }
 
 // takeIn makes m a member without a vote.
 func (n *Node) takeIn(m *link.Member) error {

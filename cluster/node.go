@@ -156,7 +156,7 @@ type Node struct {
 	since      time.Time        // when the node was opened
 	leadership signal           // another node leads than before
 	audible    audible          // who sends us heartbeats
-	managing   sync.Mutex       // held by the leader while it changes the membership
+	managing   chan struct{}    // holds one, of the leader while it changes the membership
 
 	forwarding chan struct{} // something waits that another node has to order
 	leaving    chan struct{} // closed when the node stops talking to others
@@ -186,7 +186,7 @@ func Open(cfg Config) (*Node, error) {
 		notify:  make(chan bool, 16),
 		trim:    make(chan struct{}, 1),
 		stop:    make(chan struct{}),
-		leaving: make(chan struct{}), forwarding: make(chan struct{}, 1),
+		leaving: make(chan struct{}), forwarding: make(chan struct{}, 1), managing: make(chan struct{}, 1),
 	}
 	n.relays = newRelays(n)
 	if n.links != nil {

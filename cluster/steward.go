@@ -104,8 +104,10 @@ func (s *steward) mature(now time.Time, server raft.Server, c contact) {
 	if err != nil || c.index == 0 || c.index+trailing < last || now.Sub(s.stable[server.ID]) < n.cfg.Stable {
 		return
 	}
-	n.managing.Lock()
-	defer n.managing.Unlock()
+	if !n.beginChange() {
+		return
+	}
+	defer n.endChange()
 	name, _ := n.nameOf(string(server.ID))
 	if err := n.promote(server.ID); err != nil {
 		n.cfg.Logger.Warn("cluster: no vote yet", "node", name, "err", err.Error())
@@ -118,8 +120,10 @@ func (s *steward) mature(now time.Time, server raft.Server, c contact) {
 // be left.
 func (s *steward) bury(server raft.Server) {
 	n := s.n
-	n.managing.Lock()
-	defer n.managing.Unlock()
+	if !n.beginChange() {
+		return
+	}
+	defer n.endChange()
 	name, _ := n.nameOf(string(server.ID))
 	if err := n.remove(server.ID, false); err != nil {
 		n.cfg.Logger.Warn("cluster: a dead node stays a member", "node", name, "err", err.Error())
