@@ -311,14 +311,25 @@ func (n *Node) stand() error {
 	return n.transport.TimeoutNow(n.id, raft.ServerAddress(n.id), req, &raft.TimeoutNowResponse{})
 }
 
+const (
+	// maxAppendEntries is how many entries go in one message, of packBytes or so:
+	// Raft does not count bytes.
+	maxAppendEntries = 64
+
+	// commitTimeout is how long a follower may lack entries that were there when it
+	// could not be reached, before Raft looks again. What is committed it is told
+	// at once.
+	commitTimeout = 250 * time.Millisecond
+)
+
 func (n *Node) raftConfig() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = n.id
 	c.HeartbeatTimeout = n.cfg.Heartbeat
 	c.ElectionTimeout = n.cfg.Heartbeat
 	c.LeaderLeaseTimeout = n.cfg.Heartbeat * 5 / 6
-	c.CommitTimeout = time.Second
-	c.MaxAppendEntries = 64 // of packBytes or so: Raft does not count bytes
+	c.CommitTimeout = commitTimeout
+	c.MaxAppendEntries = maxAppendEntries
 	c.BatchApplyCh = true
 	c.ShutdownOnRemove = false
 	c.NotifyCh = n.notify
