@@ -1,12 +1,14 @@
 package blackbox
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/bellwire/bellwire/internal/effort"
+	mq "github.com/bellwire/bellwire/mqtttest"
 )
 
 // kill -9 of the leader, of a follower, of the node of a subscriber, under load
@@ -141,4 +143,51 @@ func TestClusterExactlyOnce(t *testing.T) {
 		l.homes = map[string][]string{"once": c.addresses(1), "rx": c.addresses(2)}
 	})
 	c.alike()
+}
+
+// The will of a client whose node is killed is published once, by the others; of
+// one that comes back in time, elsewhere, not at all.
+func TestClusterWillOnce(t *testing.T) {
+	c := newTrio(t)
+	dies := (c.leader() + 1) % clusterSize
+	other := (dies + 1) % clusterSize
+	watcher := mq.Open(t, c.nodes[other].ready.MQTT, v5, clean("watcher"))
+	watcher.Subscribe("wills/#", 0)
+	const wills = 20
+	for i := range wills {
+		m := willed(durable(v5, fmt.Sprint("w", i)), fmt.Sprint("wills/", i), "gone")
+		if i%2 == 1 {
+			m.Will.Properties = mq.Properties{mq.Number(mq.PropWillDelay, 30)}
+		}
+		mq.Open(t, c.nodes[dies].ready.MQTT, v5, m)
+	}
+	c.nodes[dies].kill()
+	for i := 1; i < wills; i += 2 { // those with a delay come back
+		mq.Open(t, c.nodes[other].ready.MQTT, v5, durable(v5, fmt.Sprint("w", i)))
+	}
+	start := time.Now()
+	got := map[string]int{}
+	for len(got) < wills/2 {
+		p := watcher.Arrives(30 * time.Second)
+		if p == nil {
+			t.Fatalf("no more wills within 30s; there came %v", got)
+		}
+		got[p.Topic]++
+	}
+	t.Logf("the wills came %v after the node's death", time.Since(start).Round(10*time.Millisecond))
+	c.nodes[dies].start()
+	mq.Open(t, c.nodes[dies].ready.MQTT, v5, clean("mark")).Publish("wills/mark", 1, "last")
+	for {
+		p := watcher.Next()
+		if p.Topic == "wills/mark" {
+			break
+		}
+		got[p.Topic]++
+	}
+	for i := range wills {
+		want := 1 - i%2
+		if n := got[fmt.Sprint("wills/", i)]; n != want {
+			t.Errorf("will %d came %d times, want %d", i, n, want)
+		}
+	}
 }

@@ -209,6 +209,14 @@ func (s *server) signal(sig syscall.Signal) {
 	}
 }
 
+// standStill stops the process for some time, and has it go on.
+func (s *server) standStill(d time.Duration) {
+	s.t.Helper()
+	s.signal(syscall.SIGSTOP)
+	<-time.After(d)
+	s.signal(syscall.SIGCONT)
+}
+
 // checkAlive fails the test when the process has ended by itself.
 func (s *server) checkAlive() {
 	s.t.Helper()

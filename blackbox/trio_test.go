@@ -16,10 +16,20 @@ import (
 // A trio is a cluster of three processes, each with an address of its own on the
 // loopback interface, which it keeps when it is started again.
 type trio struct {
-	t     testing.TB
-	nodes []*server
-	http  []string
+	t      testing.TB
+	nodes  []*server
+	http   []string
+	policy string
 }
+
+// trioPolicy lets everybody do everything. Its operator's token is sesame.
+const trioPolicy = `users:
+  ana@example.com: {token_sha256: "d0c04f4b1951e4aeaaec8223ed2039e542f3aae805a6fa7f6d794e5afff5d272"}
+groups:
+  operators: [ana@example.com]
+rules:
+  - {id: all, allow: [publish, subscribe], who: [anyone], topic: ["#"]}
+`
 
 // trios counts those of this process, so that no two share addresses.
 var trios atomic.Uint32
@@ -29,24 +39,45 @@ const clusterSize = 3
 // newTrio starts three nodes with further flags and waits until all have a vote.
 func newTrio(t testing.TB, flags ...string) *trio {
 	t.Helper()
-	if target != "" {
-		t.Skipf("missing: servers of our own, BELLWIRE_BLACKBOX_TARGET=%s is set", target)
-	}
-	c := &trio{t: t}
 	// The nodes of one trio differ in the last two bits; the other bits are the
 	// process's and the trio's.
 	at := uint32(64+os.Getpid()>>8&63)<<16 | uint32(os.Getpid()&255)<<8 | trios.Add(1)<<2&255
-	for i := range uint32(clusterSize) {
-		n := at + i
-		c.prepare(int(i), fmt.Sprintf("127.%d.%d.%d", n>>16, n>>8&255, n&255), flags)
+	host := func(i int) string {
+		n := at + uint32(i)
+		return fmt.Sprintf("127.%d.%d.%d", n>>16, n>>8&255, n&255)
+	}
+	return newTrioAt(t, host, nil, flags...)
+}
+
+// newCabledTrio is newTrio with a network that can be cut.
+func newCabledTrio(t testing.TB, flags ...string) (*trio, *cables) {
+	t.Helper()
+	k := layCables(t)
+	return newTrioAt(t, k.host, func(i int) []string { return []string{"ip", "netns", "exec", k.spaces[i]} }, flags...), k
+}
+
+func newTrioAt(t testing.TB, host func(int) string, prefix func(int) []string, flags ...string) *trio {
+	t.Helper()
+	if target != "" {
+		t.Skipf("missing: servers of our own, BELLWIRE_BLACKBOX_TARGET=%s is set", target)
+	}
+	c := &trio{t: t, policy: writeFile(t, "policy.yaml", trioPolicy)}
+	for i := range clusterSize {
+		c.prepare(i, host(i), flags)
+		if prefix != nil {
+			c.nodes[i].prefix = prefix(i)
+		}
 	}
 	for _, n := range c.nodes {
 		n.start()
 	}
-	c.await("three voters that answer", func(all []member) bool {
-		return len(all) == clusterSize && !slices.ContainsFunc(all, func(m member) bool { return !m.Voter || m.Role == "down" })
-	})
+	c.await("three voters that answer", allVote)
 	return c
+}
+
+// allVote says whether there are three voters that answer.
+func allVote(all []member) bool {
+	return len(all) == clusterSize && !slices.ContainsFunc(all, func(m member) bool { return !m.Voter || m.Role == "down" })
 }
 
 // prepare makes node i, at host.
@@ -65,7 +96,7 @@ func (c *trio) prepare(i int, host string, flags []string) {
 	}
 	s := &server{t: c.t, dir: filepath.Join(dir, "data"), logs: new(logBuffer)}
 	s.args = append([]string{
-		"serve", "--data", s.dir, "--domain", "example.com", "--allow-anonymous", "--node", name,
+		"serve", "--data", s.dir, "--domain", "example.com", "--allow-anonymous", "--policy", c.policy, "--node", name,
 		"--mqtt", host + ":1883", "--http", host + ":8080", "--cluster", host + ":7400", "--cluster-tls", tls,
 	}, flags...)
 	if i == 0 {
@@ -78,6 +109,12 @@ func (c *trio) prepare(i int, host string, flags []string) {
 	c.t.Cleanup(s.cleanup)
 }
 
+// ask runs a verb of cluster at node i, as the operator.
+func (c *trio) ask(i int, verb ...string) (stdout, stderr string, code int) {
+	c.t.Helper()
+	return run(c.t, append(append([]string{"cluster"}, verb...), "--server", c.http[i], "-u", "ana", "-P", "sesame")...)
+}
+
 // A member is a node as cluster status shows it.
 type member struct {
 	ID, Name, Role string
@@ -88,7 +125,7 @@ type member struct {
 // status asks a node for the cluster's; nil if it does not answer.
 func (c *trio) status(i int) (all []member) {
 	c.t.Helper()
-	out, _, code := run(c.t, "cluster", "status", "-o", "json", "--timeout", "5s", "--server", c.http[i])
+	out, _, code := c.ask(i, "status", "-o", "json", "--timeout", "5s")
 	if code != 0 || json.Unmarshal([]byte(out), &all) != nil {
 		return nil
 	}
@@ -149,7 +186,7 @@ func (c *trio) alike() {
 		}
 	}()
 	until(c.t, "the states of all nodes are equal at one index", 30*time.Second, func() bool {
-		out, errs, code := run(c.t, "cluster", "verify", "--server", c.http[c.leader()])
+		out, errs, code := c.ask(c.leader(), "verify")
 		said = out + errs
 		return code == 0
 	})
@@ -171,6 +208,35 @@ func (l *load) resumes(fault func()) time.Duration {
 				if s.received(topic) < n {
 					return false
 				}
+			}
+		}
+		return true
+	})
+	return time.Since(start)
+}
+
+// nobody is no node.
+const nobody = -1
+
+// goOn measures how long it takes after a fault until something that is published
+// then is acknowledged to every publisher that is not at the node that is cut off.
+func (c *trio) goOn(l *load, cutOff int, fault func()) time.Duration {
+	c.t.Helper()
+	due := map[*publisher]int64{}
+	for _, p := range l.publishers {
+		if c.home(l, p.id) != cutOff {
+			due[p] = 0
+		}
+	}
+	start := time.Now()
+	fault()
+	for p := range due {
+		due[p] = p.sent.Load() + 1
+	}
+	until(c.t, "publishers at nodes that are not cut off go on", 30*time.Second, func() bool {
+		for p, n := range due {
+			if p.acked.Load() < n {
+				return false
 			}
 		}
 		return true

@@ -1,0 +1,90 @@
+package blackbox
+
+import (
+	"testing"
+	"time"
+
+	"github.com/bellwire/bellwire/internal/effort"
+)
+
+// The network between nodes fails in all ways, under load on all of them: the side
+// with most nodes goes on, and when the network is whole again all that was
+// acknowledged anywhere has been delivered, and the nodes are alike.
+func TestClusterPartitions(t *testing.T) {
+	c, k := newCabledTrio(t)
+	l := c.load(6)
+	l.start()
+	both := func(node int) (int, int) { return (node + 1) % clusterSize, (node + 2) % clusterSize }
+	faults := []struct {
+		name   string
+		leader bool // it is the leader that the others go on without; else a follower
+		cut    func(leader, follower int)
+	}{
+		{"the leader is cut off", true, func(leader, _ int) { k.isolate(leader) }},
+		{"a follower is cut off", false, func(_, follower int) { k.isolate(follower) }},
+		{"the leader and a follower do not reach each other", false, k.part},
+		{"a follower hears nothing from the leader", false, k.cut},
+		{"the leader hears nothing from a follower", false, func(leader, follower int) { k.cut(follower, leader) }},
+		{"nobody hears the leader", true, func(leader, _ int) {
+			a, b := both(leader)
+			k.cut(leader, a)
+			k.cut(leader, b)
+		}},
+		{"the leader hears nobody", true, func(leader, _ int) {
+			a, b := both(leader)
+			k.cut(a, leader)
+			k.cut(b, leader)
+		}},
+	}
+	for range effort.Rounds(1, 5) {
+		for _, fault := range faults {
+			l.await(300)
+			leader := c.leader()
+			follower := (leader + 1) % clusterSize
+			off := follower
+			if fault.leader {
+				off = leader
+			}
+			took := c.goOn(l, off, func() { fault.cut(leader, follower) })
+			before := l.acked()
+			<-time.After(3 * time.Second) // how long it lasts
+			during := l.acked() - before
+			healed := c.goOn(l, nobody, k.heal)
+			t.Logf("%s: the others go on after %v, %d are acknowledged in 3 s; all go on %v after the healing",
+				fault.name, took.Round(time.Millisecond), during, healed.Round(time.Millisecond))
+			if during < 100 {
+				t.Errorf("%s: only %d acknowledged in 3 s", fault.name, during)
+			}
+		}
+	}
+	l.finish()
+	c.alike()
+}
+
+// A follower, then the leader, are cut off and back every two seconds: the others
+// go on, and in the end nothing is lost.
+func TestClusterFlapping(t *testing.T) {
+	c, k := newCabledTrio(t)
+	l := c.load(6)
+	l.start()
+	l.await(300)
+	leader := c.leader()
+	for _, node := range []int{(leader + 1) % clusterSize, leader} {
+		before := l.acked()
+		const half = 2 * time.Second
+		for range effort.Rounds(3, 15) {
+			k.isolate(node)
+			<-time.After(half)
+			k.heal()
+			<-time.After(half)
+		}
+		if got := l.acked() - before; got < 500 {
+			t.Errorf("only %d acknowledged while a node flapped", got)
+		} else {
+			t.Logf("%d acknowledged while node %d flapped; %d led at first", got, node, leader)
+		}
+	}
+	l.await(300)
+	l.finish()
+	c.alike()
+}
