@@ -8,7 +8,7 @@
 //
 // User Properties say of a message that is plain text what a document says
 // itself: evt-id, and evt-wants (delivered, displayed, …, with commas). The
-// acknowledgement of a message has evt-id and evt-iseq.
+// acknowledgement of a message has evt-id.
 //
 // # What is promised
 //

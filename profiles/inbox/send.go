@@ -26,7 +26,7 @@ func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request
 	if m.ID == "" {
 		m.ID = strconv.FormatUint(tx.Position(), 36)
 	} else if known := readID(tx.Get(idKey(topicName, m.From, m.ID))); known != nil && known.at+int64(Remember) > now {
-		answer(pub, m.ID, known.iseq)
+		answer(pub, m.ID)
 		return nil
 	}
 	from, limits := readSender(tx.Get(senderKey(m.From))), p.limitsIn(tx)
@@ -46,7 +46,7 @@ func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request
 	from.noteContact(tx, &limits, m.From, m.To)
 	tx.Set(senderKey(m.From), from.encode())
 	if failed != "" {
-		answer(pub, m.ID, 0)
+		answer(pub, m.ID)
 		p.report(tx, m, kind.Failed, failed)
 		return nil
 	}
@@ -57,7 +57,7 @@ func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request
 	box.remember(tx, &limits, topicName, &m)
 	box.keep(tx, topicName, &m, e)
 	box.save(tx, topicName)
-	answer(pub, m.ID, box.iseq)
+	answer(pub, m.ID)
 	tx.RouteExcept(e, refOf(topicName, box.iseq), func(session uint64) bool {
 		// One that is being given older ones gets it after them.
 		return box.copies > 0 && tx.Get(copyKey(topicName, session)) != nil
@@ -65,13 +65,10 @@ func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request
 	return nil
 }
 
-// answer tells the sender the message's id, and its place in the inbox if it
-// has one.
-func answer(pub *broker.Publication, id string, iseq uint64) {
+// answer tells the sender the message's id. Nothing else: whether it was let in,
+// and what place it has among what others write, is the owner's to know.
+func answer(pub *broker.Publication, id string) {
 	pub.Answer = event.AppendUserProperty(nil, "evt-id", id)
-	if iseq != 0 {
-		pub.Answer = event.AppendUserProperty(pub.Answer, "evt-iseq", strconv.FormatUint(iseq, 10))
-	}
 }
 
 // expires returns when a message does: the earlier of what it says and what its
