@@ -11,10 +11,10 @@
 //
 //	Submit -> waiting -> packed into an entry -> raft -> on disk -> committed -> Machine.Apply
 //
-// At most two entries are on their way at a time. A third is not packed before one
-// of them has been applied: whatever is submitted meanwhile waits, and goes
-// together. So entries are small while there is little to do, grow by themselves
-// when there is much, and nobody waits for a timer.
+// At most two entries are on their way at a time, and the second only if it is at
+// least as large as the first. What is submitted meanwhile waits, and goes together.
+// So entries are small while there is little to do, grow by themselves when there is
+// much, and nobody waits for a timer.
 //
 // # Entries, version 1
 //

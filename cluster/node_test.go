@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -122,6 +123,48 @@ func TestBatchesInOrderAndPacked(t *testing.T) {
 				t.Errorf("after a restart: %d batches, digest %x, want 1000, %x", after.count, after.digest, before.digest)
 			}
 			r.submit(1000, 10)
+			r.stop()
+		})
+	}
+}
+
+// One entry may always go; a second beside it when it is as large, or as large as
+// entries become.
+func TestSecondEntryIsAsLarge(t *testing.T) {
+	const mib = 1 << 20
+	tests := []struct {
+		name    string
+		batches []int // bytes of each that is submitted while the first is not applied
+		entries []int // packed after each
+	}{
+		{"smaller ones gather", []int{1000, 400, 599, 1, 9000}, []int{1, 1, 1, 2, 2}},
+		{"among small ones nobody waits", []int{8, 8, 8}, []int{1, 2, 2}},
+		{"beside the largest", []int{mib, packBytes - 1, 8}, []int{1, 1, 2}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, disk.Memory(), "data")
+			r.start()
+			before := r.node.Stats().Entries
+			gate, done := make(chan struct{}), make(chan struct{})
+			var got []int
+			r.toy.heard = func(_ uint64, _ int64, b []byte) {
+				<-gate
+				if got = append(got, len(b)); len(got) == len(tt.batches) {
+					close(done)
+				}
+			}
+			for i, size := range tt.batches {
+				r.node.Submit(make([]byte, size), func(err error) { t.Errorf("batch %d: %v", i, err) })
+				if n := r.node.Stats().Entries - before; n != uint64(tt.entries[i]) {
+					t.Errorf("after batch %d: %d entries, want %d", i, n, tt.entries[i])
+				}
+			}
+			close(gate)
+			<-done
+			if !slices.Equal(got, tt.batches) {
+				t.Errorf("applied %d, want %d", got, tt.batches)
+			}
 			r.stop()
 		})
 	}

@@ -9,9 +9,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// slots is how many entries may be on their way. With two, one is written while
-// the one before is applied and the next gathers; more would only make entries
-// smaller.
+// slots is how many entries may be on their way: see mayLaunch. With two, one is
+// written while the one before is applied and the next gathers; more would only make
+// entries smaller.
 const slots = 2
 
 // A proposer packs batches that wait into entries, and hands these to Raft.
@@ -62,6 +62,7 @@ func (p *proposal) fail(err error) {
 // A flight is an entry, or a barrier, on its way through Raft.
 type flight struct {
 	proposals []proposal // none for a barrier
+	bytes     int        // of the batches
 	landed    bool       // its outcome is known, or it was abandoned
 }
 
@@ -154,9 +155,27 @@ func (p *proposer) settled(w proposal, err error) {
 	}
 }
 
-// launch packs what waits while slots are free. Requires mu.
+// mayLaunch says whether an entry of what waits may go now. One at a time may always
+// go. A second beside it must be as large: each entry costs all nodes a sync and
+// several messages, whatever is in it, and a small one that goes early keeps that
+// from the larger one that a moment later it would have been. So entries of a busy
+// node grow, and on an idle one, where all are small, nothing waits. Requires mu.
+func (p *proposer) mayLaunch() bool {
+	if !p.gate || p.closing || len(p.waiting) == 0 || len(p.flying) >= slots {
+		return false
+	}
+	for f := range p.flying {
+		if p.bytes < min(f.bytes, packBytes) {
+			return false
+		}
+	}
+	return true
+}
+
+// launch packs what waits while it may go. Requires mu.
 func (p *proposer) launch() {
-	for p.gate && !p.closing && len(p.flying) < slots && len(p.waiting) > 0 {
+	for p.mayLaunch() {
+		before := p.bytes
 		proposals := p.take()
 		batches := make([][]byte, len(proposals))
 		for i := range proposals {
@@ -166,7 +185,7 @@ func (p *proposer) launch() {
 		p.entries++
 		p.batches += uint64(len(batches))
 		p.size += uint64(len(entry))
-		p.track(&flight{proposals: proposals}, p.node.raft.Apply(entry, 0))
+		p.track(&flight{proposals: proposals, bytes: before - p.bytes}, p.node.raft.Apply(entry, 0))
 	}
 }
 
