@@ -27,7 +27,7 @@ type loop struct {
 	b       *Broker
 	entries chan *applied
 	tasks   chan func(w *Wave)
-	pool    sync.Pool
+	pool    *sync.Pool // not in the struct: a Pool that is used is kept by the runtime, and all it is part of
 
 	begun atomic.Uint64 // the entry that is being delivered, or was last
 
@@ -55,7 +55,7 @@ const (
 func (l *loop) init(b *Broker) {
 	l.b = b
 	l.entries, l.tasks = make(chan *applied, entriesQueued), make(chan func(*Wave), tasksQueued)
-	l.pool.New = func() any { return new(applied) }
+	l.pool = &sync.Pool{New: func() any { return new(applied) }}
 	l.live = map[uint64]*Session{}
 	l.stopped, l.over = make(chan struct{}), make(chan struct{})
 	l.stamp.Store(b.machine.Now())

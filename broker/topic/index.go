@@ -20,8 +20,8 @@ type Index[K comparable, V, M any] struct {
 	text  textHash
 	key   func(K) uint64
 	seed  maphash.Seed
-	mask  uint64 // all ones, but in tests, which want collisions
-	pool  sync.Pool
+	mask  uint64     // all ones, but in tests, which want collisions
+	pool  *sync.Pool // not in the struct: a Pool that is used is kept by the runtime, and all it is part of
 
 	lists cache[M]
 
@@ -86,7 +86,7 @@ func NewIndex[K comparable, V, M any](build func(topic string, matches []Entry[K
 	x := &Index[K, V, M]{build: build, seed: maphash.MakeSeed(), mask: ^uint64(0)}
 	x.text = func(s string) uint64 { return x.hash(s) }
 	x.key = func(k K) uint64 { return maphash.Comparable(x.seed, k) & x.mask }
-	x.pool.New = func() any { return new(scratch[K, V]) }
+	x.pool = &sync.Pool{New: func() any { return new(scratch[K, V]) }}
 	x.lists.init(limit)
 	x.now.Store(&version[K, V]{wild: &node[K, V]{}})
 	return x
@@ -213,7 +213,7 @@ func (x *Index[K, V, M]) fill(hash uint64, topic string) M {
 	x.matches(v, hash, topic, tmp)
 	l := &list[M]{topic: topic, made: x.build(topic, tmp.entries), weight: 1 + len(tmp.entries)/matchesPerWeight}
 	l.seen.Store(v.changes)
-	tmp.release(&x.pool)
+	tmp.release(x.pool)
 	x.built.Add(1)
 
 	exact, _ := v.exact.find(hash, topic)
@@ -268,7 +268,7 @@ func (x *Index[K, V, M]) Match(topic string, f func(filter string, key K, value 
 	for _, e := range tmp.entries {
 		f(e.Filter, e.Key, e.Value)
 	}
-	tmp.release(&x.pool)
+	tmp.release(x.pool)
 }
 
 // Invalidate forgets all lists: what build depends on beside the subscriptions
