@@ -385,6 +385,52 @@ func TestRelayAllocatesNothing(t *testing.T) {
 	}
 }
 
+// An event of 64 bytes to two other nodes, as its publisher pays it, and as one of
+// them does that has a subscriber of it; 50 events to a frame.
+func BenchmarkRelay(b *testing.B) {
+	const together = 50
+	n := bareNode(b, Limits{})
+	n.log = newSoloLog(n.Machine(), n.clock.now, &n.entries)
+	must(b, n.Start(b.Context(), &farAway{soloLog: n.log}))
+	b.Cleanup(func() { n.stop(true) })
+	n.policy("all")
+	sub := n.connectNowhere("sub", 0, &nowhere{})
+	start(sub)
+	sub.Subscribe([]event.Subscription{{Filter: "here/+"}}, func([]SubResult, *Wave) {})
+	for _, node := range []string{"n2", "n3"} {
+		n.PeerUp(node)
+		n.Receive(node, claims(1, 0, 1, claimReset, map[string]bool{"there/+": true})[0])
+	}
+	pub := n.connectNowhere("pub", 0, &nowhere{})
+	start(pub)
+	b.Run("send", func(b *testing.B) {
+		e := &event.Event{Topic: "there/topic", Payload: make([]byte, 64)}
+		var w Wave
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if _, err := pub.Publish(e, 0, nil, 0, &w); err != nil {
+				b.Fatal(err)
+			}
+			if i%together == 0 {
+				w.Flush()
+			}
+		}
+	})
+	b.Run("receive", func(b *testing.B) {
+		message := make([]byte, 10)
+		message[0], message[1] = peerVersion, peerEvents
+		for range together {
+			message = appendRelayed(message, &event.Event{Topic: "here/topic", Payload: make([]byte, 64), Origin: 7})
+		}
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if i%together == 0 {
+				n.Receive("n2", message)
+			}
+		}
+	})
+}
+
 // A farAway has peers that take everything, and shows it if somebody looks.
 type farAway struct {
 	*soloLog
