@@ -185,6 +185,7 @@ func newCluster(t *testing.T, seed uint64, n int, profiles ...Profile) (*sharedL
 	}
 	l.members[0].policy("all")
 	t.Cleanup(l.close)
+	l.settle()
 	return l, l.members
 }
 
