@@ -3,6 +3,7 @@ package broker
 import (
 	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -201,7 +202,7 @@ func (r *relays) interested(matches []topic.Entry[uint64, *localSub]) (to []*pee
 		return to
 	}
 	for _, p := range *r.list.Load() {
-		if p.all.Load() {
+		if p.all.Load() && !slices.Contains(to, p) { // it may be about to drop what it had said before
 			to = append(to, p)
 		}
 	}

@@ -351,6 +351,20 @@ func TestTooManyFiltersWantEverything(t *testing.T) {
 	})
 }
 
+// A peer that has just said that it wants everything, and whose filters are still
+// in the index, is relayed an event once.
+func TestPeerIsNamedOnce(t *testing.T) {
+	n := newNode(t, Limits{})
+	n.PeerUp("n2")
+	n.Receive("n2", claims(1, 0, 1, claimReset, map[string]bool{"t/+": true, "t/#": true, "t/1": true})[0])
+	n.relays.peer("n2").wantAll(true)
+	for name, want := range map[string]int{"t/1": 1, "other": 1} {
+		if got := len(n.local.LookupString(name).peers); got != want {
+			t.Errorf("%s goes to %d peers, want %d", name, got, want)
+		}
+	}
+}
+
 // An event that goes to other nodes costs its publisher no memory.
 func TestRelayAllocatesNothing(t *testing.T) {
 	n := bareNode(t, Limits{})
