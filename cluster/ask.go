@@ -244,14 +244,31 @@ func (n *Node) manage(q question) *response {
 	return a
 }
 
-// Remove, Promote and Transfer change the cluster; any member may be asked. ctx is
-// only looked at before it begins.
+// electionTime is how long a change of the membership waits for a leader.
+const electionTime = 5 * time.Second
+
+// request has the leader make a change, whoever that is by then: a node that is to
+// leave hands its leadership over first. ctx ends the waiting for a leader.
 func (n *Node) request(ctx context.Context, q question) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	if n.links == nil {
 		return fmt.Errorf("%w: this node is alone: it was started without --cluster", ErrRefused)
 	}
-	return n.manage(q).err()
+	ctx, cancel := context.WithTimeout(ctx, electionTime)
+	defer cancel()
+	for {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("%w: %w", errNotLeader, err)
+		}
+		a := n.manage(q)
+		if a.Error != errNotLeader.Error() {
+			return a.err()
+		}
+		select {
+		case <-ctx.Done():
+			return errNotLeader
+		case <-n.leaving:
+			return errTransportClosed
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }

@@ -15,6 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
+	"github.com/bellwire/bellwire/cluster/link"
 	"github.com/bellwire/bellwire/disk"
 )
 
@@ -515,4 +518,92 @@ func TestTrap31SlowFollowersAreThere(t *testing.T) {
 		m.fs.Intercept(nil)
 	}
 	c.wantAlike()
+}
+
+// Traps 21 and 22: a change of the membership is one at a time, and may make the
+// quorum larger than the nodes that are up. What would leave too few is refused,
+// unless forced, and says so.
+func TestTrap21And22RemovalKeepsTheQuorum(t *testing.T) {
+	c := newCrew(t, 3)
+	dead := c.follower()
+	dead.stop()
+	l := c.leader()
+	other := c.follower()
+	waitFor(t, "the leader has missed it", func() bool { return !l.node.recently(raft.ServerID(dead.dir.id.Node)) })
+	err := l.node.Remove(t.Context(), other.name, false)
+	if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "lose quorum (1 of 2 voters up)") {
+		t.Fatalf("of three, one of them dead, another was taken out: %v", err)
+	}
+	if err := l.node.Remove(t.Context(), "nobody", false); !errors.Is(err, ErrRefused) {
+		t.Errorf("somebody who is no member: %v", err)
+	}
+	// The dead one may go: the two that are up are then all.
+	if err := other.node.Remove(t.Context(), dead.name, false); err != nil {
+		t.Fatal(err)
+	}
+	other.submit([]byte("two are left"))
+	c.wantAlike()
+	// And it learns that when it comes back.
+	if err := dead.open(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "it is told", func() bool {
+		_, err := dead.links.dial(string(l.node.id), planeForward)
+		r, ok := errors.AsType[*link.RefusedError](err)
+		return ok && r.Code == link.RefusedMember
+	})
+}
+
+// Traps 26 and 27: leadership is handed over at a shutdown and on demand, while
+// batches keep coming. Raft refuses entries meanwhile; they are not lost, and each
+// node's come in order.
+func TestTrap26And27HandOverUnderLoad(t *testing.T) {
+	c := newCrew(t, 3)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	counts := make([]int, 3)
+	for i, m := range c.nodes {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				m.submit(binary.BigEndian.AppendUint64([]byte{byte(i)}, uint64(counts[i])))
+				counts[i]++
+			}
+		})
+	}
+	for round := range 6 {
+		to := c.nodes[round%3]
+		waitFor(t, "a hand-over", func() bool { return c.nodes[(round+1)%3].node.Transfer(t.Context(), to.name) == nil })
+		waitFor(t, to.name+" leads", func() bool { return to.node.Leader() })
+	}
+	close(stop)
+	wg.Wait()
+	c.wantAlike()
+	for i, m := range c.nodes {
+		last := uint64(0)
+		for j := range counts[i] {
+			index, ok := m.seen[string(binary.BigEndian.AppendUint64([]byte{byte(i)}, uint64(j)))]
+			if !ok || index < last {
+				t.Fatalf("%s, batch %d of %d: applied %v at %d, after %d", m.name, j, counts[i], ok, index, last)
+			}
+			last = index
+		}
+	}
+}
+
+// A leader that is to be taken out hands over first; whoever is asked.
+func TestLeaderIsRemoved(t *testing.T) {
+	c := newCrew(t, 3)
+	l, f := c.leader(), c.follower()
+	if err := l.node.Remove(t.Context(), l.name, false); err != nil {
+		t.Fatal(err)
+	}
+	f.submit([]byte("without it"))
+	if n := len(f.node.Members(time.Second)); n != 2 {
+		t.Errorf("%d members are left", n)
+	}
 }
