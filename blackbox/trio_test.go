@@ -36,37 +36,46 @@ var trios atomic.Uint32
 
 const clusterSize = 3
 
-// newTrio starts three nodes with further flags and waits until all have a vote.
-func newTrio(t testing.TB, flags ...string) *trio {
-	t.Helper()
+// A plan says where the nodes of a trio are.
+type plan struct {
+	host   func(i int) string
+	prefix func(i int) []string // what to run a node under; nil for nothing
+	dir    func(i int) string   // of its data; nil for one of the test's
+}
+
+// loopback returns a plan for nodes on this machine.
+func loopback() plan {
 	// The nodes of one trio differ in the last two bits; the other bits are the
 	// process's and the trio's.
 	at := uint32(64+os.Getpid()>>8&63)<<16 | uint32(os.Getpid()&255)<<8 | trios.Add(1)<<2&255
-	host := func(i int) string {
+	return plan{host: func(i int) string {
 		n := at + uint32(i)
 		return fmt.Sprintf("127.%d.%d.%d", n>>16, n>>8&255, n&255)
-	}
-	return newTrioAt(t, host, nil, flags...)
+	}}
+}
+
+// newTrio starts three nodes with further flags and waits until all have a vote.
+func newTrio(t testing.TB, flags ...string) *trio {
+	t.Helper()
+	return loopback().start(t, flags...)
 }
 
 // newCabledTrio is newTrio with a network that can be cut.
 func newCabledTrio(t testing.TB, flags ...string) (*trio, *cables) {
 	t.Helper()
 	k := layCables(t)
-	return newTrioAt(t, k.host, func(i int) []string { return []string{"ip", "netns", "exec", k.spaces[i]} }, flags...), k
+	p := plan{host: k.host, prefix: func(i int) []string { return []string{"ip", "netns", "exec", k.spaces[i]} }}
+	return p.start(t, flags...), k
 }
 
-func newTrioAt(t testing.TB, host func(int) string, prefix func(int) []string, flags ...string) *trio {
+func (p plan) start(t testing.TB, flags ...string) *trio {
 	t.Helper()
 	if target != "" {
 		t.Skipf("missing: servers of our own, BELLWIRE_BLACKBOX_TARGET=%s is set", target)
 	}
 	c := &trio{t: t, policy: writeFile(t, "policy.yaml", trioPolicy)}
 	for i := range clusterSize {
-		c.prepare(i, host(i), flags)
-		if prefix != nil {
-			c.nodes[i].prefix = prefix(i)
-		}
+		c.prepare(i, p, flags)
 	}
 	for _, n := range c.nodes {
 		n.start()
@@ -80,21 +89,27 @@ func allVote(all []member) bool {
 	return len(all) == clusterSize && !slices.ContainsFunc(all, func(m member) bool { return !m.Voter || m.Role == "down" })
 }
 
-// prepare makes node i, at host.
-func (c *trio) prepare(i int, host string, flags []string) {
+// prepare makes node i.
+func (c *trio) prepare(i int, p plan, flags []string) {
 	c.t.Helper()
-	dir := c.t.TempDir()
-	ca := filepath.Join(dir, "ca")
-	if i > 0 {
-		ca = filepath.Join(filepath.Dir(c.nodes[0].dir), "ca")
-	} else if _, stderr, code := run(c.t, "cert", "ca", "--out", ca); code != 0 {
-		c.t.Fatalf("cert ca: %d %s", code, stderr)
+	dir, host := c.t.TempDir(), p.host(i)
+	ca := filepath.Join(filepath.Dir(c.policy), "ca")
+	if i == 0 {
+		if _, stderr, code := run(c.t, "cert", "ca", "--out", ca); code != 0 {
+			c.t.Fatalf("cert ca: %d %s", code, stderr)
+		}
 	}
 	name, tls := fmt.Sprint("n", i+1), filepath.Join(dir, "tls")
 	if _, stderr, code := run(c.t, "cert", "node", "--ca", ca, "--name", name, "--out", tls); code != 0 {
 		c.t.Fatalf("cert node: %d %s", code, stderr)
 	}
 	s := &server{t: c.t, dir: filepath.Join(dir, "data"), logs: new(logBuffer)}
+	if p.dir != nil {
+		s.dir = p.dir(i)
+	}
+	if p.prefix != nil {
+		s.prefix = p.prefix(i)
+	}
 	s.args = append([]string{
 		"serve", "--data", s.dir, "--domain", "example.com", "--allow-anonymous", "--policy", c.policy, "--node", name,
 		"--mqtt", host + ":1883", "--http", host + ":8080", "--cluster", host + ":7400", "--cluster-tls", tls,
