@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -158,9 +159,36 @@ cluster { name: bench, listen: %q, routes: [%s] }
 		b.health = health[i]
 		all = append(all, b)
 	}
-	return all, awaitAll(ctx, all, func(ctx context.Context, b *broker) error {
+	if err := awaitAll(ctx, all, func(ctx context.Context, b *broker) error {
 		return get(ctx, "http://"+b.health+"/healthz", func(*http.Response) error { return nil })
-	})
+	}); err != nil {
+		return all, err
+	}
+	// What it keeps for MQTT is made when the first client comes, and when several
+	// come at once several times, which can take too long for all of them.
+	return all, awaitAll(ctx, all, func(ctx context.Context, b *broker) error { return welcomes(ctx, b.addr) })
+}
+
+// welcomes says what is wrong until the node at addr accepts a client.
+func welcomes(ctx context.Context, addr string) error {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp4", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	if _, err := c.Write(appendConnect(nil, &conn{version: v311, name: "bench-first"})); err != nil {
+		return err
+	}
+	var answer [4]byte
+	if _, err := io.ReadFull(c, answer[:]); err != nil {
+		return fmt.Errorf("CONNECT is not answered: %w", err)
+	}
+	if _, err := parseConnack(answer[2:], v311); err != nil {
+		return err
+	}
+	_, err = c.Write([]byte{typeDisconnect, 0})
+	return err
 }
 
 // natsPorts returns addresses for each node: of clients, of other nodes, and where

@@ -138,3 +138,14 @@ func TestNodeThatEnds(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// A node is ready when it accepts a client, and not before.
+func TestWelcomes(t *testing.T) {
+	good, full := &fake{}, &fake{refuse: 3}
+	if err := welcomes(t.Context(), newFake(t, good)); err != nil {
+		t.Error(err)
+	}
+	if err := welcomes(t.Context(), newFake(t, full)); err == nil || !strings.Contains(err.Error(), "CONNACK 0x03") {
+		t.Errorf("error %v", err)
+	}
+}

@@ -93,7 +93,7 @@ func (l *Line) trafficMetrics() []metric {
 		ms = append(ms, metric{float64(f.Acked) / sec, "acked/s"},
 			metric{micros(f.AckP50), "ack-p50-us"}, metric{micros(f.AckP99), "ack-p99-us"})
 	}
-	if l.Scenario.Filters > 0 || l.Scenario.Permissions {
+	if l.Scenario.Filters > 0 || l.Scenario.Permissions || l.Scenario.Absent > 0 {
 		ms = append(ms, metric{micros(f.SetupTime) / 1e3, "setup-ms"}, metric{micros(f.SetupCPU) / 1e3, "setup-cpu-ms"},
 			metric{mib(f.SetupRSS), "setup-MiB-rss"})
 	}
