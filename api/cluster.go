@@ -93,7 +93,8 @@ type Member struct {
 	Trails  uint64 `json:"trails"`  // entries behind the newest that any node has committed
 	PID     int    `json:"pid"`
 	Version string `json:"version,omitempty"`
-	State   string `json:"state,omitempty"` // draining, empty for serving
+	State   string `json:"state,omitempty"` // draining, drained; empty for serving
+	Clients int64  `json:"clients"`         // connected to it
 
 	// LastContact is for how many seconds it has not heard from a leader, 0 for
 	// the leader.

@@ -45,6 +45,9 @@ func (c *conn) handleConnect(in *input, first byte, body []byte) error {
 		// It could not even be told that it is connected.
 		return c.refuseConnect(in, &fault{codeTooLarge, "Maximum Packet Size is smaller than CONNACK"})
 	}
+	if c.srv.draining.Load() {
+		return c.refuseConnect(in, &fault{codeUseAnother, whyDrained})
+	}
 	r.Proved = c.srv.policy()
 	if rate := perSecond(c.srv.limits.ConnectRate); !c.srv.connects.take(rate, c.srv.wheel.now.Load()) {
 		return c.refuseConnect(in, &fault{codeConnectionRate, "too many clients connect at once"})

@@ -61,6 +61,7 @@ type Server struct {
 	logins    logins
 	loginLog  loginLog
 	clients   atomic.Int64 // admitted, also while the broker is asked
+	draining  atomic.Bool  // new ones are turned away: see Drain
 
 	mu         sync.Mutex // guards the following
 	closing    bool

@@ -121,7 +121,7 @@ func printStatus(stdout, stderr io.Writer, s api.Status) error {
 	if _, err := fmt.Fprintln(head, health(s)); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintln(table, "NODE\tADDRESS\tSTATE\tVOTER\tAPPLIED\tTRAILS LEADER BY\tLAST CONTACT\tPID\tVERSION\tID"); err != nil {
+	if _, err := fmt.Fprintln(table, "NODE\tADDRESS\tSTATE\tVOTER\tAPPLIED\tTRAILS LEADER BY\tLAST CONTACT\tCLIENTS\tPID\tVERSION\tID"); err != nil {
 		return err
 	}
 	for _, m := range s.Members {
@@ -139,8 +139,8 @@ func printStatus(stdout, stderr io.Writer, s api.Status) error {
 		} else {
 			trails = "-"
 		}
-		if _, err := fmt.Fprintf(table, "%s\t%s\t%s\t%t\t%d\t%s\t%s\t%s\t%s\t%s\n",
-			m.Name, m.Addr, state, m.Voter, m.Applied, trails, contact, pid, m.Version, shortID(m.ID)); err != nil {
+		if _, err := fmt.Fprintf(table, "%s\t%s\t%s\t%t\t%d\t%s\t%s\t%d\t%s\t%s\t%s\n",
+			m.Name, m.Addr, state, m.Voter, m.Applied, trails, contact, m.Clients, pid, m.Version, shortID(m.ID)); err != nil {
 			return err
 		}
 	}

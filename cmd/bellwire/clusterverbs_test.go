@@ -146,13 +146,13 @@ func (c *testCluster) status(n *testNode) (all []api.Member) {
 }
 
 // await asks a node for the status until it is as wanted.
-func (c *testCluster) await(n *testNode, what string, ok func([]api.Member) bool) {
+func (c *testCluster) await(n *testNode, what string, ok func([]api.Member) bool) []api.Member {
 	c.t.Helper()
 	deadline := time.Now().Add(15 * time.Second)
 	for {
 		all := c.status(n)
 		if ok(all) {
-			return
+			return all
 		}
 		if time.Now().After(deadline) {
 			c.t.Fatalf("not seen: %s; status %+v\n%s", what, all, n.notes)
@@ -188,8 +188,7 @@ func TestClusterOfThree(t *testing.T) {
 			t.Fatalf("%+v", got)
 		}
 	}
-	all := c.status(n2)
-	for i, m := range all {
+	for i, m := range c.await(n2, "all answer", voters(3)) {
 		n := c.nodes[i]
 		if m.Name != n.name || m.Addr != n.line.Cluster || m.PID != os.Getpid() || m.Version != version || len(m.ID) != 36 || !m.Voter {
 			t.Errorf("%+v", m)
@@ -198,6 +197,19 @@ func TestClusterOfThree(t *testing.T) {
 	c.await(n3, "n1 leads", leads("n1"))
 	if got := c.at(n3, "cluster", "status"); !strings.Contains(got.stderr, "3 of 3 voters up · can lose 1 node · leader n1, term ") || !strings.Contains(got.stdout, "\nn1\t") {
 		t.Errorf("%+v", got)
+	}
+
+	text := metricsOf(t, n1)
+	for _, want := range []string{
+		`bellwire_cluster_members 3`, `bellwire_raft_leader 1`, `bellwire_raft_silence_seconds 0`, `bellwire_peer_lag_entries{peer="n3"} `,
+		`bellwire_peer_silence_seconds{peer="n2"} `, `bellwire_cert_expiry_timestamp_seconds{name="node"} `, `bellwire_node_drained 0`, `bellwire_cluster_refused_total 0`,
+	} {
+		if !strings.Contains(text, "\n"+want) {
+			t.Errorf("no %s in the leader's metrics", want)
+		}
+	}
+	if strings.Contains(metricsOf(t, n3), "\nbellwire_peer_lag_entries{") {
+		t.Error("a follower tells how far others lag")
 	}
 
 	if got := c.at(n3, "cluster", "transfer-leader", "n2"); got.code != 0 {
@@ -237,6 +249,31 @@ func TestClusterOfThree(t *testing.T) {
 		t.Errorf("with nothing to do: %+v", got)
 	}
 
+	// A node that is drained leads no more and has no clients, until it is resumed.
+	sub := startSub(t, "-p", portOf(t, n2.line.MQTT), "-t", "x")
+	if got := c.at(n3, "node", "drain", "n2"); got.code != 0 || !strings.Contains(got.stderr, "node n2 is drained: safe to stop") {
+		t.Errorf("%+v", got)
+	}
+	if got := bellwire(t, "", "pub", "-p", portOf(t, n2.line.MQTT), "-t", "x", "-m", "x"); got.code == 0 {
+		t.Errorf("it takes clients: %+v", got)
+	}
+	c.await(n3, "n2 is drained", func(all []api.Member) bool {
+		return all[1].State == stateDrained && all[1].Role == "follower" && all[1].Clients == 0
+	})
+	if r, err := http.Get("http://" + n2.line.HTTP + "/readyz"); err != nil || r.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("it is ready: %v, %v", r, err)
+	} else {
+		r.Body.Close()
+	}
+	if got := c.at(n1, "node", "resume", "n2"); got.code != 0 {
+		t.Errorf("%+v", got)
+	}
+	if got := bellwire(t, "", "pub", "-p", portOf(t, n2.line.MQTT), "-t", "x", "-m", "x"); got.code != 0 {
+		t.Errorf("resumed: %+v", got)
+	}
+	sub.cancel()
+	<-sub.ended
+
 	// Nothing is done without being confirmed.
 	id := shortID(statusID(t, n1))
 	for _, args := range [][]string{
@@ -267,6 +304,10 @@ func TestClusterOfThree(t *testing.T) {
 		!strings.Contains(got.stderr, "bellwire: node n1 cannot be removed: the cluster would lose quorum (2 of 3 voters up)\n  bring n3 back, or accept the risk with --force     BW-7004") {
 		t.Errorf("%+v", got)
 	}
+	if got := c.at(n2, "node", "drain", "n1"); got.code != exitConflict ||
+		!strings.Contains(got.stderr, "bellwire: node n1 cannot be drained: the cluster would lose quorum (2 of 3 voters up)\n  bring n3 back, or accept the risk with --force     BW-7004") {
+		t.Errorf("%+v", got)
+	}
 	if got := c.at(n1, "cluster", "remove", "n3", "--confirm", id); got.code != 0 {
 		t.Errorf("%+v", got)
 	}
@@ -277,6 +318,20 @@ func TestClusterOfThree(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	c.await(n1, "n1 leads alone", func(all []api.Member) bool { return voters(1)(all) && leads("n1")(all) })
+}
+
+func metricsOf(t *testing.T, n *testNode) string {
+	t.Helper()
+	r, err := http.Get("http://" + n.line.HTTP + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 func statusID(t *testing.T, n *testNode) string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -45,6 +46,10 @@ func statusOf(id string, members []cluster.Member) api.Status {
 		if m.Reachable {
 			one.Role, one.Applied, one.Trails = m.State.Role, m.State.Applied, newest-m.State.Applied
 			one.PID, one.Version, one.LastContact = m.State.PID, m.State.Version, m.State.Silence.Seconds()
+			var facts nodeFacts
+			if json.Unmarshal(m.State.Facts, &facts) == nil { // of an older version there are none
+				one.State, one.Clients = facts.State, facts.Clients
+			}
 		}
 		status.Members = append(status.Members, one)
 	}
@@ -153,11 +158,3 @@ func (m membership) change(ctx context.Context, try func() error) error {
 		}
 	}
 }
-
-// Drain implements api.Cluster.
-func (m membership) Drain(context.Context, string, bool) error { return errNoDrain }
-
-// Resume implements api.Cluster.
-func (m membership) Resume(context.Context, string) error { return errNoDrain }
-
-var errNoDrain = fmt.Errorf("%w: no node is drained", api.ErrConflict)

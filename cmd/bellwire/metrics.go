@@ -14,7 +14,7 @@ import (
 // user or address.
 func (s *server) metrics() http.Handler {
 	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s.brokerMetrics())
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s.brokerMetrics(), s.clusterMetrics(), s.peerMetrics())
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }
 

@@ -25,6 +25,8 @@ type nodeQuestion struct {
 const (
 	opHash   = "hash"   // hash the state after the first entry from From on
 	opHashed = "hashed" // what came of it?
+	opDrain  = "drain"  // go out of service: see drain
+	opResume = "resume"
 )
 
 // A nodeAnswer answers it.
@@ -73,6 +75,15 @@ func (s *server) answer(text []byte) ([]byte, error) {
 		a.Begun = s.digests.begin(q.From, s.broker.Machine().DigestFrom)
 	case opHashed:
 		a = s.digests.result(q.From)
+	case opDrain, opResume:
+		if s.serving.Load() == nil {
+			return nil, errors.New("it is being started")
+		}
+		if q.Op == opDrain {
+			s.beginDrain()
+		} else {
+			s.resume()
+		}
 	default:
 		return nil, fmt.Errorf("%q is not known to this version: upgrade this node", q.Op)
 	}

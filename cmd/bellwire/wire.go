@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/bellwire/bellwire/acl"
@@ -104,6 +105,8 @@ type server struct {
 	httpTurnedAway             turnedAway
 	failed                     chan error // a listener broke
 	digests                    digests
+	drain                      drain
+	serving                    atomic.Pointer[mqtt.Server] // mqtt, for other nodes' questions, which come before there is one
 }
 
 // A passwordGate's numbers: how many argon2id verifications run at once, each
@@ -222,7 +225,7 @@ func (s *server) openNode(ctx context.Context) (err error) {
 	}
 	s.node, err = cluster.Open(cluster.Config{
 		Dir: s.dir, Machine: s.broker.Machine(), Logger: s.config.logger, Die: s.config.die, Now: s.now,
-		Stall: stall, Links: s.links, Version: version, PID: os.Getpid(), Answer: s.answer,
+		Stall: stall, Links: s.links, Version: version, PID: os.Getpid(), Answer: s.answer, Facts: s.facts,
 		Lost: s.broker.NodeLost, Receive: s.broker.Receive, PeerUp: s.broker.PeerUp, PeerDown: s.broker.PeerDown,
 	})
 	if err != nil {
@@ -266,6 +269,7 @@ func (s *server) listen(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	s.serving.Store(s.mqtt)
 	if s.mqttListener, err = mqtt.Listen(ctx, s.config.mqtt); err != nil {
 		return fmt.Errorf("mqtt: %w", err)
 	}
@@ -338,6 +342,7 @@ func (s *server) checks() []api.Check {
 	return []api.Check{
 		{Name: "leader", OK: status.LeaderID != "", Says: "raft leader " + status.LeaderID},
 		{Name: "policy", OK: s.broker.Policy() != nil, Says: "a policy is in force"},
+		{Name: "drain", OK: s.drain.now() == "", Says: "not taken out of service"},
 		{Name: "disk", OK: !s.broker.DiskFull(), Says: "room for durable publishes"},
 	}
 }
@@ -349,6 +354,8 @@ func (s *server) close(ctx context.Context) error {
 	if s.http != nil {
 		errs = append(errs, s.http.Close())
 	}
+	s.resume() // what drains, ends
+	s.drain.tasks.Wait()
 	if s.mqtt != nil {
 		errs = append(errs, s.mqtt.Close(ctx))
 		s.ticker.Stop()
