@@ -482,6 +482,9 @@ func TestNodeDownAndBack(t *testing.T) {
 			if err := one.awaitEnd(); !errors.Is(err, ErrAway) {
 				t.Errorf("%s ended with %v, want ErrAway", one.id, err)
 			}
+			if err := one.s.p.propose(&event.Tick{}, call{}, true); !errors.Is(err, ErrAway) {
+				t.Errorf("a session of the life that is over proposes: %v, want ErrAway", err)
+			}
 			one.s.Close(true, false, 0) // as its protocol does
 		}
 		again, present := b.connect("stays", false, 3600)
