@@ -12,7 +12,7 @@ import (
 	"github.com/bellwire/bellwire/cluster/link"
 )
 
-// Frames of planeForward, beside replies.
+// Frames of planeForward and planeAsk, beside replies.
 const (
 	frameBatch byte = 32 // a batch for the log; the reply is one of the outcomes
 	frameAsk   byte = 33 // a question, JSON; the reply is an answer, JSON
@@ -83,7 +83,7 @@ func (n *Node) ask(id string, q question, patience time.Duration) (*response, er
 	if err != nil {
 		return nil, err
 	}
-	body, err = n.transport.caller(raft.ServerID(id), planeForward).call(patience, patience, frameAsk, [][]byte{body})
+	body, err = n.transport.caller(raft.ServerID(id), planeAsk).call(patience, patience, frameAsk, [][]byte{body})
 	if err != nil {
 		return nil, err
 	}

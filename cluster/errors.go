@@ -38,6 +38,10 @@ var (
 	// ErrInUse means that a running process uses it.
 	ErrInUse = raftlog.ErrInUse
 
+	// ErrOthers means that it belongs to a node among others, which was to be
+	// started alone.
+	ErrOthers = errors.New("belongs to a node of a cluster")
+
 	// ErrOtherNode means that it belongs to a node of another name.
 	ErrOtherNode = errors.New("belongs to another node")
 )

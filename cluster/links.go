@@ -82,7 +82,7 @@ func Listen(dir *Dir, cfg LinkConfig) (*Links, error) {
 	l.mesh = link.New(link.Config{
 		Cluster: dir.id.Cluster, Self: l.self, Book: l.book,
 		Listener: cfg.Listener, Dial: cfg.Dial, TLS: cfg.TLS,
-		Admit: l.admit, Strangers: []link.Plane{planeForward}, Serve: l.serve,
+		Admit: l.admit, Strangers: []link.Plane{planeAsk}, Serve: l.serve,
 		Logger: cfg.Logger, Now: cfg.Now,
 	})
 	return l, nil
@@ -141,7 +141,7 @@ func (l *Links) serve(c *link.Conn) {
 	switch c.Plane {
 	case planeControl, planeLog:
 		n.serveVoter(c)
-	case planeForward:
+	case planeForward, planeAsk:
 		n.serveForward(c)
 	case planeRelay:
 		n.serveRelay(c)
@@ -211,7 +211,7 @@ var errFinal = errors.New("refused")
 
 // join asks the node at address once.
 func (l *Links) join(ctx context.Context, address string) error {
-	c, cluster, err := l.mesh.DialAddress(ctx, address, planeForward)
+	c, cluster, err := l.mesh.DialAddress(ctx, address, planeAsk)
 	if r, ok := errors.AsType[*link.RefusedError](err); ok && r.Code != link.RefusedBusy {
 		return fmt.Errorf("%w: %w", errFinal, err)
 	}

@@ -269,6 +269,9 @@ func (n *Node) startRaft() error {
 		return fmt.Errorf("start raft: %w", err)
 	}
 	n.raft = r
+	if servers := n.servers(); n.links == nil && len(servers) > 1 {
+		return errors.Join(fmt.Errorf("%w: it is one of %d nodes: start it with --cluster", ErrOthers, len(servers)), r.Shutdown().Error())
+	}
 	n.tasks.Go(n.watchLeadership)
 	n.tasks.Go(n.trimLog)
 	if n.links != nil {

@@ -607,3 +607,41 @@ func TestLeaderIsRemoved(t *testing.T) {
 		t.Errorf("%d members are left", n)
 	}
 }
+
+// A member that is started as if it were alone says so, rather than wait for a
+// leader for ever.
+func TestMemberStartedAlone(t *testing.T) {
+	c := newCrew(t, 2)
+	m := c.nodes[1]
+	m.stop()
+	dir, err := Claim(m.fs, "/data", m.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	toy := openToy(t, m.fs, dir.State(), 0)
+	_, err = Open(Config{Dir: dir, Machine: toy, Logger: slog.New(slog.DiscardHandler), Now: time.Now, Die: func(reason string) { panic(reason) }})
+	if !errors.Is(err, ErrOthers) || !strings.Contains(err.Error(), "--cluster") {
+		t.Errorf("it was started: %v", err)
+	}
+	toy.close(t)
+	if err := dir.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A question that is not answered does not end the connection of batches that are
+// on their way.
+func TestUnansweredQuestionHarmsNoBatch(t *testing.T) {
+	c := newCrew(t, 2)
+	l, f := c.leader(), c.follower()
+	gate := make(chan struct{})
+	l.toy.mu.Lock()
+	l.toy.block = gate
+	l.toy.mu.Unlock()
+	f.node.Submit([]byte("on its way"), func(err error) { t.Errorf("given up: %v", err) })
+	waitFor(t, "the leader has it", func() bool { return f.node.Stats().Waiting == 0 && l.node.Stats().Batches > 0 })
+	f.node.transport.caller(l.node.id, planeAsk).connect(time.Second, nil)
+	f.node.transport.caller(l.node.id, planeAsk).drop(errTimeout)
+	close(gate)
+	waitFor(t, "it is applied", func() bool { return f.has([]byte("on its way")) })
+}

@@ -21,8 +21,9 @@ const (
 	planeControl  link.Plane = 1 // heartbeats, votes
 	planeLog      link.Plane = 2 // entries
 	planeSnapshot link.Plane = 3 // one connection for each snapshot
-	planeForward  link.Plane = 4 // batches to the leader, and questions
+	planeForward  link.Plane = 4 // batches to the leader
 	planeRelay    link.Plane = 5 // messages between the nodes' programs
+	planeAsk      link.Plane = 6 // questions; one that is not answered ends its connection
 )
 
 const (

@@ -66,6 +66,16 @@ type TLS struct {
 	Server *tls.Config
 	Client func(name string) *tls.Config
 	Name   func(tls.ConnectionState) string
+
+	// Explain makes of an error of TLS one that says what to do; nil leaves it.
+	Explain func(error) error
+}
+
+func (t *TLS) explain(err error) error {
+	if t.Explain == nil {
+		return err
+	}
+	return t.Explain(err)
 }
 
 // A Mesh is a node's end of all connections with others. Its methods may be called
@@ -190,7 +200,7 @@ func (m *Mesh) greet(raw net.Conn) (*Conn, error) {
 	if m.cfg.TLS != nil {
 		t := tls.Server(raw, m.cfg.TLS.Server)
 		if err := t.HandshakeContext(m.ctx); err != nil {
-			return nil, err
+			return nil, m.cfg.TLS.explain(err)
 		}
 		nc, name = t, m.cfg.TLS.Name(t.ConnectionState())
 	}
@@ -292,7 +302,7 @@ func (m *Mesh) dial(ctx context.Context, peer Member, plane Plane) (_ *Conn, clu
 	if m.cfg.TLS != nil {
 		t := tls.Client(raw, m.cfg.TLS.Client(peer.Name))
 		if err := t.HandshakeContext(ctx); err != nil {
-			return nil, "", err
+			return nil, "", m.cfg.TLS.explain(err)
 		}
 		nc, name = t, m.cfg.TLS.Name(t.ConnectionState())
 	}

@@ -301,7 +301,7 @@ func startFault(err error, f serveFlags) error {
 		code = bw.DataInUse
 	case errors.Is(err, cluster.ErrNewer), errors.Is(err, store.ErrNewer):
 		code = bw.DataNewer
-	case errors.Is(err, cluster.ErrOtherNode):
+	case errors.Is(err, cluster.ErrOtherNode), errors.Is(err, cluster.ErrOthers):
 		code = bw.DataOther
 	case errors.Is(err, cluster.ErrDamaged), errors.Is(err, store.ErrDamaged):
 		code = bw.DataDamaged

@@ -179,7 +179,7 @@ func (s *server) openLinks(ctx context.Context) (err error) {
 	}
 	s.links, err = cluster.Listen(s.dir, cluster.LinkConfig{
 		Listener: listener, Dial: dialTCP, Advertise: advertise, Join: c.join, Logger: c.logger, Now: time.Now,
-		TLS: &link.TLS{Server: c.credentials.Server(), Client: c.credentials.Client, Name: certs.PeerName},
+		TLS: &link.TLS{Server: c.credentials.Server(), Client: c.credentials.Client, Name: certs.PeerName, Explain: certs.Explain},
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())
