@@ -35,15 +35,19 @@ func (f *fakeCluster) do(format string, args ...any) error {
 func (f *fakeCluster) Remove(_ context.Context, node string, force bool) error {
 	return f.do("remove %s %t", node, force)
 }
+
 func (f *fakeCluster) Promote(_ context.Context, node string) error {
 	return f.do("promote %s", node)
 }
+
 func (f *fakeCluster) Transfer(_ context.Context, node string) error {
 	return f.do("transfer %s", node)
 }
+
 func (f *fakeCluster) Drain(_ context.Context, node string, force bool) error {
 	return f.do("drain %s %t", node, force)
 }
+
 func (f *fakeCluster) Resume(_ context.Context, node string) error { return f.do("resume %s", node) }
 
 // ask sends a request to a node whose operator is ana; local says that whoever

@@ -89,7 +89,14 @@ func TestLostWhileScanning(t *testing.T) {
 			c.subscribe("r/#", 0)
 			c.full.Wait()
 			for _, change := range []struct{ name, payload string }{
-				{"r/010", "new"}, {"r/010", "newer"}, {"r/020", ""}, {"r/500", "newer"}, {"r/510", ""}, {"r/600", "newer"}, {"r/030", ""}, {"r/030", "newer"},
+				{"r/010", "new"},
+				{"r/010", "newer"},
+				{"r/020", ""},
+				{"r/500", "newer"},
+				{"r/510", ""},
+				{"r/600", "newer"},
+				{"r/030", ""},
+				{"r/030", "newer"},
 				{"r/201", "newer"},
 			} {
 				must(t, pub.publish(change.name, change.payload, 1, retain))

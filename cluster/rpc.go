@@ -62,7 +62,7 @@ func encodeAppend(a *raft.AppendEntriesRequest) [][]byte {
 // decodeAppend reads what encodeAppend wrote. The entries alias b.
 func decodeAppend(b []byte, from []byte) (*raft.AppendEntriesRequest, error) {
 	r := rpcReader{b: b}
-	a := &raft.AppendEntriesRequest{RPCHeader: r.header(from), Leader: from}
+	a := &raft.AppendEntriesRequest{RPCHeader: r.header(from)}
 	a.Term, a.PrevLogEntry, a.PrevLogTerm, a.LeaderCommitIndex = r.uint(), r.uint(), r.uint(), r.uint()
 	n := r.uint()
 	if n > uint64(len(r.b)) {
@@ -96,7 +96,7 @@ func encodeCandidacy(h raft.RPCHeader, term, index, lastTerm uint64, transfer bo
 
 func decodeVote(b, from []byte) (*raft.RequestVoteRequest, error) {
 	r := rpcReader{b: b}
-	v := &raft.RequestVoteRequest{RPCHeader: r.header(from), Candidate: from}
+	v := &raft.RequestVoteRequest{RPCHeader: r.header(from)}
 	v.Term, v.LastLogIndex, v.LastLogTerm, v.LeadershipTransfer = r.uint(), r.uint(), r.uint(), r.flag()
 	return v, r.end()
 }

@@ -83,16 +83,15 @@ func TestMessages(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	p := newPair(t)
 	defer p.close()
-	from := []byte("a")
 	logs := []*raft.Log{
 		{Index: 7, Term: 3, Type: raft.LogCommand, Data: []byte("data")},
 		{Index: 8, Term: 3, Type: raft.LogConfiguration, Data: bytes.Repeat([]byte{1}, 300<<10), Extensions: []byte("ext")},
 		{Index: 9, Term: 4, Type: raft.LogNoop},
 	}
-	vote := &raft.RequestVoteRequest{RPCHeader: header("a"), Candidate: from, Term: 5, LastLogIndex: 9, LastLogTerm: 4, LeadershipTransfer: true}
+	vote := &raft.RequestVoteRequest{RPCHeader: header("a"), Term: 5, LastLogIndex: 9, LastLogTerm: 4, LeadershipTransfer: true}
 	pre := &raft.RequestPreVoteRequest{RPCHeader: header("a"), Term: 6, LastLogIndex: 9, LastLogTerm: 4}
-	beat := &raft.AppendEntriesRequest{RPCHeader: header("a"), Leader: from, Term: 5, Entries: []*raft.Log{}}
-	entries := &raft.AppendEntriesRequest{RPCHeader: header("a"), Leader: from, Term: 5, PrevLogEntry: 6, PrevLogTerm: 3, Entries: logs, LeaderCommitIndex: 5}
+	beat := &raft.AppendEntriesRequest{RPCHeader: header("a"), Term: 5, Entries: []*raft.Log{}}
+	entries := &raft.AppendEntriesRequest{RPCHeader: header("a"), Term: 5, PrevLogEntry: 6, PrevLogTerm: 3, Entries: logs, LeaderCommitIndex: 5}
 	now := &raft.TimeoutNowRequest{RPCHeader: header("a")}
 	responses := map[any]any{
 		vote:    &raft.RequestVoteResponse{RPCHeader: header("b"), Term: 5, Granted: true},

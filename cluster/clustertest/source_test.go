@@ -16,8 +16,6 @@ import (
 // A moody log fails, forgets, doubles and delays what it is given, and applies the
 // rest to a machine, in the order in which it came.
 type moody struct {
-	rng     *rand.Rand
-	machine *Machine
 	entries chan [][]byte
 	dice    chan int
 }
