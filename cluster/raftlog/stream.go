@@ -273,7 +273,11 @@ func (u *unpacker) run() error {
 		if err != nil {
 			return fmt.Errorf("%w: the stream ends early: %w", ErrDamaged, err)
 		}
-		if err := u.entry(h, first); err != nil {
+		err = u.entry(h, first)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return fmt.Errorf("%w: the stream ends within %s: %w", ErrDamaged, h.Name, err)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/bellwire/bellwire/cluster"
 )
 
 // A backup that is taken of a follower, while things go on, becomes the first node
@@ -104,6 +107,11 @@ func TestDamagedBackup(t *testing.T) {
 		b := bytes.Clone(whole)
 		b[at] ^= 4
 		return b
+	}
+	for at := 0; at < len(whole)-2048; at += 1 + len(whole)/37 { // wherever, but in the zeros after the sums
+		if _, err := cluster.CheckBackup(bytes.NewReader(whole[:at])); !errors.Is(err, cluster.ErrDamaged) {
+			t.Errorf("the first %d bytes of %d: %v", at, len(whole), err)
+		}
 	}
 	for name, data := range map[string][]byte{
 		"empty": {}, "half": whole[:len(whole)/2], "without its end": whole[:len(whole)-2048], "something else": []byte("hello, I am a text\n"),
