@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,26 +12,26 @@ import (
 // no disk that hangs.
 func TestWatchdog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		barked := 0
+		var barked atomic.Int32
 		start := time.Now()
-		w := watch(time.Second, func() { barked++ })
+		w := watch(time.Second, func() { barked.Add(1) })
 		<-time.After(999 * time.Millisecond)
-		if synctest.Wait(); barked != 0 {
+		if synctest.Wait(); barked.Load() != 0 {
 			t.Errorf("barked after %v", time.Since(start))
 		}
 		<-time.After(time.Millisecond)
-		if synctest.Wait(); barked != 1 {
+		if synctest.Wait(); barked.Load() != 1 {
 			t.Errorf("silent after %v", time.Since(start))
 		}
 		w.stop()
 
-		w = watch(time.Second, func() { barked++ })
+		w = watch(time.Second, func() { barked.Add(1) })
 		<-time.After(100 * time.Millisecond)
 		w.stepped() // as if the process had been stopped until long after the step
 		<-time.After(700 * time.Millisecond)
 		w.stop()
 		<-time.After(time.Hour)
-		if synctest.Wait(); barked != 1 {
+		if synctest.Wait(); barked.Load() != 1 {
 			t.Error("barked for a process that stood still, or when it had been stopped")
 		}
 	})
