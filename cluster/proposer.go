@@ -314,7 +314,10 @@ func (p *proposer) lost() {
 	p.waiting = own
 	p.failed += uint64(len(foreign))
 	p.mu.Unlock()
-	fail(foreign, ErrNoCommit)
+	if len(foreign) > 0 {
+		// It goes over links, which may be full, and Raft waits for this goroutine.
+		p.node.tasks.Go(func() { fail(foreign, ErrNoCommit) })
+	}
 	p.node.wakeForward()
 }
 
