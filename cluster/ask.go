@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -187,7 +188,7 @@ func (n *Node) answer(q question) *response {
 		a.State = &s
 	case opProgram:
 		if n.cfg.Answer == nil {
-			err = errRefusedFinal
+			err = ErrRefused
 			break
 		}
 		a.Body, err = n.cfg.Answer(q.Body)
@@ -202,7 +203,7 @@ func (n *Node) answer(q question) *response {
 	case opJoin, opRemove, opPromote, opTransfer:
 		return n.manage(q)
 	default:
-		err = fmt.Errorf("%w: question %q: upgrade this node", errRefusedFinal, q.Op)
+		err = fmt.Errorf("%w: question %q: upgrade this node", ErrRefused, q.Op)
 	}
 	a.fail(err)
 	return &a
@@ -210,7 +211,8 @@ func (n *Node) answer(q question) *response {
 
 func (a *response) fail(err error) {
 	if err != nil {
-		a.Error, a.Final = err.Error(), errors.Is(err, errRefusedFinal)
+		// ErrRefused is said by Final; whoever asked says it once.
+		a.Error, a.Final = strings.TrimPrefix(err.Error(), ErrRefused.Error()+": "), errors.Is(err, ErrRefused)
 	}
 }
 

@@ -117,14 +117,8 @@ func (l *Links) admit(m link.Member) error {
 	if n == nil {
 		return nil // we know nothing yet
 	}
-	servers := n.servers()
-	if len(servers) == 0 {
+	if len(n.servers()) == 0 || n.Member(m.ID) {
 		return nil
-	}
-	for _, s := range servers {
-		if string(s.ID) == m.ID {
-			return nil
-		}
 	}
 	return fmt.Errorf("node %q (%s) is no member of this cluster, or no longer: to have it join anew, clear its data directory", m.Name, m.ID)
 }
@@ -187,7 +181,7 @@ func (l *Links) Join(ctx context.Context) error {
 			if err == nil {
 				return nil
 			}
-			if errors.Is(err, errFinal) {
+			if errors.Is(err, ErrRefused) {
 				return fmt.Errorf("join: %w", err)
 			}
 			if text := err.Error(); text != last && ctx.Err() == nil {
@@ -206,14 +200,11 @@ func (l *Links) Join(ctx context.Context) error {
 	}
 }
 
-// errFinal is a refusal that asking again does not change.
-var errFinal = errors.New("refused")
-
 // join asks the node at address once.
 func (l *Links) join(ctx context.Context, address string) error {
 	c, cluster, err := l.mesh.DialAddress(ctx, address, planeAsk)
 	if r, ok := errors.AsType[*link.RefusedError](err); ok && r.Code != link.RefusedBusy {
-		return fmt.Errorf("%w: %w", errFinal, err)
+		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if err != nil {
 		return err
@@ -236,7 +227,7 @@ func (l *Links) join(ctx context.Context, address string) error {
 		return err
 	}
 	if a.Final {
-		return fmt.Errorf("%w: %s", errFinal, a.Error)
+		return fmt.Errorf("%w: %s", ErrRefused, a.Error)
 	}
 	if a.Error != "" {
 		return errors.New(a.Error)

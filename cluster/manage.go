@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,8 +19,7 @@ var (
 	// why, and what would help. Nothing has been changed.
 	ErrRefused = errors.New("refused")
 
-	errRefusedFinal = ErrRefused
-	errNotLeader    = errors.New("no leader is known that could do this; try again")
+	errNotLeader = errors.New("no leader is known that could do this; try again")
 )
 
 // A Member is a node of the cluster as the others see it.
@@ -107,22 +107,8 @@ func (n *Node) Members(patience time.Duration) []Member {
 	for range servers {
 		<-done
 	}
-	slices.SortFunc(all, func(a, b Member) int {
-		return compare(a.Name, b.Name, a.ID, b.ID)
-	})
+	slices.SortFunc(all, func(a, b Member) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
 	return all
-}
-
-func compare(pairs ...string) int {
-	for i := 0; i < len(pairs); i += 2 {
-		if pairs[i] != pairs[i+1] {
-			if pairs[i] < pairs[i+1] {
-				return -1
-			}
-			return 1
-		}
-	}
-	return 0
 }
 
 func (n *Node) nameOf(id string) (name, address string) {
@@ -226,9 +212,12 @@ func (n *Node) takeIn(m *link.Member) error {
 				"Remove the old one first (bellwire cluster remove %s), or give this one another name", ErrRefused, m.Name, s.ID, m.Name)
 		}
 	}
-	n.links.book.Learn(*m)
 	n.cfg.Logger.Info("cluster: a node joins", "node", m.Name, "id", m.ID, "address", m.Address)
-	return n.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.ID), 0, askTime).Error()
+	err := n.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.ID), 0, askTime).Error()
+	if err == nil {
+		n.links.book.Learn(*m) // not before: the book holds members only
+	}
+	return err
 }
 
 // promote gives a node a vote.

@@ -319,7 +319,7 @@ func TestTrap23EmptiedDiskCannotVote(t *testing.T) {
 	m.stop()
 	m.fs = disk.Memory()
 	err := m.open()
-	if !errors.Is(err, errFinal) {
+	if !errors.Is(err, ErrRefused) {
 		t.Fatalf("it joined again: %v", err)
 	}
 	t.Log(err)
@@ -644,4 +644,20 @@ func TestUnansweredQuestionHarmsNoBatch(t *testing.T) {
 	f.node.transport.caller(l.node.id, planeAsk).drop(errTimeout)
 	close(gate)
 	waitFor(t, "it is applied", func() bool { return f.has([]byte("on its way")) })
+}
+
+// A node that was taken in by a leader that then ended, before anything of the log
+// had reached it, is known to nobody else but by that log: it makes itself known.
+func TestJoinedBeforeTheLeaderEnded(t *testing.T) {
+	c := &crew{t: t}
+	c.change = func(cfg *Config) {
+		if cfg.Dir.id.Name == "n4" {
+			c.leader().drop()
+		}
+	}
+	c.begin(3)
+	old := c.leader()
+	c.add().submit([]byte("of the new node"))
+	old.stop()
+	c.wantAlike()
 }

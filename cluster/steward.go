@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -43,7 +44,8 @@ func (n *Node) steward() {
 		slept := now.Sub(last) > 5*stewardTick+n.cfg.Heartbeat
 		last = now
 		servers := n.servers()
-		n.relays.reconcile(servers)
+		n.keepBook(servers)
+		n.relays.reconcile(n.others(servers))
 		if !n.proposer.isOpen() || slept {
 			s.since = time.Time{} // what we know of others is as old as our sleep
 			continue
@@ -55,6 +57,28 @@ func (n *Node) steward() {
 		}
 		s.look(now, servers)
 	}
+}
+
+// keepBook forgets where nodes were that are no members any more.
+func (n *Node) keepBook(servers []raft.Server) {
+	if len(servers) > 0 {
+		n.links.book.Keep(func(id string) bool {
+			return id == string(n.id) || slices.ContainsFunc(servers, func(s raft.Server) bool { return string(s.ID) == id })
+		})
+	}
+}
+
+// others returns who to keep a connection with. A node that has joined, and that no
+// leader has reached yet, knows members only by what it was told as it joined: it
+// lets all of them know where it is, for whoever took it in may be gone.
+func (n *Node) others(servers []raft.Server) []raft.Server {
+	if len(servers) > 0 {
+		return servers
+	}
+	for _, m := range n.links.book.Members() {
+		servers = append(servers, raft.Server{ID: raft.ServerID(m.ID)})
+	}
+	return servers
 }
 
 // look is the leader's round.

@@ -160,8 +160,12 @@ func (t *transport) caller(id raft.ServerID, plane link.Plane) *caller {
 // back notes that a node has dialled us: who waits for a connection to it need
 // not wait any longer.
 func (t *transport) back(id string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for _, plane := range [...]link.Plane{planeControl, planeLog} {
-		t.caller(raft.ServerID(id), plane).retry()
+		if c := t.callers[callerKey{raft.ServerID(id), plane}]; c != nil { // nobody waits otherwise
+			c.retry()
+		}
 	}
 }
 

@@ -93,16 +93,6 @@ func (b *Book) Find(id string) (Member, bool) {
 	return m, known
 }
 
-// Named returns the node with that name.
-func (b *Book) Named(name string) (Member, bool) {
-	for _, m := range b.Members() {
-		if m.Name == name {
-			return m, true
-		}
-	}
-	return Member{}, false
-}
-
 // Members returns all nodes, ordered by name and id.
 func (b *Book) Members() []Member {
 	b.mu.Lock()

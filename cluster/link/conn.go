@@ -122,9 +122,6 @@ func readBody(r io.Reader, size int) ([]byte, error) {
 	}
 }
 
-// Buffered says whether there is something to read already.
-func (c *Conn) Buffered() bool { return c.r.Buffered() > 0 }
-
 // Close ends the connection. Reads and writes fail from then on.
 func (c *Conn) Close() error {
 	c.watch.Stop()

@@ -173,6 +173,9 @@ func TestRefusals(t *testing.T) {
 		t.Fatalf("who wants to join gets %q, %v", cluster, err)
 	}
 	_ = c.Close()
+	if _, known := a.book.Find(joining.self().ID); known {
+		t.Error("who is not taken in yet stands in the book")
+	}
 	if a.Refused() != 6 {
 		t.Errorf("%d refusals are counted", a.Refused())
 	}
@@ -297,7 +300,7 @@ func TestBook(t *testing.T) {
 		t.Error("nothing was new, and it was kept")
 	}
 	b.Learn(Member{ID: "2", Name: "n2", Address: "b:1", Since: 1}, Member{ID: "1", Name: "n1", Address: "a:2", Since: 6})
-	if m, _ := b.Named("n1"); m.Address != "a:2" || kept != 1 || len(last) != 2 {
+	if m, _ := b.Find("1"); m.Address != "a:2" || kept != 1 || len(last) != 2 {
 		t.Errorf("%+v, kept %d times: %v", m, kept, last)
 	}
 	for i := range 2 * maxMembers {
@@ -337,6 +340,11 @@ func TestNameIsProved(t *testing.T) {
 	if code, _ := a.judge(&h, "b"); code != "" {
 		t.Errorf("refused: %s", code)
 	}
+	b := h
+	b.Self.ID = a.self().ID // the disk of another, by its own name
+	if code, reason := a.judge(&b, "b"); code != RefusedName || !strings.Contains(reason, "\"a\"") {
+		t.Errorf("%s, %s", code, reason)
+	}
 	if code, reason := a.judge(&h, "mallory"); code != RefusedName || !strings.Contains(reason, "mallory") {
 		t.Errorf("%s, %s", code, reason)
 	}
@@ -359,7 +367,7 @@ func FuzzHello(f *testing.F) {
 		if err := readMessage(bytes.NewReader(b), &h); err != nil {
 			return
 		}
-		m := &Mesh{cfg: Config{Self: Member{ID: "me"}, Admit: func(Member) error { return nil }}}
+		m := &Mesh{cfg: Config{Book: NewBook(nil, nil), Self: Member{ID: "me"}, Admit: func(Member) error { return nil }}}
 		c := clusterOne
 		m.cluster.Store(&c)
 		m.judge(&h, "")

@@ -210,7 +210,7 @@ func (m *Mesh) greet(raw net.Conn) (*Conn, error) {
 	}
 	a := answer{Version: helloVersion, Cluster: m.Cluster(), Self: m.cfg.Self}
 	a.Refusal, a.Reason = m.judge(&h, name)
-	if a.Refusal == "" {
+	if a.Refusal == "" && h.Cluster != "" { // who is to join is learnt of when it is taken in
 		m.cfg.Book.Learn(h.Self)
 		m.cfg.Book.Learn(h.Members...)
 		a.Members = m.cfg.Book.Members()
@@ -228,6 +228,7 @@ func (m *Mesh) greet(raw net.Conn) (*Conn, error) {
 // certificate proves.
 func (m *Mesh) judge(h *hello, name string) (Refusal, string) {
 	own := m.Cluster()
+	known, isKnown := m.cfg.Book.Find(h.Self.ID)
 	switch {
 	case h.Version != helloVersion:
 		return RefusedVersion, fmt.Sprintf("it speaks version %d of the link protocol, this node version %d: run versions that follow each other", h.Version, helloVersion)
@@ -235,6 +236,8 @@ func (m *Mesh) judge(h *hello, name string) (Refusal, string) {
 		return RefusedVersion, "it does not say who it is"
 	case m.cfg.TLS != nil && name != h.Self.Name:
 		return RefusedName, fmt.Sprintf("it calls itself %q, and its certificate is %q's", h.Self.Name, name)
+	case isKnown && known.Name != h.Self.Name:
+		return RefusedName, fmt.Sprintf("it calls itself %q with the id of node %q: an id is its disk's, and a disk keeps its name", h.Self.Name, known.Name)
 	case h.To != "" && h.To != m.cfg.Self.ID:
 		return RefusedNode, fmt.Sprintf("it looks for node %s here, and this is node %q, %s", h.To, m.cfg.Self.Name, m.cfg.Self.ID)
 	case h.Cluster == "" && own != "" && m.strange(h.Plane):
