@@ -61,8 +61,8 @@ func TestClusterSessionGoesOnElsewhere(t *testing.T) {
 			sub.ExpectID(mq.PUBREL, got.ID)
 			sub.Send(mq.Ack{Type: mq.PUBCOMP, ID: got.ID})
 		} else {
-			again := sub.ExpectID(mq.PUBLISH, got.ID)
-			if !again.Dup() || string(again.Payload) != string(got.Payload) {
+			again := nextNew(t, sub, string(got.Payload)) // its last acknowledgements may not have been ordered
+			if !again.Dup() || again.ID != got.ID {
 				t.Fatalf("got %v, want %d again", again, i)
 			}
 			sub.Acknowledge(again)
