@@ -131,9 +131,11 @@ func (b *Broker) PeerUp(node string) {
 	if p == nil {
 		return
 	}
-	p.up.Store(true)
 	b.relays.begin()
 	b.relays.mu.Lock()
+	// At once, or who tells the peers in between tells this one of a change only,
+	// which it must ask about.
+	p.up.Store(true)
 	p.full, p.heard, p.ask, p.asked, p.refused = true, 0, true, false, false
 	b.relays.mu.Unlock()
 	b.relays.kick()
