@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/argon2"
+
+	"github.com/bellwire/bellwire/internal/bubble"
 )
 
 // cheap returns a PHC string with a cost that a test can afford.
@@ -82,7 +84,7 @@ func TestUnknownUserCostsAHash(t *testing.T) {
 // Who finds all places taken waits for one; who finds no room to wait is sent
 // away; who gives up waiting leaves the room.
 func TestGate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		gate := NewGate(1, 1)
 		gate.slots <- struct{}{} // somebody's password is being hashed
 		hash, err := parsePHC(cheap("hunter2"))

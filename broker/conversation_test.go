@@ -15,6 +15,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/internal/bubble"
 )
 
 // What clients see of windows, wills, retained events and resumed sessions, as
@@ -44,7 +45,7 @@ import (
 // -rewrite records what is; commit only a difference you understand.
 func TestConversations(t *testing.T) {
 	datadriven.Walk(t, "testdata/conversations", func(t *testing.T, path string) {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			c := &conversation{node: newNode(t, Limits{}), speakers: map[string]*speaker{}}
 			datadriven.RunTest(t, path, c.step)
 		})

@@ -16,6 +16,7 @@ import (
 
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/store"
+	"github.com/bellwire/bellwire/internal/bubble"
 	"github.com/bellwire/bellwire/internal/effort"
 )
 
@@ -350,7 +351,7 @@ func TestDeliveryModel(t *testing.T) {
 	for seed := first; seed <= seeds; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { newDeliveryRun(t, seed).run(steps) })
+			bubble.Test(t, func(t *testing.T) { newDeliveryRun(t, seed).run(steps) })
 		})
 	}
 }

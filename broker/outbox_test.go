@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/internal/bubble"
 	"github.com/bellwire/bellwire/internal/effort"
 )
 
@@ -45,7 +46,7 @@ func TestQoS2GoesOn(t *testing.T) {
 		for end, want := range step.on {
 			for _, flush := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s, %s, flush %v", step.name, end, flush), func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) {
+					bubble.Test(t, func(t *testing.T) {
 						n := newNode(t, Limits{})
 						c := n.deliveredQoS2()
 						var goOn func()
@@ -76,7 +77,7 @@ func TestQoS2GoesOn(t *testing.T) {
 func TestUnsubscribedCompletes(t *testing.T) {
 	for _, qos := range []uint8{1, 2} {
 		for _, policy := range []string{"all", "others"} {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				n := newNode(t, Limits{})
 				n.policies["others"] = parseRules("allow * # publish\nallow * y")
 				c, _ := n.connect("sub", true, 3600, receiveMax(2))
@@ -230,7 +231,7 @@ func takeFrom(c *client, n int) int {
 // notices.
 func TestSlowVolatileClientIsEnded(t *testing.T) {
 	for _, limits := range []Limits{{VolatileEvents: 5}, {VolatileBytes: 500}} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			n := newNode(t, limits)
 			slow, _ := n.connect("slow", true, 0, receiveMax(2))
 			quick, _ := n.connect("quick", true, 0)
@@ -267,7 +268,7 @@ func TestSlowVolatileClientIsEnded(t *testing.T) {
 // Acknowledgements may come in any order; what is over is not sent again, and the
 // rest is, in its order.
 func TestAcknowledgedOutOfOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := newNode(t, Limits{})
 		c, _ := n.connect("sub", true, 3600, receiveMax(6))
 		c.subscribe("x", 1)
@@ -298,7 +299,7 @@ func TestAcknowledgedOutOfOrder(t *testing.T) {
 // A client that takes fewer at a time than before is sent what was under way first,
 // and no more at a time than it says now.
 func TestReceiveMaximumShrinks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := newNode(t, Limits{})
 		c, _ := n.connect("sub", true, 3600, receiveMax(5))
 		c.subscribe("x", 2)

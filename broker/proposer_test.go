@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/internal/bubble"
 	"github.com/bellwire/bellwire/internal/effort"
 )
 
@@ -163,7 +164,7 @@ func (c *counted) all() map[uint64][]error {
 func TestEachProposalIsOrderedOnce(t *testing.T) {
 	for seed := range uint64(effort.Rounds(8, 1000)) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { orderedOnce(t, seed) })
+			bubble.Test(t, func(t *testing.T) { orderedOnce(t, seed) })
 		})
 	}
 }
@@ -226,7 +227,7 @@ func orderedOnce(t *testing.T, seed uint64) {
 // the log goes on, so does the node: what waited is ordered, whoever was told is
 // not told again, and new publishes are answered.
 func TestLogStandsStill(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n, l := newFlakyNode(t, 1, Limits{Backlog: 1 << 10})
 		sub, _ := n.connect("sub", true, 3600)
 		sub.subscribe("t", 1)
@@ -317,7 +318,7 @@ func TestLogStandsStill(t *testing.T) {
 // A Connect whose client was told that nobody knows, and which was ordered after
 // all, does not leave a session that is connected to nobody.
 func TestUnheardConnectEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n, l := newFlakyNode(t, 1, Limits{})
 		l.set(func() { l.hung = true })
 		_, _, err := n.tryConnect("c", true, 3600, will(event.Will{Topic: "will", Payload: []byte("gone")}))
@@ -340,7 +341,7 @@ func TestUnheardConnectEnds(t *testing.T) {
 // Close tells everybody who waits, once, and whoever comes later that it is
 // closing.
 func TestCloseTellsEverybody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n, l := newFlakyNode(t, 1, Limits{Backlog: 1 << 10})
 		publishers := make([]*client, 20)
 		for i := range publishers {

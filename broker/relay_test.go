@@ -8,10 +8,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/internal/bubble"
 	"github.com/bellwire/bellwire/internal/golden"
 )
 
@@ -20,7 +20,7 @@ import (
 // nothing, also none that have unsubscribed; and a publisher who wants none of his
 // own gets none back.
 func TestRelay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, n := newCluster(t, 1, 3)
 		for _, m := range n {
 			m.policies["night"] = parseRules("allow * #\ndeny shut secret/# subscribe")
@@ -70,7 +70,7 @@ func TestRelay(t *testing.T) {
 // What a profile does not have ordered goes to other nodes too, and each asks the
 // profile there who may have it.
 func TestTransientIsRelayed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, n := newCluster(t, 1, 3, post{})
 		ann, _ := n[1].connect("ann", true, 3600)
 		ann.subscribe("post/ann/#", 1)
@@ -101,7 +101,7 @@ func TestTransientIsRelayed(t *testing.T) {
 // SUBACK waits for the others to have heard, and for one that does not answer
 // hearWithin and no longer.
 func TestSubackWaitsForPeers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, n := newCluster(t, 1, 3)
 		l.set(func() { l.latency = 40 * time.Millisecond })
 		elapse(time.Second)
@@ -139,7 +139,7 @@ func TestSubackWaitsForPeers(t *testing.T) {
 // An event of QoS 0 does not overtake what its publisher sent before at QoS 1, at a
 // node that is behind with the log, and those of one publisher keep their order.
 func TestRelayWaitsForTheLog(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, n := newCluster(t, 1, 2)
 		sub, _ := n[1].connect("sub", true, 3600)
 		sub.subscribe("t", 1)
@@ -168,7 +168,7 @@ func TestRelayWaitsForTheLog(t *testing.T) {
 // While the log is behind, what is relayed waits in bounded memory; what finds no
 // room is lost and counted, and what waited is delivered.
 func TestRelayedWaitIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, n := newCluster(t, 1, 2)
 		sub, _ := n[1].connect("sub", true, 0)
 		sub.subscribe("t", 0)
@@ -205,7 +205,7 @@ func TestRelayedWaitIsBounded(t *testing.T) {
 // lost: whoever subscribes gets what is published elsewhere, and what nobody wants
 // any more is not sent.
 func TestInterestIsResynchronised(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, n := newCluster(t, 3, 3)
 		subs := map[string]*client{}
 		for i := range 30 {
@@ -309,7 +309,7 @@ func TestFirstPeerIsToldAll(t *testing.T) {
 // A node with more filters than may be told wants everything, also on topics that
 // no wildcard reaches, until it has half as many.
 func TestTooManyFiltersWantEverything(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, n := newCluster(t, 1, 2)
 		for _, m := range n {
 			m.policies["more"] = parseRules("allow * #\nallow * $other")

@@ -7,10 +7,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/internal/bubble"
 	"github.com/bellwire/bellwire/internal/effort"
 )
 
@@ -251,7 +251,7 @@ func (l *sharedLog) isFaulty() bool {
 func TestSessionsRoam(t *testing.T) {
 	for seed := range uint64(effort.RoundsOfOne(2, 6, 500)) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { sessionsRoam(t, seed) })
+			bubble.Test(t, func(t *testing.T) { sessionsRoam(t, seed) })
 		})
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/internal/bubble"
 	"github.com/bellwire/bellwire/internal/effort"
 )
 
@@ -25,7 +26,7 @@ func TestNothingOlderAfterNewer(t *testing.T) {
 			for _, payload := range []string{"newer", ""} {
 				name := fmt.Sprintf("expiry %d, subscribed at QoS %d, older %d, newer %d %q", expiry, sub, older, newer, payload)
 				t.Run(name, func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) { newerWhileScanning(t, expiry, sub, older, newer, payload) })
+					bubble.Test(t, func(t *testing.T) { newerWhileScanning(t, expiry, sub, older, newer, payload) })
 				})
 			}
 		}
@@ -94,7 +95,7 @@ func TestResumedScanIsComplete(t *testing.T) {
 	for i := range 9 {
 		sub, newer := uint8(i/3), uint8(i%3)
 		t.Run(fmt.Sprintf("subscribed at QoS %d, newer %d", sub, newer), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				n := newNode(t, Limits{})
 				pub, _ := n.connect("pub", true, 0)
 				for i := range 300 { // more than one piece
@@ -225,7 +226,7 @@ func TestScanModel(t *testing.T) {
 	for seed := uint64(1); seed <= seeds; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := &scanRun{t: t, rng: rand.New(rand.NewPCG(seed, 2)), n: newNode(t, Limits{}), now: map[string]int64{}, last: map[string]int64{}}
 				r.qos, r.expiry = uint8(seed%2), uint32(seed/2%2*3600)
 				r.run()

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+
+	"github.com/bellwire/bellwire/internal/bubble"
 )
 
 // A narrow is a client that takes only so many deliveries until it is drained.
@@ -72,7 +74,7 @@ func TestScanWaitsForRoom(t *testing.T) {
 // to come, and whatever else there is to tell.
 func TestLostWhileScanning(t *testing.T) {
 	for _, expiry := range []uint32{0, 3600} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			n := newNode(t, Limits{})
 			pub, _ := n.connect("pub", true, 0)
 			for i := range 600 { // several pieces
@@ -137,7 +139,7 @@ func TestLostWhileScanning(t *testing.T) {
 // which it is like any event at QoS 0.
 func TestOwedIsBounded(t *testing.T) {
 	const more = 3
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := newNode(t, Limits{})
 		pub, _ := n.connect("pub", true, 0)
 		must(t, pub.publish("r", "v", 1, retain))
@@ -221,7 +223,7 @@ func (c *client) stall(is bool) {
 func TestTooLargeIsCounted(t *testing.T) {
 	for _, expiry := range []uint32{0, 3600} {
 		for qos := range uint8(3) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				n := newNode(t, Limits{})
 				pub, _ := n.connect("pub", true, 0)
 				must(t, pub.publish("r", "too large", 2, retain))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/internal/bubble"
 )
 
 // A sharedLog orders the batches of several brokers and feeds each Machine at its
@@ -405,7 +406,7 @@ func (l *sharedLog) close() {
 // The sessions of a node that is taken out of the cluster lose their connections,
 // though nobody says that it is lost.
 func TestSessionsOfARemovedNode(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, n := newCluster(t, 1, 3)
 		watcher, _ := n[0].connect("watcher", true, 0)
 		watcher.subscribe("will/#", 1)
@@ -433,7 +434,7 @@ func willOn(name string) event.Will {
 // finds that in the log, drops its clients, of whose publishes it says that nobody
 // knows, does no harm to those that went elsewhere, and serves again.
 func TestNodeDownAndBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, n := newCluster(t, 1, 3)
 		a, b, c := n[0], n[1], n[2]
 		watcher, _ := a.connect("watcher", true, 0)

@@ -4,8 +4,9 @@ import (
 	"errors"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/bellwire/bellwire/internal/bubble"
 )
 
 // A node that hears of no leader shows nothing that is its owner's to permit: the
@@ -16,7 +17,7 @@ func TestSilenceHoldsWhatOwnersPermit(t *testing.T) {
 		for _, expiry := range []uint32{0, 3600} {
 			for qos := range uint8(2) {
 				t.Run(name, func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) { silenceHolds(t, forbidden, expiry, qos) })
+					bubble.Test(t, func(t *testing.T) { silenceHolds(t, forbidden, expiry, qos) })
 				})
 			}
 		}
@@ -77,7 +78,7 @@ func silenceHolds(t *testing.T, forbidden bool, expiry uint32, qos uint8) {
 // whatever room the client makes, and comes when a leader is heard of again.
 func TestSilenceHoldsQueues(t *testing.T) {
 	for _, expiry := range []uint32{0, 3600} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			l, n := newCluster(t, 1, 3, post{})
 			ann, _ := n[1].connect("ann", true, expiry, receiveMax(1), func(r *ConnectRequest) { r.Principal = "ann" })
 			ann.subscribe("post/ann", 1)
@@ -105,7 +106,7 @@ func TestSilenceHoldsQueues(t *testing.T) {
 // clients are told so at once, after a time in which they may wait. Then its clients
 // are sent away. When it hears again it serves as before.
 func TestSilenceRefusesAndSendsAway(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, n := newCluster(t, 1, 3)
 		pub, _ := n[1].connect("pub", true, 3600)
 		mortal, _ := n[1].connect("mortal", true, 3600, will(willOn("will/mortal")))

@@ -5,9 +5,9 @@ import (
 	"os"
 	"runtime"
 	"testing"
-	"testing/synctest"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/internal/bubble"
 )
 
 // What an entry of the log becomes is bounded by the sessions that it goes to, not
@@ -16,7 +16,7 @@ import (
 //
 // In a bubble, where no time passes while the Machine works: a slow machine would
 // need longer for it than the proposer waits.
-func TestBurstIsOrderedInPieces(t *testing.T) { synctest.Test(t, burstInPieces) }
+func TestBurstIsOrderedInPieces(t *testing.T) { bubble.Test(t, burstInPieces) }
 
 func burstInPieces(t *testing.T) {
 	sessions, events := 400, 300

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/bellwire/bellwire/internal/bubble"
 )
 
 // kinds returns one of each file system and a directory to work in.
@@ -162,7 +164,7 @@ func TestFaults(t *testing.T) {
 // A disk that hangs holds writes and syncs until it is well again, and then they
 // are done.
 func TestHangHoldsUntilOK(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		fs := Memory()
 		f, err := fs.CreateFile("f")
 		if err != nil {

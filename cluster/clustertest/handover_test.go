@@ -2,8 +2,9 @@ package clustertest
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/bellwire/bellwire/internal/bubble"
 )
 
 // To hand the leadership over to a node that is cut off fails in time, and nothing
@@ -11,7 +12,7 @@ import (
 // entries, without a pause: a pipeline that took all of it would fill the memory,
 // and here, where time passes only when all wait, never end.
 func TestTransferToSilentNode(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		defer w.close()
 		if !w.found() {

@@ -2,8 +2,9 @@ package clustertest
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/bellwire/bellwire/internal/bubble"
 )
 
 // A node that lags by hundreds of entries catches up soon, also when nothing new
@@ -11,7 +12,7 @@ import (
 // it was reached; in it, it sends what the node still lacks only as new entries
 // come.
 func TestLagEndsWithoutLoad(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
 		w.memory = 1 << 30 // all is there as entries
 		defer w.close()

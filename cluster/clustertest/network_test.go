@@ -16,12 +16,12 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/net/nettest"
 
+	"github.com/bellwire/bellwire/internal/bubble"
 	"github.com/bellwire/bellwire/internal/effort"
 )
 
@@ -49,7 +49,7 @@ func dial(t testing.TB, n *Network, a, b string) (from, to net.Conn) {
 // inBubble runs a test with a network in a bubble, where time passes only when
 // everybody waits.
 func inBubble(t *testing.T, test func(t *testing.T, n *Network)) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := NewNetwork(NetworkConfig{Seed: 1, Now: time.Now, Timeout: 10 * time.Second})
 		defer n.Close()
 		test(t, n)

@@ -7,10 +7,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/internal/bubble"
 	"github.com/bellwire/bellwire/internal/effort"
 )
 
@@ -61,7 +61,7 @@ func seeds(t *testing.T) (all []uint64) {
 }
 
 func simulate(t *testing.T, seed uint64) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed, []int{3, 3, 3, 5}[seed%4])
 		defer w.close()
 		stop := make(chan struct{})

@@ -6,11 +6,11 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/bellwire/bellwire/cluster"
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/internal/bubble"
 )
 
 // A moody log fails, forgets, doubles and delays what it is given, and applies the
@@ -37,7 +37,7 @@ func (m *moody) Submit(batch []byte, failed func(error)) {
 // Whatever becomes of submissions, a source's batches are applied in order, each
 // once, and it hears of all.
 func TestSourceSubmitsUntilSeen(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l := NewLedger()
 		s := NewSource(l, "s", 1)
 		m, err := OpenMachine(disk.Memory(), "n", 10, func(reason string) { panic(reason) }, l.Witness("n", s))
@@ -86,7 +86,7 @@ func TestSourceSubmitsUntilSeen(t *testing.T) {
 // A node of one, with a machine and a source, in a bubble: it runs, and a second
 // life goes on where the first was cut off.
 func TestNodeOfOneInABubble(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l := NewLedger()
 		fs := disk.Crashable()
 		var machine *Machine

@@ -5,13 +5,15 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/bellwire/bellwire/internal/bubble"
 )
 
 // A watchdog barks once its time has passed, and not when it is stopped before.
 // However late a step is noticed, it counts as one: a process that stood still is
 // no disk that hangs.
 func TestWatchdog(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var barked atomic.Int32
 		start := time.Now()
 		w := watch(time.Second, func() { barked.Add(1) })

@@ -26,6 +26,8 @@ import (
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 	"go.uber.org/goleak"
+
+	"github.com/bellwire/bellwire/internal/bubble"
 )
 
 // A server here is a function at the other end of a pipe. It says what no
@@ -114,7 +116,7 @@ func manyLines(n int) source {
 // pub -l sends in order, never has more than its window unacknowledged, and
 // ends when the last acknowledgement is there.
 func TestPubLinesInFlight(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var received atomic.Int64
 		goOn := make(chan struct{})
 		server := func(c net.Conn) {
@@ -275,7 +277,7 @@ func TestConnectRefused(t *testing.T) {
 
 // Something that is no MQTT 5 server is told apart from one that is down.
 func TestNoMQTTServer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		for name, server := range map[string]func(net.Conn){
 			"hangs up": func(c net.Conn) { receivePacket(t, c) },
 			"silent":   func(c net.Conn) { receivePacket(t, c); receivePacket(t, c) },
@@ -313,7 +315,7 @@ func newTestSub(t *testing.T, out io.Writer, server func(net.Conn), change func(
 // and the connection outlives that by many keep-alives. When the reader comes
 // back, everything is there, in order.
 func TestSubBackpressure(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		const n = 1000
 		var sent atomic.Int64
 		out, in := io.Pipe()
@@ -467,7 +469,7 @@ func TestSubRefused(t *testing.T) {
 // A broken connection is opened again and subscribed again, with growing
 // patience; a session that was taken over is not taken back.
 func TestSubReconnects(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var connections atomic.Int64
 		var out bytes.Buffer
 		s, notes := newTestSub(t, &out, func(c net.Conn) {
@@ -505,7 +507,7 @@ func TestSubReconnects(t *testing.T) {
 
 // A server that falls silent is noticed within two and a half keep-alives.
 func TestSubSilentServer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var connections atomic.Int64
 		s, notes := newTestSub(t, io.Discard, func(c net.Conn) {
 			if connections.Add(1) == 2 {

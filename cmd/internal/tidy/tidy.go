@@ -63,6 +63,7 @@ var mayImport = map[string][]string{
 	"bench":              {},
 	"bench/cmd":          {"bench"},
 	"mqtttest":           {},
+	"internal/bubble":    {},
 	"internal/effort":    {},
 	"internal/fixedseed": {"internal/effort"},
 	"internal/golden":    {},
@@ -78,9 +79,8 @@ var mayImport = map[string][]string{
 	},
 }
 
-// onlyIn keeps each large dependency behind its doors. The longest path that
-// matches an import decides; none means that nobody may. Test files obey it
-// too, but for testDoors.
+// onlyIn keeps each large dependency behind its doors in shipped files. The
+// longest path that matches an import decides; none means that nobody may.
 var onlyIn = map[string][]string{
 	"github.com/cockroachdb/pebble/v2":        {"broker/store", "cluster/raftlog"},
 	"github.com/cockroachdb/pebble/v2/vfs":    {"disk"},
@@ -93,6 +93,13 @@ var onlyIn = map[string][]string{
 	"github.com/golang/geo":                   {"profiles/location"},
 	"golang.org/x/crypto":                     {"acl"},
 	"github.com/spf13/cobra":                  {"cmd/bellwire"},
+}
+
+// testsOnlyIn keeps what serves tests alone out of every shipped file, and in
+// the tests of these rooms: what judges histories of the built binary has its
+// models there, and is to judge all of them.
+var testsOnlyIn = map[string]string{
+	"github.com/anishathalye/porcupine": "blackbox",
 }
 
 // wallClock lists the rooms whose shipped files may read the wall clock. All
@@ -172,6 +179,9 @@ func checkImports(files []file) []string {
 				}
 				continue
 			}
+			if room, held := testsOnlyIn[imp]; held && !(f.test && f.room == room) {
+				faults = append(faults, fmt.Sprintf("%s: %s is for the tests of %s", f.name, imp, room))
+			}
 			if doors, rule, held := doorsOf(imp); held && !f.test && !slices.Contains(doors, f.room) {
 				faults = append(faults, fmt.Sprintf("%s: %s is behind the door of %v (rule %s)", f.name, imp, doors, rule))
 			}
@@ -245,6 +255,28 @@ func checkSleeps(files []file) []string {
 			}
 			if pkg, ok := sel.X.(*ast.Ident); ok && pkg.Name == "time" && sel.Sel.Name == "Sleep" {
 				faults = append(faults, fmt.Sprintf("%s: tests do not sleep: wait for a condition, or use synctest", f.fset.Position(n.Pos())))
+			}
+			return true
+		})
+	}
+	return faults
+}
+
+// checkBubbles returns a line for each test that makes a bubble in which the
+// race detector may die (see internal/bubble).
+func checkBubbles(files []file) []string {
+	var faults []string
+	for _, f := range files {
+		if f.room == "internal/bubble" {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if pkg, ok := sel.X.(*ast.Ident); ok && pkg.Name == "synctest" && sel.Sel.Name == "Test" {
+				faults = append(faults, fmt.Sprintf("%s: bubbles are made by internal/bubble: call bubble.Test, which says why", f.fset.Position(n.Pos())))
 			}
 			return true
 		})

@@ -45,6 +45,12 @@ func TestNoTestSleeps(t *testing.T) {
 	}
 }
 
+func TestBubblesHaveOneMaker(t *testing.T) {
+	for _, fault := range checkBubbles(tree(t)) {
+		t.Error(fault)
+	}
+}
+
 // Every test, benchmark or fuzz target that README or the progress page names
 // exists.
 func TestPromisesNameTestsThatExist(t *testing.T) {
@@ -92,12 +98,17 @@ func TestRulesBite(t *testing.T) {
 	write("broker/b.go", "package broker\nimport _ \"github.com/hashicorp/raft\"\nimport \"time\"\nvar t = time.Now()\n")
 	write("broker/b_test.go", "package broker\nimport \"time\"\nfunc TestX() { time.Sleep(1) }\n")
 	write("new/n.go", "package new\n")
+	write("disk/d_test.go", "package disk\nimport _ \"github.com/anishathalye/porcupine\"\nimport \"testing/synctest\"\nfunc TestY() { synctest.Test(nil, nil) }\n")
+	write("blackbox/x.go", "package blackbox\nimport _ \"github.com/anishathalye/porcupine\"\n")
+	write("blackbox/x_test.go", "package blackbox\nimport _ \"github.com/anishathalye/porcupine\"\n")
+	write("internal/bubble/b.go", "package bubble\nimport \"testing/synctest\"\nvar T = synctest.Test\n")
 	files, err := readTree(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := checkImports(files); len(got) != 3 {
-		t.Errorf("imports: got %d faults %q, want 3: acl->broker, raft outside its door, unknown room", len(got), got)
+	if got := checkImports(files); len(got) != 5 {
+		t.Errorf("imports: got %d faults %q, want 5: acl->broker, raft outside its door, unknown room, "+
+			"what serves blackbox's tests in a test elsewhere and in a shipped file", len(got), got)
 	}
 	if got := checkClock(files); len(got) != 1 {
 		t.Errorf("clock: got %q, want one fault", got)
@@ -105,7 +116,10 @@ func TestRulesBite(t *testing.T) {
 	if got := checkSleeps(files); len(got) != 1 {
 		t.Errorf("sleeps: got %q, want one fault", got)
 	}
-	if got := checkComments(files); len(got) != 3 {
-		t.Errorf("comments: got %q, want three faults", got)
+	if got := checkBubbles(files); len(got) != 1 {
+		t.Errorf("bubbles: got %q, want one fault", got)
+	}
+	if got := checkComments(files); len(got) != 5 {
+		t.Errorf("comments: got %q, want five faults", got)
 	}
 }
