@@ -41,6 +41,12 @@ type Config struct {
 	// means 10 s. Then it ends their connections with ErrAway.
 	Grace time.Duration
 
+	// Raised is told of a feature level before it is in force here, and of that of
+	// a state that takes the place of this node's, once for each at least: whatever
+	// must not be opened by a program that does not know the level is to say so when
+	// it returns. Everything waits for it.
+	Raised func(Level)
+
 	Tap Tap // nil: nobody watches
 }
 
@@ -98,6 +104,9 @@ func New(c Config) (*Broker, error) {
 	}
 	m.node, m.life = c.Node, newLife(c.Now(), m.nodes[c.Node].life)
 	m.relive = func() uint64 { return newLife(c.Now(), m.life) }
+	if c.Raised != nil {
+		m.raised = c.Raised
+	}
 	b.machine = m
 	b.local = topic.NewIndex(b.audienceOf, audienceCache)
 	b.loop.init(b)

@@ -54,6 +54,7 @@ func stored() []storedForm {
 		{"node/open/1", &nodeState{life: 1<<63 + 5, seq: 300, seen: 1_772_000_000_123_456_789, former: 1_772_000_000_000_000_000}},
 		{"node/closed/1", &nodeState{life: 1<<63 + 5, seq: 300, seen: 1_772_000_000_123_456_789, closed: true, former: 1_772_000_000_000_000_000}},
 		{"counters/1", &counters{session: 1, epoch: 300, body: 1 << 40, failure: 7}},
+		{"level/2", LevelRaises},
 	}
 }
 
@@ -76,6 +77,8 @@ func encodeStored(v any) []byte {
 		return v.append(nil)
 	case *counters:
 		return v.append(nil)
+	case Level:
+		return []byte{byte(v)}
 	}
 	panic(fmt.Sprintf("%T is not stored", v))
 }
@@ -99,6 +102,11 @@ func decodeStored(like any, b []byte) (any, error) {
 	case *counters:
 		c := new(counters)
 		return c, c.decode(b)
+	case Level:
+		if len(b) != 1 {
+			return nil, event.ErrDamaged
+		}
+		return Level(b[0]), nil
 	}
 	panic(fmt.Sprintf("%T is not stored", like))
 }

@@ -140,6 +140,9 @@ func newNodeWith(t testing.TB, limits Limits, profiles ...Profile) *node {
 	n := bareNode(t, limits, profiles...)
 	n.serve()
 	t.Cleanup(func() { n.stop(true) })
+	if err := n.Raise(context.Background(), NewestLevel); err != nil { // as what starts a cluster does
+		t.Fatal(err)
+	}
 	n.policy("all")
 	return n
 }
@@ -182,7 +185,7 @@ func (n *node) open() {
 }
 
 func (n *node) storeOptions() store.Options {
-	return store.Options{Dir: "state", FS: n.fs, Logger: slog.New(slog.DiscardHandler), Die: func(r string) { panic(r) }}
+	return store.Options{Dir: "state", FS: n.fs, Newest: uint8(NewestLevel), Logger: slog.New(slog.DiscardHandler), Die: func(r string) { panic(r) }}
 }
 
 func (n *node) serve() {

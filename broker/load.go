@@ -27,6 +27,13 @@ func (m *Machine) load() error {
 			return fmt.Errorf("machine: counters: %w", err)
 		}
 	}
+	m.level = FirstLevel
+	if v, ok := m.store.Get(levelKey, nil); ok && len(v) == 1 {
+		m.level = Level(v[0])
+	}
+	if m.level > NewestLevel {
+		return fmt.Errorf("machine: %w: feature level %d, this program knows %d", store.ErrNewer, m.level, NewestLevel)
+	}
 	m.grown = 0
 	if v, ok := m.store.Get(grownKey, nil); ok {
 		u := uvarints{left: v}
@@ -40,6 +47,7 @@ func (m *Machine) load() error {
 		}
 	}
 	m.known.Store(int64(len(m.sessions)))
+	m.levelShown.Store(uint32(m.level))
 	m.applied.Store(index)
 	m.failures.Store(m.counters.failure)
 	m.findNextWake() // what was known of it is of another state

@@ -56,6 +56,10 @@ type Machine struct {
 	life   uint64
 	relive func() uint64
 
+	level      Level         // in force for the command under way
+	levelShown atomic.Uint32 // level, of the last entry applied
+	raised     func(Level)   // told before a level is in force
+
 	applied  atomic.Uint64 // last entry whose effects are in store
 	probe    probe         // what waits for an entry to be applied
 	term     uint64
@@ -143,6 +147,7 @@ var (
 	settingsKey = append([]byte{byte(store.Meta)}, "settings"...)
 	ofProfile   = append([]byte{byte(store.Meta)}, "settings of "...) // and its prefix
 	policyKey   = append([]byte{byte(store.Policies)}, "operator"...)
+	levelKey    = store.FormatKey() // a program reads the levels it knows
 	inForceKey  = append([]byte{byte(store.Policies)}, "operator since"...)
 )
 
@@ -151,7 +156,7 @@ func newMachine(s *store.Store, compile Compile, limits Limits, domain string, l
 	m := &Machine{store: s, compile: compile, begin: limits, beginDomain: domain, logger: logger, fresh: map[string]presentValue{}, written: map[string][]byte{}}
 	m.key, m.val = make([]byte, 0, 512), make([]byte, 0, 4096)
 	m.deliver, m.spare = func(*applied) {}, func() *applied { return new(applied) }
-	m.relive = func() uint64 { return m.life }
+	m.relive, m.raised = func() uint64 { return m.life }, func(Level) {}
 	m.profiles = map[string]Profile{}
 	for _, p := range profiles {
 		m.profiles[p.Prefix()] = p
@@ -206,8 +211,10 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 		if p == nil {
 			return
 		}
-		_, known := m.failed[m.unit]
-		if _, hopeless := p.(fatal); hopeless || known || m.unit == 0 {
+		if f, hopeless := p.(fatal); hopeless {
+			m.store.Die(f.reason)
+		}
+		if _, known := m.failed[m.unit]; known || m.unit == 0 {
 			panic(p) // leaving a command out would not mend it
 		}
 		m.fail(p, debug.Stack())
@@ -236,6 +243,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.tx.Commit()
 	m.term = term
 	m.known.Store(int64(len(m.sessions)))
+	m.levelShown.Store(uint32(m.level))
 	m.applied.Store(index)
 	m.failures.Store(m.counters.failure)
 	m.updateNextWake()
@@ -421,6 +429,10 @@ func (m *Machine) command(from event.Header, kind event.Kind, body []byte) (valu
 		var c event.ProfileSettings
 		m.decode(&c, body)
 		return nil, m.applyProfileSettings(&c)
+	case event.KindRaise:
+		var c event.Raise
+		m.decode(&c, body)
+		return nil, m.applyRaise(&c)
 	case event.KindTick:
 		return nil, nil
 	}
@@ -486,6 +498,7 @@ func (m *Machine) Restore(dir string) error {
 	if err := m.load(); err != nil {
 		return err
 	}
+	m.raised(m.level)
 	m.deliver(m.restored())
 	return nil
 }

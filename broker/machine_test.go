@@ -203,6 +203,7 @@ func TestUnknownAndDamagedStopTheNode(t *testing.T) {
 	whole := event.AppendCommand(slices.Clone(header), publishing("a/1", "x", 1))
 	for name, batch := range map[string][]byte{
 		"unknown kind":     append(slices.Clone(header), 200, 0, 0, 0, 0),
+		"unknown level":    event.AppendCommand(slices.Clone(header), &event.Raise{Level: uint8(NewestLevel) + 1}),
 		"cut short":        whole[:len(whole)-1],
 		"damaged command":  append(slices.Clone(header), byte(event.KindPublish), 0, 0, 0, 1, 0),
 		"version":          append([]byte{99}, whole[1:]...),
@@ -212,9 +213,8 @@ func TestUnknownAndDamagedStopTheNode(t *testing.T) {
 			d := drive(t, openMachine(t, disk.Memory(), "/data/state", "n1"))
 			before, _ := d.machines[0].store.Digest(nil)
 			defer func() {
-				p := recover()
-				if f, ok := p.(fatal); !ok || f.String() == "" {
-					t.Errorf("it went on, or stopped for another reason: %v", p)
+				if why, died := recover().(string); !died || why == "" {
+					t.Errorf("it went on, or stopped for another reason: %v", why)
 				}
 				if after, _ := d.machines[0].store.Digest(nil); after != before {
 					t.Error("something of the entry is in the store")

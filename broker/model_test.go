@@ -43,7 +43,7 @@ type machineUnderTest struct {
 func openMachine(t testing.TB, fs *disk.FS, dir, node string) *machineUnderTest {
 	t.Helper()
 	s, err := store.Open(store.Options{
-		Dir: dir, FS: fs, Logger: slog.New(slog.DiscardHandler), MemTable: 64 << 10, Cache: 1 << 20,
+		Dir: dir, FS: fs, Newest: uint8(NewestLevel), Logger: slog.New(slog.DiscardHandler), MemTable: 64 << 10, Cache: 1 << 20,
 		Die: func(r string) { panic(r) },
 	})
 	if err != nil {

@@ -21,7 +21,7 @@ type otherNode struct {
 // withPeer adds a peer to the log.
 func (n *node) withPeer() *otherNode {
 	n.t.Helper()
-	s, err := store.Open(store.Options{Dir: "peer", FS: n.fs, Logger: slog.New(slog.DiscardHandler), Die: func(r string) { panic(r) }})
+	s, err := store.Open(store.Options{Dir: "peer", FS: n.fs, Newest: uint8(NewestLevel), Logger: slog.New(slog.DiscardHandler), Die: func(r string) { panic(r) }})
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -367,6 +367,9 @@ func (n *Node) alone() bool {
 	return voters == 1
 }
 
+// Only says whether this node is the only member there is.
+func (n *Node) Only() bool { return len(n.servers()) == 1 && n.Member(string(n.id)) }
+
 // watchLeadership reads what Raft says about this node's leadership. Raft waits
 // until it has been read, so nothing here may block.
 func (n *Node) watchLeadership() {

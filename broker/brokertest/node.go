@@ -62,6 +62,9 @@ func NewWith(t TB, limits broker.Limits, profiles func() []broker.Profile) *Node
 	n := &Node{t: t, profiles: profiles, limits: limits, received: map[string]map[uint16]bool{}, fs: disk.Memory(), clock: &clock{at: Begin}, log: &log{}}
 	n.start()
 	t.Cleanup(func() { n.stop(true) })
+	if err := n.Raise(context.Background(), broker.NewestLevel); err != nil { // as what starts a cluster does
+		t.Fatalf("level: %v", err)
+	}
 	if err := n.SetPolicy(context.Background(), []byte("all")); err != nil {
 		t.Fatalf("policy: %v", err)
 	}
@@ -72,7 +75,7 @@ func NewWith(t TB, limits broker.Limits, profiles func() []broker.Profile) *Node
 func (n *Node) open(name, dir string) (*broker.Broker, *store.Store) {
 	n.t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	s, err := store.Open(store.Options{Dir: dir, FS: n.fs, Logger: logger, Die: func(reason string) { panic(reason) }})
+	s, err := store.Open(store.Options{Dir: dir, FS: n.fs, Newest: uint8(broker.NewestLevel), Logger: logger, Die: func(reason string) { panic(reason) }})
 	if err != nil {
 		n.t.Fatalf("%v", err)
 	}

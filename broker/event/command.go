@@ -20,6 +20,7 @@ const (
 	KindPassOver    Kind = 13 // PassOver
 	KindNodeDown    Kind = 14 // NodeDown
 	KindOfProfile   Kind = 15 // ProfileSettings
+	KindRaise       Kind = 16 // Raise
 )
 
 // A Command is one request to the Machine, in the form that the log carries.
@@ -424,6 +425,16 @@ func (c *ProfileSettings) append(b []byte) []byte {
 }
 
 func (c *ProfileSettings) decode(r *reader) { c.Profile, c.Data = r.string(), r.bytes() }
+
+// A Raise raises the feature level: from the next command on, kinds of command and
+// rules of application are used that came with the levels up to it. It is proposed
+// only when all members know them. One that is reached already changes nothing.
+type Raise struct{ Level uint8 }
+
+func (*Raise) Kind() Kind { return KindRaise }
+
+func (c *Raise) append(b []byte) []byte { return append(b, c.Level) }
+func (c *Raise) decode(r *reader)       { c.Level = r.byte() }
 
 // A NodeUp opens an incarnation of the batch's node: the sessions that the
 // former one held have lost their connections.

@@ -79,6 +79,8 @@ func forms() []form {
 		{"profilesettings/empty/1", &ProfileSettings{}},
 		{"nodedown/full/1", &NodeDown{Node: "n1", Incarnation: 1<<63 + 5, At: 1_772_000_000_123_456_789}},
 		{"nodedown/empty/1", &NodeDown{}},
+		{"raise/full/2", &Raise{Level: 255}},
+		{"raise/empty/2", &Raise{}},
 	}
 }
 
@@ -124,7 +126,7 @@ func decodeLike(v any, b []byte) (any, error) {
 func newCommand(k Kind) Command {
 	for _, c := range []Command{
 		&Connect{}, &Disconnect{}, &Subscribe{}, &Unsubscribe{}, &Publish{}, &Release{}, &Settle{}, &Replay{},
-		&Policy{}, &NodeUp{}, &Tick{}, &Settings{}, &PassOver{}, &ProfileSettings{}, &NodeDown{},
+		&Policy{}, &NodeUp{}, &Tick{}, &Settings{}, &PassOver{}, &ProfileSettings{}, &NodeDown{}, &Raise{},
 	} {
 		if c.Kind() == k {
 			return c

@@ -124,7 +124,7 @@ func (n *node) clock() time.Time {
 func newNode(t testing.TB, limits Limits, with ...func(*node, *Config)) *node {
 	t.Helper()
 	n := &node{t: t, ticks: make(chan time.Time), at: time.Unix(1000, 0), now: time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)}
-	st, err := store.Open(store.Options{Dir: "state", FS: disk.Memory(), Logger: quiet(), Die: func(r string) { panic(r) }})
+	st, err := store.Open(store.Options{Dir: "state", FS: disk.Memory(), Newest: uint8(broker.NewestLevel), Logger: quiet(), Die: func(r string) { panic(r) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,6 +138,9 @@ func newNode(t testing.TB, limits Limits, with ...func(*node, *Config)) *node {
 	n.log = &soloLog{m: n.broker.Machine(), now: n.clock, batches: make(chan []byte, 16), done: make(chan struct{})}
 	go n.log.run()
 	if err := n.broker.Start(context.Background(), n.log); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.broker.Raise(context.Background(), broker.NewestLevel); err != nil { // as what starts a cluster does
 		t.Fatal(err)
 	}
 	if err := n.broker.SetPolicy(context.Background(), []byte("any")); err != nil {

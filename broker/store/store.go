@@ -50,8 +50,11 @@ const (
 	Resources Space = 0x0E // profile, its key → its value
 )
 
-// formatVersion is bumped when a reader of the old form would misread the new.
-const formatVersion = 1
+// FirstFormat is the format of a state that is new: what the first version of the
+// program reads. The Machine raises it with the cluster's feature level, in the
+// transaction that does so: a program that does not know what is written from then
+// on does not read any of it, whether as a directory, a snapshot or a backup.
+const FirstFormat = 1
 
 var (
 	// ErrNewer means that a newer version of the program wrote the state.
@@ -71,6 +74,9 @@ type Options struct {
 	// reaches back to its beginning: what has taken a directory may have taken
 	// more, and whether a log is whole cannot be seen from it.
 	Exists bool
+
+	// Newest is the newest format that is read. 0 means FirstFormat.
+	Newest uint8
 
 	// MemTable is the size of one memtable in bytes, 0 for 64 MiB; at most
 	// four exist. Cache is the block cache in bytes, 0 for 64 MiB.
@@ -100,6 +106,9 @@ func Open(o Options) (*Store, error) {
 	}
 	if o.Cache == 0 {
 		o.Cache = 64 << 20
+	}
+	if o.Newest == 0 {
+		o.Newest = FirstFormat
 	}
 	s := &Store{o: o}
 	if err := s.prepare(); err != nil {
@@ -173,7 +182,7 @@ func (s *Store) open(dir string, events *pebble.EventListener) (*pebble.DB, erro
 	if err != nil {
 		return nil, fmt.Errorf("store: open %q: %w: %w", dir, ErrDamaged, err)
 	}
-	if err := checkFormat(db); err != nil {
+	if err := checkFormat(db, s.o.Newest); err != nil {
 		return nil, errors.Join(fmt.Errorf("store: open %q: %w", dir, err), db.Close())
 	}
 	return db, nil
@@ -186,13 +195,14 @@ func (s *Store) hasTables(dir string) bool {
 	return err == nil && slices.ContainsFunc(names, func(n string) bool { return filepath.Ext(n) == ".sst" })
 }
 
-var formatKey = append([]byte{byte(Meta)}, "format"...)
+// FormatKey returns the key whose value is the state's format, one byte.
+func FormatKey() []byte { return append([]byte{byte(Meta)}, "format"...) }
 
-func checkFormat(db *pebble.DB) error {
-	v, closer, err := db.Get(formatKey)
+func checkFormat(db *pebble.DB, newest uint8) error {
+	v, closer, err := db.Get(FormatKey())
 	switch {
 	case errors.Is(err, pebble.ErrNotFound):
-		if err := db.Set(formatKey, []byte{formatVersion}, pebble.NoSync); err != nil {
+		if err := db.Set(FormatKey(), []byte{FirstFormat}, pebble.NoSync); err != nil {
 			return err
 		}
 		return db.Flush()
@@ -200,11 +210,15 @@ func checkFormat(db *pebble.DB) error {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	defer closer.Close()
-	if len(v) != 1 || v[0] > formatVersion {
-		return fmt.Errorf("%w: format %d, this program reads up to %d", ErrNewer, v, formatVersion)
+	if len(v) != 1 || v[0] > newest {
+		return fmt.Errorf("%w: format %d, this program reads up to %d", ErrNewer, v, newest)
 	}
 	return nil
 }
+
+// Die ends the process: what was found in the state, or is to be done to it, is
+// nothing to go on from. It does not return.
+func (s *Store) Die(reason string) { s.die(reason) }
 
 func (s *Store) die(reason string) { disk.Die(s.o.Logger, s.o.Die, reason) }
 

@@ -63,7 +63,7 @@ func mustClose(t *testing.T, s *Store) {
 func all(s *Store) map[string]string {
 	m := map[string]string{}
 	s.Scan(nil, []byte{0xff}, func(k, v []byte) bool {
-		if !bytes.Equal(k, formatKey) {
+		if !bytes.Equal(k, FormatKey()) {
 			m[string(k)] = string(v)
 		}
 		return true
@@ -216,7 +216,7 @@ func TestDamagedCopyChangesNothing(t *testing.T) {
 				return err
 			}
 			tx := s.Begin()
-			tx.Set(formatKey, []byte{formatVersion + 1})
+			tx.Set(FormatKey(), []byte{FirstFormat + 1})
 			tx.Commit()
 			return errors.Join(s.Flush(), s.Close())
 		},
@@ -368,7 +368,7 @@ func TestMissingStateIsRefused(t *testing.T) {
 func TestNewerFormatIsRefused(t *testing.T) {
 	fs := disk.Memory()
 	s := mustOpen(t, fs, "/a")
-	set(s, string(formatKey), string([]byte{formatVersion + 1}))
+	set(s, string(FormatKey()), string([]byte{FirstFormat + 1}))
 	if err := s.Flush(); err != nil {
 		t.Fatal(err)
 	}

@@ -270,7 +270,7 @@ func restoreInto(in io.Reader, path, node string, to restoring) (index uint64, e
 	if err := dir.Unpack(in); err != nil {
 		return 0, err
 	}
-	st, err := store.Open(store.Options{Dir: dir.State(), Exists: true, FS: fs, Logger: logger, Die: exitAtOnce})
+	st, err := store.Open(store.Options{Dir: dir.State(), Exists: true, FS: fs, Logger: logger, Die: exitAtOnce, Newest: uint8(broker.NewestLevel)})
 	if err != nil {
 		return 0, err
 	}

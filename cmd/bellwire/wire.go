@@ -134,6 +134,9 @@ func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
 	if err := s.openNode(ctx); err != nil {
 		return s, err
 	}
+	if err := s.firstLevel(ctx); err != nil {
+		return s, err
+	}
 	if err := s.firstSettings(ctx); err != nil {
 		return s, err
 	}
@@ -196,6 +199,7 @@ func dialTCP(ctx context.Context, address string) (net.Conn, error) {
 func (s *server) openState() (err error) {
 	s.store, err = store.Open(store.Options{
 		Dir: s.dir.State(), Exists: s.dir.Identity().Started, FS: s.config.fs, Logger: s.config.logger, Die: s.config.die,
+		Newest: uint8(broker.NewestLevel),
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,60 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/bellwire/bellwire/broker/event"
+)
+
+// A Level says what a cluster's log and state may hold: kinds of command, rules by
+// which they are applied, forms that are stored. It is state. Programs of several
+// versions make up a cluster while it is upgraded, and must do the same to the same
+// entries; so what came with a level is used only once all members know it and the
+// log has said so (see event.Raise), and then for good: a program that does not
+// know the level is not let in, and does not open what is written.
+//
+// What a level brings is asked for where it differs: by the Machine, of its own
+// level, which is that of the command under way; by whoever proposes, of
+// Broker.Level. A level's meaning never changes once a program that has it is in
+// use: that is what the formats listed in docs/formats.md are.
+type Level uint8
+
+const (
+	FirstLevel   Level = 1 // what has no level written down
+	LevelRaises  Level = 2 // levels: event.Raise
+	LevelShared  Level = 3 // shared subscriptions
+	LevelStreams Level = 4 // streams: one body and a cursor per session
+
+	// NewestLevel is the newest that this program knows. Those above are reserved.
+	NewestLevel = LevelRaises
+)
+
+// Level returns the feature level in force, as of the last entry applied here. It
+// only rises. For any goroutine.
+func (b *Broker) Level() Level { return Level(b.machine.levelShown.Load()) }
+
+// Raise raises the feature level to the given one, on all nodes, and returns when
+// this one has: it must be known to all of them. One that is reached is left alone.
+func (b *Broker) Raise(ctx context.Context, to Level) error {
+	if to <= b.Level() {
+		return nil
+	}
+	return b.do(ctx, &event.Raise{Level: uint8(to)})
+}
+
+// applyRaise puts a feature level in force, from the next command on.
+func (m *Machine) applyRaise(c *event.Raise) error {
+	to := Level(c.Level)
+	if to > NewestLevel {
+		// The others go on by rules that are not in this program.
+		panic(fatal{fmt.Sprintf("feature level %d, this program knows up to %d: upgrade this node", to, NewestLevel)})
+	}
+	if to <= m.level {
+		return nil
+	}
+	m.raised(to)
+	m.level = to
+	m.tx.Set(levelKey, []byte{c.Level})
+	return nil
+}
