@@ -15,7 +15,7 @@ import (
 func TestClusterBrokenDisk(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t, "--test-clock", noon)
-	l := c.load(6)
+	l := c.load()
 	l.start()
 	for _, fault := range []string{"eio", "hang"} {
 		for _, who := range []string{"leader", "follower"} {
@@ -46,7 +46,7 @@ func TestClusterBrokenDisk(t *testing.T) {
 func TestClusterFullDisk(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t, "--test-clock", noon)
-	l := c.load(6)
+	l := c.load()
 	l.start()
 	for _, who := range []string{"leader", "follower"} {
 		l.await(300)
@@ -77,7 +77,7 @@ func TestClusterPowerCut(t *testing.T) {
 	p := loopback()
 	p.dir = func(i int) string { return filepath.Join(volumes[i].at, "data") }
 	c := p.start(t)
-	l := c.load(6)
+	l := c.load()
 	l.start()
 	for range effort.Rounds(2, 20) {
 		l.await(500)

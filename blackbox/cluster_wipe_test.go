@@ -18,7 +18,7 @@ import (
 func TestClusterWipedNode(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t)
-	l := c.load(4)
+	l := c.load()
 	l.start()
 	l.await(500)
 	const i = 2
@@ -76,7 +76,7 @@ func (c *trio) replace(i int) {
 func TestClusterFlippedBit(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t)
-	l := c.load(4)
+	l := c.load()
 	l.start()
 	rng := rand.New(rand.NewPCG(1, 46))
 	refused := 0

@@ -36,18 +36,21 @@ type load struct {
 	subscribers []*subscriber
 }
 
-// A publisher sends 1, 2, 3, … to a topic of its own, each again until it is
-// acknowledged, with several under way.
+// A publisher sends 1, 2, 3, … to a topic that it shares with others, each again
+// until it is acknowledged, with several under way.
 type publisher struct {
 	id      string
+	place   int32 // among the load's
+	topic   string
 	qos     byte
+	pace    *pace        // when each is due; nil: as soon as there is room
 	acked   atomic.Int64 // all up to this number
 	stopped atomic.Bool
 
 	sent atomic.Int64 // highest, for others to read
 
 	mu      sync.Mutex
-	refused [][2]int // first and last of what was under way when one was refused
+	refused [][2]int32 // first and last of what was under way when one was refused
 
 	highest  int64 // number sent so far, on any connection
 	released bool  // PUBREL may have been sent for the one after acked
@@ -55,37 +58,48 @@ type publisher struct {
 
 // A subscriber receives everything in one durable session.
 type subscriber struct {
-	load  *load
-	id    string
-	topic string
+	load   *load
+	id     string
+	window uint32 // its Receive Maximum
 
 	mu    sync.Mutex
-	next  map[string]int // by topic, the number that is due
-	twice map[string]int // by topic, how many repeats came
-	early int            // came before what had been refused
-	fault string         // the first thing that was wrong
+	next  map[int32]int32    // by publisher, the number that is due
+	twice int                // repeats that came
+	early map[event]bool     // came before what had been refused
+	order map[string][]event // by topic, as they came first
+	fault string             // the first thing that was wrong
 }
+
+// An event is the number n of the publisher at a place.
+type event struct{ publisher, n int32 }
 
 func newLoad(t testing.TB, s *server, publishers int) *load {
 	t.Helper()
 	l := &load{t: t, stop: make(chan struct{})}
 	l.addr.Store(s.ready.MQTT)
 	for i := range publishers {
-		l.publishers = append(l.publishers, &publisher{id: fmt.Sprint("p", i), qos: byte(1 + i%2)})
+		l.publishers = append(l.publishers, &publisher{id: fmt.Sprint("p", i), place: int32(i), topic: fmt.Sprint("load/", i/2%2), qos: byte(1 + i%2)})
 	}
 	for i := range 2 {
-		sub := &subscriber{load: l, id: fmt.Sprint("s", i), topic: "load/#", next: map[string]int{}, twice: map[string]int{}}
-		l.subscribers = append(l.subscribers, sub)
-		c := mq.Open(t, s.ready.MQTT, v5, receiveMax(sub.id, 50))
-		c.Subscribe(sub.topic, 2)
-		c.Disconnect()
+		l.subscribers = append(l.subscribers, l.subscriber(s, fmt.Sprint("s", i), 50))
 	}
 	return l
 }
 
+// subscriber makes one, and its session at s.
+func (l *load) subscriber(s *server, id string, window uint32) *subscriber {
+	c := mq.Open(l.t, s.ready.MQTT, v5, receiveMax(id, window))
+	c.Subscribe("load/#", 2)
+	c.Disconnect()
+	return &subscriber{load: l, id: id, window: window, next: map[int32]int32{}, early: map[event]bool{}, order: map[string][]event{}}
+}
+
 func (l *load) start() {
 	for _, p := range l.publishers {
-		l.wg.Go(func() { l.again(func() error { return p.run(l) }) })
+		if p.pace != nil {
+			p.pace.began = time.Now()
+		}
+		l.wg.Go(func() { l.again(func() error { return p.life(l) }) })
 	}
 	for _, s := range l.subscribers {
 		l.wg.Go(func() { l.again(func() error { return s.run(l) }) })
@@ -160,6 +174,29 @@ func (l *load) cut(id string, reset bool) {
 
 const underWay = 16
 
+// life is one connection of a publisher.
+func (p *publisher) life(l *load) error {
+	if p.pace != nil {
+		return p.keepPace(l)
+	}
+	return p.run(l)
+}
+
+// message is the PUBLISH of a number, and notes that it is sent.
+func (p *publisher) message(n int64) mq.Publish {
+	m := mq.Publish{Topic: p.topic, QoS: p.qos, ID: packetID(n), Dup: n <= p.highest, Payload: fmt.Append(nil, p.place, " ", n)}
+	p.highest = max(p.highest, n)
+	p.sent.Store(p.highest)
+	return m
+}
+
+// refuse notes that one was refused of all that are under way.
+func (p *publisher) refuse() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refused = append(p.refused, [2]int32{int32(p.acked.Load()) + 1, int32(p.highest)})
+}
+
 // run publishes over one connection. Numbers that were not acknowledged on the
 // last one come first, in order, with the same ids: what QoS 2 is about.
 func (p *publisher) run(l *load) error {
@@ -177,21 +214,16 @@ func (p *publisher) run(l *load) error {
 	for {
 		for sent-p.acked.Load() < underWay && (!p.stopped.Load() || sent < p.highest) {
 			sent++
-			m := mq.Publish{Topic: "load/" + p.id, QoS: p.qos, ID: packetID(sent), Dup: sent <= p.highest, Payload: fmt.Append(nil, sent)}
-			p.highest = max(p.highest, sent)
-			p.sent.Store(p.highest)
-			if err := c.Write(m); err != nil {
+			if err := c.Write(p.message(sent)); err != nil {
 				return err
 			}
 		}
 		if sent == p.acked.Load() {
 			return nil // stopped, and all is acknowledged
 		}
-		if err := p.awaitAck(c); err != nil {
+		if err := p.awaitAck(c, mq.Patience); err != nil {
 			if errors.Is(err, errRefused) {
-				p.mu.Lock()
-				p.refused = append(p.refused, [2]int{int(p.acked.Load()) + 1, int(p.highest)})
-				p.mu.Unlock()
+				p.refuse()
 			}
 			return err
 		}
@@ -202,34 +234,30 @@ func (p *publisher) run(l *load) error {
 // what it had sent after it may be taken all the same, and so come first.
 var errRefused = errors.New("refused")
 
-// excused says whether n may come before due.
-func (l *load) excused(topic string, due, n int) bool {
-	for _, p := range l.publishers {
-		if "load/"+p.id != topic {
-			continue
-		}
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return slices.ContainsFunc(p.refused, func(r [2]int) bool { return r[0] <= due && n <= r[1] })
-	}
-	return false
+// excused says whether e may come before the one that is due.
+func (l *load) excused(e event, due int32) bool {
+	p := l.publishers[e.publisher]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.refused, func(r [2]int32) bool { return r[0] <= due && e.n <= r[1] })
 }
 
 // packetID of a number: distinct among those under way, and stable.
 func packetID(n int64) uint16 { return uint16(1 + n%1000) }
 
-// awaitAck waits until the next number is through. PUBREC means that it is
-// stored, but only PUBCOMP frees its id: it counts as acknowledged then.
-func (p *publisher) awaitAck(c *mq.Conn) error {
+// awaitAck waits until the next number is through, and so long for its first
+// answer. PUBREC means that it is stored, but only PUBCOMP frees its id: it counts
+// as acknowledged then.
+func (p *publisher) awaitAck(c *mq.Conn, within time.Duration) error {
 	id := packetID(p.acked.Load() + 1)
 	if p.qos == 1 {
-		err := expect(c, mq.PUBACK, id)
+		err := expectWithin(c, mq.PUBACK, id, within)
 		if err == nil {
 			p.acked.Add(1)
 		}
 		return err
 	}
-	if err := expect(c, mq.PUBREC, id); err != nil {
+	if err := expectWithin(c, mq.PUBREC, id, within); err != nil {
 		return err
 	}
 	return p.release(c)
@@ -257,7 +285,11 @@ func (p *publisher) release(c *mq.Conn) error {
 }
 
 func expect(c *mq.Conn, want mq.Type, id uint16) error {
-	p, err := c.Read(mq.Patience)
+	return expectWithin(c, want, id, mq.Patience)
+}
+
+func expectWithin(c *mq.Conn, want mq.Type, id uint16, within time.Duration) error {
+	p, err := c.Read(within)
 	switch {
 	case err != nil:
 	case p.Type != want || p.ID != id:
@@ -269,7 +301,7 @@ func expect(c *mq.Conn, want mq.Type, id uint16) error {
 }
 
 // awaitComp waits for a PUBCOMP. Later PUBRECs may come before it; they are put
-// back for their turn.
+// back for their turn, but for one that refuses.
 func awaitComp(c *mq.Conn) (*mq.Packet, error) {
 	var before []*mq.Packet
 	for {
@@ -281,13 +313,16 @@ func awaitComp(c *mq.Conn) (*mq.Packet, error) {
 			c.PutBack(before...)
 			return p, nil
 		}
+		if p.Code >= 0x80 {
+			return nil, fmt.Errorf("%w: %v", errRefused, p)
+		}
 		before = append(before, p)
 	}
 }
 
 // run receives over one connection until the load is stopped.
 func (s *subscriber) run(l *load) error {
-	c, ack, err := l.connect(receiveMax(s.id, 50))
+	c, ack, err := l.connect(receiveMax(s.id, s.window))
 	if err != nil {
 		return err
 	}
@@ -295,52 +330,66 @@ func (s *subscriber) run(l *load) error {
 	if !ack.SessionPresent {
 		s.blame("its session is gone")
 	}
-	return l.each(c, func(p *mq.Packet) error { return s.take(c, p) })
+	return l.each(c, s.take)
 }
 
-func (s *subscriber) take(c *mq.Conn, p *mq.Packet) error {
+// take judges what came, and returns the answer.
+func (s *subscriber) take(p *mq.Packet) (mq.Message, error) {
 	switch {
 	case p.Type == mq.PUBREL:
-		return c.Write(mq.Ack{Type: mq.PUBCOMP, ID: p.ID})
+		return mq.Ack{Type: mq.PUBCOMP, ID: p.ID}, nil
 	case p.Type != mq.PUBLISH:
-		return fmt.Errorf("got %v", p)
-	case p.QoS() == 2:
-		s.note(p)
-		return c.Write(mq.Ack{Type: mq.PUBREC, ID: p.ID})
+		return nil, fmt.Errorf("got %v", p)
 	}
 	s.note(p)
-	return c.Write(mq.Ack{Type: mq.PUBACK, ID: p.ID})
+	if p.QoS() == 2 {
+		return mq.Ack{Type: mq.PUBREC, ID: p.ID}, nil
+	}
+	return mq.Ack{Type: mq.PUBACK, ID: p.ID}, nil
 }
 
-// note judges one message: first deliveries ascend without a gap.
+// note judges one message: first deliveries of a publisher's ascend without a gap.
 func (s *subscriber) note(p *mq.Packet) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var n int
-	if _, err := fmt.Sscan(string(p.Payload), &n); err != nil {
+	var e event
+	if _, err := fmt.Sscan(string(p.Payload), &e.publisher, &e.n); err != nil || int(e.publisher) >= len(s.load.publishers) {
 		s.blameLocked(fmt.Sprintf("got %v", p))
 		return
 	}
-	due := s.next[p.Topic]
-	if due == 0 {
-		due = 1
-	}
-	for wait := 0; n > due && wait < 50 && !s.load.excused(p.Topic, due, n); wait++ {
+	due := max(s.next[e.publisher], 1)
+	for wait := 0; e.n > due && wait < 50 && !s.load.excused(e, due); wait++ {
 		pause() // the publisher may not have read yet that it was refused
 	}
 	switch {
-	case n > due && s.load.excused(p.Topic, due, n):
-		s.early++ // it comes again in its turn
-	case n > due:
-		s.blameLocked(fmt.Sprintf("%s: %d came where %d was due", p.Topic, n, due))
-		s.next[p.Topic] = n + 1
-	case n == due:
-		s.next[p.Topic] = n + 1
+	case e.n > due && s.early[e]:
+		s.twice++
+	case e.n > due && s.load.excused(e, due):
+		s.early[e] = true
+		s.first(p.Topic, e)
+	case e.n > due:
+		s.blameLocked(fmt.Sprintf("%v came where %d was due", e, due))
+		s.first(p.Topic, e)
+	case e.n == due:
+		s.first(p.Topic, e)
 	case p.QoS() == 2 && !p.Dup(): // QoS 1 may have been published twice
-		s.blameLocked(fmt.Sprintf("%s: %d came again without DUP", p.Topic, n))
+		s.blameLocked(fmt.Sprintf("%v came again without DUP", e))
 	default:
-		s.twice[p.Topic]++
+		s.twice++
 	}
+}
+
+// first notes that an event came for the first time, and what is due then: the
+// next that has not come before its turn.
+func (s *subscriber) first(topic string, e event) {
+	s.order[topic] = append(s.order[topic], e)
+	if s.early[e] {
+		return
+	}
+	for e.n++; s.early[e]; {
+		e.n++
+	}
+	s.next[e.publisher] = e.n
 }
 
 func (s *subscriber) blame(text string) {
@@ -355,10 +404,11 @@ func (s *subscriber) blameLocked(text string) {
 	}
 }
 
-func (s *subscriber) received(topic string) int {
+// received is up to which number it has those of a publisher.
+func (s *subscriber) received(p *publisher) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.next[topic] - 1
+	return int64(max(s.next[p.place], 1) - 1)
 }
 
 // finish lets the publishers come to an end, waits until every subscriber has
@@ -366,12 +416,16 @@ func (s *subscriber) received(topic string) int {
 func (l *load) finish() {
 	l.t.Helper()
 	for _, p := range l.publishers {
+		if p.pace != nil {
+			p.pace.end()
+		}
 		p.stopped.Store(true)
 	}
+	l.catchUp()
 	for _, p := range l.publishers {
 		for _, s := range l.subscribers {
 			until(l.t, fmt.Sprintf("%s has what %s was acknowledged", s.id, p.id), 30*time.Second, func() bool {
-				return int64(s.received("load/"+p.id)) >= p.acked.Load()
+				return s.received(p) >= p.acked.Load()
 			})
 		}
 	}
@@ -380,15 +434,15 @@ func (l *load) finish() {
 	l.wg.Wait()
 	repeats, early := 0, 0
 	for _, s := range l.subscribers {
-		early += s.early
+		early += len(s.early)
+		repeats += s.twice
 		if s.fault != "" {
 			l.t.Errorf("subscriber %s: %s", s.id, s.fault)
 		}
-		for _, n := range s.twice {
-			repeats += n
-		}
+		s.sameOrder(l.subscribers[0])
 	}
 	l.t.Logf("%d acknowledged, all delivered in order; %d arrived again, %d before what had been refused", total, repeats, early)
+	l.tellPace()
 	if total == 0 {
 		l.t.Error("nothing was acknowledged: the test shows nothing")
 	}
@@ -417,8 +471,9 @@ func underSeeds(t *testing.T, stream uint64, n int, test func(t *testing.T, rng 
 	}
 }
 
-// each hands over what comes, until the load is stopped or the connection ends.
-func (l *load) each(c *mq.Conn, take func(*mq.Packet) error) error {
+// each hands over what comes and sends the answers, until the load is stopped or
+// the connection ends.
+func (l *load) each(c *mq.Conn, take func(*mq.Packet) (mq.Message, error)) error {
 	for {
 		select {
 		case <-l.stop:
@@ -429,8 +484,18 @@ func (l *load) each(c *mq.Conn, take func(*mq.Packet) error) error {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			continue
 		}
-		if err == nil {
-			err = take(p)
+		var answers []mq.Message
+		for err == nil { // one write for all that has come
+			var answer mq.Message
+			if answer, err = take(p); err != nil {
+				break
+			}
+			answers = append(answers, answer)
+			if !c.Waits() {
+				err = c.Write(answers...)
+				break
+			}
+			p, err = c.Read(0)
 		}
 		if err != nil {
 			return err
@@ -480,7 +545,7 @@ func exactlyOnce(t *testing.T, s *server, disturb func(*load), settings ...func(
 	for _, set := range settings {
 		set(l)
 	}
-	p := &publisher{id: "once", qos: 2}
+	p := &publisher{id: "once", topic: "load/once", qos: 2}
 	l.publishers = []*publisher{p}
 	l.subscribers = nil
 	rx := &receiver{t: t, l: l, open: map[uint16]string{}}
@@ -519,13 +584,13 @@ func (r *receiver) run() error {
 		return err
 	}
 	defer c.Close()
-	return r.l.each(c, func(p *mq.Packet) error {
+	return r.l.each(c, func(p *mq.Packet) (mq.Message, error) {
 		if p.Type == mq.PUBREL {
 			delete(r.open, p.ID)
-			return c.Write(mq.Ack{Type: mq.PUBCOMP, ID: p.ID})
+			return mq.Ack{Type: mq.PUBCOMP, ID: p.ID}, nil
 		}
 		r.take(p)
-		return c.Write(mq.Ack{Type: mq.PUBREC, ID: p.ID})
+		return mq.Ack{Type: mq.PUBREC, ID: p.ID}, nil
 	})
 }
 
@@ -537,7 +602,7 @@ func (r *receiver) take(p *mq.Packet) {
 		return
 	}
 	r.open[p.ID] = string(p.Payload)
-	if want := fmt.Sprint(r.count.Add(1)); want != string(p.Payload) && r.fault == "" {
+	if want := fmt.Sprint("0 ", r.count.Add(1)); want != string(p.Payload) && r.fault == "" {
 		r.fault = fmt.Sprintf("got %v, want %s", p, want)
 	}
 }

@@ -299,16 +299,16 @@ func (d *device) run(x *correspondence) error {
 	if !ack.SessionPresent {
 		return x.blame("%s: its session is gone", d.name)
 	}
-	return x.each(c, func(p *mq.Packet) error {
+	return x.each(c, func(p *mq.Packet) (mq.Message, error) {
 		switch {
 		case p.Type == mq.PUBREL:
 			delete(d.open, p.ID)
-			return c.Write(mq.Ack{Type: mq.PUBCOMP, ID: p.ID})
+			return mq.Ack{Type: mq.PUBCOMP, ID: p.ID}, nil
 		case p.Type != mq.PUBLISH || p.QoS() == 0:
-			return x.blame("%s: got %v", d.name, p)
+			return nil, x.blame("%s: got %v", d.name, p)
 		case p.QoS() == 1:
 			d.hand(x, p)
-			return c.Write(mq.Ack{Type: mq.PUBACK, ID: p.ID})
+			return mq.Ack{Type: mq.PUBACK, ID: p.ID}, nil
 		}
 		if was, again := d.open[p.ID]; !again {
 			d.open[p.ID] = string(p.Payload)
@@ -316,7 +316,7 @@ func (d *device) run(x *correspondence) error {
 		} else if was != string(p.Payload) || !p.Dup() {
 			x.blame("%s: id %d stood for %q and came again as %v %s", d.name, p.ID, was, p, p.Payload)
 		}
-		return c.Write(mq.Ack{Type: mq.PUBREC, ID: p.ID})
+		return mq.Ack{Type: mq.PUBREC, ID: p.ID}, nil
 	})
 }
 

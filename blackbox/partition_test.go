@@ -11,8 +11,9 @@ import (
 // with most nodes goes on, and when the network is whole again all that was
 // acknowledged anywhere has been delivered, and the nodes are alike.
 func TestClusterPartitions(t *testing.T) {
+	t.Parallel()
 	c, k := newCabledTrio(t)
-	l := c.load(6)
+	l := c.load()
 	l.start()
 	both := func(node int) (int, int) { return (node + 1) % clusterSize, (node + 2) % clusterSize }
 	faults := []struct {
@@ -64,8 +65,9 @@ func TestClusterPartitions(t *testing.T) {
 // A follower, then the leader, are cut off and back every two seconds: the others
 // go on, and in the end nothing is lost.
 func TestClusterFlapping(t *testing.T) {
+	t.Parallel()
 	c, k := newCabledTrio(t)
-	l := c.load(6)
+	l := c.load()
 	l.start()
 	l.await(300)
 	leader := c.leader()

@@ -62,10 +62,20 @@ func (v *volume) mount() ([]byte, error) {
 	return exec.Command("mount", "-o", "loop", v.image, v.at).CombinedOutput()
 }
 
+// unmount tries for a while: a program that another test is just starting may have
+// a file open here until it runs.
 func (v *volume) unmount() {
-	if out, err := exec.Command("umount", v.at).CombinedOutput(); err != nil && !strings.Contains(string(out), "not mounted") {
-		v.t.Errorf("umount: %v\n%s", err, out)
+	v.t.Helper()
+	var out []byte
+	var err error
+	for range 100 {
+		out, err = exec.Command("umount", v.at).CombinedOutput()
+		if err == nil || strings.Contains(string(out), "not mounted") {
+			return
+		}
+		pause()
 	}
+	v.t.Errorf("umount: %v\n%s", err, out)
 }
 
 // cut ends all power: EXT4_IOC_SHUTDOWN without flushing the journal.

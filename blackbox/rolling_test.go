@@ -17,7 +17,7 @@ import (
 // nothing that was acknowledged is lost.
 func TestClusterRollingRestart(t *testing.T) {
 	c := newTrio(t)
-	l := c.load(4)
+	l := c.load()
 	l.start()
 	crowd := newCrowd(c, 1000)
 	until(t, "all are connected", 60*time.Second, func() bool { return crowd.connected.Load() == 1000 })

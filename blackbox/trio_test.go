@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bellwire/bellwire/internal/effort"
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
 
@@ -35,6 +36,12 @@ rules:
 var trios atomic.Uint32
 
 const clusterSize = 3
+
+// gateRate is how many events a second the load of a cluster is held at in every
+// run, when other tests run beside it; soakRate when soaking.
+const gateRate, soakRate = 500, 5000
+
+func clusterRate() int64 { return int64(effort.Rounds(gateRate, soakRate)) }
 
 // A plan says where the nodes of a trio are.
 type plan struct {
@@ -176,11 +183,11 @@ func (c *trio) addresses(first int) (all []string) {
 	return all
 }
 
-// load is a load whose clients begin at different nodes, and turn to the next when
-// theirs does not answer.
-func (c *trio) load(publishers int) *load {
+// load is a paced load whose clients begin at different nodes, and turn to the next
+// when theirs does not answer.
+func (c *trio) load() *load {
 	c.t.Helper()
-	l := newLoad(c.t, c.nodes[0], publishers)
+	l := newPacedLoad(c.t, c.nodes[0], clusterRate())
 	l.homes = map[string][]string{}
 	for i, p := range l.publishers {
 		l.homes[p.id] = c.addresses(i)
@@ -191,9 +198,27 @@ func (c *trio) load(publishers int) *load {
 	return l
 }
 
-// alike waits until all nodes have the same state, and compares.
+// lag is by how many entries the node that is furthest behind is behind the first.
+func lag(all []member) uint64 {
+	least, most := all[0].Applied, all[0].Applied
+	for _, m := range all {
+		least, most = min(least, m.Applied), max(most, m.Applied)
+	}
+	return most - least
+}
+
+// caughtUp waits until all nodes are there and none lags by more than what the load
+// orders while they are asked.
+func (c *trio) caughtUp() {
+	c.t.Helper()
+	c.await("all nodes have caught up", func(all []member) bool { return allVote(all) && lag(all) < uint64(clusterRate()) })
+}
+
+// alike waits until all nodes have applied all and have the same state, and
+// compares.
 func (c *trio) alike() {
 	c.t.Helper()
+	c.await("no node lags", func(all []member) bool { return allVote(all) && lag(all) == 0 })
 	var said string
 	defer func() {
 		if c.t.Failed() {
@@ -213,14 +238,14 @@ func (l *load) resumes(fault func()) time.Duration {
 	l.t.Helper()
 	start := time.Now()
 	fault()
-	due := map[string]int{}
+	due := map[*publisher]int64{}
 	for _, p := range l.publishers {
-		due["load/"+p.id] = int(p.sent.Load()) + 1
+		due[p] = p.sent.Load() + 1
 	}
 	until(l.t, "what is published after the fault is delivered", 60*time.Second, func() bool {
-		for topic, n := range due {
+		for p, n := range due {
 			for _, s := range l.subscribers {
-				if s.received(topic) < n {
+				if s.received(p) < n {
 					return false
 				}
 			}
@@ -257,12 +282,6 @@ func (c *trio) goOn(l *load, cutOff int, fault func()) time.Duration {
 		return true
 	})
 	return time.Since(start)
-}
-
-// median returns the middle of some durations, and the longest.
-func median(all []time.Duration) (middle, longest time.Duration) {
-	sorted := slices.Sorted(slices.Values(all))
-	return sorted[len(sorted)/2], sorted[len(sorted)-1]
 }
 
 // connectAny connects a client to the first of some addresses that takes it.

@@ -131,6 +131,18 @@ func (c *Conn) Read(within time.Duration) (*Packet, error) {
 	}
 }
 
+// Waits says whether a whole packet has come that the next Read returns at once.
+func (c *Conn) Waits() bool {
+	if len(c.back) > 0 {
+		return true
+	}
+	if len(c.buf) < 2 {
+		return false
+	}
+	n, rest, err := readVarint(c.buf[1:])
+	return err == nil && uint32(len(rest)) >= n || err != nil && !errors.Is(err, errCut)
+}
+
 // resolve puts the topic of a PUBLISH in the place of its alias. The broker may
 // use an alias only up to the number that we allowed, and only after it has
 // told its topic on this connection.
