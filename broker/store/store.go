@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/bellwire/bellwire/disk"
 	"github.com/cespare/xxhash/v2"
@@ -97,6 +98,8 @@ type Store struct {
 
 	mu sync.RWMutex // held for reading while db is used, for writing to replace it
 	db *pebble.DB
+
+	spare atomic.Pointer[Tx] // the last one that has ended, for its memory
 }
 
 // Open opens the state in o.Dir, or begins an empty one.

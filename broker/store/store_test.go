@@ -608,3 +608,61 @@ func TestOpenOfRubbish(t *testing.T) {
 		t.Errorf("opened with %v, want ErrDamaged", err)
 	}
 }
+
+// Whatever is written, in whatever order, is what a map would hold that was
+// written to in that order.
+func TestTxKeepsItsOrder(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 4))
+	s := mustOpen(t, disk.Memory(), "state")
+	defer mustClose(t, s)
+	model := map[string]string{}
+	once := uint64(0)
+	for range 60 {
+		tx, before := s.Begin(), maps.Clone(model)
+		for i := range rnd.IntN(300) {
+			key := Key(nil, []Space{Meta, Queue, Retained}[rnd.IntN(3)])
+			switch rnd.IntN(3) {
+			case 0:
+				key = append(key, "some/topic/of/many"[:rnd.IntN(19)]...)
+			case 1:
+				key = AppendUint64(key, rnd.Uint64N(20))
+			default:
+				key = AppendUint64(AppendUint64(key, rnd.Uint64N(5)), rnd.Uint64N(20))
+			}
+			switch n := rnd.IntN(40); {
+			case n < 20:
+				value := fmt.Sprint(i)
+				tx.Set(key, []byte(value))
+				model[string(key)] = value
+			case n < 30:
+				tx.Delete(key)
+				delete(model, string(key))
+			case n < 39:
+				once++
+				key = AppendUint64(AppendUint64(Key(nil, Bodies), once%3), once)
+				tx.Set(key, []byte("once"))
+				if model[string(key)] = "once"; n < 35 {
+					tx.DeleteOnce(key)
+					delete(model, string(key))
+				}
+			default:
+				upper := End(key)
+				tx.DeleteRange(key, upper)
+				maps.DeleteFunc(model, func(k, _ string) bool { return k >= string(key) && k < string(upper) })
+			}
+		}
+		if rnd.IntN(5) == 0 {
+			model = before
+			tx.Discard()
+		} else {
+			tx.Commit()
+		}
+		got := map[string]string{}
+		s.Scan([]byte{0}, []byte{255}, func(key, value []byte) bool { got[string(key)] = string(value); return true })
+		delete(got, string(formatKey))
+		delete(model, string(formatKey))
+		if !maps.Equal(got, model) {
+			t.Fatalf("the state is\n%q, want\n%q", got, model)
+		}
+	}
+}
