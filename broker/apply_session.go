@@ -144,6 +144,7 @@ func (m *Machine) endConnection(r *record, cause error, publishWill, cleared boo
 		m.out.steps = append(m.out.steps, step{kind: stepEnded, session: r.session, epoch: r.epoch, cause: cause})
 	}
 	r.node, r.life, r.offlineAt = "", 0, m.now
+	r.queue.recent = recent{}
 	if !errors.Is(cause, ErrStale) {
 		m.tellDisconnected(r, publishWill)
 	}

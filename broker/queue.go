@@ -242,6 +242,9 @@ func (m *Machine) add(r *record, en entry, q queued) {
 	m.val = en.append(m.val[:0])
 	m.key = entryKey(m.key, r.session, q.seq)
 	m.tx.Set(m.key, m.val)
+	if r.connected() {
+		r.queue.recent.add(q.seq, &en)
+	}
 	m.touch(r)
 	m.noteOver(r)
 	m.out.queued = append(m.out.queued, q)
@@ -324,6 +327,7 @@ func (m *Machine) applyPassOver(c *event.PassOver) error {
 // normalize moves below past what is done and forgets what lies below it.
 func (q *queue) normalize() {
 	q.done, q.below = q.done.trim(q.below)
+	q.recent.forget(q.below)
 	q.received = slices.DeleteFunc(q.received, func(s uint64) bool { return s < q.below || q.done.has(s) })
 	q.sent = max(q.sent, q.below)
 	q.maybe = max(q.maybe, q.sent)
@@ -361,6 +365,20 @@ func (q *queue) first(n uint64) uint64 {
 // tell of those whose profile wants to know. Those that this log entry has removed
 // already are in the store still, and in done.
 func (m *Machine) remove(r *record, lower, upper uint64, tell func(*record, *receipt)) {
+	q := &r.queue
+	if !q.recent.has(lower, upper) {
+		m.removeRead(r, lower, upper, tell)
+		return
+	}
+	for seq := lower; seq < upper; seq++ {
+		if !q.done.has(seq) {
+			m.key = entryKey(m.key, r.session, seq)
+			m.removeEntry(r, m.key, q.recent.at(seq))
+		}
+	}
+}
+
+func (m *Machine) removeRead(r *record, lower, upper uint64, tell func(*record, *receipt)) {
 	var settled []receipt
 	m.store.Scan(entryKey(nil, r.session, lower), entryKey(nil, r.session, upper), func(key, value []byte) bool {
 		if !r.queue.done.has(store.Uint64At(key, 9)) {

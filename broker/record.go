@@ -66,6 +66,7 @@ type queue struct {
 	bytes             int64    // what they are charged for
 	dropped           uint64   // lost to the bound since the client was told
 	dues              []due    // ascending; not stored: see due
+	recent            recent   // not stored
 }
 
 const recordVersion = 1
