@@ -90,45 +90,52 @@ func BenchmarkQoS0(b *testing.B) {
 	}
 }
 
-// BenchmarkApply is what the Machine alone does for a durable event: entries of 100
-// events, which so many durable sessions queue, and which they have acknowledged by
-// the next entry.
+// BenchmarkApply is what the Machine alone does for a durable event, which so many
+// durable sessions queue, and which they have acknowledged by the next entry: events
+// of one topic, and of fifty topics with a session each.
 func BenchmarkApply(b *testing.B) {
-	const perEntry = 100
-	for _, subscribers := range []int{0, 1, 10} {
-		b.Run(fmt.Sprint("subscribers=", subscribers), func(b *testing.B) {
-			n := bareNode(b, Limits{})
-			u := &machineUnderTest{Machine: n.machine}
-			u.deliver = func(a *applied) { u.steps = append(u.steps, *a) }
-			d, m := drive(b, u), u.Machine
-			b.Cleanup(n.Broker.Close)
-			var sessions []*opened
-			for i := range subscribers {
-				o := d.connect(event.Connect{Client: fmt.Sprint("c", i), Principal: "alice", Expiry: 3600, ReceiveMax: 65535})
-				d.entry(&event.Subscribe{Session: o.session, Epoch: o.epoch, Subs: []event.Subscription{{Filter: "a/+", QoS: 1}}})
-				sessions = append(sessions, o)
-			}
-			var one applied
-			m.deliver, m.spare = func(a *applied) { a.reset() }, func() *applied { return &one }
-			publish := event.Command(publishing("a/1", string(make([]byte, 64)), 1))
-			var batch []byte
-			b.ReportAllocs()
-			for b.Loop() {
-				d.seq++
-				batch = event.AppendHeader(batch[:0], event.Header{Node: "n1", Incarnation: 1 << lifeBits, Seq: d.seq})
-				for _, s := range sessions {
-					next := m.numbers[s.session].queue.next
-					batch = event.AppendCommand(batch, &event.Settle{Session: s.session, Epoch: s.epoch, Below: next, Sent: next})
-				}
-				for range perEntry {
-					batch = event.AppendCommand(batch, publish)
-				}
-				d.index++
-				m.Apply(d.index, 1, d.now, [][]byte{batch})
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*perEntry), "ns/event")
+	for _, c := range []struct{ topics, subscribers, perEntry int }{{1, 0, 100}, {1, 1, 100}, {1, 10, 100}, {50, 1, 1000}} {
+		b.Run(fmt.Sprintf("topics=%d/subscribers=%d", c.topics, c.subscribers), func(b *testing.B) {
+			benchmarkApply(b, c.topics, c.subscribers, c.perEntry)
 		})
 	}
+}
+
+func benchmarkApply(b *testing.B, topics, subscribers, perEntry int) {
+	n := bareNode(b, Limits{})
+	u := &machineUnderTest{Machine: n.machine}
+	u.deliver = func(a *applied) { u.steps = append(u.steps, *a) }
+	d, m := drive(b, u), u.Machine
+	b.Cleanup(n.Broker.Close)
+	var sessions []*opened
+	var publishes []event.Command
+	for t := range topics {
+		name := fmt.Sprint("a/", t)
+		publishes = append(publishes, event.Command(publishing(name, string(make([]byte, 64)), 1)))
+		for i := range subscribers {
+			o := d.connect(event.Connect{Client: fmt.Sprint("c", t, "-", i), Principal: "alice", Expiry: 3600, ReceiveMax: 65535})
+			d.entry(&event.Subscribe{Session: o.session, Epoch: o.epoch, Subs: []event.Subscription{{Filter: name, QoS: 1}}})
+			sessions = append(sessions, o)
+		}
+	}
+	var one applied
+	m.deliver, m.spare = func(a *applied) { a.reset() }, func() *applied { return &one }
+	var batch []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		d.seq++
+		batch = event.AppendHeader(batch[:0], event.Header{Node: "n1", Incarnation: 1 << lifeBits, Seq: d.seq})
+		for _, s := range sessions {
+			next := m.numbers[s.session].queue.next
+			batch = event.AppendCommand(batch, &event.Settle{Session: s.session, Epoch: s.epoch, Below: next, Sent: next})
+		}
+		for i := range perEntry {
+			batch = event.AppendCommand(batch, publishes[i%topics])
+		}
+		d.index++
+		m.Apply(d.index, 1, d.now, [][]byte{batch})
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*perEntry), "ns/event")
 }
 
 // BenchmarkResume is a client that is back to a queue of 10,000 events, all under

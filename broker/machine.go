@@ -112,6 +112,7 @@ type Machine struct {
 	failed   map[int]event.Kind      // units of this entry that panicked; kind 0 for wakes
 	publish  event.Publish           // scratch
 	settle   event.Settle            // scratch
+	decoder  event.Decoder           // scratch
 }
 
 // counters number what the log creates. They are state.
@@ -440,7 +441,7 @@ func (m *Machine) command(from event.Header, kind event.Kind, body []byte) (valu
 }
 
 func (m *Machine) decode(c event.Command, body []byte) {
-	if err := event.Decode(c, body); err != nil {
+	if err := m.decoder.Decode(c, body); err != nil {
 		panic(fatal{fmt.Sprintf("command of kind %d: %v", c.Kind(), err)})
 	}
 }

@@ -35,10 +35,19 @@ type Command interface {
 
 // Decode reads the body of a command of c's kind, all of b. Strings and slices
 // of c then alias b.
-func Decode(c Command, b []byte) error {
-	r := reader{b: b}
-	c.decode(&r)
-	return r.end()
+func Decode(c Command, b []byte) error { return new(Decoder).Decode(c, b) }
+
+// A Decoder is Decode for who decodes many commands, without an allocation for
+// each. The zero value is ready; one goroutine uses it at a time.
+type Decoder struct{ r reader }
+
+// Decode is the function of that name.
+func (d *Decoder) Decode(c Command, b []byte) error {
+	d.r = reader{b: b}
+	c.decode(&d.r)
+	err := d.r.end()
+	d.r = reader{}
+	return err
 }
 
 // Never is the session expiry of a session that does not expire (5.0
