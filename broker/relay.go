@@ -24,7 +24,9 @@ import (
 // other. A frame carries the place in the log that the origin had reached, and is
 // delivered when the receiver has delivered that much: an event of QoS 0 does not
 // overtake one of QoS 1 that its publisher sent before it. (While that one is
-// still on its way through the log, the event takes the log too: see Publish.)
+// still on its way through the log, the event takes the log too: see Publish.) One
+// of QoS 1 may well overtake one of QoS 0 that waits in a link: what a publisher
+// sends keeps its order for each topic and QoS, no more ([MQTT-4.6.0-5]).
 //
 // The receiver delivers as its own publishers do, and asks its own policy whether a
 // subscriber may have it now. Nothing is sent on. All of it promises nothing, and
