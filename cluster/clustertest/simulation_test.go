@@ -2,10 +2,12 @@ package clustertest
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,7 +74,7 @@ func simulate(t *testing.T, seed uint64) {
 			return
 		}
 		go w.load(stop)
-		s := &storm{world: w}
+		s := &storm{world: w, disks: rand.New(rand.NewPCG(seed, 47))}
 		s.rage(30 * time.Second)
 		healed := s.settle()
 		if faults := w.ledger.Faults(); len(faults) > 0 {
@@ -83,8 +85,8 @@ func simulate(t *testing.T, seed uint64) {
 			return
 		}
 		stats := w.net.Stats()
-		t.Logf("seed %d: %d nodes, %d batches acknowledged, %d faults made; goes on %v after the last; %d connections, %d expired, %d reset",
-			seed, len(w.nodes), w.ledger.Told(), len(w.trace), healed, stats.Dialed, stats.Expired, stats.Reset)
+		t.Logf("seed %d: %d nodes, %d batches acknowledged, %d faults made; goes on %v after the last; %d connections, %d expired, %d reset; %d slow syncs",
+			seed, len(w.nodes), w.ledger.Told(), len(w.trace), healed, stats.Dialed, stats.Expired, stats.Reset, s.syncs.Load())
 		if w.ledger.Told() < 100 {
 			t.Errorf("seed %d: only %d batches acknowledged: it shows nothing", seed, w.ledger.Told())
 		}
@@ -112,14 +114,41 @@ func (w *world) load(stop chan struct{}) {
 }
 
 // A storm makes faults in a world.
-type storm struct{ *world }
+type storm struct {
+	*world
+	disks *rand.Rand   // of its own: what else a seed draws does not depend on it
+	syncs atomic.Int64 // that took long
+}
 
 // rage makes faults for some time.
 func (s *storm) rage(d time.Duration) {
 	for end := time.Now().Add(d); time.Now().Before(end) && !s.t.Failed(); {
 		<-time.After(time.Duration(50+s.rng.IntN(1500)) * time.Millisecond)
 		s.fault()
+		if s.disks.IntN(3) == 0 {
+			s.slowDisk(s.nodes[s.disks.IntN(len(s.nodes))])
+		}
 	}
+}
+
+// slowDisk has each sync of a node's disk take long, for a while: what the node has
+// to have on the disk before it may say so, entries, terms, votes and its machine's
+// state, waits for that. Pebble's tables and directories are spared: it syncs some of
+// them with its mutex held, and time stands still in a bubble while somebody waits at
+// a mutex. A node that is started anew has a good disk.
+func (s *storm) slowDisk(m *mate) {
+	each := 2 * time.Millisecond << s.disks.IntN(10) // to a second
+	d := time.Duration(500+s.disks.IntN(5000)) * time.Millisecond
+	s.note("each sync of %s takes %v, for %v", m.name, each, d)
+	fs := m.fs
+	fs.Intercept(func(op disk.Op, name string) error {
+		if op == disk.OpSync && (strings.HasSuffix(name, ".log") || strings.Contains(name, "/state/")) {
+			s.syncs.Add(1)
+			<-time.After(each)
+		}
+		return nil
+	})
+	time.AfterFunc(d, func() { fs.Intercept(nil) })
 }
 
 func (s *storm) any() *mate { return s.nodes[s.rng.IntN(len(s.nodes))] }
@@ -263,6 +292,7 @@ func (s *storm) calm() {
 	s.net.Heal()
 	s.net.ShapeAll(calm)
 	for _, m := range s.nodes {
+		m.fs.Intercept(nil)
 		s.net.PowerOn(m.name)
 		if m.living() == nil {
 			m.start()

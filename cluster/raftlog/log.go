@@ -29,19 +29,25 @@ type Log struct {
 	durable func() uint64
 	retain  uint64
 
-	mu    sync.RWMutex // guards the following
-	first uint64       // oldest index held; 0 when empty
-	last  uint64       // newest index held; 0 when empty
-	end   uint64       // total of the newest entry
-	start uint64       // total before the oldest one
+	// writing holds one, and is taken by who changes the log, before mu, which
+	// nobody holds while the disk works: who reads, or asks how far the log is,
+	// does not wait for a disk that hangs. What follows is changed with both held,
+	// and may be read with either.
+	writing chan struct{}
+
+	mu    sync.RWMutex
+	first uint64 // oldest index held; 0 when empty
+	last  uint64 // newest index held; 0 when empty
+	end   uint64 // total of the newest entry
+	start uint64 // total before the oldest one
 	ring  *ring
 	base  place  // of the last truncated entry, or what a snapshot stands for
 	ghost uint64 // see GetLog; 0 when entries have been stored since
 
 	stable map[string][]byte // all stable values; they are few and small
 	vote   []byte            // a LastVoteTerm that waits for its LastVoteCand
-	floor  int64             // see SetFloor
-	mark   *mark
+	floor  int64             // see SetFloor; guarded by mu alone
+	mark   *mark             // guarded by writing alone
 }
 
 // A place is where an entry stands in the log.
@@ -61,8 +67,9 @@ var (
 func (db *DB) Log(group uint32, durable func() uint64, retain uint64) (*Log, error) {
 	l := &Log{
 		db: db, group: group, durable: durable, retain: retain,
-		ring:   newRing(db.opts.CacheEntries, db.opts.CacheBytes),
-		stable: map[string][]byte{},
+		writing: make(chan struct{}, 1),
+		ring:    newRing(db.opts.CacheEntries, db.opts.CacheBytes),
+		stable:  map[string][]byte{},
 	}
 	if err := l.load(); err != nil {
 		return nil, fmt.Errorf("raftlog: group %d: %w", group, err)
@@ -90,12 +97,18 @@ func (l *Log) load() (err error) {
 	return err
 }
 
-// progress returns how far the log has come. Requires mu.
+// write waits until nobody else changes the log; what it returns lets the next do so.
+func (l *Log) write() (done func()) {
+	l.writing <- struct{}{}
+	return func() { <-l.writing }
+}
+
+// progress returns how far the log has come. Requires writing.
 func (l *Log) progress() progress {
 	return progress{index: l.last, term: l.uint64(nameTerm), vote: l.uint64(nameVoteTerm)}
 }
 
-// acknowledge moves the mark to where the log is, on the disk, now. Requires mu.
+// acknowledge moves the mark to where the log is, on the disk, now. Requires writing.
 func (l *Log) acknowledge() {
 	l.db.guard("mark", func() error { return l.mark.set(l.progress()) })
 }
@@ -190,9 +203,8 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	l.mu.RLock()
+	defer l.write()()
 	last, total, next := l.last, l.end, l.last+1
-	l.mu.RUnlock()
 	if last == 0 {
 		next = entries[0].Index // after a snapshot, wherever that was
 	}
@@ -209,7 +221,6 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	l.db.commit(b)
 
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if last == 0 {
 		l.first, l.start, l.ghost = entries[0].Index, before, 0
 	}
@@ -217,6 +228,7 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	for _, e := range entries {
 		l.ring.add(e)
 	}
+	l.mu.Unlock()
 	l.acknowledge()
 	return nil
 }

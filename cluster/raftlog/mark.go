@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,7 +37,7 @@ import (
 //	25  vote term  u64, the term of Raft's last vote
 //	33  checksum   u32, CRC-32C of all that precedes
 type mark struct {
-	file disk.File // written under Log.mu
+	file disk.File // written under Log.writing
 	seq  uint64
 	at   progress
 
@@ -48,7 +47,7 @@ type mark struct {
 	fail    func(error)
 	pending atomic.Bool
 	timer   *time.Timer
-	syncing sync.Mutex // held while syncs is in use; guards closed
+	syncing chan struct{} // holds one while syncs is in use; guards closed
 	closed  bool
 }
 
@@ -132,7 +131,7 @@ func openMark(fsys *disk.FS, name string, now progress, fail func(error)) (*mark
 	if err != nil {
 		return nil, err
 	}
-	m := &mark{seq: seq, fail: fail}
+	m := &mark{seq: seq, fail: fail, syncing: make(chan struct{}, 1)}
 	if m.file, err = fsys.OpenForUpdate(name); err != nil {
 		return nil, err
 	}
@@ -163,8 +162,8 @@ func (m *mark) set(at progress) error {
 
 func (m *mark) sync() {
 	m.pending.Store(false)
-	m.syncing.Lock()
-	defer m.syncing.Unlock()
+	m.syncing <- struct{}{}
+	defer func() { <-m.syncing }()
 	if m.closed {
 		return
 	}
@@ -189,8 +188,8 @@ func (m *mark) write(at progress) error {
 // close syncs the mark and closes it.
 func (m *mark) close() error {
 	m.timer.Stop()
-	m.syncing.Lock()
-	defer m.syncing.Unlock()
+	m.syncing <- struct{}{}
+	defer func() { <-m.syncing }()
 	m.closed = true
 	return errors.Join(m.file.Sync(), m.file.Close(), m.syncs.Close())
 }

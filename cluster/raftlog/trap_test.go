@@ -163,6 +163,20 @@ func TestTrap2DiskHang(t *testing.T) {
 				t.Error("a write on a disk that hangs has returned")
 			default:
 			}
+			read := make(chan error, 1)
+			go func() {
+				_, err1 := l.LastIndex()
+				_, err2 := l.GetUint64([]byte("CurrentTerm"))
+				read <- errors.Join(err1, err2, l.GetLog(1, new(raft.Log)))
+			}()
+			select {
+			case err := <-read:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Error("who reads waits for a disk that hangs")
+			}
 			fs.SetFault(disk.OK)
 			<-done
 			closeDB(t, db)

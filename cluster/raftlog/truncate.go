@@ -1,7 +1,6 @@
 package raftlog
 
 import (
-	"encoding/binary"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -19,9 +18,8 @@ import (
 // A tail, and the whole log, is removed as asked: a leader has overruled it, or a
 // snapshot has taken its place.
 func (l *Log) DeleteRange(lo, hi uint64) error {
-	durable := l.durable() // before mu: it is somebody else's lock
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	durable := l.durable() // before writing: it is somebody else's lock
+	defer l.write()()
 	if l.first == 0 {
 		return nil
 	}
@@ -40,7 +38,7 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 }
 
 // deleteHead removes the entries up to hi, which are durable, or fewer. Requires
-// mu.
+// writing. What is removed is no longer read from before it goes.
 func (l *Log) deleteHead(hi uint64) {
 	hi = min(hi, l.retained()-1)
 	if hi < l.first {
@@ -52,21 +50,23 @@ func (l *Log) deleteHead(hi uint64) {
 		total, err = getEntry(key, value, hi, &cut)
 		return err
 	})
-	b := l.db.pebble.NewBatch()
-	defer b.Close()
-	l.deleteKeys(b, l.first, hi)
-	l.putBase(b, place{hi, cut.Term})
-	l.putUint64(b, nameFloor, uint64(l.floor))
+	c := l.change()
+	defer c.Close()
+	l.deleteKeys(c.Batch, l.first, hi)
+	c.putBase(place{hi, cut.Term})
+	c.putUint64(nameFloor, uint64(l.Floor()))
+	c.read(func() {
+		l.ring.dropTo(hi)
+		l.first, l.start = hi+1, total
+	})
 	// Not synced: after a crash the entries are merely there again.
-	if err := b.Commit(pebble.NoSync); err != nil {
+	if err := c.Commit(pebble.NoSync); err != nil {
 		l.db.die(fmt.Sprintf("raftlog: truncate: %v", err))
 	}
-	l.ring.dropTo(hi)
-	l.first, l.start = hi+1, total
 }
 
 // retained returns the index of the oldest entry that retention wants to keep:
-// with those after it, it makes up the retained bytes. Requires mu.
+// with those after it, it makes up the retained bytes. Requires writing.
 func (l *Log) retained() uint64 {
 	if l.end-l.start <= l.retain {
 		return l.first
@@ -88,7 +88,8 @@ func (l *Log) retained() uint64 {
 	return lo
 }
 
-// deleteTail removes the entries from lo on. Requires mu.
+// deleteTail removes the entries from lo on. Requires writing. What is removed is
+// no longer read from before it goes.
 func (l *Log) deleteTail(lo uint64) {
 	end := l.start
 	if lo > l.first {
@@ -106,7 +107,15 @@ func (l *Log) deleteTail(lo uint64) {
 	b := l.db.pebble.NewBatch()
 	defer b.Close()
 	l.deleteKeys(b, lo, l.last)
+	l.dropTail(lo, end)
 	l.db.commit(b)
+}
+
+// dropTail has the entries from lo on no longer be read; end is the total of the
+// one before. Requires writing.
+func (l *Log) dropTail(lo, end uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.ring.dropFrom(lo)
 	l.end = end
 	if lo > l.first {
@@ -159,19 +168,11 @@ func (l *Log) Installed() uint64 {
 // install remembers, durably, that a snapshot from another node takes the place
 // of the log up to index.
 func (l *Log) install(index, term uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	b := l.db.pebble.NewBatch()
-	defer b.Close()
-	l.putUint64(b, nameInstalled, index)
+	defer l.write()()
+	c := l.change()
+	c.putUint64(nameInstalled, index)
 	if index > l.base.index {
-		l.putBase(b, place{index, term})
+		c.putBase(place{index, term})
 	}
-	l.db.commit(b)
-}
-
-func (l *Log) putBase(b *pebble.Batch, p place) {
-	value := binary.BigEndian.AppendUint64(nil, p.index)
-	l.putStable(b, nameBase, binary.BigEndian.AppendUint64(value, p.term))
-	l.base = p
+	c.commit(nil)
 }
