@@ -73,7 +73,8 @@
 //	bellwire-1  one node of Bellwire, unpinned too, with the same load
 //
 // In d each broker syncs as it does by default: Bellwire before each acknowledgement,
-// on a majority, nats every two minutes. In ds nats is told to sync always.
+// on a majority, nats every two minutes. In ds nats is told to sync always. Rows dl and
+// dm publish on a schedule: a latency there is that of a cluster that is not full.
 //
 // Results are kept in bench/results, one file for each run, in the format that
 // benchstat reads.

@@ -64,6 +64,7 @@ func Scenarios() []Scenario {
 		{Name: "d", What: "three nodes: 50 pairs, 64 B, QoS 1, durable sessions, the broker's default sync", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Nodes: 3},
 		{Name: "ds", What: "three nodes: the same, synced before the acknowledgement", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true, Nodes: 3},
 		{Name: "dl", What: "three nodes: the same synced, 5,000 messages a second", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true, Nodes: 3, Rate: 5000},
+		{Name: "dm", What: "three nodes: the same synced, 50,000 messages a second", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true, Nodes: 3, Rate: 50_000},
 		{Name: "dn1", What: "three nodes: the same synced, beside 1,000 absent durable sessions", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true, Nodes: 3, Absent: 1_000},
 		{Name: "dn10", What: "three nodes: the same synced, beside 10,000 absent durable sessions", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true, Nodes: 3, Absent: 10_000},
 		{Name: "dn100", What: "three nodes: the same synced, beside 100,000 absent durable sessions", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true, Nodes: 3, Absent: 100_000},
