@@ -74,6 +74,13 @@ type Status struct {
 	Voters  int      `json:"voters"`
 	Up      int      `json:"up"` // voters that answer
 	Members []Member `json:"members"`
+
+	// Level is the feature level in force, the highest that a member has heard of;
+	// Next the one that it rises to when LevelHeld is empty: that says who keeps it
+	// from rising, and why, in words.
+	Level     int      `json:"level"`
+	Next      int      `json:"next_level,omitempty"` // 0 if it is in force
+	LevelHeld []string `json:"level_held,omitempty"`
 }
 
 // CanLose returns how many more voters may fail before writes stop; negative
@@ -93,6 +100,12 @@ type Member struct {
 	Trails  uint64 `json:"trails"`  // entries behind the newest that any node has committed
 	PID     int    `json:"pid"`
 	Version string `json:"version,omitempty"`
+
+	// Level is the feature level in force on it; Supports the highest that it agrees
+	// to: the newest that its version knows, or one that its operator holds.
+	Level    int `json:"level"`
+	Supports int `json:"supports"`
+
 	State   string `json:"state,omitempty"` // draining, drained; empty for serving
 	Clients int64  `json:"clients"`         // connected to it
 

@@ -36,6 +36,8 @@ type question struct {
 	Force  bool         `json:"force,omitempty"`
 	Body   []byte       `json:"body,omitempty"` // opProgram: what is asked
 	Hops   int          `json:"hops,omitempty"` // how often it was passed on
+
+	Knows Level `json:"knows,omitempty"` // opJoin: the newest level that Member knows
 }
 
 const (

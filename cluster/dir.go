@@ -10,18 +10,18 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/bellwire/bellwire/disk"
 )
-
-// dirFormat is the version of a data directory's layout. It is raised when an
-// older program must not touch the directory.
-const dirFormat = 1
 
 // An Identity says whose a data directory is. The node's id is random and made
 // with the directory: a node that comes back with an empty disk is another node,
 // and cannot vote under the name of the one that has forgotten its votes.
 type Identity struct {
+	// Format is the feature level of what the directory holds (see level.go): a
+	// program that knows less does not touch it.
 	Format  int    `json:"format"`
 	Cluster string `json:"cluster"` // UUID, the same on all nodes of a cluster
 	Node    string `json:"node"`    // UUID, for Raft and the other nodes
@@ -38,33 +38,40 @@ type Identity struct {
 
 // A Dir is a data directory that this process holds.
 type Dir struct {
-	fs   *disk.FS
-	path string
-	id   Identity
-	lock io.Closer
+	fs     *disk.FS
+	path   string
+	id     Identity // but for Format
+	newest Level    // that this program knows
+	lock   io.Closer
+
+	level  atomic.Uint32 // Format
+	saving sync.Mutex
 }
 
 // Claim locks the data directory path for the node called name, making it if it
-// does not exist. It refuses a directory that is in use, that is another node's,
-// that a later version has written, or that is damaged: see ErrInUse and the
-// errors beside it. Close releases it.
-func Claim(fsys *disk.FS, path, name string) (*Dir, error) { return claimAs(fsys, path, name, false) }
+// does not exist. newest is the newest feature level that this program knows. It
+// refuses a directory that is in use, that is another node's, that a later version
+// has written, or that is damaged: see ErrInUse and the errors beside it. Close
+// releases it.
+func Claim(fsys *disk.FS, path, name string, newest Level) (*Dir, error) {
+	return claimAs(fsys, path, name, newest, false)
+}
 
 // ClaimToJoin is Claim for a node that is to join a cluster, if its directory is
 // new: otherwise it has done so, or is of the one that it has founded.
-func ClaimToJoin(fsys *disk.FS, path, name string) (*Dir, error) {
-	return claimAs(fsys, path, name, true)
+func ClaimToJoin(fsys *disk.FS, path, name string, newest Level) (*Dir, error) {
+	return claimAs(fsys, path, name, newest, true)
 }
 
-func claimAs(fsys *disk.FS, path, name string, join bool) (*Dir, error) {
-	d, err := claim(fsys, path, name, join)
+func claimAs(fsys *disk.FS, path, name string, newest Level, join bool) (*Dir, error) {
+	d, err := claim(fsys, path, name, newest, join)
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", path, err)
 	}
 	return d, nil
 }
 
-func claim(fsys *disk.FS, path, name string, join bool) (*Dir, error) {
+func claim(fsys *disk.FS, path, name string, newest Level, join bool) (*Dir, error) {
 	if err := fsys.MakeDir(path); err != nil {
 		return nil, err
 	}
@@ -75,7 +82,7 @@ func claim(fsys *disk.FS, path, name string, join bool) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: stop it, or use another directory (%w)", ErrInUse, err)
 	}
-	d := &Dir{fs: fsys, path: path, lock: lock}
+	d := &Dir{fs: fsys, path: path, lock: lock, newest: newest}
 	if err := d.identify(name, join); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -91,23 +98,24 @@ func (d *Dir) identify(name string, join bool) error {
 	if err != nil {
 		return err
 	}
-	if d.id, err = parseIdentity(data); err != nil {
+	if d.id, err = parseIdentity(data, d.newest); err != nil {
 		return err
 	}
+	d.level.Store(uint32(d.id.Format))
 	if d.id.Name != name {
 		return fmt.Errorf("%w: it is %q's, and this node is %q", ErrOtherNode, d.id.Name, name)
 	}
 	return nil
 }
 
-func parseIdentity(data []byte) (Identity, error) {
+func parseIdentity(data []byte, newest Level) (Identity, error) {
 	// The format first, and leniently: a later version may have other fields.
 	var id Identity
 	if err := json.Unmarshal(data, &id); err != nil {
 		return Identity{}, fmt.Errorf("%w: node.json: %w", ErrDamaged, err)
 	}
-	if id.Format > dirFormat {
-		return Identity{}, fmt.Errorf("%w: format %d, this program knows %d", ErrNewer, id.Format, dirFormat)
+	if id.Format > int(newest) {
+		return Identity{}, fmt.Errorf("%w: feature level %d, and this program knows %d", ErrNewer, id.Format, newest)
 	}
 	strict := json.NewDecoder(bytes.NewReader(data))
 	strict.DisallowUnknownFields()
@@ -135,7 +143,8 @@ func (d *Dir) found(name string, join bool) error {
 			return fmt.Errorf("%w: there is %s, but no node.json: restore it, or use another directory", ErrDamaged, n)
 		}
 	}
-	d.id = Identity{Format: dirFormat, Node: newUUID(), Name: name, Joined: join}
+	d.id = Identity{Node: newUUID(), Name: name, Joined: join}
+	d.level.Store(uint32(firstLevel))
 	if !join {
 		d.id.Cluster = newUUID()
 	}
@@ -143,7 +152,9 @@ func (d *Dir) found(name string, join bool) error {
 }
 
 func (d *Dir) save() error {
-	data, err := json.MarshalIndent(d.id, "", "  ")
+	d.saving.Lock()
+	defer d.saving.Unlock()
+	data, err := json.MarshalIndent(d.Identity(), "", "  ")
 	if err != nil {
 		return err
 	}
@@ -160,7 +171,11 @@ func (d *Dir) started() error {
 }
 
 // Identity returns whose directory it is.
-func (d *Dir) Identity() Identity { return d.id }
+func (d *Dir) Identity() Identity {
+	id := d.id
+	id.Format = int(d.level.Load())
+	return id
+}
 
 // FS returns the file system the directory is on.
 func (d *Dir) FS() *disk.FS { return d.fs }

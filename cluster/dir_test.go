@@ -16,7 +16,7 @@ import (
 func TestIdentityIsKept(t *testing.T) {
 	for name, fs := range map[string]*disk.FS{"memory": disk.Memory(), "real": disk.Open(t.TempDir())} {
 		path := filepath.Join(t.TempDir(), "a", "data")
-		d, err := Claim(fs, path, "n1")
+		d, err := Claim(fs, path, "n1", 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -27,7 +27,7 @@ func TestIdentityIsKept(t *testing.T) {
 		if err := errors.Join(d.started(), d.Close()); err != nil {
 			t.Fatal(err)
 		}
-		if d, err = Claim(fs, path, "n1"); err != nil {
+		if d, err = Claim(fs, path, "n1", 1); err != nil {
 			t.Fatal(err)
 		}
 		first.Started = true
@@ -58,8 +58,8 @@ func TestDirectoryIsRefused(t *testing.T) {
 		text string // in the message
 	}{
 		"other node":      {with(`"n1"`, `"n2"`), nil, ErrOtherNode, `"n2"`},
-		"newer":           {with(`"format":1`, `"format":2`), nil, ErrNewer, "format 2"},
-		"newer, unknown":  {`{"format":9,"shape":"round"}`, nil, ErrNewer, "format 9"},
+		"newer":           {with(`"format":1`, `"format":2`), nil, ErrNewer, "level 2"},
+		"newer, unknown":  {`{"format":9,"shape":"round"}`, nil, ErrNewer, "level 9"},
 		"empty file":      {" ", nil, ErrDamaged, "node.json"},
 		"half a file":     {good[:40], nil, ErrDamaged, "node.json"},
 		"no id":           {with("1123", "x123"), nil, ErrDamaged, "incomplete"},
@@ -79,7 +79,7 @@ func TestDirectoryIsRefused(t *testing.T) {
 				fs.MakeDir(filepath.Join("data", dir))
 			}
 			before, _ := fs.List("data")
-			_, err := Claim(fs, "data", "n1")
+			_, err := Claim(fs, "data", "n1", 1)
 			if !errors.Is(err, c.want) || !strings.Contains(fmt.Sprint(err), c.text) || !strings.Contains(fmt.Sprint(err), "data") {
 				t.Errorf("got %v, want %v that mentions %q", err, c.want, c.text)
 			}
@@ -108,20 +108,20 @@ func TestDirectoryIsRefused(t *testing.T) {
 // A directory that a running process holds is refused until it is released.
 func TestDirectoryInUse(t *testing.T) {
 	fs := disk.Memory()
-	d, err := Claim(fs, "data", "n1")
+	d, err := Claim(fs, "data", "n1", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Claim(fs, "data", "n1"); !errors.Is(err, ErrInUse) {
+	if _, err := Claim(fs, "data", "n1", 1); !errors.Is(err, ErrInUse) {
 		t.Errorf("got %v, want ErrInUse", err)
 	}
 	d.Close()
-	d, err = Claim(fs, "data", "n1")
+	d, err = Claim(fs, "data", "n1", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.Close()
-	if _, err := Claim(disk.Memory(), "data", ""); err == nil {
+	if _, err := Claim(disk.Memory(), "data", "", 1); err == nil {
 		t.Error("a node without a name")
 	}
 }
@@ -135,7 +135,7 @@ func TestIdentityPowerCuts(t *testing.T) {
 		fs.Intercept(func(disk.Op, string) error {
 			cuts++
 			after := fs.Crash([]int{0, 50, 100}[rng.IntN(3)], rng)
-			d, err := Claim(after, "data", "n1")
+			d, err := Claim(after, "data", "n1", 1)
 			if err != nil {
 				t.Errorf("cut %d: %v", cuts, err)
 				return nil
@@ -143,12 +143,12 @@ func TestIdentityPowerCuts(t *testing.T) {
 			d.Close()
 			return nil
 		})
-		d, err := Claim(fs, "data", "n1")
+		d, err := Claim(fs, "data", "n1", 1)
 		if err != nil {
 			t.Fatal(err)
 		}
 		fs.Intercept(nil)
-		again, err := Claim(fs.Crash(0, nil), "data", "n1")
+		again, err := Claim(fs.Crash(0, nil), "data", "n1", 1)
 		if err != nil {
 			t.Fatal(err)
 		}

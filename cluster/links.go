@@ -82,7 +82,7 @@ func Listen(dir *Dir, cfg LinkConfig) (*Links, error) {
 	l.mesh = link.New(link.Config{
 		Cluster: dir.id.Cluster, Self: l.self, Book: l.book,
 		Listener: cfg.Listener, Dial: cfg.Dial, TLS: cfg.TLS,
-		Admit: l.admit, Strangers: []link.Plane{planeAsk}, Serve: l.serve,
+		Levels: dir.linkLevels, Admit: l.admit, Strangers: []link.Plane{planeAsk}, Serve: l.serve,
 		Logger: cfg.Logger, Now: cfg.Now,
 	})
 	return l, nil
@@ -211,7 +211,7 @@ func (l *Links) join(ctx context.Context, address string) error {
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
-	body, err := json.Marshal(question{Op: opJoin, Member: &l.self})
+	body, err := json.Marshal(question{Op: opJoin, Member: &l.self, Knows: l.dir.newest})
 	if err == nil {
 		err = c.Write(frameAsk, 1, body)
 	}

@@ -46,6 +46,9 @@ type State struct {
 	Silence   time.Duration `json:"silence"` // since it has heard from a leader
 	Version   string        `json:"version"`
 
+	// Levels are those of the node. Of programs of the first level there are none.
+	Levels Levels `json:"levels"`
+
 	// Facts is what Config.Facts of the node's program returned.
 	Facts json.RawMessage `json:"facts,omitempty"`
 }
@@ -56,6 +59,7 @@ func (n *Node) State() State {
 	state := State{
 		Role: roleName(n.raft.State()), Term: n.raft.CurrentTerm(), Applied: n.Applied(),
 		Committed: n.raft.CommitIndex(), Last: last, PID: n.cfg.PID, Silence: n.Silence(), Version: n.cfg.Version,
+		Levels: n.levels(),
 	}
 	if n.cfg.Facts != nil {
 		state.Facts = n.cfg.Facts()
@@ -171,7 +175,7 @@ func (n *Node) lead(q question) *response {
 	defer n.endChange()
 	switch q.Op {
 	case opJoin:
-		a.fail(n.takeIn(q.Member))
+		a.fail(n.takeIn(q.Member, q.Knows))
 		a.Members = n.links.book.Members()
 	case opRemove:
 		a.fail(n.remove(raft.ServerID(q.ID), q.Force))
@@ -197,8 +201,8 @@ func (n *Node) beginChange() bool {
 
 func (n *Node) endChange() { <-n.managing }
 
-// takeIn makes m a member without a vote.
-func (n *Node) takeIn(m *link.Member) error {
+// takeIn makes m a member without a vote. knows is the newest level that it knows.
+func (n *Node) takeIn(m *link.Member, knows Level) error {
 	if m == nil || !isUUID(m.ID) || m.Name == "" || m.Address == "" {
 		return fmt.Errorf("%w: who wants to join does not say who it is", ErrRefused)
 	}
@@ -211,6 +215,9 @@ func (n *Node) takeIn(m *link.Member) error {
 			return fmt.Errorf("%w: there is a node called %q, with another disk (%s): a disk that has forgotten its votes is another node. "+
 				"Remove the old one first (bellwire cluster remove %s), or give this one another name", ErrRefused, m.Name, s.ID, m.Name)
 		}
+	}
+	if in := n.cfg.Dir.Level(); max(knows, firstLevel) < in {
+		return fmt.Errorf("%w: node %q knows feature level %d, and this cluster is at %d: upgrade it, then have it join", ErrRefused, m.Name, max(knows, firstLevel), in)
 	}
 	n.cfg.Logger.Info("cluster: a node joins", "node", m.Name, "id", m.ID, "address", m.Address)
 	err := n.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.ID), 0, askTime).Error()

@@ -97,6 +97,16 @@ type Config struct {
 	Facts  func() json.RawMessage
 	Answer func(question []byte) ([]byte, error)
 
+	// Raise has the log raise the feature level, and returns when this node has
+	// applied that, or with the reason why it has not. It is called by the leader
+	// when all members know the level, by a goroutine that may be kept for as long
+	// as a change of the membership takes. nil never raises it.
+	Raise func(Level) error
+
+	// Hold is the highest level that this node agrees to; 0 for the newest that it
+	// knows.
+	Hold Level
+
 	// Version and PID are what the node tells the others of itself.
 	Version string
 	PID     int
@@ -460,7 +470,7 @@ func (n *Node) Status() Status {
 	_, leader := n.raft.LeaderWithID()
 	durable, _, _, _ := n.cfg.Machine.Durable()
 	s := Status{
-		Identity: n.cfg.Dir.id, LeaderID: string(leader),
+		Identity: n.cfg.Dir.Identity(), LeaderID: string(leader),
 		Role: roleName(n.raft.State()), Term: n.raft.CurrentTerm(),
 		LogBytes: n.log.Bytes(), Committed: n.raft.CommitIndex(), Applied: n.Applied(), Durable: durable,
 	}

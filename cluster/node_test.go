@@ -40,7 +40,7 @@ func (r *rig) start() {
 }
 
 func (r *rig) open() (err error) {
-	if r.dir, err = Claim(r.fs, r.path, "n1"); err != nil {
+	if r.dir, err = Claim(r.fs, r.path, "n1", 1); err != nil {
 		return err
 	}
 	r.toy = openToy(r.t, r.fs, r.dir.State(), r.memTable)

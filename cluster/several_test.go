@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ type crew struct {
 	nodes     []*mate
 	heartbeat time.Duration // 0: the default
 	change    func(*Config) // nil: nothing
+	level     Level         // that its nodes' programs know; 0: the first, and it is never raised
 }
 
 // A mate is one node of a crew, with its machine.
@@ -42,6 +44,11 @@ type mate struct {
 	lost     chan string
 	messages chan string
 	peers    chan string
+
+	level, hold Level // that it knows, and holds; 0 for the first, and none
+	reader      bool
+	raiser      atomic.Pointer[Node]
+	states      atomic.Uint64 // how often it has said how it is
 
 	mu   sync.Mutex
 	seen map[string]uint64 // batch to index
@@ -71,10 +78,16 @@ func (c *crew) begin(size int) *crew {
 
 // add starts one more node, which joins.
 func (c *crew) add() *mate {
-	m := &mate{c: c, name: fmt.Sprintf("n%d", len(c.nodes)+1), fs: disk.Memory(), seen: map[string]uint64{}}
+	m := c.mate()
+	m.start()
+	return m
+}
+
+// mate returns a node that is not started yet.
+func (c *crew) mate() *mate {
+	m := &mate{c: c, name: fmt.Sprintf("n%d", len(c.nodes)+1), fs: disk.Memory(), seen: map[string]uint64{}, level: c.level}
 	m.lost, m.messages, m.peers = make(chan string, 100), make(chan string, 1000), make(chan string, 100)
 	c.nodes = append(c.nodes, m)
-	m.start()
 	return m
 }
 
@@ -127,7 +140,7 @@ func (m *mate) open() (err error) {
 	if m != m.c.nodes[0] {
 		claim, join = ClaimToJoin, []string{m.c.nodes[0].addr}
 	}
-	if m.dir, err = claim(m.fs, "/data", m.name); err != nil {
+	if m.dir, err = claim(m.fs, "/data", m.name, m.knows()); err != nil {
 		return err
 	}
 	level := slog.LevelError
@@ -145,7 +158,7 @@ func (m *mate) open() (err error) {
 	}
 	m.addr = listener.Addr().String()
 	if m.links, err = Listen(m.dir, LinkConfig{
-		Listener: listener, Dial: dialTCP, Join: join, Logger: logger, Now: time.Now,
+		Listener: listener, Dial: dialTCP, Join: join, Reader: m.reader, Logger: logger, Now: time.Now,
 	}); err != nil {
 		return err
 	}
@@ -162,7 +175,11 @@ func (m *mate) open() (err error) {
 		Receive:  func(node string, message []byte) { m.messages <- node + " " + string(message) },
 		PeerUp:   func(node string) { m.peers <- "up " + node },
 		PeerDown: func(node string) { m.peers <- "down " + node },
-		Facts:    func() json.RawMessage { return json.RawMessage(`"` + m.name + `"`) },
+		Hold:     m.hold,
+		Facts: func() json.RawMessage {
+			m.states.Add(1)
+			return json.RawMessage(`"` + m.name + `"`)
+		},
 		Answer: func(question []byte) ([]byte, error) {
 			if string(question) == "no" {
 				return nil, errors.New("not here")
@@ -170,10 +187,14 @@ func (m *mate) open() (err error) {
 			return append([]byte(m.name+" "), question...), nil
 		},
 	}
+	if m.c.level != 0 {
+		cfg.Raise = m.raise
+	}
 	if m.c.change != nil {
 		m.c.change(&cfg)
 	}
 	m.node, err = Open(cfg)
+	m.raiser.Store(m.node)
 	return err
 }
 
@@ -183,6 +204,7 @@ func dialTCP(ctx context.Context, address string) (net.Conn, error) {
 }
 
 func (m *mate) saw(index uint64, _ int64, batch []byte) {
+	m.noteLevel(batch)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.seen[string(batch)] = index
@@ -614,7 +636,7 @@ func TestMemberStartedAlone(t *testing.T) {
 	c := newCrew(t, 2)
 	m := c.nodes[1]
 	m.stop()
-	dir, err := Claim(m.fs, "/data", m.name)
+	dir, err := Claim(m.fs, "/data", m.name, m.knows())
 	if err != nil {
 		t.Fatal(err)
 	}

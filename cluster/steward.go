@@ -15,8 +15,8 @@ const trailing = 250
 
 // A steward looks after the cluster: on every node it keeps a connection for
 // messages with each other; on the leader it gives a vote to who has joined and
-// proved stable, tells of who has gone, and takes out who has been gone for very
-// long.
+// proved stable, tells of who has gone, takes out who has been gone for very long,
+// and raises the feature level when all know the next.
 //
 // What must hold: no change of membership is made by two leaders at once (Raft
 // refuses), none makes the cluster lose its quorum, and none is made because the
@@ -27,10 +27,11 @@ type steward struct {
 	since  time.Time // this node leads since; zero if it does not
 	stable map[raft.ServerID]time.Time
 	told   map[raft.ServerID]time.Time // when Lost was last called
+	levels leveler
 }
 
 func (n *Node) steward() {
-	s := &steward{n: n, stable: map[raft.ServerID]time.Time{}, told: map[raft.ServerID]time.Time{}}
+	s := &steward{n: n, levels: leveler{n: n}, stable: map[raft.ServerID]time.Time{}, told: map[raft.ServerID]time.Time{}}
 	tick := time.NewTicker(stewardTick)
 	defer tick.Stop()
 	last := n.real()
@@ -56,6 +57,7 @@ func (n *Node) steward() {
 			clear(s.told)
 		}
 		s.look(now, servers)
+		s.levels.look(now)
 	}
 }
 

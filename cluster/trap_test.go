@@ -31,7 +31,7 @@ func memoryRig(t testing.TB) *rig { return newRig(t, disk.Memory(), "data") }
 func TestTrap5LongReplay(t *testing.T) {
 	const entries = 20_000
 	r := memoryRig(t)
-	dir, err := Claim(r.fs, r.path, "n1")
+	dir, err := Claim(r.fs, r.path, "n1", 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -91,7 +91,7 @@ func TestNodeOfOneInABubble(t *testing.T) {
 		fs := disk.Crashable()
 		var machine *Machine
 		for life := uint64(1); life <= 3; life++ {
-			dir, err := cluster.Claim(fs, "data", "n")
+			dir, err := cluster.Claim(fs, "data", "n", 1)
 			if err != nil {
 				t.Fatal(err)
 			}

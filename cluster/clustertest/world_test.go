@@ -164,7 +164,7 @@ func (l *life) open(fs *disk.FS) (err error) {
 	if m.founder {
 		claim = cluster.Claim
 	}
-	if l.dir, err = claim(fs, "data", m.name); err != nil {
+	if l.dir, err = claim(fs, "data", m.name, 1); err != nil {
 		return err
 	}
 	listener, err := w.net.Listen(m.name)

@@ -24,6 +24,7 @@ type hello struct {
 	To      string `json:"to,omitempty"`      // who is meant; empty for whoever is there
 	Plane   Plane  `json:"plane"`
 	Self    Member `json:"self"`
+	Levels  Levels `json:"levels"`
 
 	// Members is what the node knows of where all are.
 	Members []Member `json:"members,omitempty"`
@@ -37,6 +38,31 @@ type answer struct {
 	Cluster string   `json:"cluster,omitempty"`
 	Self    Member   `json:"self"`
 	Members []Member `json:"members,omitempty"`
+	Levels  Levels   `json:"levels"`
+}
+
+// Levels say what a node can do and what its cluster has agreed on: feature levels,
+// of which link knows only which is the greater. Programs of the first do not say
+// any: none is 1.
+type Levels struct {
+	Knows   uint8 `json:"knows,omitempty"`    // the newest that its program knows
+	InForce uint8 `json:"in_force,omitempty"` // as far as it has heard
+}
+
+func (l Levels) defaulted() Levels { return Levels{max(l.Knows, 1), max(l.InForce, 1)} }
+
+// against says why a node of levels l does not talk with one of other's: one of the
+// two would be sent what it does not know. name is the other's. It is empty if they
+// may.
+func (l Levels) against(other Levels, name string) string {
+	l, other = l.defaulted(), other.defaulted()
+	switch {
+	case other.Knows < l.InForce:
+		return fmt.Sprintf("node %q knows feature level %d, and this cluster is at %d: upgrade it", name, other.Knows, l.InForce)
+	case l.Knows < other.InForce:
+		return fmt.Sprintf("node %q says that the cluster is at feature level %d, and this node knows %d: upgrade this one", name, other.InForce, l.Knows)
+	}
+	return ""
 }
 
 // A Refusal says why a connection was not accepted.
@@ -44,6 +70,7 @@ type Refusal string
 
 const (
 	RefusedVersion Refusal = "version"       // the other speaks another version
+	RefusedLevel   Refusal = "level"         // the other, or we, would have to be upgraded
 	RefusedCluster Refusal = "other-cluster" // the other belongs to another cluster
 	RefusedNode    Refusal = "other-node"    // another node is at this address
 	RefusedName    Refusal = "other-name"    // the certificate is another node's

@@ -377,3 +377,60 @@ func FuzzHello(f *testing.F) {
 		m.judge(&h, "")
 	})
 }
+
+// Two nodes of which one knows less than is in force at the other do not talk, and
+// both sides say which is to be upgraded. Who says nothing knows the first level.
+func TestLevels(t *testing.T) {
+	for name, c := range map[string]struct {
+		dials, answers Levels
+		says           string // in the dialler's error; empty: they talk
+	}{
+		"both old":               {Levels{}, Levels{}, ""},
+		"old and new":            {Levels{}, Levels{Knows: 3, InForce: 1}, ""},
+		"new and old":            {Levels{Knows: 3, InForce: 1}, Levels{}, ""},
+		"not heard of it yet":    {Levels{Knows: 3, InForce: 1}, Levels{Knows: 2, InForce: 2}, ""},
+		"old one dials":          {Levels{}, Levels{Knows: 2, InForce: 2}, `node "b" knows feature level 1, and this cluster is at 2: upgrade it`},
+		"old one is dialled":     {Levels{Knows: 2, InForce: 2}, Levels{}, `node "b" says that the cluster is at feature level 2, and this node knows 1: upgrade this one`},
+		"it is ahead, and dials": {Levels{Knows: 3, InForce: 3}, Levels{Knows: 2, InForce: 2}, `the cluster is at feature level 3, and this node knows 2: upgrade this one`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newEnd(t, "a", func(c2 *Config) { c2.Levels = func() Levels { return c.answers } })
+			b := newEnd(t, "b", func(c2 *Config) { c2.Levels = func() Levels { return c.dials } }, a.self())
+			dial := map[string]func() (*Conn, error){
+				"member": func() (*Conn, error) { return b.Dial(t.Context(), a.self().ID, planeTest) },
+			}
+			if c.dials.InForce <= 1 { // it may be none yet
+				stranger := newEnd(t, "b", func(c2 *Config) {
+					c2.Levels, c2.Cluster = func() Levels { return c.dials }, ""
+				})
+				dial["stranger"] = func() (conn *Conn, err error) {
+					conn, _, err = stranger.DialAddress(t.Context(), a.self().Address, planeOpen)
+					return conn, err
+				}
+			}
+			for who, dial := range dial {
+				conn, err := dial()
+				if c.says == "" {
+					if err != nil {
+						t.Errorf("%s: %v", who, err)
+						continue
+					}
+					conn.Close()
+				} else if err == nil || !strings.Contains(err.Error(), c.says) {
+					t.Errorf("%s: %v, want %q", who, err, c.says)
+				}
+			}
+		})
+	}
+}
+
+// A program from before levels does not look at them, and welcomes whoever dials it:
+// then the one who has dialled refuses.
+func TestLevelOfAnOldProgram(t *testing.T) {
+	b := newEnd(t, "b", func(c *Config) { c.Levels = func() Levels { return Levels{Knows: 2, InForce: 2} } })
+	old := &answer{Version: helloVersion, Cluster: clusterOne, Self: Member{ID: "id of a", Name: "a"}}
+	want := `node "a" knows feature level 1, and this cluster is at 2: upgrade it`
+	if err := b.check(old, Member{ID: "id of a"}, ""); err == nil || err.Error() != want {
+		t.Errorf("%v, want %q", err, want)
+	}
+}

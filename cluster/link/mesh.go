@@ -43,6 +43,9 @@ type Config struct {
 	// know. Name returns the name that the other's certificate proves.
 	TLS *TLS
 
+	// Levels returns this node's; nil is one that knows the first only.
+	Levels func() Levels
+
 	// Admit says whether the node may talk to us. Its error is told to the node.
 	// A node that has no cluster yet is not asked about: it gets planes that
 	// Strangers has.
@@ -208,7 +211,7 @@ func (m *Mesh) greet(raw net.Conn) (*Conn, error) {
 	if err := readMessage(nc, &h); err != nil {
 		return nil, err
 	}
-	a := answer{Version: helloVersion, Cluster: m.Cluster(), Self: m.cfg.Self}
+	a := answer{Version: helloVersion, Cluster: m.Cluster(), Self: m.cfg.Self, Levels: m.levels()}
 	a.Refusal, a.Reason = m.judge(&h, name)
 	if a.Refusal == "" && h.Cluster != "" { // who is to join is learnt of when it is taken in
 		m.cfg.Book.Learn(h.Self)
@@ -241,14 +244,28 @@ func (m *Mesh) judge(h *hello, name string) (Refusal, string) {
 	case h.To != "" && h.To != m.cfg.Self.ID:
 		return RefusedNode, fmt.Sprintf("it looks for node %s here, and this is node %q, %s", h.To, m.cfg.Self.Name, m.cfg.Self.ID)
 	case h.Cluster == "" && own != "" && m.strange(h.Plane):
-		return "", ""
+		return m.judgeLevels(h)
 	case h.Cluster != own || own == "":
 		return RefusedCluster, fmt.Sprintf("it belongs to cluster %q, this node to %q: clear its data directory to have it join", h.Cluster, own)
 	}
 	if err := m.cfg.Admit(h.Self); err != nil {
 		return RefusedMember, err.Error()
 	}
+	return m.judgeLevels(h)
+}
+
+func (m *Mesh) judgeLevels(h *hello) (Refusal, string) {
+	if why := m.levels().against(h.Levels, h.Self.Name); why != "" {
+		return RefusedLevel, why
+	}
 	return "", ""
+}
+
+func (m *Mesh) levels() Levels {
+	if m.cfg.Levels == nil {
+		return Levels{}
+	}
+	return m.cfg.Levels()
 }
 
 func (m *Mesh) strange(p Plane) bool {
@@ -311,7 +328,7 @@ func (m *Mesh) dial(ctx context.Context, peer Member, plane Plane) (_ *Conn, clu
 	}
 	h := hello{
 		Version: helloVersion, Cluster: m.Cluster(), To: peer.ID, Plane: plane,
-		Self: m.cfg.Self, Members: m.cfg.Book.Members(),
+		Self: m.cfg.Self, Members: m.cfg.Book.Members(), Levels: m.levels(),
 	}
 	if err := writeMessage(nc, &h); err != nil {
 		return nil, "", err
@@ -349,6 +366,9 @@ func (m *Mesh) check(a *answer, peer Member, name string) error {
 		return fmt.Errorf("node %s, %q, is there", a.Self.ID, a.Self.Name)
 	case own != "" && a.Cluster != own:
 		return fmt.Errorf("it belongs to cluster %q, this node to %q", a.Cluster, own)
+	}
+	if why := m.levels().against(a.Levels, by); why != "" {
+		return errors.New(why)
 	}
 	return nil
 }

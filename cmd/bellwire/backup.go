@@ -262,7 +262,7 @@ func restore(file, data, node string, to restoring) (index uint64, err error) {
 func restoreInto(in io.Reader, path, node string, to restoring) (index uint64, err error) {
 	logger := newLogger(to.stderr, to.verbose)
 	fs := disk.Open(path)
-	dir, err := cluster.Claim(fs, path, node)
+	dir, err := cluster.Claim(fs, path, node, newestLevel)
 	if err != nil {
 		return 0, err
 	}
@@ -284,5 +284,8 @@ func restoreInto(in io.Reader, path, node string, to restoring) (index uint64, e
 		return 0, err
 	}
 	defer b.Close()
+	if err := dir.Raise(cluster.Level(b.Level())); err != nil {
+		return 0, err
+	}
 	return cluster.Found(cluster.Config{Dir: dir, Machine: b.Machine(), Logger: logger, Die: exitAtOnce, Now: s.now})
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/bellwire/bellwire/cluster"
 )
 
 // clusterMetrics are a node's numbers as one of several: what it knows of the others
@@ -15,6 +17,10 @@ func (s *server) clusterMetrics() prometheus.Collector {
 			return 1
 		}
 		return 0
+	})
+	t.gauge("feature_level", "what log and state may hold: the level in force", func() float64 { return float64(s.broker.Level()) })
+	t.gauge("feature_level_supported", "the highest level that this node agrees to", func() float64 {
+		return float64(cluster.Levels{Knows: newestLevel, Hold: cluster.Level(s.config.holdLevel)}.Agrees())
 	})
 	t.gauge("cluster_members", "nodes in the cluster, voters or not", func() float64 { return float64(1 + len(s.node.Peers())) })
 	if s.links != nil {

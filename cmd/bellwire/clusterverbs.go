@@ -105,7 +105,20 @@ func health(s api.Status) string {
 	if s.Leader != "" {
 		leader = fmt.Sprintf("leader %s, term %d", s.Leader, s.Term)
 	}
-	return fmt.Sprintf("cluster %s   %d of %d voters up · %s · %s", shortID(s.Cluster), s.Up, s.Voters, lose, leader)
+	return fmt.Sprintf("cluster %s   %d of %d voters up · %s · %s%s", shortID(s.Cluster), s.Up, s.Voters, lose, leader, levelLine(s))
+}
+
+// levelLine says which feature level is in force, and why none higher is.
+func levelLine(s api.Status) string {
+	switch {
+	case s.Level == 0:
+		return "" // of a version that knows of none
+	case s.Next == 0:
+		return fmt.Sprintf(" · level %d", s.Level)
+	case len(s.LevelHeld) == 0:
+		return fmt.Sprintf(" · level %d, %d follows", s.Level, s.Next)
+	}
+	return fmt.Sprintf(" · level %d, %d waits: %s", s.Level, s.Next, strings.Join(s.LevelHeld, ", "))
 }
 
 // printStatus prints a table for people; where nobody looks, tabs between the
@@ -121,11 +134,11 @@ func printStatus(stdout, stderr io.Writer, s api.Status) error {
 	if _, err := fmt.Fprintln(head, health(s)); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintln(table, "NODE\tADDRESS\tSTATE\tVOTER\tAPPLIED\tTRAILS LEADER BY\tLAST CONTACT\tCLIENTS\tPID\tVERSION\tID"); err != nil {
+	if _, err := fmt.Fprintln(table, "NODE\tADDRESS\tSTATE\tVOTER\tAPPLIED\tTRAILS LEADER BY\tLAST CONTACT\tCLIENTS\tPID\tVERSION\tSUPPORTS\tID"); err != nil {
 		return err
 	}
 	for _, m := range s.Members {
-		state, trails, contact, pid := m.Role, counted(m.Trails, "entry", "entries"), "-", "-"
+		state, trails, contact, pid, supports := m.Role, counted(m.Trails, "entry", "entries"), "-", "-", "-"
 		if m.State != "" {
 			state += ", " + m.State
 		}
@@ -136,11 +149,12 @@ func printStatus(stdout, stderr io.Writer, s api.Status) error {
 		}
 		if m.PID != 0 {
 			pid = strconv.Itoa(m.PID)
+			supports = fmt.Sprintf("level %d", max(m.Supports, 1))
 		} else {
 			trails = "-"
 		}
-		if _, err := fmt.Fprintf(table, "%s\t%s\t%s\t%t\t%d\t%s\t%s\t%d\t%s\t%s\t%s\n",
-			m.Name, m.Addr, state, m.Voter, m.Applied, trails, contact, m.Clients, pid, m.Version, shortID(m.ID)); err != nil {
+		if _, err := fmt.Fprintf(table, "%s\t%s\t%s\t%t\t%d\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n",
+			m.Name, m.Addr, state, m.Voter, m.Applied, trails, contact, m.Clients, pid, m.Version, supports, shortID(m.ID)); err != nil {
 			return err
 		}
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/bellwire/bellwire/acl"
 	"github.com/bellwire/bellwire/api"
+	"github.com/bellwire/bellwire/cluster"
 	"github.com/bellwire/bellwire/disk"
 )
 
@@ -190,6 +191,9 @@ func TestClusterOfThree(t *testing.T) {
 	}
 	for i, m := range c.await(n2, "all answer", voters(3)) {
 		n := c.nodes[i]
+		if m.Level != int(newestLevel) || m.Supports != int(newestLevel) {
+			t.Errorf("%s is at level %d and supports %d, want %d", m.Name, m.Level, m.Supports, newestLevel)
+		}
 		if m.Name != n.name || m.Addr != n.line.Cluster || m.PID != os.Getpid() || m.Version != version || len(m.ID) != 36 || !m.Voter {
 			t.Errorf("%+v", m)
 		}
@@ -201,7 +205,7 @@ func TestClusterOfThree(t *testing.T) {
 
 	text := metricsOf(t, n1)
 	for _, want := range []string{
-		`bellwire_cluster_members 3`, `bellwire_raft_leader 1`, `bellwire_raft_silence_seconds 0`, `bellwire_peer_lag_entries{peer="n3"} `,
+		`bellwire_cluster_members 3`, fmt.Sprint(`bellwire_feature_level `, newestLevel), fmt.Sprint(`bellwire_feature_level_supported `, newestLevel), `bellwire_raft_leader 1`, `bellwire_raft_silence_seconds 0`, `bellwire_peer_lag_entries{peer="n3"} `,
 		`bellwire_peer_silence_seconds{peer="n2"} `, `bellwire_cert_expiry_timestamp_seconds{name="node"} `, `bellwire_node_drained 0`, `bellwire_cluster_refused_total 0`,
 	} {
 		if !strings.Contains(text, "\n"+want) {
@@ -451,6 +455,30 @@ func TestHealth(t *testing.T) {
 		if got := health(s); got != "cluster 9f3c1a2b   "+c.want {
 			t.Errorf("%d of %d: %q", c.up, c.voters, got)
 		}
+	}
+}
+
+// Which feature level is in force, and who keeps the next from being, is said.
+func TestLevelLine(t *testing.T) {
+	levels := func(in, knows, hold cluster.Level) cluster.State {
+		return cluster.State{Levels: cluster.Levels{InForce: in, Knows: knows, Hold: hold}}
+	}
+	for want, members := range map[string][]cluster.Member{
+		" · level 2": {{Name: "n1", Reachable: true, State: levels(2, 2, 0)}, {Name: "n2"}},
+		" · level 1": {{Name: "n1", Reachable: true}, {Name: "n2", Reachable: true}},
+		" · level 2, 3 follows": {
+			{Name: "n1", Reachable: true, State: levels(2, 3, 0)}, {Name: "n2", Reachable: true, State: levels(2, 3, 0)},
+		},
+		" · level 1, 3 waits: n1 knows 1, n2 does not answer, n3 holds it at 2": {
+			{Name: "n1", Reachable: true}, {Name: "n2"}, {Name: "n3", Reachable: true, State: levels(1, 3, 2)}, {Name: "n4", Reachable: true, State: levels(1, 3, 0)},
+		},
+	} {
+		if got := levelLine(statusOf("", members)); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if got := levelLine(api.Status{}); got != "" {
+		t.Errorf("of a version without levels: %q", got)
 	}
 }
 

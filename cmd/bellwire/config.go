@@ -47,7 +47,7 @@ type configReader struct {
 }
 
 func (c *configReader) read(top *yamltree.Node) {
-	v, ok := c.Table(top, "a configuration", "node", "domain", "data", "mqtt", "http", "cluster", "policy", "limits", "allow_anonymous", "pprof", "verbose")
+	v, ok := c.Table(top, "a configuration", "node", "domain", "data", "mqtt", "http", "cluster", "policy", "limits", "allow_anonymous", "hold_level", "pprof", "verbose")
 	if !ok {
 		return
 	}
@@ -60,6 +60,7 @@ func (c *configReader) read(top *yamltree.Node) {
 	c.set(&c.flags.policy, "policy", c.path(v, "policy"))
 	c.limits(v)
 	c.setYes(&c.flags.allowAnonymous, "allow-anonymous", c.yes(v, "allow_anonymous"))
+	c.holdLevel(v)
 	c.setYes(&c.flags.pprof, "pprof", c.yes(v, "pprof"))
 	c.setYes(&c.flags.verbose, "verbose", c.yes(v, "verbose"))
 }
@@ -102,6 +103,20 @@ func (c *configReader) domain(v map[string]*yamltree.Node) string {
 		c.Report(v["domain"], err)
 	}
 	return text
+}
+
+func (c *configReader) holdLevel(v map[string]*yamltree.Node) {
+	text := c.text(v, "hold_level")
+	if text == "" {
+		return
+	}
+	level, err := strconv.ParseUint(text, 10, 8)
+	if err != nil {
+		c.FailAt(v["hold_level"].Pos, yamltree.Problemf("hold_level: %q, want a feature level, 0 to 255", cut(text)).Hint("bellwire cluster status shows the one in force and what each node supports"))
+	}
+	if !c.given("hold-level") {
+		c.flags.holdLevel = uint8(level)
+	}
 }
 
 // path returns a path as this process has to say it.

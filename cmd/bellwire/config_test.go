@@ -76,6 +76,7 @@ cluster: {listen: "127.0.0.1:3", advertise: "n1.example.com:3", join: ["n2:3", "
 policy: policy.yaml
 limits: /etc/limits.yaml
 allow_anonymous: true
+hold_level: 1
 pprof: true
 verbose: true
 `)
@@ -84,7 +85,7 @@ verbose: true
 	ofFile := serveFlags{
 		config: file, node: "file", domain: "file.example", data: dir + "/data", mqtt: "127.0.0.1:1", http: "127.0.0.1:2",
 		member: clusterFlags{listen: "127.0.0.1:3", advertise: "n1.example.com:3", join: "n2:3,n3:3", bootstrap: true, tls: dir + "/tls"},
-		policy: dir + "/policy.yaml", limits: "/etc/limits.yaml", allowAnonymous: true, pprof: true, verbose: true,
+		policy: dir + "/policy.yaml", limits: "/etc/limits.yaml", allowAnonymous: true, holdLevel: 1, pprof: true, verbose: true,
 	}
 	five := limits{mqtt: mqtt.Limits{Connections: 5}}
 	with := func(f serveFlags, change func(*serveFlags)) serveFlags {

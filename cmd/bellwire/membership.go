@@ -45,6 +45,8 @@ func statusOf(id string, members []cluster.Member) api.Status {
 		one := api.Member{ID: m.ID, Name: m.Name, Addr: m.Address, Role: "down", Voter: m.Voter}
 		if m.Reachable {
 			one.Role, one.Applied, one.Trails = m.State.Role, m.State.Applied, newest-m.State.Applied
+			one.Level, one.Supports = int(max(m.State.Levels.InForce, 1)), int(m.State.Levels.Agrees())
+			status.Level = max(status.Level, one.Level)
 			one.PID, one.Version, one.LastContact = m.State.PID, m.State.Version, m.State.Silence.Seconds()
 			var facts nodeFacts
 			if json.Unmarshal(m.State.Facts, &facts) == nil { // of an older version there are none
@@ -52,6 +54,9 @@ func statusOf(id string, members []cluster.Member) api.Status {
 			}
 		}
 		status.Members = append(status.Members, one)
+	}
+	if newest, held := cluster.NextLevel(members); int(newest) > status.Level {
+		status.Next, status.LevelHeld = int(newest), held
 	}
 	return status
 }

@@ -36,6 +36,7 @@ type serveFlags struct {
 	data, node, domain, mqtt, http string
 	policy, limits, testClock      string
 	allowAnonymous, pprof, verbose bool
+	holdLevel                      uint8
 
 	member    clusterFlags
 	limitRows limits // those in the configuration file, in effect without limits
@@ -52,7 +53,7 @@ with its addresses.
 A configuration file is YAML with the keys node, domain, data, mqtt: {addr: …},
 http: {addr: …}, cluster: {listen: …, advertise: …, join: […], bootstrap: true,
 tls: DIR}, policy, limits (a file, or its rows right here), allow_anonymous,
-pprof and verbose. Relative paths in it begin where it lies. A flag counts more
+hold_level, pprof and verbose. Relative paths in it begin where it lies. A flag counts more
 than its twin in the environment, that more than the file, that more than the
 default. Everything that is wrong with the files is told at once.
 
@@ -88,6 +89,7 @@ func (f *serveFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.limits, "limits", "", "limits file: what all nodes hold alike is put in force at the first start and on SIGHUP, the rest is this node's")
 	flags.BoolVar(&f.allowAnonymous, "allow-anonymous", false, "let clients in that give no credentials; without --policy they may use all plain topics")
 	f.member.register(flags)
+	flags.Uint8Var(&f.holdLevel, "hold-level", 0, "keep the cluster's feature `level` from rising above this one, so that its nodes can go back to the version before; 0 lets it rise")
 	flags.StringVar(&f.testClock, "test-clock", "", "for tests: the node's clock stands still at this RFC 3339 time until it is moved over HTTP")
 	flags.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ on --http")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log what is only of interest in trouble, too")
@@ -161,6 +163,7 @@ func (f *serveFlags) settle(given func(flag string) bool, stderr io.Writer) (c s
 		node: f.node, domain: f.domain, mqtt: f.mqtt, http: f.http, limits: f.limitRows,
 		allowAnonymous: f.allowAnonymous, profile: f.pprof, logger: newLogger(stderr, f.verbose), die: exitAtOnce,
 	}
+	c.holdLevel = f.holdLevel
 	c.cluster, c.advertise, c.join = f.member.listen, f.member.advertise, f.member.addresses()
 	c.bootstrap, c.clusterTLS = f.member.bootstrap, f.member.tls
 	wrong.add(f.member.credentials(&c))

@@ -65,6 +65,7 @@ type serverConfig struct {
 	credentials *certs.Credentials
 
 	limits         limits
+	holdLevel      uint8 // the feature level rises no higher; 0: to the newest
 	allowAnonymous bool
 	trust          trust
 	policy         []byte // put in force if none is, by its name for messages
@@ -169,7 +170,7 @@ func (s *server) openLinks(ctx context.Context) (err error) {
 	if len(c.join) > 0 {
 		claim = cluster.ClaimToJoin
 	}
-	if s.dir, err = claim(c.fs, c.dir, c.node); err != nil || c.cluster == "" {
+	if s.dir, err = claim(c.fs, c.dir, c.node, newestLevel); err != nil || c.cluster == "" {
 		return err
 	}
 	listener, err := net.Listen("tcp", c.cluster)
@@ -207,8 +208,11 @@ func (s *server) openState() (err error) {
 	s.broker, err = broker.New(broker.Config{
 		Node: s.dir.Identity().Node, Store: s.store, Compile: s.compile, Limits: s.config.limits.broker, Domain: s.config.domain,
 		Now: s.now, Logger: s.config.logger, Profiles: profiles(s.dir.Identity(), s.config.limits.im),
-		Free: s.config.fs.Free, LowWater: s.config.limits.lowWater, Tap: s.config.tap,
+		Free: s.config.fs.Free, LowWater: s.config.limits.lowWater, Tap: s.config.tap, Raised: s.levelRaised,
 	})
+	if err == nil {
+		s.levelRaised(s.broker.Level()) // a crash may have come between the two
+	}
 	return err
 }
 
@@ -230,7 +234,7 @@ func (s *server) openNode(ctx context.Context) (err error) {
 	s.node, err = cluster.Open(cluster.Config{
 		Dir: s.dir, Machine: s.broker.Machine(), Logger: s.config.logger, Die: s.config.die, Now: s.now,
 		Stall: stall, Links: s.links, Version: version, PID: os.Getpid(), Answer: s.answer, Facts: s.facts,
-		Lost: s.broker.NodeLost, Receive: s.broker.Receive, PeerUp: s.broker.PeerUp, PeerDown: s.broker.PeerDown,
+		Raise: s.raiseLevel, Hold: cluster.Level(s.config.holdLevel), Lost: s.broker.NodeLost, Receive: s.broker.Receive, PeerUp: s.broker.PeerUp, PeerDown: s.broker.PeerDown,
 	})
 	if err != nil {
 		return err
