@@ -1,6 +1,8 @@
 package blackbox
 
 import (
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -8,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/internal/effort"
+	mq "github.com/bellwire/bellwire/mqtttest"
 )
 
 // A disk that fails or hangs, the leader's or a follower's, ends its node, which
@@ -41,8 +44,8 @@ func TestClusterBrokenDisk(t *testing.T) {
 	c.alike()
 }
 
-// A full disk on one node, the leader's or a follower's: the others go on, the
-// node lives, and when there is room again it is as the others are.
+// A full disk on one node, the leader's or a follower's: its clients are told, its
+// node lives, the others go on, and when there is room again it is as they are.
 func TestClusterFullDisk(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t, "--test-clock", noon)
@@ -54,16 +57,175 @@ func TestClusterFullDisk(t *testing.T) {
 		if who == "follower" {
 			i = (i + 1) % clusterSize
 		}
-		took := c.goOn(l, i, func() { c.nodes[i].disk("full") })
+		n, other := c.nodes[i], c.nodes[(i+1)%clusterSize]
+		here, there := n.open(v5, clean("here")), other.open(v5, clean("there"))
+		took := c.goOn(l, i, func() { n.disk("full") })
 		t.Logf("the %s's disk is full: publishers elsewhere go on after %v", who, took.Round(time.Millisecond))
 		if took > 6*time.Second {
 			t.Errorf("publishers elsewhere went on after %v only", took)
 		}
-		c.nodes[i].checkAlive()
-		c.nodes[i].disk("ok")
+		toldOfFullDisk(t, here)
+		old := n.open(v4, clean("old"))
+		old.TrySend(mq.Publish{Topic: "probe", QoS: 1, ID: 1})
+		old.ClosedWith(0)
+		before := l.acked()
+		<-time.After(2 * time.Second) // how long it is full, with the load elsewhere
+		if got := l.acked() - before; got < clusterRate() {
+			t.Errorf("the %s's disk is full: %d acknowledged in 2 s", who, got)
+		}
+		there.Publish("probe", 1, "elsewhere")
+		toldOfFullDisk(t, here)
+		n.checkAlive()
+		n.disk("ok")
+		until(t, "it takes publishes again", patience, func() bool { return here.TryPublish(publishTo("probe", "x")) == 0 })
 	}
 	l.finish()
 	c.alike()
+}
+
+// toldOfFullDisk wants a durable publish to be refused with the reason that the
+// client can do something about.
+func toldOfFullDisk(t *testing.T, c *mq.Client) {
+	t.Helper()
+	id := c.ID()
+	c.Send(mq.Publish{Topic: "probe", QoS: 1, ID: id})
+	got := c.ExpectID(mq.PUBACK, id)
+	if got.Code != 0x97 || !contains(got.Properties.Text(mq.PropReasonString), "disk-full") {
+		t.Errorf("got %v, want 0x97 disk-full", got)
+	}
+}
+
+// A real volume, the leader's or a follower's, fills up under load. While there is
+// little room its node refuses its own clients, lives, and goes on following or
+// leading. When there is none it ends, and says why; the others go on. With room
+// again it starts and catches up.
+func TestClusterVolumeFull(t *testing.T) {
+	t.Parallel()
+	v := newVolume(t)
+	p := loopback()
+	p.dir = func(i int) string {
+		if i == 0 {
+			return filepath.Join(v.at, "data")
+		}
+		return filepath.Join(t.TempDir(), "data")
+	}
+	c := p.start(t)
+	n := c.nodes[0]
+	l := c.load()
+	l.start()
+	for _, leads := range []bool{true, false} {
+		l.await(300)
+		c.lead(0, leads)
+		here := n.open(v5, clean("here"))
+		ballast := filepath.Join(v.at, "ballast")
+		leave(t, ballast, 16<<20)
+		until(t, "its clients are refused", patience, func() bool { return here.TryPublish(publishTo("probe", "x")) == 0x97 })
+		toldOfFullDisk(t, here)
+		l.await(300)
+		n.checkAlive()
+		took := c.goOn(l, 0, func() {
+			fill(t, ballast+"2")
+			until(t, "the node ends", 30*time.Second, n.gone)
+		})
+		n.awaitDeath()
+		t.Logf("no room at all, leader %v: the others go on %v after the filling began", leads, took.Round(time.Millisecond))
+		if !strings.Contains(n.logs.String(), "no space left on device") {
+			t.Errorf("its log does not say why it ended:\n%s", n.logs.tail())
+		}
+		l.await(300)
+		for _, path := range []string{ballast, ballast + "2"} {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.start()
+		c.caughtUp()
+		n.open(v5, clean("here")).Publish("probe", 1, "there is room")
+	}
+	l.finish()
+	c.alike()
+	n.kill() // before the volume is unmounted
+}
+
+// lead has node i lead, or another.
+func (c *trio) lead(i int, leads bool) {
+	c.t.Helper()
+	to := i
+	if !leads {
+		to = (i + 1) % clusterSize
+	}
+	until(c.t, fmt.Sprintf("node %d leads", to), 60*time.Second, func() bool {
+		return c.leader() == to || c.transfer(to)
+	})
+}
+
+// transfer says whether the leadership was handed to node i.
+func (c *trio) transfer(i int) bool {
+	_, _, code := c.ask(i, "transfer-leader", fmt.Sprint("n", i+1))
+	return code == 0
+}
+
+// leave writes a file until the file system has only so much left.
+func leave(t *testing.T, path string, left int64) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	chunk := make([]byte, 1<<20)
+	for {
+		var at syscall.Statfs_t
+		if err := syscall.Fstatfs(int(f.Fd()), &at); err != nil {
+			t.Fatal(err)
+		}
+		if int64(at.Bavail)*at.Bsize <= left {
+			return
+		}
+		if _, err := f.Write(chunk); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Sync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The power of one node's disk is cut under load, a follower's and the leader's: what
+// it had not synced is gone, and it never votes or leads on what it forgot, so that
+// nothing that was acknowledged is lost, and in the end it is as the others are. Each
+// time, one of the others is killed as well before it is back: what was acknowledged
+// is then on two disks, or on one of them and this one.
+func TestClusterPowerCutOfOne(t *testing.T) {
+	t.Parallel()
+	v := newVolume(t)
+	p := loopback()
+	p.dir = func(i int) string {
+		if i == 0 {
+			return filepath.Join(v.at, "data")
+		}
+		return filepath.Join(t.TempDir(), "data")
+	}
+	c := p.start(t)
+	n := c.nodes[0]
+	l := c.load()
+	l.start()
+	for round := range effort.Rounds(2, 30) {
+		c.lead(0, round%2 == 0)
+		l.await(clusterRate())
+		v.cut()
+		n.ended = true // by itself or by us, but it has to go
+		n.end(syscall.SIGKILL)
+		l.await(clusterRate() / 5) // by the two others
+		other := c.nodes[1+round/2%2]
+		other.kill()
+		v.replug()
+		c.startThese(n, other)
+		c.caughtUp()
+	}
+	l.finish()
+	c.alike()
+	n.kill() // before the volume is unmounted
 }
 
 // The power of all three disks is cut under load: what was not synced is gone, and

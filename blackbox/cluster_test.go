@@ -100,14 +100,20 @@ func TestClusterAllKilled(t *testing.T) {
 	c.alike()
 }
 
-// startAll starts all nodes at the same time: none serves before most are there.
+// startAll starts all nodes.
 func (c *trio) startAll() {
 	c.t.Helper()
-	started := make(chan error, clusterSize)
-	for _, n := range c.nodes {
+	c.startThese(c.nodes...)
+}
+
+// startThese starts nodes at the same time: none serves before most are there.
+func (c *trio) startThese(nodes ...*server) {
+	c.t.Helper()
+	started := make(chan error, len(nodes))
+	for _, n := range nodes {
 		go func() { started <- n.launch() }()
 	}
-	for range c.nodes {
+	for range nodes {
 		if err := <-started; err != nil {
 			c.t.Fatal(err)
 		}
@@ -128,7 +134,7 @@ func TestClusterLeaderStandsStill(t *testing.T) {
 		// Publishers at the node that stands still wait for their answers: those
 		// elsewhere must go on.
 		before := l.acked()
-		stopped.signal(syscall.SIGSTOP)
+		stopped.halt()
 		<-time.After(10 * time.Second) // how long it stands still
 		meanwhile := l.acked() - before
 		stopped.signal(syscall.SIGCONT)

@@ -621,7 +621,7 @@ func TestStopAndPauseUnderLoad(t *testing.T) {
 		l.addr.Store(s.ready.MQTT)
 	}
 	l.await(300)
-	s.signal(syscall.SIGSTOP)
+	s.halt()
 	<-time.After(time.Second) // how long it stands still
 	s.signal(syscall.SIGCONT)
 	l.await(300)

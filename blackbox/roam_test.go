@@ -117,7 +117,7 @@ func TestClusterNodeGivenUpComesBack(t *testing.T) {
 	pub.Publish("t", 1, "0")
 	moves.ReceiveText("t", "0")
 
-	still.signal(syscall.SIGSTOP)
+	still.halt()
 	pub.Publish("t", 1, "1")
 	watcher.ReceiveText("will/stays", "gone")
 	moved, ack := mq.OpenAck(t, other.ready.MQTT, v5, willed(durable(v5, "moves"), "will/moves", "gone"))
@@ -167,7 +167,7 @@ func TestClusterWithoutQuorum(t *testing.T) {
 	pub, old, sub := left.open(v5, clean("pub")), left.open(v4, clean("old")), left.open(v5, durable(v5, "sub"))
 	sub.Subscribe("t", 1)
 	for _, n := range c.nodes[1:] {
-		n.signal(syscall.SIGSTOP)
+		n.halt()
 	}
 	var refused *mq.Packet
 	until(t, "new clients are refused", 15*time.Second, func() bool {

@@ -209,10 +209,34 @@ func (s *server) signal(sig syscall.Signal) {
 	}
 }
 
+// halt stops the process, and returns when none of its threads runs any more: on a
+// busy machine they go on for a while after the signal was sent.
+func (s *server) halt() {
+	s.t.Helper()
+	s.signal(syscall.SIGSTOP)
+	until(s.t, "all threads have stopped", patience, func() bool {
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.pid()))
+		if err != nil || len(tasks) == 0 {
+			s.t.Fatalf("no threads of %d: %v", s.pid(), err)
+		}
+		for _, task := range tasks {
+			text, err := os.ReadFile(task)
+			if err != nil {
+				return false // it has just ended
+			}
+			// The name of the program, in brackets, may hold anything.
+			if rest := string(text[bytes.LastIndexByte(text, ')')+1:]); !strings.HasPrefix(rest, " T") {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // standStill stops the process for some time, and has it go on.
 func (s *server) standStill(d time.Duration) {
 	s.t.Helper()
-	s.signal(syscall.SIGSTOP)
+	s.halt()
 	<-time.After(d)
 	s.signal(syscall.SIGCONT)
 }
@@ -423,6 +447,16 @@ func (s *server) drop(c *mqtttest.Client) {
 	until(s.t, "the server notices that a connection is gone", mqtttest.Patience, func() bool {
 		return s.metric("bellwire_connections") < before
 	})
+}
+
+// gone says whether the process has ended.
+func (s *server) gone() bool {
+	select {
+	case <-s.exited:
+		return true
+	default:
+		return false
+	}
 }
 
 // awaitDeath waits until the process has ended by itself, with an error.

@@ -48,6 +48,7 @@ type plan struct {
 	host   func(i int) string
 	prefix func(i int) []string // what to run a node under; nil for nothing
 	dir    func(i int) string   // of its data; nil for one of the test's
+	policy string               // the operator's; empty for trioPolicy
 }
 
 // loopback returns a plan for nodes on this machine.
@@ -80,7 +81,10 @@ func (p plan) start(t testing.TB, flags ...string) *trio {
 	if target != "" {
 		t.Skipf("missing: servers of our own, BELLWIRE_BLACKBOX_TARGET=%s is set", target)
 	}
-	c := &trio{t: t, policy: writeFile(t, "policy.yaml", trioPolicy)}
+	if p.policy == "" {
+		p.policy = trioPolicy
+	}
+	c := &trio{t: t, policy: writeFile(t, "policy.yaml", p.policy)}
 	for i := range clusterSize {
 		c.prepare(i, p, flags)
 	}

@@ -183,7 +183,9 @@ func (b *Broker) Close() {
 // now is the node's effective clock, unix nanoseconds: its own, or the newest
 // log time it has seen if that is later. It does not run back.
 func (b *Broker) now() int64 {
-	return max(b.config.Now().UnixNano(), b.loop.stamp.Load())
+	at := b.config.Now()
+	b.notice(at)
+	return max(at.UnixNano(), b.loop.stamp.Load())
 }
 
 // propose hands a command to the log, see proposer.propose.

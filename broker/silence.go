@@ -20,14 +20,24 @@ import (
 //     so are clients that connect.
 //   - After Config.Grace it ends its clients, so that they go where they are served.
 //
+// A process that stood still does not even know that time has passed, and has before
+// it what came until then and what its clients have sent since. It shows nothing at
+// all, plain topics neither, until it has heard, or for refuseAfter: then nobody will
+// tell, and it is as above.
+//
 // When it hears again it has a command ordered first, and waits for it: then it has
 // applied all that was agreed meanwhile. Everybody is then shown anew what is not
 // what he was shown last.
 type silence struct {
-	held  atomic.Bool // nothing that an owner permits is shown
-	cut   atomic.Bool // nothing is proposed
-	ended bool        // the clients were; the watching goroutine's, as the following
-	word  *wait       // the command that was proposed when it heard again
+	held   atomic.Bool  // nothing that an owner permits is shown
+	all    atomic.Bool  // with held: nothing is
+	cut    atomic.Bool  // nothing is proposed
+	looked atomic.Int64 // when it was looked at last, in nanoseconds since begun; 0: not yet
+	begun  time.Time    // of the first look; written before looked
+
+	ended bool      // the clients were; the watching goroutine's, as the following
+	woke  time.Time // when the process went on that had stood still
+	word  *wait     // the command that was proposed when it heard again
 }
 
 const (
@@ -51,7 +61,12 @@ func (b *Broker) watchSilence(log silent) {
 		case <-b.closing:
 			return
 		case at := <-tick.C:
-			b.silence.look(b, max(log.Silence(), still(last, at)))
+			stood := still(last, at)
+			if stood > holdAfter {
+				b.standstill()
+				b.silence.woke = at
+			}
+			b.silence.look(b, max(log.Silence(), stood), at)
 			last = at
 		}
 	}
@@ -67,7 +82,30 @@ func still(last, at time.Time) time.Duration {
 	return max(0, at.Sub(last)-lookEvery)
 }
 
-func (n *silence) look(b *Broker, since time.Duration) {
+// notice looks whether the process has stood still until at, for whoever is about
+// to deliver something and may be quicker than the watch. An instant without a
+// monotonic reading, as of a test clock, tells nothing.
+func (b *Broker) notice(at time.Time) {
+	looked := b.silence.looked.Load()
+	if looked == 0 || at.Sub(b.silence.begun)-time.Duration(looked) <= holdAfter+lookEvery || at == at.Round(0) {
+		return
+	}
+	b.standstill()
+}
+
+// standstill has everything held until a leader has been heard.
+func (b *Broker) standstill() {
+	b.silence.all.Store(true)
+	if !b.silence.held.Swap(true) {
+		b.stats.Silences.Add(1)
+	}
+}
+
+func (n *silence) look(b *Broker, since time.Duration, at time.Time) {
+	if n.looked.Load() == 0 {
+		n.begun = at
+	}
+	n.looked.Store(int64(at.Sub(n.begun)) + 1)
 	if cut := since > refuseAfter; n.cut.Swap(cut) != cut && cut {
 		b.logger.Warn("no leader is heard of: publishes and new clients are refused", "since", since.Round(time.Millisecond).String())
 		b.proposer.Load().wake()
@@ -76,6 +114,10 @@ func (n *silence) look(b *Broker, since time.Duration) {
 	case since > holdAfter:
 		if n.word = nil; !n.held.Swap(true) {
 			b.stats.Silences.Add(1)
+		}
+		if n.all.Load() && at.Sub(n.woke) > refuseAfter {
+			n.all.Store(false) // nobody tells: plain topics go on
+			b.loop.do(func(*Wave) { b.loop.showAnew() })
 		}
 	case n.held.Load():
 		n.hear(b)
@@ -103,6 +145,7 @@ func (n *silence) hear(b *Broker) {
 	}
 	n.word = nil
 	n.held.Store(false)
+	n.all.Store(false)
 	b.loop.do(func(*Wave) { b.loop.showAnew() })
 	b.Kick()
 }
@@ -137,12 +180,12 @@ func (l *loop) showAnew() {
 
 // holds says whether what is on a topic is not to be shown for now.
 func (b *Broker) holds(topicName string) bool {
-	return b.silence.held.Load() && profileFor(b.machine.profiles, topicName) != nil
+	return b.silence.held.Load() && (b.silence.all.Load() || profileFor(b.machine.profiles, topicName) != nil)
 }
 
 // holdsScan says whether a scan has to wait.
 func (b *Broker) holdsScan(s *scan) bool {
-	return b.silence.held.Load() && (s.owed || mayWatch(b.machine.profiles, s.sub.sub.Filter))
+	return b.silence.held.Load() && (b.silence.all.Load() || s.owed || mayWatch(b.machine.profiles, s.sub.sub.Filter))
 }
 
 // wake has everybody who waits for room look again.

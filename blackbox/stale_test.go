@@ -1,0 +1,112 @@
+package blackbox
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	mq "github.com/bellwire/bellwire/mqtttest"
+)
+
+// stalePolicy lets those who are listed watch the ward.
+func stalePolicy(watchers ...string) string {
+	var b strings.Builder
+	fmt.Fprintln(&b, "users:")
+	for _, who := range []string{"ana@example.com", alice, bob, carol, zoe} {
+		token := "token-" + who
+		if who == "ana@example.com" {
+			token = "sesame" // the operator's
+		}
+		sum := sha256.Sum256([]byte(token))
+		fmt.Fprintf(&b, "  %s: {token_sha256: %s}\n", who, hex.EncodeToString(sum[:]))
+	}
+	fmt.Fprintf(&b, "groups:\n  operators: [ana@example.com]\n  watchers: [%s]\n", strings.Join(watchers, ", "))
+	fmt.Fprintln(&b, "rules:\n  - {id: tell, allow: [publish], who: [anyone], topic: [\"ward/#\"]}")
+	fmt.Fprintln(&b, "  - {id: watch, allow: [subscribe], who: [\"group:watchers\"], topic: [\"ward/#\"]}")
+	return b.String()
+}
+
+// What was forbidden while a node stood still is forbidden there before it delivers
+// anything again, by the operator as by an owner: what came before the prohibition
+// and was not delivered by then, what came after it, and what the node's own clients
+// had sent meanwhile and it only reads now.
+func TestClusterStaleNodeDeliversNothingForbidden(t *testing.T) {
+	t.Parallel()
+	p := loopback()
+	p.policy = stalePolicy(carol, zoe)
+	c := p.start(t)
+	lead := c.leader()
+	for _, i := range []int{(lead + 1) % clusterSize, lead} { // a follower, then who leads
+		c.standsStillMeanwhile(i)
+		c.caughtUp()
+	}
+	c.alike()
+}
+
+func (c *trio) standsStillMeanwhile(i int) {
+	t := c.t.(*testing.T)
+	if err := os.WriteFile(c.policy, []byte(stalePolicy(carol, zoe)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	still, other := c.nodes[i], c.nodes[(i+1)%clusterSize]
+	other.reload()
+	owner := other.person(bob, "pc")
+	owner.Publish("$me/policy/presence", 1, showAll)
+	owner.PublishMessage(retained(bobsPresence+"/pc", `{"basic":"open","note":{"en":"welcome"}}`))
+	far := other.open(v5, clean("far"))
+
+	// Those who may no longer, and one who may all the time.
+	friend, watcher, nurse := still.person(alice, "pc"), still.person(zoe, "pc"), still.person(carol, "pc")
+	near := still.open(v5, clean("near"))
+	friend.Subscribe(bobsPresence, 1)
+	until(t, "a friend is shown how things are", patience, func() bool {
+		return strings.Contains(string(friend.Receive().Payload), "welcome")
+	})
+	watcher.SubscribeTo(nil, mq.Filter{Filter: "ward/1", QoS: 1}, mq.Filter{Filter: "ward/0", QoS: 0})
+	nurse.SubscribeTo(nil, mq.Filter{Filter: "ward/1", QoS: 1}, mq.Filter{Filter: "ward/0", QoS: 0})
+	near.Publish("ward/0", 0, "hello")
+	watcher.ReceiveText("ward/0", "hello")
+	nurse.ReceiveText("ward/0", "hello")
+
+	still.halt()
+	began := time.Now()
+	owner.PublishMessage(retained(bobsPresence+"/pc", `{"basic":"open","note":{"en":"secret before"}}`))
+	far.Publish("ward/1", 1, "before")
+	owner.Publish("$me/policy/presence", 1, `{"v":1,"rules":[]}`)
+	owner.PublishMessage(retained(bobsPresence+"/pc", `{"basic":"open","note":{"en":"secret after"}}`))
+	if err := os.WriteFile(c.policy, []byte(stalePolicy(carol)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other.reload()
+	far.Publish("ward/1", 1, "after")
+	near.Send(mq.Publish{Topic: "ward/0", Payload: []byte("near")}) // lies in the socket
+	<-time.After(3*time.Second - time.Since(began))                 // how long it stands still at least
+	still.signal(syscall.SIGCONT)
+
+	// When it takes a publish again, it has applied all that was agreed meanwhile.
+	far.Publish("ward/1", 1, "last")
+	until(t, "it takes publishes again", patience, func() bool { return near.TryPublish(publishTo("ward/2", "x")) == 0 })
+	for _, want := range []string{"before", "after", "last"} {
+		for p := nurse.Receive(); string(p.Payload) != want; p = nurse.Receive() {
+			if p.Topic == "ward/1" {
+				t.Fatalf("who may got %v, want %q", p, want)
+			}
+		}
+	}
+	for _, p := range drain(watcher) {
+		t.Errorf("who may not any more got %v %q", p, p.Payload)
+	}
+	for _, p := range drain(friend) {
+		if strings.Contains(string(p.Payload), "secret") {
+			t.Errorf("whom the owner shut out got %v %q", p, p.Payload)
+		}
+	}
+	for _, c := range []*mq.Client{owner, far, friend, watcher, nurse, near} {
+		c.Disconnect()
+	}
+}
