@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -426,4 +427,56 @@ func TestFilesPassThrough(t *testing.T) {
 	if _, err := io.ReadAll(f); err != nil {
 		t.Error(err)
 	}
+}
+
+// The power may be cut while everything is at it. What MemFS does for that blocked
+// for ever when a sync, a link and a cut met.
+func TestCrashWhileBusy(t *testing.T) {
+	fs := Crashable()
+	if err := fs.MakeDir("/d"); err != nil {
+		t.Fatal(err)
+	}
+	if err := fs.WriteFile("/d/old", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	over := make(chan struct{})
+	var busy sync.WaitGroup
+	until := func(op func(n int) error) {
+		busy.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				if err := op(n); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 2 {
+		until(func(n int) error { return fs.WriteFile(fmt.Sprint("/d/written", i), []byte{byte(n)}) })
+		until(func(n int) error {
+			name := fmt.Sprint("/d/linked", i)
+			return errors.Join(fs.Link("/d/old", name), fs.Remove(name))
+		})
+		until(func(int) error {
+			lock, err := fs.Lock(fmt.Sprint("/d/lock", i))
+			if err != nil {
+				return err
+			}
+			return lock.Close()
+		})
+	}
+	for range 2000 {
+		after := fs.Crash(0, nil)
+		if text, err := after.ReadFile("/d/old"); err != nil || string(text) != "x" {
+			t.Errorf("what was synced reads %q, %v after a crash", text, err)
+			break
+		}
+	}
+	close(over)
+	busy.Wait()
 }

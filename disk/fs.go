@@ -22,10 +22,11 @@ type FS struct {
 	stats  counters
 	faults faults
 
-	// Held while a lock is taken and while the power is cut: MemFS takes its read
-	// lock twice for the first, and blocks for ever if the second wants the write
-	// lock in between.
-	crashing sync.Mutex
+	// Of a Crashable: held to read by each operation that changes something, and to
+	// write while the power is cut. MemFS has locks for that, but takes them in two
+	// orders (Sync, and Link), and one of them twice (Lock): a cut in between
+	// blocks all three for ever.
+	crashing *sync.RWMutex
 
 	mu    sync.Mutex // guards the following
 	space *space     // of SetFree; nil: as it is
@@ -47,8 +48,13 @@ func Memory() *FS {
 // Crashable returns an empty file system in memory that remembers what was
 // synced and what was not, for Crash. It is for tests, and slower than Memory.
 func Crashable() *FS {
-	mem := vfs.NewCrashableMem()
-	return newFS(mem, "", mem)
+	return crashable(vfs.NewCrashableMem())
+}
+
+func crashable(mem *vfs.MemFS) *FS {
+	fs := newFS(mem, "", mem)
+	fs.crashing = new(sync.RWMutex)
+	return fs
 }
 
 func newFS(inner vfs.FS, root string, mem *vfs.MemFS) *FS {
@@ -66,7 +72,17 @@ func (fs *FS) Crash(kept int, rng *rand.Rand) *FS {
 	fs.crashing.Lock()
 	mem := fs.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: kept, RNG: rng})
 	fs.crashing.Unlock()
-	return newFS(mem, "", mem)
+	return crashable(mem)
+}
+
+// powered keeps the power on until done is called. It is not held while a fault
+// holds an operation up, for then its power may be cut.
+func (fs *FS) powered() (done func()) {
+	if fs.crashing == nil {
+		return func() {}
+	}
+	fs.crashing.RLock()
+	return fs.crashing.RUnlock
 }
 
 // Stats says what a file system has been asked to do since it was opened.
@@ -102,6 +118,7 @@ func (fs *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, err
 	if err := fs.before(OpCreate, name, 0); err != nil {
 		return nil, err
 	}
+	defer fs.powered()()
 	return fs.created(name)(fs.inner.Create(name, category))
 }
 
@@ -110,6 +127,7 @@ func (fs *FS) Link(oldname, newname string) error {
 	if err := fs.before(OpCreate, newname, 0); err != nil {
 		return err
 	}
+	defer fs.powered()()
 	return fs.stats.result(fs.inner.Link(oldname, newname))
 }
 
@@ -123,6 +141,7 @@ func (fs *FS) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts ..
 	if err := fs.before(OpCreate, name, 0); err != nil {
 		return nil, err
 	}
+	defer fs.powered()()
 	return fs.file(name)(fs.inner.OpenReadWrite(name, category, opts...))
 }
 
@@ -136,6 +155,7 @@ func (fs *FS) Remove(name string) error {
 	if err := fs.before(OpRemove, name, 0); err != nil {
 		return err
 	}
+	defer fs.powered()()
 	return fs.stats.result(fs.inner.Remove(name))
 }
 
@@ -144,6 +164,7 @@ func (fs *FS) RemoveAll(name string) error {
 	if err := fs.before(OpRemove, name, 0); err != nil {
 		return err
 	}
+	defer fs.powered()()
 	return fs.stats.result(fs.inner.RemoveAll(name))
 }
 
@@ -152,6 +173,7 @@ func (fs *FS) Rename(oldname, newname string) error {
 	if err := fs.before(OpRename, newname, 0); err != nil {
 		return err
 	}
+	defer fs.powered()()
 	return fs.stats.result(fs.inner.Rename(oldname, newname))
 }
 
@@ -160,6 +182,7 @@ func (fs *FS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCateg
 	if err := fs.before(OpCreate, newname, 0); err != nil {
 		return nil, err
 	}
+	defer fs.powered()()
 	return fs.created(newname)(fs.inner.ReuseForWrite(oldname, newname, category))
 }
 
@@ -168,15 +191,13 @@ func (fs *FS) MkdirAll(dir string, perm os.FileMode) error {
 	if err := fs.before(OpCreate, dir, 0); err != nil {
 		return err
 	}
+	defer fs.powered()()
 	return fs.stats.result(fs.inner.MkdirAll(dir, perm))
 }
 
 // Lock is vfs.FS's.
 func (fs *FS) Lock(name string) (io.Closer, error) {
-	if fs.mem != nil {
-		fs.crashing.Lock()
-		defer fs.crashing.Unlock()
-	}
+	defer fs.powered()()
 	return fs.inner.Lock(name)
 }
 
@@ -241,6 +262,7 @@ func (f *file) Write(p []byte) (int, error) {
 	if err := f.fs.before(OpWrite, f.name, len(p)); err != nil {
 		return 0, err
 	}
+	defer f.fs.powered()()
 	n, err := f.File.Write(p)
 	return f.wrote(n, err)
 }
@@ -249,6 +271,7 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	if err := f.fs.before(OpWrite, f.name, len(p)); err != nil {
 		return 0, err
 	}
+	defer f.fs.powered()()
 	n, err := f.File.WriteAt(p, off)
 	return f.wrote(n, err)
 }
@@ -265,6 +288,7 @@ func (f *file) Preallocate(offset, length int64) error {
 	if err := f.fs.before(OpPreallocate, f.name, 0); err != nil {
 		return err
 	}
+	defer f.fs.powered()()
 	return f.fs.stats.result(f.File.Preallocate(offset, length))
 }
 
@@ -275,7 +299,10 @@ func (f *file) sync(do func() error) error {
 	if err := f.fs.before(OpSync, f.name, 0); err != nil {
 		return err
 	}
-	if err := f.fs.stats.result(do()); err != nil {
+	done := f.fs.powered()
+	err := do()
+	done()
+	if f.fs.stats.result(err) != nil {
 		return err
 	}
 	f.fs.stats.syncs.Add(1)
@@ -292,6 +319,7 @@ func (f *file) SyncTo(length int64) (bool, error) {
 	if err := f.fs.before(OpSync, f.name, 0); err != nil {
 		return false, err
 	}
+	defer f.fs.powered()()
 	full, err := f.File.SyncTo(length)
 	if f.fs.stats.result(err) == nil && full {
 		f.fs.stats.syncs.Add(1)
