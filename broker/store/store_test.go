@@ -659,8 +659,8 @@ func TestTxKeepsItsOrder(t *testing.T) {
 		}
 		got := map[string]string{}
 		s.Scan([]byte{0}, []byte{255}, func(key, value []byte) bool { got[string(key)] = string(value); return true })
-		delete(got, string(formatKey))
-		delete(model, string(formatKey))
+		delete(got, string(FormatKey()))
+		delete(model, string(FormatKey()))
 		if !maps.Equal(got, model) {
 			t.Fatalf("the state is\n%q, want\n%q", got, model)
 		}
