@@ -3,7 +3,6 @@ package cluster
 import (
 	"fmt"
 	"io"
-	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
@@ -137,59 +136,4 @@ func (t *transport) serveLog(c *link.Conn) {
 		}
 		waiting <- asked{id, answer}
 	}
-}
-
-// serveSnapshot receives one snapshot.
-func (t *transport) serveSnapshot(c *link.Conn) {
-	kind, id, body, err := c.Read()
-	if err != nil || kind != frameSnapshot {
-		return
-	}
-	s, err := decodeSnapshot(body, []byte(c.Peer.ID))
-	if err != nil {
-		return
-	}
-	stream := &chunks{c: c, left: s.Size, away: &t.installing}
-	response, err := t.raft(s, stream)
-	stream.close()
-	_ = reply(c, id, response, err)
-}
-
-// chunks reads the body of a snapshot. Raft's main loop is away from the first read
-// until it has answered.
-type chunks struct {
-	c     *link.Conn
-	have  []byte
-	left  int64 // beyond have
-	away  *occupation
-	began atomic.Bool
-}
-
-func (r *chunks) close() {
-	if r.began.Load() {
-		r.away.end()
-	}
-}
-
-// Read is io.Reader's.
-func (r *chunks) Read(b []byte) (int, error) {
-	if !r.began.Swap(true) {
-		r.away.begin()
-	}
-	for len(r.have) == 0 {
-		if r.left == 0 {
-			return 0, io.EOF
-		}
-		kind, _, body, err := r.c.Read()
-		switch {
-		case err != nil:
-			return 0, err
-		case kind != frameChunk || int64(len(body)) > r.left:
-			return 0, errFrame
-		}
-		r.have, r.left = body, r.left-int64(len(body))
-	}
-	n := copy(b, r.have)
-	r.have = r.have[n:]
-	return n, nil
 }

@@ -249,12 +249,8 @@ func (n *Node) openLog() error {
 	if err != nil {
 		return err
 	}
-	durable := func() uint64 {
-		index, _, _, _ := n.cfg.Machine.Durable()
-		return index
-	}
 	n.db = db
-	if n.log, err = db.Log(0, durable, n.cfg.Retain); err == nil {
+	if n.log, err = db.Log(0, n.spare, n.cfg.Retain); err == nil {
 		n.snapshots, err = raftlog.OpenSnapshots(dir.fs, dir.snapshots(), n.log, n.cfg.Machine, n.cfg.Copies)
 	}
 	if err != nil {
@@ -273,12 +269,21 @@ func (n *Node) startRaft() error {
 	}
 	n.transport = newTransport(n.id, n.cfg.lately()/2, n.real, dial)
 	n.transport.following = n.followsIn
+	n.transport.receive, n.transport.logger = n.snapshots.Receive, n.cfg.Logger
+	n.transport.name = func(id string) string { name, _ := n.nameOf(id); return name }
+	var running atomic.Pointer[raft.Raft] // Raft may lead before we know of it here
+	n.transport.leads = func(term uint64) bool {
+		r := running.Load()
+		return r == nil || r.State() == raft.Leader && r.CurrentTerm() == term
+	}
+	n.transport.term = func() uint64 { return running.Load().CurrentTerm() }
 	log := mainLog{n.log, &n.transport.writing}
 	r, err := raft.NewRaft(n.raftConfig(), n.fsm, log, n.log, n.snapshots, n.transport)
 	if err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
 	n.raft = r
+	running.Store(r)
 	if servers := n.servers(); n.links == nil && len(servers) > 1 {
 		return errors.Join(fmt.Errorf("%w: it is one of %d nodes: start it with --cluster", ErrOthers, len(servers)), r.Shutdown().Error())
 	}
@@ -504,16 +509,17 @@ type Stats struct {
 	Applied   uint64        // entries
 	ApplyTime time.Duration // spent in Machine.Apply, by Config.Now
 
-	Trims uint64 // times that the log was looked at for what can go
-	Log   raftlog.Stats
-	Disk  disk.Stats // of the whole file system, the Machine's part included
+	Trims   uint64 // times that the log was looked at for what can go
+	Resumed uint64 // times that a snapshot from another node went on where its connection had broken
+	Log     raftlog.Stats
+	Disk    disk.Stats // of the whole file system, the Machine's part included
 }
 
 // Stats returns the counts so far.
 func (n *Node) Stats() Stats {
 	s := n.proposer.stats()
 	n.fsm.addStats(&s)
-	s.Log, s.Disk = n.db.Stats(), n.cfg.Dir.fs.Stats()
+	s.Log, s.Disk, s.Resumed = n.db.Stats(), n.cfg.Dir.fs.Stats(), n.transport.goneOn.Load()
 	return s
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/hashicorp/raft"
 )
@@ -16,8 +17,10 @@ const (
 	frameVote     byte = 2
 	framePreVote  byte = 3
 	frameTimeout  byte = 4 // stand for election now
-	frameSnapshot byte = 5 // head of a snapshot; frameChunk follows
-	frameChunk    byte = 6
+	frameSnapshot byte = 5 // head of a snapshot that is sent in one piece; frameChunk follows
+	frameChunk    byte = 6 // its id is the place in the snapshot, if that is a transfer
+	frameTransfer byte = 7 // head of a snapshot that goes on after a break: see transfer
+	frameHave     byte = 8 // how much of it has come
 
 	frameReply  byte = 16 // body: the response
 	frameFailed byte = 17 // body: why there is none
@@ -135,6 +138,29 @@ func decodeSnapshot(b, from []byte) (*raft.InstallSnapshotRequest, error) {
 		r.bad = true
 	}
 	return s, r.end()
+}
+
+// encodeTransfer returns the head of a transfer, whose key tells it from all others
+// of its sender.
+func encodeTransfer(key uint64, s *raft.InstallSnapshotRequest) []byte {
+	return append(binary.AppendUvarint(nil, key), encodeSnapshot(s)...)
+}
+
+func decodeTransfer(b, from []byte) (key uint64, s *raft.InstallSnapshotRequest, err error) {
+	key, n := binary.Uvarint(b)
+	if n <= 0 || key == 0 {
+		return 0, nil, errFrame
+	}
+	s, err = decodeSnapshot(b[n:], from)
+	return key, s, err
+}
+
+func decodeHave(b []byte) (int64, error) {
+	have, n := binary.Uvarint(b)
+	if n != len(b) || have > math.MaxInt64 {
+		return 0, errFrame
+	}
+	return int64(have), nil
 }
 
 // encodeResponse returns the body of a response to one of the requests above.

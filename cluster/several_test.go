@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strings"
@@ -29,6 +30,7 @@ type crew struct {
 	heartbeat time.Duration // 0: the default
 	change    func(*Config) // nil: nothing
 	level     Level         // that its nodes' programs know; 0: the first, and it is never raised
+	cut       cutter        // of what they dial
 }
 
 // A mate is one node of a crew, with its machine.
@@ -158,7 +160,7 @@ func (m *mate) open() (err error) {
 	}
 	m.addr = listener.Addr().String()
 	if m.links, err = Listen(m.dir, LinkConfig{
-		Listener: listener, Dial: dialTCP, Join: join, Reader: m.reader, Logger: logger, Now: time.Now,
+		Listener: listener, Dial: m.c.cut.dial, Join: join, Reader: m.reader, Logger: logger, Now: time.Now,
 	}); err != nil {
 		return err
 	}
@@ -479,6 +481,37 @@ func TestFarBehind(t *testing.T) {
 	fresh.submit([]byte("of a new node"))
 	c.wantAlike()
 	waitFor(t, "it has a vote", func() bool { return c.leader() != nil && c.leader().voters() == 4 })
+}
+
+// A node that is too far behind catches up although no connection to it lasts for as
+// long as its snapshot takes, while the others go on.
+func TestFarBehindThroughBreaks(t *testing.T) {
+	c := &crew{t: t, change: func(cfg *Config) {
+		cfg.LogBytes, cfg.Retain, cfg.MemTable = 4<<20, 64<<10, 256<<10
+	}}
+	c.begin(3)
+	f := c.follower()
+	f.stop()
+	l := c.leader()
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 300 {
+		big := make([]byte, 16<<10)
+		for i := range big {
+			big[i] = byte(rng.Uint32())
+		}
+		l.submit(big)
+	}
+	waitFor(t, "the log has been truncated", func() bool { return l.node.Status().FirstIndex > 30 })
+	c.cut.set(func() int { return 400<<10 + rng.IntN(800<<10) })
+	f.start()
+	for i := range 30 {
+		l.submit(numbered(i))
+	}
+	f.submit([]byte("after it"))
+	c.wantAlike()
+	if n := f.node.transport.goneOn.Load(); n < 2 {
+		t.Errorf("it went on %d times: nothing is shown", n)
+	}
 }
 
 // A node that has moved is found by the others, also one that all have moved from.

@@ -2,8 +2,7 @@ package cluster
 
 import (
 	"errors"
-	"fmt"
-	"io"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -13,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/bellwire/bellwire/cluster/link"
+	"github.com/bellwire/bellwire/cluster/raftlog"
 )
 
 // The planes between nodes. What is urgent and what is large never share one: a
@@ -35,10 +35,6 @@ const (
 	// appendTime is how long the answer to entries may take: the other's disk
 	// may be slow, and is watched there.
 	appendTime = 20 * time.Second
-
-	// installTime is how long a node may take to restore a snapshot when it has
-	// all of it.
-	installTime = 10 * time.Minute
 )
 
 var errTransportClosed = errors.New("this node is closing")
@@ -65,10 +61,22 @@ type transport struct {
 	writing, installing occupation
 	following           func(term uint64, leader string) bool
 
-	mu      sync.Mutex // guards the following
-	stopped bool
-	callers map[callerKey]*caller
-	heard   map[raft.ServerID]contact
+	// What snapshots need: whether this node leads in a term, the term that it is in,
+	// and where what arrives is put. Raft's main loop may ask; they do not block.
+	leads   func(term uint64) bool
+	term    func() uint64
+	receive func(index, term uint64, size int64) (*raftlog.Arrival, error)
+	logger  *slog.Logger
+	name    func(id string) string
+	goneOn  atomic.Uint64 // times that a snapshot went on where its connection had broken
+
+	mu       sync.Mutex // guards the following
+	stopped  bool
+	callers  map[callerKey]*caller
+	heard    map[raft.ServerID]contact
+	arriving *arriving                // the snapshot that this node is being sent; nil for none
+	sending  map[raft.ServerID]uint64 // the indexes of those that it sends
+	goOn     map[raft.ServerID]bool   // who is known to go on with a snapshot
 }
 
 // A contact is what is known of a node by its answers.
@@ -92,7 +100,10 @@ func newTransport(self raft.ServerID, patient time.Duration, now func() time.Tim
 	return &transport{
 		self: self, dial: dial, now: now, patient: patient,
 		rpcs: make(chan raft.RPC), done: make(chan struct{}),
+		leads: func(uint64) bool { return true }, term: func() uint64 { return 0 }, logger: slog.New(slog.DiscardHandler),
+		name:    func(id string) string { return id },
 		callers: map[callerKey]*caller{}, heard: map[raft.ServerID]contact{},
+		sending: map[raft.ServerID]uint64{}, goOn: map[raft.ServerID]bool{},
 	}
 }
 
@@ -127,7 +138,7 @@ func (t *transport) begin() bool {
 func (t *transport) Close() error {
 	t.stop()
 	t.tasks.Wait()
-	return nil
+	return t.abandon()
 }
 
 // Consumer is Raft's: what others ask of us.
@@ -269,50 +280,4 @@ func (t *transport) push(index, term uint64) {
 			c.push(index, term)
 		}
 	}
-}
-
-// InstallSnapshot is Raft's.
-func (t *transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, a *raft.InstallSnapshotRequest, r *raft.InstallSnapshotResponse, data io.Reader) error {
-	conn, err := t.dial(string(id), planeSnapshot)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	stopped := make(chan struct{})
-	defer close(stopped)
-	slow := time.AfterFunc(installTime, func() { _ = conn.Close() })
-	defer slow.Stop()
-	t.tasks.Go(func() {
-		select {
-		case <-t.done:
-			_ = conn.Close()
-		case <-stopped:
-		}
-	})
-	if err := conn.Write(frameSnapshot, 1, encodeSnapshot(a)); err != nil {
-		return err
-	}
-	buf := make([]byte, 256<<10)
-	for left := a.Size; left > 0; {
-		n, err := data.Read(buf[:min(left, int64(len(buf)))])
-		if n > 0 {
-			if err := conn.Write(frameChunk, 1, buf[:n]); err != nil {
-				return err
-			}
-			slow.Reset(installTime)
-			left -= int64(n)
-		}
-		if err != nil && left > 0 {
-			return fmt.Errorf("snapshot: %d bytes are missing: %w", left, err)
-		}
-	}
-	kind, _, body, err := conn.Read()
-	switch {
-	case err != nil:
-		return err
-	case kind != frameReply:
-		return errors.New(string(body))
-	}
-	t.note(id)
-	return decodeResponse(body, []byte(id), r)
 }

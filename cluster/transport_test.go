@@ -3,10 +3,10 @@ package cluster
 import (
 	"bytes"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"reflect"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,12 +24,15 @@ func header(id string) raft.RPCHeader {
 
 // A pair is two transports that are connected: a asks, and the test answers for b.
 type pair struct {
-	a, b  *transport
-	close func()
+	a, b   *transport
+	cut    *cutter                          // of what they dial
+	served atomic.Pointer[func(*link.Conn)] // by b, in place of its transport; nil for that
+	close  func()
 }
 
 func newPair(t *testing.T) *pair {
 	t.Helper()
+	p := &pair{cut: &cutter{}}
 	logger := slog.New(slog.DiscardHandler)
 	var meshes [2]*link.Mesh
 	var transports [2]*transport
@@ -47,20 +50,37 @@ func newPair(t *testing.T) *pair {
 		transports[i] = newTransport(id, 10*time.Second, time.Now, func(to string, plane link.Plane) (*link.Conn, error) {
 			return meshes[i].Dial(t.Context(), to, plane)
 		})
+		serve := transports[i].serve
+		if id == "b" {
+			serve = p.serve
+		}
 		meshes[i] = link.New(link.Config{
-			Cluster: "c", Self: members[i], Book: link.NewBook(members[:], nil), Listener: listeners[i], Dial: dialTCP,
-			Admit: func(link.Member) error { return nil }, Serve: transports[i].serve, Logger: logger, Now: time.Now,
+			Cluster: "c", Self: members[i], Book: link.NewBook(members[:], nil), Listener: listeners[i], Dial: p.cut.dial,
+			Admit: func(link.Member) error { return nil }, Serve: serve, Logger: logger, Now: time.Now,
 		})
 	}
-	return &pair{transports[0], transports[1], func() {
+	p.a, p.b = transports[0], transports[1]
+	p.close = func() {
 		for i := range meshes {
 			transports[i].stop()
 			if err := errors.Join(meshes[i].Close(), transports[i].Close()); err != nil {
 				t.Error(err)
 			}
 		}
-	}}
+	}
+	return p
 }
+
+func (p *pair) serve(c *link.Conn) {
+	if f := p.served.Load(); f != nil {
+		(*f)(c)
+		return
+	}
+	p.b.serve(c)
+}
+
+// serveBy has f serve what b is dialled by.
+func (p *pair) serveBy(f func(*link.Conn)) { p.served.Store(&f) }
 
 // answer answers b's requests until it returns false.
 func (p *pair) answer(f func(rpc raft.RPC) bool) {
@@ -139,31 +159,6 @@ func TestRefusalOfRaft(t *testing.T) {
 		if err == nil || err.Error() != "node b: not now" {
 			t.Fatal(err)
 		}
-	}
-}
-
-// A snapshot of several chunks arrives whole.
-func TestSnapshotStream(t *testing.T) {
-	p := newPair(t)
-	defer p.close()
-	data := make([]byte, 3<<20+17)
-	for i := range data {
-		data[i] = byte(i * i >> 3)
-	}
-	p.answer(func(rpc raft.RPC) bool {
-		got, err := io.ReadAll(rpc.Reader)
-		rpc.Respond(&raft.InstallSnapshotResponse{RPCHeader: header("b"), Term: 4, Success: err == nil && bytes.Equal(got, data)}, nil)
-		return true
-	})
-	request := &raft.InstallSnapshotRequest{RPCHeader: header("a"), SnapshotVersion: 1, Term: 4, LastLogIndex: 9, LastLogTerm: 3, Configuration: []byte("c"), ConfigurationIndex: 2, Size: int64(len(data))}
-	var r raft.InstallSnapshotResponse
-	if err := p.a.InstallSnapshot("b", "b", request, &r, bytes.NewReader(data)); err != nil || !r.Success {
-		t.Fatalf("%+v, %v", r, err)
-	}
-	// One that ends too early is told to both.
-	var short raft.InstallSnapshotResponse
-	if err := p.a.InstallSnapshot("b", "b", request, &short, bytes.NewReader(data[:1<<20])); err == nil {
-		t.Error("half a snapshot was sent as one")
 	}
 }
 

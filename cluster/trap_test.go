@@ -660,13 +660,30 @@ func (f *fakeLeader) append(term, prev, prevTerm, last, commit uint64) bool {
 
 func (f *fakeLeader) install(term uint64, meta *raft.SnapshotMeta, data []byte) {
 	f.t.Helper()
+	a := arrived(f.t, f.node, meta, bytes.NewReader(data))
 	resp, err := f.node.transport.raft(&raft.InstallSnapshotRequest{
 		RPCHeader: f.header(), SnapshotVersion: 1, Term: term, LastLogIndex: meta.Index, LastLogTerm: meta.Term,
-		Configuration: raft.EncodeConfiguration(meta.Configuration), ConfigurationIndex: meta.ConfigurationIndex, Size: meta.Size,
-	}, bytes.NewReader(data))
+		Configuration: raft.EncodeConfiguration(meta.Configuration), ConfigurationIndex: meta.ConfigurationIndex, Size: int64(len(a.Ticket())),
+	}, bytes.NewReader(a.Ticket()))
 	if err != nil || !resp.(*raft.InstallSnapshotResponse).Success {
 		f.t.Fatal(resp, err)
 	}
+}
+
+// arrived returns a snapshot that a node has received.
+func arrived(t *testing.T, n *Node, meta *raft.SnapshotMeta, data io.Reader) *raftlog.Arrival {
+	t.Helper()
+	a, err := n.snapshots.Receive(meta.Index, meta.Term, meta.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(a, data); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	return a
 }
 
 // A snapshot that was received, and not restored before a crash, is restored at the
@@ -686,7 +703,7 @@ func TestReceivedSnapshotIsRestoredAtStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.Copy(sink, stream); err != nil {
+	if _, err := sink.Write(arrived(t, r.node, meta, stream).Ticket()); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(sink.Close(), stream.Close()); err != nil {

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"errors"
+	"math"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -39,4 +41,35 @@ func (n *Node) trimLog() {
 			n.cfg.Logger.Warn("the log was not truncated", "err", err)
 		}
 	}
+}
+
+// spare returns the index up to which the log need not be kept: the Machine would
+// recover beyond it, and nobody else wants it. A follower that is there and lags, and
+// one that is being sent a snapshot, want what follows what they have: without it
+// they would be sent a snapshot again, and might never catch up with a busy cluster.
+// That is granted as long as the log is within its bound.
+func (n *Node) spare() uint64 {
+	index, _, _, _ := n.cfg.Machine.Durable()
+	if t := n.transport; t != nil && n.log.Bytes() <= n.cfg.LogBytes {
+		index = min(index, t.wanted(n.cfg.lately()))
+	}
+	return index
+}
+
+// wanted returns the index after which those nodes want the log that are being sent a
+// snapshot, or have answered lately.
+func (t *transport) wanted(lately time.Duration) uint64 {
+	index := uint64(math.MaxUint64)
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, at := range t.sending {
+		index = min(index, at)
+	}
+	for id, c := range t.heard {
+		if _, sent := t.sending[id]; !sent && c.index > 0 && now.Sub(c.at) < lately {
+			index = min(index, c.index)
+		}
+	}
+	return index
 }

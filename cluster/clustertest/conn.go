@@ -56,6 +56,7 @@ type stream struct {
 
 	flying []flight // sent, and not arrived; in order
 	bytes  int      // of flying
+	lasts  int      // how many more bytes are to arrive before the connection breaks; 0: any number. See Fray
 	next   *event   // when the first arrives, or the connection is given up
 
 	arrived []byte // and not read
@@ -85,12 +86,21 @@ func (n *Network) connect(from, to Addr) *pair {
 	for _, s := range []*stream{there, here} {
 		s.moved.L = &n.mu
 		s.on.ways[s] = struct{}{}
+		if n.fray > 0 {
+			s.lasts = 1 + s.on.rng.IntN(n.fray)
+		}
 	}
 	there.from, there.to = p.dialed, p.accepted
 	here.from, here.to = p.accepted, p.dialed
 	n.pairs[p] = struct{}{}
 	n.stats.Dialed++
 	return p
+}
+
+// reset breaks a connection; both ends learn it at once. Requires mu.
+func (p *pair) reset() {
+	p.dialed.fail(syscall.ECONNRESET)
+	p.accepted.fail(syscall.ECONNRESET)
 }
 
 // release forgets a connection of which nothing is left. Requires mu.
@@ -301,6 +311,11 @@ func (s *stream) step() {
 
 // arrive takes in a segment. Requires mu.
 func (s *stream) arrive(f flight) {
+	if s.lasts > 0 && len(f.data) >= s.lasts {
+		f.data, f.last = f.data[:s.lasts], false
+		defer s.from.pair.reset()
+	}
+	s.lasts -= min(s.lasts, len(f.data))
 	s.net.stats.Bytes += uint64(len(f.data))
 	if s.back.cut() {
 		if s.silent == 0 {

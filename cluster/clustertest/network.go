@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -78,6 +77,7 @@ type Network struct {
 	port    int           // the last one given to a dialing end
 	changed chan struct{} // closed, and replaced, when who waits for a way may have one
 	closed  bool
+	fray    int // see Fray
 	stats   NetworkStats
 }
 
@@ -253,10 +253,18 @@ func (n *Network) Reset(a, b string) {
 	for p := range n.pairs {
 		x, y := p.dialed.local.Host, p.dialed.remote.Host
 		if x == a && y == b || x == b && y == a {
-			p.dialed.fail(syscall.ECONNRESET)
-			p.accepted.fail(syscall.ECONNRESET)
+			p.reset()
 		}
 	}
+}
+
+// Fray has each connection that is made from now on break, as by Reset, when it has
+// borne so many bytes in one direction, drawn for each from 1 to most: what is long
+// does not get through in one piece. 0 ends that, for connections to come.
+func (n *Network) Fray(most int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.fray = most
 }
 
 // Kill ends what runs on a host, as kill -9 does: its system closes the

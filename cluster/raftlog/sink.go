@@ -3,27 +3,25 @@ package raftlog
 import (
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/hashicorp/raft"
 )
 
 // A Sink takes a snapshot in. One that Raft has asked the local state for takes
 // no bytes: Flushed says that the state is durable, which is all there is to it.
-// One from another node is written to, and becomes a copy when it is closed.
+// One from another node has arrived before Raft hears of it (see Arrival): what is
+// written is its ticket, and Close makes it a copy.
 type Sink struct {
 	snapshots *Snapshots
 	want      Meta
 	flushed   bool
-
-	// The following are set by the first Write.
-	tmp  string
-	pipe *io.PipeWriter
-	done chan error // what became of unpacking
-	got  Meta
+	ticket    []byte
 }
 
 var _ raft.SnapshotSink = (*Sink)(nil)
+
+// maxTicket is how long a ticket may be.
+const maxTicket = 64
 
 // Create begins a snapshot.
 func (s *Snapshots) Create(version raft.SnapshotVersion, index, term uint64, c raft.Configuration, configIndex uint64, _ raft.Transport) (raft.SnapshotSink, error) {
@@ -48,63 +46,44 @@ func (k *Sink) ID() string {
 // snapshot, and that no copy is wanted.
 func (k *Sink) Flushed() { k.flushed = true }
 
-// Write takes the next bytes of the stream.
+// Write takes the next bytes of the ticket.
 func (k *Sink) Write(p []byte) (int, error) {
-	if k.pipe == nil {
-		k.begin()
+	if len(k.ticket)+len(p) > maxTicket {
+		return 0, errors.New("raftlog: this is no ticket of a snapshot that has arrived")
 	}
-	return k.pipe.Write(p)
+	k.ticket = append(k.ticket, p...)
+	return len(p), nil
 }
 
-// begin starts to unpack what is written. The goroutine ends with Close or
-// Cancel.
-func (k *Sink) begin() {
-	r, w := io.Pipe()
-	k.tmp, k.pipe, k.done = k.snapshots.tempDir("receive"), w, make(chan error, 1)
-	go func() {
-		var err error
-		k.got, err = unpack(k.snapshots.fs, r, k.tmp)
-		if err == nil {
-			_, err = io.Copy(io.Discard, r) // nothing should follow, and no writer should block
-		}
-		r.CloseWithError(errors.Join(err, io.ErrClosedPipe))
-		k.done <- err
-	}()
-}
-
-// Close completes the snapshot. Of one that was received it returns an error if
-// the stream was damaged or is not the snapshot that was announced.
+// Close completes the snapshot.
 func (k *Sink) Close() error {
-	if k.pipe == nil {
-		if k.flushed {
-			return nil
-		}
-		return errors.New("raftlog: an empty snapshot")
+	if k.flushed {
+		return nil
 	}
-	err := k.pipe.Close()
-	if e := <-k.done; e != nil {
-		err = e
-	} else if k.got.Index != k.want.Index || k.got.Term != k.want.Term {
-		err = fmt.Errorf("snapshot %s arrived as %s", k.got.ID(), k.want.ID())
-	}
-	if err == nil {
-		// First that its place is taken, then the copy: a copy that nobody knows
-		// of is harmless, a log with a gap behind it is not.
-		k.snapshots.log.install(k.want.Index, k.want.Term)
-		err = k.snapshots.publish(k.tmp, k.want)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("raftlog: receive a snapshot: %w", err), k.snapshots.fs.RemoveAll(k.tmp))
+	if err := k.take(); err != nil {
+		return fmt.Errorf("raftlog: take over a snapshot: %w", err)
 	}
 	return nil
 }
 
-// Cancel gives the snapshot up.
-func (k *Sink) Cancel() error {
-	if k.pipe == nil {
-		return nil
+// take makes what has arrived a copy.
+func (k *Sink) take() error {
+	a, err := k.snapshots.claim(string(k.ticket))
+	if err != nil {
+		return err
 	}
-	k.pipe.CloseWithError(errors.New("canceled"))
-	<-k.done
-	return k.snapshots.fs.RemoveAll(k.tmp)
+	if a.index != k.want.Index || a.term != k.want.Term {
+		err = fmt.Errorf("%d-%d arrived as %s", a.index, a.term, k.want.ID())
+		return errors.Join(err, k.snapshots.fs.RemoveAll(a.tmp))
+	}
+	// First that its place is taken, then the copy: a copy that nobody knows of is
+	// harmless, a log with a gap behind it is not.
+	k.snapshots.log.install(k.want.Index, k.want.Term)
+	if err := k.snapshots.publish(a.tmp, k.want); err != nil {
+		return errors.Join(err, k.snapshots.fs.RemoveAll(a.tmp))
+	}
+	return nil
 }
+
+// Cancel gives the snapshot up. What has arrived is dropped by who received it.
+func (k *Sink) Cancel() error { return nil }

@@ -66,9 +66,10 @@ type Snapshots struct {
 	source Source
 	keep   int
 
-	mu   sync.Mutex // guards the following
-	held map[string]int
-	temp int // numbers temporary directories
+	mu      sync.Mutex // guards the following
+	held    map[string]int
+	temp    int                 // numbers temporary directories
+	arrived map[string]*Arrival // those that are whole, by ticket, until a Sink takes them over
 }
 
 var _ raft.SnapshotStore = (*Snapshots)(nil)
@@ -76,7 +77,7 @@ var _ raft.SnapshotStore = (*Snapshots)(nil)
 // OpenSnapshots returns the snapshots in dir, making it if there is none. keep
 // is how many copies Take leaves there, 1 at least.
 func OpenSnapshots(fs *disk.FS, dir string, log *Log, source Source, keep int) (*Snapshots, error) {
-	s := &Snapshots{fs: fs, dir: dir, log: log, source: source, keep: max(keep, 1), held: map[string]int{}}
+	s := &Snapshots{fs: fs, dir: dir, log: log, source: source, keep: max(keep, 1), held: map[string]int{}, arrived: map[string]*Arrival{}}
 	if err := s.sweep(); err != nil {
 		return nil, fmt.Errorf("raftlog: snapshots in %s: %w", dir, err)
 	}

@@ -166,15 +166,28 @@ func (s *store3) names(t testing.TB) []string {
 	return names
 }
 
-// receive gives data to a sink that expects a snapshot at index.
+// receive takes data in as a snapshot at index, and gives it to a sink.
 func (s *store3) receive(index uint64, data []byte) error {
-	c := raft.DecodeConfiguration(oneVoter())
-	sink, err := s.snaps.Create(1, index, 3, c, 1, nil)
+	a, err := s.snaps.Receive(index, 3, int64(len(data)))
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(sink, bytes.NewReader(data))
+	if _, err = a.Write(data); err == nil {
+		err = s.deliver(a, index)
+	}
+	return errors.Join(err, a.Drop())
+}
+
+// deliver gives what has arrived to a sink that expects a snapshot at index.
+func (s *store3) deliver(a *Arrival, index uint64) error {
+	if err := a.Finish(); err != nil {
+		return err
+	}
+	sink, err := s.snaps.Create(1, index, 3, raft.DecodeConfiguration(oneVoter()), 1, nil)
 	if err != nil {
+		return err
+	}
+	if _, err := sink.Write(a.Ticket()); err != nil {
 		return errors.Join(err, sink.Cancel())
 	}
 	return sink.Close()
@@ -432,36 +445,53 @@ func TestForeignArchiveIsRefused(t *testing.T) {
 	}
 }
 
-// What a canceled or an interrupted snapshot leaves is removed, at once or at the
-// next start.
-func TestCanceledSnapshotLeavesNothing(t *testing.T) {
+// What an interrupted snapshot leaves is removed, at once or at the next start; and
+// only what has arrived, and is what was announced, becomes a copy.
+func TestDroppedSnapshotLeavesNothing(t *testing.T) {
 	from := newStore3(t, disk.Memory(), 1)
 	from.apply(t, 1, 10)
 	_, data := from.read(t, LiveID)
 	to := newStore3(t, disk.Memory(), 1)
-	sink, err := to.snaps.Create(1, 10, 3, raft.Configuration{}, 1, nil)
-	if err != nil {
-		t.Fatal(err)
+	for _, have := range []int{0, 1, len(data) / 2, len(data)} {
+		a, err := to.snaps.Receive(10, 3, int64(len(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Write(data[:have]); err != nil {
+			t.Fatal(err)
+		}
+		if a.Have() != int64(have) {
+			t.Errorf("%d bytes have come, it says %d", have, a.Have())
+		}
+		if have > 0 && len(to.names(t)) != 1 {
+			t.Errorf("while it is received: %q", to.names(t))
+		}
+		if err := a.Finish(); (err == nil) != (have == len(data)) {
+			t.Errorf("finished after %d of %d bytes: %v", have, len(data), err)
+		}
+		if err := a.Drop(); err != nil {
+			t.Error(err)
+		}
+		if names := to.names(t); len(names) != 0 {
+			t.Errorf("dropped after %d bytes, it left %q", have, names)
+		}
+		sink, err := to.snaps.Create(1, 10, 3, raft.Configuration{}, 1, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sink.Write(a.Ticket()); err != nil {
+			t.Fatal(err)
+		}
+		if err := sink.Close(); !errors.Is(err, ErrNoSnapshot) {
+			t.Errorf("what was dropped was taken over: %v", err)
+		}
 	}
-	if err := sink.Cancel(); err != nil { // before anything was written
-		t.Error(err)
+	sink, _ := to.snaps.Create(1, 10, 3, raft.Configuration{}, 1, nil)
+	if err := sink.Close(); !errors.Is(err, ErrNoSnapshot) {
+		t.Errorf("an empty snapshot: %v", err)
 	}
-	sink, _ = to.snaps.Create(1, 10, 3, raft.Configuration{}, 1, nil)
-	if _, err := sink.Write(data[:len(data)/2]); err != nil {
-		t.Fatal(err)
-	}
-	if len(to.names(t)) != 1 {
-		t.Errorf("while it is received: %q", to.names(t))
-	}
-	if err := sink.Cancel(); err != nil {
-		t.Error(err)
-	}
-	if names := to.names(t); len(names) != 0 {
-		t.Errorf("after Cancel: %q", names)
-	}
-	sink, _ = to.snaps.Create(1, 10, 3, raft.Configuration{}, 1, nil)
-	if err := sink.Close(); err == nil {
-		t.Error("an empty snapshot was accepted")
+	if _, err := sink.Write(data); err == nil {
+		t.Error("a sink took a stream for a ticket")
 	}
 	to.fs.MakeDir("snapshots/receive-7.tmp/state")
 	if _, err := OpenSnapshots(to.fs, "snapshots", to.log, to.state, 1); err != nil {
@@ -472,6 +502,71 @@ func TestCanceledSnapshotLeavesNothing(t *testing.T) {
 	}
 	if _, err := to.snaps.Create(0, 10, 3, raft.Configuration{}, 1, nil); err == nil {
 		t.Error("a snapshot of version 0 was accepted")
+	}
+	to.fs.SetFree(uint64(len(data))-1, 1<<40)
+	if _, err := to.snaps.Receive(10, 3, int64(len(data))); err == nil || !strings.Contains(err.Error(), "make room") {
+		t.Errorf("without room on the disk: %v", err)
+	}
+}
+
+// A sender that is told how far the receiver has come goes on there, however often
+// and wherever it is stopped, and what arrives is what one piece would have been.
+func TestSnapshotGoesOn(t *testing.T) {
+	from := newStore3(t, disk.Memory(), 1)
+	from.apply(t, 1, 40)
+	from.state.Flush()
+	from.apply(t, 41, 50)
+	for seed := range uint64(effort.Rounds(20, 400)) {
+		rng := rand.New(rand.NewPCG(seed, 9))
+		meta, r, err := from.snaps.Open(LiveID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream := r.(*stream)
+		to := newStore3(t, disk.Memory(), 1)
+		a, err := to.snaps.Receive(50, 3, meta.Size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		breaks := 0
+		for a.Have() < meta.Size {
+			if err := stream.Rewind(a.Have()); err != nil {
+				t.Fatalf("seed %d: at %d of %d: %v", seed, a.Have(), meta.Size, err)
+			}
+			// What is read, and what of it arrives, before the connection breaks.
+			b := make([]byte, 1+rng.IntN(3000))
+			n, err := io.ReadFull(stream, b)
+			if err != nil && err != io.ErrUnexpectedEOF {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			if rng.IntN(3) > 0 {
+				n = rng.IntN(n + 1)
+			}
+			if _, err := a.Write(b[:n]); err != nil {
+				t.Fatalf("seed %d: at %d of %d: %v", seed, a.Have(), meta.Size, err)
+			}
+			breaks++
+		}
+		if err := errors.Join(to.deliver(a, 50), a.Drop(), r.Close()); err != nil {
+			t.Fatalf("seed %d, after %d pieces: %v", seed, breaks, err)
+		}
+		if m, pending, err := to.snaps.Pending(); err != nil || !pending || m.Index != 50 {
+			t.Errorf("seed %d: received: %+v, %v, %v", seed, m, pending, err)
+		}
+		if breaks < 3 {
+			t.Errorf("seed %d: %d pieces: nothing is shown", seed, breaks)
+		}
+	}
+	_, r, err := from.snaps.Open(LiveID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.(*stream).Rewind(1); err == nil {
+		t.Error("it went on where it had never been")
+	}
+	r.Close()
+	if err := r.(*stream).Rewind(0); err == nil {
+		t.Error("a closed one went on")
 	}
 }
 

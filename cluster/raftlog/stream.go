@@ -69,12 +69,15 @@ func parseMeta(buf []byte) (Meta, error) {
 // they are computed while the files are read; their size is known, and so is that
 // of the whole, which Raft wants to know beforehand.
 //
-// Files are read as they are asked for; nothing is held in memory but a header.
+// Files are read as they are asked for; nothing is held in memory but a header. What
+// has been read can be read again from any place on: see Rewind.
 type stream struct {
 	fs      *disk.FS
 	release func() error
 	size    int64
-	parts   []part // still to be read
+	pos     int64  // how many bytes have been read
+	parts   []part // all of them
+	next    int    // index of the part to begin next
 	part    io.Reader
 	file    io.Closer // behind part; nil if that is in memory
 	sum     hash.Hash32
@@ -87,6 +90,7 @@ type part struct {
 	name, path string
 	data       []byte
 	size       int64
+	at         int64 // where in the stream its header begins
 }
 
 const tarBlock = 512
@@ -117,7 +121,9 @@ func newStream(fs *disk.FS, dir string, m Meta, release func() error) (*stream, 
 		s.parts = append(s.parts, part{name: "state/" + name, path: path, size: info.Size()})
 	}
 	s.parts = append(s.parts, part{name: "sums", size: 4 * int64(len(s.parts))})
-	for _, p := range s.parts {
+	for i := range s.parts {
+		p := &s.parts[i]
+		p.at = s.size
 		s.size += tarBlock + padded(p.size)
 	}
 	s.size += 2 * tarBlock // the end of a tar archive
@@ -128,12 +134,13 @@ func newStream(fs *disk.FS, dir string, m Meta, release func() error) (*stream, 
 func (s *stream) Read(p []byte) (int, error) {
 	for s.err == nil {
 		if s.part == nil {
-			if s.err = s.next(); s.err != nil {
+			if s.err = s.begin(); s.err != nil {
 				break
 			}
 		}
 		n, err := s.part.Read(p)
 		if n > 0 {
+			s.pos += int64(n)
 			return n, nil
 		}
 		if err == io.EOF {
@@ -144,13 +151,39 @@ func (s *stream) Read(p []byte) (int, error) {
 	return 0, s.err
 }
 
-// next begins the next part: header, contents, padding.
-func (s *stream) next() error {
-	if len(s.parts) == 0 {
+// Rewind goes back to a place that has been read, from which the next Read goes on,
+// also after an error. The file that holds it is read again from its beginning: its
+// sum wants that.
+func (s *stream) Rewind(to int64) error {
+	if s.release == nil {
+		return s.err
+	}
+	if to < 0 || to > s.pos {
+		return fmt.Errorf("raftlog: a snapshot read up to %d cannot go on at %d", s.pos, to)
+	}
+	if to == s.pos && (s.err == nil || s.err == io.EOF) {
+		return nil
+	}
+	err := s.closeFile()
+	i := 0
+	for i+1 < len(s.parts) && s.parts[i+1].at <= to {
+		i++
+	}
+	s.part, s.err, s.next, s.pos = nil, err, i, s.parts[i].at
+	s.sums = s.sums[:crc32.Size*i]
+	if err == nil {
+		_, err = io.CopyN(io.Discard, s, to-s.pos)
+	}
+	return err
+}
+
+// begin begins the next part: header, contents, padding.
+func (s *stream) begin() error {
+	if s.next == len(s.parts) {
 		return io.EOF
 	}
-	p := s.parts[0]
-	s.parts = s.parts[1:]
+	p := s.parts[s.next]
+	s.next++
 	var head bytes.Buffer
 	w := tar.NewWriter(&head)
 	err := w.WriteHeader(&tar.Header{Name: p.name, Size: p.size, Mode: 0o640, Format: tar.FormatUSTAR})
@@ -170,7 +203,7 @@ func (s *stream) next() error {
 	}
 	s.sum.Reset()
 	pad := make([]byte, padded(p.size)-p.size)
-	if len(s.parts) == 0 {
+	if s.next == len(s.parts) {
 		pad = append(pad, make([]byte, 2*tarBlock)...)
 	}
 	s.part = io.MultiReader(&head, io.TeeReader(body, s.sum), bytes.NewReader(pad))
