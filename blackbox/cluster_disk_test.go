@@ -1,6 +1,7 @@
 package blackbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -124,8 +125,12 @@ func TestClusterVolumeFull(t *testing.T) {
 		l.await(300)
 		n.checkAlive()
 		took := c.goOn(l, 0, func() {
-			fill(t, ballast+"2")
-			until(t, "the node ends", 30*time.Second, n.gone)
+			leave(t, ballast+"2", 0)
+			big := c.nodes[1].open(v5, clean("big"))
+			until(t, "the node ends", 30*time.Second, func() bool { // what its log has allotted is used up first
+				big.Publish("probe/big", 1, strings.Repeat("x", 200<<10))
+				return n.gone()
+			})
 		})
 		n.awaitDeath()
 		t.Logf("no room at all, leader %v: the others go on %v after the filling began", leads, took.Round(time.Millisecond))
@@ -165,7 +170,7 @@ func (c *trio) transfer(i int) bool {
 	return code == 0
 }
 
-// leave writes a file until the file system has only so much left.
+// leave makes a file that takes what a file system has but for so much.
 func leave(t *testing.T, path string, left int64) {
 	t.Helper()
 	f, err := os.Create(path)
@@ -173,19 +178,24 @@ func leave(t *testing.T, path string, left int64) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	chunk := make([]byte, 1<<20)
+	size, chunk := int64(0), int64(64<<20)
 	for {
 		var at syscall.Statfs_t
 		if err := syscall.Fstatfs(int(f.Fd()), &at); err != nil {
 			t.Fatal(err)
 		}
-		if int64(at.Bavail)*at.Bsize <= left {
+		for chunk > int64(at.Bavail)*at.Bsize-left && chunk >= at.Bsize {
+			chunk /= 2
+		}
+		if chunk < at.Bsize {
 			return
 		}
-		if _, err := f.Write(chunk); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Sync(); err != nil {
+		switch err := syscall.Fallocate(int(f.Fd()), 0, size, chunk); {
+		case err == nil:
+			size += chunk
+		case errors.Is(err, syscall.ENOSPC):
+			chunk /= 2
+		default:
 			t.Fatal(err)
 		}
 	}
