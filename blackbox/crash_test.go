@@ -545,12 +545,12 @@ func exactlyOnce(t *testing.T, s *server, disturb func(*load), settings ...func(
 	for _, set := range settings {
 		set(l)
 	}
-	p := &publisher{id: "once", topic: "load/once", qos: 2}
+	p := &publisher{id: "once", topic: "once/load", qos: 2}
 	l.publishers = []*publisher{p}
 	l.subscribers = nil
 	rx := &receiver{t: t, l: l, open: map[uint16]string{}}
 	c := mq.Open(t, s.ready.MQTT, v5, receiveMax("rx", 20))
-	c.Subscribe("load/#", 2)
+	c.Subscribe("once/#", 2)
 	c.Disconnect()
 	l.start()
 	l.wg.Go(func() { l.again(rx.run) })
@@ -588,6 +588,9 @@ func (r *receiver) run() error {
 		if p.Type == mq.PUBREL {
 			delete(r.open, p.ID)
 			return mq.Ack{Type: mq.PUBCOMP, ID: p.ID}, nil
+		}
+		if p.Type != mq.PUBLISH {
+			return nil, fmt.Errorf("got %v", p) // DISCONNECT: the server is stopped
 		}
 		r.take(p)
 		return mq.Ack{Type: mq.PUBREC, ID: p.ID}, nil

@@ -49,6 +49,7 @@ type plan struct {
 	prefix func(i int) []string // what to run a node under; nil for nothing
 	dir    func(i int) string   // of its data; nil for one of the test's
 	policy string               // the operator's; empty for trioPolicy
+	binary string               // another than the one under test; empty for that
 }
 
 // loopback returns a plan for nodes on this machine.
@@ -114,7 +115,7 @@ func (c *trio) prepare(i int, p plan, flags []string) {
 	if _, stderr, code := run(c.t, "cert", "node", "--ca", ca, "--name", name, "--out", tls); code != 0 {
 		c.t.Fatalf("cert node: %d %s", code, stderr)
 	}
-	s := &server{t: c.t, dir: filepath.Join(dir, "data"), logs: new(logBuffer)}
+	s := &server{t: c.t, dir: filepath.Join(dir, "data"), logs: new(logBuffer), binary: p.binary}
 	if p.dir != nil {
 		s.dir = p.dir(i)
 	}
@@ -146,6 +147,8 @@ type member struct {
 	ID, Name, Role string
 	Voter          bool
 	Applied        uint64
+	Level          int // the feature level in force on it; 0 if who is asked knows of none
+	Supports       int
 }
 
 // status asks a node for the cluster's; nil if it does not answer.

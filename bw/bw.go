@@ -58,6 +58,7 @@ const (
 	ClusterRefuses  Code = 7005
 	ClusterSlow     Code = 7006
 	Diverged        Code = 7007
+	NodeTooOld      Code = 7008
 	Limit           Code = 8001
 	Unclassified    Code = 9001
 )

@@ -280,6 +280,13 @@ each index. One that is not has a damaged disk, or found a fault of ours. What i
 tells its clients cannot be relied on.`,
 	},
 	{
+		NodeTooOld, "the cluster is ahead of this node's version",
+		"start the node with the version that the others run; bellwire cluster status shows it",
+		`A cluster's feature level rises when all of its nodes know the next, and does not
+fall: what is stored and sent since then, this version would not understand. It
+is not taken in, and nothing was changed.`,
+	},
+	{
 		Limit, "a limit of the server was reached",
 		"send less at a time, or have the operator raise the limit",
 		`The server bounds what a client may send, store or hold open, and this request

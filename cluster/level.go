@@ -140,7 +140,7 @@ func (v *leveler) ask() {
 	in := n.cfg.Dir.Level()
 	if why := strings.Join(holding, ", "); why != v.told {
 		if v.told = why; why != "" {
-			n.cfg.Logger.Info("cluster: the feature level does not rise to the newest yet", "level", in, "members", why)
+			n.cfg.Logger.Info("cluster: the feature level does not rise to the newest yet", "in_force", in, "members", why)
 		}
 	}
 	if to <= in || !n.beginChange() {

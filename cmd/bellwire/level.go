@@ -26,7 +26,7 @@ const raising = 5 * time.Second
 func (s *server) firstLevel(ctx context.Context) error {
 	hold := cluster.Level(s.config.holdLevel)
 	if hold != 0 && hold < s.dir.Level() {
-		s.config.logger.Warn("the feature level is above the one that is to be held: it does not fall", "level", s.dir.Level(), "hold", hold)
+		s.config.logger.Warn("the feature level is above the one that is to be held: it does not fall", "in_force", s.dir.Level(), "hold", hold)
 	}
 	if !s.node.Only() {
 		return nil

@@ -26,6 +26,7 @@ import (
 	"github.com/bellwire/bellwire/broker/store"
 	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/cluster"
+	"github.com/bellwire/bellwire/cluster/link"
 	"github.com/bellwire/bellwire/disk"
 )
 
@@ -298,6 +299,10 @@ func startFault(err error, f serveFlags) error {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return err
+	case levelRefused(err):
+		return fail(bw.NodeTooOld, "%w", err)
+	case errors.Is(err, cluster.ErrRefused):
+		return fail(bw.ClusterRefuses, "%w", err)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fail(bw.AddressInUse, "%w", err)
 	case errors.Is(err, cluster.ErrInUse):
@@ -318,6 +323,11 @@ func startFault(err error, f serveFlags) error {
 		return fail(code, "%w", err)
 	}
 	return fail(code, "data directory %s: %w", f.data, err)
+}
+
+func levelRefused(err error) bool {
+	r, ok := errors.AsType[*link.RefusedError](err)
+	return ok && r.Code == link.RefusedLevel
 }
 
 // newLogger logs JSON, or lines for people on a terminal.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bellwire/bellwire/internal/formats"
 )
 
 // A real run of go test over a module in which tests pass, fail, skip, panic
@@ -90,9 +92,37 @@ func TestJudge(t *testing.T) {
 		{"power cut with root", skips("TestPowerCutOfLoopDevice"), "", 1},
 		{"both", skips("TestPowerCutOfLoopDevice", "TestOther"), "it needs root", 1},
 	} {
-		if got := judge(io.Discard, []result{c.result}, c.noPowerCut); len(got) != c.faults {
+		if got := judge(io.Discard, []result{c.result}, []allowance{{[]string{"TestOld"}, ""}, {[]string{"TestPowerCut"}, c.noPowerCut}}); len(got) != c.faults {
 			t.Errorf("%s: got %q, want %d faults", c.name, got, c.faults)
 		}
+	}
+}
+
+// Only where the history of the tree is not there may the tests be skipped that
+// need it, and that is said.
+func TestHistoryIsNeeded(t *testing.T) {
+	const root = "../../.."
+	bare := t.TempDir()
+	list, err := os.ReadFile(filepath.Join(root, formats.List))
+	if err == nil {
+		err = os.Mkdir(filepath.Join(bare, "docs"), 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(bare, formats.List), list, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	skipped := []result{{pkg: blackbox, ok: true, skipped: []skip{{"TestOldDataIsRead", "missing: the history"}}}}
+	var out strings.Builder
+	if got := judge(&out, skipped, allowances(bare)); len(got) != 0 || !strings.Contains(out.String(), "TestOldDataIsRead skipped, allowed because this tree lacks the history") {
+		t.Errorf("without a history: %q, and it says %q", got, &out)
+	}
+	if noHistory(root) != "" {
+		return // this tree has none: there they may be
+	}
+	if got := judge(io.Discard, skipped, allowances(root)); len(got) != 1 {
+		t.Errorf("with a history: %q, want a fault", got)
 	}
 }
 

@@ -66,11 +66,12 @@ var mayImport = map[string][]string{
 	"internal/bubble":    {},
 	"internal/effort":    {},
 	"internal/fixedseed": {"internal/effort"},
+	"internal/formats":   {},
 	"internal/golden":    {},
 	"blackbox":           {},
 	"cmd/internal/tidy":  {},
 	"cmd/internal/check": {
-		"cmd/internal/tidy",
+		"cmd/internal/tidy", "internal/formats",
 	},
 	"cmd/bellwire": {
 		"acl", "api", "bench", "broker", "broker/event", "broker/mqtt", "broker/store",
