@@ -96,6 +96,9 @@ type Member struct {
 	Role  string `json:"role"` // leader, follower, candidate; down if it does not answer
 	Voter bool   `json:"voter"`
 
+	// NonVoter says that it was started so as to stay without a vote.
+	NonVoter bool `json:"non_voter,omitempty"`
+
 	Applied uint64 `json:"applied"` // index of the last entry that its state holds
 	Trails  uint64 `json:"trails"`  // entries behind the newest that any node has committed
 	PID     int    `json:"pid"`

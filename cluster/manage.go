@@ -26,6 +26,7 @@ var (
 type Member struct {
 	ID, Name, Address string
 	Voter             bool
+	Reader            bool // it was started without asking for a vote
 	Leader            bool
 	Self              bool
 
@@ -96,6 +97,7 @@ func (n *Node) Members(patience time.Duration) []Member {
 		m := &all[i]
 		*m = Member{ID: string(s.ID), Voter: s.Suffrage == raft.Voter, Leader: s.ID == leader, Self: s.ID == n.id}
 		m.Name, m.Address = n.nameOf(m.ID)
+		m.Reader = n.wantsNoVote(m.ID)
 		if m.Self {
 			m.Reachable, m.State = true, n.State()
 			done <- struct{}{}
@@ -121,6 +123,15 @@ func (n *Node) nameOf(id string) (name, address string) {
 	}
 	m, _ := n.links.book.Find(id)
 	return m.Name, m.Address
+}
+
+// wantsNoVote says whether a node was started as a reader.
+func (n *Node) wantsNoVote(id string) bool {
+	if n.links == nil {
+		return false
+	}
+	m, _ := n.links.book.Find(id)
+	return m.Reader
 }
 
 // find returns the member that is called name, or has that id.

@@ -114,7 +114,7 @@ func (s *steward) look(now time.Time, servers []raft.Server) {
 		case server.Suffrage == raft.Nonvoter && healthy:
 			s.mature(now, server, c)
 		case n.cfg.Dead > 0 && silent >= n.cfg.Dead:
-			s.bury(server)
+			s.bury(server, silent)
 		}
 	}
 }
@@ -123,7 +123,7 @@ func (s *steward) look(now time.Time, servers []raft.Server) {
 // newest entries.
 func (s *steward) mature(now time.Time, server raft.Server, c contact) {
 	n := s.n
-	if m, _ := n.links.book.Find(string(server.ID)); m.Reader {
+	if n.wantsNoVote(string(server.ID)) {
 		return
 	}
 	last, err := n.log.LastIndex()
@@ -144,7 +144,7 @@ func (s *steward) mature(now time.Time, server raft.Server, c contact) {
 
 // bury takes out a node that has been silent for very long, unless too few would
 // be left.
-func (s *steward) bury(server raft.Server) {
+func (s *steward) bury(server raft.Server, silent time.Duration) {
 	n := s.n
 	if !n.beginChange() {
 		return
@@ -153,7 +153,10 @@ func (s *steward) bury(server raft.Server) {
 	name, _ := n.nameOf(string(server.ID))
 	if err := n.remove(server.ID, false); err != nil {
 		n.cfg.Logger.Warn("cluster: a dead node stays a member", "node", name, "err", err.Error())
+		return
 	}
+	n.cfg.Logger.Warn("cluster: a dead node was taken out; it comes back with an empty data directory and --join", "node", name, "id", string(server.ID),
+		"silent", silent.Round(time.Second).String())
 }
 
 // awaitReady closes ready when this node has applied what the leader had applied

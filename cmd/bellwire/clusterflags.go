@@ -24,7 +24,13 @@ type clusterFlags struct {
 	join              string // addresses, separated by commas
 	bootstrap         bool
 	tls               string // directory
+	nonVoter          bool
+	removeDead        time.Duration // 0: never
 }
+
+// leastDead is the least that --remove-dead-after may be, but for 0: a restart, and
+// a partition that heals, must not cost a node its place.
+const leastDead = 10 * time.Second
 
 func (f *clusterFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.listen, "cluster", "", "`address` for the other nodes of a cluster; without it the node runs alone")
@@ -32,6 +38,8 @@ func (f *clusterFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.join, "join", "", "at the first start: `addresses` of nodes of the cluster to join, separated by commas")
 	flags.BoolVar(&f.bootstrap, "bootstrap", false, "at the first start: begin a new cluster, for others to join")
 	flags.StringVar(&f.tls, "cluster-tls", "", "`directory` with ca.crt, node.crt and node.key, as bellwire cert node makes it")
+	flags.BoolVar(&f.nonVoter, "non-voter", false, "join without asking for a vote: the node holds everything and serves clients, and its being away delays nobody; bellwire cluster promote gives it one")
+	flags.DurationVar(&f.removeDead, "remove-dead-after", 0, "take a node out of the cluster that has been silent for this `time`, if the others have a quorum, such as 72h; 0 is never. The leader's counts: give it to all alike")
 }
 
 // addresses returns the ones of join.
@@ -72,6 +80,14 @@ func (f *clusterFlags) check(node string, first bool) error {
 	for _, a := range f.addresses() {
 		wrong.add(checkPeer("--join", a))
 	}
+	if f.nonVoter && f.bootstrap {
+		wrong.add(fail(bw.Usage, "--bootstrap begins a cluster, whose first node has to vote, and --non-voter wants no vote").
+			do("give --non-voter to nodes that join"))
+	}
+	if f.removeDead < 0 || f.removeDead > 0 && f.removeDead < leastDead {
+		wrong.add(fail(bw.Usage, "--remove-dead-after %v: want 0, which is never, or %v and more", f.removeDead, leastDead).
+			do("who is taken out has to join anew with an empty disk: leave time for repairs, such as 72h"))
+	}
 	if err := certs.CheckName(node); node != "" && err != nil {
 		wrong.add(fail(bw.Usage, "--node: %w", err).do("give the node a name, such as --node n1; its certificate is for that name"))
 	}
@@ -88,7 +104,7 @@ func (f *clusterFlags) checkAlone() error {
 	for _, c := range []struct {
 		flag  string
 		given bool
-	}{{"--advertise", f.advertise != ""}, {"--join", f.join != ""}, {"--bootstrap", f.bootstrap}, {"--cluster-tls", f.tls != ""}} {
+	}{{"--advertise", f.advertise != ""}, {"--join", f.join != ""}, {"--bootstrap", f.bootstrap}, {"--cluster-tls", f.tls != ""}, {"--non-voter", f.nonVoter}, {"--remove-dead-after", f.removeDead != 0}} {
 		if c.given {
 			wrong.add(fail(bw.Usage, "%s is for a node of a cluster, and there is no --cluster", c.flag).
 				do("add --cluster ADDR, where the other nodes reach this one, or leave %s out", c.flag))
@@ -142,7 +158,7 @@ func (c *configReader) cluster(v map[string]*yamltree.Node) {
 	if v["cluster"] == nil {
 		return
 	}
-	l, ok := c.Table(v["cluster"], "cluster", "listen", "advertise", "join", "bootstrap", "tls")
+	l, ok := c.Table(v["cluster"], "cluster", "listen", "advertise", "join", "bootstrap", "tls", "non_voter", "remove_dead_after")
 	if !ok {
 		return
 	}
@@ -161,6 +177,15 @@ func (c *configReader) cluster(v map[string]*yamltree.Node) {
 	c.set(&f.join, "join", c.list(l, "join"))
 	c.set(&f.tls, "cluster-tls", c.path(l, "tls"))
 	c.setYes(&f.bootstrap, "bootstrap", c.yes(l, "bootstrap"))
+	c.setYes(&f.nonVoter, "non-voter", c.yes(l, "non_voter"))
+	if text := c.text(l, "remove_dead_after"); text != "" && text != "0" {
+		span, p := parseSpan(text)
+		if p != nil {
+			c.FailAt(l["remove_dead_after"].Pos, p)
+		} else if !c.given("remove-dead-after") {
+			f.removeDead = time.Duration(span)
+		}
+	}
 }
 
 // list returns the values of key, one or several, separated by commas.

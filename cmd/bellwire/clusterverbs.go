@@ -400,8 +400,8 @@ func joinCommand(f *httpFlags) *cobra.Command {
 		Short: "How to add a node, and wait until it is in",
 		Long: `Prints the commands that make a node of that name a member: its certificate, and
 serve with the addresses of the nodes there are. With --wait it waits until the
-node has a vote and has caught up, and ends with exit code 6 if that takes
-longer.`,
+node has a vote, unless it wants none, and has caught up, and ends with exit
+code 6 if that takes longer.`,
 		Args: exactArgs(1, "the name of the node to be"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := args[0]
@@ -458,6 +458,11 @@ func awaitMember(ctx context.Context, f *httpFlags, name string, wait time.Durat
 		case m.Voter && m.Trails == 0:
 			_, err := fmt.Fprintf(notes, "node %s is a voter and has caught up\n", name)
 			return err
+		case m.NonVoter && m.Trails == 0:
+			_, err := fmt.Fprintf(notes, "node %s has caught up, and wants no vote\n", name)
+			return err
+		case m.NonVoter:
+			state = "wants no vote, " + counted(m.Trails, "entry", "entries") + " behind"
 		case m.Voter:
 			state = "is a voter, " + counted(m.Trails, "entry", "entries") + " behind"
 		default:

@@ -70,7 +70,19 @@ rules:
 // startCluster makes an authority and starts size nodes, n1 to nN.
 func startCluster(t *testing.T, size int) *testCluster {
 	t.Helper()
-	c := &testCluster{t: t, dir: t.TempDir()}
+	c := &testCluster{t: t}
+	c.begin()
+	for i := range size {
+		c.start(fmt.Sprintf("n%d", i+1))
+	}
+	return c
+}
+
+// begin makes the authority, and sees to it that what is started ends.
+func (c *testCluster) begin() {
+	t := c.t
+	t.Helper()
+	c.dir = t.TempDir()
 	if err := os.WriteFile(filepath.Join(c.dir, "policy.yaml"), []byte(operatorPolicy), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -80,10 +92,6 @@ func startCluster(t *testing.T, size int) *testCluster {
 			n.stop()
 		}
 	})
-	for i := range size {
-		c.start(fmt.Sprintf("n%d", i+1))
-	}
-	return c
 }
 
 // run runs a verb that has to succeed.

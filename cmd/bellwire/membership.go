@@ -42,7 +42,7 @@ func statusOf(id string, members []cluster.Member) api.Status {
 		}
 	}
 	for _, m := range members {
-		one := api.Member{ID: m.ID, Name: m.Name, Addr: m.Address, Role: "down", Voter: m.Voter}
+		one := api.Member{ID: m.ID, Name: m.Name, Addr: m.Address, Role: "down", Voter: m.Voter, NonVoter: m.Reader && !m.Voter}
 		if m.Reachable {
 			one.Role, one.Applied, one.Trails = m.State.Role, m.State.Applied, newest-m.State.Applied
 			one.Level, one.Supports = int(max(m.State.Levels.InForce, 1)), int(m.State.Levels.Agrees())

@@ -57,11 +57,13 @@ type serverConfig struct {
 	mqtt, http   string // addresses; http may be empty
 
 	// Of a node that is one of several; cluster is empty for one that runs alone.
-	cluster     string   // address for the other nodes
-	advertise   string   // by which they reach it; empty: cluster
-	join        []string // at the first start: whom to ask to be taken in
-	bootstrap   bool     // at the first start: begin a cluster
-	clusterTLS  string   // directory of what follows
+	cluster     string        // address for the other nodes
+	advertise   string        // by which they reach it; empty: cluster
+	join        []string      // at the first start: whom to ask to be taken in
+	bootstrap   bool          // at the first start: begin a cluster
+	nonVoter    bool          // it wants no vote
+	removeDead  time.Duration // after which a silent node is taken out; 0: never
+	clusterTLS  string        // directory of what follows
 	credentials *certs.Credentials
 
 	limits         limits
@@ -182,7 +184,7 @@ func (s *server) openLinks(ctx context.Context) (err error) {
 		advertise = c.cluster // a name stays one: it may come to mean another address
 	}
 	s.links, err = cluster.Listen(s.dir, cluster.LinkConfig{
-		Listener: listener, Dial: dialTCP, Advertise: advertise, Join: c.join, Logger: c.logger, Now: time.Now,
+		Listener: listener, Dial: dialTCP, Advertise: advertise, Join: c.join, Reader: c.nonVoter, Logger: c.logger, Now: time.Now,
 		TLS: &link.TLS{Server: c.credentials.Server(), Client: c.credentials.Client, Name: certs.PeerName, Explain: certs.Explain},
 	})
 	if err != nil {
@@ -233,7 +235,7 @@ func (s *server) openNode(ctx context.Context) (err error) {
 	}
 	s.node, err = cluster.Open(cluster.Config{
 		Dir: s.dir, Machine: s.broker.Machine(), Logger: s.config.logger, Die: s.config.die, Now: s.now,
-		Stall: stall, Links: s.links, Version: version, PID: os.Getpid(), Answer: s.answer, Facts: s.facts,
+		Stall: stall, Links: s.links, Dead: s.config.removeDead, Version: version, PID: os.Getpid(), Answer: s.answer, Facts: s.facts,
 		Raise: s.raiseLevel, Hold: cluster.Level(s.config.holdLevel), Lost: s.broker.NodeLost, Receive: s.broker.Receive, PeerUp: s.broker.PeerUp, PeerDown: s.broker.PeerDown,
 	})
 	if err != nil {
