@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -107,8 +108,7 @@ func TestDataDirectoryOfANewerVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	newer := strings.Replace(string(text), `"format":1`, `"format":9999`, 1)
-	newer = strings.Replace(newer, `"format": 1`, `"format": 9999`, 1)
+	newer := regexp.MustCompile(`"format": *\d+`).ReplaceAllString(string(text), `"format": 9999`)
 	if newer == string(text) {
 		t.Fatalf("no format in %s: %s", path, text)
 	}

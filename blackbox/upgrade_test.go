@@ -168,7 +168,8 @@ func TestClusterRollingUpgrade(t *testing.T) {
 }
 
 // levelHeld wants the level to be that of the last version after nodes up to i are
-// exchanged, and those that are not to be named.
+// exchanged, and the next of those that are not to be named; and the states of both
+// versions to be equal.
 func (c *trio) levelHeld(i int, v earlier) {
 	c.t.Helper()
 	for j := range c.nodes {
@@ -178,6 +179,10 @@ func (c *trio) levelHeld(i int, v earlier) {
 			}
 		}
 	}
+	until(c.t, "the states of all nodes are equal at one index", 30*time.Second, func() bool {
+		_, _, code := c.ask(c.leader(), "verify")
+		return code == 0
+	})
 	if v.newest == v.Level {
 		return
 	}
@@ -265,6 +270,11 @@ func TestOldDataIsRead(t *testing.T) {
 			if level := s.metric("bellwire_feature_level"); int(level) != v.newest {
 				t.Errorf("feature level %v, want %d", level, v.newest)
 			}
+			backup := filepath.Join(t.TempDir(), "backup")
+			if _, errs, code := run(t, "backup", "--to", backup, "--server", s.ready.HTTP, "-u", "ana", "-P", "sesame"); code != 0 {
+				t.Fatalf("backup: %d %s", code, errs)
+			}
+			v.restores(t, backup)
 			s.stop()
 			s.binary = v.binary
 			if v.newest == v.Level { // then one can go back
@@ -274,5 +284,22 @@ func TestOldDataIsRead(t *testing.T) {
 			}
 			refuses(t, s, "later version", fmt.Sprint(v.newest))
 		})
+	}
+}
+
+// restores has the last version restore a backup: it can, if it knows the level of
+// what is in it, and refuses to otherwise.
+func (v earlier) restores(t *testing.T, backup string) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "restored")
+	out, err := exec.Command(v.binary, "restore", "--data", dir, backup).CombinedOutput()
+	switch {
+	case v.newest == v.Level && err != nil:
+		t.Errorf("the last version does not restore a backup of its own level: %v %s", err, out)
+	case v.newest > v.Level && (err == nil || !contains(string(out), "BW-5003")):
+		t.Errorf("the last version restores a backup that it does not understand: %v %s", err, out)
+	}
+	if _, err := os.Stat(dir); err == nil && v.newest > v.Level {
+		t.Errorf("what was refused has left %s behind", dir)
 	}
 }
