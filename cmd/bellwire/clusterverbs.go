@@ -28,7 +28,7 @@ operators: whoever the policy's group "operators" lists, and on the node's
 machine root and the user that the node runs as, without credentials.`,
 	}
 	f.register(cmd)
-	cmd.AddCommand(statusCommand(&f), verifyCommand(&f), joinCommand(&f), removeCommand(&f), promoteCommand(&f), transferCommand(&f))
+	cmd.AddCommand(statusCommand(&f), verifyCommand(&f), joinCommand(&f), removeCommand(&f), promoteCommand(&f), transferCommand(&f), recoverCommand())
 	return cmd
 }
 

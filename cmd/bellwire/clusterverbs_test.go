@@ -115,7 +115,18 @@ func (c *testCluster) start(name string) *testNode {
 
 func (c *testCluster) launch(name string, more ...string) *testNode {
 	c.t.Helper()
-	n := &testNode{name: name, dir: filepath.Join(c.dir, name), tls: filepath.Join(c.dir, name+"-tls"), notes: &lockedBuffer{}, ended: make(chan int, 1)}
+	n, out := c.begins(name, more...)
+	if err := json.NewDecoder(out).Decode(&n.line); err != nil {
+		c.t.Fatalf("%s: no ready line: %v, %s", name, err, n.notes)
+	}
+	go io.Copy(io.Discard, out)
+	return n
+}
+
+// begins starts a node, which may never be ready; out is what it prints.
+func (c *testCluster) begins(name string, more ...string) (n *testNode, out io.Reader) {
+	c.t.Helper()
+	n = &testNode{name: name, dir: filepath.Join(c.dir, name), tls: filepath.Join(c.dir, name+"-tls"), notes: &lockedBuffer{}, ended: make(chan int, 1)}
 	if _, err := os.Stat(n.tls); err != nil {
 		c.run("cert", "node", "--ca", filepath.Join(c.dir, "ca"), "--name", name, "--out", n.tls)
 	}
@@ -124,19 +135,15 @@ func (c *testCluster) launch(name string, more ...string) *testNode {
 		"--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--cluster", "127.0.0.1:0", "--cluster-tls", n.tls,
 	}
 	ctx, cancel := context.WithCancel(c.t.Context())
-	out, in := io.Pipe()
+	printed, in := io.Pipe()
 	n.stop = sync.OnceFunc(func() { cancel(); <-n.ended })
 	go func() {
 		code := run(ctx, append(args, more...), strings.NewReader(""), in, n.notes)
 		in.Close()
 		n.ended <- code
 	}()
-	if err := json.NewDecoder(out).Decode(&n.line); err != nil {
-		c.t.Fatalf("%s: no ready line: %v, %s", name, err, n.notes)
-	}
-	go io.Copy(io.Discard, out)
 	c.nodes = append(c.nodes, n)
-	return n
+	return n, printed
 }
 
 // at runs a verb against a node.
