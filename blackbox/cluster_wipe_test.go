@@ -38,6 +38,12 @@ func TestClusterWipedNode(t *testing.T) {
 // id returns what an operator confirms the cluster by: the beginning of its id.
 func (c *trio) id() string {
 	c.t.Helper()
+	return c.cluster()[:8]
+}
+
+// cluster returns its id.
+func (c *trio) cluster() string {
+	c.t.Helper()
 	var identity struct{ Cluster string }
 	data, err := os.ReadFile(filepath.Join(c.nodes[0].dir, "node.json"))
 	if err == nil {
@@ -46,7 +52,7 @@ func (c *trio) id() string {
 	if err != nil || len(identity.Cluster) < 8 {
 		c.t.Fatalf("node.json: %s, %v", data, err)
 	}
-	return identity.Cluster[:8]
+	return identity.Cluster
 }
 
 // wipe empties the disk of node i, which does not run.
