@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -145,14 +146,15 @@ const audienceCache = 1 << 17
 func (b *Broker) Machine() *Machine { return b.machine }
 
 // Start opens this life of the node on log, and returns when the log has
-// applied that: the node is then up to date and serves.
+// applied that: the node is then up to date and serves. It waits for that however
+// long the log takes, or until ctx is done.
 func (b *Broker) Start(ctx context.Context, log Log) error {
 	b.log = log
 	if peers, ok := log.(Peers); ok {
 		b.relays.start(peers)
 	}
 	b.proposer.Store(b.newProposer(b.machine.life))
-	if err := b.do(ctx, &event.NodeUp{At: b.now()}); err != nil {
+	if err := b.announce(ctx); err != nil {
 		return fmt.Errorf("broker: announce the node: %w", err)
 	}
 	b.running.Go(b.runTimers)
@@ -161,6 +163,30 @@ func (b *Broker) Start(ctx context.Context, log Log) error {
 		b.running.Go(func() { b.watchSilence(s) })
 	}
 	return nil
+}
+
+// announce has a NodeUp of this life ordered. A log that has much to catch up with,
+// or no quorum, takes longer than anybody but a node that starts would wait: it
+// announces itself again, which says nothing new to those who have heard it.
+func (b *Broker) announce(ctx context.Context) error {
+	for first := true; ; first = false {
+		up := newWait()
+		err := b.propose(&event.NodeUp{At: b.now()}, call{c: up}, true)
+		if err == nil {
+			select {
+			case <-up.done:
+				err = up.err
+			case <-ctx.Done():
+				return fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
+			}
+		}
+		if !errors.Is(err, ErrUnknown) {
+			return err
+		}
+		if first {
+			b.logger.Warn("the log does not get to this node's announcement: it serves when it has caught up", "after", releaseAfter.String())
+		}
+	}
 }
 
 // Close ends all sessions (their Sinks get ErrClosing), and stops. What is not

@@ -425,6 +425,36 @@ func TestSessionsOfARemovedNode(t *testing.T) {
 	})
 }
 
+// A node whose log stands still while it starts, however long, serves when it goes
+// on: it does not give up.
+func TestStartOutlastsTheLog(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		l, n := newCluster(t, 1, 3)
+		n[2].end(true)
+		l.cutOff(n[2])
+		started := make(chan struct{})
+		go func() {
+			defer close(started)
+			n[2].begin()
+		}()
+		elapse(4 * releaseAfter)
+		select {
+		case <-started:
+			t.Fatal("it serves while its log stands still")
+		default:
+		}
+		l.heal(n[2])
+		<-started
+		sub, _ := n[2].connect("sub", true, 0)
+		sub.subscribe("t", 1)
+		pub, _ := n[0].connect("pub", true, 0)
+		must(t, pub.publish("t", "x", 1))
+		sub.want("t=x q1")
+		l.settle()
+		l.checkDigests()
+	})
+}
+
 func willOn(name string) event.Will {
 	return event.Will{Topic: name, Payload: []byte("gone"), QoS: 1}
 }
