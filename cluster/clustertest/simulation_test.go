@@ -1,6 +1,7 @@
 package clustertest
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -260,10 +261,21 @@ func (s *storm) wipe(m *mate) {
 	old := m.living().dir.Identity().Node
 	m.kill(false, 0)
 	m.fs, m.founder = disk.Crashable(), false
+	err := errors.New("nobody leads")
 	if !s.eventually(30*time.Second, "the wiped node is removed", func() bool {
 		l := s.leader()
-		return l != nil && l.node.Remove(l.ended, old, false) == nil
+		if l == nil {
+			return false
+		}
+		// It may have been done although nobody could say so: then it is no
+		// member the next time.
+		if err = l.node.Remove(l.ended, old, false); err != nil && !l.node.Member(old) {
+			s.note("%s has been removed: %v", m.name, err)
+			err = nil
+		}
+		return err == nil
 	}) {
+		s.note("it is not removed: %v", err)
 		return
 	}
 	m.start()
