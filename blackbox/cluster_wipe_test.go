@@ -1,6 +1,7 @@
 package blackbox
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -107,6 +108,66 @@ func TestClusterFlippedBit(t *testing.T) {
 	l.finish()
 	c.alike()
 	t.Logf("%d of %d nodes with a flipped bit did not start", refused, effort.Rounds(4, 60))
+}
+
+// The end of a stopped node's log is cut off, or overwritten: what it had acknowledged
+// to the others is not there any more. It does not start, and says that its log is
+// damaged, so that it never votes on what it forgot; taken out and joined anew it is as
+// the others are.
+func TestClusterDamagedTail(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	l := c.load()
+	l.start()
+	rng := rand.New(rand.NewPCG(1, 48))
+	for round := range effort.Rounds(2, 20) {
+		l.await(clusterRate() * 2) // what was synced more than a second ago is known to have been
+		i := 1 + round%2           // the founder cannot join anew: it was started with --bootstrap
+		n := c.nodes[i]
+		n.kill()
+		what := damageTail(t, rng, filepath.Join(n.dir, "raft"), round%2 == 0)
+		err := n.launch()
+		if err == nil {
+			t.Fatalf("%s: it starts", what)
+		}
+		if !strings.Contains(err.Error(), "damaged") {
+			t.Errorf("%s: it does not start, and does not say why: %v", what, err)
+		}
+		c.replace(i)
+	}
+	l.finish()
+	c.alike()
+}
+
+// damageTail cuts off the second half of what a log's newest file holds, or fills it
+// with noise.
+func damageTail(t testing.TB, rng *rand.Rand, dir string, cut bool) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("files of %s: %v, %v", dir, files, err)
+	}
+	path := files[len(files)-1] // their names ascend
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := len(bytes.TrimRight(data, "\x00")) // room that was allotted is zeros
+	at := end / 2
+	what := fmt.Sprintf("bytes %d to %d of %s", at, end, filepath.Base(path))
+	if cut {
+		if err := os.Truncate(path, int64(at)); err != nil {
+			t.Fatal(err)
+		}
+		return what + " cut off"
+	}
+	for i := at; i < end; i++ {
+		data[i] = byte(rng.Uint32())
+	}
+	if err := os.WriteFile(path, data, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	return what + " overwritten"
 }
 
 // flip changes one bit of the log or the state.
