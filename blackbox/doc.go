@@ -1,7 +1,7 @@
 // Package blackbox holds tests only: they build the binary, start it, and speak
 // to it over real sockets as its users do. What they assert is what stands on
 // the wire, on the HTTP side, and in the exit code; they import nothing of the
-// broker.
+// broker. (cluster/certs makes what bellwire cert does not: an expired certificate.)
 //
 // A test named TestMQTT09… shows the behaviour that an MQTT broker must have
 // under that number: acknowledgements, sessions, wills, topics, access. The
@@ -13,5 +13,7 @@
 // broker: BELLWIRE_BLACKBOX_TARGET=127.0.0.1:1883 go test ./blackbox. The others
 // start a server of their own in a directory of their own, and are skipped
 // then. BELLWIRE_BINARY names a binary that is already built.
-// BELLWIRE_SOAK=1 runs many seeds where the normal run has a few.
+// BELLWIRE_SOAK=1 runs many seeds where the normal run has a few, and the load of a
+// cluster at 5,000 events a second where it has 500; BELLWIRE_RATE is another rate,
+// for a machine that has other work.
 package blackbox
