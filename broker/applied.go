@@ -13,6 +13,7 @@ type applied struct {
 	used   int
 	queued []queued
 
+	paid         uint64 // entries that streams owed
 	queueDropped uint64 // entries that a queue's bound pushed out
 	willsRefused uint64 // wills that the policy did not permit any more
 }
@@ -70,6 +71,7 @@ const (
 	stepSubEnded // a subscription has ended with its window
 	stepRegrant  // who may read what, a profile has to be asked anew
 	stepLife     // this node's life is over, by the log's account: another begins
+	stepPaid     // a queue has what it is to have up to the number position
 )
 
 // A queued is one entry that a queue has grown by.
@@ -102,7 +104,7 @@ func (a *applied) reset() {
 	}
 	clear(a.steps)
 	clear(a.queued)
-	a.steps, a.queued, a.used, a.queueDropped, a.willsRefused = a.steps[:0], a.queued[:0], 0, 0, 0
+	a.steps, a.queued, a.used, a.paid, a.queueDropped, a.willsRefused = a.steps[:0], a.queued[:0], 0, 0, 0, 0
 	if len(a.events) > 4096 {
 		a.events, a.queued, a.steps = nil, nil, nil
 	}
@@ -121,8 +123,9 @@ type opened struct {
 	// The state of the queue: entries below below are over, as are those of
 	// done; received ones await PUBCOMP; those below sent are under way, of
 	// those from maybe on it is certain that they were never sent; next is the
-	// next to come.
+	// next to come. Those from ready on are not to be read yet.
 	below, sent, maybe, next uint64
+	ready                    uint64
 	done                     spans
 	received                 []uint64
 

@@ -83,7 +83,7 @@ func (m *Machine) keepUntil(r *record, s *storedSub, ends int64) {
 		return
 	}
 	m.setEnd(r, s, ends)
-	m.durable.Set(s.Filter, r.session, *s)
+	m.setSub(r, s)
 	m.writeSub(r, s)
 }
 

@@ -28,6 +28,7 @@ func (m *Machine) adopt(policy Authorizer) {
 	m.removeStrangers(m.policy, policy)
 	m.policy, m.inForce = policy, m.now
 	m.durable.Invalidate()
+	m.endEra()
 	m.tx.Set(inForceKey, store.AppendUint64(nil, uint64(m.now)))
 	m.setWakeName(m.now, wakeTerms, "")
 	m.out.steps = append(m.out.steps, step{kind: stepPolicy, policy: policy, position: event.PositionAt(m.out.index, m.ordinal)})
@@ -112,7 +113,11 @@ func (m *Machine) applySettings(c *event.Settings) error {
 	for _, r := range m.sessions { // in any order: each is trimmed for itself
 		m.noteOver(r)
 	}
-	if len(m.over) > 0 {
+	for _, s := range m.streams.byID { // likewise
+		m.noteFat(s)
+	}
+	m.rejudge()
+	if len(m.over) > 0 || len(m.streams.fat) > 0 {
 		m.setWake(m.now, wakeTrim, 0, 0)
 	}
 	m.out.steps = append(m.out.steps, step{kind: stepSettings, settings: &s})

@@ -31,10 +31,12 @@ func (m *Machine) weigh(c event.Command) (entries int) {
 		return 0
 	}
 	subs := m.weights.Load()
-	if subs.Len() < fewSubscriptions {
-		return 0
+	if subs.Len() >= fewSubscriptions {
+		subs.Match(p.Event.Topic, func(string, uint64, storedSub) { entries++ })
 	}
-	subs.Match(p.Event.Topic, func(string, uint64, storedSub) { entries++ })
+	if streams := m.streamWeights.Load(); streams != nil { // each is one, whoever has joined it
+		streams.Match(p.Event.Topic, func(string, uint64, *stream) { entries++ })
+	}
 	return entries
 }
 
@@ -229,15 +231,21 @@ func (m *Machine) route(e *event.Event) {
 }
 
 func (m *Machine) queueFor(e *event.Event) {
-	f := m.durable.LookupString(e.Topic)
+	streams := m.streamsOf(e)
+	f := m.fanouts().LookupString(e.Topic)
 	body := uint64(0)
-	if len(f.targets) > 1 {
+	if len(streams) > 0 {
+		body = m.storeBody(e)
+	} else if len(f.targets) > 1 {
 		body = m.bodyIfShared(f, e)
+	}
+	for _, s := range streams {
+		m.extend(s, e, body)
 	}
 	for i := range f.targets {
 		t := &f.targets[i]
 		g := t.of(e.Origin)
-		if g == nil || g.qos == 0 || m.except != nil && m.except(t.r.session) {
+		if g == nil || g.qos == 0 || m.except != nil && m.except(t.r.session) || m.has(t.r, streams) {
 			continue
 		}
 		ok, until := t.permitted(m, e.Topic, e.At)
@@ -377,7 +385,7 @@ func (m *Machine) applyReplay(c *event.Replay) error {
 	}
 	if c.Position != "" || c.Final {
 		s.replaying, s.position = !c.Final, strings.Clone(c.Position)
-		m.durable.Set(s.Filter, r.session, s)
+		m.setSub(r, &s)
 		m.writeSub(r, &s)
 	}
 	return nil

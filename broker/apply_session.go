@@ -45,6 +45,9 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 		r = nil
 	}
 	o := &opened{}
+	if r != nil {
+		m.unpark(r)
+	}
 	if r == nil {
 		m.counters.session++
 		r = &record{client: strings.Clone(c.Client), session: m.counters.session}
@@ -69,6 +72,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 	// One that waited for its client has a queue, whatever becomes of it at
 	// the end of this connection.
 	o.durable = r.durable() || o.present
+	m.payAhead(r)
 	if from.Node == m.node && from.Incarnation == m.life {
 		m.describe(r, o)
 	}
@@ -83,6 +87,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 func (m *Machine) describe(r *record, o *opened) {
 	q := &r.queue
 	o.below, o.sent, o.maybe, o.next, o.dropped = q.below, q.sent, q.maybe, q.next, q.dropped
+	o.ready = r.ready()
 	o.inFlight, o.untold = m.limits.inFlight(r.recvMax), m.limits.untold()
 	o.done = slices.Clone(q.done)
 	o.received = append(o.received, q.received...)
@@ -130,6 +135,7 @@ func (m *Machine) applyDisconnect(c *event.Disconnect) error {
 		m.touch(r)
 	}
 	m.endConnection(r, nil, c.PublishWill, false)
+	m.park(r)
 	return nil
 }
 
@@ -211,6 +217,7 @@ func (m *Machine) endSession(r *record, cause error) {
 	if r.will != nil && r.willAt != 0 {
 		m.publishWill(r)
 	}
+	m.forgive(r)
 	delete(m.sessions, r.client)
 	delete(m.numbers, r.session)
 	m.tx.Delete(r.key(m.key))
@@ -233,7 +240,7 @@ func (m *Machine) dropSubs(r *record) {
 	for _, filter := range m.filters(r) {
 		if s, ok := m.durable.Value(filter, r.session); ok {
 			m.setEnd(r, &s, 0)
-			m.durable.Delete(filter, r.session)
+			m.deleteSub(r, filter)
 		}
 	}
 	lower := store.AppendUint64(store.Key(nil, store.Subs), r.session)
@@ -271,7 +278,7 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 		}
 		replay[i] = wanted && m.mayHaveRetained(s.Filter)
 		s.replaying = s.replaying || replay[i]
-		m.durable.Set(s.Filter, r.session, s)
+		m.setSub(r, &s)
 		m.writeSub(r, &s)
 	}
 	m.tellSubscribed(r, awaited)
@@ -318,7 +325,7 @@ func (m *Machine) dropSub(r *record, filter string) bool {
 		return false
 	}
 	m.setEnd(r, &s, 0)
-	m.durable.Delete(filter, r.session)
+	m.deleteSub(r, filter)
 	r.subs--
 	m.tx.Delete(subKey(m.key, r.session, filter))
 	return true

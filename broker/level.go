@@ -27,7 +27,7 @@ const (
 	LevelStreams Level = 4 // streams: one body and a cursor per session
 
 	// NewestLevel is the newest that this program knows. Those above are reserved.
-	NewestLevel = LevelRaises
+	NewestLevel = LevelStreams
 )
 
 // Level returns the feature level in force, as of the last entry applied here. It
@@ -56,5 +56,6 @@ func (m *Machine) applyRaise(c *event.Raise) error {
 	m.raised(to)
 	m.level = to
 	m.tx.Set(levelKey, []byte{c.Level})
+	m.rejudge()
 	return nil
 }

@@ -95,6 +95,7 @@ func (m *Machine) sweep(node string) {
 		r.queue.lost(m.limits.window(r.recvMax))
 		m.touch(r)
 		m.endConnection(r, nil, true, false)
+		m.park(r)
 	}
 	if more {
 		m.setWakeName(m.now, wakeSweep, node)

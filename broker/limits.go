@@ -119,6 +119,14 @@ func (l *Limits) window(recvMax uint16) uint64 {
 	return l.inFlight(recvMax) + l.untold()
 }
 
+// A queueBound is what one queue may hold.
+type queueBound struct {
+	events int
+	bytes  int64
+}
+
+func (l *Limits) queueBound() queueBound { return queueBound{l.QueueEvents, l.QueueBytes} }
+
 // untold is how many deliveries may be over before the log has been told.
 func (l *Limits) untold() uint64 { return uint64(max(min(l.QueueEvents/4, 4096), 1)) }
 

@@ -41,7 +41,7 @@ func (m *Machine) load() error {
 			return fmt.Errorf("machine: growth of queues: %w", event.ErrDamaged)
 		}
 	}
-	for _, load := range []func() error{m.loadSettings, m.loadPolicy, m.loadNodes, m.loadSessions, m.loadQueues, m.loadSubs, m.loadRest} {
+	for _, load := range []func() error{m.loadSettings, m.loadPolicy, m.loadNodes, m.loadSessions, m.loadStreams, m.loadQueues, m.loadSubs, m.loadRest, m.loadJoined} {
 		if err := load(); err != nil {
 			return err
 		}
@@ -203,6 +203,9 @@ func (m *Machine) loadRest() error {
 		}
 		if e.ref != "" {
 			r.noteRef(e.ref)
+		}
+		if len(r.debts) > 0 && store.Uint64At(key, 8) >= r.debts[0].number {
+			r.direct = r.direct.add(store.Uint64At(key, 8), store.Uint64At(key, 8)+1)
 		}
 		if e.due() != 0 {
 			r.queue.expires(store.Uint64At(key, 8), e.due())

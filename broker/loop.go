@@ -140,7 +140,7 @@ func (l *loop) entry(a *applied) {
 	for i := range a.steps {
 		l.step(a, &a.steps[i], now)
 	}
-	l.b.stats.Queued.Add(uint64(len(a.queued)))
+	l.b.stats.Queued.Add(uint64(len(a.queued)) + a.paid)
 	l.b.stats.QueueDropped.Add(a.queueDropped)
 	l.b.stats.PublishRefused.Add(a.willsRefused)
 	l.ended = nil
@@ -211,6 +211,10 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		l.resume(a, s.restored, now)
 	case stepLife:
 		l.relive(s.life)
+	case stepPaid:
+		if session := l.live[s.session]; session != nil && session.epoch == s.epoch {
+			session.paid(s.position)
+		}
 	case stepSettings:
 		b.settings.Store(s.settings)
 	case stepPolicy:

@@ -83,11 +83,15 @@ type Machine struct {
 	inForce    int64  // log time since when policy is
 	segments   map[uint64]*segment
 	durable    *topic.Index[uint64, storedSub, *fanout]
-	weights    atomic.Pointer[topic.Index[uint64, storedSub, *fanout]] // durable, for weigh
-	profiles   map[string]Profile                                      // by prefix
-	prefixes   []string                                                // of profiles, sorted
-	counters   counters
-	grown      int // entries that the last entry added to queues; 0 if none is past its bound (see trim)
+	weights    atomic.Pointer[topic.Index[uint64, storedSub, *fanout]] // what fanouts returns, for weigh
+	eager      *topic.Index[uint64, storedSub, *fanout]                // durable, without what has joined streams; nil if nothing has
+	streams    streams
+	// streams.index, for weigh
+	streamWeights atomic.Pointer[topic.Index[uint64, *stream, []*stream]]
+	profiles      map[string]Profile // by prefix
+	prefixes      []string           // of profiles, sorted
+	counters      counters
+	grown         int // entries that the last entry added to queues; 0 if none is past its bound (see trim)
 
 	// The entry being applied.
 	tx       *store.Tx
@@ -98,6 +102,7 @@ type Machine struct {
 	bare     bool                    // the wake under way has panicked once: no wills, no profiles
 	touched  []*record               // queues that differ from the store
 	over     []*record               // queues past their bound, to be trimmed
+	bound    queueBound              // of queues, as it was in force when this entry began
 	growing  int                     // entries that this one has added to queues
 	fresh    map[string]presentValue // topics retained or cleared by this entry
 	subbed   []sessionFilter         // subscriptions set by this entry
@@ -199,6 +204,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.tx, m.out = m.store.Begin(), m.spare()
 	m.ordinal, m.unit, m.bare, m.growing = 0, 0, false, 0
 	m.ended = false
+	m.bound, m.streams.paidBy = m.limits.queueBound(), 0
 	m.ref, m.except, m.ruled, m.answer = "", nil, false, nil // a command that panicked may have left them
 	m.touched = m.touched[:0]
 	m.subbed = m.subbed[:0]
@@ -225,6 +231,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 
 	behind := m.trim()
 	m.wake()
+	behind = m.trimStreams() || behind
 	if behind {
 		m.setWake(m.now, wakeTrim, 0, 0) // not before: it may be the wake that has just been worked off
 	}
@@ -237,6 +244,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	for _, r := range m.touched {
 		m.writeQueue(r)
 	}
+	m.writeStreams()
 	if m.counters != before {
 		m.tx.Set(countersKey, m.counters.append(m.val[:0]))
 	}

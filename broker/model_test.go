@@ -30,6 +30,7 @@ var modelPolicies = map[string]*rules{
 	"windows":  parseRules("allow * # publish\nallow * a/# 08:00-17:00\nallow * b/# 12:00-13:00\nallow alice c/#"),
 	"breaks":   parseRules("allow * #\ndeny bob a/# 10:00-10:30 subscribe\ndeny * b/1 09:00-11:00"),
 	"trap":     parseRules("allow * #\npanic * trap/#"),
+	"half":     parseRules("allow * # publish\nallow * a/#\nallow alice b/#\ndeny bob a/2 subscribe"),
 	"no wills": parseRules("allow * #\ndeny * a/will publish\ndeny * b/will publish"),
 }
 
@@ -37,6 +38,7 @@ var modelPolicies = map[string]*rules{
 type machineUnderTest struct {
 	*Machine
 	fs    *disk.FS
+	crowd int       // how many subscribers make a stream; 0 for as many as outside of tests
 	steps []applied // of the entries since it was last asked
 }
 
@@ -92,6 +94,7 @@ type modelRun struct {
 	lives   map[string]uint64
 	seqs    map[string]uint64
 	life    uint64
+	streams streamTest
 }
 
 // Random histories leave a Machine where the plain model says: the same
@@ -116,13 +119,15 @@ func TestMachineModel(t *testing.T) {
 }
 
 func newModelRun(t *testing.T, seed uint64) *modelRun {
-	return &modelRun{
-		t: t, rng: rand.New(rand.NewPCG(seed, 0)), plain: newPlain(modelLimits, modelPolicies),
+	r := &modelRun{
+		t: t, streams: streamTest(seed % 4), rng: rand.New(rand.NewPCG(seed, 0)), plain: newPlain(modelLimits, modelPolicies),
 		main: openMachine(t, disk.Memory(), "/data/state", "n1"), twin: openMachine(t, disk.Memory(), "/data/state", "n2"),
 		faulty: openMachine(t, disk.Crashable(), "/data/state", "n3"),
 		lives:  map[string]uint64{}, seqs: map[string]uint64{},
 		now: time.Date(2026, 3, 9, 7, 55, 0, 0, time.UTC).UnixNano(),
 	}
+	r.beginStreams()
+	return r
 }
 
 func (r *modelRun) close() {
@@ -135,6 +140,9 @@ func (r *modelRun) close() {
 }
 
 func (r *modelRun) run(entries int) {
+	if r.streams != noStreams {
+		r.applyAll(event.AppendCommand(r.newLife("n3"), &event.Raise{Level: uint8(LevelStreams)}))
+	}
 	for n := range entries {
 		r.entry()
 		r.compare()
@@ -163,10 +171,7 @@ func (r *modelRun) entry() {
 		batches = append(batches, r.batch())
 	}
 	r.index += uint64(1 + r.rng.IntN(2)) // some indexes are Raft's own
-	for uint64(len(r.entries)) < r.index {
-		r.entries = append(r.entries, kept{})
-	}
-	r.entries[r.index-1] = kept{stamp, batches}
+	r.keep(stamp, batches)
 	// Whose answers are whose: n1 may just have begun anew.
 	r.main.life, r.twin.life = r.lives["n1"], r.lives["n2"]
 	r.plain.apply(r.index, stamp, batches)
@@ -243,12 +248,13 @@ func (r *modelRun) command() event.Command {
 		node := pick(rng, "n1", "n2", "n4")
 		return &event.NodeDown{Node: node, Incarnation: max(r.lives[node], 1) - uint64(rng.IntN(5)/4), At: r.now}
 	case n < 98:
-		return &event.Policy{Data: []byte(pick(rng, "all", "some", "windows", "breaks", "no wills", "windows", "unheard of"))}
+		return &event.Policy{Data: []byte(r.streams.policy(pick(rng, "all", "some", "windows", "breaks", "no wills", "windows", "unheard of")))}
 	case n < 99:
-		s := Limits{
+		s := Limits{ // of queues no less, where it matters what has expired
 			Sessions: pick(rng, 5, 8, 9), SubscriptionsPerSession: pick(rng, 2, 4, 6), RetainedTopics: pick(rng, 3, 6, 9),
 			QueueEvents: pick(rng, 1, 3, 12, 20), QueueBytes: pick[int64](rng, 200, 1500, 3000),
 		}.Settings("")
+		r.widen(&s)
 		if rng.IntN(9) == 0 {
 			s.QueueEvents = 0 // refused
 		}
@@ -270,7 +276,7 @@ func (r *modelRun) connect() *event.Connect {
 	if rng.IntN(2) == 0 {
 		c.Will = &event.Will{
 			Topic: pick(rng, "a/will", "b/will", "a/1"), Payload: []byte(pick(rng, "gone", "gone", "")), QoS: uint8(rng.IntN(3)),
-			Retain: rng.IntN(2) == 0, Delay: pick[uint32](rng, 0, 0, 10, 7200), Expiry: pick[uint32](rng, 0, 60), Expires: rng.IntN(3) == 0,
+			Retain: rng.IntN(2) == 0, Delay: pick[uint32](rng, 0, 0, 10, 7200), Expiry: pick[uint32](rng, 0, 60), Expires: rng.IntN(3) == 0 && r.streams != lastingStreams,
 		}
 	}
 	return c
@@ -311,7 +317,7 @@ func (r *modelRun) publish() *event.Publish {
 	if rng.IntN(8) == 0 {
 		c.Event.Payload = nil
 	}
-	if rng.IntN(4) == 0 {
+	if rng.IntN(4) == 0 && r.streams != lastingStreams {
 		c.Event.Expires = r.now + pick[int64](rng, 1e9, 60e9, 3600e9, -1e9)
 	}
 	if c.Event.QoS == 2 {
@@ -325,10 +331,11 @@ func (r *modelRun) publish() *event.Publish {
 
 // sent returns a number up to which a session may say that it has sent.
 func (r *modelRun) sent(s *plainSession) uint64 {
-	if len(s.queue) == 0 {
-		return s.next
+	sent := s.next
+	if len(s.queue) != 0 {
+		sent = s.queue[r.rng.IntN(len(s.queue))].seq + r.rng.Uint64N(2)
 	}
-	return s.queue[r.rng.IntN(len(s.queue))].seq + r.rng.Uint64N(2)
+	return min(sent, r.ready(s)) // nothing beyond can have been
 }
 
 // settle tells of entries that were there before the entry under construction,
@@ -343,6 +350,9 @@ func (r *modelRun) settle() event.Command {
 		c.Below = s.below()
 	}
 	for i, e := range s.queue {
+		if e.seq >= r.ready(s) {
+			break
+		}
 		switch {
 		case r.rng.IntN(3) > 0:
 		case i == 0 || c.Below == e.seq:
@@ -359,7 +369,7 @@ func (r *modelRun) settle() event.Command {
 func (r *modelRun) passOver(s *plainSession) *event.PassOver {
 	c := &event.PassOver{Session: s.number, Epoch: s.epoch}
 	for _, e := range s.queue {
-		if r.rng.IntN(3) == 0 {
+		if r.rng.IntN(3) == 0 && e.seq < r.ready(s) {
 			c.Entries = append(c.Entries, e.seq)
 		}
 	}
@@ -397,6 +407,7 @@ func (r *modelRun) crash() {
 	// its flushes: not from the stream that makes the history.
 	kept, rng := r.rng.IntN(101), rand.New(rand.NewPCG(r.rng.Uint64(), 0))
 	after := openMachine(r.t, r.faulty.fs.Crash(kept, rng), "/data/state", "n3")
+	r.streams.begin(after)
 	r.faulty.close(r.t)
 	r.faulty = after
 	if after.Applied() < durable {
@@ -413,6 +424,7 @@ func (r *modelRun) crash() {
 // copy has a machine that was in some other state begin with a copy of main's.
 func (r *modelRun) copy() {
 	u := openMachine(r.t, r.main.fs, "/data/other", "n4")
+	r.streams.begin(u)
 	r.copied = u
 	other := event.AppendHeader(nil, event.Header{Node: "n9", Incarnation: 1 << lifeBits, Seq: 1})
 	other = event.AppendCommand(other, &event.Connect{Client: "someone else", Expiry: 1 << 20})
@@ -502,13 +514,13 @@ func (r *modelRun) compareAnswers() {
 		for _, a := range u.steps {
 			for _, s := range a.steps {
 				if s.kind == stepDone {
-					got = append(got, answerWords(s.err, s.value))
+					got = append(got, r.streams.words(s.err, s.value))
 				}
 			}
 		}
 		for _, a := range r.plain.answers {
 			if a.node == node && a.life == r.lives[node] {
-				want = append(want, answerWords(a.err, a.value))
+				want = append(want, r.streams.words(a.err, a.value))
 			}
 		}
 		if !slices.Equal(got, want) {
@@ -529,7 +541,7 @@ func answerWords(err error, value any) string {
 	switch v := value.(type) {
 	case *opened:
 		o := *v
-		o.offlineSince = 0
+		o.offlineSince, o.ready = 0, 0
 		slices.SortFunc(o.subs, func(a, b storedSub) int { return cmp.Compare(a.Filter, b.Filter) })
 		return fmt.Sprintf("opened %+v", o)
 	case *subscribed:
@@ -580,7 +592,7 @@ func (r *modelRun) compareState() {
 func (r *modelRun) compareWakes() {
 	got := map[string]bool{}
 	r.main.store.Scan([]byte{byte(store.Wakes)}, []byte{byte(store.Wakes) + 1}, func(k, _ []byte) bool {
-		soon := k[9] == wakePurge || k[9] == wakeTerms || k[9] == wakeTrim
+		soon := slices.Contains([]byte{wakePurge, wakeTerms, wakeTrim, wakeJudge, wakePay, wakeStream}, k[9])
 		if !soon || int64(store.Uint64At(k, 1)) != r.main.now {
 			got[string(k)] = true
 		}
@@ -648,6 +660,9 @@ func (r *modelRun) compareSession(s *record, p *plainSession) {
 	if len(got.Received) == 0 && len(want.Received) == 0 {
 		got.Received, want.Received = nil, nil
 	}
+	if len(s.debts) > 0 || r.streams == mixedStreams {
+		r.compareOwed(s, &got, p, &want)
+	}
 	if !reflect.DeepEqual(got, want) {
 		r.t.Errorf("session\n%+v, want\n%+v", got, want)
 	}
@@ -682,7 +697,7 @@ func (r *modelRun) drain() {
 	r.compareDigests("at the end")
 	for name, space := range map[string]store.Space{
 		"sessions": store.Sessions, "subscriptions": store.Subs, "queues": store.Queue, "cursors": store.Cursors,
-		"inbound": store.Inbound, "held": store.Held,
+		"inbound": store.Inbound, "held": store.Held, "streams": store.Streams, "heads of streams": store.Heads, "debts": store.Debts,
 	} {
 		n := 0
 		r.main.store.Scan([]byte{byte(space)}, []byte{byte(space) + 1}, func(k, _ []byte) bool { n++; return true })
@@ -723,7 +738,11 @@ func (r *modelRun) policyAll() {
 func (r *modelRun) applyAll(batch []byte) {
 	r.index++
 	r.plain.apply(r.index, r.now, [][]byte{batch})
+	r.keep(r.now, [][]byte{batch})
 	for _, u := range []*machineUnderTest{r.main, r.twin, r.faulty, r.copied} {
+		if u == nil {
+			continue
+		}
 		u.Apply(r.index, 1, r.now, [][]byte{batch})
 		u.steps = nil
 	}

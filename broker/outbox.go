@@ -46,6 +46,7 @@ type outbox struct {
 	below      uint64 // all before are over
 	sent       uint64 // next number to send
 	next       uint64 // next number to come
+	ready      uint64 // those from here on are not in the queue yet, though they have come (see debt)
 	begun      uint64 // those before were under way on an earlier connection
 	dupBelow   uint64 // those before may have been
 	resumed    uint64 // those before came while the client was away, or earlier
@@ -95,6 +96,7 @@ func (o *outbox) open(s *Session, a *opened, recvMax int, before *Session) {
 		o.recvMax, o.untoldMax = a.inFlight, a.untold
 	}
 	o.below, o.next, o.begun, o.dupBelow, o.resumed = a.below, a.next, a.sent, a.maybe, a.next
+	o.ready = a.ready
 	o.done = a.done
 	if before != nil {
 		o.inherit(&before.out)
@@ -556,6 +558,15 @@ func (o *outbox) sendHeld(h *held, now int64, w *Wave) bool {
 	return true
 }
 
+// paid takes note that the queue has what it is to have up to a number. In the
+// delivery loop.
+func (s *Session) paid(ready uint64) {
+	s.out.mu.Lock()
+	s.out.ready = ready
+	s.out.mu.Unlock()
+	s.b.scans.start(s.goOn) // the queue is not read here
+}
+
 // pullAtOnce is how many entries are read from the store in one go at most.
 const pullAtOnce = 64
 
@@ -565,12 +576,12 @@ func (o *outbox) pull(w *Wave) {
 	o.pulling = true
 	defer func() { o.pulling = false }()
 	ahead := uint64(0)
-	for o.sent < o.next && o.room() {
+	for o.sent < min(o.next, o.ready) && o.room() {
 		// A client that acknowledges one makes room for one. Where entries are
 		// over, more of what follows may be.
 		n := min(max(o.recvMax-o.underWay, ahead), pullAtOnce)
 		ahead = 4 * n
-		from, until := o.sent, min(o.next, o.sent+n)
+		from, until := o.sent, min(o.next, o.ready, o.sent+n)
 		o.mu.Unlock()
 		entries := o.s.b.readQueue(o.s.number, from, until)
 		now := o.s.b.now()

@@ -303,7 +303,7 @@ func (p *plain) batch(b []byte) {
 func newCommand(kind event.Kind) event.Command {
 	for _, c := range []event.Command{
 		&event.Connect{}, &event.Disconnect{}, &event.Subscribe{}, &event.Unsubscribe{}, &event.Publish{}, &event.Release{},
-		&event.Settle{}, &event.PassOver{}, &event.Replay{}, &event.Policy{}, &event.NodeUp{}, &event.Tick{}, &event.Settings{}, &event.NodeDown{},
+		&event.Settle{}, &event.PassOver{}, &event.Replay{}, &event.Policy{}, &event.NodeUp{}, &event.Tick{}, &event.Settings{}, &event.NodeDown{}, &event.Raise{},
 	} {
 		if c.Kind() == kind {
 			return c
@@ -357,7 +357,7 @@ func (p *plain) command(from event.Header, c event.Command) (any, error) {
 		n.sweepAt = p.now
 		p.nodes[from.Node] = n
 		return nil, nil
-	case *event.Tick:
+	case *event.Tick, *event.Raise:
 		return nil, nil
 	case *event.Disconnect:
 		s, err := p.current(c.Session, c.Epoch)

@@ -228,6 +228,7 @@ func (m *Machine) enqueue(r *record, e *event.Event, q queued, body uint64) {
 
 // add appends an entry to r's queue; q says of it what the node needs to know.
 func (m *Machine) add(r *record, en entry, q queued) {
+	m.fold(r)
 	q.seq, q.session = r.queue.next, r.session
 	if q.named = en.ref != ""; q.named {
 		r.noteRef(en.ref)
@@ -238,6 +239,14 @@ func (m *Machine) add(r *record, en entry, q queued) {
 	r.queue.bytes += int64(en.size)
 	if at := en.due(); at != 0 {
 		r.queue.expires(q.seq, at)
+	}
+	if r.openDebt() != nil {
+		r.direct = r.direct.add(q.seq, q.seq+1)
+		if r.addedIn != m.out.index {
+			r.addedIn, r.added, r.addedBytes = m.out.index, 0, 0
+		}
+		r.added++
+		r.addedBytes += int64(en.size)
 	}
 	m.val = en.append(m.val[:0])
 	m.key = entryKey(m.key, r.session, q.seq)
@@ -273,6 +282,14 @@ func (m *Machine) writeQueue(r *record) {
 	r.queueDirty = false
 	m.val = r.queue.append(m.val[:0])
 	m.tx.Set(cursorKey(m.key, r.session), m.val)
+	if r.debtsDirty {
+		r.debtsDirty = false
+		if key := debtKey(m.key, r.session); len(r.debts) > 0 {
+			m.tx.Set(key, r.debts.append(m.val[:0]))
+		} else {
+			m.tx.Delete(key)
+		}
+	}
 }
 
 // applySettle removes what the client has taken.
@@ -285,24 +302,26 @@ func (m *Machine) applySettle(c *event.Settle) error {
 	m.touch(r)
 	q.sent = min(max(q.sent, c.Sent), q.next)
 	q.maybe = max(q.maybe, q.sent)
-	if below := min(c.Below, q.next); below > q.below {
+	ready := min(q.next, r.ready()) // nothing beyond has been sent
+	if below := min(c.Below, ready); below > q.below {
 		m.remove(r, q.below, below, m.tellTaken)
 		q.below = below
 	}
 	for _, seq := range c.Done {
-		if seq >= q.below && seq < q.next && !q.done.has(seq) {
+		if seq >= q.below && seq < ready && !q.done.has(seq) {
 			m.remove(r, seq, seq+1, m.tellTaken)
 			q.done = q.done.add(seq, seq+1)
 		}
 	}
 	for _, seq := range c.Received {
-		if seq >= q.below && seq < q.next && !q.done.has(seq) {
+		if seq >= q.below && seq < ready && !q.done.has(seq) {
 			if i, found := slices.BinarySearch(q.received, seq); !found {
 				q.received = slices.Insert(q.received, i, seq)
 			}
 		}
 	}
 	q.normalize()
+	m.payAhead(r)
 	return nil
 }
 
@@ -312,15 +331,16 @@ func (m *Machine) applyPassOver(c *event.PassOver) error {
 	if err != nil {
 		return err
 	}
-	q := &r.queue
+	q, ready := &r.queue, r.ready()
 	m.touch(r)
 	for _, seq := range c.Entries {
-		if seq >= q.below && seq < q.next && !q.done.has(seq) {
+		if seq >= q.below && seq < min(q.next, ready) && !q.done.has(seq) {
 			m.remove(r, seq, seq+1, m.passedOver)
 			q.done = q.done.add(seq, seq+1)
 		}
 	}
 	q.normalize()
+	m.payAhead(r)
 	return nil
 }
 
@@ -431,7 +451,13 @@ func (m *Machine) purge(session uint64) {
 	}
 }
 
+// isOver says whether r's queue is past its bound. Of one that is away what streams
+// owe it does not count for that, for nobody looks: see trimAway.
 func (m *Machine) isOver(r *record) bool {
+	if len(r.debts) > 0 && r.openDebt() == nil {
+		events, bytes := r.owed()
+		return r.queue.count+events > uint64(m.limits.QueueEvents) || r.queue.bytes+bytes > m.limits.QueueBytes
+	}
 	return r.queue.count > uint64(m.limits.QueueEvents) || r.queue.bytes > m.limits.QueueBytes
 }
 
@@ -495,7 +521,9 @@ func (m *Machine) trimQueue(r *record, most int) (gone int) {
 	m.touch(r)
 	q := &r.queue
 	before := q.dropped
-	more := func() bool { return m.isOver(r) && int(q.dropped-before) < most }
+	m.fold(r)
+	m.settleFloors(r)
+	more := func() bool { return m.tooMuch(r) && int(q.dropped-before) < most }
 	first := max(q.sent, q.below)
 	if r.connected() {
 		first = max(first, q.first(m.limits.window(r.recvMax)))
@@ -508,9 +536,7 @@ func (m *Machine) trimQueue(r *record, most int) (gone int) {
 		}
 	}
 	if more() {
-		// Not from the first if that is gone already: the store would step over
-		// the remains of all that were dropped before.
-		m.dropWhere(r, q.done.after(first), q.next, func(uint64, *entry) (drop, stop bool) { return true, !more() })
+		m.dropOldest(r, first, more)
 	}
 	q.normalize()
 	return int(q.dropped - before)

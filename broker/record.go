@@ -42,6 +42,19 @@ type record struct {
 	// refs counts the entries of the queue by reference; nil until one has one.
 	// It follows from what is in the queue alone, however it came there.
 	refs map[string]int
+
+	// What streams owe it, oldest first; nil for nothing. Of those of its queue's
+	// numbers that fall to them, direct are the ones that something else has which
+	// was queued meanwhile, and is not over.
+	debts      debts
+	direct     spans
+	debtsDirty bool // debts differ from their stored form
+
+	// Of entries of the log: the one by which it was away and first owed something;
+	// and what addedIn has queued for it while it was away.
+	parked, addedIn uint64
+	added           uint64
+	addedBytes      int64
 }
 
 // remember takes note of the packet id of a QoS 2 publish.

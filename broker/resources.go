@@ -155,6 +155,7 @@ func (m *Machine) mark(r *record, topicName string, q queued) {
 	if seq, ok := r.marks[topicName]; ok && !r.connected() && seq >= r.queue.maybe && seq >= r.queue.below && !r.queue.done.has(seq) {
 		return
 	}
+	m.fold(r)
 	r.noteMark(topicName, r.queue.next)
 	q.mark, q.qos = topicName, 1
 	m.add(r, entry{qos: q.qos, retain: q.retain, size: uint64(len(topicName)) + 32, ids: q.ids, mark: topicName}, q)

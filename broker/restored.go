@@ -119,7 +119,7 @@ func (s *Session) resume(o *opened, now int64) {
 	if s.durable {
 		s.resubscribe(o, now)
 		s.out.mu.Lock()
-		s.out.next = max(s.out.next, o.next)
+		s.out.next, s.out.ready = max(s.out.next, o.next), o.ready
 		s.out.mu.Unlock()
 		s.b.scans.start(s.goOn) // the queue is not read here
 	}

@@ -185,6 +185,22 @@ func (r *rules) Grant(who Who, filter string, at int64) Decision {
 	return d
 }
 
+// Always says yes where one rule without a window allows all of it, and no other rule
+// has to do with any of it.
+func (r *rules) Always(who Who, filter string) bool {
+	allowed := false
+	for i := range r.list {
+		x := &r.list[i]
+		switch {
+		case x.panics && overlap(x.filter, filter), x.about(who, ActSubscribe) && x.deny && overlap(x.filter, filter):
+			return false
+		case x.about(who, ActSubscribe) && !x.windowed() && !x.panics && topic.Covers(x.filter, filter):
+			allowed = true
+		}
+	}
+	return allowed
+}
+
 // overlap is a guess that errs on the side of yes.
 func overlap(a, b string) bool {
 	return topic.Covers(a, b) || topic.Covers(b, a) || topic.HasWildcard(a) && topic.HasWildcard(b)

@@ -20,6 +20,10 @@ const (
 	wakeTerms    = 8 // when subscriptions end is reckoned anew, some at a time
 	wakeStranger = 9 // the session ends if the policy does not know its principal
 
+	wakeJudge  = 20 // sessions that are away are judged anew, whether they may join streams, some at a time
+	wakePay    = 21 // what streams owe a session goes into its queue, some at a time
+	wakeStream = 22 // what nobody is owed any more of a stream goes, some at a time
+
 	wakeTrim = 10 // queues are past their bound; there need only be an entry: see trim
 )
 
@@ -130,6 +134,12 @@ func (m *Machine) fire(kind byte, id []byte) {
 		m.reckonEnds(id)
 	case wakeStranger:
 		m.removeStranger(store.Uint64At(id, 0))
+	case wakeJudge:
+		m.judge(string(id))
+	case wakePay:
+		m.payDue(store.Uint64At(id, 0))
+	case wakeStream:
+		m.reclaimStream(store.Uint64At(id, 0))
 	case wakeExpiry, wakeWill:
 		r := m.numbers[store.Uint64At(id, 0)]
 		if r == nil || r.connected() || r.epoch != store.Uint64At(id, 8) {
@@ -140,6 +150,7 @@ func (m *Machine) fire(kind byte, id []byte) {
 		} else if r.will != nil && r.willAt != 0 {
 			m.publishWill(r)
 			m.writeRecord(r)
+			m.park(r)
 		}
 	}
 }

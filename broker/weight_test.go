@@ -24,6 +24,7 @@ func burstInPieces(t *testing.T) {
 		sessions, events = 5000, 400
 	}
 	n := newNode(t, Limits{})
+	n.machine.streams.crowd = sessions + 1 // or they would have a stream when they are gone
 	for i := range sessions {
 		c, _ := n.connect(fmt.Sprint(i), true, 3600)
 		c.subscribe("burst", 1)

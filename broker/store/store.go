@@ -49,6 +49,10 @@ const (
 	Failures Space = 0x0D // ordinal → command that was rolled back
 
 	Resources Space = 0x0E // profile, its key → its value
+
+	Streams Space = 0x14 // stream, sequence → event of a stream, whose body is elsewhere
+	Heads   Space = 0x15 // stream → its filter and how far it is
+	Debts   Space = 0x16 // session → what streams owe it
 )
 
 // FirstFormat is the format of a state that is new: what the first version of the

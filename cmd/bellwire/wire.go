@@ -413,6 +413,10 @@ func (a *authorizer) Grant(who broker.Who, filter string, at int64) broker.Decis
 	return broker.Decision{Allow: g.Allowed, Windowed: g.Windowed, Outside: outside(g.Outside), Reason: g.Reason}
 }
 
+func (a *authorizer) Always(who broker.Who, filter string) bool {
+	return a.policy.Always(acl.Who(who), filter)
+}
+
 func (a *authorizer) Authenticate(user string, password []byte) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
