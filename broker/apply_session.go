@@ -88,6 +88,7 @@ func (m *Machine) describe(r *record, o *opened) {
 	q := &r.queue
 	o.below, o.sent, o.maybe, o.next, o.dropped = q.below, q.sent, q.maybe, q.next, q.dropped
 	o.ready = r.ready()
+	r.told = o.ready
 	o.inFlight, o.untold = m.limits.inFlight(r.recvMax), m.limits.untold()
 	o.done = slices.Clone(q.done)
 	o.received = append(o.received, q.received...)

@@ -285,12 +285,12 @@ func (m *Machine) fold(r *record) {
 // unpark ends r's absence: what it is owed is what it is, and within its bound. Its
 // events are queued for it from here on.
 func (m *Machine) unpark(r *record) {
-	d := r.openDebt()
-	if d == nil {
+	if r.openDebt() == nil {
 		return
 	}
 	m.fold(r)
 	m.trimAway(r)
+	d := r.openDebt() // not before: older ones may be gone by now
 	for i := range d.subs {
 		if filter := d.subs[i].Filter; m.eager != nil && m.joined(r, filter) {
 			if s, ok := m.durable.Value(filter, r.session); ok {

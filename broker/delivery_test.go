@@ -363,6 +363,9 @@ func newDeliveryRun(t *testing.T, seed uint64) *deliveryRun {
 		limits.QueueEvents = 12
 	}
 	r.n = newNode(t, limits)
+	if seed%2 == 0 { // what it misses it has from streams
+		r.n.makeStreams(streams{crowd: 1, ahead: pick(r.rng, 0, 1, 4), piece: pick(r.rng, 0, 1, 3)})
+	}
 	r.n.policies["windows"] = parseRules("allow * # publish\nallow device plain/#\nallow device win/# 08:00-17:00")
 	r.n.policies["plain"] = parseRules("allow * # publish\nallow device plain/#")
 	r.n.policy(r.policy)

@@ -55,8 +55,32 @@ func stored() []storedForm {
 		{"node/closed/1", &nodeState{life: 1<<63 + 5, seq: 300, seen: 1_772_000_000_123_456_789, closed: true, former: 1_772_000_000_000_000_000}},
 		{"counters/1", &counters{session: 1, epoch: 300, body: 1 << 40, failure: 7}},
 		{"level/2", LevelRaises},
+		{"streams/4", &streams{era: 300, lastID: 7, stored: [2]uint64{300, 7}}},
+		{"stream/full/4", &stream{
+			first: 1000, next: 2000, before: 1 << 33, total: 1<<33 + 5000, floor: event.PositionAt(7, 3),
+			ends: []eraEnd{{298, 1500, 1<<33 + 300}, {299, 1600, 1<<33 + 900}}, filter: "plant/+/#",
+		}},
+		{"stream/empty/4", &stream{filter: "a"}},
+		{"streamed/full/4", &streamed{
+			position: event.PositionAt(7, 3), before: 1 << 33, qos: 2, retain: true, expires: ev.Expires, size: 300, body: 1 << 40, topic: "plant/1",
+		}},
+		{"streamed/plain/4", &streamed{position: 5, qos: 1, size: 40, body: 1, topic: "a"}},
+		{"debts/full/4", debts{
+			{number: 1000, left: 3, bytes: 900, subs: []event.Subscription{{Filter: "plant/#", QoS: 1}}, joins: []join{
+				{s: storedStream, next: 7, before: 70, counted: 10, total: 1 << 33},
+			}},
+			{
+				open: true, number: 1 << 40,
+				subs:  []event.Subscription{{Filter: "plant/+/#", QoS: 2, NoLocal: true, RetainAsPublished: true, RetainHandling: 2, ID: 9}, {Filter: "x"}},
+				joins: []join{{s: storedStream, member: true, era: 300, next: 10, before: 100, counted: 10, total: 100, ids: 1}},
+			},
+		}},
+		{"debts/empty/4", debts(nil)},
 	}
 }
+
+// storedStream is the one that stored debts are of.
+var storedStream = &stream{id: 300}
 
 type storedForm struct {
 	name  string
@@ -76,6 +100,14 @@ func encodeStored(v any) []byte {
 	case *nodeState:
 		return v.append(nil)
 	case *counters:
+		return v.append(nil)
+	case *streams:
+		return v.append(nil)
+	case *stream:
+		return v.append(nil)
+	case *streamed:
+		return v.append(nil)
+	case debts:
 		return v.append(nil)
 	case Level:
 		return []byte{byte(v)}
@@ -102,6 +134,22 @@ func decodeStored(like any, b []byte) (any, error) {
 	case *counters:
 		c := new(counters)
 		return c, c.decode(b)
+	case *streams:
+		s := new(streams)
+		return s, s.decode(b)
+	case *stream:
+		s := new(stream)
+		return s, s.decode(b)
+	case *streamed:
+		e, err := decodeStreamed(b)
+		return &e, err
+	case debts:
+		return decodeDebts(b, func(id uint64) *stream {
+			if id != storedStream.id {
+				return nil
+			}
+			return storedStream
+		})
 	case Level:
 		if len(b) != 1 {
 			return nil, event.ErrDamaged
@@ -125,7 +173,7 @@ func TestFormsInStore(t *testing.T) {
 		}
 		// What is left of these is the last field, an event that is read when it
 		// is needed, a name, or a will that need not be there.
-		if slices.Contains([]string{"entry/inline/1", "entry/mark/1", "session/full/1"}, f.name) {
+		if slices.Contains([]string{"entry/inline/1", "entry/mark/1", "session/full/1", "stream/full/4", "streamed/full/4"}, f.name) {
 			continue
 		}
 		for n := range was {

@@ -126,6 +126,7 @@ type node struct {
 	limits   Limits
 	profiles []Profile
 	tap      Tap
+	streams  streams // how those of its Machine are made, see there; not what they are
 	*Broker
 	log *soloLog
 }
@@ -182,7 +183,18 @@ func (n *node) open() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	n.machine.streams.madeLike(&n.streams)
 }
+
+// makeStreams has the node, and its later lives, make streams as like says.
+func (n *node) makeStreams(like streams) {
+	n.log.mu.Lock()
+	defer n.log.mu.Unlock()
+	n.streams = like
+	n.machine.streams.madeLike(&like)
+}
+
+func (s *streams) madeLike(o *streams) { s.crowd, s.ahead, s.piece = o.crowd, o.ahead, o.piece }
 
 func (n *node) storeOptions() store.Options {
 	return store.Options{Dir: "state", FS: n.fs, Newest: uint8(NewestLevel), Logger: slog.New(slog.DiscardHandler), Die: func(r string) { panic(r) }}

@@ -243,6 +243,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.writeGrown()
 	for _, r := range m.touched {
 		m.writeQueue(r)
+		m.tellReady(r)
 	}
 	m.writeStreams()
 	if m.counters != before {

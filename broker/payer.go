@@ -132,8 +132,7 @@ func (m *Machine) payOne(r *record, d *debt, of int, item *streamed) {
 	m.touch(r)
 }
 
-// payAhead pays what r's client may want next, and has its node told. What cannot
-// be paid now, because this entry has added it or others were paid so much, is by
+// payAhead pays what r's client may want next. What cannot be paid now, because this entry has added it or others were paid so much, is by
 // the next entry.
 func (m *Machine) payAhead(r *record) {
 	if len(r.debts) == 0 {
@@ -156,7 +155,13 @@ func (m *Machine) payAhead(r *record) {
 	if len(r.debts) > 0 && paid < want {
 		m.setWake(m.now, wakePay, r.session, 0)
 	}
-	if now := r.ready(); now != before && r.connected() && r.node == m.node && r.life == m.life {
+}
+
+// tellReady has the loop told up to where it may read r's queue, if that has
+// changed since it was, however it came.
+func (m *Machine) tellReady(r *record) {
+	if now := r.ready(); now != r.told && r.connected() && r.node == m.node && r.life == m.life {
+		r.told = now
 		m.out.steps = append(m.out.steps, step{kind: stepPaid, session: r.session, epoch: r.epoch, position: now})
 	}
 }

@@ -48,7 +48,8 @@ type record struct {
 	// was queued meanwhile, and is not over.
 	debts      debts
 	direct     spans
-	debtsDirty bool // debts differ from their stored form
+	told       uint64 // what ready was when this node's loop was last told; not state
+	debtsDirty bool   // debts differ from their stored form
 
 	// Of entries of the log: the one by which it was away and first owed something;
 	// and what addedIn has queued for it while it was away.

@@ -23,8 +23,12 @@ const (
 	mixedStreams
 )
 
-func (s streamTest) begin(u *machineUnderTest) {
+// begin has u make streams for few; slowly says that what they owe is paid slowly.
+func (s streamTest) begin(u *machineUnderTest, slowly bool) {
 	u.streams.crowd = 2
+	if slowly {
+		u.streams.ahead, u.streams.piece = 3, 1
+	}
 	if s == wideStreams {
 		u.begin.QueueEvents, u.begin.QueueBytes = 1<<20, 1<<30
 		u.limits = u.begin
@@ -78,7 +82,7 @@ func (s streamTest) words(err error, value any) string {
 
 func (r *modelRun) beginStreams() {
 	for _, u := range []*machineUnderTest{r.main, r.twin, r.faulty} {
-		r.streams.begin(u)
+		r.streams.begin(u, r.slowly)
 	}
 	r.plain.limits = r.main.limits
 }
