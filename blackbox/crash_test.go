@@ -541,13 +541,13 @@ func TestMQTT24ExactlyOnceThroughReconnects(t *testing.T) {
 }
 
 func exactlyOnce(t *testing.T, s *server, disturb func(*load), settings ...func(*load)) {
-	l := newLoad(t, s, 0)
+	l := &load{t: t, stop: make(chan struct{})}
+	l.addr.Store(s.ready.MQTT)
 	for _, set := range settings {
 		set(l)
 	}
 	p := &publisher{id: "once", topic: "once/load", qos: 2}
 	l.publishers = []*publisher{p}
-	l.subscribers = nil
 	rx := &receiver{t: t, l: l, open: map[uint16]string{}}
 	c := mq.Open(t, s.ready.MQTT, v5, receiveMax("rx", 20))
 	c.Subscribe("once/#", 2)

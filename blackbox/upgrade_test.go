@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -302,4 +303,52 @@ func (v earlier) restores(t *testing.T, backup string) {
 	if _, err := os.Stat(dir); err == nil && v.newest > v.Level {
 		t.Errorf("what was refused has left %s behind", dir)
 	}
+}
+
+// A node that is far behind is given the state by another version: the last one sends
+// it to the present one, which sends it on to the last.
+func TestClusterMixedSnapshots(t *testing.T) {
+	t.Parallel()
+	v := old(t)
+	c := &trio{t: t, policy: writeFile(t, "policy.yaml", trioPolicy)}
+	p := loopback()
+	for i, binary := range []string{v.binary, "", v.binary} {
+		p.binary = binary
+		c.prepare(i, p, []string{"--verbose"})
+	}
+	n1, n2, n3 := c.nodes[0], c.nodes[1], c.nodes[2]
+	n1.start()
+	w := &witness{t: t}
+	w.leave(n1, "long ago")
+	// More than a log keeps for those who lag; it is truncated as far as the state is
+	// on the disk, as it is after a stop, and looked at again 16 MiB later.
+	publish40MiB(t, n1)
+	n1.stop()
+	n1.start()
+	publish40MiB(t, n1)
+	const installed = "raft: Installed remote snapshot"
+	n2.start()
+	w.find(n2)
+	c.await("n2 has a vote", func(all []member) bool { return len(all) == 2 && all[1].Voter && all[1].Role != "down" })
+	if _, errs, code := c.ask(1, "transfer-leader", "n2"); code != 0 {
+		t.Fatalf("transfer-leader: %d %s", code, errs)
+	}
+	n3.start()
+	c.await("three voters that answer", allVote)
+	w.find(n3)
+	if !contains(n2.logs.String(), installed) || !contains(n3.logs.String(), installed) {
+		t.Error("one of them needed no snapshot: this shows nothing")
+	}
+	c.alike()
+}
+
+// publish40MiB publishes as much, which nobody gets.
+func publish40MiB(t *testing.T, s *server) {
+	t.Helper()
+	c := ana(t, s, "filler")
+	payload := strings.Repeat("x", 200<<10)
+	for range 200 {
+		c.Publish("fill", 1, payload)
+	}
+	c.Disconnect()
 }

@@ -102,7 +102,7 @@ type allowance struct {
 func allowances(root string) []allowance {
 	return []allowance{
 		{[]string{"TestPowerCut"}, powerCutAllowed()},
-		{[]string{"TestClusterRollingUpgrade", "TestOldDataIsRead", "TestFormats", "TestGoldenFormsAreListed", "TestUnpack"}, noHistory(root)},
+		{[]string{"TestClusterRollingUpgrade", "TestClusterMixedSnapshots", "TestOldDataIsRead", "TestFormats", "TestGoldenFormsAreListed", "TestUnpack"}, noHistory(root)},
 	}
 }
 
