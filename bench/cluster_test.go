@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -101,7 +102,7 @@ func TestWhoTakesPart(t *testing.T) {
 // Three nodes of Bellwire, as built, take a load that counts.
 func TestRowAgainstThreeNodes(t *testing.T) {
 	ctx := t.Context()
-	e := env{root: "..", bin: t.TempDir()}
+	e := env{root: "..", bin: t.TempDir(), bellwire: os.Getenv("BELLWIRE_BINARY")}
 	path, _, err := buildBellwire(ctx, e)
 	if err != nil {
 		t.Fatal(err)

@@ -42,15 +42,40 @@ const blackbox = module + "/blackbox"
 // with this tree: they belong to conformance.
 const external = "^TestPacketSequences$"
 
-// blackboxEnv has it test the binary that build has made.
-func blackboxEnv(root string) []string {
+// withoutRace are tests that start the built binary and load it for real. The race
+// detector sees their own side only, which others of bench show it, and makes that
+// so slow that it is itself what is measured.
+const withoutRace = "^TestRows?Against"
+
+// asBuilt has tests that start a server take the binary that build has made.
+func asBuilt(root string) []string {
 	return []string{"BELLWIRE_BINARY=" + filepath.Join(root, "bin", "bellwire")}
+}
+
+// compileOnce has all that the gate runs compile as build does, until restore is
+// called: a machine with an empty cache spends more time on compiling than on
+// testing, and would otherwise compile everything twice before it comes to the
+// race detector, which needs cgo.
+func compileOnce() (restore func(), err error) {
+	flags, cgo := os.Getenv("GOFLAGS"), os.Getenv("CGO_ENABLED")
+	set := func(flags, cgo string) error {
+		return errors.Join(os.Setenv("GOFLAGS", flags), os.Setenv("CGO_ENABLED", cgo))
+	}
+	if err := set(strings.TrimSpace(flags+" -trimpath"), "0"); err != nil {
+		return nil, err
+	}
+	return func() { _ = set(flags, cgo) }, nil // what could be set once can be set back
 }
 
 // gate is `make test`. It goes on after a fault, so that one run shows all of
 // them.
 func gate(ctx context.Context, root string) error {
 	start := time.Now()
+	restore, err := compileOnce()
+	if err != nil {
+		return err
+	}
+	defer restore()
 	packages, err := lines(ctx, root, "go", "list", "./...")
 	if err != nil {
 		return err
@@ -75,14 +100,16 @@ func gate(ctx context.Context, root string) error {
 	}
 	// The rules of the tree first: they take no time and explain much.
 	const rules = module + "/cmd/internal/tidy"
-	test("", nil, "-count=1", rules)
+	// Without the vet of go test, for all of it has been done above.
+	test("", nil, "-count=1", "-vet=off", rules)
 	rest := slices.DeleteFunc(slices.Clone(packages), func(pkg string) bool { return pkg == rules || pkg == blackbox })
-	test("", nil, append([]string{"-count=1", "-timeout=5m"}, rest...)...)
+	test("", asBuilt(root), append([]string{"-count=1", "-vet=off", "-timeout=5m"}, rest...)...)
 	if slices.Contains(packages, blackbox) {
-		test("", blackboxEnv(root), "-count=1", "-timeout=10m", "-skip", external, blackbox)
+		test("", asBuilt(root), "-count=1", "-vet=off", "-timeout=10m", "-skip", external, blackbox)
 	}
-	test("race", nil, append([]string{"-count=1", "-timeout=10m", "-race"}, rest...)...)
 	fault(mustBeSilent(ctx, root, "deadcode", "go", "run", deadcode, "-test", "./..."))
+	restore()
+	test("race", asBuilt(root), append([]string{"-count=1", "-vet=off", "-timeout=10m", "-race", "-skip", withoutRace}, rest...)...)
 
 	fmt.Println()
 	printTable(os.Stdout, results)
