@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,19 +14,10 @@ import (
 	"github.com/bellwire/bellwire/internal/formats"
 )
 
-// A real run of go test over a module in which tests pass, fail, skip, panic
-// and do not compile: each is seen for what it is.
-func TestGoTestIsUnderstood(t *testing.T) {
-	root := t.TempDir()
-	for name, text := range map[string]string{
-		"go.mod":         "module example.com/m\n\ngo 1.26.0\n",
-		"good/g_test.go": "package good\nimport \"testing\"\nfunc TestA(t *testing.T) { t.Run(\"sub\", func(*testing.T) {}) }\n",
-		"skip/s_test.go": "package skip\nimport \"testing\"\nfunc TestPowerCutX(t *testing.T) { t.Skipf(\"missing: %s, be root\", \"root\") }\n",
-		"fail/f_test.go": "package fail\nimport \"testing\"\nfunc TestF(t *testing.T) { t.Error(\"seven is not eight\") }\n",
-		"boom/b_test.go": "package boom\nimport \"testing\"\nfunc TestB(t *testing.T) { panic(\"out of cheese\") }\n",
-		"ruin/r_test.go": "package ruin\nfunc f() int { return \"\" }\n",
-		"none/n.go":      "package none\n",
-	} {
+func writeTree(t *testing.T, files map[string]string) (root string) {
+	t.Helper()
+	root = t.TempDir()
+	for name, text := range files {
 		p := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
 			t.Fatal(err)
@@ -34,6 +26,67 @@ func TestGoTestIsUnderstood(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	return root
+}
+
+// A data race of a process that a test has started, and of which it takes no
+// notice, is seen.
+func TestRacesOfChildrenAreSeen(t *testing.T) {
+	if _, err := exec.LookPath("gcc"); err != nil {
+		t.Skip("missing: gcc, run make setup")
+	}
+	root := writeTree(t, map[string]string{
+		"go.mod": "module example.com/m\n\ngo 1.26.0\n",
+		"m_test.go": `package m
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+)
+
+var shared int
+
+func TestParent(t *testing.T) {
+	if os.Getenv("CHILD") == "" {
+		child := exec.Command(os.Args[0], "-test.run=^TestParent$")
+		child.Env = append(os.Environ(), "CHILD=1")
+		_ = child.Run()
+		return
+	}
+	over := make(chan struct{})
+	go func() { shared++; close(over) }()
+	shared++
+	<-over
+}
+`,
+	})
+	reports := t.TempDir()
+	var printed bytes.Buffer
+	results, err := goTest(t.Context(), &printed, root, "race", []string{"GOFLAGS=-mod=mod", "CGO_ENABLED=1", raceLog(reports)}, "-race", "./...")
+	if err != nil || len(results) != 1 || !results[0].ok {
+		t.Fatalf("the test itself is to pass: %+v, %v\n%s", results, err, &printed)
+	}
+	if err := races(&printed, reports); err == nil || !strings.Contains(printed.String(), "WARNING: DATA RACE") {
+		t.Errorf("got %v, and printed\n%s", err, &printed)
+	}
+	if err := races(&printed, t.TempDir()); err != nil {
+		t.Errorf("without a race: %v", err)
+	}
+}
+
+// A real run of go test over a module in which tests pass, fail, skip, panic
+// and do not compile: each is seen for what it is.
+func TestGoTestIsUnderstood(t *testing.T) {
+	root := writeTree(t, map[string]string{
+		"go.mod":         "module example.com/m\n\ngo 1.26.0\n",
+		"good/g_test.go": "package good\nimport \"testing\"\nfunc TestA(t *testing.T) { t.Run(\"sub\", func(*testing.T) {}) }\n",
+		"skip/s_test.go": "package skip\nimport \"testing\"\nfunc TestPowerCutX(t *testing.T) { t.Skipf(\"missing: %s, be root\", \"root\") }\n",
+		"fail/f_test.go": "package fail\nimport \"testing\"\nfunc TestF(t *testing.T) { t.Error(\"seven is not eight\") }\n",
+		"boom/b_test.go": "package boom\nimport \"testing\"\nfunc TestB(t *testing.T) { panic(\"out of cheese\") }\n",
+		"ruin/r_test.go": "package ruin\nfunc f() int { return \"\" }\n",
+		"none/n.go":      "package none\n",
+	})
 	var printed bytes.Buffer
 	results, err := goTest(t.Context(), &printed, root, "", []string{"GOFLAGS=-mod=mod"}, "./...")
 	if err != nil {

@@ -109,7 +109,13 @@ func gate(ctx context.Context, root string) error {
 	}
 	fault(mustBeSilent(ctx, root, "deadcode", "go", "run", deadcode, "-test", "./..."))
 	restore()
-	test("race", asBuilt(root), append([]string{"-count=1", "-vet=off", "-timeout=10m", "-race", "-skip", withoutRace}, rest...)...)
+	reports, err := os.MkdirTemp("", "bellwire-races-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(reports)
+	test("race", append(asBuilt(root), raceLog(reports)), append([]string{"-count=1", "-vet=off", "-timeout=10m", "-race", "-skip", withoutRace}, rest...)...)
+	fault(races(os.Stdout, reports))
 
 	fmt.Println()
 	printTable(os.Stdout, results)
@@ -154,6 +160,31 @@ func noHistory(root string) string {
 		return "this tree lacks " + why
 	}
 	return ""
+}
+
+// raceLog has whatever is built with the race detector write its reports to files
+// in dir.
+func raceLog(dir string) string { return "GORACE=log_path=" + filepath.Join(dir, "race") }
+
+// races prints the reports in dir, and is an error if there is one. A test fails of
+// its own data race; of one in a process that it has started, a node, say, that it
+// kills in the end, it hears nothing.
+func races(out io.Writer, dir string) error {
+	files, err := filepath.Glob(filepath.Join(dir, "race.*"))
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%s\n", text)
+	}
+	if len(files) > 0 {
+		return fmt.Errorf("%d processes reported data races", len(files))
+	}
+	return nil
 }
 
 // judge returns a fault for each package that failed, passed its budget or
