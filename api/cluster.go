@@ -92,8 +92,9 @@ func (s Status) CanLose() int { return s.Up - (s.Voters/2 + 1) }
 type Member struct {
 	ID    string `json:"id"`
 	Name  string `json:"name"`
-	Addr  string `json:"addr"` // for the other nodes
-	Role  string `json:"role"` // leader, follower, candidate; down if it does not answer
+	Addr  string `json:"addr"`           // for the other nodes
+	MQTT  string `json:"mqtt,omitempty"` // for clients
+	Role  string `json:"role"`           // leader, follower, candidate; down if it does not answer
 	Voter bool   `json:"voter"`
 
 	// NonVoter says that it was started so as to stay without a vote.

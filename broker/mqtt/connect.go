@@ -305,7 +305,8 @@ func (c *conn) putConnack(in *input, f *fault) {
 	if c.ending {
 		return
 	}
-	pk.Properties.ReasonString = c.reasonString(f.code, f.why, maxHeader+2)
+	n := c.refer(pk, maxHeader+2)
+	pk.Properties.ReasonString = c.reasonString(f.code, f.why, n)
 	c.dirty(&in.wave)
 	c.put(pk) // unless it is too large, and then the end is all there is to say
 	c.said = true

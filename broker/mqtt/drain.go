@@ -14,7 +14,7 @@ var ErrResumed = errors.New("mqtt: clients are taken again")
 
 // Drain turns new clients away, and sends those that are connected to another server,
 // at most rate of them a second: all at once would all be elsewhere at once. MQTT 5
-// clients are told 0x9C, use another server; connections of older ones are closed,
+// clients are told 0x9C, use another server, and which if one is known; connections of older ones are closed,
 // and new ones of theirs told that the server is unavailable. Sessions are kept as
 // after any lost connection, wills included. It returns when no client is left, with
 // ErrResumed, or with ctx's error; clients are turned away until Resume all the same.

@@ -14,6 +14,7 @@ import (
 // ones until it is resumed; sessions that outlast their connections are kept.
 func TestDrain(t *testing.T) {
 	n := newNode(t, Limits{})
+	n.srv.elsewhere = func() string { return "n2.example.com:1883" }
 	var all []*client
 	for i := range 30 {
 		all = append(all, n.connect(5, fmt.Sprintf("c%d", i), keep(3600)))
@@ -37,8 +38,8 @@ func TestDrain(t *testing.T) {
 		t.Errorf("Drain returned %v", err)
 	}
 	for _, c := range all {
-		if got := c.next(); !strings.HasPrefix(got, "DISCONNECT 9c") {
-			t.Errorf("got %s, want to be told to use another server", got)
+		if got := c.next(); !strings.HasPrefix(got, "DISCONNECT 9c server=n2.example.com:1883 reason=") {
+			t.Errorf("got %s, want to be told which other server to use", got)
 		}
 		c.end()
 	}
@@ -47,8 +48,25 @@ func TestDrain(t *testing.T) {
 	c := n.dial()
 	c.version = 5
 	c.send(connectBytes(5, "c0", keep(3600)))
-	if got := c.next(); !strings.HasPrefix(got, "CONNACK 9c") {
+	if got := c.next(); !strings.HasPrefix(got, "CONNACK 9c server=n2.example.com:1883 reason=") {
+		t.Errorf("got %s, want to be told which other server to use", got)
+	}
+	c.end()
+	n.srv.elsewhere = func() string { return "" }
+	c = n.dial()
+	c.version = 5
+	c.send(connectBytes(5, "c0", keep(3600)))
+	if got := c.next(); !strings.HasPrefix(got, "CONNACK 9c reason=") {
 		t.Errorf("got %s, want to be told to use another server", got)
+	}
+	c.end()
+	// What the client takes at most is kept to.
+	n.srv.elsewhere = func() string { return strings.Repeat("n", 200) }
+	c = n.dial()
+	c.version = 5
+	c.send(connectBytes(5, "c0", keep(3600), func(pk *packets.Packet) { pk.Properties.MaximumPacketSize = 150 }))
+	if got := c.next(); !strings.HasPrefix(got, "CONNACK 9c reason=") {
+		t.Errorf("got %s, want no more than it takes", got)
 	}
 	c.end()
 	c = n.dial()

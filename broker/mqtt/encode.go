@@ -83,8 +83,24 @@ func (c *conn) put(pk *packets.Packet) bool {
 func (c *conn) putDisconnect(code byte, reason string) {
 	pk := &packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}}
 	pk.ReasonCode = legal(packets.Disconnect, code)
-	pk.Properties.ReasonString = c.reasonString(code, reason, maxHeader+2)
+	n := c.refer(pk, maxHeader+2)
+	pk.Properties.ReasonString = c.reasonString(code, reason, n)
 	c.put(pk)
+}
+
+// refer has pk name another server, if it sends the client there, one is known, and
+// the client takes a packet that has its address beside n other bytes. It returns how
+// many bytes there are with it.
+func (c *conn) refer(pk *packets.Packet, n int) int {
+	if c.version < 5 || pk.ReasonCode != codeUseAnother || c.srv.elsewhere == nil {
+		return n
+	}
+	to := c.srv.elsewhere()
+	if to == "" || c.maxPacket < n+maxVarint+3+len(to) {
+		return n
+	}
+	pk.Properties.ServerReference = to
+	return n + 3 + len(to)
 }
 
 // encodeRare has the codec encode pk. PUBLISH and the acknowledgements of it

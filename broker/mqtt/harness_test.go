@@ -499,6 +499,7 @@ func propertyWords(s *strings.Builder, p *packets.Properties) {
 			fmt.Fprintf(s, " "+format, args...)
 		}
 	}
+	say(p.ServerReference != "", "server=%s", p.ServerReference)
 	say(p.ReasonString != "", "reason=%q", p.ReasonString)
 	say(p.AssignedClientID != "", "assigned")
 	say(p.SessionExpiryIntervalFlag, "session-expiry=%d", p.SessionExpiryInterval)

@@ -38,6 +38,12 @@ type Config struct {
 	// credentials are good; with AllowAnonymous they are not looked at.
 	Authenticate   func(user string, password []byte, client string) (principal string, err error)
 	AllowAnonymous bool
+
+	// Elsewhere returns the address of another server, host:port, for a client that
+	// is sent away from this one (Server Reference, 5.0 4.11); empty if none is
+	// known. It is asked for each such client, by any goroutine, and must not block.
+	// nil knows none.
+	Elsewhere func() string
 }
 
 // ErrServerClosed is what Serve returns after Close.
@@ -50,6 +56,7 @@ type Server struct {
 	logger         *slog.Logger
 	authenticate   func(user string, password []byte, client string) (string, error)
 	allowAnonymous bool
+	elsewhere      func() string
 	policy         func() broker.Authorizer // in force now
 	connect        func(broker.ConnectRequest, broker.Sink) (s session, present bool, dropped uint64, err error)
 
@@ -103,6 +110,7 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		logger:         cfg.Logger,
 		authenticate:   cfg.Authenticate,
 		allowAnonymous: cfg.AllowAnonymous,
+		elsewhere:      cfg.Elsewhere,
 		policy:         func() broker.Authorizer { return nil },
 		connect:        connect,
 		wheel:          newWheel(),

@@ -21,6 +21,7 @@ import (
 // listen it runs alone, and the others have no meaning.
 type clusterFlags struct {
 	listen, advertise string
+	advertiseMQTT     string
 	join              string // addresses, separated by commas
 	bootstrap         bool
 	tls               string // directory
@@ -35,6 +36,7 @@ const leastDead = 10 * time.Second
 func (f *clusterFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.listen, "cluster", "", "`address` for the other nodes of a cluster; without it the node runs alone")
 	flags.StringVar(&f.advertise, "advertise", "", "`address` by which the other nodes reach --cluster; that itself if empty")
+	flags.StringVar(&f.advertiseMQTT, "advertise-mqtt", "", "`address` by which clients reach --mqtt: other nodes tell it to those whom they send away; that itself if empty, unless it is on loopback and --cluster is not")
 	flags.StringVar(&f.join, "join", "", "at the first start: `addresses` of nodes of the cluster to join, separated by commas")
 	flags.BoolVar(&f.bootstrap, "bootstrap", false, "at the first start: begin a new cluster, for others to join")
 	flags.StringVar(&f.tls, "cluster-tls", "", "`directory` with ca.crt, node.crt and node.key, as bellwire cert node makes it")
@@ -68,6 +70,9 @@ func (f *clusterFlags) check(node string, first bool) error {
 	}
 	if f.advertise != "" {
 		wrong.add(checkPeer("--advertise", f.advertise))
+	}
+	if f.advertiseMQTT != "" {
+		wrong.add(checkPeer("--advertise-mqtt", f.advertiseMQTT))
 	}
 	if f.bootstrap && f.join != "" {
 		wrong.add(fail(bw.Usage, "--bootstrap begins a new cluster, --join makes the node part of one that exists").
@@ -104,7 +109,7 @@ func (f *clusterFlags) checkAlone() error {
 	for _, c := range []struct {
 		flag  string
 		given bool
-	}{{"--advertise", f.advertise != ""}, {"--join", f.join != ""}, {"--bootstrap", f.bootstrap}, {"--cluster-tls", f.tls != ""}, {"--non-voter", f.nonVoter}, {"--remove-dead-after", f.removeDead != 0}} {
+	}{{"--advertise", f.advertise != ""}, {"--advertise-mqtt", f.advertiseMQTT != ""}, {"--join", f.join != ""}, {"--bootstrap", f.bootstrap}, {"--cluster-tls", f.tls != ""}, {"--non-voter", f.nonVoter}, {"--remove-dead-after", f.removeDead != 0}} {
 		if c.given {
 			wrong.add(fail(bw.Usage, "%s is for a node of a cluster, and there is no --cluster", c.flag).
 				do("add --cluster ADDR, where the other nodes reach this one, or leave %s out", c.flag))
@@ -158,7 +163,7 @@ func (c *configReader) cluster(v map[string]*yamltree.Node) {
 	if v["cluster"] == nil {
 		return
 	}
-	l, ok := c.Table(v["cluster"], "cluster", "listen", "advertise", "join", "bootstrap", "tls", "non_voter", "remove_dead_after")
+	l, ok := c.Table(v["cluster"], "cluster", "listen", "advertise", "advertise_mqtt", "join", "bootstrap", "tls", "non_voter", "remove_dead_after")
 	if !ok {
 		return
 	}
@@ -174,6 +179,7 @@ func (c *configReader) cluster(v map[string]*yamltree.Node) {
 	}
 	c.set(&f.listen, "cluster", listen)
 	c.set(&f.advertise, "advertise", c.text(l, "advertise"))
+	c.set(&f.advertiseMQTT, "advertise-mqtt", c.text(l, "advertise_mqtt"))
 	c.set(&f.join, "join", c.list(l, "join"))
 	c.set(&f.tls, "cluster-tls", c.path(l, "tls"))
 	c.setYes(&f.bootstrap, "bootstrap", c.yes(l, "bootstrap"))

@@ -22,6 +22,7 @@ import (
 	"github.com/bellwire/bellwire/api"
 	"github.com/bellwire/bellwire/cluster"
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/mqtttest"
 )
 
 // A testNode is a node of a cluster, served by this process.
@@ -270,8 +271,16 @@ func TestClusterOfThree(t *testing.T) {
 
 	// A node that is drained leads no more and has no clients, until it is resumed.
 	sub := startSub(t, "-p", portOf(t, n2.line.MQTT), "-t", "x")
+	moves := mqtttest.Open(t, n2.line.MQTT, 5, mqtttest.Connect{ClientID: "moves", KeepAlive: 60})
 	if got := c.at(n3, "node", "drain", "n2"); got.code != 0 || !strings.Contains(got.stderr, "node n2 is drained: safe to stop") {
 		t.Errorf("%+v", got)
+	}
+	told := moves.Closed()
+	if len(told) != 1 || told[0].Code != 0x9C {
+		t.Fatalf("a client is sent away with %v", told)
+	}
+	if to := told[0].Properties.Text(mqtttest.PropServerReference); to != n1.line.MQTT && to != n3.line.MQTT {
+		t.Errorf("it is sent to %q, want %s or %s", to, n1.line.MQTT, n3.line.MQTT)
 	}
 	if got := bellwire(t, "", "pub", "-p", portOf(t, n2.line.MQTT), "-t", "x", "-m", "x"); got.code == 0 {
 		t.Errorf("it takes clients: %+v", got)

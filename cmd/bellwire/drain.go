@@ -89,10 +89,11 @@ func (s *server) resume() {
 type nodeFacts struct {
 	State   string `json:"state,omitempty"`
 	Clients int64  `json:"clients"`
+	MQTT    string `json:"mqtt,omitempty"` // where clients reach it
 }
 
 func (s *server) facts() json.RawMessage {
-	f := nodeFacts{State: s.drain.now()}
+	f := nodeFacts{State: s.drain.now(), MQTT: s.elsewhere.own()}
 	if m := s.serving.Load(); m != nil {
 		f.Clients = m.Stats().Clients.Load()
 	}

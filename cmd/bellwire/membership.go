@@ -50,7 +50,7 @@ func statusOf(id string, members []cluster.Member) api.Status {
 			one.PID, one.Version, one.LastContact = m.State.PID, m.State.Version, m.State.Silence.Seconds()
 			var facts nodeFacts
 			if json.Unmarshal(m.State.Facts, &facts) == nil { // of an older version there are none
-				one.State, one.Clients = facts.State, facts.Clients
+				one.State, one.Clients, one.MQTT = facts.State, facts.Clients, facts.MQTT
 			}
 		}
 		status.Members = append(status.Members, one)

@@ -57,14 +57,15 @@ type serverConfig struct {
 	mqtt, http   string // addresses; http may be empty
 
 	// Of a node that is one of several; cluster is empty for one that runs alone.
-	cluster     string        // address for the other nodes
-	advertise   string        // by which they reach it; empty: cluster
-	join        []string      // at the first start: whom to ask to be taken in
-	bootstrap   bool          // at the first start: begin a cluster
-	nonVoter    bool          // it wants no vote
-	removeDead  time.Duration // after which a silent node is taken out; 0: never
-	clusterTLS  string        // directory of what follows
-	credentials *certs.Credentials
+	cluster       string        // address for the other nodes
+	advertise     string        // by which they reach it; empty: cluster
+	advertiseMQTT string        // by which clients reach mqtt; empty: mqtt
+	join          []string      // at the first start: whom to ask to be taken in
+	bootstrap     bool          // at the first start: begin a cluster
+	nonVoter      bool          // it wants no vote
+	removeDead    time.Duration // after which a silent node is taken out; 0: never
+	clusterTLS    string        // directory of what follows
+	credentials   *certs.Credentials
 
 	limits         limits
 	holdLevel      uint8 // the feature level rises no higher; 0: to the newest
@@ -92,16 +93,17 @@ const (
 
 // A server is a running node.
 type server struct {
-	config serverConfig
-	gate   *acl.Gate
-	parsed parsed
-	dir    *cluster.Dir
-	store  *store.Store
-	broker *broker.Broker
-	links  *cluster.Links // nil for a node alone
-	node   *cluster.Node
-	mqtt   *mqtt.Server
-	ticker *time.Ticker
+	config    serverConfig
+	gate      *acl.Gate
+	parsed    parsed
+	dir       *cluster.Dir
+	store     *store.Store
+	broker    *broker.Broker
+	links     *cluster.Links // nil for a node alone
+	node      *cluster.Node
+	mqtt      *mqtt.Server
+	ticker    *time.Ticker
+	elsewhere elsewhere
 
 	mqttListener, httpListener net.Listener
 	http                       *http.Server
@@ -274,7 +276,7 @@ func (s *server) listen(ctx context.Context) (err error) {
 	s.mqtt, err = mqtt.New(mqtt.Config{
 		Broker: s.broker, Limits: s.config.limits.mqtt, Clock: s.now, Ticks: s.ticker.C, Logger: s.config.logger,
 		Authenticate:   s.config.identify(s.broker),
-		AllowAnonymous: s.config.allowAnonymous,
+		AllowAnonymous: s.config.allowAnonymous, Elsewhere: s.elsewhere.pick,
 	})
 	if err != nil {
 		return err
@@ -283,6 +285,7 @@ func (s *server) listen(ctx context.Context) (err error) {
 	if s.mqttListener, err = mqtt.Listen(ctx, s.config.mqtt); err != nil {
 		return fmt.Errorf("mqtt: %w", err)
 	}
+	s.tellClientsAddress()
 	go func() { s.serveEnded("mqtt", s.mqtt.Serve(s.mqttListener), mqtt.ErrServerClosed) }()
 	if s.config.http == "" {
 		return nil
@@ -364,6 +367,7 @@ func (s *server) close(ctx context.Context) error {
 	if s.http != nil {
 		errs = append(errs, s.http.Close())
 	}
+	s.elsewhere.close()
 	s.resume() // what drains, ends
 	s.drain.tasks.Wait()
 	if s.mqtt != nil {
