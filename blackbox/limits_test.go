@@ -2,6 +2,7 @@ package blackbox
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -235,4 +236,33 @@ func TestRatesAndReasons(t *testing.T) {
 	if got := s.dropped("acl"); got != 0 {
 		t.Errorf("%v deliveries are counted as refused by the policy", got)
 	}
+}
+
+// A node that was told nothing of a domain or of limits, as one that joins, is as the
+// cluster is, and changes nothing about them when its policy is read again.
+func TestClusterJoinerChangesNoSettings(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t, "--limits", writeFile(t, "limits.yaml", queueEventsLimit(7)))
+	n := c.nodes[1]
+	n.kill()
+	n.args = slices.DeleteFunc(n.args, func(arg string) bool {
+		return arg == "--domain" || arg == "example.com" || arg == "--limits" || strings.HasSuffix(arg, "limits.yaml")
+	})
+	before := len(n.logs.String())
+	n.start()
+	n.reload()
+	if log := n.logs.String()[before:]; strings.Contains(log, "differ from those in force") || strings.Contains(log, "limits changed") {
+		t.Errorf("its log speaks of other settings:\n%s", log)
+	}
+	for _, at := range c.nodes {
+		m := clean("ana")
+		m.User, m.Password = "ana", []byte("sesame") // of the domain
+		at.open(v5, m).Disconnect()
+	}
+	sub := n.open(v5, durable(v5, "sub"))
+	sub.Subscribe("t", 1)
+	sub.Disconnect()
+	publishMany(t, n.open(v5, clean("pub")), "t", 1, 1, 10)
+	sub = n.open(v5, durable(v5, "sub"))
+	sub.ReceiveAll(mq.Numbered(4, 10)...) // the limit of seven queued events holds still
 }

@@ -82,6 +82,10 @@ func flagFault(cmd *cobra.Command, err error) error {
 		return fail(bw.Usage, "%w", err).do("see %s --help", cmd.CommandPath())
 	}
 	name := unknown.GetSpecifiedName()
+	if verbs := verbsOf(cmd); len(verbs) > 0 { // its verb is unknown, or missing: then the flag is none of its own
+		return fail(bw.Usage, "%s takes a verb before its flags: %s", cmd.CommandPath(), strings.Join(verbs, ", ")).
+			do("see %s --help", cmd.CommandPath())
+	}
 	if group := unknown.GetSpecifiedShortnames(); group != "" {
 		return fail(bw.Usage, "unknown flag -%s in -%s", name, group).do("see %s --help", cmd.CommandPath())
 	}
@@ -126,10 +130,9 @@ func prepareGroups(cmd *cobra.Command) {
 			return nil
 		}
 		f := fail(bw.Usage, "unknown command %q", cmd.CommandPath()+" "+args[0])
-		var names []string
+		names := verbsOf(cmd)
 		for _, sub := range cmd.Commands() {
 			if !sub.Hidden {
-				names = append(names, sub.Name())
 				names = append(names, sub.Aliases...)
 			}
 		}
@@ -145,6 +148,17 @@ func prepareGroups(cmd *cobra.Command) {
 		}
 		return exitCode(exitUsage)
 	}
+}
+
+// verbsOf returns the names of the verbs of a group, none for a command that is no
+// group.
+func verbsOf(cmd *cobra.Command) (names []string) {
+	for _, sub := range cmd.Commands() {
+		if !sub.Hidden {
+			names = append(names, sub.Name())
+		}
+	}
+	return names
 }
 
 // noArgs refuses arguments that are no flags, naming the first.

@@ -164,6 +164,7 @@ func (f *serveFlags) settle(given func(flag string) bool, stderr io.Writer) (c s
 		node: f.node, domain: f.domain, mqtt: f.mqtt, http: f.http, limits: f.limitRows,
 		allowAnonymous: f.allowAnonymous, profile: f.pprof, logger: newLogger(stderr, f.verbose), die: exitAtOnce,
 	}
+	c.limited = f.limits != "" || f.limitRows != limits{}
 	c.holdLevel = f.holdLevel
 	c.cluster, c.advertise, c.join = f.member.listen, f.member.advertise, f.member.addresses()
 	c.advertiseMQTT = f.member.advertiseMQTT

@@ -21,9 +21,23 @@ type agreement struct {
 	im       inbox.Limits
 }
 
-// wanted is what is configured.
-func (c *serverConfig) wanted() agreement {
-	return agreement{c.limits.broker.Settings(c.domain), c.limits.im.WithDefaults()}
+// wanted is what is configured, and of what is not, what is in force: a node that was
+// told nothing of a domain or of limits, as one that joins, changes nothing about them.
+func (c *serverConfig) wanted(in agreement) agreement {
+	want := agreement{c.limits.broker.Settings(c.domain), c.limits.im.WithDefaults()}
+	if in.settings != (event.Settings{}) {
+		if !c.limited {
+			want.settings = in.settings
+			want.settings.Domain = c.domain
+		}
+		if c.domain == "" {
+			want.settings.Domain = in.settings.Domain
+		}
+	}
+	if in.im != (inbox.Limits{}) && !c.limited {
+		want.im = in.im
+	}
+	return want
 }
 
 // inForce is what the log has; of what it has not, nothing.
@@ -54,7 +68,7 @@ func (s *server) agree(ctx context.Context, want agreement, others bool) error {
 // that they change by command only: a node that starts with an old file must not
 // change them for all others.
 func (s *server) firstSettings(ctx context.Context) error {
-	return s.agree(ctx, s.config.wanted(), false)
+	return s.agree(ctx, s.config.wanted(s.inForce()), false)
 }
 
 // reload reads the files again that are state, and has them ordered: the limits
@@ -73,10 +87,12 @@ func (s *server) reloadSettings(ctx context.Context, name string) {
 		c.limits, err = readLimits(name)
 	}
 	if err == nil {
-		if s.inForce() == c.wanted() {
+		in := s.inForce()
+		want := c.wanted(in)
+		if in == want {
 			return
 		}
-		err = s.agree(ctx, c.wanted(), true)
+		err = s.agree(ctx, want, true)
 	}
 	if err != nil {
 		logger := s.config.logger.With("file", name)
@@ -89,8 +105,9 @@ func (s *server) reloadSettings(ctx context.Context, name string) {
 
 // warnOfOtherSettings says that what is configured is not what is in force.
 func (s *server) warnOfOtherSettings() {
-	if in := s.inForce(); in != s.config.wanted() {
+	in := s.inForce()
+	if want := s.config.wanted(in); in != want {
 		s.config.logger.Warn("domain or limits differ from those in force: send SIGHUP to put them in force",
-			"in_force", fmt.Sprintf("%+v", in), "configured", fmt.Sprintf("%+v", s.config.wanted()))
+			"in_force", fmt.Sprintf("%+v", in), "configured", fmt.Sprintf("%+v", want))
 	}
 }

@@ -68,6 +68,7 @@ type serverConfig struct {
 	credentials   *certs.Credentials
 
 	limits         limits
+	limited        bool  // limits were given
 	holdLevel      uint8 // the feature level rises no higher; 0: to the newest
 	allowAnonymous bool
 	trust          trust
