@@ -352,3 +352,34 @@ func publish40MiB(t *testing.T, s *server) {
 	}
 	c.Disconnect()
 }
+
+// Who holds the level can go back to the last version with all that was written
+// meanwhile, and forward again.
+func TestHeldLevelLetsGoBack(t *testing.T) {
+	t.Parallel()
+	v := old(t)
+	policy := writeFile(t, "policy.yaml", trioPolicy)
+	s := prepare(t, filepath.Join(t.TempDir(), "data"), "--allow-anonymous", "--policy", policy)
+	args := s.args
+	s.args = append(slices.Clone(args), "--hold-level", fmt.Sprint(v.Level))
+	s.start()
+	w := &witness{t: t}
+	w.leave(s, "while it was held")
+	for metric, want := range map[string]int{"bellwire_feature_level": v.Level, "bellwire_feature_level_supported": v.Level} {
+		if got := s.metric(metric); int(got) != want {
+			t.Errorf("%s is %v, want %d", metric, got, want)
+		}
+	}
+	s.stop()
+	s.args, s.binary = args, v.binary
+	s.start()
+	w.find(s)
+	w.leave(s, "by the last version")
+	s.stop()
+	s.binary = ""
+	s.start()
+	w.find(s)
+	if got := s.metric("bellwire_feature_level"); int(got) != v.newest {
+		t.Errorf("feature level %v, want %d", got, v.newest)
+	}
+}

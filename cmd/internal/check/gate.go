@@ -135,7 +135,7 @@ type allowance struct {
 func allowances(root string) []allowance {
 	return []allowance{
 		{[]string{"TestPowerCut"}, powerCutAllowed()},
-		{[]string{"TestClusterRollingUpgrade", "TestClusterMixedSnapshots", "TestOldDataIsRead", "TestFormats", "TestGoldenFormsAreListed", "TestUnpack"}, noHistory(root)},
+		{[]string{"TestClusterRollingUpgrade", "TestClusterMixedSnapshots", "TestOldDataIsRead", "TestHeldLevelLetsGoBack", "TestFormats", "TestGoldenFormsAreListed", "TestUnpack"}, noHistory(root)},
 	}
 }
 
