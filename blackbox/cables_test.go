@@ -27,8 +27,10 @@ func layCables(t testing.TB) *cables {
 	if os.Geteuid() != 0 {
 		t.Skip("missing: root, to make network namespaces; run the tests as root")
 	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		t.Skip("missing: ip, apt-get install iproute2")
+	for program, pkg := range map[string]string{"ip": "iproute2", "nsenter": "util-linux"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("missing: %s, apt-get install %s", program, pkg)
+		}
 	}
 	n := trios.Add(1)
 	c := &cables{t: t, id: fmt.Sprintf("bw%d-%d", os.Getpid(), n), net: fmt.Sprintf("10.%d.%d", 64+n, os.Getpid()&255)}
@@ -52,6 +54,14 @@ func layCables(t testing.TB) *cables {
 }
 
 func (c *cables) bridge() string { return c.id + "b" }
+
+// within returns what a command begins with that is to run in a namespace. It is
+// not `ip netns exec`, which makes a namespace of mounts, too: that keeps each file
+// system mounted which other tests have mounted at the time, and one whose power
+// they cut is then the same dead one when they mount it again.
+func (c *cables) within(space string) []string {
+	return []string{"nsenter", "--net=/run/netns/" + space}
+}
 
 // host returns the address of node i.
 func (c *cables) host(i int) string { return fmt.Sprint(c.net, ".", i+1) }

@@ -81,7 +81,7 @@ func newTrio(t testing.TB, flags ...string) *trio {
 func newCabledTrio(t testing.TB, flags ...string) (*trio, *cables) {
 	t.Helper()
 	k := layCables(t)
-	p := plan{host: k.host, prefix: func(i int) []string { return []string{"ip", "netns", "exec", k.spaces[i]} }}
+	p := plan{host: k.host, prefix: func(i int) []string { return k.within(k.spaces[i]) }}
 	return p.start(t, flags...), k
 }
 
