@@ -200,3 +200,30 @@ func flip(t testing.TB, rng *rand.Rand, dir string) string {
 	}
 	return fmt.Sprintf("byte %d of %d of %s", at, len(data), strings.TrimPrefix(path, dir))
 }
+
+// A node whose first start ended before it was taken in, and that is started again
+// without being told whom to ask, says so: it would wait for ever.
+func TestClusterJoinWasInterrupted(t *testing.T) {
+	t.Parallel()
+	if target != "" {
+		t.Skipf("missing: a server of our own, BELLWIRE_BLACKBOX_TARGET=%s is set", target)
+	}
+	dir := t.TempDir()
+	data, ca, tls := filepath.Join(dir, "data"), filepath.Join(dir, "ca"), filepath.Join(dir, "tls")
+	for _, verb := range [][]string{{"ca", "--out", ca}, {"node", "--ca", ca, "--name", "n1", "--out", tls}} {
+		if _, stderr, code := run(t, append([]string{"cert"}, verb...)...); code != 0 {
+			t.Fatalf("cert: %d %s", code, stderr)
+		}
+	}
+	if err := os.Mkdir(data, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	const identity = `{"format": 1, "cluster": "", "node": "0e2fc9ce-a678-4ae8-b3a1-13e72c6c004c", "name": "n1", "joined": true, "started": false}`
+	if err := os.WriteFile(filepath.Join(data, "node.json"), []byte(identity), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	_, stderr, code := run(t, "serve", "--data", data, "--node", "n1", "--mqtt", "127.0.0.1:0", "--cluster", "127.0.0.1:0", "--cluster-tls", tls)
+	if code != 2 || !strings.Contains(stderr, "give --join") {
+		t.Errorf("exit %d and %q, want 2 and what to do", code, stderr)
+	}
+}

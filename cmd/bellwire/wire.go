@@ -17,6 +17,7 @@ import (
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/mqtt"
 	"github.com/bellwire/bellwire/broker/store"
+	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/cluster"
 	"github.com/bellwire/bellwire/cluster/certs"
 	"github.com/bellwire/bellwire/cluster/link"
@@ -177,6 +178,10 @@ func (s *server) openLinks(ctx context.Context) (err error) {
 	}
 	if s.dir, err = claim(c.fs, c.dir, c.node, newestLevel); err != nil || c.cluster == "" {
 		return err
+	}
+	if id := s.dir.Identity(); id.Joined && id.Cluster == "" && len(c.join) == 0 {
+		return fail(bw.Usage, "this node was to join a cluster and was not taken in yet, and it is not said whom to ask").
+			do("give --join ADDR of a running node")
 	}
 	listener, err := net.Listen("tcp", c.cluster)
 	if err != nil {
