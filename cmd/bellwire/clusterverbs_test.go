@@ -165,7 +165,7 @@ func (c *testCluster) status(n *testNode) (all []api.Member) {
 // await asks a node for the status until it is as wanted.
 func (c *testCluster) await(n *testNode, what string, ok func([]api.Member) bool) []api.Member {
 	c.t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		all := c.status(n)
 		if ok(all) {
