@@ -330,6 +330,33 @@ func TestCeilingIsDecideWithAllAllowed(t *testing.T) {
 	})
 }
 
+// What is always allowed is allowed: each topic that the filter matches, at each
+// instant, for good.
+func TestAlwaysMeansAlways(t *testing.T) {
+	always := 0
+	rapid.Check(t, func(t *rapid.T) {
+		p := policyOf(t, drawRules(t))
+		who := drawWho(t)
+		filter := rapid.SampledFrom(slices.Concat(worldFilters, worldTopics)).Draw(t, "filter")
+		if !p.Always(who, filter) {
+			return
+		}
+		always++
+		for _, name := range worldTopics {
+			if !topic.Match(filter, name) {
+				continue
+			}
+			at := drawInstant(t)
+			if d := p.Decide(who, Subscribe, name, at); !d.Allow || !d.Until.IsZero() {
+				t.Fatalf("%s is always allowed, and of %s at %v the policy says %+v", filter, name, at, d)
+			}
+		}
+	})
+	if always == 0 {
+		t.Error("nothing was always allowed")
+	}
+}
+
 // A SUBSCRIBE is granted exactly if some rule allows the whole filter now or
 // at a later instant; and it is windowed if time has a part in any topic of it.
 func TestGrantMeansSomeInstant(t *testing.T) {

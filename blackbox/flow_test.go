@@ -275,18 +275,67 @@ func TestMQTT19SlowConsumerHarmsNobody(t *testing.T) {
 		timeRound(pub, healthy, "beside", large, 200) // until all three are stuck
 	}
 
+	slowsBy(t, "three clients that do not read", func(beside bool) time.Duration {
+		topic := "alone"
+		if beside {
+			topic = "beside"
+		}
+		return timeRound(pub, healthy, topic, strings.Repeat("x", size), 10)
+	})
+}
+
+// A thousand durable sessions that are away, and subscribe to what is published,
+// delay the publisher and who is there by less than a tenth. Each of them has all of
+// it when it is back.
+func TestMQTT20AbsentSessionsCostNothing(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "--allow-anonymous")
+	const sessions = 1000
+	var away []*mq.Client
+	for i := range sessions {
+		c := s.open(v5, durable(v5, fmt.Sprint("away", i)))
+		c.Subscribe("beside", 1)
+		away = append(away, c)
+	}
+	for _, c := range away {
+		c.Disconnect()
+	}
+	healthy := s.open(v5, clean("healthy"))
+	healthy.Subscribe("alone", 1)
+	healthy.Subscribe("beside", 1)
+	pub := s.open(v5, clean("pub"))
+	beside := 0
+	slowsBy(t, "a thousand sessions that are away", func(hot bool) time.Duration {
+		if hot {
+			beside += 10
+			return timeRound(pub, healthy, "beside", fmt.Sprint(beside), 10)
+		}
+		return timeRound(pub, healthy, "alone", "x", 10)
+	})
+	back := s.open(v5, durable(v5, "away7"))
+	for n := range beside {
+		p := back.Receive()
+		if want := fmt.Sprint(10 + n/10*10); string(p.Payload) != want || p.Dup() {
+			t.Fatalf("back it has %v as message %d of %d, want %s", p, n, beside, want)
+		}
+	}
+}
+
+// slowsBy fails if the rounds that round(true) times take more than a tenth longer
+// than those that round(false) times; what they have beside them is named.
+func slowsBy(t *testing.T, what string, round func(beside bool) time.Duration) {
+	t.Helper()
 	// The median of many pairs decides, whose two rounds follow each other, either
 	// first in turn: what else the machine does meets both.
-	payload := strings.Repeat("x", size)
 	const most, atLeast, atMost = 1.1, 100, 20_000
 	slower := 0 // pairs in which the one beside them took longer than that
 	for n := 1; n <= atMost; n++ {
 		var alone, beside time.Duration
 		for k := range 2 {
 			if (k+n)%2 == 0 {
-				alone = timeRound(pub, healthy, "alone", payload, 10)
+				alone = round(false)
 			} else {
-				beside = timeRound(pub, healthy, "beside", payload, 10)
+				beside = round(true)
 			}
 		}
 		if float64(beside) > most*float64(alone) {
@@ -301,13 +350,13 @@ func TestMQTT19SlowConsumerHarmsNobody(t *testing.T) {
 		deviation := math.Sqrt(float64(n)) / 2
 		switch off := float64(slower) - float64(n)/2; {
 		case off < -4*deviation:
-			t.Logf("beside three clients that do not read, %d of %d pairs take more than %v times as long as alone", slower, n, most)
+			t.Logf("beside %s, %d of %d pairs take more than %v times as long as alone", what, slower, n, most)
 			return
 		case off > 4*deviation:
-			t.Fatalf("beside clients that do not read, %d of %d pairs take more than %v times as long, want less than half", slower, n, most)
+			t.Fatalf("beside %s, %d of %d pairs take more than %v times as long, want less than half", what, slower, n, most)
 		}
 	}
-	t.Errorf("%d of %d pairs take more than %v times as long, want clearly less than half", slower, atMost, most)
+	t.Errorf("beside %s, %d of %d pairs take more than %v times as long, want clearly less than half", what, slower, atMost, most)
 }
 
 // timeRound publishes n messages, each acknowledged, and waits until the
