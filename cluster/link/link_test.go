@@ -222,6 +222,32 @@ func TestGarbage(t *testing.T) {
 	_ = c.Close()
 }
 
+// Who is refused again and again does not fill the log: what there was no line for is
+// told as a number.
+func TestRefusalsAreToldWithinBounds(t *testing.T) {
+	now := time.Now()
+	a := newEnd(t, "a", func(c *Config) { c.Now = func() time.Time { return now } })
+	const more = 50
+	for range toldASecond + more {
+		nc, err := net.Dial("tcp", a.self().Address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = nc.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
+		_, _ = io.ReadAll(nc)
+		_ = nc.Close()
+	}
+	if err := a.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
+	if got := strings.Count(a.log.String(), "connection refused"); got != toldASecond {
+		t.Errorf("%d lines about %d refusals, want %d", got, toldASecond+more, toldASecond)
+	}
+	if untold, ok := a.told.next(now.Add(time.Second)); !ok || untold != more {
+		t.Errorf("a second later there is room %v, and %d are untold; want %d", ok, untold, more)
+	}
+}
+
 // Connections of which nothing is known yet are bounded: the newest loses, and
 // when the others are gone there is room again.
 func TestStrangersAreBounded(t *testing.T) {

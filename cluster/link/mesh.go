@@ -92,9 +92,38 @@ type Mesh struct {
 	cancel    context.CancelFunc
 	tasks     sync.WaitGroup
 
+	told told
+
 	mu     sync.Mutex
 	open   map[net.Conn]struct{} // those that others have made
 	closed bool
+}
+
+// toldASecond bounds the lines about connections that were refused: whoever reaches
+// the port makes as many of those as they like. All are counted.
+const toldASecond = 100
+
+// A told counts what was logged of late.
+type told struct {
+	mu     sync.Mutex
+	second int64
+	lines  int
+	untold int // since the last line
+}
+
+// next says whether there is room for a line, and of how many there was none before.
+func (t *told) next(now time.Time) (untold int, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if second := now.Unix(); second != t.second {
+		t.second, t.lines = second, 0
+	}
+	if t.lines++; t.lines > toldASecond {
+		t.untold++
+		return 0, false
+	}
+	untold, t.untold = t.untold, 0
+	return untold, true
 }
 
 // New returns a mesh that accepts connections.
@@ -185,8 +214,8 @@ func (m *Mesh) welcome(nc net.Conn) {
 	m.strangers.Add(-1)
 	if err != nil {
 		m.refused.Add(1)
-		if m.ctx.Err() == nil {
-			m.cfg.Logger.Warn("cluster: connection refused", "from", nc.RemoteAddr().String(), "err", err.Error())
+		if untold, ok := m.told.next(m.cfg.Now()); ok && m.ctx.Err() == nil {
+			m.cfg.Logger.Warn("cluster: connection refused", "from", nc.RemoteAddr().String(), "err", err.Error(), "untold", untold)
 		}
 		return
 	}
