@@ -27,9 +27,11 @@ type Explanation struct {
 }
 
 // Explain answers like Decide and says why. topic may be a filter if what is
-// Subscribe; the error says what is wrong with it.
+// Subscribe; the error says what is wrong with it. That of a shared subscription is
+// judged as what it matches, which is the explanation's topic.
 func (p *Policy) Explain(who Who, what Action, name string, at time.Time) (Explanation, error) {
-	if err := checkTopic(what, name); err != nil {
+	name, err := checkTopic(what, name)
+	if err != nil {
 		return Explanation{}, err
 	}
 	e := Explanation{Who: who, Action: what, Topic: name, At: at}
@@ -50,15 +52,17 @@ func (p *Policy) Explain(who Who, what Action, name string, at time.Time) (Expla
 	return e, nil
 }
 
-func checkTopic(what Action, name string) error {
-	check := topic.ValidFilter
+// checkTopic returns the name, or what the filter matches, that is to be judged.
+func checkTopic(what Action, name string) (judged string, err error) {
 	if what == Publish {
-		check = topic.ValidName
+		judged, err = name, topic.ValidName(name)
+	} else if err = topic.ValidFilter(name); err == nil {
+		_, judged, _, err = topic.SplitShare(name)
 	}
-	if err := check(name); err != nil {
-		return fmt.Errorf("topic %q: %w", shown(name), err)
+	if err != nil {
+		return "", fmt.Errorf("topic %q: %w", shown(name), err)
 	}
-	return nil
+	return judged, nil
 }
 
 // MarshalJSON writes the members that scripts rely on: allow, rule and line
@@ -307,7 +311,8 @@ var ErrSweep = errors.New("more than 100000 edges: ask about a shorter time")
 // Sweep returns the answer at from, and then every instant before to at which
 // it changes.
 func (p *Policy) Sweep(who Who, what Action, name string, from, to time.Time) ([]Edge, error) {
-	if err := checkTopic(what, name); err != nil {
+	name, err := checkTopic(what, name)
+	if err != nil {
 		return nil, err
 	}
 	var edges []Edge

@@ -44,7 +44,9 @@ func parseAsk(s string) (ask, error) {
 	case "publish":
 		a.what, err = Publish, topic.ValidName(name)
 	case "subscribe":
-		a.what, err = Subscribe, topic.ValidFilter(name)
+		if a.what, err = Subscribe, topic.ValidFilter(name); err == nil {
+			_, a.topic, _, err = topic.SplitShare(name) // a shared one needs no other permission
+		}
 	default:
 		return ask{}, problemf("%q is no action on a topic", shown(s)).
 			Near(word, []string{"publish", "subscribe"}, `write for example "subscribe home/#"`)
