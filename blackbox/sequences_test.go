@@ -62,12 +62,6 @@ var differences = map[string][]string{
 	"what is published to $SYS is refused and says so (5.0 3.5.2.1)": {
 		"PUBLISH :: v5.0   PUBLISH PUBLISH with $ topic - connection/state",
 	},
-	"shared subscriptions are announced as unavailable": {
-		"REGRESSION :: REGRESSIONS mismatched-shared-normal-subscribe-unsubscribe-leak",
-		"REGRESSION :: REGRESSIONS shared-sub-uaf",
-		"SUBSCRIBE :: v3.1.1 SUBSCRIBE 82 $share ok",
-		"SUBSCRIBE :: v5.0   SUBSCRIBE 82 $share ok",
-	},
 }
 
 // Byte-level packet sequences of the mosquitto project, judged leniently:

@@ -113,22 +113,6 @@ func TestMQTT45BadFilters(t *testing.T) {
 	})
 }
 
-// A shared subscription that is well formed is told to be unavailable, as
-// CONNACK has announced.
-func TestMQTT45SharedIsUnavailable(t *testing.T) {
-	t.Parallel()
-	s := serve(t, "--allow-anonymous")
-	c := s.open(v5, clean("c"))
-	if ack := c.TrySubscribe(nil, mq.Filter{Filter: "$share/g/a", QoS: 1}); len(ack.Codes) != 1 || ack.Codes[0] != 0x9E {
-		t.Errorf("got %v, want code 0x9e", ack)
-	}
-	c.Quiet()
-	old := s.open(v4, clean("old"))
-	if ack := old.TrySubscribe(nil, mq.Filter{Filter: "$share/g/a", QoS: 1}); len(ack.Codes) != 1 || ack.Codes[0] != 0x80 {
-		t.Errorf("3.1.1: got %v, want code 0x80", ack)
-	}
-}
-
 // Levels and length of topics and filters are bounded, and the bounds hold for
 // one entry, not for the connection.
 func TestMQTT45TopicsAreBounded(t *testing.T) {

@@ -12,10 +12,14 @@ type applied struct {
 	events []*event.Event // events[:used] belong to steps; the rest is spare
 	used   int
 	queued []queued
+	handed []handed
 
 	paid         uint64 // entries that streams owed
 	queueDropped uint64 // entries that a queue's bound pushed out
 	willsRefused uint64 // wills that the policy did not permit any more
+
+	sharedReturned uint64 // copies that went back to their groups
+	sharedExpired  uint64 // and such as expired there
 }
 
 // A step is one thing to do.
@@ -30,6 +34,10 @@ type step struct {
 	ruled       bool   // stepChanged: because its owner has another policy
 	whose       string // stepChanged: the only principal to whom it is another; empty for all
 	from, until int
+
+	// stepEvent and stepReplayed: applied.handed from here until there are for their
+	// sessions.
+	handedFrom, handedUntil int
 
 	// stepEnded: the connection of this epoch is over, for cause. stepSubEnded:
 	// its subscription is.
@@ -84,6 +92,14 @@ type queued struct {
 	ids      []uint32
 	mark     string // the resource, if the entry is a mark
 	named    bool   // a profile wants to know whether it is taken
+	group    uint64 // whose shared subscription it is of; 0 for none
+}
+
+// A handed is an event at QoS 0 for one session, as a member of a group.
+type handed struct {
+	session, group uint64
+	retain         bool
+	ids            []uint32
 }
 
 // newEvent returns an empty event that lives as long as a is in use.
@@ -104,9 +120,11 @@ func (a *applied) reset() {
 	}
 	clear(a.steps)
 	clear(a.queued)
-	a.steps, a.queued, a.used, a.paid, a.queueDropped, a.willsRefused = a.steps[:0], a.queued[:0], 0, 0, 0, 0
+	clear(a.handed)
+	a.steps, a.queued, a.handed, a.used, a.paid, a.queueDropped, a.willsRefused = a.steps[:0], a.queued[:0], a.handed[:0], 0, 0, 0, 0
+	a.sharedReturned, a.sharedExpired = 0, 0
 	if len(a.events) > 4096 {
-		a.events, a.queued, a.steps = nil, nil, nil
+		a.events, a.queued, a.handed, a.steps = nil, nil, nil, nil
 	}
 }
 
@@ -134,6 +152,7 @@ type opened struct {
 
 // A subscribed is what the Machine answers to a Subscribe.
 type subscribed struct {
-	replay []bool // of each subscription: there may be retained events to send
-	since  uint64 // events up to here are for the retained scan, later ones live
+	replay []bool            // of each subscription: there may be retained events to send
+	since  uint64            // events up to here are for the retained scan, later ones live
+	groups map[string]uint64 // of the shared ones, by filter
 }

@@ -29,6 +29,7 @@ func (m *Machine) adopt(policy Authorizer) {
 	m.policy, m.inForce = policy, m.now
 	m.durable.Invalidate()
 	m.endEra()
+	m.reconsiderAll()
 	m.tx.Set(inForceKey, store.AppendUint64(nil, uint64(m.now)))
 	m.setWakeName(m.now, wakeTerms, "")
 	m.out.steps = append(m.out.steps, step{kind: stepPolicy, policy: policy, position: event.PositionAt(m.out.index, m.ordinal)})
@@ -113,6 +114,10 @@ func (m *Machine) applySettings(c *event.Settings) error {
 	for _, r := range m.sessions { // in any order: each is trimmed for itself
 		m.noteOver(r)
 	}
+	for _, g := range m.groups { // likewise
+		m.noteOver(&g.record)
+	}
+	m.reconsiderAll()
 	for _, s := range m.streams.byID { // likewise
 		m.noteFat(s)
 	}

@@ -34,6 +34,9 @@ func (m *Machine) weigh(c event.Command) (entries int) {
 	if subs.Len() >= fewSubscriptions {
 		subs.Match(p.Event.Topic, func(string, uint64, storedSub) { entries++ })
 	}
+	if groups := m.sharedWeights.Load(); groups.Len() >= fewSubscriptions {
+		groups.Match(p.Event.Topic, func(string, uint64, *group) { entries++ })
+	}
 	if streams := m.streamWeights.Load(); streams != nil { // each is one, whoever has joined it
 		streams.Match(p.Event.Topic, func(string, uint64, *stream) { entries++ })
 	}
@@ -223,17 +226,22 @@ func inboundKey(buf []byte, session uint64, id uint16) []byte {
 // and adds it to what the nodes deliver.
 func (m *Machine) route(e *event.Event) {
 	e.Position = event.PositionAt(m.out.index, m.ordinal)
-	from := len(m.out.queued)
+	from, handed := len(m.out.queued), len(m.out.handed)
+	body := uint64(0)
 	if e.QoS > 0 {
-		m.queueFor(e)
+		body = m.queueFor(e)
 	}
-	m.out.steps = append(m.out.steps, step{kind: stepEvent, event: e, from: from, until: len(m.out.queued)})
+	m.share(e, body)
+	m.out.steps = append(m.out.steps, step{
+		kind: stepEvent, event: e, from: from, until: len(m.out.queued), handedFrom: handed, handedUntil: len(m.out.handed),
+	})
 }
 
-func (m *Machine) queueFor(e *event.Event) {
+// queueFor queues e for durable sessions' own subscriptions, and returns the number
+// of its body, 0 if it was not stored for itself.
+func (m *Machine) queueFor(e *event.Event) (body uint64) {
 	streams := m.streamsOf(e)
 	f := m.fanouts().LookupString(e.Topic)
-	body := uint64(0)
 	if len(streams) > 0 {
 		body = m.storeBody(e)
 	} else if len(f.targets) > 1 {
@@ -256,6 +264,7 @@ func (m *Machine) queueFor(e *event.Event) {
 			qos: min(g.qos, e.QoS), retain: g.retain && e.Retain, deadline: until, ids: g.ids,
 		}, body)
 	}
+	return body
 }
 
 // bodyIfShared stores e as a body if more than one session will queue it.

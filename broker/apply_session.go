@@ -67,6 +67,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 	m.writeRecord(r)
 	m.tx.Set(heldKey(m.key, r), nil)
 	m.tellConnected(r)
+	m.present(r)
 
 	o.session, o.epoch = r.session, r.epoch
 	// One that waited for its client has a queue, whatever becomes of it at
@@ -93,7 +94,7 @@ func (m *Machine) describe(r *record, o *opened) {
 	o.done = slices.Clone(q.done)
 	o.received = append(o.received, q.received...)
 	for _, filter := range m.filters(r) {
-		if s, ok := m.durable.Value(filter, r.session); ok {
+		if s, ok := m.subOf(filter, r.session); ok {
 			o.subs = append(o.subs, s)
 		}
 	}
@@ -172,6 +173,7 @@ func (m *Machine) endConnection(r *record, cause error, publishWill, cleared boo
 	if r.expiry != event.Never {
 		m.setWake(m.now+seconds(r.expiry), wakeExpiry, r.session, r.epoch)
 	}
+	m.absent(r)
 	m.writeRecord(r)
 }
 
@@ -227,7 +229,11 @@ func (m *Machine) endSession(r *record, cause error) {
 	}
 	m.tx.Delete(cursorKey(m.key, r.session))
 	if r.queue.next > 0 {
-		m.setWake(m.now, wakePurge, r.session, 0)
+		unsent := uint64(0)
+		if r.shares > 0 {
+			unsent = r.queue.maybe
+		}
+		m.setWake(m.now, wakePurge, r.session, unsent)
 	}
 	if len(r.inbound) > 0 {
 		lower := store.AppendUint64(store.Key(m.key, store.Inbound), r.session)
@@ -239,6 +245,9 @@ func (m *Machine) endSession(r *record, cause error) {
 // dropSubs removes all subscriptions of r.
 func (m *Machine) dropSubs(r *record) {
 	for _, filter := range m.filters(r) {
+		if m.leave(r, filter) {
+			continue
+		}
 		if s, ok := m.durable.Value(filter, r.session); ok {
 			m.setEnd(r, &s, 0)
 			m.deleteSub(r, filter)
@@ -259,10 +268,20 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 	if most := m.limits.SubscriptionsPerSession; int(r.subs)+len(c.Subs) > most && int(r.subs)+m.newFilters(r, c.Subs) > most {
 		return nil, ErrQuota // before anything is changed: all are refused
 	}
+	if fresh := m.newShared(r, c.Subs); fresh > 0 && m.level < LevelShared {
+		return nil, &Refusal{ErrNotShared, "not at this level"}
+	} else if len(r.groups)+fresh > sharedMost {
+		return nil, ErrQuota
+	}
 	replay := make([]bool, len(c.Subs))
+	groups := map[string]uint64{}
 	awaited := m.awaitedBy(r, c.Subs)
 	here := event.PositionAt(m.out.index, m.ordinal)
 	for i := range c.Subs {
+		if _, shared := sharedRest(c.Subs[i].Filter); shared {
+			groups[strings.Clone(c.Subs[i].Filter)] = m.joinGroup(r, c.Subs[i], here)
+			continue
+		}
 		s := storedSub{Subscription: c.Subs[i], since: here}
 		s.Filter = strings.Clone(s.Filter)
 		old, had := m.durable.Value(s.Filter, r.session)
@@ -283,14 +302,14 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 		m.writeSub(r, &s)
 	}
 	m.tellSubscribed(r, awaited)
-	return &subscribed{replay: replay, since: here}, nil
+	return &subscribed{replay: replay, since: here, groups: groups}, nil
 }
 
 // newFilters counts the filters of subs that r has no subscription to.
 func (m *Machine) newFilters(r *record, subs []event.Subscription) int {
 	fresh := make(map[string]struct{}, len(subs))
 	for i := range subs {
-		if _, had := m.durable.Value(subs[i].Filter, r.session); !had {
+		if _, had := m.subOf(subs[i].Filter, r.session); !had {
 			fresh[subs[i].Filter] = struct{}{}
 		}
 	}
@@ -323,7 +342,7 @@ func (m *Machine) applyUnsubscribe(c *event.Unsubscribe) ([]bool, error) {
 func (m *Machine) dropSub(r *record, filter string) bool {
 	s, ok := m.durable.Value(filter, r.session)
 	if !ok {
-		return false
+		return m.leave(r, filter)
 	}
 	m.setEnd(r, &s, 0)
 	m.deleteSub(r, filter)

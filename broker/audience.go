@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"sort"
 	"sync/atomic"
 
 	"github.com/bellwire/bellwire/broker/event"
@@ -22,7 +23,9 @@ type localSub struct {
 	windowed bool // time has a part in whether it may receive
 	outside  Outside
 
-	peer *peer // not nil: it is another node's interest, and nothing else is set
+	peer *peer // not nil: it is another node's interest, and nothing else is set but what of sub and sharing is needed
+
+	sharing seat // of a shared subscription; the zero seat of others
 }
 
 // An audience is everybody connected here who subscribes to one topic, in the
@@ -32,6 +35,7 @@ type localSub struct {
 type audience struct {
 	hearers []hearer
 	peers   []*peer // nodes that hold others
+	groups  []*gathering
 }
 
 // A hearer is one session with all its subscriptions that match, merged: one
@@ -47,18 +51,22 @@ type hearer struct {
 	verdict atomic.Int64
 }
 
-func (b *Broker) audienceOf(_ string, matches []topic.Entry[uint64, *localSub]) *audience {
+func (b *Broker) audienceOf(topicName string, matches []topic.Entry[uint64, *localSub]) *audience {
 	sortEntries(matches)
-	sessions, _ := slices.BinarySearchFunc(matches, peerKeys, func(e topic.Entry[uint64, *localSub], key uint64) int { return cmp.Compare(e.Key, key) })
-	peers := b.relays.interested(matches[sessions:])
-	matches = matches[:sessions]
+	from := func(key uint64) int {
+		i, _ := slices.BinarySearchFunc(matches, key, func(e topic.Entry[uint64, *localSub], key uint64) int { return cmp.Compare(e.Key, key) })
+		return i
+	}
+	peers := b.relays.interested(matches[from(peerKeys):])
+	groups := b.gather(topicName, matches[from(sharedKeys):from(peerKeys)])
+	matches = matches[:from(sharedKeys)]
 	n := 0
 	for i := range matches {
 		if i == 0 || matches[i].Key != matches[i-1].Key {
 			n++
 		}
 	}
-	a := &audience{hearers: make([]hearer, n), peers: peers}
+	a := &audience{hearers: make([]hearer, n), peers: peers, groups: groups}
 	for i, n := 0, 0; i < len(matches); n++ {
 		h := &a.hearers[n]
 		h.s, h.since = matches[i].Value.s, math.MaxUint64
@@ -69,6 +77,23 @@ func (b *Broker) audienceOf(_ string, matches []topic.Entry[uint64, *localSub]) 
 		}
 	}
 	return a
+}
+
+// find returns what the audience knows of a session, or nil.
+func (a *audience) find(number uint64) *hearer {
+	if i := placeAmong(a.hearers, number); i >= 0 {
+		return &a.hearers[i]
+	}
+	return nil
+}
+
+// placeAmong returns the place of a session, -1 if it is not there.
+func placeAmong(hearers []hearer, number uint64) int {
+	i := sort.Search(len(hearers), func(i int) bool { return hearers[i].s.number >= number })
+	if i == len(hearers) || hearers[i].s.number != number {
+		return -1
+	}
+	return i
 }
 
 // permitted says whether the hearer may be sent an event of topicName now, and

@@ -67,6 +67,7 @@ type Broker struct {
 	relays  relays
 	silence silence
 	cursors cursors
+	seats   seats
 	stats   Stats
 
 	proposer atomic.Pointer[proposer] // of this life; the loop replaces it with the next

@@ -145,12 +145,13 @@ func (s *Session) announce(filter, state string, d Decision, w *Wave) {
 // that has not happened, and tells the subscriber. Whoever comes first does it:
 // the node's clock (for a session without a queue nobody else), or the log.
 func (s *Session) subEnded(filter string, now int64, w *Wave) {
-	if s.subs[filter] == nil {
+	sub := s.subs[filter]
+	if sub == nil {
 		return
 	}
 	s.announce(filter, "terminated", s.b.decide(s.who, ActSubscribe, filter, now), w)
 	delete(s.subs, filter)
-	s.b.unsubscribe(s, filter)
+	s.b.unsubscribe(sub)
 }
 
 // policyChanged sends every subscription the state that a new policy opens to
@@ -165,6 +166,9 @@ func (e *edges) policyChanged(b *Broker, before *policy, here uint64) {
 			continue
 		}
 		for filter, old := range s.subs {
+			if old.isShared() {
+				continue // no state is shown to it
+			}
 			grant := b.grant(s.who, filter, now)
 			sub := *old
 			sub.windowed, sub.outside = grant.Windowed, grant.Outside

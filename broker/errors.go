@@ -47,6 +47,10 @@ var (
 	// here (reason 0x83 "bad-event").
 	ErrBadEvent = errors.New("bad-event")
 
+	// ErrNotShared means that a shared subscription is not to be had: to what its
+	// filter matches never, or for now nowhere (reason 0x9E).
+	ErrNotShared = errors.New("no shared subscriptions")
+
 	// ErrPayload means that a payload is not what its topic takes (reason 0x99).
 	ErrPayload = errors.New("payload not acceptable")
 
@@ -87,8 +91,8 @@ var (
 // A Refusal is an error that the same request will meet again, with what the
 // client may be told.
 type Refusal struct {
-	// Cause is ErrPayload, ErrTopicName, ErrCondition, ErrQuota or ErrBadEvent;
-	// nil means that policy does not allow it. Each is an ErrRefused here.
+	// Cause is ErrPayload, ErrTopicName, ErrCondition, ErrQuota, ErrBadEvent or
+	// ErrNotShared; nil means that policy does not allow it. Each is an ErrRefused here.
 	Cause  error
 	Reason string
 }

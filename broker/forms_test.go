@@ -76,6 +76,9 @@ func stored() []storedForm {
 			},
 		}},
 		{"debts/empty/4", debts(nil)},
+		{"entry/shared/3", &entry{qos: 1, size: 300, group: 300, body: 5}},
+		{"group/full/3", &group{record: record{session: 300}, turn: 299, passed: 1 << 40, edge: 1_772_000_060_000_000_000}},
+		{"group/empty/3", &group{record: record{session: 1}}},
 	}
 }
 
@@ -111,6 +114,8 @@ func encodeStored(v any) []byte {
 		return v.append(nil)
 	case Level:
 		return []byte{byte(v)}
+	case *group:
+		return v.append(nil)
 	}
 	panic(fmt.Sprintf("%T is not stored", v))
 }
@@ -155,6 +160,9 @@ func decodeStored(like any, b []byte) (any, error) {
 			return nil, event.ErrDamaged
 		}
 		return Level(b[0]), nil
+	case *group:
+		g := new(group)
+		return g, g.decode(b)
 	}
 	panic(fmt.Sprintf("%T is not stored", like))
 }

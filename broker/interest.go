@@ -26,7 +26,7 @@ type interest struct {
 	bytes   int
 	version uint64          // counts changes
 	told    uint64          // up to which the peers have been told what changes
-	changed map[string]bool // since told: whether the filter is there
+	changed map[string]byte // since told: how many want the filter, see wanted.many
 	all     bool            // everything is wanted, for there are too many
 	since   uint64          // the version at which all began
 	most    int
@@ -38,6 +38,15 @@ type wanted struct {
 	version  uint64
 }
 
+// many is what a peer is told of w: 1, but of a shared subscription how many members
+// there are, up to 255.
+func (w *wanted) many(filter string) byte {
+	if _, shared := sharedRest(filter); !shared {
+		return byte(min(w.sessions, 1))
+	}
+	return byte(min(w.sessions, 255))
+}
+
 const (
 	interestMost  = 1 << 17
 	interestBytes = 16 << 20
@@ -47,14 +56,16 @@ const (
 )
 
 func (n *interest) init() {
-	n.filters, n.changed, n.most = map[string]*wanted{}, map[string]bool{}, interestMost
+	n.filters, n.changed, n.most = map[string]*wanted{}, map[string]byte{}, interestMost
 }
 
 // add notes that one more session has a filter, and returns the version at which
 // who has heard knows. relays.mu is held.
 func (n *interest) add(filter string) (version uint64) {
 	if w := n.filters[filter]; w != nil {
+		before := w.many(filter)
 		w.sessions++
+		n.counted(filter, w, before)
 		return w.version
 	}
 	w := &wanted{1, n.since}
@@ -63,9 +74,7 @@ func (n *interest) add(filter string) (version uint64) {
 	if n.all {
 		return w.version
 	}
-	n.version++
-	w.version = n.version
-	n.changed[filter] = true
+	n.counted(filter, w, 0)
 	if len(n.filters) > n.most || n.bytes > interestBytes {
 		n.all, n.since = true, n.version
 		clear(n.changed)
@@ -73,18 +82,30 @@ func (n *interest) add(filter string) (version uint64) {
 	return w.version
 }
 
+// counted notes that w, which was told as before, may be told as another number.
+func (n *interest) counted(filter string, w *wanted, before byte) {
+	now := w.many(filter)
+	if now == before || n.all {
+		return
+	}
+	n.version++
+	w.version = n.version
+	n.changed[filter] = now
+}
+
 // remove undoes add. relays.mu is held.
 func (n *interest) remove(filter string) {
 	w := n.filters[filter]
+	before := w.many(filter)
 	if w.sessions--; w.sessions > 0 {
+		n.counted(filter, w, before)
 		return
 	}
 	delete(n.filters, filter)
 	n.bytes -= len(filter)
 	switch {
 	case !n.all:
-		n.version++
-		n.changed[filter] = false
+		n.counted(filter, w, before)
 	case len(n.filters) <= n.most/2 && n.bytes <= interestBytes/2:
 		n.version++
 		n.all = false
@@ -94,15 +115,19 @@ func (n *interest) remove(filter string) {
 // subscribe makes l a subscription that events are delivered to. In the delivery
 // loop, as is unsubscribe.
 func (b *Broker) subscribe(l *localSub) {
-	if replaced := b.local.Set(l.sub.Filter, l.s.number, l); !replaced {
+	filter, key := l.place()
+	if replaced := b.local.Set(filter, key, l); !replaced {
 		b.relays.want(l.sub.Filter)
 	}
 }
 
 // unsubscribe undoes subscribe.
-func (b *Broker) unsubscribe(s *Session, filter string) {
-	if b.local.Delete(filter, s.number) {
-		b.relays.unwant(filter)
+func (b *Broker) unsubscribe(l *localSub) {
+	if b.local.Delete(l.place()) {
+		b.relays.unwant(l.sub.Filter)
+	}
+	if l.isShared() {
+		b.seats.leave(l.sub.Filter)
 	}
 }
 
@@ -159,6 +184,19 @@ func (r *relays) announce(subs []event.Subscription) (over func()) {
 		r.b.stats.Unheard.Add(1)
 	}
 	return func() { r.unwant(filters...) }
+}
+
+// hearOf waits until the peers have heard of what is in force, or for hearWithin.
+func (r *relays) hearOf() {
+	if !r.active.Load() {
+		return
+	}
+	r.mu.Lock()
+	version := r.interest.version
+	r.mu.Unlock()
+	if !r.await(version) {
+		r.b.stats.Unheard.Add(1)
+	}
 }
 
 // await waits until all peers have heard of a version.
@@ -248,7 +286,7 @@ func (r *relays) sayings() (says []saying) {
 	var full, change [][]byte
 	if n.version != n.told {
 		change = claims(r.stream, n.told, n.version, 0, n.changed)
-		n.told, n.changed = n.version, map[string]bool{}
+		n.told, n.changed = n.version, map[string]byte{}
 	}
 	for _, p := range r.peers {
 		if !p.up.Load() {
@@ -283,9 +321,9 @@ func (r *relays) fullClaim() [][]byte {
 	if n.all {
 		return claims(r.stream, 0, n.version, claimReset|claimAll, nil)
 	}
-	all := make(map[string]bool, len(n.filters))
-	for f := range n.filters {
-		all[f] = true
+	all := make(map[string]byte, len(n.filters))
+	for f, w := range n.filters {
+		all[f] = w.many(f)
 	}
 	return claims(r.stream, 0, n.version, claimReset, all)
 }
@@ -304,11 +342,11 @@ type told struct {
 	known   bool       // it is what the peer said up to version, of stream
 	stream  uint64
 	version uint64
-	filters map[string]struct{} // in the index
+	filters map[string]*localSub // in the index
 	bytes   int
 
-	next  map[string]struct{} // of a claim of all that has begun; else nil
-	whole bool                // that one says that everything is wanted
+	next  map[string]byte // of a claim of all that has begun; else nil
+	whole bool            // that one says that everything is wanted
 }
 
 // errMissed means that there was something before what a peer says now.
@@ -320,7 +358,7 @@ func (t *told) hear(p *peer, m *claim) error {
 	defer t.mu.Unlock()
 	if m.flags&claimReset != 0 {
 		t.known, t.stream, t.version = false, m.stream, 0
-		t.next, t.whole = map[string]struct{}{}, m.flags&claimAll != 0
+		t.next, t.whole = map[string]byte{}, m.flags&claimAll != 0
 	}
 	whole := t.next != nil
 	if t.stream != m.stream || t.version != m.from || !whole && !t.known {
@@ -329,12 +367,12 @@ func (t *told) hear(p *peer, m *claim) error {
 	}
 	for filter, wanted, ok := m.next(); ok; filter, wanted, ok = m.next() {
 		switch {
-		case !wanted:
+		case wanted == 0:
 			t.drop(p, filter)
 		case whole:
-			t.next[cloneString(filter)] = struct{}{}
+			t.next[cloneString(filter)] = wanted
 		default:
-			t.add(p, cloneString(filter))
+			t.add(p, cloneString(filter), wanted)
 		}
 	}
 	if m.err != nil {
@@ -353,25 +391,34 @@ func (t *told) hear(p *peer, m *claim) error {
 	return nil
 }
 
-func (t *told) add(p *peer, filter string) {
-	if _, had := t.filters[filter]; had {
+func (t *told) add(p *peer, filter string, many byte) {
+	l, had := t.filters[filter]
+	if had && (!l.isShared() || l.sharing.many == int(many)) {
 		return
 	}
 	if t.filters == nil {
-		t.filters = map[string]struct{}{}
+		t.filters = map[string]*localSub{}
 	}
-	t.filters[filter] = struct{}{}
-	t.bytes += len(filter)
-	p.r.b.local.Set(filter, p.key, p.sub)
+	if !had {
+		t.bytes += len(filter)
+	}
+	l = p.seat(filter, int(many), l)
+	t.filters[filter] = l
+	p.r.b.local.Set(l.placeOf(p, filter))
 }
 
 func (t *told) drop(p *peer, filter string) {
-	if _, had := t.filters[filter]; !had {
+	l, had := t.filters[filter]
+	if !had {
 		return
 	}
 	delete(t.filters, filter)
 	t.bytes -= len(filter)
-	p.r.b.local.Delete(filter, p.key)
+	at, key, _ := l.placeOf(p, filter)
+	p.r.b.local.Delete(at, key)
+	if l.isShared() {
+		p.r.b.seats.leave(filter)
+	}
 }
 
 // replace makes what the peer has told anew what is known of it.
@@ -381,8 +428,8 @@ func (t *told) replace(p *peer) {
 	if t.whole {
 		p.wantAll(true)
 	}
-	for filter := range next {
-		t.add(p, filter)
+	for filter, many := range next {
+		t.add(p, filter, many)
 	}
 	for filter := range t.filters {
 		if _, still := next[filter]; !still {
@@ -398,7 +445,7 @@ func (t *told) replace(p *peer) {
 func (t *told) forget(p *peer) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.known, t.next, t.whole = false, map[string]struct{}{}, false
+	t.known, t.next, t.whole = false, map[string]byte{}, false
 	t.replace(p)
 }
 

@@ -14,6 +14,9 @@ func (m *Machine) load() error {
 	m.nodes, m.segments = map[string]nodeState{}, map[uint64]*segment{}
 	m.durable = topic.NewIndex(m.fanoutOf, fanoutCache)
 	m.weights.Store(m.durable)
+	m.groups, m.byFilter = map[uint64]*group{}, map[string]*group{}
+	m.shared = topic.NewIndex(m.sharersOf, fanoutCache)
+	m.sharedWeights.Store(m.shared)
 	m.retained.Store(0)
 	m.counters, m.policy, m.policyData, m.inForce = counters{}, nil, nil, 0
 	m.over = m.over[:0]
@@ -41,10 +44,14 @@ func (m *Machine) load() error {
 			return fmt.Errorf("machine: growth of queues: %w", event.ErrDamaged)
 		}
 	}
-	for _, load := range []func() error{m.loadSettings, m.loadPolicy, m.loadNodes, m.loadSessions, m.loadStreams, m.loadQueues, m.loadSubs, m.loadRest, m.loadJoined} {
+	for _, load := range []func() error{m.loadSettings, m.loadPolicy, m.loadNodes, m.loadSessions, m.loadGroups, m.loadStreams, m.loadQueues, m.loadSubs, m.loadRest, m.loadJoined} {
 		if err := load(); err != nil {
 			return err
 		}
+	}
+	m.sharedWaiting.Store(0)
+	for _, g := range m.groups {
+		m.countWaiting(&g.record)
 	}
 	m.known.Store(int64(len(m.sessions)))
 	m.levelShown.Store(uint32(m.level))
@@ -167,6 +174,9 @@ func (m *Machine) loadSubs() error {
 			return nil
 		}
 		r.subs++
+		if _, shared := sharedRest(s.Filter); shared {
+			return m.loadMember(r, s)
+		}
 		m.durable.Set(s.Filter, r.session, s)
 		return nil
 	})
@@ -203,6 +213,9 @@ func (m *Machine) loadRest() error {
 		}
 		if e.ref != "" {
 			r.noteRef(e.ref)
+		}
+		if e.group != 0 {
+			r.shares++
 		}
 		if len(r.debts) > 0 && store.Uint64At(key, 8) >= r.debts[0].number {
 			r.direct = r.direct.add(store.Uint64At(key, 8), store.Uint64At(key, 8)+1)

@@ -143,6 +143,8 @@ func (l *loop) entry(a *applied) {
 	l.b.stats.Queued.Add(uint64(len(a.queued)) + a.paid)
 	l.b.stats.QueueDropped.Add(a.queueDropped)
 	l.b.stats.PublishRefused.Add(a.willsRefused)
+	l.b.stats.SharedReturned.Add(a.sharedReturned)
+	l.b.stats.Expired.Add(a.sharedExpired)
 	l.ended = nil
 	if next := l.b.machine.NextWake(); next != 0 && next <= now {
 		l.b.Kick() // an entry that leaves work for the next one need not wait for it
@@ -162,12 +164,16 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		audience := b.local.LookupString(s.event.Topic)
 		audience.deliver(b, s.event, now, w)
 		l.offer(audience, a.queued[s.from:s.until], s.event, now)
+		l.hand(audience, a.handed[s.handedFrom:s.handedUntil], s.event, now)
 	case stepReplayed:
 		for i := range a.queued[s.from:s.until] {
 			q := &a.queued[s.from+i]
 			if session := l.live[q.session]; session != nil {
 				session.offer(q, s.event, nil, now, w)
 			}
+		}
+		if handed := a.handed[s.handedFrom:s.handedUntil]; len(handed) > 0 {
+			l.hand(b.local.LookupString(s.event.Topic), handed, s.event, now)
 		}
 	case stepEnded:
 		if session := l.live[s.session]; session != nil && session.epoch == s.epoch {
@@ -325,8 +331,8 @@ func (l *loop) remove(s *Session) {
 	delete(l.live, s.number)
 	l.b.stats.Sessions.Add(-1)
 	s.closed.Store(true)
-	for filter := range s.subs {
-		l.b.unsubscribe(s, filter)
+	for _, sub := range s.subs {
+		l.b.unsubscribe(sub)
 	}
 	s.scanning.stop()
 }

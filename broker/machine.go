@@ -73,10 +73,13 @@ type Machine struct {
 	begin       Limits            // as configured, and the domain
 	beginDomain string
 
-	sessions   map[string]*record
-	numbers    map[uint64]*record
-	retained   atomic.Int64 // topics that have a retained event; written by Apply alone
-	known      atomic.Int64 // sessions there are; likewise
+	sessions map[string]*record
+	numbers  map[uint64]*record
+	retained atomic.Int64 // topics that have a retained event; written by Apply alone
+	known    atomic.Int64 // sessions there are; likewise
+
+	sharedWaiting atomic.Int64 // entries of all groups' queues; likewise
+
 	nodes      map[string]nodeState
 	policy     Authorizer
 	policyData []byte // what it was compiled from
@@ -88,19 +91,27 @@ type Machine struct {
 	streams    streams
 	// streams.index, for weigh
 	streamWeights atomic.Pointer[topic.Index[uint64, *stream, []*stream]]
-	profiles      map[string]Profile // by prefix
-	prefixes      []string           // of profiles, sorted
+	groups        map[uint64]*group // shared subscriptions, by the numbers of their queues
+	byFilter      map[string]*group // the same, by filter
+	shared        *topic.Index[uint64, *group, *sharers]
+	sharedWeights atomic.Pointer[topic.Index[uint64, *group, *sharers]] // shared, for weigh
+	profiles      map[string]Profile                                    // by prefix
+	prefixes      []string                                              // of profiles, sorted
 	counters      counters
 	grown         int // entries that the last entry added to queues; 0 if none is past its bound (see trim)
 
 	// The entry being applied.
-	tx       *store.Tx
-	out      *applied
-	ordinal  uint32                  // of the command within the entry
-	kind     event.Kind              // of the command under way
-	unit     int                     // what is under way: the ordinal of a command, -n for the n-th wake, else 0
-	bare     bool                    // the wake under way has panicked once: no wills, no profiles
-	touched  []*record               // queues that differ from the store
+	tx      *store.Tx
+	out     *applied
+	ordinal uint32     // of the command within the entry
+	kind    event.Kind // of the command under way
+	unit    int        // what is under way: the ordinal of a command, -n for the n-th wake, else 0
+	bare    bool       // the wake under way has panicked once: no wills, no profiles
+	touched []*record  // queues that differ from the store
+
+	touchedGroups []*group // that differ from the store
+	displaced     []entry  // entries that go back to their groups for want of room
+
 	over     []*record               // queues past their bound, to be trimmed
 	bound    queueBound              // of queues, as it was in force when this entry began
 	growing  int                     // entries that this one has added to queues
@@ -206,7 +217,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.ended = false
 	m.bound, m.streams.paidBy = m.limits.queueBound(), 0
 	m.ref, m.except, m.ruled, m.answer = "", nil, false, nil // a command that panicked may have left them
-	m.touched = m.touched[:0]
+	m.touched, m.touchedGroups, m.displaced = m.touched[:0], m.touchedGroups[:0], nil
 	m.subbed = m.subbed[:0]
 	clear(m.written)
 	clear(m.fresh)
@@ -246,6 +257,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 		m.tellReady(r)
 	}
 	m.writeStreams()
+	m.writeGroups()
 	if m.counters != before {
 		m.tx.Set(countersKey, m.counters.append(m.val[:0]))
 	}
@@ -394,6 +406,10 @@ func (m *Machine) command(from event.Header, kind event.Kind, body []byte) (valu
 		var c event.PassOver
 		m.decode(&c, body)
 		return nil, m.applyPassOver(&c)
+	case event.KindReturn:
+		var c event.Return
+		m.decode(&c, body)
+		return nil, m.applyReturn(&c)
 	case event.KindRelease:
 		var c event.Release
 		m.decode(&c, body)

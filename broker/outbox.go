@@ -2,7 +2,6 @@ package broker
 
 import (
 	"slices"
-	"sort"
 	"sync"
 
 	"github.com/bellwire/bellwire/broker/event"
@@ -60,6 +59,7 @@ type outbox struct {
 	backlog    []held            // of a session without a queue: [sent, next)
 	marked     map[string]bool   // resources that have a mark in it
 	backlogLen int64             // bytes held there
+	lending    lending           // of what it was given as one of a group
 }
 
 // A slot says where one delivery stands.
@@ -84,6 +84,9 @@ type held struct {
 	retain bool
 	ids    []uint32
 	until  int64
+
+	// Of what the session was given as one of a group.
+	group, entry uint64
 }
 
 const maxSpan = 65534
@@ -190,11 +193,14 @@ func (o *outbox) room() bool {
 
 // late says that the log should be told at once what is over, so that it is told
 // before there is no room for want of it.
-func (o *outbox) late() bool { return o.untoldMax != 0 && o.untold > o.untoldMax/2 }
+func (o *outbox) late() bool {
+	return o.untoldMax != 0 && o.untold > o.untoldMax/2 || o.hungry()
+}
 
 // over notes that seq is over. The log is to be told.
 func (o *outbox) over(seq uint64) {
 	o.untold++
+	o.repaid(seq)
 	o.gone(seq)
 }
 
@@ -341,13 +347,23 @@ func packetID(seq uint64) uint16 { return uint16(seq%65535) + 1 }
 // nil for nothing. In the delivery loop.
 func (s *Session) offer(q *queued, e *event.Event, h *hearer, now int64, w *Wave) {
 	o := &s.out
+	if !s.durable {
+		s.offerLent(q, e, now, w)
+		return
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.next = q.seq + 1
 	if o.sent != q.seq || o.pulling || !o.room() || o.s.b.holds(e.Topic) {
 		return
 	}
-	if reason := s.unfit(e, q.deadline, h, now); reason != fit {
+	reason, until := s.fitEntry(e, q.group, q.deadline, h, now)
+	switch {
+	case reason == fit:
+	case q.group != 0 && reason != expired:
+		o.giveBack(q.seq)
+		return
+	default:
 		if q.named {
 			o.passed = append(o.passed, q.seq)
 		}
@@ -356,7 +372,7 @@ func (s *Session) offer(q *queued, e *event.Event, h *hearer, now int64, w *Wave
 	}
 	d := &w.delivery
 	*d = Delivery{Event: e, QoS: q.qos, Retain: q.retain, IDs: q.ids}
-	d.limitTo(e, q.deadline, now)
+	d.limitTo(e, until, now)
 	o.send(d, w)
 }
 
@@ -495,15 +511,6 @@ func (s *Session) skip(why fitness, seq uint64, e *event.Event, now int64) {
 	s.settling.note(s, false)
 }
 
-// find returns what the audience knows of a session, or nil.
-func (a *audience) find(number uint64) *hearer {
-	i := sort.Search(len(a.hearers), func(i int) bool { return a.hearers[i].s.number >= number })
-	if i == len(a.hearers) || a.hearers[i].s.number != number {
-		return nil
-	}
-	return &a.hearers[i]
-}
-
 // fill sends what there is room for.
 func (o *outbox) fill(w *Wave) {
 	o.mu.Lock()
@@ -535,6 +542,9 @@ func (o *outbox) fill(w *Wave) {
 // if there is no room. mu is held.
 func (o *outbox) sendHeld(h *held, now int64, w *Wave) bool {
 	d := &w.delivery
+	if h.group != 0 {
+		return o.sendHeldLent(h, now, w)
+	}
 	if h.mark == "" {
 		if why := o.s.unfit(h.event, h.until, nil, now); why != fit {
 			o.s.skip(why, o.sent, h.event, now)
@@ -623,13 +633,17 @@ func (o *outbox) sendEntries(entries []queueItem, until uint64, now int64, w *Wa
 			}
 			continue
 		}
-		why := o.s.unfit(&it.event, it.deadline, nil, now)
+		why, until := o.s.fitEntry(&it.event, it.group, it.deadline, nil, now)
 		if it.seq < o.begun {
 			why = o.s.unfitBegun(why, &it.event, now)
 			if why != fit && it.qos == 2 && it.ref == "" {
 				o.finish(why, it.seq, &it.event, now)
 				continue
 			}
+		}
+		if why != fit && why != expired && it.group != 0 {
+			o.giveBack(it.seq)
+			continue
 		}
 		if why != fit {
 			if it.ref != "" {
@@ -640,7 +654,7 @@ func (o *outbox) sendEntries(entries []queueItem, until uint64, now int64, w *Wa
 		}
 		d := &w.delivery
 		*d = Delivery{Event: &it.event, QoS: it.qos, Retain: it.retain, IDs: it.ids}
-		d.limitTo(&it.event, it.deadline, now)
+		d.limitTo(&it.event, until, now)
 		if !o.send(d, w) {
 			return false
 		}

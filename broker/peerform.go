@@ -17,10 +17,13 @@ import (
 //
 //	claim (1)  stream 8 bytes | from, to uvarints | flags u8: 0 reset, 1 more,
 //	             2 all | to the end: 1 if wanted else 0, filter with its length
-//	             as an uvarint in front
+//	             as an uvarint in front; for a shared subscription's filter the
+//	             number of its members, 255 for more
 //	heard   (2)  stream 8 bytes | version uvarint
 //	ask     (3)
-//	events  (4)  place in the log 8 bytes | to the end: length 4 bytes, event
+//	events  (4)  place in the log 8 bytes | to the end: length 4 bytes, event; for
+//	             one of a group, the length with its top bit set, filter with
+//	             its length as an uvarint in front, event
 //
 // A claim of from to to is one or several messages, all but the last with more.
 // One of all that is wanted has reset in its first, and from is 0. all stands for
@@ -45,7 +48,7 @@ const (
 var errNewer = errors.New("a message that this version does not know")
 
 // claims returns the messages that lead from a version to another, at least one.
-func claims(stream, from, to uint64, flags byte, changed map[string]bool) (messages [][]byte) {
+func claims(stream, from, to uint64, flags byte, changed map[string]byte) (messages [][]byte) {
 	begin := func(flags byte) []byte {
 		b := binary.BigEndian.AppendUint64([]byte{peerVersion, peerClaim}, stream)
 		return append(binary.AppendUvarint(binary.AppendUvarint(b, from), to), flags)
@@ -58,12 +61,7 @@ func claims(stream, from, to uint64, flags byte, changed map[string]bool) (messa
 			messages = append(messages, b)
 			b = begin(flags &^ claimReset)
 		}
-		if wanted {
-			b = append(b, 1)
-		} else {
-			b = append(b, 0)
-		}
-		b = append(binary.AppendUvarint(b, uint64(len(filter))), filter...)
+		b = append(binary.AppendUvarint(append(b, wanted), uint64(len(filter))), filter...)
 	}
 	return append(messages, b)
 }
@@ -93,24 +91,28 @@ func readClaim(b []byte) (*claim, error) {
 	return m, nil
 }
 
-// next returns the next filter and whether it is wanted, and false at the end. It
-// aliases the message.
-func (m *claim) next() (filter string, wanted, ok bool) {
+// next returns the next filter and how many want it (of one that is not shared, 0 or
+// 1), and false at the end. It aliases the message.
+func (m *claim) next() (filter string, wanted byte, ok bool) {
 	if len(m.left) == 0 {
-		return "", false, false
+		return "", 0, false
 	}
 	u := uvarints{left: m.left[1:]}
 	n := u.take()
-	if u.short || m.left[0] > 1 || n > uint64(len(u.left)) {
+	if u.short || n > uint64(len(u.left)) {
 		m.err, m.left = event.ErrDamaged, nil
-		return "", false, false
+		return "", 0, false
 	}
 	filter = unsafe.String(unsafe.SliceData(u.left), n)
 	if err := topic.ValidFilter(filter); err != nil {
 		m.err, m.left = fmt.Errorf("%w: %w", event.ErrDamaged, err), nil
-		return "", false, false
+		return "", 0, false
 	}
-	wanted = m.left[0] == 1
+	wanted = m.left[0]
+	if _, shared := sharedRest(filter); wanted > 1 && !shared {
+		m.err, m.left = event.ErrDamaged, nil
+		return "", 0, false
+	}
 	m.left = u.left[n:]
 	return filter, wanted, true
 }

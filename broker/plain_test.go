@@ -303,7 +303,7 @@ func (p *plain) batch(b []byte) {
 func newCommand(kind event.Kind) event.Command {
 	for _, c := range []event.Command{
 		&event.Connect{}, &event.Disconnect{}, &event.Subscribe{}, &event.Unsubscribe{}, &event.Publish{}, &event.Release{},
-		&event.Settle{}, &event.PassOver{}, &event.Replay{}, &event.Policy{}, &event.NodeUp{}, &event.Tick{}, &event.Settings{}, &event.NodeDown{}, &event.Raise{},
+		&event.Settle{}, &event.PassOver{}, &event.Return{}, &event.Replay{}, &event.Policy{}, &event.NodeUp{}, &event.Tick{}, &event.Settings{}, &event.NodeDown{}, &event.Raise{},
 	} {
 		if c.Kind() == kind {
 			return c

@@ -85,9 +85,9 @@ func entryKey(buf []byte, session, seq uint64) []byte {
 //
 //	version u8 |
 //	flags u8: 0-1 QoS, 2 retain, 3 has a body number, 4 is a mark, 5 expires,
-//	6 has a ref |
+//	6 has a ref, 7 has a group |
 //	deadline 8 bytes | [expires 8 bytes] | size uvarint | count and ids, uvarints |
-//	[ref: uvarint length, bytes] |
+//	[ref: uvarint length, bytes] | [group uvarint] |
 //	body number uvarint, or the resource's topic, or event
 type entry struct {
 	qos      uint8
@@ -100,6 +100,7 @@ type entry struct {
 	inline   []byte // binary form of the event
 	mark     string // not an event: this resource is to be shown
 	ref      string // of the profile that routed it and wants to know when it is taken; empty for none
+	group    uint64 // whose shared subscription it is of; 0 for none
 }
 
 const (
@@ -108,7 +109,7 @@ const (
 	entryMark    = 1 << 4
 	entryExpires = 1 << 5
 	entryRef     = 1 << 6
-	entryFlags   = 0x7f
+	entryGroup   = 1 << 7
 )
 
 // due returns when the entry is no longer to be sent, 0 for never.
@@ -131,6 +132,9 @@ func (e *entry) append(b []byte) []byte {
 	if e.ref != "" {
 		flags |= entryRef
 	}
+	if e.group != 0 {
+		flags |= entryGroup
+	}
 	b = append(b, recordVersion, flags)
 	b = binary.BigEndian.AppendUint64(b, uint64(e.deadline))
 	if e.expires != 0 {
@@ -143,6 +147,9 @@ func (e *entry) append(b []byte) []byte {
 	}
 	if e.ref != "" {
 		b = append(binary.AppendUvarint(b, uint64(len(e.ref))), e.ref...)
+	}
+	if e.group != 0 {
+		b = binary.AppendUvarint(b, e.group)
 	}
 	if e.body != 0 {
 		return binary.AppendUvarint(b, e.body)
@@ -159,9 +166,6 @@ func decodeEntry(b []byte) (e entry, err error) {
 		return e, event.ErrDamaged
 	}
 	flags := b[1]
-	if flags&^entryFlags != 0 {
-		return e, event.ErrDamaged
-	}
 	e.qos, e.retain = flags&3, flags&entryRetain != 0
 	e.deadline = int64(store.Uint64At(b, 2))
 	b = b[10:]
@@ -188,12 +192,16 @@ func decodeEntry(b []byte) (e entry, err error) {
 		e.ref, u.left = string(u.left[:n]), u.left[n:]
 	}
 	bad := false
+	if flags&entryGroup != 0 {
+		e.group = u.take()
+		bad = e.group == 0
+	}
 	if flags&entryBody != 0 {
 		e.body = u.take()
-		bad = e.body == 0 || len(u.left) > 0
+		bad = bad || e.body == 0 || len(u.left) > 0
 	} else if flags&entryMark != 0 {
 		e.mark = string(u.left)
-		bad = e.mark == ""
+		bad = bad || e.mark == ""
 	} else {
 		e.inline = u.left
 	}
@@ -215,7 +223,7 @@ func mustEntry(b []byte) entry {
 func (m *Machine) enqueue(r *record, e *event.Event, q queued, body uint64) {
 	en := entry{
 		qos: q.qos, retain: q.retain, deadline: q.deadline, expires: e.Expires,
-		size: uint64(e.Size() + idBytes*len(q.ids) + len(m.ref)), ids: q.ids, body: body, ref: m.ref,
+		size: uint64(e.Size() + idBytes*len(q.ids) + len(m.ref)), ids: q.ids, body: body, ref: m.ref, group: q.group,
 	}
 	if body != 0 {
 		m.segment(body).live++
@@ -232,6 +240,9 @@ func (m *Machine) add(r *record, en entry, q queued) {
 	q.seq, q.session = r.queue.next, r.session
 	if q.named = en.ref != ""; q.named {
 		r.noteRef(en.ref)
+	}
+	if en.group != 0 {
+		r.shares++
 	}
 	m.growing++
 	r.queue.next++
@@ -280,6 +291,7 @@ func (m *Machine) writeQueue(r *record) {
 		return
 	}
 	r.queueDirty = false
+	m.countWaiting(r)
 	m.val = r.queue.append(m.val[:0])
 	m.tx.Set(cursorKey(m.key, r.session), m.val)
 	if r.debtsDirty {
@@ -322,6 +334,7 @@ func (m *Machine) applySettle(c *event.Settle) error {
 	}
 	q.normalize()
 	m.payAhead(r)
+	m.roomFor(r)
 	return nil
 }
 
@@ -424,6 +437,9 @@ func (m *Machine) removeEntry(r *record, key []byte, e entry) {
 	if e.ref != "" {
 		r.forgetRef(e.ref)
 	}
+	if e.group != 0 {
+		r.shares--
+	}
 	r.queue.count--
 	r.queue.bytes -= int64(e.size)
 	if e.body != 0 {
@@ -431,23 +447,30 @@ func (m *Machine) removeEntry(r *record, key []byte, e entry) {
 	}
 }
 
-// purge removes entries of a session that has ended.
-func (m *Machine) purge(session uint64) {
+// purge removes entries of a session that has ended. What it was given as one of a
+// group goes to others of that, but for what its client may have at QoS 2: those
+// before unsent.
+func (m *Machine) purge(session, unsent uint64) {
 	lower := store.AppendUint64(store.Key(nil, store.Queue), session)
-	n := 0
+	n, bytes, more := 0, uint64(0), false
 	m.store.Scan(lower, store.End(lower), func(key, value []byte) bool {
-		if n == itemsPerWake {
+		if more = n == itemsPerWake || bytes > givenBytes; more {
 			return false
 		}
 		n++
 		m.tx.DeleteOnce(key)
-		if e := mustEntry(value); e.body != 0 {
+		e := mustEntry(value)
+		if e.group != 0 && (e.qos == 1 || store.Uint64At(key, 9) >= unsent) {
+			bytes += e.size
+			m.giveBack(&e, nil)
+		}
+		if e.body != 0 {
 			m.unref(e.body)
 		}
 		return true
 	})
-	if n == itemsPerWake {
-		m.setWake(m.now, wakePurge, session, 0)
+	if more {
+		m.setWake(m.now, wakePurge, session, unsent)
 	}
 }
 
@@ -497,6 +520,7 @@ func (m *Machine) trim() (behind bool) {
 		r.isOver = there && m.isOver(r)
 		return !r.isOver
 	})
+	m.keepDisplaced()
 	return left <= 0 && len(m.over) > 0
 }
 
@@ -572,7 +596,11 @@ func (m *Machine) dropWhere(r *record, from, until uint64, judge func(seq uint64
 		if stop {
 			return false
 		}
-		if drop {
+		if drop && e.group != 0 && m.displace(r, &e) {
+			e.body = 0 // kept for another
+			m.removeEntry(r, key, e)
+			gone = gone.add(seq, seq+1)
+		} else if drop {
 			m.removeEntry(r, key, e)
 			gone = gone.add(seq, seq+1)
 			q.dropped++

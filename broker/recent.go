@@ -17,9 +17,11 @@ type recent struct {
 type brief struct {
 	body uint64 // 0: inline
 	size uint64
+
+	group uint64 // as an entry's
 }
 
-// recentMost bounds a recent, to 8 KiB: acknowledgements reach the log gathered, so
+// recentMost bounds a recent, to 12 KiB: acknowledgements reach the log gathered, so
 // that of a busy client are some hundreds. recentIdle is what one keeps when it is
 // empty.
 const (
@@ -42,7 +44,7 @@ func (t *recent) add(seq uint64, e *entry) {
 	if len(t.entries) == 0 {
 		t.from = seq
 	}
-	t.entries = append(t.entries, brief{e.body, e.size})
+	t.entries = append(t.entries, brief{e.body, e.size, e.group})
 }
 
 // has says whether all from from on and below to are known.
@@ -53,7 +55,7 @@ func (t *recent) has(from, to uint64) bool {
 // at returns what is known of an entry.
 func (t *recent) at(seq uint64) entry {
 	b := t.entries[seq-t.from]
-	return entry{body: b.body, size: b.size}
+	return entry{body: b.body, size: b.size, group: b.group}
 }
 
 // forget drops those below seq.

@@ -29,8 +29,8 @@ func TestRecent(t *testing.T) {
 				plainFrom = next
 			}
 		default:
-			e := brief{rnd.Uint64N(3), rnd.Uint64N(1000)}
-			r.add(next, &entry{body: e.body, size: e.size})
+			e := brief{rnd.Uint64N(3), rnd.Uint64N(1000), rnd.Uint64N(2)}
+			r.add(next, &entry{body: e.body, size: e.size, group: e.group})
 			all[next] = e
 			next++
 		}
@@ -41,7 +41,7 @@ func TestRecent(t *testing.T) {
 			t.Fatalf("%d to %d are not known, there are %d from %d", from, next, len(r.entries), r.from)
 		}
 		for seq := r.from; seq < r.from+uint64(len(r.entries)); seq++ {
-			if got := r.at(seq); got.body != all[seq].body || got.size != all[seq].size {
+			if got := r.at(seq); got.body != all[seq].body || got.size != all[seq].size || got.group != all[seq].group {
 				t.Fatalf("entry %d is %+v, want %+v", seq, got, all[seq])
 			}
 		}

@@ -56,6 +56,8 @@ type record struct {
 	parked, addedIn uint64
 	added           uint64
 	addedBytes      int64
+	groups          []*group // of its shared subscriptions
+	shares          int      // entries of the queue that it was given as a member of them
 }
 
 // remember takes note of the packet id of a QoS 2 publish.
@@ -259,6 +261,8 @@ type storedSub struct {
 	// first is the queue's next at which it began: what had been queued before,
 	// the node may have passed over while there was no subscription.
 	first uint64
+
+	group uint64 // of a shared subscription, by its number; it is stored with the group
 }
 
 const (

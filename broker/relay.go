@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/topic"
@@ -221,6 +222,9 @@ func (b *Broker) deliverHere(e *event.Event, now int64, w *Wave) {
 	if len(a.peers) > 0 {
 		w.relay(a.peers, e)
 	}
+	for _, g := range a.groups {
+		g.pick(b, e, now, w)
+	}
 }
 
 // A frame is what a wave holds for one peer.
@@ -245,7 +249,7 @@ func (w *Wave) relay(to []*peer, e *event.Event) {
 		f := w.frameTo(p)
 		if form == nil {
 			start := len(f.buf)
-			f.buf = appendRelayed(f.buf, e)
+			f.buf = appendRelayed(f.buf, "", e)
 			form = f.buf[start:]
 		} else {
 			f.buf = append(f.buf, form...)
@@ -259,6 +263,16 @@ func (w *Wave) relay(to []*peer, e *event.Event) {
 	}
 }
 
+// relayShared adds e to what goes to a peer with the wave, for one of a group.
+func (w *Wave) relayShared(p *peer, filter string, e *event.Event) {
+	f := w.frameTo(p)
+	f.buf = appendRelayed(f.buf, filter, e)
+	f.events++
+	if len(f.buf) >= frameBytes {
+		f.send()
+	}
+}
+
 func (w *Wave) frameTo(p *peer) *frame {
 	for i := range w.frames {
 		if w.frames[i].to == p {
@@ -269,13 +283,23 @@ func (w *Wave) frameTo(p *peer) *frame {
 	return &w.frames[len(w.frames)-1]
 }
 
-// appendRelayed appends e as a frame has it: its length in four bytes, its form.
-func appendRelayed(b []byte, e *event.Event) []byte {
+// appendRelayed appends e as a frame has it: its length in four bytes, its form. What
+// is for one of a group has relayShared set in the length, and the group's filter in
+// front of the event, with its length as an uvarint before it.
+func appendRelayed(b []byte, filter string, e *event.Event) []byte {
 	start := len(b)
-	b = e.Append(append(b, 0, 0, 0, 0))
-	binary.BigEndian.PutUint32(b[start:], uint32(len(b)-start-4))
+	b = append(b, 0, 0, 0, 0)
+	flag := uint32(0)
+	if filter != "" {
+		flag = relayShared
+		b = append(binary.AppendUvarint(b, uint64(len(filter))), filter...)
+	}
+	b = e.Append(b)
+	binary.BigEndian.PutUint32(b[start:], uint32(len(b)-start-4)|flag)
 	return b
 }
+
+const relayShared = 1 << 31
 
 // sendFrames sends what goes to other nodes.
 func (w *Wave) sendFrames() {
@@ -358,13 +382,18 @@ func (p *peer) deliver(events []byte, w *Wave) {
 	for len(events) > 0 {
 		e := &p.event
 		e.Reset()
+		var filter string
 		var ok bool
-		if events, ok = cutRelayed(events, e); !ok {
+		if events, filter, ok = cutRelayed(events, e); !ok {
 			b.stats.RelayRefused.Add(1)
 			return
 		}
 		b.stats.RelayReceived.Add(1)
 		a := b.local.LookupString(e.Topic)
+		if filter != "" {
+			a.pickHere(b, filter, e, now, w)
+			continue
+		}
 		if len(a.hearers) == 0 {
 			b.stats.RelayUnwanted.Add(1)
 			continue
@@ -373,18 +402,29 @@ func (p *peer) deliver(events []byte, w *Wave) {
 	}
 }
 
-// cutRelayed reads the first of the events in a frame. It may be of QoS 0 and not
+// cutRelayed reads the first of the events in a frame, and the filter of the group
+// that it is for, empty for none. It may be of QoS 0 and not
 // retained only, and on a topic that can be published to.
-func cutRelayed(b []byte, e *event.Event) (rest []byte, ok bool) {
+func cutRelayed(b []byte, e *event.Event) (rest []byte, filter string, ok bool) {
 	if len(b) < 4 {
-		return nil, false
+		return nil, "", false
 	}
-	n := uint64(binary.BigEndian.Uint32(b))
-	if n > uint64(len(b)-4) || e.Decode(b[4:4+n:4+n]) != nil {
-		return nil, false
+	length := binary.BigEndian.Uint32(b)
+	n := uint64(length &^ relayShared)
+	if n > uint64(len(b)-4) {
+		return nil, "", false
 	}
-	if e.QoS != 0 || e.Retain || topic.ValidName(e.Topic) != nil {
-		return nil, false
+	rest, b = b[4+n:], b[4:4+n:4+n]
+	if length&relayShared != 0 {
+		u := uvarints{left: b}
+		size := u.take()
+		if u.short || size == 0 || size > uint64(len(u.left)) {
+			return nil, "", false
+		}
+		filter, b = unsafe.String(unsafe.SliceData(u.left), size), u.left[size:]
 	}
-	return b[4+n:], true
+	if e.Decode(b) != nil || e.QoS != 0 || e.Retain || topic.ValidName(e.Topic) != nil {
+		return nil, "", false
+	}
+	return rest, filter, true
 }

@@ -287,7 +287,7 @@ func TestFirstPeerIsToldAll(t *testing.T) {
 		t.Error("a node alone keeps its interest")
 	}
 	n.PeerUp("n2")
-	told := map[string]bool{}
+	told := map[string]byte{}
 	hear := func() {
 		t.Helper()
 		for message := range far.sent {
@@ -307,7 +307,7 @@ func TestFirstPeerIsToldAll(t *testing.T) {
 		}
 	}
 	hear()
-	if want := map[string]bool{"a": true, "b/#": true}; !maps.Equal(told, want) {
+	if want := map[string]byte{"a": 1, "b/#": 1}; !maps.Equal(told, want) {
 		t.Errorf("the first peer was told %v, want %v", told, want)
 	}
 	clear(told)
@@ -316,7 +316,7 @@ func TestFirstPeerIsToldAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	hear()
-	if want := map[string]bool{"b/#": false}; !maps.Equal(told, want) {
+	if want := map[string]byte{"b/#": 0}; !maps.Equal(told, want) {
 		t.Errorf("then it was told %v, want %v: the other still has a", told, want)
 	}
 }
@@ -371,7 +371,7 @@ func TestTooManyFiltersWantEverything(t *testing.T) {
 func TestPeerIsNamedOnce(t *testing.T) {
 	n := newNode(t, Limits{})
 	n.PeerUp("n2")
-	n.Receive("n2", claims(1, 0, 1, claimReset, map[string]bool{"t/+": true, "t/#": true, "t/1": true})[0])
+	n.Receive("n2", claims(1, 0, 1, claimReset, map[string]byte{"t/+": 1, "t/#": 1, "t/1": 1})[0])
 	n.relays.peer("n2").wantAll(true)
 	for name, want := range map[string]int{"t/1": 1, "other": 1} {
 		if got := len(n.local.LookupString(name).peers); got != want {
@@ -390,7 +390,7 @@ func TestRelayAllocatesNothing(t *testing.T) {
 	n.policy("all")
 	for _, node := range []string{"n2", "n3"} {
 		n.PeerUp(node)
-		for _, m := range claims(1, 0, 1, claimReset, map[string]bool{"some/+": true}) {
+		for _, m := range claims(1, 0, 1, claimReset, map[string]byte{"some/+": 1}) {
 			n.Receive(node, m)
 		}
 	}
@@ -428,7 +428,7 @@ func BenchmarkRelay(b *testing.B) {
 	sub.Subscribe([]event.Subscription{{Filter: "here/+"}}, func([]SubResult, *Wave) {})
 	for _, node := range []string{"n2", "n3"} {
 		n.PeerUp(node)
-		n.Receive(node, claims(1, 0, 1, claimReset, map[string]bool{"there/+": true})[0])
+		n.Receive(node, claims(1, 0, 1, claimReset, map[string]byte{"there/+": 1})[0])
 	}
 	pub := n.connectNowhere("pub", 0, &nowhere{})
 	start(pub)
@@ -449,7 +449,7 @@ func BenchmarkRelay(b *testing.B) {
 		message := make([]byte, 10)
 		message[0], message[1] = peerVersion, peerEvents
 		for range together {
-			message = appendRelayed(message, &event.Event{Topic: "here/topic", Payload: make([]byte, 64), Origin: 7})
+			message = appendRelayed(message, "", &event.Event{Topic: "here/topic", Payload: make([]byte, 64), Origin: 7})
 		}
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
@@ -477,39 +477,51 @@ func (f *farAway) Send(_ string, message []byte) bool {
 // short anywhere it is refused, or says less of a list.
 func TestFormsBetweenNodes(t *testing.T) {
 	e := &event.Event{Topic: "plant/1", Payload: []byte("21.5"), Props: []byte{1, 1}, At: 1_772_000_000_123_456_789, Expires: 1_772_000_060_000_000_000, Origin: 300}
-	events := appendRelayed(binary.BigEndian.AppendUint64([]byte{peerVersion, peerEvents}, 1<<40), e)
+	events := appendRelayed(binary.BigEndian.AppendUint64([]byte{peerVersion, peerEvents}, 1<<40), "", e)
 	written := []golden.Form{
 		{Name: "claim/all/1", Bytes: claims(1<<63+5, 0, 300, claimReset|claimAll, nil)[0]},
-		{Name: "claim/reset/1", Bytes: claims(1<<63+5, 0, 300, claimReset, map[string]bool{"plant/+/#": true})[0]},
-		{Name: "claim/change/1", Bytes: claims(7, 300, 301, 0, map[string]bool{"plant/1": false})[0]},
+		{Name: "claim/reset/1", Bytes: claims(1<<63+5, 0, 300, claimReset, map[string]byte{"plant/+/#": 1})[0]},
+		{Name: "claim/change/1", Bytes: claims(7, 300, 301, 0, map[string]byte{"plant/1": 0})[0]},
+		{Name: "claim/shared/1", Bytes: claims(7, 301, 302, 0, map[string]byte{"$share/g/plant/1": 3})[0]},
 		{Name: "heard/1", Bytes: appendHeard(nil, 1<<63+5, 300)},
 		{Name: "ask/1", Bytes: appendAsk(nil)},
 		{Name: "events/1", Bytes: events},
+		{Name: "events/shared/1", Bytes: appendRelayed(binary.BigEndian.AppendUint64([]byte{peerVersion, peerEvents}, 1<<40), "$share/g/plant/+", e)},
 	}
 	stored := golden.Forms(t, "peers.txt", written)
 	m, err := readClaim(stored["claim/change/1"][2:])
 	if err != nil || m.stream != 7 || m.from != 300 || m.to != 301 || m.flags != 0 {
 		t.Errorf("a claim reads as %+v, %v", m, err)
-	} else if f, wanted, ok := m.next(); f != "plant/1" || wanted || !ok {
+	} else if f, wanted, ok := m.next(); f != "plant/1" || wanted != 0 || !ok {
 		t.Errorf("its filter reads as %q, %v, %v", f, wanted, ok)
 	}
 	if s, v, err := readHeard(stored["heard/1"][2:]); s != 1<<63+5 || v != 300 || err != nil {
 		t.Errorf("heard reads as %d, %d, %v", s, v, err)
 	}
+	m, err = readClaim(stored["claim/shared/1"][2:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, many, ok := m.next(); f != "$share/g/plant/1" || many != 3 || !ok {
+		t.Errorf("a shared filter reads as %q, %v, %v", f, many, ok)
+	}
 	var got event.Event
-	if rest, ok := cutRelayed(stored["events/1"][10:], &got); !ok || len(rest) != 0 || fmt.Sprint(got) != fmt.Sprint(*e) {
+	if rest, filter, ok := cutRelayed(stored["events/shared/1"][10:], &got); !ok || len(rest) != 0 || filter != "$share/g/plant/+" || fmt.Sprint(got) != fmt.Sprint(*e) {
+		t.Errorf("an event for a group reads as %+v, %q, want %+v", got, filter, *e)
+	}
+	if rest, _, ok := cutRelayed(stored["events/1"][10:], &got); !ok || len(rest) != 0 || fmt.Sprint(got) != fmt.Sprint(*e) {
 		t.Errorf("an event reads as %+v, want %+v", got, *e)
 	}
 }
 
 // Of many filters none is lost between the messages that say them.
 func TestClaimsAreDivided(t *testing.T) {
-	want := map[string]bool{}
+	want := map[string]byte{}
 	for i := range 5000 {
-		want[fmt.Sprint(strings.Repeat("level/", i%20), i)] = i%3 > 0
+		want[fmt.Sprint(strings.Repeat("level/", i%20), i)] = byte(min(i%3, 1))
 	}
 	messages := claims(1, 5, 9, 0, want)
-	got := map[string]bool{}
+	got := map[string]byte{}
 	for i, b := range messages {
 		if len(b) > 2*claimBytes {
 			t.Errorf("a message of %d bytes", len(b))
@@ -535,7 +547,7 @@ func TestHostilePeer(t *testing.T) {
 	sub, _ := n.connect("sub", true, 0)
 	sub.subscribe("#", 0)
 	relayed := func(e event.Event) []byte {
-		return appendRelayed(binary.BigEndian.AppendUint64([]byte{peerVersion, peerEvents}, 0), &e)
+		return appendRelayed(binary.BigEndian.AppendUint64([]byte{peerVersion, peerEvents}, 0), "", &e)
 	}
 	good := relayed(event.Event{Topic: "good", Payload: []byte("1")})
 	n.Receive("n2", good)
@@ -556,10 +568,10 @@ func TestHostilePeer(t *testing.T) {
 		"length":           append(good[:10:10], 0xff, 0xff, 0xff, 0xff, 1),
 		"backwards":        claims(1, 9, 5, 0, nil)[0],
 		"reset from later": claims(1, 9, 10, claimReset, nil)[0],
-		"all, and more":    claims(1, 0, 10, claimReset|claimAll, map[string]bool{"t": true})[0],
+		"all, and more":    claims(1, 0, 10, claimReset|claimAll, map[string]byte{"t": 1})[0],
 		"flags":            claims(1, 0, 10, 1<<7, nil)[0],
-		"no filter":        claims(1, 0, 10, claimReset, map[string]bool{"a#": true})[0],
-		"shared by nobody": claims(1, 0, 10, claimReset, map[string]bool{"": true})[0],
+		"no filter":        claims(1, 0, 10, claimReset, map[string]byte{"a#": 1})[0],
+		"shared by nobody": claims(1, 0, 10, claimReset, map[string]byte{"": 1})[0],
 	}
 	for _, name := range slices.Sorted(maps.Keys(hostile)) {
 		before := n.Stats().RelayRefused.Load()
@@ -588,9 +600,9 @@ func TestHostilePeer(t *testing.T) {
 // More filters than a node may have are not kept.
 func TestHostilePeerWantsTooMuch(t *testing.T) {
 	n := newNode(t, Limits{})
-	all := map[string]bool{}
+	all := map[string]byte{}
 	for i := range interestMost + 1 {
-		all[fmt.Sprint(i)] = true
+		all[fmt.Sprint(i)] = 1
 	}
 	for _, m := range claims(1, 0, 1, claimReset, all) {
 		n.Receive("n2", m)
@@ -604,9 +616,9 @@ func TestHostilePeerWantsTooMuch(t *testing.T) {
 // taken of its interest is what the index has.
 func FuzzPeerMessage(f *testing.F) {
 	f.Add(appendHeard(nil, 1, 2), appendAsk(nil))
-	f.Add(claims(1, 0, 1, claimReset, map[string]bool{"t/+": true, "u": true})[0], claims(1, 1, 2, 0, map[string]bool{"u": false})[0])
+	f.Add(claims(1, 0, 1, claimReset, map[string]byte{"t/+": 1, "u": 1})[0], claims(1, 1, 2, 0, map[string]byte{"u": 0})[0])
 	f.Add(claims(1, 0, 1, claimReset|claimAll, nil)[0], claims(1, 0, 2, claimReset, nil)[0])
-	f.Add(appendRelayed(make([]byte, 10), &event.Event{Topic: "t", Payload: []byte("1")}), []byte{1, 4})
+	f.Add(appendRelayed(make([]byte, 10), "", &event.Event{Topic: "t", Payload: []byte("1")}), []byte{1, 4})
 	n := newNode(f, Limits{})
 	sub, _ := n.connect("sub", true, 0)
 	sub.full = true

@@ -125,6 +125,9 @@ func (s *Session) resume(o *opened, now int64) {
 	}
 	here := s.b.loop.position()
 	for filter, sub := range s.subs {
+		if sub.isShared() {
+			continue // no state is shown to it
+		}
 		grant := s.b.grant(s.who, filter, now)
 		if grant.Windowed != sub.windowed || grant.Outside != sub.outside {
 			other := *sub
@@ -144,18 +147,18 @@ func (s *Session) resubscribe(o *opened, now int64) {
 	for i := range o.subs {
 		sub := &o.subs[i]
 		has[sub.Filter] = true
-		if old := s.subs[sub.Filter]; old != nil && old.since == sub.since && old.sub == sub.Subscription {
+		if old := s.subs[sub.Filter]; old != nil && old.since == sub.since && old.sub == sub.Subscription && old.sharing.group == sub.group {
 			continue
 		}
-		l := s.attach(sub.Subscription, sub.since, now)
+		l := s.attach(sub.Subscription, sub.since, sub.group, now)
 		if sub.replaying {
 			s.scanning.add(scan{sub: l, since: sub.since, after: sub.position, initial: true})
 		}
 	}
-	for filter := range s.subs {
+	for filter, sub := range s.subs {
 		if !has[filter] {
 			delete(s.subs, filter)
-			s.b.unsubscribe(s, filter)
+			s.b.unsubscribe(sub)
 		}
 	}
 }

@@ -122,7 +122,7 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 	}
 	s.scanning.init(s)
 	for i := range o.subs {
-		sub := s.attach(o.subs[i].Subscription, o.subs[i].since, now)
+		sub := s.attach(o.subs[i].Subscription, o.subs[i].since, o.subs[i].group, now)
 		switch {
 		case o.subs[i].replaying:
 			s.scanning.add(scan{sub: sub, since: o.subs[i].since, after: o.subs[i].position, initial: true, resumed: true})
@@ -135,8 +135,11 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 }
 
 // attach makes a subscription one that events are delivered to. In the
-// delivery loop.
-func (s *Session) attach(sub event.Subscription, since uint64, now int64) *localSub {
+// delivery loop. group is that of a shared one, 0 for others.
+func (s *Session) attach(sub event.Subscription, since, group uint64, now int64) *localSub {
+	if group != 0 {
+		return s.attachShared(sub, since, group)
+	}
 	grant := s.b.grant(s.who, sub.Filter, now)
 	l := &localSub{s: s, sub: sub, since: since, windowed: grant.Windowed, outside: grant.Outside}
 	if old := s.subs[sub.Filter]; old != nil {
@@ -334,7 +337,7 @@ func (b *Broker) mayPublish(who Who, topicName string, now int64) error {
 // QoS asked for.
 type SubResult struct{ Err error }
 
-// Subscribe sets subscriptions (valid filters, not shared) and returns when
+// Subscribe sets subscriptions (valid filters) and returns when
 // all that were granted are in force: after it, whatever anybody publishes and
 // the session may see reaches it. acknowledge is called with one result for
 // each, in the delivery loop, and queues the SUBACK; retained events follow
@@ -350,6 +353,11 @@ func (s *Session) Subscribe(subs []event.Subscription, acknowledge func([]SubRes
 			s.b.stats.SubscribeDenied.Add(1)
 		}
 	}
+	shared, others := sharedAmong(granted)
+	begun := func(w *Wave) {
+		acknowledge(results, w)
+		s.scanning.run()
+	}
 	begin := func(value any, err error, w *Wave) {
 		if err != nil {
 			for i := range results {
@@ -362,58 +370,86 @@ func (s *Session) Subscribe(subs []event.Subscription, acknowledge func([]SubRes
 		}
 		done, _ := value.(*subscribed)
 		s.begin(granted, done, now)
-		acknowledge(results, w)
-		s.scanning.run()
+		if len(shared) == 0 {
+			begun(w)
+		}
 	}
-	defer s.b.relays.announce(granted)()
+	defer s.b.relays.announce(others)()
+	logged := granted
+	if !s.durable {
+		logged = shared // the others are the node's affair
+	}
 	switch {
 	case len(granted) == 0:
 		s.b.loop.call(func(w *Wave) { acknowledge(results, w) })
-	case !s.durable:
-		s.b.loop.call(func(w *Wave) {
-			var err error
-			added := 0
-			for i := range granted {
-				if _, had := s.subs[granted[i].Filter]; !had {
-					added++
-				}
-			}
-			if in, _ := s.b.Settings(); added > 0 && len(s.subs)+added > int(in.SubscriptionsPerSession) {
-				err = ErrQuota
-			}
-			begin(nil, err, w)
-		})
+	case len(logged) == 0:
+		s.b.loop.call(func(w *Wave) { begin(nil, s.tooMany(granted), w) })
 	default:
+		if !s.durable {
+			var err error
+			s.b.loop.call(func(w *Wave) {
+				if err = s.tooMany(granted); err != nil {
+					begin(nil, err, w)
+				}
+			})
+			if err != nil {
+				return
+			}
+		}
 		w := newWait()
 		w.first = begin
-		cmd := event.Subscribe{Session: s.number, Epoch: s.epoch, Subs: granted}
+		cmd := event.Subscribe{Session: s.number, Epoch: s.epoch, Subs: logged}
 		if err := s.p.propose(&cmd, call{c: w}, false); err != nil {
 			s.b.loop.call(func(w *Wave) { begin(nil, err, w) })
 			return
 		}
 		<-w.done
+		if w.err == nil && len(shared) > 0 {
+			// Not before: who is told of a member has it get events.
+			s.b.relays.hearOf()
+			s.b.loop.call(begun)
+		}
 	}
 }
 
+// tooMany returns ErrQuota if subs are more than a session that the Machine does not
+// know all subscriptions of may have. In the delivery loop.
+func (s *Session) tooMany(subs []event.Subscription) error {
+	added := 0
+	for i := range subs {
+		if _, had := s.subs[subs[i].Filter]; !had {
+			added++
+		}
+	}
+	if in, _ := s.b.Settings(); added > 0 && len(s.subs)+added > int(in.SubscriptionsPerSession) {
+		return ErrQuota
+	}
+	return nil
+}
+
 // begin puts granted subscriptions in force. In the delivery loop. done is the
-// Machine's answer for a durable session, nil for another.
+// Machine's answer for a durable session, and to shared ones; nil for others.
 func (s *Session) begin(granted []event.Subscription, done *subscribed, now int64) {
 	if s.closed.Load() {
 		return // the loop has let go of it, or is about to
 	}
 	since := s.b.loop.position()
-	if done != nil {
+	if done != nil && s.durable {
 		since = done.since
 	}
 	for i, sub := range granted {
 		sub.Filter = cloneString(sub.Filter)
+		if done != nil && done.groups[sub.Filter] != 0 {
+			s.attach(sub, since, done.groups[sub.Filter], now)
+			continue
+		}
 		_, had := s.subs[sub.Filter]
 		replay := (sub.RetainHandling == 0 || sub.RetainHandling == 1 && !had) &&
 			(s.b.machine.retained.Load() > 0 || mayWatch(s.b.machine.profiles, sub.Filter))
-		if done != nil {
+		if done != nil && s.durable {
 			replay = done.replay[i]
 		}
-		l := s.attach(sub, since, now)
+		l := s.attach(sub, since, 0, now)
 		if replay {
 			s.reshow(sub.Filter)
 			s.scanning.add(scan{sub: l, since: since, initial: true})
@@ -423,6 +459,9 @@ func (s *Session) begin(granted []event.Subscription, done *subscribed, now int6
 
 // maySubscribe says whether filter may be granted at all.
 func (s *Session) maySubscribe(filter string, now int64) error {
+	if rest, shared := sharedRest(filter); shared {
+		return s.mayShare(rest, now)
+	}
 	if p := profileOf(s.b.machine.profiles, filter); p != nil {
 		return s.b.mayWatchNow(p, s.who, filter, now)
 	}
@@ -455,13 +494,18 @@ func (s *Session) Unsubscribe(filters []string) (existed []bool, err error) {
 	existed = make([]bool, len(filters))
 	end := func() { // one that is named twice existed once
 		for i, f := range filters {
-			if _, existed[i] = s.subs[f]; existed[i] {
+			sub := s.subs[f]
+			if existed[i] = sub != nil; existed[i] {
 				delete(s.subs, f)
-				s.b.unsubscribe(s, f)
+				s.b.unsubscribe(sub)
 			}
 		}
 	}
+	logged := filters
 	if !s.durable {
+		logged = slices.DeleteFunc(slices.Clone(filters), func(f string) bool { _, shared := sharedRest(f); return !shared })
+	}
+	if len(logged) == 0 {
 		if !s.b.loop.call(func(*Wave) { end() }) {
 			return nil, ErrClosing
 		}
@@ -473,12 +517,15 @@ func (s *Session) Unsubscribe(filters []string) (existed []bool, err error) {
 			end()
 		}
 	}
-	if err := s.p.propose(&event.Unsubscribe{Session: s.number, Epoch: s.epoch, Filters: filters}, call{c: w}, false); err != nil {
+	if err := s.p.propose(&event.Unsubscribe{Session: s.number, Epoch: s.epoch, Filters: logged}, call{c: w}, false); err != nil {
 		return nil, err
 	}
 	<-w.done
 	if w.err != nil {
 		return nil, w.err
+	}
+	if !s.durable {
+		return existed, nil
 	}
 	return w.value.([]bool), nil
 }
@@ -494,7 +541,7 @@ func (s *Session) Close(willToo, setExpiry bool, expiry uint32) {
 		if limit := s.b.limits.SessionExpiryMax; limit != 0 {
 			expiry = min(expiry, limit)
 		}
-		sent := s.out.stop()
+		sent := s.out.sentTo(s.out.stop())
 		s.b.loop.parting.add(s)
 		s.settling.last(s)
 		cmd := event.Disconnect{

@@ -73,7 +73,7 @@ type settleState struct {
 
 // note says that there is something to tell; urgent, that a client waits.
 func (t *settleState) note(s *Session, urgent bool) {
-	if !s.durable {
+	if !s.durable && !s.out.lending.owes.Load() {
 		return
 	}
 	t.mu.Lock()
@@ -123,6 +123,7 @@ type telling struct {
 	below, sent    uint64
 	over, received []uint64
 	passed         []uint64 // of those that are over
+	returned       []uint64 // and of those that another is to have
 	untold         uint64   // how many the log will know to be over by it
 }
 
@@ -130,7 +131,10 @@ type telling struct {
 func (o *outbox) telling() telling {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	t := telling{below: o.below, sent: o.sent, passed: slices.Clone(o.passed), untold: o.untold}
+	if !o.s.durable {
+		return o.lentTelling()
+	}
+	t := telling{below: o.below, sent: o.sent, passed: slices.Clone(o.passed), returned: slices.Clone(o.lending.returned), untold: o.untold}
 	for seq := o.below; seq < o.sent; seq++ {
 		switch o.slotOf(seq) {
 		case slotOver:
@@ -143,10 +147,15 @@ func (o *outbox) telling() telling {
 }
 
 // propose has the log told; heard is called when it was. What was passed over comes
-// first, or it would count as taken.
+// first, or it would count as taken, and so does what is returned.
 func (t *telling) propose(s *Session, heard call) error {
 	if len(t.passed) > 0 {
 		if err := s.p.propose(&event.PassOver{Session: s.number, Epoch: s.epoch, Entries: t.passed}, call{}, true); err != nil {
+			return err
+		}
+	}
+	if len(t.returned) > 0 {
+		if err := s.p.propose(&event.Return{Session: s.number, Epoch: s.epoch, Entries: t.returned}, call{}, true); err != nil {
 			return err
 		}
 	}
@@ -159,8 +168,13 @@ func (t *telling) propose(s *Session, heard call) error {
 // log knows the client has received is released.
 func (s *Session) Complete(_ uint64, err error, w *Wave) {
 	t, o := &s.settling, &s.out
-	if err == nil {
+	if err == nil && !s.durable {
 		o.mu.Lock()
+		o.lentTold(&t.telling)
+		o.mu.Unlock()
+	} else if err == nil {
+		o.mu.Lock()
+		o.returnedTold(&t.telling)
 		for _, seq := range t.over {
 			if seq >= o.below && o.slotOf(seq) == slotOver {
 				o.setSlot(seq, slotTold)
@@ -210,7 +224,7 @@ func (t *settleState) last(s *Session) {
 	t.mu.Lock()
 	t.ended = true
 	t.mu.Unlock()
-	if !s.durable {
+	if !s.durable && !s.out.lending.owes.Load() {
 		return
 	}
 	// A Settle that is under way said less, and comes first. An error means

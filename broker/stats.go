@@ -27,6 +27,8 @@ type Stats struct {
 	RelayUnwanted   atomic.Uint64 // of these, to which nobody here subscribes
 	RelayDropped    atomic.Uint64 // frames of events for which there was no room while the log was behind
 	RelayRefused    atomic.Uint64 // messages of other nodes that could not be read, or not wholly
+	SharedReturned  atomic.Uint64 // copies of shared subscriptions that went from one member to another, or to wait for one
+	SharedLost      atomic.Uint64 // QoS 0 events that nobody of a group could take
 	Unheard         atomic.Uint64 // SUBACKs sent before all nodes had heard of the filters
 	Silences        atomic.Uint64 // times that no leader was heard of for a second
 	Lives           atomic.Uint64 // this node's lives that the log has closed
@@ -37,6 +39,9 @@ func (b *Broker) Stats() *Stats { return &b.stats }
 
 // Retained returns how many topics have a retained event.
 func (b *Broker) Retained() int64 { return b.machine.retained.Load() }
+
+// SharedWaiting returns how many events wait for a member of their group.
+func (b *Broker) SharedWaiting() int64 { return b.machine.sharedWaiting.Load() }
 
 // SessionsKnown returns how many sessions there are, connected anywhere or not.
 func (b *Broker) SessionsKnown() int64 { return b.machine.known.Load() }

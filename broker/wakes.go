@@ -23,6 +23,8 @@ const (
 	wakeJudge  = 20 // sessions that are away are judged anew, whether they may join streams, some at a time
 	wakePay    = 21 // what streams owe a session goes into its queue, some at a time
 	wakeStream = 22 // what nobody is owed any more of a stream goes, some at a time
+	wakeReturn = 17 // what the session was not sent goes to others of its groups, if it is without connection since that epoch
+	wakeShare  = 18 // what a group keeps is given to its members, as far as it can be
 
 	wakeTrim = 10 // queues are past their bound; there need only be an entry: see trim
 )
@@ -123,7 +125,11 @@ func (m *Machine) fire(kind byte, id []byte) {
 	case wakeSweep:
 		m.sweep(string(id))
 	case wakePurge:
-		m.purge(store.Uint64At(id, 0))
+		m.purge(store.Uint64At(id, 0), store.Uint64At(id, 8))
+	case wakeReturn:
+		m.takeBack(store.Uint64At(id, 0), store.Uint64At(id, 8))
+	case wakeShare:
+		m.feed(store.Uint64At(id, 0), store.Uint64At(id, 8))
 	case wakeRetained:
 		m.expireRetained(string(id))
 	case wakeProfile:

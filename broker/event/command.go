@@ -21,6 +21,7 @@ const (
 	KindNodeDown    Kind = 14 // NodeDown
 	KindOfProfile   Kind = 15 // ProfileSettings
 	KindRaise       Kind = 16 // Raise
+	KindReturn      Kind = 17 // Return
 )
 
 // A Command is one request to the Machine, in the form that the log carries.
@@ -346,6 +347,24 @@ func (c *PassOver) append(b []byte) []byte {
 }
 
 func (c *PassOver) decode(r *reader) {
+	c.Session, c.Epoch, c.Entries = r.uvarint(), r.uvarint(), r.uvarints()
+}
+
+// A Return names entries of a session's queue that it was given as a member of a
+// group (a shared subscription), and whose client was not sent them and will not
+// be: somebody else of the group is to have them.
+type Return struct {
+	Session, Epoch uint64
+	Entries        []uint64 // ascending
+}
+
+func (*Return) Kind() Kind { return KindReturn }
+
+func (c *Return) append(b []byte) []byte {
+	return appendUints(appendUint(appendUint(b, c.Session), c.Epoch), c.Entries)
+}
+
+func (c *Return) decode(r *reader) {
 	c.Session, c.Epoch, c.Entries = r.uvarint(), r.uvarint(), r.uvarints()
 }
 

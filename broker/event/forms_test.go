@@ -81,6 +81,8 @@ func forms() []form {
 		{"nodedown/empty/1", &NodeDown{}},
 		{"raise/full/2", &Raise{Level: 255}},
 		{"raise/empty/2", &Raise{}},
+		{"return/full/3", &Return{Session: 300, Epoch: 1 << 40, Entries: []uint64{1, 7, 1 << 33}}},
+		{"return/empty/3", &Return{}},
 	}
 }
 
@@ -126,7 +128,7 @@ func decodeLike(v any, b []byte) (any, error) {
 func newCommand(k Kind) Command {
 	for _, c := range []Command{
 		&Connect{}, &Disconnect{}, &Subscribe{}, &Unsubscribe{}, &Publish{}, &Release{}, &Settle{}, &Replay{},
-		&Policy{}, &NodeUp{}, &Tick{}, &Settings{}, &PassOver{}, &ProfileSettings{}, &NodeDown{}, &Raise{},
+		&Policy{}, &NodeUp{}, &Tick{}, &Settings{}, &PassOver{}, &ProfileSettings{}, &NodeDown{}, &Raise{}, &Return{},
 	} {
 		if c.Kind() == k {
 			return c

@@ -273,6 +273,8 @@ func refusal(err error) (code byte, reason string) {
 		return codeBadTopic, ""
 	case errors.Is(err, broker.ErrCondition):
 		return codeImplementation, ""
+	case errors.Is(err, broker.ErrNotShared):
+		return codeNoShared, ""
 	case errors.Is(err, broker.ErrRefused):
 		return codeNotAuthorized, ""
 	case errors.Is(err, errBadTopic):

@@ -20,7 +20,7 @@ import (
 	"github.com/bellwire/bellwire/broker"
 )
 
-const welcome5 = "CONNACK 00 receive=256 packet=262144 aliases=16 shared=0"
+const welcome5 = "CONNACK 00 receive=256 packet=262144 aliases=16"
 
 // A streamListener hides that its connections are TCP.
 type streamListener struct{ net.Listener }
@@ -353,7 +353,7 @@ func TestReceiveMaximum(t *testing.T) {
 	c := n.dial()
 	c.version = 5
 	c.send(connectBytes(5, "c"))
-	c.want("CONNACK 00 receive=10 packet=262144 aliases=16 shared=0")
+	c.want("CONNACK 00 receive=10 packet=262144 aliases=16")
 	old := n.connect(4, "old", keepAlive(2))
 	n.log.gate.Lock()
 	for i := range 10 {
@@ -755,3 +755,23 @@ func TestLimitsAreChecked(t *testing.T) {
 }
 
 var _ broker.Sink = (*conn)(nil)
+
+// Shared subscriptions are announced as unavailable while they are; else nothing is
+// said of them, and a client subscribes.
+func TestSharedIsAnnounced(t *testing.T) {
+	n := newNode(t, Limits{})
+	n.srv.shared = func() bool { return false }
+	c := n.dial()
+	c.version = 5
+	c.send(connectBytes(5, "c"))
+	c.want(welcome5 + " shared=0")
+	n.srv.shared = func() bool { return true }
+	c = n.dial()
+	c.version = 5
+	c.send(connectBytes(5, "c2"))
+	c.want(welcome5)
+	c.send(packet(0x82, u16(1), props5(), "$share/g/a", 1))
+	c.want("SUBACK id=1 01")
+	c.send(packet(0xa2, u16(2), props5(), "$share/g/a", "$share/h/a"))
+	c.want("UNSUBACK id=2 00 11")
+}

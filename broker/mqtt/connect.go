@@ -245,7 +245,7 @@ func (c *conn) connack(p *connectPacket, r *broker.ConnectRequest, a connackOf) 
 	o.ReceiveMaximum = uint16(l.ReceiveMaximum)
 	o.MaximumPacketSize = uint32(l.Packet)
 	o.TopicAliasMaximum = uint16(l.TopicAliases)
-	o.SharedSubAvailableFlag = true // and 0
+	o.SharedSubAvailableFlag = !c.srv.shared() // and 0: what is available is not said
 	if a.assigned {
 		o.AssignedClientID = r.Client
 	}

@@ -58,6 +58,7 @@ type Server struct {
 	allowAnonymous bool
 	elsewhere      func() string
 	policy         func() broker.Authorizer // in force now
+	shared         func() bool              // shared subscriptions are to be had
 	connect        func(broker.ConnectRequest, broker.Sink) (s session, present bool, dropped uint64, err error)
 
 	stats     Stats
@@ -94,7 +95,7 @@ func New(cfg Config) (*Server, error) {
 		return s, present, dropped, nil
 	})
 	if err == nil {
-		s.policy = cfg.Broker.Policy
+		s.policy, s.shared = cfg.Broker.Policy, cfg.Broker.SharedAvailable
 	}
 	return s, err
 }
@@ -112,6 +113,7 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		allowAnonymous: cfg.AllowAnonymous,
 		elsewhere:      cfg.Elsewhere,
 		policy:         func() broker.Authorizer { return nil },
+		shared:         func() bool { return true },
 		connect:        connect,
 		wheel:          newWheel(),
 		listeners:      map[net.Listener]struct{}{},

@@ -17,11 +17,8 @@ const codeFailure = 0x80
 
 // filterCode says what is wrong with a filter, codeSuccess if nothing is.
 func filterCode(filter string) byte {
-	switch {
-	case topic.ValidFilter(filter) != nil:
+	if topic.ValidFilter(filter) != nil {
 		return codeBadFilter
-	case isShared(filter):
-		return codeNoShared
 	}
 	return codeSuccess
 }
@@ -110,8 +107,7 @@ func (c *conn) acknowledge(pk *packets.Packet, code byte, reason string, w *brok
 	}
 }
 
-// handleUnsubscribe removes subscriptions. Of shared ones there are none, so
-// their filters need only be valid.
+// handleUnsubscribe removes subscriptions.
 func (c *conn) handleUnsubscribe(in *input, body []byte) error {
 	pk, err := parseUnsubscribe(body, c.version)
 	if err != nil {
@@ -125,14 +121,11 @@ func (c *conn) handleUnsubscribe(in *input, body []byte) error {
 	filters := make([]string, 0, len(pk.Filters))
 	places := make([]int, 0, len(pk.Filters))
 	for i, f := range pk.Filters {
-		switch code := filterCode(f.Filter); code {
-		case codeSuccess:
-			filters, places = append(filters, strings.Clone(f.Filter)), append(places, i)
-		case codeNoShared:
-			unsuback.ReasonCodes[i] = codeNoSubscription
-		default:
+		if code := filterCode(f.Filter); code != codeSuccess {
 			unsuback.ReasonCodes[i] = code
+			continue
 		}
+		filters, places = append(filters, strings.Clone(f.Filter)), append(places, i)
 	}
 	reason := ""
 	if len(filters) > 0 {

@@ -87,6 +87,7 @@ func (s *server) brokerMetrics() prometheus.Collector {
 	dropped.count(func() uint64 { shut := b.Shut.Load(); return max(b.Withheld.Load(), shut) - shut }, "acl")
 	dropped.count(b.Shut.Load, "window")
 	dropped.count(b.PublishRefused.Load, "publish_refused")
+	dropped.count(b.SharedLost.Load, "no_member")
 	for i := range m.Dropped {
 		if why := dropReason(i); why != "" {
 			dropped.count(m.Dropped[i].Load, why)
@@ -94,6 +95,8 @@ func (s *server) brokerMetrics() prometheus.Collector {
 	}
 	t.gauge("retained_messages", "topics that have a retained event", func() float64 { return float64(s.broker.Retained()) })
 	t.counter("messages_queued_total", "entries added to queues of durable sessions", b.Queued.Load)
+	t.gauge("shared_waiting", "events that wait for a member of the group of their shared subscription", func() float64 { return float64(s.broker.SharedWaiting()) })
+	t.counter("shared_returned_total", "events of shared subscriptions that went from one member to another, or to wait for one", b.SharedReturned.Load)
 	t.counter("messages_replayed_total", "retained events sent to subscribers", b.Replayed.Load)
 	t.counter("subscribe_denied_total", "filters refused by the policy", b.SubscribeDenied.Load)
 	t.counter("takeovers_total", "connections ended by a later one of the same client id", b.Takeovers.Load)

@@ -1,0 +1,725 @@
+package broker
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/store"
+	"github.com/bellwire/bellwire/broker/topic"
+)
+
+// Shared subscriptions (5.0 4.8.2): the sessions that subscribe to one filter
+// $share/{name}/{rest} are a *group*, and of each event that matches the rest one
+// of its members gets a copy, beside what it gets by subscriptions of its own.
+//
+// Who is a member is state, also of sessions that end with their connection: their
+// shared subscriptions are ordered, the others of theirs are not. So is who gets
+// what: an event that goes through the log is assigned when it is applied, the same
+// on every node. (An event that does not, the publisher's node hands to somebody:
+// see shared_live.go.)
+//
+// What must hold:
+//
+//   - A copy of QoS 1 or 2 is at every moment in one queue: that of the member it
+//     was assigned to, or the group's own, where it waits for one. Sessions that end
+//     with their connection have a queue for this, though for nothing else. So
+//     whatever becomes of a member, its copies are there to be given to another.
+//   - A member gets a copy if it is connected and may have the event, by the logged
+//     policy at the event's own time (and, if it has waited, now as well), and is not
+//     behind: as many entries may be in its queue as its client takes at once. Of
+//     those it is the turn of the one after who had the last. If there is nobody but
+//     such as are behind, or away and durable, the copy waits.
+//   - What waits is given in its order, as far as permission lets it: so an event that
+//     comes while others wait, waits behind them.
+//   - A copy goes back to the group if its member cannot be sent it: its window has
+//     closed, it has unsubscribed, or gone away before it was sent (Return says so, or
+//     the end of the connection); if it is pushed out of the member's queue; or if the
+//     session ends, but not at QoS 2, if it may have been sent ([MQTT-4.8.2-5]). One that
+//     is acknowledged, however badly, is over ([MQTT-4.8.2-6]), and what may have been
+//     sent waits for the session that is away.
+//   - A group ends with its last member, and what it keeps with it. Its queue has the
+//     bounds of any, and the same loser.
+//
+// Where it is hard: entries that a Tx has added cannot be read in it. So nothing is
+// taken out of a queue at once: what takes it out is a wake, due now, that is to say
+// in the next log entry, before its commands. An entry is bounded: a wake gives what
+// it can and leaves the rest to the next.
+//
+// Rejected: a queue for each group from which its members take, for a packet id has
+// to follow from the number in the session's own queue; and giving to a member that
+// is behind, for who is slow would hold what others could do.
+
+// A group is one shared subscription with its members.
+type group struct {
+	record        // its queue, under a session's number that no session has
+	filter string // as subscribed
+	rest   string // what it matches
+
+	members []*groupMember // by their sessions' numbers
+
+	turn     uint64 // the session that was given the last
+	passed   uint64 // entries before were looked at since anything changed: nobody who is there may have them
+	edge     int64  // when that may change by time alone: a wake is set; 0 for never
+	dirty    bool   // turn, passed or edge differ from the store, or the following count
+	counted  uint64 // of the queue, in Machine.sharedWaiting
+	growing  bool   // this log entry has added to the queue
+	readable uint64 // if so: what cannot be read yet begins there
+}
+
+// A groupMember is a session that subscribes to a group's filter.
+type groupMember struct {
+	r   *record
+	sub storedSub
+}
+
+const (
+	// sharedMost is how many shared subscriptions a session may have. An event is
+	// queued once for each, so one client could make much of little.
+	sharedMost = 1024
+
+	// sharedAtOnce is how many entries a member may have in its queue to be given
+	// another, if its client takes so many at once.
+	sharedAtOnce = 1024
+
+	// givenBytes bounds what one wake takes out of a queue, beside itemsPerWake.
+	givenBytes = 1 << 20
+
+	// askAgain is after how long somebody who has returned a copy for want of
+	// permission may be given it again: the log's time may be behind his node's.
+	askAgain = int64(1e9)
+)
+
+// sharedRest returns what a shared subscription's filter matches; shared is false
+// for any other filter.
+func sharedRest(filter string) (rest string, shared bool) {
+	_, rest, shared, err := topic.SplitShare(filter)
+	return rest, shared && err == nil
+}
+
+// Sharers are the groups that an event of one topic goes to, in the order of the
+// filters, with those of their members that are connected. Built once per topic, as a
+// fanout is, and anew when one comes or goes.
+type sharers struct{ of []sharing }
+
+// A sharing is one group for one topic.
+type sharing struct {
+	g       *group
+	members []target
+}
+
+func (m *Machine) sharersOf(topicName string, matches []topic.Entry[uint64, *group]) *sharers {
+	s := &sharers{}
+	if profileFor(m.profiles, topicName) != nil {
+		return s // who is shown what there is each one's own affair
+	}
+	slices.SortFunc(matches, func(a, b topic.Entry[uint64, *group]) int { return cmp.Compare(a.Value.filter, b.Value.filter) })
+	for _, match := range matches {
+		one := sharing{g: match.Value}
+		for _, member := range match.Value.members {
+			if member.r.connected() {
+				one.members = append(one.members, memberTarget(member))
+			}
+		}
+		s.of = append(s.of, one)
+	}
+	return s
+}
+
+func memberTarget(member *groupMember) target {
+	t := target{r: member.r}
+	t.add(&member.sub.Subscription)
+	return t
+}
+
+// share gives e, which has just come, to one of each group. body is its body's
+// number, if it was stored.
+func (m *Machine) share(e *event.Event, body uint64) {
+	if m.shared.Len() == 0 {
+		return
+	}
+	s := m.shared.LookupString(e.Topic)
+	if len(s.of) > 1 && body == 0 && e.QoS > 0 {
+		body = m.storeBody(e)
+	}
+	for i := range s.of {
+		one := &s.of[i]
+		if e.QoS > 0 && one.g.waits() {
+			m.keep(one, e, body)
+			continue
+		}
+		to, why := m.choose(one, e, []int64{e.At}, nil)
+		switch {
+		case to != nil:
+			m.give(one.g, to, e, body)
+		case e.QoS == 0: // as for nobody
+		case why.behind || m.awaited(one, e):
+			m.keep(one, e, body)
+		}
+	}
+}
+
+// A whyNobody says why nobody gets a copy.
+type whyNobody struct {
+	behind bool  // somebody will when he has taken what he has
+	until  int64 // somebody may from then on, by time alone; 0 for never
+}
+
+// choose returns the member whose turn it is of those that can have e: they may at
+// each of the instants. except, if not nil, is not asked.
+func (m *Machine) choose(s *sharing, e *event.Event, instants []int64, except *record) (to *target, why whyNobody) {
+	n := len(s.members)
+	first, _ := slices.BinarySearchFunc(s.members, s.g.turn+1, func(t target, number uint64) int { return cmp.Compare(t.r.session, number) })
+	for i := range n {
+		t := &s.members[(first+i)%n]
+		if t.r == except {
+			continue
+		}
+		ok, until := true, int64(0)
+		for _, at := range instants {
+			if ok, until = t.permitted(m, e.Topic, at); !ok {
+				break
+			}
+		}
+		switch {
+		case !ok:
+			why.until = earlier(why.until, until)
+		case min(t.qos, e.QoS) > 0 && m.isBehind(t.r):
+			why.behind = true
+		default:
+			return t, whyNobody{}
+		}
+	}
+	return nil, why
+}
+
+// isBehind says whether a member has enough to do.
+func (m *Machine) isBehind(r *record) bool { return r.queue.count >= m.limits.shareWindow(r.recvMax) }
+
+// shareWindow returns how many entries a member may have in its queue to be given
+// another.
+func (l *Limits) shareWindow(recvMax uint16) uint64 { return min(l.inFlight(recvMax), sharedAtOnce) }
+
+// awaited says whether there is a member that a copy of e is kept for although it is
+// not connected: one that an ordinary subscription would have it queued for.
+func (m *Machine) awaited(s *sharing, e *event.Event) bool {
+	for _, member := range s.g.members {
+		if member.sub.QoS == 0 || !member.r.durable() {
+			continue
+		}
+		t := memberTarget(member)
+		if ok, _ := t.permitted(m, e.Topic, e.At); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// give has a member of g get e.
+func (m *Machine) give(g *group, to *target, e *event.Event, body uint64) {
+	g.turn = to.r.session
+	m.touchGroup(g)
+	retain := to.retain && e.Retain
+	qos := min(to.qos, e.QoS)
+	if qos == 0 {
+		m.out.handed = append(m.out.handed, handed{session: to.r.session, group: g.session, retain: retain, ids: to.ids})
+		return
+	}
+	m.enqueue(to.r, e, queued{qos: qos, retain: retain, ids: to.ids, group: g.session}, body)
+}
+
+// keep has e wait in the group's own queue. If all that waits there was looked at
+// in vain, so was this; otherwise somebody may be there for it.
+func (m *Machine) keep(s *sharing, e *event.Event, body uint64) {
+	g := s.g
+	waited := g.waits()
+	m.await(g, e, body)
+	if waited {
+		return
+	}
+	if to, why := m.choose(s, e, []int64{e.At, m.now}, nil); to == nil && !why.behind {
+		m.pass(g, g.queue.next, why.until)
+	}
+}
+
+// await adds e to g's queue.
+func (m *Machine) await(g *group, e *event.Event, body uint64) {
+	if !g.growing {
+		g.growing, g.readable = true, g.queue.next
+		m.touchGroup(g)
+	}
+	m.enqueue(&g.record, e, queued{qos: e.QoS, retain: e.Retain, group: g.session}, body)
+	m.out.queued = m.out.queued[:len(m.out.queued)-1] // no session's
+}
+
+// countWaiting keeps count of what waits in all groups.
+func (m *Machine) countWaiting(r *record) {
+	if g := m.groups[r.session]; g != nil {
+		m.sharedWaiting.Add(int64(r.queue.count) - int64(g.counted))
+		g.counted = r.queue.count
+	}
+}
+
+// waits says whether something waits in g's queue that somebody who is there may
+// have, as far as is known.
+func (g *group) waits() bool { return g.queue.count > 0 && g.queue.next > g.passed }
+
+// pass notes that entries before seq are for nobody who is there, until a time.
+func (m *Machine) pass(g *group, seq uint64, until int64) {
+	g.passed = seq
+	m.touchGroup(g)
+	m.lookAt(g, until)
+}
+
+// lookAt has all that waits looked at anew at a time, 0 for never, or before.
+func (m *Machine) lookAt(g *group, at int64) {
+	if at = earlier(g.edge, at); at == g.edge {
+		return
+	}
+	m.clearEdge(g)
+	g.edge = at
+	m.touchGroup(g)
+	m.setWake(at, wakeShare, g.session, lookAnew)
+}
+
+func (m *Machine) clearEdge(g *group) {
+	if g.edge != 0 {
+		m.tx.Delete(wakeKey(m.key, g.edge, wakeShare, g.session, lookAnew))
+		g.edge = 0
+	}
+}
+
+// What a wakeShare is for, in place of an epoch.
+const (
+	lookOn   = 0 // there may be room for what was not looked at yet
+	lookAnew = 1 // it may be another's by now
+)
+
+// feedNow has what waits given, by the next log entry.
+func (m *Machine) feedNow(g *group) {
+	if g.waits() {
+		m.setWake(m.now, wakeShare, g.session, lookOn)
+	}
+}
+
+// present has what waits in r's groups looked at anew: r has come, or joined.
+func (m *Machine) present(r *record) {
+	for _, g := range r.groups {
+		m.relist(g)
+		m.reconsider(g)
+	}
+}
+
+// absent gives to others what waits for r to have room, and has taken back what r
+// was not sent: its connection has ended, its session has not.
+func (m *Machine) absent(r *record) {
+	for _, g := range r.groups {
+		m.relist(g)
+		m.feedNow(g)
+	}
+	if r.shares > 0 && r.queue.maybe < r.queue.next {
+		m.setWake(m.now, wakeReturn, r.session, r.epoch)
+	}
+}
+
+// reconsiderAll has all that waits looked at anew: the policy or a bound is another.
+func (m *Machine) reconsiderAll() {
+	m.shared.Invalidate()
+	for _, g := range m.groups { // in any order: each for itself
+		m.reconsider(g)
+	}
+}
+
+// reconsider has all that waits in g looked at anew.
+func (m *Machine) reconsider(g *group) {
+	if g.queue.count == 0 {
+		return
+	}
+	g.passed = 0
+	m.touchGroup(g)
+	m.feedNow(g)
+}
+
+// roomFor gives r, which has taken something, more if there is.
+func (m *Machine) roomFor(r *record) {
+	if len(r.groups) == 0 || m.isBehind(r) {
+		return
+	}
+	for _, g := range r.groups {
+		m.feedNow(g)
+	}
+}
+
+// feed gives what waits in a group's queue, in its order, to whom it can.
+func (m *Machine) feed(number uint64, what uint64) {
+	g := m.groups[number]
+	if g == nil {
+		return
+	}
+	if what == lookAnew {
+		g.edge, g.passed = 0, 0
+		m.touchGroup(g)
+	}
+	if m.bare || !g.waits() {
+		return
+	}
+	q := &g.queue
+	m.touch(&g.record)
+	looked, bytes, all, stuck := 0, uint64(0), true, false
+	m.store.Scan(entryKey(nil, number, max(q.below, g.passed)), entryKey(nil, number, q.next), func(key, value []byte) bool {
+		seq := store.Uint64At(key, 9)
+		if q.done.has(seq) {
+			return true
+		}
+		if all = looked < itemsPerWake && bytes < givenBytes; !all {
+			return false
+		}
+		looked++
+		en := mustEntry(value)
+		bytes += en.size
+		switch m.feedOne(g, &en) {
+		case fed:
+			m.removeEntry(&g.record, key, en)
+			q.done = q.done.add(seq, seq+1)
+		case forNobody:
+			g.passed = seq + 1
+		case waiting:
+			stuck = true
+		}
+		return !stuck
+	})
+	if all && !stuck {
+		g.passed = max(g.passed, g.read())
+	}
+	m.touchGroup(g)
+	q.normalize()
+	if !stuck {
+		m.feedNow(g) // there is more, or some of it cannot be read yet
+	}
+}
+
+// read returns how far g's queue can be read.
+func (g *group) read() uint64 {
+	if g.growing {
+		return g.readable
+	}
+	return g.queue.next
+}
+
+// A feeding says what became of an entry of a group's queue.
+type feeding uint8
+
+const (
+	fed       feeding = iota // it is over here
+	forNobody                // of those who are there
+	waiting                  // for somebody to have room
+)
+
+// feedOne gives one entry of g's queue to somebody.
+func (m *Machine) feedOne(g *group, en *entry) feeding {
+	e := m.entryEvent(en)
+	if e.Expired(m.now) {
+		m.out.sharedExpired++
+		return fed
+	}
+	to, why := m.choose(m.sharingOf(g, e.Topic), e, []int64{e.At, m.now}, nil)
+	switch {
+	case to != nil:
+		m.giveLater(g, to, e, en.body)
+		return fed
+	case why.behind:
+		return waiting
+	}
+	m.lookAt(g, why.until)
+	return forNobody
+}
+
+// giveLater is give for an event that did not just come: it is nobody else's.
+func (m *Machine) giveLater(g *group, to *target, e *event.Event, body uint64) {
+	from, first := len(m.out.queued), len(m.out.handed)
+	m.give(g, to, e, body)
+	m.out.steps = append(m.out.steps, step{
+		kind: stepReplayed, event: e, from: from, until: len(m.out.queued), handedFrom: first, handedUntil: len(m.out.handed),
+	})
+}
+
+// sharingOf returns g for a topic that it matches.
+func (m *Machine) sharingOf(g *group, topicName string) *sharing {
+	s := m.shared.LookupString(topicName)
+	i := slices.IndexFunc(s.of, func(one sharing) bool { return one.g == g })
+	if i < 0 {
+		return &sharing{g: g} // it has become a profile's
+	}
+	return &s.of[i]
+}
+
+// entryEvent returns the event of an entry in memory that the entry being applied
+// keeps.
+func (m *Machine) entryEvent(en *entry) *event.Event {
+	b := slices.Clone(en.inline)
+	if en.body != 0 {
+		var ok bool
+		if b, ok = m.store.Get(bodyKey(nil, en.body), nil); !ok {
+			panic(fatal{"the body of a queue entry is gone"})
+		}
+	}
+	e := m.out.newEvent()
+	if err := e.Decode(b); err != nil {
+		panic(fatal{"queued event: " + err.Error()})
+	}
+	return e
+}
+
+// giveBack gives a copy that from, who had it, was not sent, to somebody else of its
+// group. from may be gone, and is then nil.
+func (m *Machine) giveBack(en *entry, from *record) {
+	g := m.groups[en.group]
+	if g == nil {
+		return // it ended, and all that it had not begun with it
+	}
+	m.out.sharedReturned++
+	e := m.entryEvent(en)
+	one := m.sharingOf(g, e.Topic)
+	if !m.bare && !g.waits() {
+		if to, _ := m.choose(one, e, []int64{e.At, m.now}, from); to != nil {
+			m.giveLater(g, to, e, en.body)
+			return
+		}
+	}
+	waited := g.waits()
+	m.await(g, e, en.body)
+	switch {
+	case waited || from == nil:
+		m.feedNow(g)
+	default:
+		// Perhaps from alone is there, and would be given it again at once.
+		m.pass(g, g.queue.next, m.now+askAgain)
+	}
+}
+
+// takeBack takes copies that r was not sent, because its connection has ended
+// before, back for its groups, some at a time.
+func (m *Machine) takeBack(session, epoch uint64) {
+	r := m.numbers[session]
+	if r == nil || r.connected() || r.epoch != epoch {
+		return // it goes on with them; or its queue is purged, which does as much
+	}
+	q := &r.queue
+	m.touch(r)
+	more, n, bytes := false, 0, uint64(0)
+	var back []entry
+	m.store.Scan(entryKey(nil, session, max(q.maybe, q.below)), entryKey(nil, session, q.next), func(key, value []byte) bool {
+		seq, en := store.Uint64At(key, 9), mustEntry(value)
+		if en.group == 0 || q.done.has(seq) {
+			return true
+		}
+		if more = n == itemsPerWake || bytes > givenBytes; more {
+			return false
+		}
+		n++
+		bytes += en.size
+		en.inline = slices.Clone(en.inline)
+		back = append(back, en)
+		m.removeForAnother(r, key, seq, en)
+		return true
+	})
+	for i := range back {
+		m.giveBack(&back[i], nil)
+		m.unrefMoved(&back[i])
+	}
+	q.normalize()
+	if more {
+		m.setWake(m.now, wakeReturn, session, epoch)
+	}
+}
+
+// removeForAnother removes an entry of r's queue whose event another will have: its
+// body, if it has one, is let go of by unrefMoved, when that has it.
+func (m *Machine) removeForAnother(r *record, key []byte, seq uint64, en entry) {
+	en.body = 0
+	m.removeEntry(r, key, en)
+	r.queue.done = r.queue.done.add(seq, seq+1)
+}
+
+func (m *Machine) unrefMoved(en *entry) {
+	if en.body != 0 {
+		m.unref(en.body)
+	}
+}
+
+// applyReturn gives to others what a member's client was not sent.
+func (m *Machine) applyReturn(c *event.Return) error {
+	r, err := m.current(c.Session, c.Epoch)
+	if err != nil {
+		return err
+	}
+	q := &r.queue
+	m.touch(r)
+	for _, seq := range c.Entries {
+		if seq < q.below || seq >= q.next || q.done.has(seq) {
+			continue
+		}
+		key := entryKey(nil, r.session, seq)
+		value, ok := m.store.Get(key, nil)
+		if !ok {
+			continue // of this log entry, of which the node cannot know
+		}
+		en := mustEntry(value)
+		if en.group == 0 {
+			continue
+		}
+		m.removeForAnother(r, key, seq, en)
+		m.giveBack(&en, r)
+		m.unrefMoved(&en)
+	}
+	q.normalize()
+	m.roomFor(r)
+	return nil
+}
+
+// displace has an entry that a bound pushes out of a member's queue go back to its
+// group, and says whether it does. No policy is asked: trimming must not fail.
+func (m *Machine) displace(r *record, en *entry) bool {
+	g := m.groups[en.group]
+	if g == nil || g.session == r.session || en.due() != 0 && en.due() <= m.now {
+		return false
+	}
+	m.out.sharedReturned++
+	back := *en
+	back.inline = slices.Clone(en.inline)
+	m.displaced = append(m.displaced, back)
+	return true
+}
+
+// keepDisplaced puts what displace has taken where it waits.
+func (m *Machine) keepDisplaced() {
+	for i := range m.displaced {
+		en := &m.displaced[i]
+		g := m.groups[en.group]
+		e := m.entryEvent(en)
+		m.await(g, e, en.body)
+		m.unrefMoved(en)
+		m.feedNow(g)
+	}
+	m.displaced = nil
+}
+
+// newShared counts the shared subscriptions among subs that r does not have.
+func (m *Machine) newShared(r *record, subs []event.Subscription) (n int) {
+	for i := range subs {
+		if _, shared := sharedRest(subs[i].Filter); shared {
+			if _, had := m.subOf(subs[i].Filter, r.session); !had {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// joinGroup makes r a member of the group of a shared subscription.
+func (m *Machine) joinGroup(r *record, sub event.Subscription, here uint64) (group uint64) {
+	rest, _ := sharedRest(sub.Filter)
+	g := m.byFilter[sub.Filter]
+	if g == nil {
+		g = m.newGroup(strings.Clone(sub.Filter), rest)
+	}
+	s := storedSub{Subscription: sub, since: here, first: r.queue.next, group: g.session}
+	s.Filter, s.RetainHandling = g.filter, 0
+	at, had := g.find(r.session)
+	if had {
+		s.first = g.members[at].sub.first
+	} else {
+		r.subs++
+		r.groups = append(r.groups, g)
+		m.subbed = append(m.subbed, sessionFilter{r.session, g.filter})
+	}
+	m.setMember(g, at, had, r, s)
+	m.writeSub(r, &s)
+	m.present(r)
+	return g.session
+}
+
+// setMember makes r, whose place is at, a member.
+func (m *Machine) setMember(g *group, at int, had bool, r *record, s storedSub) {
+	if had {
+		g.members[at] = &groupMember{r, s}
+	} else {
+		g.members = slices.Insert(g.members, at, &groupMember{r, s})
+	}
+	m.relist(g)
+}
+
+// relist has lists of g's members made anew.
+func (m *Machine) relist(g *group) { m.shared.Set(g.rest, g.session, g) }
+
+// find returns the place of a session among the members.
+func (g *group) find(session uint64) (at int, is bool) {
+	return slices.BinarySearchFunc(g.members, session, func(one *groupMember, number uint64) int { return cmp.Compare(one.r.session, number) })
+}
+
+func (m *Machine) newGroup(filter, rest string) *group {
+	m.counters.session++
+	g := &group{filter: filter, rest: rest}
+	g.session = m.counters.session
+	m.addGroup(g)
+	m.touchGroup(g)
+	return g
+}
+
+func (m *Machine) addGroup(g *group) {
+	m.byFilter[g.filter], m.groups[g.session], m.numbers[g.session] = g, g, &g.record
+}
+
+// leave ends r's shared subscription to filter, and says whether there was one.
+func (m *Machine) leave(r *record, filter string) bool {
+	g := m.byFilter[filter]
+	if g == nil {
+		return false
+	}
+	at, is := g.find(r.session)
+	if !is {
+		return false
+	}
+	g.members = slices.Delete(g.members, at, at+1)
+	r.groups = slices.DeleteFunc(r.groups, func(one *group) bool { return one == g })
+	r.subs--
+	m.tx.Delete(subKey(m.key, r.session, filter))
+	if len(g.members) > 0 {
+		m.relist(g)
+		m.feedNow(g)
+	} else {
+		m.endGroup(g)
+	}
+	return true
+}
+
+// endGroup removes a group that has no member any more, and what it keeps.
+func (m *Machine) endGroup(g *group) {
+	m.out.queueDropped += g.queue.count
+	m.sharedWaiting.Add(-int64(g.counted))
+	m.clearEdge(g)
+	delete(m.byFilter, g.filter)
+	delete(m.groups, g.session)
+	delete(m.numbers, g.session)
+	m.shared.Delete(g.rest, g.session)
+	m.tx.Delete(groupKey(m.key, g.filter))
+	m.tx.Delete(cursorKey(m.key, g.session))
+	if g.queue.next > 0 {
+		m.setWake(m.now, wakePurge, g.session, 0)
+	}
+	g.queueDirty, g.dirty = true, true // neither is written again
+}
+
+// subOf returns a session's subscription to filter, shared or not.
+func (m *Machine) subOf(filter string, session uint64) (storedSub, bool) {
+	if _, shared := sharedRest(filter); !shared {
+		return m.durable.Value(filter, session)
+	}
+	if g := m.byFilter[filter]; g != nil {
+		if at, is := g.find(session); is {
+			return g.members[at].sub, true
+		}
+	}
+	return storedSub{}, false
+}
