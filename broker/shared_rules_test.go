@@ -135,6 +135,7 @@ func TestSharedIsDisplaced(t *testing.T) {
 		}
 	}
 	n.catchUp()
+	n.tick()
 	if got := n.stats.QueueDropped.Load(); got == 0 {
 		t.Error("nothing was pushed out")
 	}
