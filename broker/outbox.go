@@ -782,23 +782,6 @@ func (s *Session) moreRoom(w *Wave) {
 	s.scanning.kick()
 }
 
-// wanted offers the sink a QoS 0 delivery that must not be lost, and returns
-// false if it is to be offered again when the sink has been drained.
-func (o *outbox) wanted(d *Delivery, w *Wave) bool {
-	o.mu.Lock() // or Drained could come before full is set
-	defer o.mu.Unlock()
-	switch o.s.sink.Deliver(d, w) {
-	case Sent:
-		o.s.delivered(d)
-	case Full:
-		o.full = true
-		return false
-	case TooLarge:
-		o.s.b.stats.TooLarge.Add(1)
-	}
-	return true
-}
-
 // waiting returns how many deliveries wait for the window, and whether the
 // sink is full.
 func (o *outbox) waiting() (n uint64, full bool) {

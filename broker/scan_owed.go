@@ -107,3 +107,20 @@ func (t *scanState) lateDelivery(e *event.Event) (d Delivery) {
 	}
 	return Delivery{Event: e, Retain: g.retain, IDs: g.ids, Wanted: true}
 }
+
+// wanted offers the sink a QoS 0 delivery that must not be lost, and returns
+// false if it is to be offered again when the sink has been drained.
+func (o *outbox) wanted(d *Delivery, w *Wave) bool {
+	o.mu.Lock() // or Drained could come before full is set
+	defer o.mu.Unlock()
+	switch o.s.sink.Deliver(d, w) {
+	case Sent:
+		o.s.delivered(d)
+	case Full:
+		o.full = true
+		return false
+	case TooLarge:
+		o.s.b.stats.TooLarge.Add(1)
+	}
+	return true
+}
