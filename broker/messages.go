@@ -301,6 +301,9 @@ func (b *Broker) mayWatchNow(p Profile, who Who, filter string, now int64) error
 // regrant has everybody who keeps an answer of MayRead ask again.
 func (m *Machine) regrant() {
 	m.durable.Invalidate()
+	if m.eager != nil {
+		m.eager.Invalidate()
+	}
 	m.out.steps = append(m.out.steps, step{kind: stepRegrant})
 }
 

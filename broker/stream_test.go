@@ -193,6 +193,26 @@ func TestStreamsWeighOne(t *testing.T) {
 	}
 }
 
+// What the lists of who has events queued remember of permissions is forgotten when
+// an owner permits otherwise, also where streams have lists of their own.
+func TestStreamsForgetVerdicts(t *testing.T) {
+	d, m := streaming(t)
+	d.gone(crowdDefault, "hot")
+	o := d.connect(event.Connect{Client: "here", Principal: "alice", Expiry: 60, ReceiveMax: 20})
+	d.entry(&event.Subscribe{Session: o.session, Epoch: o.epoch, Subs: []event.Subscription{{Filter: "cold", QoS: 1}}})
+	d.entry(publishing("cold", "x", 1))
+	before := m.fanouts().LookupString("cold")
+	if m.fanouts() == m.durable || !before.targets[0].known {
+		t.Fatal("there is nothing to forget")
+	}
+	m.out = &applied{}
+	m.regrant()
+	m.out = nil
+	if after := m.fanouts().LookupString("cold"); after == before {
+		t.Error("a verdict is remembered")
+	}
+}
+
 // BenchmarkAbsent is what the Machine does for a durable event that so many
 // sessions subscribe to which are away, and one that is there and has taken it by
 // the next entry.
