@@ -68,8 +68,9 @@ var (
 
 // A Status is a cluster as one of its nodes sees it.
 type Status struct {
-	Cluster string   `json:"cluster"` // id
-	Leader  string   `json:"leader"`  // name, empty if none is known
+	Cluster string   `json:"cluster"`        // id
+	Name    string   `json:"name,omitempty"` // for people; empty if it has none
+	Leader  string   `json:"leader"`         // name, empty if none is known
 	Term    uint64   `json:"term"`
 	Voters  int      `json:"voters"`
 	Up      int      `json:"up"` // voters that answer

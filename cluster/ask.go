@@ -60,6 +60,7 @@ type response struct {
 	State   *State        `json:"state,omitempty"`
 	Body    []byte        `json:"body,omitempty"`
 	Hears   bool          `json:"hears,omitempty"`
+	Called  string        `json:"called,omitempty"` // the cluster
 }
 
 // askTime is how long an answer may take.

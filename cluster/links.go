@@ -236,6 +236,11 @@ func (l *Links) join(ctx context.Context, address string) error {
 	if err := l.dir.joined(cluster); err != nil {
 		return err
 	}
+	if CheckClusterName(a.Called) == nil { // of an older version there is none
+		if err := l.dir.NameCluster(a.Called); err != nil {
+			return err
+		}
+	}
 	l.mesh.Join(cluster)
 	l.cfg.Logger.Info("cluster: joined", "cluster", cluster, "through", c.Peer.Name)
 	return nil

@@ -46,6 +46,7 @@ type State struct {
 	PID       int           `json:"pid"`
 	Silence   time.Duration `json:"silence"` // since it has heard from a leader
 	Version   string        `json:"version"`
+	Cluster   string        `json:"cluster,omitempty"` // the name of its cluster
 
 	// Levels are those of the node. Of programs of the first level there are none.
 	Levels Levels `json:"levels"`
@@ -59,7 +60,7 @@ func (n *Node) State() State {
 	last, _ := n.log.LastIndex()
 	state := State{
 		Role: roleName(n.raft.State()), Term: n.raft.CurrentTerm(), Applied: n.Applied(),
-		Committed: n.raft.CommitIndex(), Last: last, PID: n.cfg.PID, Silence: n.Silence(), Version: n.cfg.Version,
+		Committed: n.raft.CommitIndex(), Last: last, PID: n.cfg.PID, Silence: n.Silence(), Version: n.cfg.Version, Cluster: n.clusterName,
 		Levels: n.levels(),
 	}
 	if n.cfg.Facts != nil {
@@ -187,7 +188,7 @@ func (n *Node) lead(q question) *response {
 	switch q.Op {
 	case opJoin:
 		a.fail(n.takeIn(q.Member, q.Knows))
-		a.Members = n.links.book.Members()
+		a.Members, a.Called = n.links.book.Members(), n.clusterName
 	case opRemove:
 		a.fail(n.remove(raft.ServerID(q.ID), q.Force))
 	case opPromote:

@@ -150,23 +150,25 @@ func (c Config) withDefaults() Config {
 // A Node is one member of a cluster. All its methods may be called by any
 // goroutine.
 type Node struct {
-	cfg        Config
-	id         raft.ServerID
-	db         *raftlog.DB
-	log        *raftlog.Log
-	snapshots  *raftlog.Snapshots
-	raft       *raft.Raft
-	transport  *transport
-	links      *Links // nil for a node alone
-	relays     *relays
-	clock      *logClock
-	fsm        *fsm
-	proposer   *proposer
-	real       func() time.Time // the machine's clock
-	since      time.Time        // when the node was opened
-	leadership signal           // another node leads than before
-	audible    audible          // who sends us heartbeats
-	managing   chan struct{}    // holds one, of the leader while it changes the membership
+	cfg       Config
+	id        raft.ServerID
+	db        *raftlog.DB
+	log       *raftlog.Log
+	snapshots *raftlog.Snapshots
+	raft      *raft.Raft
+	transport *transport
+	links     *Links // nil for a node alone
+
+	clusterName string // for people; empty if it has none
+	relays      *relays
+	clock       *logClock
+	fsm         *fsm
+	proposer    *proposer
+	real        func() time.Time // the machine's clock
+	since       time.Time        // when the node was opened
+	leadership  signal           // another node leads than before
+	audible     audible          // who sends us heartbeats
+	managing    chan struct{}    // holds one, of the leader while it changes the membership
 
 	forwarding chan struct{} // something waits that another node has to order
 	leaving    chan struct{} // closed when the node stops talking to others
@@ -210,6 +212,9 @@ func Open(cfg Config) (*Node, error) {
 }
 
 func (n *Node) open() (err error) {
+	if n.clusterName, err = n.cfg.Dir.ClusterName(); err != nil {
+		return err
+	}
 	if err := n.openLog(); err != nil {
 		return err
 	}

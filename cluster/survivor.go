@@ -25,6 +25,7 @@ import (
 // with it.
 type Survivor struct {
 	Identity Identity
+	Name     string        // of the cluster, for people
 	Last     uint64        // index of the newest entry, committed or not
 	Term     uint64        // of that
 	Others   []link.Member // the members it knew, but for itself
@@ -66,7 +67,7 @@ func (d *Dir) Survive(logger *slog.Logger, die func(reason string), now func() t
 }
 
 func (d *Dir) survey(logger *slog.Logger, die func(reason string), now func() time.Time) (*survey, error) {
-	s := &survey{Survivor: Survivor{Identity: d.id}, dir: d}
+	s := &survey{Survivor: Survivor{Identity: d.id, Name: d.clusterName()}, dir: d}
 	if !d.id.Started {
 		return nil, fmt.Errorf("%w: no node has been started in it: it holds nothing", ErrRefused)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/bellwire/bellwire/bw"
+	"github.com/bellwire/bellwire/cluster"
 	"github.com/bellwire/bellwire/cluster/certs"
 	"github.com/bellwire/bellwire/yamltree"
 )
@@ -22,6 +23,7 @@ import (
 type clusterFlags struct {
 	listen, advertise string
 	advertiseMQTT     string
+	name              string
 	join              string // addresses, separated by commas
 	bootstrap         bool
 	tls               string // directory
@@ -39,6 +41,7 @@ func (f *clusterFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.advertiseMQTT, "advertise-mqtt", "", "`address` by which clients reach --mqtt: other nodes tell it to those whom they send away; that itself if empty, unless it is on loopback and --cluster is not")
 	flags.StringVar(&f.join, "join", "", "at the first start: `addresses` of nodes of the cluster to join, separated by commas")
 	flags.BoolVar(&f.bootstrap, "bootstrap", false, "at the first start: begin a new cluster, for others to join")
+	flags.StringVar(&f.name, "cluster-name", "", "with --bootstrap, at the first start: `name` of the cluster, shown and typed where something cannot be undone; bellwire if empty")
 	flags.StringVar(&f.tls, "cluster-tls", "", "`directory` with ca.crt, node.crt and node.key, as bellwire cert node makes it")
 	flags.BoolVar(&f.nonVoter, "non-voter", false, "join without asking for a vote: the node holds everything and serves clients, and its being away delays nobody; bellwire cluster promote gives it one")
 	flags.DurationVar(&f.removeDead, "remove-dead-after", 0, "take a node out of the cluster that has been silent for this `time`, if the others have a quorum, such as 72h; 0 is never. The leader's counts: give it to all alike")
@@ -82,6 +85,11 @@ func (f *clusterFlags) check(node string, first bool) error {
 		wrong.add(fail(bw.Usage, "the data directory is new, and it is not said what cluster the node is to be in").
 			do("give --bootstrap to the first node of a new cluster, and --join ADDR of a running one to each other"))
 	}
+	if f.name != "" {
+		if err := cluster.CheckClusterName(f.name); err != nil {
+			wrong.add(fail(bw.Usage, "--cluster-name: %w", err).do("give the cluster a name, such as --cluster-name prod"))
+		}
+	}
 	for _, a := range f.addresses() {
 		wrong.add(checkPeer("--join", a))
 	}
@@ -109,7 +117,7 @@ func (f *clusterFlags) checkAlone() error {
 	for _, c := range []struct {
 		flag  string
 		given bool
-	}{{"--advertise", f.advertise != ""}, {"--advertise-mqtt", f.advertiseMQTT != ""}, {"--join", f.join != ""}, {"--bootstrap", f.bootstrap}, {"--cluster-tls", f.tls != ""}, {"--non-voter", f.nonVoter}, {"--remove-dead-after", f.removeDead != 0}} {
+	}{{"--advertise", f.advertise != ""}, {"--advertise-mqtt", f.advertiseMQTT != ""}, {"--join", f.join != ""}, {"--bootstrap", f.bootstrap}, {"--cluster-name", f.name != ""}, {"--cluster-tls", f.tls != ""}, {"--non-voter", f.nonVoter}, {"--remove-dead-after", f.removeDead != 0}} {
 		if c.given {
 			wrong.add(fail(bw.Usage, "%s is for a node of a cluster, and there is no --cluster", c.flag).
 				do("add --cluster ADDR, where the other nodes reach this one, or leave %s out", c.flag))
@@ -163,7 +171,7 @@ func (c *configReader) cluster(v map[string]*yamltree.Node) {
 	if v["cluster"] == nil {
 		return
 	}
-	l, ok := c.Table(v["cluster"], "cluster", "listen", "advertise", "advertise_mqtt", "join", "bootstrap", "tls", "non_voter", "remove_dead_after")
+	l, ok := c.Table(v["cluster"], "cluster", "listen", "advertise", "advertise_mqtt", "join", "bootstrap", "name", "tls", "non_voter", "remove_dead_after")
 	if !ok {
 		return
 	}
@@ -181,6 +189,7 @@ func (c *configReader) cluster(v map[string]*yamltree.Node) {
 	c.set(&f.advertise, "advertise", c.text(l, "advertise"))
 	c.set(&f.advertiseMQTT, "advertise-mqtt", c.text(l, "advertise_mqtt"))
 	c.set(&f.join, "join", c.list(l, "join"))
+	c.set(&f.name, "cluster-name", c.text(l, "name"))
 	c.set(&f.tls, "cluster-tls", c.path(l, "tls"))
 	c.setYes(&f.bootstrap, "bootstrap", c.yes(l, "bootstrap"))
 	c.setYes(&f.nonVoter, "non-voter", c.yes(l, "non_voter"))

@@ -42,7 +42,7 @@ Clear their data directories, and they can join.
 The node must be stopped. It is refused while any other node of the cluster
 answers at its address.`,
 		Example: `  bellwire cluster recover --data ./n3 --node n3 --dry-run
-  bellwire cluster recover --data ./n3 --node n3 --confirm 9f3c1a2b
+  bellwire cluster recover --data ./n3 --node n3 --confirm prod
   bellwire serve --data ./n3 --node n3 …`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
@@ -52,7 +52,7 @@ answers at its address.`,
 	flags.StringVar(&f.node, "node", "n1", "`name` of the survivor")
 	flags.BoolVar(&f.force, "force", false, "go on although something answers at another node's address: it is no node of this cluster")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log what is done")
-	f.ask.register(cmd, "the cluster's id")
+	f.ask.register(cmd, "the cluster's name")
 	return cmd
 }
 
@@ -80,7 +80,7 @@ func (f *recoverFlags) run(cmd *cobra.Command) (err error) {
 	if err := f.harmless(cmd.Context(), s); err != nil {
 		return err
 	}
-	agreed, err := f.ask.agreed(cmd, recoveryPlan(s), "the cluster's id", shortID(s.Identity.Cluster))
+	agreed, err := f.ask.ofCluster(cmd, recoveryPlan(s), s.Name, s.Identity.Cluster)
 	if err != nil || !agreed {
 		return err
 	}
@@ -88,7 +88,7 @@ func (f *recoverFlags) run(cmd *cobra.Command) (err error) {
 		return f.fault(err)
 	}
 	_, err = fmt.Fprintf(cmd.ErrOrStderr(), "node %[1]s is the only voter of cluster %[2]s: start it with serve --data %[3]s --node %[1]s and the rest of its flags, and have others join with empty data directories\n",
-		s.Identity.Name, shortID(s.Identity.Cluster), f.data)
+		s.Identity.Name, clusterTitle(s.Name, s.Identity.Cluster), f.data)
 	return err
 }
 
@@ -137,6 +137,6 @@ func recoveryPlan(s cluster.Survivor) string {
 	for _, m := range s.Others {
 		fmt.Fprintf(&b, "  never start %s (%s) again with the disk it had: it would be refused\n", m.Name, m.Address)
 	}
-	fmt.Fprintf(&b, "cluster %s is no more then", shortID(s.Identity.Cluster))
+	fmt.Fprintf(&b, "cluster %s is no more then", clusterTitle(s.Name, s.Identity.Cluster))
 	return b.String()
 }

@@ -52,8 +52,8 @@ func TestRecover(t *testing.T) {
 	if err := os.RemoveAll(n2.dir); err != nil {
 		t.Fatal(err)
 	}
-	refused("nobody confirms", recover(), exitConflict, "give --confirm "+old)
-	refused("for the wrong one", recover("--confirm", "n3"), exitConflict, "is not the cluster's id")
+	refused("nobody confirms", recover(), exitConflict, "give --confirm bellwire")
+	refused("for the wrong one", recover("--confirm", "n3"), exitConflict, "is not the cluster's name")
 	refused("of another node", bellwire(t, "", "cluster", "recover", "--data", n3.dir, "--node", "n9", "--yes"), exitFailed, `it is "n3"'s`)
 	refused("of nothing", bellwire(t, "", "cluster", "recover", "--data", n2.dir, "--yes"), exitFailed, "is no data directory")
 	if got := recover("--dry-run"); got.code != 0 || !strings.Contains(got.stderr, "WHAT ONLY OTHERS HELD IS LOST FOR GOOD") || !strings.Contains(got.stderr, "never start n1 ("+n1.line.Cluster+") again") {

@@ -88,6 +88,14 @@ func shortID(id string) string {
 	return short
 }
 
+// clusterTitle is how people are shown a cluster: by its name, if it has one, and its id.
+func clusterTitle(name, id string) string {
+	if name == "" {
+		return shortID(id)
+	}
+	return fmt.Sprintf("%s (%s)", name, shortID(id))
+}
+
 // health says how a cluster is, in a line.
 func health(s api.Status) string {
 	lose := fmt.Sprintf("can lose %d nodes", s.CanLose())
@@ -105,7 +113,7 @@ func health(s api.Status) string {
 	if s.Leader != "" {
 		leader = fmt.Sprintf("leader %s, term %d", s.Leader, s.Term)
 	}
-	return fmt.Sprintf("cluster %s   %d of %d voters up · %s · %s%s", shortID(s.Cluster), s.Up, s.Voters, lose, leader, levelLine(s))
+	return fmt.Sprintf("cluster %s   %d of %d voters up · %s · %s%s", clusterTitle(s.Name, s.Cluster), s.Up, s.Voters, lose, leader, levelLine(s))
 }
 
 // levelLine says which feature level is in force, and why none higher is.
@@ -270,7 +278,7 @@ func removeCommand(f *httpFlags) *cobra.Command {
 to return is started with an empty one and --join. Refused where the rest
 would have no quorum, unless --force is given.`,
 		Example: `  bellwire cluster remove n2 --dry-run
-  bellwire cluster remove n2 --confirm 9f3c1a2b`,
+  bellwire cluster remove n2 --confirm prod`,
 		Args: exactArgs(1, "the node to remove"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := fetchStatus(cmd.Context(), f)
@@ -281,7 +289,7 @@ would have no quorum, unless --force is given.`,
 			if err != nil {
 				return err
 			}
-			agreed, err := ask.agreed(cmd, removalPlan(s, m), "the cluster's id", shortID(s.Cluster))
+			agreed, err := ask.ofCluster(cmd, removalPlan(s, m), s.Name, s.Cluster)
 			if err != nil || !agreed {
 				return err
 			}
@@ -329,7 +337,7 @@ func removalPlan(s api.Status, m api.Member) string {
 	default:
 		left += fmt.Sprintf(", of which %d may fail", n)
 	}
-	return fmt.Sprintf("remove node %s (%s, %s, %s) from cluster %s, for good; then %s", m.Name, m.Addr, m.Role, what, shortID(s.Cluster), left)
+	return fmt.Sprintf("remove node %s (%s, %s, %s) from cluster %s, for good; then %s", m.Name, m.Addr, m.Role, what, clusterTitle(s.Name, s.Cluster), left)
 }
 
 func promoteCommand(f *httpFlags) *cobra.Command {

@@ -215,7 +215,7 @@ func TestClusterOfThree(t *testing.T) {
 		}
 	}
 	c.await(n3, "n1 leads", leads("n1"))
-	if got := c.at(n3, "cluster", "status"); !strings.Contains(got.stderr, "3 of 3 voters up · can lose 1 node · leader n1, term ") || !strings.Contains(got.stdout, "\nn1\t") {
+	if got := c.at(n3, "cluster", "status"); !strings.Contains(got.stderr, "cluster bellwire ("+shortID(statusID(t, n3))+")   3 of 3 voters up · can lose 1 node · leader n1, term ") || !strings.Contains(got.stdout, "\nn1\t") {
 		t.Errorf("%+v", got)
 	}
 
@@ -307,6 +307,7 @@ func TestClusterOfThree(t *testing.T) {
 	for _, args := range [][]string{
 		{"cluster", "remove", "n3"},
 		{"cluster", "remove", "n3", "--confirm", "n3"},
+		{"cluster", "remove", "n3", "--confirm", "another"},
 		{"cluster", "remove", "n3", "--dry-run"},
 	} {
 		got := c.at(n1, args...)
@@ -336,7 +337,7 @@ func TestClusterOfThree(t *testing.T) {
 		!strings.Contains(got.stderr, "bellwire: node n1 cannot be drained: the cluster would lose quorum (2 of 3 voters up)\n  bring n3 back, or accept the risk with --force     BW-7004") {
 		t.Errorf("%+v", got)
 	}
-	if got := c.at(n1, "cluster", "remove", "n3", "--confirm", id); got.code != 0 {
+	if got := c.at(n1, "cluster", "remove", "n3", "--confirm", "bellwire"); got.code != 0 {
 		t.Errorf("%+v", got)
 	}
 	c.await(n2, "n3 is gone", voters(2))

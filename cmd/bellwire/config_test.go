@@ -73,7 +73,7 @@ domain: file.example
 data: data
 mqtt: {addr: "127.0.0.1:1"}
 http: {addr: "127.0.0.1:2"}
-cluster: {listen: "127.0.0.1:3", advertise: "n1.example.com:3", advertise_mqtt: "mqtt.example.com:1", join: ["n2:3", "n3:3"], bootstrap: true, tls: tls, non_voter: true, remove_dead_after: 3d}
+cluster: {listen: "127.0.0.1:3", advertise: "n1.example.com:3", advertise_mqtt: "mqtt.example.com:1", join: ["n2:3", "n3:3"], bootstrap: true, name: prod, tls: tls, non_voter: true, remove_dead_after: 3d}
 policy: policy.yaml
 limits: /etc/limits.yaml
 allow_anonymous: true
@@ -85,7 +85,7 @@ verbose: true
 	dir := filepath.Dir(file)
 	ofFile := serveFlags{
 		config: file, node: "file", domain: "file.example", data: dir + "/data", mqtt: "127.0.0.1:1", http: "127.0.0.1:2",
-		member: clusterFlags{listen: "127.0.0.1:3", advertise: "n1.example.com:3", advertiseMQTT: "mqtt.example.com:1", join: "n2:3,n3:3", bootstrap: true, tls: dir + "/tls", nonVoter: true, removeDead: 72 * time.Hour},
+		member: clusterFlags{listen: "127.0.0.1:3", advertise: "n1.example.com:3", advertiseMQTT: "mqtt.example.com:1", join: "n2:3,n3:3", bootstrap: true, name: "prod", tls: dir + "/tls", nonVoter: true, removeDead: 72 * time.Hour},
 		policy: dir + "/policy.yaml", limits: "/etc/limits.yaml", allowAnonymous: true, holdLevel: 1, pprof: true, verbose: true,
 	}
 	five := limits{mqtt: mqtt.Limits{Connections: 5}}
@@ -128,10 +128,10 @@ verbose: true
 		},
 		{
 			"flags before the file's cluster",
-			[]string{"-f", file, "--cluster", ":4", "--join", "n4:4", "--bootstrap=false", "--cluster-tls", "elsewhere", "--non-voter=false", "--remove-dead-after", "1h"},
+			[]string{"-f", file, "--cluster", ":4", "--join", "n4:4", "--bootstrap=false", "--cluster-tls", "elsewhere", "--cluster-name=other", "--non-voter=false", "--remove-dead-after", "1h"},
 			map[string]string{"BELLWIRE_ADVERTISE": "n9:4", "BELLWIRE_ADVERTISE_MQTT": "m9:4", "BELLWIRE_JOIN": "n5:5"},
 			with(ofFile, func(f *serveFlags) {
-				f.member = clusterFlags{listen: ":4", advertise: "n9:4", advertiseMQTT: "m9:4", join: "n4:4", tls: "elsewhere", removeDead: time.Hour}
+				f.member = clusterFlags{listen: ":4", advertise: "n9:4", advertiseMQTT: "m9:4", join: "n4:4", name: "other", tls: "elsewhere", removeDead: time.Hour}
 			}),
 		},
 		{"rows in the file", []string{"-f", rows}, nil, with(defaults, func(f *serveFlags) { f.config, f.limitRows = rows, five })},

@@ -182,6 +182,15 @@ func (a *asksFirst) register(cmd *cobra.Command, what string) {
 	cmd.Flags().StringVar(&a.confirm, "confirm", "", "`"+what+"`, instead of being asked to type it")
 }
 
+// ofCluster is agreed for what is done to a cluster: its name is the word, or its id,
+// which does as well and is all there is of one without a name.
+func (a *asksFirst) ofCluster(cmd *cobra.Command, plan, name, id string) (bool, error) {
+	if name == "" || a.confirm == shortID(id) {
+		return a.agreed(cmd, plan, "the cluster's id", shortID(id))
+	}
+	return a.agreed(cmd, plan, "the cluster's name", name)
+}
+
 // agreed shows the plan and returns whether to go on: by --yes, by --confirm, or
 // because whoever sits at the terminal types the word.
 func (a *asksFirst) agreed(cmd *cobra.Command, plan, what, word string) (bool, error) {

@@ -29,6 +29,9 @@ func statusOf(id string, members []cluster.Member) api.Status {
 	status := api.Status{Cluster: id, Members: []api.Member{}}
 	newest := uint64(0)
 	for _, m := range members {
+		if status.Name == "" {
+			status.Name = m.State.Cluster
+		}
 		status.Term = max(status.Term, m.State.Term)
 		newest = max(newest, m.State.Applied)
 		if m.Leader && m.Reachable {

@@ -53,7 +53,7 @@ with its addresses.
 
 A configuration file is YAML with the keys node, domain, data, mqtt: {addr: …},
 http: {addr: …}, cluster: {listen: …, advertise: …, advertise_mqtt: …, join: […],
-bootstrap: true, tls: DIR, non_voter: true, remove_dead_after: 72h}, policy, limits (a file, or its rows right here), allow_anonymous,
+bootstrap: true, name: …, tls: DIR, non_voter: true, remove_dead_after: 72h}, policy, limits (a file, or its rows right here), allow_anonymous,
 hold_level, pprof and verbose. Relative paths in it begin where it lies. A flag counts more
 than its twin in the environment, that more than the file, that more than the
 default. Everything that is wrong with the files is told at once.
@@ -167,7 +167,7 @@ func (f *serveFlags) settle(given func(flag string) bool, stderr io.Writer) (c s
 	c.limited = f.limits != "" || f.limitRows != limits{}
 	c.holdLevel = f.holdLevel
 	c.cluster, c.advertise, c.join = f.member.listen, f.member.advertise, f.member.addresses()
-	c.advertiseMQTT = f.member.advertiseMQTT
+	c.advertiseMQTT, c.clusterName = f.member.advertiseMQTT, f.member.name
 	c.bootstrap, c.clusterTLS = f.member.bootstrap, f.member.tls
 	c.nonVoter, c.removeDead = f.member.nonVoter, f.member.removeDead
 	wrong.add(f.member.credentials(&c))

@@ -63,6 +63,7 @@ type serverConfig struct {
 	advertiseMQTT string        // by which clients reach mqtt; empty: mqtt
 	join          []string      // at the first start: whom to ask to be taken in
 	bootstrap     bool          // at the first start: begin a cluster
+	clusterName   string        // for people, given to a cluster that has none; empty: bellwire, if it begins now
 	nonVoter      bool          // it wants no vote
 	removeDead    time.Duration // after which a silent node is taken out; 0: never
 	clusterTLS    string        // directory of what follows
@@ -183,6 +184,9 @@ func (s *server) openLinks(ctx context.Context) (err error) {
 		return fail(bw.Usage, "this node was to join a cluster and was not taken in yet, and it is not said whom to ask").
 			do("give --join ADDR of a running node")
 	}
+	if err := s.nameCluster(); err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", c.cluster)
 	if err != nil {
 		return fmt.Errorf("cluster: %w", err)
@@ -199,6 +203,19 @@ func (s *server) openLinks(ctx context.Context) (err error) {
 		return errors.Join(err, listener.Close())
 	}
 	return s.links.Join(ctx)
+}
+
+// nameCluster names a cluster that begins now, or has no name yet. Who joins is told.
+func (s *server) nameCluster() error {
+	id := s.dir.Identity()
+	name := s.config.clusterName
+	if name == "" && s.config.bootstrap && !id.Started {
+		name = "bellwire"
+	}
+	if name == "" || id.Joined {
+		return nil
+	}
+	return s.dir.NameCluster(name)
 }
 
 func dialTCP(ctx context.Context, address string) (net.Conn, error) {
