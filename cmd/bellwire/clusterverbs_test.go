@@ -174,6 +174,7 @@ func (c *testCluster) await(n *testNode, what string, ok func([]api.Member) bool
 		if time.Now().After(deadline) {
 			c.t.Fatalf("not seen: %s; status %+v\n%s", what, all, n.notes)
 		}
+		<-time.After(10 * time.Millisecond) // thousands of looks a second would be all that the machine does
 	}
 }
 

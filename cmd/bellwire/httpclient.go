@@ -57,7 +57,9 @@ func (f *httpFlags) client() (*httpClient, error) {
 	if f.timeout <= 0 {
 		return nil, usage("--timeout %s: want a time to come", f.timeout)
 	}
-	transport := &http.Transport{DialContext: (&net.Dialer{Timeout: f.timeout}).DialContext, TLSHandshakeTimeout: f.timeout}
+	// A verb asks once, or now and then: a connection that it kept would be one of
+	// those that the server bounds.
+	transport := &http.Transport{DialContext: (&net.Dialer{Timeout: f.timeout}).DialContext, TLSHandshakeTimeout: f.timeout, DisableKeepAlives: true}
 	if f.caFile != "" {
 		pem, err := os.ReadFile(f.caFile)
 		if err != nil {
