@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -39,7 +40,13 @@ func TestSharedAcrossNodes(t *testing.T) {
 			if len(got) != 20 {
 				t.Errorf("%s got %d, want 20: %q", c.id, len(got), got)
 			}
-			if !slices.IsSortedFunc(got, func(a, b string) int { return len(a)*1000 - len(b)*1000 + cmpString(a, b) }) {
+			var byQoS [2][]int // what is ordered may overtake what waits in a link ([MQTT-4.6.0-6] is of one QoS)
+			for _, p := range got {
+				i, err := strconv.Atoi(p)
+				must(t, err)
+				byQoS[i/40] = append(byQoS[i/40], i)
+			}
+			if !slices.IsSorted(byQoS[0]) || !slices.IsSorted(byQoS[1]) {
 				t.Errorf("%s got them out of order: %q", c.id, got)
 			}
 			all = append(all, got...)
@@ -91,14 +98,4 @@ func TestSharedAcrossNodes(t *testing.T) {
 		l.settle()
 		l.checkDigests()
 	})
-}
-
-func cmpString(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
