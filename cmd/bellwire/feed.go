@@ -87,7 +87,7 @@ func (f *feed) end(last string) {
 func (f *feed) Routed(e *event.Event, heard int) {
 	now := time.Now()
 	f.print(fmt.Sprintf("%s %s %s  1 publisher → %s  %s",
-		now.Format(time.TimeOnly), e.Topic, shown(e.Payload), plural(heard, "subscriber"), millis(now.Sub(time.Unix(0, e.At)))))
+		now.Format(time.TimeOnly), safe(e.Topic), shown(e.Payload), plural(heard, "subscriber"), millis(now.Sub(time.Unix(0, e.At)))))
 }
 
 // Delivered and Withheld print nothing: Routed has said it.

@@ -176,6 +176,7 @@ var ours = regexp.MustCompile(`^(BW-\d{4}) (.*?)(?:; (bellwire .*))?$`)
 // refusal turns a reason code (0x80 and above) and Reason String into a fault.
 // A server that is bellwire says more than the number does.
 func refusal(what string, number byte, text string) *fault {
+	text = safe(text)
 	m := ours.FindStringSubmatch(text)
 	if m == nil {
 		if text != "" {

@@ -188,11 +188,12 @@ func parseOwnPolicy(kindName, file string, document []byte, owner kind.Addr) (*p
 	return nil, f
 }
 
+// pointed is a fault as a terminal may show it: where it is and what is wrong.
 func pointed(f jsontree.Fault) string {
 	if f.Pointer == "" {
-		return f.What
+		return safe(f.What)
 	}
-	return f.Pointer + ": " + f.What
+	return safe(f.Pointer + ": " + f.What)
 }
 
 // tellWarnings prints what the policy in a file says without effect.
@@ -270,24 +271,25 @@ func tellPreview(w io.Writer, p *policy.Policy, kindName string, owner, watcher 
 		who = "somebody without an identity"
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, VIEW %s   %s   for %s\n", strings.ToUpper(e.Handling.String()), strings.ToUpper(e.View.String()),
+	line := func(format string, args ...any) { b.WriteString(safe(fmt.Sprintf(format, args...)) + "\n") }
+	line("%s, VIEW %s   %s   for %s", strings.ToUpper(e.Handling.String()), strings.ToUpper(e.View.String()),
 		kind.Resource{Kind: kindName, Addr: owner}.Topic(), who)
-	fmt.Fprintf(&b, "  because %s\n", e.Because)
+	line("  because %s", e.Because)
 	if e.View == policy.ViewFiltered {
 		k, err := policyFor(kindName)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(&b, "  shows %s\n", e.Grant.Append(nil, k.Permissions()))
+		line("  shows %s", e.Grant.Append(nil, k.Permissions()))
 	}
 	if !e.Until.IsZero() {
-		fmt.Fprintf(&b, "  until %s\n", e.Until.In(at.Location()).Format(time.RFC3339))
+		line("  until %s", e.Until.In(at.Location()).Format(time.RFC3339))
 	}
 	for _, r := range e.Rules {
-		fmt.Fprintf(&b, "  rule %-20s %s\n", r.ID, holds(r.Holds, r.Conditions))
+		line("  rule %-20s %s", r.ID, holds(r.Holds, r.Conditions))
 	}
 	for _, l := range e.Limits {
-		fmt.Fprintf(&b, "  limit %-19s %s\n", l.ID, map[bool]string{true: "cuts", false: "does not cut"}[l.Cuts])
+		line("  limit %-19s %s", l.ID, map[bool]string{true: "cuts", false: "does not cut"}[l.Cuts])
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fail(bw.File, "cannot write: %w", err)

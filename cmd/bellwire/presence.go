@@ -302,7 +302,7 @@ func listPresence(cmd *cobra.Command, c *clientFlags, domain string) error {
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ADDRESS\tSTATUS\tNOTE")
 	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", r.who, r.status, r.note)
+		fmt.Fprintf(w, "%s\t%s\t%s\n", safe(r.who), safe(r.status), safe(r.note))
 	}
 	return w.Flush()
 }

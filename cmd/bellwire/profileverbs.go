@@ -176,6 +176,7 @@ func (f *watchFlags) watch(cmd *cobra.Command, topics []string, line formatter) 
 	}
 	switch f.output {
 	case "":
+		line = safeLine(line)
 	case "jsonl":
 		line = jsonLine
 	default:

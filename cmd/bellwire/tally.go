@@ -205,7 +205,8 @@ func (d *demo) turnedAway(w watcher, why string) {
 func (d *demo) line(what, topic, value, path, how string) {
 	topics := max(len(d.topic("online")), len(d.resource("presence", "").Topic())+max(len("ana/phone"), len(d.host)+len("/agent")))
 	paths := max(len(d.host), len(nobody)) + len(" → dashboard") - len("→") + 1
-	d.feed.print(strings.TrimRight(fmt.Sprintf("%-9s  %-*s  %-28s  %-*s  %s", what, topics, topic, value, paths, path, how), " "))
+	text := fmt.Sprintf("%-9s  %-*s  %-28s  %-*s  %s", what, topics, topic, value, paths, path, how)
+	d.feed.print(safe(strings.TrimRight(text, " ")))
 }
 
 // title prints what the next lines are about.
