@@ -95,9 +95,14 @@ func refuseSignIn(w http.ResponseWriter, err error) {
 		retryAfter(w, many.RetryAfter)
 		refuse(w, http.StatusTooManyRequests, "%v", err)
 	case errors.Is(err, ErrUnavailable):
-		w.Header().Set("Retry-After", "5")
-		refuse(w, http.StatusServiceUnavailable, "%v", err)
+		unavailable(w, err)
 	default:
 		challenge(w, "bad user name or password")
 	}
+}
+
+// unavailable answers that nobody can tell for now.
+func unavailable(w http.ResponseWriter, err error) {
+	w.Header().Set("Retry-After", "5")
+	refuse(w, http.StatusServiceUnavailable, "%v", err)
 }

@@ -156,6 +156,9 @@ func matches(header, tag string) bool {
 func refuseShow(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError
 	switch {
+	case errors.Is(err, ErrUnavailable):
+		unavailable(w, err)
+		return
 	case errors.Is(err, ErrNoKind):
 		status = http.StatusNotFound
 	case errors.Is(err, ErrBadName):

@@ -1,13 +1,16 @@
 package broker
 
 import (
+	"fmt"
+
 	"github.com/bellwire/bellwire/broker/topic"
 )
 
 // Fetch returns what who is shown of a resource now: what a subscription to its
 // topic would have them sent. ErrBadEvent means that the topic is of no kind
 // that is served; a *Refusal, that it names no resource or that nobody knows who
-// who is. For any goroutine; it may read from the disk.
+// who is; ErrNoCommit, that this node hears of no leader, so that it may have been
+// forbidden since. For any goroutine; it may read from the disk.
 func (b *Broker) Fetch(who Who, topicName string) (Shown, error) {
 	v := b.viewerOf(topicName)
 	if v == nil {
@@ -20,6 +23,10 @@ func (b *Broker) Fetch(who Who, topicName string) (Shown, error) {
 }
 
 func (b *Broker) mayFetch(who Who, topicName string, v Viewer) error {
+	b.now() // notices it if the process has stood still
+	if b.silence.held.Load() {
+		return fmt.Errorf("%w: no leader is heard of, and what is shown may have been forbidden since: try again, or at another node", ErrNoCommit)
+	}
 	if _, own := v.(policies); own {
 		if who.Principal == "" {
 			return errNobody

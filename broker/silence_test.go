@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"testing"
@@ -47,6 +48,14 @@ func silenceHolds(t *testing.T, forbidden bool, expiry uint32, qos uint8) {
 	must(t, near.publish("post/ann@x.org/now", "typing", 0))
 	must(t, near.publish("plain", "1", 0))
 	elapse(time.Second)
+	fetch := func() error {
+		_, err := n[1].Fetch(Who{Principal: "ann@x.org"}, "note/x.org/bob")
+		_, all := n[1].FetchAll(Who{Principal: "ann@x.org"}, "note/x.org/+", "", func(string, Shown) bool { return true })
+		return cmp.Or(err, all)
+	}
+	if err := fetch(); !errors.Is(err, ErrNoCommit) {
+		t.Errorf("while no leader was heard of ann could fetch: %v", err)
+	}
 	before = append(before, "plain=1 q0")
 	if got := ann.await(len(before)); !slices.Equal(got, before) {
 		t.Errorf("while no leader was heard of ann got %q, want %q", got, before)
@@ -54,6 +63,7 @@ func silenceHolds(t *testing.T, forbidden bool, expiry uint32, qos uint8) {
 
 	l.heal(n[1])
 	l.settle()
+	must(t, fetch())
 	if !forbidden {
 		want := "note/x.org/bob=hello q0 retain"
 		if qos == 1 {

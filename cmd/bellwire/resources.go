@@ -80,6 +80,8 @@ func fetchError(err error) error {
 		return fmt.Errorf("%w: %w", api.ErrBadName, err)
 	case errors.Is(err, broker.ErrRefused):
 		return fmt.Errorf("%w: %w", api.ErrNotPermitted, err)
+	case errors.Is(err, broker.ErrNoCommit):
+		return fmt.Errorf("%w: %w", api.ErrUnavailable, err)
 	}
 	return err
 }
