@@ -18,8 +18,9 @@ type Cache struct {
 
 	mu      sync.Mutex // guards the following
 	read    map[kind.Addr]reading
-	bytes   int // charged for read
-	answers map[question]answer
+	bytes   int                             // charged for read
+	answers map[*Policy]map[question]answer // of those in read
+	kept    int                             // answers in all
 }
 
 // A reading is what a document says; nil if this version cannot read it.
@@ -29,7 +30,6 @@ type reading struct {
 }
 
 type question struct {
-	policy  *Policy
 	watcher kind.Addr
 	in      Input
 }
@@ -42,14 +42,17 @@ type answer struct {
 
 // Bounds of a cache. The loser is any.
 const (
-	cacheBytes   = 16 << 20 // of documents, each with what it is charged besides
+	cacheBytes   = 64 << 20 // that policies are charged for
 	readingBytes = 1 << 10
+	readingTimes = 16 // what is read takes about so much more than the document
 	cacheAnswers = 1 << 17
 )
 
+func (r reading) bytes() int { return readingTimes*len(r.document) + readingBytes }
+
 // NewCache returns a cache of policies for a kind.
 func NewCache(of For) *Cache {
-	return &Cache{of: of, read: map[kind.Addr]reading{}, answers: map[question]answer{}}
+	return &Cache{of: of, read: map[kind.Addr]reading{}, answers: map[*Policy]map[question]answer{}}
 }
 
 // Read returns the policy that an owner's document is, nil if it is none. It
@@ -68,30 +71,37 @@ func (c *Cache) Read(owner kind.Addr, document []byte) *Policy {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drop(owner)
+	r := reading{document, p}
 	for other := range c.read {
-		if c.bytes+len(document)+readingBytes <= cacheBytes {
+		if c.bytes+r.bytes() <= cacheBytes {
 			break
 		}
 		c.drop(other)
 	}
-	c.read[owner] = reading{document, p}
-	c.bytes += len(document) + readingBytes
+	c.read[owner] = r
+	c.bytes += r.bytes()
+	if p != nil {
+		c.answers[p] = map[question]answer{}
+	}
 	return p
 }
 
-// drop forgets an owner's policy. Requires mu.
+// drop forgets an owner's policy, and what it answered: a question would keep all of
+// the policy in memory. Requires mu.
 func (c *Cache) drop(owner kind.Addr) {
 	if r, ok := c.read[owner]; ok {
-		c.bytes -= len(r.document) + readingBytes
+		c.bytes -= r.bytes()
+		c.kept -= len(c.answers[r.policy])
+		delete(c.answers, r.policy)
 		delete(c.read, owner)
 	}
 }
 
 // Evaluate is p's.
 func (c *Cache) Evaluate(p *Policy, w kind.Addr, at time.Time, in Input) Decision {
-	q := question{p, w, in}
+	q := question{w, in}
 	c.mu.Lock()
-	a, ok := c.answers[q]
+	a, ok := c.answers[p][q]
 	c.mu.Unlock()
 	if ok && !at.Before(a.from) && (a.decision.Until.IsZero() || at.Before(a.decision.Until)) {
 		return a.decision
@@ -99,12 +109,28 @@ func (c *Cache) Evaluate(p *Policy, w kind.Addr, at time.Time, in Input) Decisio
 	d := p.Evaluate(w, at, in)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.answers) >= cacheAnswers {
-		for other := range c.answers {
-			delete(c.answers, other)
+	of := c.answers[p]
+	if of == nil {
+		return d // another has taken its place
+	}
+	if _, again := of[q]; !again {
+		c.makeRoom()
+		c.kept++
+	}
+	of[q] = answer{d, at}
+	return d
+}
+
+// makeRoom sees to it that one more answer may be kept. Requires mu.
+func (c *Cache) makeRoom() {
+	for _, of := range c.answers {
+		if c.kept < cacheAnswers {
+			return
+		}
+		for q := range of {
+			delete(of, q)
+			c.kept--
 			break
 		}
 	}
-	c.answers[q] = answer{d, at}
-	return d
 }

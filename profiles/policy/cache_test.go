@@ -44,16 +44,31 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 	total := 0
 	for _, r := range c.read {
-		total += len(r.document) + readingBytes
+		total += r.bytes()
 	}
-	if total != c.bytes || total > cacheBytes || len(c.read) < 200 {
+	if total != c.bytes || total > cacheBytes || len(c.read) < 50 {
 		t.Errorf("%d policies with %d bytes are kept, %d are counted", len(c.read), total, c.bytes)
 	}
 	p := c.Read(bob, []byte(`{"v":1}`))
 	for i := range cacheAnswers + 100 {
 		c.Evaluate(p, kind.Addr{Local: fmt.Sprint(i), Domain: "example.net"}, time.Unix(0, 0), Input{})
 	}
-	if len(c.answers) > cacheAnswers {
-		t.Errorf("%d answers are kept", len(c.answers))
+	if got := len(c.answers[p]); got != c.kept || got > cacheAnswers {
+		t.Errorf("%d answers are kept, %d are counted", got, c.kept)
+	}
+	for i := range 100 {
+		p = c.Read(bob, fmt.Appendf(nil, `{"v":1,"label":"%d"}`, i))
+		c.Evaluate(p, bob, time.Unix(0, 0), Input{})
+	}
+	if got := len(c.answers[p]); got != 1 || c.kept != 1 {
+		t.Errorf("of policies that others have taken the place of %d answers are kept, want only the present one's", c.kept)
+	}
+	if len(c.answers) != len(c.read) {
+		t.Errorf("%d policies have answers, %d are kept", len(c.answers), len(c.read))
+	}
+	old := p
+	p = c.Read(bob, []byte(`{"v":1}`))
+	if c.Evaluate(old, bob, time.Unix(0, 0), Input{}); c.kept != 0 {
+		t.Errorf("an answer of a policy is kept that is not: %d", c.kept)
 	}
 }
