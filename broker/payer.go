@@ -264,9 +264,11 @@ func (m *Machine) afterPosition(j *join, position uint64) (next, before uint64) 
 func (m *Machine) dropNumbers(r *record, d *debt, n uint64) {
 	q := &r.queue
 	from := d.number
-	for left := n; left > 0; left-- {
-		d.number = r.unpaid(d.number) + 1
-		q.done = q.done.add(d.number-1, d.number)
+	for left := n; left > 0; {
+		at := r.unpaid(d.number)
+		run := min(left, min(r.direct.next(at), q.done.next(at))-at)
+		q.done = q.done.add(at, at+run)
+		d.number, left = at+run, left-run
 	}
 	if n == 0 {
 		return

@@ -1,6 +1,9 @@
 package broker
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // spans are sets of queue positions, as ascending intervals that do not touch:
 // what a client acknowledged out of order, or what a bound pushed out, is long
@@ -31,6 +34,14 @@ func (s spans) after(x uint64) uint64 {
 		return s[i].to
 	}
 	return x
+}
+
+// next returns where the first span after x begins, which is in none.
+func (s spans) next(x uint64) uint64 {
+	if i := s.find(x); i < len(s) {
+		return s[i].from
+	}
+	return math.MaxUint64
 }
 
 // within returns how many positions from from on and below to are in s.
