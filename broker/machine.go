@@ -250,6 +250,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 		m.batch(index, b)
 	}
 	m.ordinal, m.unit = 0, 0 // what follows is no command's doing
+	m.keepDisplaced()        // of absences that have ended
 	m.writeFailures(index)
 	m.writeGrown()
 	for _, r := range m.touched {

@@ -77,7 +77,7 @@ type groupMember struct {
 const (
 	// sharedMost is how many shared subscriptions a session may have. An event is
 	// queued once for each, so one client could make much of little.
-	sharedMost = 1024
+	sharedMost = 32
 
 	// sharedAtOnce is how many entries a member may have in its queue to be given
 	// another, if its client takes so many at once.
@@ -596,11 +596,11 @@ func (m *Machine) displace(r *record, en *entry) bool {
 func (m *Machine) keepDisplaced() {
 	for i := range m.displaced {
 		en := &m.displaced[i]
-		g := m.groups[en.group]
-		e := m.entryEvent(en)
-		m.await(g, e, en.body)
+		if g := m.groups[en.group]; g != nil { // else it has ended since
+			m.await(g, m.entryEvent(en), en.body)
+			m.feedNow(g)
+		}
 		m.unrefMoved(en)
-		m.feedNow(g)
 	}
 	m.displaced = nil
 }
