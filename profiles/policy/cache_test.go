@@ -67,7 +67,7 @@ func TestCacheIsBounded(t *testing.T) {
 		t.Errorf("%d policies have answers, %d are kept", len(c.answers), len(c.read))
 	}
 	old := p
-	p = c.Read(bob, []byte(`{"v":1}`))
+	c.Read(bob, []byte(`{"v":1}`))
 	if c.Evaluate(old, bob, time.Unix(0, 0), Input{}); c.kept != 0 {
 		t.Errorf("an answer of a policy is kept that is not: %d", c.kept)
 	}
