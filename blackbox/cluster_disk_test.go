@@ -96,12 +96,10 @@ func toldOfFullDisk(t *testing.T, c *mq.Client) {
 	}
 }
 
-// A real volume, the leader's or a follower's, fills up under load. While there is
-// little room its node refuses its own clients, lives, and goes on following or
-// leading. When there is none it ends, and says why; the others go on. With room
-// again it starts and catches up.
-func TestClusterVolumeFull(t *testing.T) {
-	t.Parallel()
+// trioOnVolume starts three nodes, of which the first has its data on a volume of its
+// own. It is to be killed before the volume is unmounted.
+func trioOnVolume(t *testing.T) (*volume, *trio) {
+	t.Helper()
 	v := newVolume(t)
 	p := loopback()
 	p.dir = func(i int) string {
@@ -110,7 +108,16 @@ func TestClusterVolumeFull(t *testing.T) {
 		}
 		return filepath.Join(t.TempDir(), "data")
 	}
-	c := p.start(t)
+	return v, p.start(t)
+}
+
+// A real volume, the leader's or a follower's, fills up under load. While there is
+// little room its node refuses its own clients, lives, and goes on following or
+// leading. When there is none it ends, and says why; the others go on. With room
+// again it starts and catches up.
+func TestClusterVolumeFull(t *testing.T) {
+	t.Parallel()
+	v, c := trioOnVolume(t)
 	n := c.nodes[0]
 	l := c.load()
 	l.start()
@@ -208,15 +215,7 @@ func leave(t *testing.T, path string, left int64) {
 // is then on two disks, or on one of them and this one.
 func TestClusterPowerCutOfOne(t *testing.T) {
 	t.Parallel()
-	v := newVolume(t)
-	p := loopback()
-	p.dir = func(i int) string {
-		if i == 0 {
-			return filepath.Join(v.at, "data")
-		}
-		return filepath.Join(t.TempDir(), "data")
-	}
-	c := p.start(t)
+	v, c := trioOnVolume(t)
 	n := c.nodes[0]
 	l := c.load()
 	l.start()
