@@ -186,13 +186,17 @@ func (t *Tx) Discard() {
 	t.end()
 }
 
-// keepTx is how much memory a Tx may keep for the next.
-const keepTx = 4 << 20
+// What a Tx may keep for the next: memory in bytes, and runs. To empty their index
+// takes as long as there have ever been runs in it, for each Tx after.
+const (
+	keepTx   = 4 << 20
+	keepRuns = 8 << 10
+)
 
 func (t *Tx) end() {
 	t.s.check("end", t.b.Close())
 	t.b = nil
-	if cap(t.data)+cap(t.writes)*int(unsafe.Sizeof(write{}))+cap(t.runs)*int(unsafe.Sizeof(run{})) <= keepTx {
+	if cap(t.data)+cap(t.writes)*int(unsafe.Sizeof(write{})) <= keepTx && cap(t.runs) <= keepRuns {
 		t.s.spare.Store(t)
 	}
 }
