@@ -38,6 +38,8 @@ func fakeResources(anonymous bool) *Resources {
 				return Document{}, fmt.Errorf("%w: identity-required", ErrNotPermitted)
 			case "broken":
 				return Document{}, errors.New("disk")
+			case "cutoff":
+				return Document{}, fmt.Errorf("%w: no leader", ErrUnavailable)
 			}
 			return Document{"text/x", fmt.Appendf(nil, "%s|%s|%s|%s", principal, kind, domain, local)}, nil
 		},
@@ -91,6 +93,7 @@ func TestFetch(t *testing.T) {
 		{"/v1/presence/example.com/odd", "ann:right", false, 400, "write even"},
 		{"/v1/presence/example.com/secret", "ann:right", false, 403, "identity-required"},
 		{"/v1/presence/example.com/broken", "ann:right", false, 500, "disk"},
+		{"/v1/presence/example.com/cutoff", "ann:right", false, 503, "no leader"},
 		{"/v1/me/policy/presence", "ann:right", false, 200, "ann@x.orgpresence"},
 		{"/v1/me/policy/unset", "ann:right", false, 404, "default"},
 		{"/v1/presence/example.com/bob/phone", "ann:right", false, 404, ""},
@@ -102,8 +105,8 @@ func TestFetch(t *testing.T) {
 		if w.Code == 401 && w.Header().Get("WWW-Authenticate") == "" {
 			t.Errorf("%s: 401 without a challenge", x.path)
 		}
-		if after := w.Header().Get("Retry-After"); w.Code == 429 && after != "2" {
-			t.Errorf("%s: try again after %q seconds, want 2", x.path, after)
+		if want, after := map[int]string{429: "2", 503: "5"}[w.Code], w.Header().Get("Retry-After"); after != want {
+			t.Errorf("%s: try again after %q seconds, want %q", x.path, after, want)
 		}
 	}
 }
