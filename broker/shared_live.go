@@ -247,7 +247,7 @@ func (a *audience) pickHere(b *Broker, filter string, e *event.Event, now int64,
 // take hands an event to a member at QoS 0, unless it may not have it now, or there
 // is no room for it.
 func (h *hearer) take(b *Broker, e *event.Event, now int64, w *Wave) bool {
-	if h.s.closed.Load() || !h.s.begun.Load() {
+	if h.s.closed.Load() || !h.s.begun.Load() || b.holds(e.Topic) {
 		return false
 	}
 	ok, until := h.permitted(b, e.Topic, now)

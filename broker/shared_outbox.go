@@ -71,7 +71,7 @@ func (s *Session) offerLent(q *queued, e *event.Event, now int64, w *Wave) {
 	d := &w.delivery
 	*d = Delivery{Event: e, QoS: q.qos, Retain: q.retain, IDs: q.ids}
 	d.limitTo(e, until, now)
-	if o.sent == o.next-1 && o.room() && o.sendLent(d, q.seq, w) {
+	if o.sent == o.next-1 && o.room() && !s.b.holds(e.Topic) && o.sendLent(d, q.seq, w) {
 		o.mu.Unlock()
 		return
 	}

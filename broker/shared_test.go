@@ -250,3 +250,30 @@ func expiresIn(n *node, d time.Duration) func(*event.Event) {
 
 // crash ends the node without a word; its next life replays the log.
 func (n *node) crash() { n.t.Helper(); n.stop(false); n.start() }
+
+// A process that stood still gives its members nothing before it has heard: neither
+// what does not go through the log, which others may have, nor what does, which is
+// sent then, whether the member's session outlasts its connection or not.
+func TestSharedWhileNothingIsHeard(t *testing.T) {
+	for _, expiry := range []uint32{0, 3600} {
+		n := newNode(t, Limits{})
+		c, _ := n.connect("m", true, expiry)
+		c.subscribe(jobs, 1)
+		pub, _ := n.connect("pub", true, 0)
+		n.standstill()
+		must(t, pub.publish("jobs/1", "0", 0))
+		publishJobs(t, pub, 1, 3)
+		must(t, pub.publish("jobs/1", "3", 0))
+		n.tick()
+		if got := c.payloads(); len(got) != 0 {
+			t.Errorf("expiry %d: while nothing was heard it got %q", expiry, got)
+		}
+		n.silence.all.Store(false)
+		n.silence.held.Store(false)
+		n.loop.do(func(*Wave) { n.loop.showAnew() })
+		wantPayloads(t, c, "1", "2")
+		if got := n.Stats().SharedLost.Load(); got != 2 {
+			t.Errorf("expiry %d: %d counted as lost, want the 2 of QoS 0", expiry, got)
+		}
+	}
+}
