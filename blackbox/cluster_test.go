@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -34,7 +35,12 @@ func TestClusterKills(t *testing.T) {
 			case "subscriber's node":
 				i = c.home(l, l.subscribers[rng.IntN(2)].id)
 			}
-			took[who] = append(took[who], l.resumes(c.nodes[i].kill))
+			since := c.logged()
+			d := l.resumes(c.nodes[i].kill)
+			took[who] = append(took[who], d)
+			if d >= time.Second {
+				t.Logf("after the %s, n%d, was killed delivery went on after %v only:\n%s", who, i+1, d, since())
+			}
 			l.await(clusterRate() / 5)
 			c.nodes[i].start()
 			c.caughtUp()
@@ -49,6 +55,21 @@ func TestClusterKills(t *testing.T) {
 	}
 	if median, p99 := told(t, "any killed", all); effort.Soaking() && (median >= 600*time.Millisecond || p99 >= time.Second) {
 		t.Errorf("delivery went on after %v at the median, p99 %v: want less than 600ms and 1s", median, p99)
+	}
+}
+
+// logged returns what tells what all nodes have logged since.
+func (c *trio) logged() (since func() string) {
+	at := make([]int, len(c.nodes))
+	for i, n := range c.nodes {
+		at[i] = len(n.logs.String())
+	}
+	return func() string {
+		var all strings.Builder
+		for i, n := range c.nodes {
+			fmt.Fprintf(&all, "n%d:\n%s", i+1, n.logs.String()[at[i]:])
+		}
+		return all.String()
 	}
 }
 
