@@ -12,7 +12,7 @@ import (
 
 // What a policy says, as conversations that need no programmer to review:
 //
-//	policy                      a file; "ok" or all that is wrong with it
+//	policy [owners=(KIND, …)]   a file; "ok" or all that is wrong with it
 //	explain                     WHO ACTION TOPIC at INSTANT
 //	json                        the same, for scripts
 //	sweep                       WHO ACTION TOPIC from INSTANT to INSTANT
@@ -31,6 +31,9 @@ func TestConversations(t *testing.T) {
 					return err.(*FileError).Report()
 				}
 				p = made
+				for _, arg := range d.CmdArgs { // the only one there is
+					p = p.WithOwners(arg.Vals...)
+				}
 				return "ok\n"
 			}
 			if p == nil {

@@ -48,22 +48,6 @@ func (p *Policy) Decide(who Who, what Action, topic string, at time.Time) Decisi
 	return d
 }
 
-// owners stands for what the owners of things allow, for Ceiling.
-var owners = &rule{effect: allow, rank: -1}
-
-// Ceiling is Decide for topics whose owners decide: it answers whether the
-// operator leaves to who what an owner may allow. No rule has to allow it; one
-// that denies it, or a limit that is closed to who, cuts it.
-func (p *Policy) Ceiling(who Who, what Action, topic string, at time.Time) Decision {
-	if !p.bounded {
-		return Decision{Allow: true}
-	}
-	q := query{who: who, what: what, allowed: owners}
-	p.ceiling.find(&q, topic)
-	d, _ := q.decide(seconds(at))
-	return d
-}
-
 // decide is Decide; flips says that the answer is the other one at Until.
 func (p *Policy) decide(who Who, what Action, topic string, u int64) (d Decision, flips bool) {
 	q := query{who: who, what: what}

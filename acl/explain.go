@@ -18,6 +18,10 @@ type Explanation struct {
 	At     time.Time
 	Decision
 
+	// Owner says that Allow means only that the operator forbids nothing, and
+	// that what the owner permits decides (WithOwners).
+	Owner bool
+
 	// Opens is the next instant at which the answer becomes yes: Until if it is
 	// no, the first one after Until if it is yes. Zero if there is none.
 	Opens time.Time
@@ -30,18 +34,23 @@ type Explanation struct {
 // Subscribe; the error says what is wrong with it. That of a shared subscription is
 // judged as what it matches, which is the explanation's topic.
 func (p *Policy) Explain(who Who, what Action, name string, at time.Time) (Explanation, error) {
+	asked := name
 	name, err := checkTopic(what, name)
 	if err != nil {
 		return Explanation{}, err
 	}
-	e := Explanation{Who: who, Action: what, Topic: name, At: at}
+	e := Explanation{Who: who, Action: what, Topic: name, At: at, Owner: p.owned(name)}
+	if e.Owner && name != asked {
+		e.Reason, e.lines = neverShared, []string{"  because  " + neverShared}
+		return e, nil
+	}
 	var flips bool
-	if e.Decision, flips = p.decide(who, what, name, seconds(at)); !flips {
+	if e.Decision, flips = p.judge(who, what, name, seconds(at)); !flips {
 		e.Until = time.Time{} // if not for good, then for longer than anybody asks
 	}
 	e.Opens = e.Until
 	if flips {
-		e.then, flips = p.decide(who, what, name, seconds(e.Until))
+		e.then, flips = p.judge(who, what, name, seconds(e.Until))
 	}
 	if e.Allow {
 		if e.Opens = e.then.Until; !flips {
@@ -67,7 +76,8 @@ func checkTopic(what Action, name string) (judged string, err error) {
 
 // MarshalJSON writes the members that scripts rely on: allow, rule and line
 // (null if no rule has to do with it), until, when the answer becomes the other
-// one, and next, when it becomes yes (null for never).
+// one, and next, when it becomes yes (null for never). With owner true, which is
+// left out else, a yes is the operator's alone.
 func (e Explanation) MarshalJSON() ([]byte, error) {
 	out := struct {
 		Allow bool    `json:"allow"`
@@ -75,7 +85,8 @@ func (e Explanation) MarshalJSON() ([]byte, error) {
 		Line  *int    `json:"line"`
 		Until *string `json:"until"`
 		Next  *string `json:"next"`
-	}{Allow: e.Allow, Until: jsonTime(e.Until), Next: jsonTime(e.Opens)}
+		Owner bool    `json:"owner,omitempty"`
+	}{Allow: e.Allow, Until: jsonTime(e.Until), Next: jsonTime(e.Opens), Owner: e.Owner}
 	if e.Rule != "" {
 		out.Rule, out.Line = &e.Rule, &e.Line
 	}
@@ -100,7 +111,10 @@ func jsonTime(t time.Time) *string {
 //	  next     at 06:00 the window closes; the subscription stays, nothing is delivered until 22:00 (outside: hold)
 func (e Explanation) Text() string {
 	verdict := "DENY"
-	if e.Allow {
+	switch {
+	case e.Allow && e.Owner:
+		verdict = "OWNER"
+	case e.Allow:
 		verdict = "ALLOW"
 	}
 	head := fmt.Sprintf("%-7s %s %s   as %s\n", verdict, e.Action, e.Topic, e.Who)
@@ -109,6 +123,10 @@ func (e Explanation) Text() string {
 
 // explainWhy fills in the lines of e.
 func (p *Policy) explainWhy(e *Explanation) {
+	if e.Rule == "" && e.Allow {
+		p.explainLeft(e)
+		return
+	}
 	if e.Rule == "" {
 		e.because("%s", e.Reason)
 		p.explainNoRule(e)
@@ -175,7 +193,7 @@ func (e *Explanation) explainNext(p *Policy, show clock) string {
 		return ""
 	}
 	until, by := show(e.At, e.Until), ""
-	if r := p.rule(e.then.Rule); r.id != e.Rule && (!e.Allow || r.effect != allow) {
+	if r := p.then(e); r != nil && r.id != e.Rule && (!e.Allow || r.effect != allow) {
 		by = fmt.Sprintf(" by %s %s (%s:%d)", r.effect, r.id, p.file, r.pos.Line)
 	}
 	if !e.Allow {
@@ -190,6 +208,9 @@ func (e *Explanation) explainNext(p *Policy, show clock) string {
 		closes = "it closes" + by
 	}
 	what := "the subscription stays, nothing is delivered" + again
+	if e.Owner {
+		return fmt.Sprintf("at %s %s; the subscription stays, and shows nothing%s", until, closes, again)
+	}
 	switch e.Outside {
 	case Announce:
 		what = "the subscription stays and is told, nothing is delivered" + again
@@ -197,6 +218,14 @@ func (e *Explanation) explainNext(p *Policy, show clock) string {
 		what = "the subscription ends"
 	}
 	return fmt.Sprintf("at %s %s; %s (outside: %s)", until, closes, what, e.Outside)
+}
+
+// then returns the rule that decides at Until; nil if what it leaves does.
+func (p *Policy) then(e *Explanation) *rule {
+	if e.then.Rule == "" {
+		return nil
+	}
+	return p.rule(e.then.Rule)
 }
 
 // reopens says when the answer becomes yes again after Until, if it does.
@@ -285,16 +314,18 @@ type Edge struct {
 	At    time.Time
 	Allow bool
 	Rule  string // empty if no rule has to do with it
+	Owner bool   // as of Explanation
 }
 
 // MarshalJSON writes the members that scripts rely on: at, allow and rule
-// (null if no rule has to do with it).
+// (null if no rule has to do with it), and owner as of an Explanation.
 func (e Edge) MarshalJSON() ([]byte, error) {
 	out := struct {
 		At    string  `json:"at"`
 		Allow bool    `json:"allow"`
 		Rule  *string `json:"rule"`
-	}{At: e.At.UTC().Format(time.RFC3339), Allow: e.Allow}
+		Owner bool    `json:"owner,omitempty"`
+	}{At: e.At.UTC().Format(time.RFC3339), Allow: e.Allow, Owner: e.Owner}
 	if e.Rule != "" {
 		out.Rule = &e.Rule
 	}
@@ -317,9 +348,9 @@ func (p *Policy) Sweep(who Who, what Action, name string, from, to time.Time) ([
 	}
 	var edges []Edge
 	for at := from; ; {
-		d := p.Decide(who, what, name, at)
+		d, _ := p.judge(who, what, name, seconds(at))
 		if n := len(edges); n == 0 || edges[n-1].Allow != d.Allow {
-			edges = append(edges, Edge{At: at, Allow: d.Allow, Rule: d.Rule})
+			edges = append(edges, Edge{At: at, Allow: d.Allow, Rule: d.Rule, Owner: p.owned(name)})
 		}
 		at = d.Until
 		switch {

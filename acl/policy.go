@@ -26,6 +26,7 @@ type Policy struct {
 	bounded bool      // there are such
 	windows []*Window // of all rules, each once
 	tests   []*selfTest
+	kinds   []string // first levels of the topics that have owners
 }
 
 // Open returns the policy under which everybody may publish and subscribe to

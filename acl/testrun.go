@@ -114,7 +114,7 @@ func (run *testRun) one(t *selfTest) TestResult {
 func (run *testRun) asks(result *TestResult, t *selfTest, at time.Time) {
 	for i, a := range slices.Concat(t.allow, t.deny) {
 		want := i < len(t.allow)
-		d := run.policy.Decide(*t.as, a.what, a.topic, at)
+		d, _ := run.policy.judge(*t.as, a.what, a.topic, seconds(at))
 		run.use(*t.as, a, at)
 		switch {
 		case len(t.at) == 0 && d.Windowed:
@@ -193,6 +193,9 @@ func (run *testRun) because(who Who, a ask, at time.Time, d Decision) string {
 
 // by says which rule is behind d.
 func (run *testRun) by(d Decision) string {
+	if d.Rule == "" && d.Allow {
+		return leftToOwner
+	}
 	if d.Rule == "" {
 		return d.Reason
 	}
@@ -213,16 +216,23 @@ func (p *Policy) rule(id string) *rule {
 // hasSay says whether the rule with that id has a part in the answer: it is
 // about who and the whole topic, and in force at the instant.
 func (run *testRun) hasSay(id string, who Who, a ask, at time.Time) bool {
-	return run.policy.rule(id).covers(who, a, at)
+	r := run.policy.rule(id)
+	return run.counts(r, a) && r.covers(who, a, at)
 }
 
 // use notes the rules that have a part in the answer.
 func (run *testRun) use(who Who, a ask, at time.Time) {
 	for _, r := range run.policy.rules {
-		if !run.used[r.id] && r.covers(who, a, at) {
+		if !run.used[r.id] && run.counts(r, a) && r.covers(who, a, at) {
 			run.used[r.id] = true
 		}
 	}
+}
+
+// counts says whether r is of a kind that has a say: what has owners no rule
+// allows.
+func (run *testRun) counts(r *rule, a ask) bool {
+	return r.effect != allow || !run.policy.owned(a.topic)
 }
 
 // covers says whether r has a part in the answer. A limit always has, for it
@@ -245,7 +255,7 @@ func (r *rule) covers(who Who, a ask, at time.Time) bool {
 func (run *testRun) whoCan(a ask, t *selfTest, at time.Time) (answers []string, cause map[string]string) {
 	cause = map[string]string{}
 	may := func(principal string) bool {
-		d := run.policy.Decide(Who{Principal: principal}, a.what, a.topic, at)
+		d, _ := run.policy.judge(Who{Principal: principal}, a.what, a.topic, seconds(at))
 		if d.Rule != "" && (d.Allow || run.policy.rule(d.Rule).effect != allow) {
 			run.used[d.Rule] = true
 		}

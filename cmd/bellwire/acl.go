@@ -13,7 +13,9 @@ import (
 	"golang.org/x/term"
 
 	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/broker/topic"
 	"github.com/bellwire/bellwire/bw"
+	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/yamltree"
 )
 
@@ -33,7 +35,8 @@ func aclTestCommand() *cobra.Command {
 		Short: "Run the tests that a policy file holds",
 		Long: `Reads a policy file, tells everything that is wrong with it, and runs the
 tests in it. No server is asked. Rules and limits that no test made use of are
-named at the end.
+named at the end. Of presence, location and messages allow means that neither a
+rule nor a limit forbids it: their owners decide.
 
 Exit code 0: all passed. 2: the file is faulty. 9: a test failed.`,
 		Args: exactArgs(1, "the policy file"),
@@ -107,9 +110,14 @@ Instants are RFC 3339 (2026-03-09T13:00:00Z), the clock of a zone
 America/Chicago). --sweep FROM/TO lists the answer at FROM and every change
 before TO.
 
+Of presence, location and messages rules allow nothing: OWNER says that the
+operator does not forbid it, and that the owner's policy decides, which
+bellwire policy preview explains.
+
 With -o json an answer has the members allow, rule, line, until (when the
 answer becomes the other one) and next (when it becomes yes); null where there
-is none. A sweep is an array of at, allow, rule.`,
+is none. A sweep is an array of at, allow, rule. With "owner": true besides,
+allow is the operator's answer only.`,
 		Example: `  bellwire acl explain --policy policy.yaml --as ana@example.com --at "23:10 Europe/Madrid" subscribe ward/3/alarm
   bellwire acl explain --policy policy.yaml --as ana@example.com --sweep 2026-03-01T00:00:00Z/2026-04-01T00:00:00Z -o json subscribe ward/3/alarm`,
 		Args: exactArgs(2, "subscribe or publish, and a topic"),
@@ -169,8 +177,35 @@ func explain(cmd *cobra.Command, f explainFlags, now time.Time) error {
 	if f.output == "json" {
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(e)
 	}
-	_, err = io.WriteString(cmd.OutOrStdout(), e.Text())
+	_, err = io.WriteString(cmd.OutOrStdout(), e.Text()+askOwner(e))
 	return err
+}
+
+// askOwner says whose policy decides what the operator leaves to it, and how that
+// is seen; nothing of an answer that is the operator's.
+func askOwner(e acl.Explanation) string {
+	if !e.Owner || !e.Allow {
+		return ""
+	}
+	if kindName, own := strings.CutPrefix(e.Topic, "$me/policy/"); own {
+		return fmt.Sprintf("  owner    it is one's own policy: bellwire policy get %s\n", kindName)
+	}
+	kindName, _, _ := strings.Cut(e.Topic, "/")
+	if topic.HasWildcard(e.Topic) {
+		return fmt.Sprintf("  owner    of each that it matches its owner's policy decides: bellwire policy preview %s --help\n", kindName)
+	}
+	t, err := kind.ParseTopic(e.Topic)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("  owner    it is nobody's: %v\n", err)
+	case t.Addr.String() == e.Who.Principal:
+		return "  owner    it is their own\n"
+	}
+	watcher := ""
+	if e.Who.Principal != "" {
+		watcher = " --watcher " + e.Who.Principal
+	}
+	return fmt.Sprintf("  owner    the policy of %s decides: bellwire policy preview %s FILE --as %[1]s%[3]s\n", t.Addr, kindName, watcher)
 }
 
 func sweep(w io.Writer, policy *acl.Policy, who acl.Who, action acl.Action, f explainFlags, now time.Time) error {
@@ -191,7 +226,10 @@ func sweep(w io.Writer, policy *acl.Policy, who acl.Who, action acl.Action, f ex
 	}
 	for _, e := range edges {
 		answer := "deny"
-		if e.Allow {
+		switch {
+		case e.Allow && e.Owner:
+			answer = "owner"
+		case e.Allow:
 			answer = "allow"
 		}
 		if _, err := fmt.Fprintf(w, format, e.At.UTC().Format(time.RFC3339), answer, e.Rule); err != nil {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -38,13 +40,16 @@ func readPolicyData(name string) ([]byte, error) {
 func parsePolicy(name string, data []byte, domain string) (*acl.Policy, error) {
 	policy, err := acl.Parse(name, data, domain)
 	if err == nil {
-		return policy, nil
+		return policy.WithOwners(ownedKinds()...), nil
 	}
 	if _, faulty := errors.AsType[*acl.FileError](err); !faulty {
 		return nil, fail(bw.Usage, "%w", err)
 	}
 	return nil, fileFault(bw.PolicyFile, name, err)
 }
+
+// ownedKinds are the first levels of the topics of which their owners decide.
+func ownedKinds() []string { return slices.Sorted(maps.Keys(policyKinds())) }
 
 // setPolicy checks a policy, then has it ordered. The log asks for it parsed next.
 func (s *server) setPolicy(ctx context.Context, name string, data []byte) error {
@@ -65,7 +70,7 @@ func checkPolicy(name string, data []byte, domain string) (*acl.Policy, error) {
 		return nil, err
 	}
 	var failed faults
-	for _, t := range p.Test().Results {
+	for _, t := range p.WithOwners(ownedKinds()...).Test().Results {
 		if len(t.Failed) > 0 {
 			failed.add(fail(bw.PolicyFile, "%s:%d: its own test %q fails: %s", name, t.Line, t.Name, strings.Join(t.Failed, "; ")).
 				do("bellwire acl test %s", name))
