@@ -95,9 +95,11 @@ type modelRun struct {
 	life    uint64
 	streams streamTest
 	slowly  bool // debts are paid slowly
+	rising  bool // somebody is to raise the level
 }
 
-// Random histories leave a Machine where the plain model says: the same
+// Random histories, which begin at the first level and are raised some time later,
+// by one or more, leave a Machine where the plain model says: the same
 // answers, the same events in the same order, the same sessions, queues,
 // retained events and subscriptions. And whatever happens to a Machine besides
 // (it is another node, it loses what was not flushed and replays, it begins
@@ -140,10 +142,9 @@ func (r *modelRun) close() {
 }
 
 func (r *modelRun) run(entries int) {
-	if r.streams != noStreams {
-		r.applyAll(event.AppendCommand(r.newLife("n3"), &event.Raise{Level: uint8(LevelStreams)}))
-	}
+	raisedAt := r.rng.IntN(entries / 3)
 	for n := range entries {
+		r.rising = n >= raisedAt
 		r.entry()
 		r.compare()
 		if r.t.Failed() {
@@ -221,6 +222,9 @@ var (
 
 func (r *modelRun) command() event.Command {
 	rng := r.rng
+	if r.rising && r.plain.level < r.streams.level() && rng.IntN(4) == 0 {
+		return &event.Raise{Level: uint8(pick(rng, r.plain.level+1, r.streams.level()))}
+	}
 	switch n := rng.IntN(100); {
 	case n < 14:
 		return r.connect()
@@ -259,6 +263,8 @@ func (r *modelRun) command() event.Command {
 			s.QueueEvents = 0 // refused
 		}
 		return &s
+	case rng.IntN(2) == 0:
+		return &event.Raise{Level: uint8(1 + rng.IntN(int(r.plain.level)))} // which has been reached
 	}
 	return &event.Tick{}
 }
@@ -461,6 +467,9 @@ func (r *modelRun) compareDigests(when string) {
 		if u == nil {
 			continue
 		}
+		if u.level != r.main.level {
+			r.t.Errorf("%s: %s is at level %d, want %d", when, name, u.level, r.main.level)
+		}
 		if i, got := u.Digest(); i != index || got != want {
 			r.t.Errorf("%s: %s has digest %x at %d, want %x at %d:\n%s", when, name, got, i, want, index, difference(u.store, r.main.store))
 		}
@@ -555,6 +564,7 @@ func (r *modelRun) compareState() {
 	if m.now != p.now {
 		r.t.Errorf("log time %d, want %d", m.now, p.now)
 	}
+	r.compareLevel()
 	if len(m.sessions) != len(p.sessions) || len(m.numbers) != len(p.sessions) {
 		r.t.Errorf("%d sessions, %d by number, want %d", len(m.sessions), len(m.numbers), len(p.sessions))
 	}

@@ -20,6 +20,7 @@ type plain struct {
 	limits   Limits
 	policies map[string]*rules
 	policy   *rules
+	level    Level
 
 	now      int64
 	index    uint64
@@ -95,7 +96,7 @@ type plainAnswer struct {
 
 func newPlain(limits Limits, policies map[string]*rules) *plain {
 	return &plain{
-		limits: limits, policies: policies, sessions: map[string]*plainSession{},
+		limits: limits, policies: policies, level: FirstLevel, sessions: map[string]*plainSession{},
 		retained: map[string]plainEvent{}, nodes: map[string]plainNode{},
 	}
 }
@@ -357,7 +358,10 @@ func (p *plain) command(from event.Header, c event.Command) (any, error) {
 		n.sweepAt = p.now
 		p.nodes[from.Node] = n
 		return nil, nil
-	case *event.Tick, *event.Raise:
+	case *event.Raise: // from the outside nothing tells one level from another
+		p.level = max(p.level, Level(c.Level))
+		return nil, nil
+	case *event.Tick:
 		return nil, nil
 	case *event.Disconnect:
 		s, err := p.current(c.Session, c.Epoch)

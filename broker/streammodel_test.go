@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/store"
 )
 
 // A streamTest says what part streams have in a history of TestMachineModel.
@@ -22,6 +23,14 @@ const (
 	wideStreams               // no queue meets its bound
 	mixedStreams
 )
+
+// level returns the level to which a history is raised.
+func (s streamTest) level() Level {
+	if s == noStreams {
+		return LevelStreams - 1
+	}
+	return LevelStreams
+}
 
 // begin has u make streams for few; slowly says that what they owe is paid slowly.
 func (s streamTest) begin(u *machineUnderTest, slowly bool) {
@@ -85,6 +94,26 @@ func (r *modelRun) beginStreams() {
 		r.streams.begin(u, r.slowly)
 	}
 	r.plain.limits = r.main.limits
+}
+
+// compareLevel compares the level in force, below which nothing may be that a program
+// of the level before would not know.
+func (r *modelRun) compareLevel() {
+	m := r.main
+	if m.level != r.plain.level {
+		r.t.Errorf("level %d, want %d", m.level, r.plain.level)
+	}
+	if m.level >= LevelStreams {
+		return
+	}
+	for _, space := range []store.Space{store.Streams, store.Heads, store.Debts} {
+		if keys := keysOf(m.store, space); len(keys) > 0 {
+			r.t.Errorf("level %d, and there are streams: %q", m.level, keys)
+		}
+	}
+	if _, ok := m.store.Get(streamsKey, nil); ok {
+		r.t.Errorf("level %d, and there is an account of streams", m.level)
+	}
 }
 
 // keep keeps an entry for whoever loses it.
