@@ -43,9 +43,10 @@ func (k *Kind) Compose(now time.Time, r kind.Resource, pubs []kind.Publication) 
 		if p.Published.After(c.Modified) {
 			c.Modified = p.Published
 		}
-		d.tuples = append(d.tuples, current(from.tuples, p, now, &c.Expires)...)
-		d.persons = append(d.persons, current(from.persons, p, now, &c.Expires)...)
-		d.devices = append(d.devices, current(from.devices, p, now, &c.Expires)...)
+		own := p.Publisher == r.Addr
+		d.tuples = append(d.tuples, current(from.tuples, p, own, now, &c.Expires)...)
+		d.persons = append(d.persons, current(from.persons, p, own, now, &c.Expires)...)
+		d.devices = append(d.devices, current(from.devices, p, own, now, &c.Expires)...)
 		d.ext = joined(d.ext, from.ext)
 		texts = append(texts, listNotes(from.notes)...)
 	}
@@ -104,12 +105,12 @@ func sooner(a, b time.Time) time.Time {
 }
 
 // current returns the elements of a publication as they are at the instant now,
-// knowing where they are from; expires moves to the first instant at which one
-// of them is different.
-func current(elements []element, p *kind.Publication, now time.Time, expires *time.Time) []element {
+// knowing where they are from, and whether the owner has published them; expires
+// moves to the first instant at which one of them is different.
+func current(elements []element, p *kind.Publication, own bool, now time.Time, expires *time.Time) []element {
 	of := make([]element, len(elements))
 	for i, e := range elements {
-		e.origin = origin{source: p.Source, id: e.id}
+		e.origin, e.own = origin{source: p.Source, id: e.id}, own
 		if e.id == "" {
 			e.origin.id = fmt.Sprintf("#%d", i)
 		}

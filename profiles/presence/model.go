@@ -47,8 +47,10 @@ type element struct {
 
 	// What is not written. origin tells elements of one resource apart, and
 	// class is what the element is chosen by in grants, whether or not it is
-	// shown. when is for the order of age.
+	// shown. when is for the order of age. own says that the owner has published
+	// it, and not a delegate.
 	origin origin
+	own    bool
 	class  string
 	when   time.Time
 }

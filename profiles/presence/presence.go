@@ -140,14 +140,15 @@ var neutral = &document{tuples: []element{{id: "none", basic: closed}}}
 func Summary(c *kind.Composed) string { return c.Value.(*document).summary() }
 
 // Sphere returns where the owner is in life, by what was published and not by
-// what a grant shows: "work". Empty if nothing was said, or if sources
-// contradict each other: then no rule may depend on it (RFC 5025 section
-// 3.1.2).
+// what a grant shows: "work". It is the owner's to say: what a delegate has
+// published is shown like the rest, but opens no rule. Empty if the owner has
+// said nothing, or if their sources contradict each other: then no rule may
+// depend on it (RFC 5025 section 3.1.2).
 func (*Kind) Sphere(c *kind.Composed) string {
 	sphere := ""
 	for _, p := range c.Value.(*document).persons {
 		a := p.attr("sphere")
-		if a == nil {
+		if a == nil || !p.own {
 			continue
 		}
 		if s := a.value.Text(); sphere == "" {

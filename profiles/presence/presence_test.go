@@ -49,7 +49,7 @@ func checkRefusal(t testing.TB, err error) {
 }
 
 func pub(source, body string) kind.Publication {
-	return kind.Publication{Source: source, Published: one, Doc: kind.Document{ContentType: TypeJSON, Body: []byte(body)}}
+	return kind.Publication{Source: source, Publisher: bob.Addr, Published: one, Doc: kind.Document{ContentType: TypeJSON, Body: []byte(body)}}
 }
 
 // shown is what everybody with grant g is shown of pubs at the instant at, with
@@ -329,8 +329,12 @@ func TestExpires(t *testing.T) {
 	}
 }
 
-// The sphere that rules may depend on is what was published, if it is one.
+// The sphere that rules may depend on is what the owner published, if it is one.
 func TestSphere(t *testing.T) {
+	delegated := func(p kind.Publication) kind.Publication {
+		p.Publisher = kind.Of("calendar@example.com")
+		return p
+	}
 	for _, c := range []struct {
 		pubs []kind.Publication
 		want string
@@ -339,6 +343,8 @@ func TestSphere(t *testing.T) {
 		{[]kind.Publication{pub("pc", `{"persons":[{"sphere":"work"}]}`)}, "work"},
 		{[]kind.Publication{pub("pc", `{"persons":[{"sphere":"work"}]}`), pub("calendar", `{"persons":[{"sphere":"WORK"},{"mood":["calm"]}]}`)}, "WORK"},
 		{[]kind.Publication{pub("pc", `{"persons":[{"sphere":"work"}]}`), pub("calendar", `{"persons":[{"sphere":"home"}]}`)}, ""},
+		{[]kind.Publication{pub("pc", `{"persons":[{"sphere":"work"}]}`), delegated(pub("calendar", `{"persons":[{"sphere":"home"}]}`))}, "work"},
+		{[]kind.Publication{delegated(pub("calendar", `{"persons":[{"sphere":"home"}]}`))}, ""},
 		{[]kind.Publication{pub("pc", `{"persons":[{"sphere":{"is":"work","until":"2026-03-09T13:00:00Z"}}]}`)}, ""},
 	} {
 		got, err := New(nil).Compose(one, bob, c.pubs)

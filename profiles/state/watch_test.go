@@ -346,3 +346,24 @@ func TestTimeTellsNobody(t *testing.T) {
 		}
 	}
 }
+
+// Where an owner is in life the owner says: what a delegate publishes is shown,
+// and neither opens a rule nor, by contradicting the owner, closes one.
+func TestSphereIsTheOwners(t *testing.T) {
+	const calendar = "calendar@example.com"
+	sphere := func(s string) string { return `{"basic":"open","persons":[{"id":"p","sphere":"` + s + `"}]}` }
+	n := newNode(t)
+	owner, delegate, watcher := n.Connect(bob), n.Connect(calendar), n.Connect(ann)
+	owner.Publish(policy, `{"v":1,"delegates":[{"one":"pres:`+calendar+`","sources":["calendar"]}],"rules":[`+
+		rule("work", "allow", `"services":["*"]`, `,"sphere":["work"]`, ann)+`]}`)
+	watcher.Subscribe(bobs, 1)
+	wants(t, n, watcher, "nothing")
+	delegate.Publish(bobs+"/calendar", sphere("work"), brokertest.Retain)
+	wants(t, n, watcher)
+	owner.Publish(bobs+"/pc", sphere("work"))
+	wants(t, n, watcher, "open")
+	delegate.Publish(bobs+"/calendar", sphere("home"), brokertest.Retain)
+	wants(t, n, watcher)
+	owner.Publish(bobs+"/phone", sphere("home"))
+	wants(t, n, watcher, "nothing")
+}
