@@ -41,3 +41,24 @@ func BenchmarkShowFifty(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/50, "ns/watcher")
 }
+
+// What it takes to show nothing to somebody who may see nothing: of somebody with
+// 64 sources, and of nobody. They must not differ by what is there.
+func BenchmarkShowNothing(b *testing.B) {
+	now := time.Date(2026, 3, 9, 15, 0, 0, 0, time.UTC)
+	full := &record{}
+	for i := range MaxSources {
+		full.pubs = append(full.pubs, publication{Publication: kind.Publication{
+			Source: fmt.Sprintf("s%02d", i), Publisher: kind.Of("bob@example.com"), ETag: "1", Published: now, Expires: now.Add(time.Hour),
+			Doc: kind.Document{Body: []byte(`{"tuples":[{"id":"a","basic":"open","note":"x"},{"id":"b","basic":"closed"}]}`)},
+		}})
+	}
+	for name, stored := range map[string][]byte{"sources=64": full.encode(), "sources=0": nil} {
+		b.Run(name, func(b *testing.B) {
+			p := New(presence.New([]byte("key")))
+			for b.Loop() {
+				p.Load("presence/example.com/bob", stored, nil).Show(broker.Who{Principal: "eve@example.com"}, now.UnixNano())
+			}
+		})
+	}
+}

@@ -15,11 +15,12 @@ import (
 type resource struct {
 	kind   kind.Kind
 	of     kind.Resource
-	pubs   []kind.Publication
+	record []byte         // as it is stored
 	policy *policy.Policy // nil if this version cannot read it: it shows nothing to anybody
 	asked  *policy.Cache
 
-	mu       sync.Mutex // guards the following
+	mu       sync.Mutex         // guards the following
+	pubs     []kind.Publication // of record, once somebody may see something of it
 	composed *kind.Composed
 	from     time.Time // composed holds from here until its Expires
 	views    map[kind.Class]rendered
@@ -42,7 +43,7 @@ func (p *Profile) Load(topicName string, record, document []byte) broker.Resourc
 	if err != nil || t.Source != "" {
 		return nothing{}
 	}
-	r := &resource{kind: p.kind, of: t.Resource, pubs: readRecord(record).publications(), asked: p.policies}
+	r := &resource{kind: p.kind, of: t.Resource, record: record, asked: p.policies}
 	if document == nil {
 		document = p.kind.DefaultPolicy(t.Addr)
 	}
@@ -62,21 +63,35 @@ func (r *resource) Neutral() broker.Shown {
 	return broker.Shown{Nothing: true, Payload: r.neutral.payload, Props: r.neutral.props}
 }
 
-// Show makes the view of one watcher.
+// Show makes the view of one watcher. Who may see nothing costs no more than a
+// policy: what is there is not even read for them, or the time it takes would
+// tell them that, and how much, there is. Only where that depends on the owner's
+// sphere must it be.
 func (r *resource) Show(who broker.Who, at int64) broker.Shown {
 	now := time.Unix(0, at).UTC()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c := r.compose(now)
 	if r.policy == nil {
-		return r.shown(r.neutral, false, time.Time{}, c.Expires)
+		return r.shown(r.neutral, false, time.Time{}, time.Time{})
 	}
-	d := r.asked.Evaluate(r.policy, kind.Of(who.Principal), now, policy.Input{Sphere: r.sphere(c)})
+	d, changes := r.decide(who, now)
 	out := r.neutral
 	if d.View == policy.ViewFiltered {
-		out = r.view(c, d.Grant)
+		c := r.compose(now)
+		out, changes = r.view(c, d.Grant), c.Expires
 	}
-	return r.shown(out, d.Handling >= policy.PoliteBlock, d.Until, c.Expires)
+	return r.shown(out, d.Handling >= policy.PoliteBlock, d.Until, changes)
+}
+
+// decide asks the policy, which is not nil, about who. changes is when the sphere
+// may be another, if that has a part in it. Requires mu.
+func (r *resource) decide(who broker.Who, now time.Time) (d policy.Decision, changes time.Time) {
+	watcher, in := kind.Of(who.Principal), policy.Input{}
+	if k, ok := r.kind.(sphered); ok && r.policy.AsksSphere(watcher, in) {
+		c := r.compose(now)
+		in.Sphere, changes = k.Sphere(c), c.Expires
+	}
+	return r.asked.Evaluate(r.policy, watcher, now, in), changes
 }
 
 func (r *resource) shown(out rendered, visible bool, until, expires time.Time) broker.Shown {
@@ -94,12 +109,20 @@ func (r *resource) compose(now time.Time) *kind.Composed {
 	if c := r.composed; c != nil && !now.Before(r.from) && (c.Expires.IsZero() || now.Before(c.Expires)) {
 		return c
 	}
-	c, err := r.kind.Compose(now, r.of, r.pubs)
+	c, err := r.kind.Compose(now, r.of, r.publications())
 	if err != nil { // a publication that this version cannot read
 		c = r.kind.Neutral(r.of)
 	}
 	r.composed, r.from, r.views, r.lastView = c, now, nil, rendered{}
 	return c
+}
+
+// publications returns what was published. Requires mu.
+func (r *resource) publications() []kind.Publication {
+	if r.pubs == nil && r.record != nil {
+		r.pubs = readRecord(r.record).publications()
+	}
+	return r.pubs
 }
 
 // view returns what a grant shows, rendered once for its class. Requires mu.
@@ -152,7 +175,7 @@ func (r *resource) Passed(source string, who broker.Who, at int64) []broker.Show
 	now := time.Unix(0, at).UTC()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d := r.asked.Evaluate(r.policy, kind.Of(who.Principal), now, policy.Input{Sphere: r.sphere(r.compose(now))})
+	d, _ := r.decide(who, now)
 	if d.View != policy.ViewFiltered {
 		return nil
 	}
@@ -186,8 +209,9 @@ type trackOf struct {
 }
 
 func (r *resource) readTrack(t tracker, source string) []*kind.Composed {
-	for i := range r.pubs {
-		if p := &r.pubs[i]; p.Source == source {
+	pubs := r.publications()
+	for i := range pubs {
+		if p := &pubs[i]; p.Source == source {
 			events, err := t.Track(r.of, p)
 			if err != nil {
 				return nil // a publication that this version cannot read
@@ -201,11 +225,4 @@ func (r *resource) readTrack(t tracker, source string) []*kind.Composed {
 // A sphered kind knows where in life an owner is.
 type sphered interface {
 	Sphere(c *kind.Composed) string
-}
-
-func (r *resource) sphere(c *kind.Composed) string {
-	if s, ok := r.kind.(sphered); ok {
-		return s.Sphere(c)
-	}
-	return ""
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/brokertest"
 	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/presence"
+	"github.com/bellwire/bellwire/profiles/state"
 )
 
 // allow is a rule that shows services to those it names.
@@ -366,4 +369,47 @@ func TestSphereIsTheOwners(t *testing.T) {
 	wants(t, n, watcher)
 	owner.Publish(bobs+"/phone", sphere("home"))
 	wants(t, n, watcher, "nothing")
+}
+
+// A counting kind is presence, and counts how often it is composed.
+type counting struct {
+	*presence.Kind
+	composed *atomic.Int64
+}
+
+func (k counting) Compose(now time.Time, r kind.Resource, pubs []kind.Publication) (*kind.Composed, error) {
+	k.composed.Add(1)
+	return k.Kind.Compose(now, r, pubs)
+}
+
+// For who may see nothing nothing is composed: the time it takes would tell that
+// there is something. Only a condition on the owner's sphere must know it.
+func TestNothingIsComposedForNobody(t *testing.T) {
+	const eve = "eve@example.net"
+	k := counting{presence.New([]byte("key")), new(atomic.Int64)}
+	n := brokertest.New(t, func() []broker.Profile { return []broker.Profile{state.New(k)} })
+	owner := n.Connect(bob)
+	for _, c := range []struct {
+		policy    string
+		ann, eves int64
+	}{
+		{"", 0, 0},
+		{rules(allow("a", `"services":["*"]`, ann)), 1, 0},
+		{rules(allow("a", `"services":["*"]`, ann), rule("b", "polite-block", "", "", eve)), 1, 0},
+		{rules(allow("a", `"services":["*"]`, ann), rule("b", "allow", `"services":["*"]`, `,"sphere":["home"]`, eve)), 1, 1},
+		{`{"v":1,"rules":[` + allow("a", `"services":["*"]`, ann, eve) + `],"limits":[{"id":"l","only":{"weekly":{"tz":"UTC","windows":[{"days":["sun"],"start":"08:00","end":"17:00"}]}}}]}`, 0, 0},
+	} {
+		for who, want := range map[string]int64{ann: c.ann, eve: c.eves} {
+			owner.Publish(policy, c.policy)
+			owner.Publish(bobs, open)
+			n.Settle()
+			before := k.composed.Load()
+			if _, err := n.Fetch(broker.Who{Principal: who}, bobs); err != nil {
+				t.Error(err)
+			}
+			if got := k.composed.Load() - before; got != want {
+				t.Errorf("%s: composed %d times for %s, want %d", c.policy, got, who, want)
+			}
+		}
+	}
 }
