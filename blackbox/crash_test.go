@@ -197,6 +197,13 @@ func (p *publisher) refuse() {
 	p.refused = append(p.refused, [2]int32{int32(p.acked.Load()) + 1, int32(p.highest)})
 }
 
+// under says what is under way, and what was when something was refused.
+func (p *publisher) under() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return fmt.Sprintf("%s has sent up to %d, and %d is acknowledged; %v were under way when one was refused", p.id, p.sent.Load(), p.acked.Load(), p.refused)
+}
+
 // run publishes over one connection. Numbers that were not acknowledged on the
 // last one come first, in order, with the same ids: what QoS 2 is about.
 func (p *publisher) run(l *load) error {
@@ -368,7 +375,7 @@ func (s *subscriber) note(p *mq.Packet) {
 		s.early[e] = true
 		s.first(p.Topic, e)
 	case e.n > due:
-		s.blameLocked(fmt.Sprintf("%v came where %d was due", e, due))
+		s.blameLocked(fmt.Sprintf("%v came where %d was due: %s", e, due, s.load.publishers[e.publisher].under()))
 		s.first(p.Topic, e)
 	case e.n == due:
 		s.first(p.Topic, e)

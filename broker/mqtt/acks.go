@@ -29,6 +29,14 @@ type acks struct {
 
 	answers map[uint64][]byte // User Properties that go with one, by tag; mostly nil
 
+	// later is why the publish with the tag laterTag was refused for now: the
+	// client is to send it again. Until it has been told, what it publishes is
+	// refused for the same reason. Taken, that would come to subscribers before what
+	// its publisher sent first and sends again, and a client whose connection ends
+	// before its turn to be told could not even know. Nil: nothing was.
+	later    error
+	laterTag uint64
+
 	// What of an MQTT 5 client's is under way, which is what counts against
 	// our Receive Maximum: publishes of QoS 1, and the packet ids of those of
 	// QoS 2 until PUBCOMP. (Whether a QoS 2 publish is a repeat and must not
@@ -67,6 +75,9 @@ func (a *acks) grow() {
 func (a *acks) settle(tag uint64, err error) {
 	k := &a.ring[tag&uint64(len(a.ring)-1)]
 	k.done, k.err = true, err
+	if errors.Is(err, broker.ErrNoCommit) || errors.Is(err, broker.ErrDiskFull) {
+		a.later, a.laterTag = err, max(a.laterTag, tag)
+	}
 }
 
 // pop returns the oldest acknowledgement, if it may leave, and the properties
@@ -88,6 +99,9 @@ func (a *acks) pop() (k ack, props []byte, ok bool) {
 		}
 	}
 	k, *p = *p, ack{}
+	if a.later != nil && a.head == a.laterTag {
+		a.later = nil
+	}
 	a.head++
 	return k, props, true
 }
@@ -131,7 +145,9 @@ func (a *acks) end(packet byte, id uint16, code byte) {
 // keep alive does not run. Of an MQTT 5 client that only holds a flood of
 // PUBRELs: it has been told how many publishes are too many, and one more is a
 // fault.
-func (c *conn) owe(in *input, packet byte, id uint16) (tag uint64, err error) {
+//
+// later is why a publish is to be refused for now, nil if it is not: see acks.
+func (c *conn) owe(in *input, packet byte, id uint16) (tag uint64, later, err error) {
 	most := c.srv.limits.ReceiveMaximum
 	if c.version == 5 {
 		most *= 2
@@ -148,14 +164,14 @@ func (c *conn) owe(in *input, packet byte, id uint16) (tag uint64, err error) {
 		}
 	}
 	if c.ending {
-		return 0, errEnded
+		return 0, nil, errEnded
 	}
 	if c.version == 5 && packet != packets.Pubcomp {
 		if c.acks.begin(packet-packets.Puback+1, id) > c.srv.limits.ReceiveMaximum {
-			return 0, &fault{codeReceiveMaximum, "more publishes under way than the Receive Maximum"}
+			return 0, nil, &fault{codeReceiveMaximum, "more publishes under way than the Receive Maximum"}
 		}
 	}
-	return c.acks.push(packet, id), nil
+	return c.acks.push(packet, id), c.acks.later, nil
 }
 
 // Answer keeps what goes with the acknowledgement of that tag; see

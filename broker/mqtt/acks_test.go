@@ -33,7 +33,7 @@ func TestAcksLeaveInOrder(t *testing.T) {
 				packet := []byte{packets.Puback, packets.Pubrec, packets.Pubcomp}[r.IntN(3)]
 				id := uint16(next)
 				next++
-				tag, err := c.owe(in, packet, id)
+				tag, _, err := c.owe(in, packet, id)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -108,7 +108,7 @@ func TestAnswerGoesWithItsAcknowledgement(t *testing.T) {
 		in := newInput(false)
 		var tags []uint64
 		for id := range uint16(3) {
-			tag, err := c.owe(in, packets.Puback, id+1)
+			tag, _, err := c.owe(in, packets.Puback, id+1)
 			if err != nil {
 				t.Fatal(err)
 			}

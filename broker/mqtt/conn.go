@@ -294,6 +294,8 @@ func (c *conn) linger(err error) {
 	said := c.said && !c.closed
 	c.mu.Unlock()
 	if !said || errors.Is(err, io.EOF) {
+		c.mu.Lock()
+		c.flush() // acknowledgements that were queued before the end, as far as the socket takes them
 		return
 	}
 	c.tr.calm()

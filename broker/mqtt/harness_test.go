@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -103,6 +104,7 @@ type node struct {
 	ticks  chan time.Time
 	at     time.Time // of the last tick
 	wrap   func(net.Listener) net.Listener
+	full   atomic.Bool // the disk; see broker.CheckDisk
 
 	mu  sync.Mutex
 	now time.Time
@@ -131,6 +133,12 @@ func newNode(t testing.TB, limits Limits, with ...func(*node, *Config)) *node {
 	n.broker, err = broker.New(broker.Config{
 		Node: "n1", Store: st, Now: n.clock, Logger: quiet(), Reserved: []string{"presence"},
 		Compile: func([]byte, string) (broker.Authorizer, error) { return rules{}, nil },
+		Free: func() (free, total uint64) {
+			if n.full.Load() {
+				return 0, 1 << 40
+			}
+			return 1 << 40, 1 << 40
+		},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -84,11 +84,14 @@ func (c *conn) publishLogged(in *input, p *publication) error {
 	if p.qos == 2 {
 		packet, qos2ID = packets.Pubrec, p.id
 	}
-	tag, err := c.owe(in, packet, p.id)
+	tag, later, err := c.owe(in, packet, p.id)
 	if err != nil {
 		return err
 	}
 	logged, err := false, p.refused
+	if err == nil {
+		err = later
+	}
 	if err == nil {
 		c.inBroker = true
 		logged, err = c.session.Publish(&in.ev, qos2ID, c, tag, &in.wave)
@@ -107,7 +110,7 @@ func (c *conn) handlePubrel(in *input, body []byte) error {
 	if err != nil {
 		return err
 	}
-	tag, err := c.owe(in, packets.Pubcomp, id)
+	tag, _, err := c.owe(in, packets.Pubcomp, id)
 	if err != nil {
 		return err
 	}
