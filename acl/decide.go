@@ -161,6 +161,9 @@ func (q *query) setNext(u int64) {
 // noRule is the reason where no rule allows anything, by Action.
 var noRule = [...]string{Publish: "no rule allows publishing to it", Subscribe: "no rule allows subscribing to it"}
 
+// NoRule is the Reason of a Decision, or a Grant, where no rule allows anything.
+func NoRule(what Action) string { return noRule[what] }
+
 // stateAt answers at u, where windows decide, but for Until and Outside. next
 // must be set in timed for u.
 func (q *query) stateAt(u int64) Decision {

@@ -35,6 +35,7 @@ type Config struct {
 	// Cluster is what operators do, and Operators who they are; nil for neither.
 	Cluster   Cluster
 	Operators *Operators
+	Policies  Policies // /v1/policy, nil for none
 
 	// Backup opens a backup of the node's state; Now is the wall's clock, for how long
 	// who reads it may take.
@@ -76,6 +77,9 @@ func Handler(c Config) http.Handler {
 	}
 	if c.Cluster != nil {
 		registerCluster(mux, c.Cluster, c.Operators)
+	}
+	if c.Policies != nil {
+		registerPolicies(mux, c.Policies, c.Operators)
 	}
 	if c.Backup != nil {
 		registerBackup(mux, c.Backup, c.Operators, c.Now)

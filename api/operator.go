@@ -30,6 +30,18 @@ type Operators struct {
 
 // only lets operators through. who is told to next: a principal, or "local".
 func (o *Operators) only(next func(w http.ResponseWriter, r *http.Request, who string)) http.HandlerFunc {
+	return o.known(func(w http.ResponseWriter, r *http.Request, who string, operator bool) {
+		if !operator {
+			refuse(w, http.StatusForbidden, "%s is no operator: the policy's group operators does not list it", who)
+			return
+		}
+		next(w, r, who)
+	})
+}
+
+// known lets through whoever says who they are, and tells next whether they are an
+// operator.
+func (o *Operators) known(next func(w http.ResponseWriter, r *http.Request, who string, operator bool)) http.HandlerFunc {
 	cross := http.NewCrossOriginProtection()
 	return func(w http.ResponseWriter, r *http.Request) {
 		// Browsers send credentials that they have along with what any page asks for.
@@ -44,18 +56,15 @@ func (o *Operators) only(next func(w http.ResponseWriter, r *http.Request, who s
 					"none are needed on the node's machine, as root or as the user that the node runs as")
 				return
 			}
-			next(w, r, "local")
+			next(w, r, "local", true)
 			return
 		}
 		principal, err := o.Identify(user, password, r.RemoteAddr)
-		switch {
-		case err != nil:
+		if err != nil {
 			refuseSignIn(w, err)
-		case !o.Includes(principal):
-			refuse(w, http.StatusForbidden, "%s is no operator: the policy's group operators does not list it", principal)
-		default:
-			next(w, r, principal)
+			return
 		}
+		next(w, r, principal, o.Includes(principal))
 	}
 }
 

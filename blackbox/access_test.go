@@ -244,7 +244,7 @@ func TestMQTT54RefusalsExplain(t *testing.T) {
 	bob := s.open(v5, as("bob", clean("bob")))
 	id := bob.ID()
 	bob.Send(mq.Publish{Topic: "other", QoS: 1, ID: id})
-	if p := bob.ExpectID(mq.PUBACK, id); p.Code != 0x87 || !strings.HasPrefix(p.Properties.Text(mq.PropReasonString), "BW-4001 ") {
+	if p := bob.ExpectID(mq.PUBACK, id); p.Code != 0x87 || !strings.HasPrefix(p.Properties.Text(mq.PropReasonString), "BW-4031 ") {
 		t.Errorf("got %v, want 0x87 with a reason that begins with its number", p)
 	}
 	m := as("bob", clean("terse"))

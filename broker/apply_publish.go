@@ -192,8 +192,9 @@ func (m *Machine) takeEffect(e *event.Event, r *record) error {
 		if m.policy == nil {
 			return &Refusal{Reason: noPolicy}
 		}
-		if d := m.policy.Ceiling(Who{Principal: r.principal, Client: r.client}, ActPublish, e.Topic, e.At); !d.Allow {
-			return &Refusal{Reason: d.Reason}
+		who := Who{Principal: r.principal, Client: r.client}
+		if d := m.policy.Ceiling(who, ActPublish, e.Topic, e.At); !d.Allow {
+			return m.refuseInLog(who, ActPublish, e.Topic, e.At, d.Reason)
 		}
 		return m.applyProfile(p, e, r)
 	}

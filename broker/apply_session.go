@@ -272,7 +272,7 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 		return nil, ErrQuota // before anything is changed: all are refused
 	}
 	if fresh := m.newShared(r, c.Subs); fresh > 0 && m.level < LevelShared {
-		return nil, &Refusal{ErrNotShared, "not at this level"}
+		return nil, &Refusal{Cause: ErrNotShared, Reason: "not at this level"}
 	} else if len(r.groups)+fresh > sharedMost {
 		return nil, ErrQuota
 	}

@@ -48,6 +48,11 @@ type Config struct {
 	// it returns. Everything waits for it.
 	Raised func(Level)
 
+	// Denied is told of each refusal by the operator's policy, and returns what the
+	// client is told: its argument's Reason, or more. It is called where a client's
+	// requests are read, and in the delivery loop: it must be quick. nil: the Reason.
+	Denied func(d *Denial) string
+
 	Tap Tap // nil: nobody watches
 }
 

@@ -55,5 +55,5 @@ func (c cursors) open(who Who, filter, cursor string) (name string, err error) {
 			return string(bytes.TrimRight(padded, "\x00")), nil
 		}
 	}
-	return "", &Refusal{ErrTopicName, "after: no page of this list that you were given ended here, or the server was started anew since: begin without it"}
+	return "", &Refusal{Cause: ErrTopicName, Reason: "after: no page of this list that you were given ended here, or the server was started anew since: begin without it"}
 }

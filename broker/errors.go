@@ -95,6 +95,8 @@ type Refusal struct {
 	// ErrNotShared; nil means that policy does not allow it. Each is an ErrRefused here.
 	Cause  error
 	Reason string
+
+	denial *Denial // by the Machine's policy; nil otherwise
 }
 
 func (r *Refusal) Error() string {

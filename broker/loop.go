@@ -190,7 +190,7 @@ func (l *loop) step(a *applied, s *step, now int64) {
 			l.ended = session
 		}
 	case stepDone:
-		if !b.proposer.Load().done(s.batch, s.n, s.err, s.value, w) {
+		if !b.proposer.Load().done(s.batch, s.n, b.deniedInLog(s.err), s.value, w) {
 			l.unheard(s)
 		}
 	case stepBatchDone:

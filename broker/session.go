@@ -299,7 +299,7 @@ func (s *Session) mayPublish(topicName string, now int64) error {
 	}
 	d := s.b.decide(s.who, ActPublish, topicName, now)
 	if !d.Allow {
-		return &Refusal{Reason: d.Reason}
+		return s.b.publishDenied(s.who, topicName, now, d)
 	}
 	if len(s.verdicts) >= verdictsKept {
 		clear(s.verdicts)
@@ -328,9 +328,16 @@ func (b *Broker) mayPublish(who Who, topicName string, now int64) error {
 		return err
 	}
 	if d := b.decide(who, ActPublish, topicName, now); !d.Allow {
-		return &Refusal{Reason: d.Reason}
+		return b.publishDenied(who, topicName, now, d)
 	}
 	return nil
+}
+
+func (b *Broker) publishDenied(who Who, topicName string, now int64, d Decision) error {
+	return b.denied(&Denial{
+		Who: who, Action: ActPublish, Topic: topicName, At: now, Ceiling: profileFor(b.machine.profiles, topicName) != nil,
+		Reason: d.Reason, Policy: b.Policy(),
+	})
 }
 
 // A SubResult is what became of one filter: Err nil means granted with the
@@ -475,7 +482,7 @@ func (s *Session) maySubscribe(filter string, now int64) error {
 		return err
 	}
 	if d := s.b.grant(s.who, filter, now); !d.Allow {
-		return &Refusal{Reason: d.Reason}
+		return s.b.denied(&Denial{Who: s.who, Action: ActSubscribe, Topic: filter, At: now, Reason: d.Reason, Policy: s.b.Policy()})
 	}
 	return nil
 }

@@ -79,10 +79,10 @@ func (l *localSub) placeOf(p *peer, filter string) (in string, key uint64, value
 // all.
 func (s *Session) mayShare(rest string, now int64) error {
 	if profileOf(s.b.machine.profiles, rest) != nil || strings.HasPrefix(rest, "$me/") {
-		return &Refusal{ErrNotShared, "what is shown there is not the same for everybody: subscribe without $share"}
+		return &Refusal{Cause: ErrNotShared, Reason: "what is shown there is not the same for everybody: subscribe without $share"}
 	}
 	if !s.b.SharedAvailable() {
-		return &Refusal{ErrNotShared, "not until all nodes of the cluster know them"}
+		return &Refusal{Cause: ErrNotShared, Reason: "not until all nodes of the cluster know them"}
 	}
 	return s.maySubscribe(rest, now)
 }

@@ -41,6 +41,8 @@ const (
 	SomeRefused     Code = 3003
 	Denied          Code = 4001
 	BadCredentials  Code = 4002
+	ByPolicy        Code = 4031
+	NotExplained    Code = 4032
 	DataInUse       Code = 5001
 	DataOther       Code = 5002
 	DataNewer       Code = 5003

@@ -1,5 +1,9 @@
 package bw
 
+// ExplainHint is how a Reason String goes on that says how to learn more, but for the
+// id: "no rule allows …; bellwire acl explain 7Q2MK3XD".
+const ExplainHint = "bellwire acl explain "
+
 // OfReason returns the code of what a reason code of MQTT 5 that refuses (0x80
 // and above; 5.0 2.4) means, as far as that alone tells.
 func OfReason(reason byte) Code {

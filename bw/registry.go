@@ -164,6 +164,22 @@ password or token is another one. Which of the two is not told. A client
 without credentials is anonymous, and is let in with --allow-anonymous only.`,
 	},
 	{
+		ByPolicy, "the operator's policy does not allow it",
+		"ask why with the id that the message ends with: bellwire acl explain ID",
+		`A rule or limit of the operator's policy refuses it, or no rule allows it, to
+this principal at this hour. The id at the end names the decision: with it the
+node that took it, asked through any node, tells by which rule and line, and when
+that changes. Whoever was refused may ask, and operators may.`,
+	},
+	{
+		NotExplained, "no such decision is known",
+		"try again what was refused, and ask about the new id",
+		`Each node remembers its newest refusals, about four thousand, until it is started
+anew. The id is mistyped, or of a refusal that was pushed out by newer ones, or of
+a node that was started since or is down; or the refusal was somebody else's, whose
+reasons are for operators and for whom it hit.`,
+	},
+	{
 		DataInUse, "another process uses the data directory",
 		"end that process, or give another --data",
 		`A data directory belongs to one running process, which holds a lock on it.`,

@@ -38,6 +38,8 @@ func numberOf(code byte, why string) bw.Code {
 		return bw.DiskFull
 	case word == whyNoQuorum:
 		return bw.NoQuorum
+	case code == codeNotAuthorized && strings.Contains(why, "; "+bw.ExplainHint):
+		return bw.ByPolicy
 	case code == codeUnspecified:
 		return bw.Unclassified
 	}

@@ -24,7 +24,9 @@ func aclCommand() *cobra.Command {
 		Use:   "acl",
 		Short: "Test and explain a policy file",
 	}
-	cmd.AddCommand(aclExplainCommand(), aclTestCommand())
+	var server httpFlags
+	server.register(cmd)
+	cmd.AddCommand(aclExplainCommand(&server), aclTestCommand())
 	return cmd
 }
 
@@ -96,14 +98,18 @@ type explainFlags struct {
 	action, topic     string // the arguments
 }
 
-func aclExplainCommand() *cobra.Command {
+func aclExplainCommand(server *httpFlags) *cobra.Command {
 	var f explainFlags
 	cmd := &cobra.Command{
-		Use:   "explain subscribe|publish TOPIC",
+		Use:   "explain ID | subscribe|publish TOPIC",
 		Short: "Who may do what, when, by which rule",
 		Long: `Answers whether somebody may subscribe to or publish to a topic at an instant,
 by which rule of a policy file, until when, and what happens then. No server
 is asked. TOPIC may be a filter for subscribe: then all of it is meant.
+
+With an ID, which ends the message of a refusal and stands in the node's log, it
+asks a server about that: who wanted what, when, and by which rule it was
+refused. Whoever was refused may ask, with -u and -P, and operators.
 
 Instants are RFC 3339 (2026-03-09T13:00:00Z), the clock of a zone
 (2026-03-09T08:00 America/Chicago) or today's clock of a zone (08:00
@@ -120,8 +126,11 @@ is none. A sweep is an array of at, allow, rule. With "owner": true besides,
 allow is the operator's answer only.`,
 		Example: `  bellwire acl explain --policy policy.yaml --as ana@example.com --at "23:10 Europe/Madrid" subscribe ward/3/alarm
   bellwire acl explain --policy policy.yaml --as ana@example.com --sweep 2026-03-01T00:00:00Z/2026-04-01T00:00:00Z -o json subscribe ward/3/alarm`,
-		Args: exactArgs(2, "subscribe or publish, and a topic"),
+		Args: someArgs(1, 2, "subscribe or publish and a topic, or the id of a refusal"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return explainID(cmd, server, args[0], f.output)
+			}
 			f.action, f.topic = args[0], args[1]
 			return explain(cmd, f, time.Now())
 		},
@@ -135,6 +144,27 @@ allow is the operator's answer only.`,
 	flags.StringVar(&f.sweep, "sweep", "", "FROM/TO: the answer at FROM and every change before TO")
 	addOutput(cmd, &f.output)
 	return cmd
+}
+
+// explainID asks a server about a refusal.
+func explainID(cmd *cobra.Command, server *httpFlags, id, output string) error {
+	if err := checkOutput(output); err != nil {
+		return err
+	}
+	id, ok := acl.ParseDenialID(id)
+	if !ok {
+		return fail(bw.Usage, "%q is no id of a refusal", cmd.Flags().Arg(0)).do("an id has eight letters and digits; or ask about subscribe or publish, and a topic")
+	}
+	d, raw, err := explainDenied(cmd.Context(), server, id)
+	if err != nil {
+		return err
+	}
+	text := d.Text
+	if output == "json" {
+		text = string(raw) + "\n"
+	}
+	_, err = io.WriteString(cmd.OutOrStdout(), text)
+	return err
 }
 
 // explain answers one question, or sweeps. now is what a time without a date

@@ -32,13 +32,13 @@ func exitOf(c bw.Code) int {
 		return exitTimeout
 	case bw.Usage, bw.Environment, bw.LimitsFile, bw.PolicyFile, bw.OpenListener, bw.ConfigFile, bw.OldProtocol, bw.OwnPolicy, bw.ClusterTLS:
 		return exitUsage
-	case bw.NoSuchCode, bw.NotSet, bw.NoSuchNode:
+	case bw.NoSuchCode, bw.NotSet, bw.NoSuchNode, bw.NotExplained:
 		return exitNotFound
 	case bw.WouldOverwrite, bw.WouldLoseQuorum, bw.ClusterRefuses, bw.NotConfirmed:
 		return exitConflict
 	case bw.SomeRefused:
 		return exitPartial
-	case bw.Denied, bw.BadCredentials:
+	case bw.Denied, bw.BadCredentials, bw.ByPolicy:
 		return exitDenied
 	}
 	return exitFailed

@@ -99,6 +99,8 @@ func (s *server) brokerMetrics() prometheus.Collector {
 	t.counter("shared_returned_total", "events of shared subscriptions that went from one member to another, or to wait for one", b.SharedReturned.Load)
 	t.counter("messages_replayed_total", "retained events sent to subscribers", b.Replayed.Load)
 	t.counter("subscribe_denied_total", "filters refused by the policy", b.SubscribeDenied.Load)
+	t.gauge("denials_known", "refusals by the policy that acl explain knows by their ids", func() float64 { n, _ := s.denials.Counts(); return float64(n) })
+	t.counter("denials_forgotten_total", "refusals by the policy that newer ones have pushed out", func() uint64 { _, lost := s.denials.Counts(); return lost })
 	t.counter("takeovers_total", "connections ended by a later one of the same client id", b.Takeovers.Load)
 	t.counter("slow_consumers_total", "connections ended for not taking what they were sent", b.SlowEnded.Load)
 	t.counter("changes_coalesced_total", "changes of a resource that were not shown at once, because it changes too often", b.Coalesced.Load)

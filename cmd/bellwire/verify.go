@@ -20,6 +20,7 @@ import (
 type nodeQuestion struct {
 	Op   string `json:"op"`
 	From uint64 `json:"from,omitempty"` // opHash, opHashed: see digests
+	ID   string `json:"id,omitempty"`   // opDenied
 }
 
 const (
@@ -27,6 +28,7 @@ const (
 	opHashed = "hashed" // what came of it?
 	opDrain  = "drain"  // go out of service: see drain
 	opResume = "resume"
+	opDenied = "denied" // what is known of a refusal
 )
 
 // A nodeAnswer answers it.
@@ -35,6 +37,8 @@ type nodeAnswer struct {
 	Done   bool   `json:"done,omitempty"`  // opHashed, and then:
 	Index  uint64 `json:"index,omitempty"`
 	Digest uint64 `json:"digest,omitempty"`
+
+	Denied *api.Denial `json:"denied,omitempty"` // opDenied: nil if nothing is known
 }
 
 // digests keeps what came of the newest opHash.
@@ -75,6 +79,8 @@ func (s *server) answer(text []byte) ([]byte, error) {
 		a.Begun = s.digests.begin(q.From, s.broker.Machine().DigestFrom)
 	case opHashed:
 		a = s.digests.result(q.From)
+	case opDenied:
+		a.Denied = s.deniedHere(q.ID)
 	case opDrain, opResume:
 		if s.serving.Load() == nil {
 			return nil, errors.New("it is being started")

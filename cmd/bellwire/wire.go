@@ -113,6 +113,7 @@ type server struct {
 	httpTurnedAway             turnedAway
 	failed                     chan error // a listener broke
 	digests                    digests
+	denials                    denials
 	drain                      drain
 	serving                    atomic.Pointer[mqtt.Server] // mqtt, for other nodes' questions, which come before there is one
 }
@@ -232,10 +233,11 @@ func (s *server) openState() (err error) {
 	if err != nil {
 		return err
 	}
+	s.denials = newDenials(s.dir.Identity().Node)
 	s.broker, err = broker.New(broker.Config{
 		Node: s.dir.Identity().Node, Store: s.store, Compile: s.compile, Limits: s.config.limits.broker, Domain: s.config.domain,
 		Now: s.now, Logger: s.config.logger, Profiles: profiles(s.dir.Identity(), s.config.limits.im),
-		Free: s.config.fs.Free, LowWater: s.config.limits.lowWater, Tap: s.config.tap, Raised: s.levelRaised,
+		Free: s.config.fs.Free, LowWater: s.config.limits.lowWater, Tap: s.config.tap, Raised: s.levelRaised, Denied: s.denied,
 	})
 	if err == nil {
 		s.levelRaised(s.broker.Level()) // a crash may have come between the two
@@ -290,7 +292,7 @@ func (s *server) compile(data []byte, domain string) (broker.Authorizer, error) 
 			return nil, err
 		}
 	}
-	return &authorizer{policy: p, gate: s.gate}, nil
+	return &authorizer{policy: p, explains: p.WithOwners(ownedKinds()...), gate: s.gate}, nil
 }
 
 // listen begins to serve clients.
@@ -348,7 +350,7 @@ func (s *server) serveEnded(what string, err, expected error) {
 }
 
 func (s *server) apiConfig() api.Config {
-	c := api.Config{Ready: s.checks, Metrics: s.metrics(), Profile: s.config.profile, Resources: s.resources(), Cluster: membership{s}, Operators: s.operators(), Backup: s.backup, Now: time.Now}
+	c := api.Config{Ready: s.checks, Metrics: s.metrics(), Profile: s.config.profile, Resources: s.resources(), Cluster: membership{s}, Operators: s.operators(), Policies: policies{s}, Backup: s.backup, Now: time.Now}
 	if clock := s.config.clock; clock != nil {
 		c.Test = &api.Test{
 			Now: clock.Now,
@@ -417,8 +419,9 @@ func (s *server) close(ctx context.Context) error {
 
 // An authorizer is an acl.Policy as the broker asks it.
 type authorizer struct {
-	policy *acl.Policy
-	gate   *acl.Gate
+	policy   *acl.Policy
+	explains *acl.Policy // the same, for explanations
+	gate     *acl.Gate
 }
 
 func (a *authorizer) Ceiling(who broker.Who, what broker.Action, topic string, at int64) broker.Decision {
