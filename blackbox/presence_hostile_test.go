@@ -141,6 +141,7 @@ func TestPresencePolicyRefusals(t *testing.T) {
 	for _, c := range []struct{ document, words string }{
 		{rules(501), "/rules"},
 		{`{"v":1,"rules":[],"limit":[{"id":"hours"}]}`, `/limit: no such member here: did you mean "limits"?`},
+		{`{"v":1,"rules":[{"id":"a","if":{"weekley":{}},"then":{"handeling":"allow"},"show":{"activites":true}}]}`, `/rules/0/if/weekley "weekly"? /rules/0/then/handeling "handling"? /rules/0/show/activites "activities"?`},
 		{weekly("Mars/Olympus", "08:00", "17:00"), "/rules/0/if/weekly/tz"},
 		{weekly("+05:00", "08:00", "17:00"), "/rules/0/if/weekly/tz"},
 		{weekly("CST", "08:00", "17:00"), "/rules/0/if/weekly/tz"},

@@ -171,7 +171,7 @@ func parseOwnPolicy(kindName, file string, document []byte, owner kind.Addr) (*p
 	if err != nil {
 		return nil, err
 	}
-	p, err := policy.Parse(document, k, owner)
+	p, err := policy.Check(document, k, owner)
 	if err == nil {
 		return p, nil
 	}

@@ -111,11 +111,11 @@ func (r *pageReader) read(s sample) {
 	case "typing":
 		_, _, err = r.texts.Typing(kind.Resource{Kind: "im", Addr: pageBob}, pageAlice, doc)
 	case "policy presence":
-		r.owners, err = policy.Parse(doc.Body, presence.New(nil), pageAna)
+		r.owners, err = policy.Check(doc.Body, presence.New(nil), pageAna)
 	case "policy location":
-		_, err = policy.Parse(doc.Body, r.located, pageAna)
+		_, err = policy.Check(doc.Body, r.located, pageAna)
 	case "policy im":
-		_, err = policy.Parse(doc.Body, r.texts, pageAna)
+		_, err = policy.Check(doc.Body, r.texts, pageAna)
 	case "limits":
 		r.limits(s.text)
 	default:
@@ -133,7 +133,7 @@ func (r *pageReader) shown(want string) {
 		if s.what != "policy location" {
 			continue
 		}
-		p, err := policy.Parse([]byte(s.text), r.located, pageAna)
+		p, err := policy.Check([]byte(s.text), r.located, pageAna)
 		if err != nil {
 			r.t.Fatal(err)
 		}

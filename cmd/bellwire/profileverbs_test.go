@@ -133,22 +133,39 @@ func TestPolicyPreview(t *testing.T) {
 }
 
 // What a policy says without effect is told by each verb that reads it, with the
-// file's name.
+// file's name. What it says that nobody knows is refused by each, all of it.
 func TestPolicyWarnings(t *testing.T) {
-	file := writeFile(t, "ana.json", `{"v":1,"colour":1,"rules":[{"id":"a","if":{"moonPhase":"full"},"then":{"handling":"allow","persona":"x"}}]}`)
+	port := startDev(t)
+	verbs := func(file string) map[string]ran {
+		return map[string]ran{
+			"set":     bellwire(t, "", "policy", "set", "presence", file, "-p", port, "-u", "ana@example.com"),
+			"preview": bellwire(t, "", "policy", "preview", "presence", file, "--as", "ana@example.com"),
+		}
+	}
+	file := writeFile(t, "ana.json", `{"v":1,"defaults":{"outside":"hold"},"rules":[{"id":"a","if":{"identity":[{"one":"sip:x@y.z"}]}}]}`)
 	var want strings.Builder
 	for _, line := range []string{
-		"/rules/0/if/moonPhase: this condition is not known here and never holds",
-		"/rules/0/then/persona: not known here: it is kept and has no effect",
-		"/colour: not known here: it is kept and has no effect",
+		"/defaults/outside: has no effect: outside a window the neutral document is shown",
+		"/rules/0/if/identity/0/one: sip: URIs name nobody who watches here: write pres:name@domain",
+		`/rules/0: without a handling the rule allows nobody: write "then": {"handling": "allow"}`,
 	} {
 		want.WriteString("warning: " + file + ": " + line + "\n")
 	}
-	if got := bellwire(t, "", "policy", "set", "presence", file, "-p", startDev(t), "-u", "ana@example.com"); got.code != 0 || got.stderr != want.String() {
-		t.Errorf("set: %+v, want %s", got, &want)
+	for verb, got := range verbs(file) {
+		if got.code != 0 || got.stderr != want.String() {
+			t.Errorf("%s: %+v, want %s", verb, got, &want)
+		}
 	}
-	if got := bellwire(t, "", "policy", "preview", "presence", file, "--as", "ana@example.com"); got.code != 0 || got.stderr != want.String() {
-		t.Errorf("preview: %+v, want %s", got, &want)
+	file = writeFile(t, "unknown.json", `{"v":1,"colour":1,"rules":[{"id":"a","if":{"identety":[]},"then":{"handling":"allow","handeling":"x"},"show":{"notes":true}}]}`)
+	for verb, got := range verbs(file) {
+		if got.code != exitUsage && got.code != exitFailed || !strings.Contains(got.stderr, "has 4 faults") {
+			t.Errorf("%s: %+v", verb, got)
+		}
+		for _, line := range []string{`/colour: no such member here`, `/rules/0/if/identety: no such member here: did you mean "identity"?`, `/rules/0/then/handeling: no such member here: did you mean "handling"?`, `/rules/0/show/notes: no such member here: did you mean "note"?`} {
+			if !strings.Contains(got.stderr, file+": "+line) {
+				t.Errorf("%s: %+v, want %s", verb, got, line)
+			}
+		}
 	}
 }
 

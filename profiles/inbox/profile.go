@@ -98,6 +98,9 @@ func (p *Profile) may(get func(key string) []byte, owner, from kind.Addr, what s
 	return of.Granted(from, at, in).Has(what)
 }
 
+// A policyParser is policy.Check or policy.Parse.
+type policyParser func(document []byte, k policy.For, owner kind.Addr) (*policy.Policy, error)
+
 // A request is a publication as it was understood.
 type request struct {
 	from kind.Addr
@@ -110,15 +113,16 @@ type request struct {
 	counts  time.Duration // how long typing does
 }
 
-// read understands a publication and refuses it if it can never be right.
-func (p *Profile) read(pub *broker.Publication) (r request, err error) {
+// read understands a publication and refuses it if it can never be right. A
+// policy is read by parse.
+func (p *Profile) read(pub *broker.Publication, parse policyParser) (r request, err error) {
 	if r.from = kind.Of(pub.From.Principal); r.from.IsZero() {
 		return r, fmt.Errorf("%w: identity-required: say who you are", kind.ErrForbidden)
 	}
 	if strings.HasPrefix(pub.Event.Topic, "$me/") {
 		r.policy = true
 		if len(pub.Event.Payload) > 0 {
-			_, err = policy.Parse(pub.Event.Payload, p.kind, r.from)
+			_, err = parse(pub.Event.Payload, p.kind, r.from)
 		}
 		return r, err
 	}
@@ -167,7 +171,7 @@ func readProperties(props []byte, m *kind.Message) error {
 // Admit refuses what can be refused without the log, and passes typing on
 // without it.
 func (p *Profile) Admit(pub *broker.Publication) error {
-	r, err := p.read(pub)
+	r, err := p.read(pub, policy.Check)
 	if err != nil {
 		return refuse.Told(err)
 	}
@@ -190,7 +194,7 @@ func (p *Profile) showTyping(get func(key string) []byte, e *event.Event, r *req
 
 // Apply does what a publication asks for.
 func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
-	r, err := p.read(pub)
+	r, err := p.read(pub, policy.Parse)
 	switch {
 	case err != nil:
 	case r.policy:

@@ -9,7 +9,7 @@
 //	   │                  ├───── Explain(watcher, at, in) ───▶ which rule, which condition, which limit
 //	   ▼                  ├───── MayPublish, MayRead ────────▶ delegates
 //	*kind.Refusal         └───── Warnings
-//	(every fault, with its JSON pointer)
+//	(every fault, with its JSON pointer; Check finds more)
 //
 // # How a decision is made
 //
@@ -27,11 +27,14 @@
 //  5. A limit that names the watcher and is closed now cuts the view to
 //     nothing, whatever granted it.
 //
-// A condition that is not known never holds, so what a newer document means to
-// restrict is not shown by an older program; and where a misspelt member would
-// widen what is shown (the conditions of a rule, the exceptions of an identity,
-// the days of a window, the document's own limits) it is a fault and not a
-// warning.
+// # What is not known
+//
+// Who sets a document is told of what is not known here (Check), and what may have
+// been meant: a misspelt member would do nothing, without a word. What was set is
+// read with what another version may have let in (Parse): a condition that is not
+// known never holds, so what it means to restrict is not shown; and where to pass
+// over a member would widen what is shown (in a rule, an identity, a window, a
+// limit) it is a fault there, too.
 //
 // A Policy has no clock and never changes. One question about one instant has
 // one answer, on every node; until when it holds is part of the answer.

@@ -57,14 +57,14 @@ func readIdentity(n *jsontree.Node) *identity {
 		if of != nil {
 			id.many = append(id.many, readMany(of))
 		}
-		faultRest(m)
+		faultRest(m, "one", "many")
 	}
 	return id
 }
 
 func readMany(n *jsontree.Node) many {
 	m := n.Members()
-	defer faultRest(m)
+	defer faultRest(m, "domain", "except")
 	of := many{domain: readDomain(m.Take("domain"))}
 	for _, e := range m.Take("except").List(maxIdentities) {
 		em := e.Members()
@@ -78,7 +78,7 @@ func readMany(n *jsontree.Node) many {
 		if d := readDomain(domain); d != "" {
 			of.domains = append(of.domains, d)
 		}
-		faultRest(em)
+		faultRest(em, "id", "domain")
 	}
 	return of
 }
@@ -116,11 +116,4 @@ func readDomain(n *jsontree.Node) string {
 		n.Fault("%v", err)
 	}
 	return d
-}
-
-// faultRest makes a fault of each member that nobody took.
-func faultRest(m *jsontree.Members) {
-	for _, n := range m.Rest() {
-		n.Fault("no such member here: to pass over it could show more than is meant")
-	}
 }

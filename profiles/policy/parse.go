@@ -8,19 +8,34 @@ import (
 	"github.com/bellwire/bellwire/yamltree"
 )
 
-// Parse reads a policy document: JSON of at most MaxBytes, 32 levels and 2,000
-// members, of owner for the kind k. The error is a *kind.Refusal that tells
-// all faults, each with its JSON pointer; it wraps kind.ErrInvalid or
-// kind.ErrTooBig. Members that are not known have no effect and are in
-// Warnings, except where passing over them could show more than is meant:
-// there they are faults. Of the document itself, to which later versions add,
-// and its defaults those are that were probably meant to be one that is known.
+// Check reads a document that somebody is about to set: JSON of at most MaxBytes,
+// 32 levels and 2,000 members, of owner for the kind k. The error is a
+// *kind.Refusal that tells all faults, each with its JSON pointer; it wraps
+// kind.ErrInvalid or kind.ErrTooBig. A member that is not known is a fault, at
+// whatever depth: what it was meant to do would not be done, and whoever publishes
+// a document is not told of warnings. Only conditions and permissions that are like
+// none that is known may be those of a newer version, or of another kind: a rule
+// with such a condition never holds (RFC 4745 section 7), and they are in Warnings.
+func Check(data []byte, k For, owner kind.Addr) (*Policy, error) {
+	return readDocument(data, k, owner, true)
+}
+
+// Parse reads a document that was set, by this version or another, which may have
+// known more. It is Check, but that members that are not known have no effect and
+// are in Warnings, except where passing over them could show more than is meant,
+// or they were probably meant to be one that is known: of the document itself and
+// its defaults. What it takes must stay what it is, for every node must take the
+// same of what is in the log.
 func Parse(data []byte, k For, owner kind.Addr) (*Policy, error) {
+	return readDocument(data, k, owner, false)
+}
+
+func readDocument(data []byte, k For, owner kind.Addr, strict bool) (*Policy, error) {
 	doc, err := jsontree.Parse(data, jsontree.Limits{Bytes: MaxBytes})
 	if err != nil {
 		return nil, kind.RefuseJSON(err)
 	}
-	r := reader{policy: &Policy{owner: owner, kind: k.Name(), permissions: k.Permissions(), handling: Block, anonymous: true}}
+	r := reader{policy: &Policy{owner: owner, kind: k.Name(), permissions: k.Permissions(), handling: Block, anonymous: true}, strict: strict}
 	r.read(doc.Root())
 	if err := doc.Err(); err != nil {
 		return nil, kind.RefuseJSON(err)
@@ -30,7 +45,10 @@ func Parse(data []byte, k For, owner kind.Addr) (*Policy, error) {
 }
 
 // A reader makes a policy of a document.
-type reader struct{ policy *Policy }
+type reader struct {
+	policy *Policy
+	strict bool // for Check
+}
 
 func (r *reader) read(n *jsontree.Node) {
 	p, m := r.policy, n.Members()
@@ -56,19 +74,52 @@ func (r *reader) read(n *jsontree.Node) {
 	for _, n := range m.Take("delegates").List(MaxRules) {
 		p.delegates = append(p.delegates, readDelegate(n))
 	}
-	warnRest(m, "entity", "kind", "defaults", "rules", "limits", "delegates")
+	r.narrow(m, "entity", "kind", "defaults", "rules", "limits", "delegates")
 }
 
-// warnRest warns of each member that nobody took, and refuses one that was
-// probably meant to be one of those: without its limits a policy shows more.
-func warnRest(m *jsontree.Members, known ...string) {
+// narrow notes what nobody took of members where one that is misspelt can show
+// more: without its limits a policy does.
+func (r *reader) narrow(m *jsontree.Members, known ...string) {
 	for _, n := range m.Rest() {
-		if near := yamltree.Nearest(n.Name(), known); near != "" {
-			n.Fault("no such member here: did you mean %q?", near)
+		if r.strict || yamltree.Nearest(n.Name(), known) != "" {
+			faultUnknown(n, known)
 			continue
 		}
-		n.Warn("not known here: it is kept and has no effect")
+		n.Warn(noEffect)
 	}
+}
+
+// pass warns of what nobody took of members of which none shows less, so that
+// documents may have those of newer versions and of other kinds (RFC 4745 section
+// 7 and 10.3). Who sets a document has not meant one that is misspelt.
+func (r *reader) pass(m *jsontree.Members, effect string, known ...string) (passed []string) {
+	for _, n := range m.Rest() {
+		if r.strict && yamltree.Nearest(n.Name(), known) != "" {
+			faultUnknown(n, known)
+			continue
+		}
+		n.Warn("%s", effect)
+		passed = append(passed, n.Name())
+	}
+	return passed
+}
+
+const noEffect = "not known here: it is kept and has no effect"
+
+// faultRest makes a fault of each member that nobody took.
+func faultRest(m *jsontree.Members, known ...string) {
+	for _, n := range m.Rest() {
+		faultUnknown(n, known)
+	}
+}
+
+// faultUnknown says what may have been meant, or what is possible.
+func faultUnknown(n *jsontree.Node, known []string) {
+	if near := yamltree.Nearest(n.Name(), known); near != "" {
+		n.Fault("no such member here: did you mean %q?", near)
+		return
+	}
+	n.Fault("no such member here: there are %s", strings.Join(known, ", "))
 }
 
 func (r *reader) defaults(n *jsontree.Node) {
@@ -82,7 +133,7 @@ func (r *reader) defaults(n *jsontree.Node) {
 	if v := m.Take("minVisibility"); v != nil {
 		r.policy.anonymous = v.OneOf("anonymous", "pseudonymous", "identified") == "anonymous"
 	}
-	warnRest(m, "handling", "outside", "minVisibility")
+	r.narrow(m, "handling", "outside", "minVisibility")
 }
 
 func readHandling(n *jsontree.Node) Handling {
@@ -110,7 +161,13 @@ func (r *reader) rule(n *jsontree.Node, ids map[string]bool) rule {
 	} else {
 		n.Warn("without a handling the rule allows nobody: write \"then\": {\"handling\": \"allow\"}")
 	}
-	warnRest(tm)
+	for _, name := range []string{"persona", "approve", "maxExpires", "maxRate", "style"} {
+		tm.Take(name).Warn("is not possible yet: it is kept and has no effect")
+	}
+	if r.strict {
+		faultRest(tm, "handling")
+	}
+	r.pass(tm, noEffect)
 	if o := m.Take("overrides"); o != nil {
 		o.Fault("is not possible yet: without it the truth would be shown")
 	}
@@ -119,7 +176,7 @@ func (r *reader) rule(n *jsontree.Node, ids map[string]bool) rule {
 	m.Take("rank")
 	// A misspelt "if" would open the rule to everybody, so what a newer
 	// document may add to rules goes into their if, then and show.
-	faultRest(m)
+	faultRest(m, "id", "label", "rank", "if", "then", "show")
 	return rule
 }
 
@@ -147,10 +204,7 @@ func (r *reader) conditions(n *jsontree.Node) conditions {
 			s.Fault(`no sphere is in an empty list: leave out "sphere" if any will do`)
 		}
 	}
-	for _, rest := range m.Rest() {
-		rest.Warn("this condition is not known here and never holds")
-		c.unknown = append(c.unknown, rest.Name())
-	}
+	c.unknown = r.pass(m, "this condition is not known here and never holds", "identity", "validity", "weekly", "sphere", "contact")
 	return c
 }
 
@@ -162,7 +216,7 @@ func (r *reader) limit(n *jsontree.Node, ids map[string]bool) limit {
 		if i := wm.Take("identity"); i != nil {
 			l.who.who = readIdentity(i)
 		}
-		faultRest(wm)
+		faultRest(wm, "identity")
 	}
 	if o := m.Need("only"); o != nil {
 		l.only = r.conditions(o)
@@ -174,7 +228,7 @@ func (r *reader) limit(n *jsontree.Node, ids map[string]bool) limit {
 		}
 	}
 	m.Take("label")
-	faultRest(m)
+	faultRest(m, "id", "label", "who", "only")
 	return l
 }
 
@@ -198,7 +252,7 @@ func readDelegate(n *jsontree.Node) delegate {
 		d.until = u.Time()
 	}
 	m.Take("label")
-	faultRest(m)
+	faultRest(m, "one", "sources", "read", "until", "label")
 	return d
 }
 
@@ -206,7 +260,9 @@ func readDelegate(n *jsontree.Node) delegate {
 func (r *reader) show(n *jsontree.Node) kind.Grant {
 	m := n.Members()
 	var perms []kind.Perm
+	var known []string
 	for _, p := range r.policy.permissions {
+		known = append(known, p.Name)
 		v := m.Take(p.Name)
 		if v == nil || v.Kind() == jsontree.Null || v.Kind() == jsontree.Bool && !v.True() {
 			continue // shows nothing, however it is written
@@ -215,7 +271,7 @@ func (r *reader) show(n *jsontree.Node) kind.Grant {
 			perms = append(perms, perm)
 		}
 	}
-	warnRest(m)
+	r.pass(m, noEffect, known...)
 	return kind.NewGrant(perms...)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -371,6 +372,74 @@ func TestWarnings(t *testing.T) {
 	}
 	if got := p.Warnings().Pointers(); !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
+	}
+}
+
+// Who sets a document is told of all members that are not known, at every depth,
+// at once, with what each may have been meant to be.
+func TestUnknownMembersAreRefusedAtTheDoor(t *testing.T) {
+	document := []byte(`{"v": 1, "compose": "newest", "dafaults": {}, "defaults": {"handlin": "allow", "tint": 1},
+		"rules": [{"id": "a", "iff": {}, "labels": {},
+		           "if": {"identety": [], "moonPhase": {}, "weekly": {"tz": "UTC", "exceptDate": [], "windows": [{"days": ["mon"], "start": "08:00", "end": "17:00", "ends": 1}]},
+		                  "validity": [{"from": "2026-06-08T00:00:00Z", "untill": "2026-06-09T00:00:00Z"}]},
+		           "then": {"handling": "allow", "persona": "work", "tint": 1, "handeling": "allow"},
+		           "show": {"actvities": true, "wings": true}},
+		          {"id": "b", "if": {"identity": [{"many": {"domian": "example.com"}}, {"oen": "pres:a@b.c"}, {"many": {"except": [{"ids": "pres:a@b.c"}]}}]}}],
+		"limits": [{"id": "l", "who": {"identities": []}, "only": {"wekly": {}}, "onli": {}}],
+		"delegates": [{"one": "pres:a@b.c", "source": ["x"]}]}`)
+	want := map[string]string{
+		"/compose": "there are entity, kind, defaults, rules, limits, delegates", "/dafaults": `did you mean "defaults"?`,
+		"/defaults/handlin": `did you mean "handling"?`, "/defaults/tint": "there are handling, outside, minVisibility",
+		"/rules/0/iff": `did you mean "if"?`, "/rules/0/labels": `did you mean "label"?`,
+		"/rules/0/if/identety":          `did you mean "identity"?`,
+		"/rules/0/if/weekly/exceptDate": `did you mean "exceptDates"?`, "/rules/0/if/weekly/windows/0/ends": `did you mean "end"?`,
+		"/rules/0/if/validity/0/untill": `did you mean "until"?`,
+		"/rules/0/then/tint":            "there are handling", "/rules/0/then/handeling": `did you mean "handling"?`,
+		"/rules/0/show/actvities":            `did you mean "activities"?`,
+		"/rules/1/if/identity/0/many/domian": `did you mean "domain"?`, "/rules/1/if/identity/1/oen": `did you mean "one"?`,
+		"/rules/1/if/identity/2/many/except/0/ids": `did you mean "id"?`,
+		"/limits/0/who/identities":                 `did you mean "identity"?`, "/limits/0/only/wekly": `did you mean "weekly"?`, "/limits/0/onli": `did you mean "only"?`,
+		"/delegates/0/source": `did you mean "sources"?`,
+	}
+	_, err := Check(document, pres, bob)
+	r, ok := errors.AsType[*kind.Refusal](err)
+	if !ok {
+		t.Fatalf("got %v", err)
+	}
+	for _, f := range r.Faults {
+		if !strings.HasPrefix(f.What, "no such member here: ") {
+			continue // what is missing for it
+		}
+		if part, ok := want[f.Pointer]; !ok || !strings.Contains(f.What, part) {
+			t.Errorf("%s: %s, want %q", f.Pointer, f.What, part)
+		}
+		delete(want, f.Pointer)
+	}
+	for pointer := range want {
+		t.Errorf("%s is accepted", pointer)
+	}
+}
+
+// What is meant to be set and has nothing unknown is read as what was set is.
+func TestCheckIsParseOfWhatIsKnown(t *testing.T) {
+	for _, text := range []string{
+		`{"v": 1}`,
+		`{"v": 1, "entity": "pres:bob@example.com", "kind": "presence", "defaults": {"handling": "confirm", "outside": "hold", "minVisibility": "identified"},
+		  "rules": [{"id": "a", "label": {"en": "A"}, "rank": 1, "if": {"identity": [{"many": {"domain": "b.c", "except": [{"id": "pres:a@b.c"}, {"domain": "c.d"}]}}],
+		    "validity": [{"from": "2026-06-08T00:00:00Z", "until": "2026-06-09T00:00:00Z"}], "sphere": ["work"],
+		    "weekly": {"tz": "UTC", "exceptDates": ["2026-07-03"], "windows": [{"days": ["mon"], "start": "08:00", "end": "17:00"}]}},
+		    "then": {"handling": "allow"}, "show": {"services": ["*"], "note": true}}],
+		  "limits": [{"id": "l", "label": {}, "who": {"identity": [{"one": "pres:a@b.c"}]}, "only": {"sphere": ["x"]}}],
+		  "delegates": [{"one": "pres:a@b.c", "label": {}, "sources": ["x"], "read": true, "until": "2026-06-09T00:00:00Z"}]}`,
+	} {
+		checked, err := Check([]byte(text), pres, bob)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if parsed := parse(t, text); !reflect.DeepEqual(checked, parsed) {
+			t.Errorf("%s: %+v, want %+v", text, checked, parsed)
+		}
 	}
 }
 

@@ -21,7 +21,7 @@ var days = []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}
 // Each part is tried on its own, so that each fault has its place.
 func readWeekly(n *jsontree.Node) *acl.Window {
 	m := n.Members()
-	defer faultRest(m)
+	defer faultRest(m, "tz", "windows", "exceptDates")
 	tz := m.Need("tz")
 	zone := readZone(tz)
 	windows := m.Need("windows")
@@ -68,7 +68,7 @@ func readZone(n *jsontree.Node) string {
 // readHours returns a window in the words of package acl, empty after a fault.
 func readHours(n *jsontree.Node) string {
 	m := n.Members()
-	defer faultRest(m)
+	defer faultRest(m, "days", "start", "end")
 	listed := m.Need("days")
 	var names []string
 	for _, d := range listed.List(len(days)) {
@@ -112,7 +112,7 @@ func readValidity(n *jsontree.Node) []*acl.Window {
 			v.Fault("%v", plain(err))
 		}
 		windows = append(windows, w)
-		faultRest(m)
+		faultRest(m, "from", "until")
 	}
 	if n.Kind() == jsontree.Array && n.Len() == 0 {
 		n.Fault(`no time is in an empty list: leave out "validity" if it always holds`)

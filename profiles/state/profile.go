@@ -88,10 +88,13 @@ type request struct {
 	bind   bool
 }
 
+// A policyParser is policy.Check or policy.Parse.
+type policyParser func(document []byte, k policy.For, owner kind.Addr) (*policy.Policy, error)
+
 // Admit refuses what can be refused without the log: what is misspelt, and what
 // this node knows to be somebody else's.
 func (p *Profile) Admit(pub *broker.Publication) error {
-	r, err := p.read(pub)
+	r, err := p.read(pub, policy.Check)
 	if err != nil {
 		return refuse.Told(err)
 	}
@@ -107,7 +110,7 @@ func (p *Profile) Admit(pub *broker.Publication) error {
 
 // Apply changes what the publication's source says, or the owner's policy.
 func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
-	r, err := p.read(pub)
+	r, err := p.read(pub, policy.Parse)
 	if err != nil {
 		return refuse.Told(err)
 	}
@@ -118,8 +121,9 @@ func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
 	return refuse.Told(p.publish(tx, pub, r))
 }
 
-// read understands a publication and refuses it if it can never be right.
-func (p *Profile) read(pub *broker.Publication) (r request, err error) {
+// read understands a publication and refuses it if it can never be right. A
+// policy is read by parse.
+func (p *Profile) read(pub *broker.Publication, parse policyParser) (r request, err error) {
 	from := kind.Of(pub.From.Principal)
 	if from.IsZero() {
 		return r, fmt.Errorf("%w: identity-required: say who you are to publish %s", kind.ErrForbidden, p.kind.Name())
@@ -127,7 +131,7 @@ func (p *Profile) read(pub *broker.Publication) (r request, err error) {
 	if own := strings.HasPrefix(pub.Event.Topic, "$me/"); own {
 		r.policy, r.topic.Resource = true, kind.Resource{Kind: p.kind.Name(), Addr: from}
 		if len(pub.Event.Payload) > 0 {
-			_, err = policy.Parse(pub.Event.Payload, p.kind, from)
+			_, err = parse(pub.Event.Payload, p.kind, from)
 		}
 		return r, err
 	}
