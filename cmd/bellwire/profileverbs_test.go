@@ -169,6 +169,32 @@ func TestPolicyWarnings(t *testing.T) {
 	}
 }
 
+// A condition that a kind cannot judge is refused where the policy comes in, with
+// its place: contact false would let in everybody.
+func TestConditionsThatCannotBeJudged(t *testing.T) {
+	port := startDev(t)
+	const never = `cannot be judged for `
+	for _, x := range []struct{ kind, conditions, fault string }{
+		{"presence", `"contact":false`, "/rules/0/if/contact: " + never + "presence: contact is judged for messages only"},
+		{"location", `"contact":false`, "/rules/0/if/contact: " + never},
+		{"location", `"sphere":["work"]`, "/rules/0/if/sphere: " + never + "location: sphere is judged for presence only"},
+		{"im", `"sphere":["work"]`, "/rules/0/if/sphere: " + never},
+		{"presence", `"sphere":["work"]`, ""},
+		{"im", `"contact":false`, ""},
+	} {
+		file := writeFile(t, "ana.json", `{"v":1,"rules":[{"id":"a","if":{`+x.conditions+`},"then":{"handling":"allow"}}]}`)
+		for verb, got := range map[string]ran{
+			"set":     bellwire(t, "", "policy", "set", x.kind, file, "-p", port, "-u", "ana@example.com"),
+			"preview": bellwire(t, "", "policy", "preview", x.kind, file, "--as", "ana@example.com"),
+			"pub":     bellwire(t, "", "pub", "-p", port, "-u", "ana@example.com", "-q", "1", "-t", "$me/policy/"+x.kind, "-f", file),
+		} {
+			if (got.code == 0) != (x.fault == "") || !strings.Contains(got.stderr, x.fault) {
+				t.Errorf("%s %s: %+v, want %q", verb, x.kind, got, x.fault)
+			}
+		}
+	}
+}
+
 func TestSecondsUntil(t *testing.T) {
 	now := time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)
 	for text, want := range map[string]string{

@@ -91,6 +91,15 @@ type Kind interface {
 	DefaultPolicy(owner Addr) []byte
 }
 
+// A Sphered kind knows from its documents where in life an owner is, so that
+// policies for it can ask (the condition sphere, RFC 4745 section 7.3).
+type Sphered interface {
+	Kind
+
+	// Sphere returns the owner's, empty if the document says none or several.
+	Sphere(c *Composed) string
+}
+
 // The permissions of an inbox that are asked for by name.
 const (
 	MaySend   = "send"     // messages to it

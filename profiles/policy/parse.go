@@ -16,6 +16,7 @@ import (
 // a document is not told of warnings. Only conditions and permissions that are like
 // none that is known may be those of a newer version, or of another kind: a rule
 // with such a condition never holds (RFC 4745 section 7), and they are in Warnings.
+// A condition that is known but that the kind cannot judge is a fault.
 func Check(data []byte, k For, owner kind.Addr) (*Policy, error) {
 	return readDocument(data, k, owner, true)
 }
@@ -36,6 +37,8 @@ func readDocument(data []byte, k For, owner kind.Addr, strict bool) (*Policy, er
 		return nil, kind.RefuseJSON(err)
 	}
 	r := reader{policy: &Policy{owner: owner, kind: k.Name(), permissions: k.Permissions(), handling: Block, anonymous: true}, strict: strict}
+	_, r.spheres = k.(kind.Sphered)
+	_, r.contacts = k.(kind.Inbox)
 	r.read(doc.Root())
 	if err := doc.Err(); err != nil {
 		return nil, kind.RefuseJSON(err)
@@ -48,6 +51,8 @@ func readDocument(data []byte, k For, owner kind.Addr, strict bool) (*Policy, er
 type reader struct {
 	policy *Policy
 	strict bool // for Check
+
+	spheres, contacts bool // conditions that the kind can judge
 }
 
 func (r *reader) read(n *jsontree.Node) {
@@ -191,6 +196,7 @@ func (r *reader) conditions(n *jsontree.Node) conditions {
 	if t := m.Take("contact"); t != nil {
 		yes := t.Bool()
 		c.contact = &yes
+		r.mustJudge(t, r.contacts, "contact is judged for messages only")
 	}
 	if v := m.Take("validity"); v != nil {
 		c.validity = readValidity(v)
@@ -203,9 +209,18 @@ func (r *reader) conditions(n *jsontree.Node) conditions {
 		if s.Kind() == jsontree.Array && s.Len() == 0 {
 			s.Fault(`no sphere is in an empty list: leave out "sphere" if any will do`)
 		}
+		r.mustJudge(s, r.spheres, "sphere is judged for presence only, which says it")
 	}
 	c.unknown = r.pass(m, "this condition is not known here and never holds", "identity", "validity", "weekly", "sphere", "contact")
 	return c
+}
+
+// mustJudge refuses a condition that the kind cannot judge: contact false would
+// always hold, for everybody, and the others never.
+func (r *reader) mustJudge(n *jsontree.Node, can bool, why string) {
+	if r.strict && !can {
+		n.Fault("cannot be judged for %s: %s: leave it out, or name whom you mean in identity", r.policy.kind, why)
+	}
 }
 
 func (r *reader) limit(n *jsontree.Node, ids map[string]bool) limit {

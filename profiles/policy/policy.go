@@ -55,7 +55,8 @@ const (
 )
 
 // For is what Parse has to know of the kind that a policy is for. Every
-// kind.Kind and kind.Inbox satisfies it.
+// kind.Kind and kind.Inbox satisfies it. The condition sphere is judged for those
+// that are kind.Sphered, and contact for each kind.Inbox: see Check.
 type For interface {
 	Name() string
 	Permissions() []kind.Permission

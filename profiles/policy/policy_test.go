@@ -23,6 +23,16 @@ type forKind struct {
 func (k forKind) Name() string                   { return k.name }
 func (k forKind) Permissions() []kind.Permission { return k.permissions }
 
+// spheredKind is one that knows where in life an owner is.
+type spheredKind struct {
+	kind.Kind // nil: only what is below is asked for
+	forKind
+}
+
+func (k spheredKind) Name() string                   { return k.forKind.Name() }
+func (k spheredKind) Permissions() []kind.Permission { return k.forKind.Permissions() }
+func (spheredKind) Sphere(*kind.Composed) string     { return "" }
+
 // pres has permissions of every type.
 var pres = forKind{"presence", []kind.Permission{
 	{Name: "services", Type: kind.PermSet, Check: func(token string) error {
@@ -401,7 +411,7 @@ func TestUnknownMembersAreRefusedAtTheDoor(t *testing.T) {
 		"/limits/0/who/identities":                 `did you mean "identity"?`, "/limits/0/only/wekly": `did you mean "weekly"?`, "/limits/0/onli": `did you mean "only"?`,
 		"/delegates/0/source": `did you mean "sources"?`,
 	}
-	_, err := Check(document, pres, bob)
+	_, err := Check(document, spheredKind{forKind: pres}, bob)
 	r, ok := errors.AsType[*kind.Refusal](err)
 	if !ok {
 		t.Fatalf("got %v", err)
@@ -432,7 +442,7 @@ func TestCheckIsParseOfWhatIsKnown(t *testing.T) {
 		  "limits": [{"id": "l", "label": {}, "who": {"identity": [{"one": "pres:a@b.c"}]}, "only": {"sphere": ["x"]}}],
 		  "delegates": [{"one": "pres:a@b.c", "label": {}, "sources": ["x"], "read": true, "until": "2026-06-09T00:00:00Z"}]}`,
 	} {
-		checked, err := Check([]byte(text), pres, bob)
+		checked, err := Check([]byte(text), spheredKind{forKind: pres}, bob)
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
