@@ -1,6 +1,7 @@
 package blackbox
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -160,31 +161,49 @@ func TestManyFiltersInOnePacket(t *testing.T) {
 func TestMemoryReturns(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--allow-anonymous", "--pprof")
+	visit := func(n, i int) error {
+		m := clean(fmt.Sprint("wave", i))
+		if i%2 == 0 {
+			m = durable(v5, m.ClientID)
+		}
+		c, ack, err := mq.DialConnect(s.ready.MQTT, v5, m)
+		if err != nil || ack.Code != 0 {
+			return fmt.Errorf("client %d: %v, %w", i, ack, err)
+		}
+		defer c.Close()
+		topic := fmt.Sprintf("wave/%d/%d", n, i)
+		err = c.Write(mq.Subscribe{ID: 1, Filters: []mq.Filter{{Filter: topic, QoS: 1}, {Filter: topic + "/+", QoS: 1}}},
+			mq.Publish{Topic: topic + "/x", QoS: 1, ID: 1, Retain: true, Payload: make([]byte, 2000)},
+			mq.Publish{Topic: topic + "/x", QoS: 1, ID: 2, Retain: true})
+		for got := 0; err == nil && got < 3; { // SUBACK and two PUBACKs; copies come too
+			var p *mq.Packet
+			if p, err = c.Read(mq.Patience); err == nil && p.Type != mq.PUBLISH {
+				got++
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("client %d: %w", i, err)
+		}
+		return c.Write(mq.Reason{Type: mq.DISCONNECT, Properties: mq.Properties{mq.Number(mq.PropSessionExpiry, 0)}})
+	}
 	wave := func(n int) {
-		for i := range n {
-			m := clean(fmt.Sprint("wave", i))
-			if i%2 == 0 {
-				m = durable(v5, m.ClientID)
-			}
-			c, ack, err := mq.DialConnect(s.ready.MQTT, v5, m)
-			if err != nil || ack.Code != 0 {
-				t.Fatalf("client %d: %v, %v", i, ack, err)
-			}
-			topic := fmt.Sprintf("wave/%d/%d", n, i)
-			err = c.Write(mq.Subscribe{ID: 1, Filters: []mq.Filter{{Filter: topic, QoS: 1}, {Filter: topic + "/+", QoS: 1}}},
-				mq.Publish{Topic: topic + "/x", QoS: 1, ID: 1, Retain: true, Payload: make([]byte, 2000)},
-				mq.Publish{Topic: topic + "/x", QoS: 1, ID: 2, Retain: true})
-			for got := 0; err == nil && got < 3; { // SUBACK and two PUBACKs; copies come too
-				var p *mq.Packet
-				if p, err = c.Read(mq.Patience); err == nil && p.Type != mq.PUBLISH {
-					got++
+		const abreast = 10
+		ends := make(chan error)
+		for first := range abreast {
+			go func() {
+				var err error
+				for i := first; err == nil && i < n; i += abreast {
+					err = visit(n, i)
 				}
-			}
-			if err != nil {
-				t.Fatalf("client %d: %v", i, err)
-			}
-			_ = c.Write(mq.Reason{Type: mq.DISCONNECT, Properties: mq.Properties{mq.Number(mq.PropSessionExpiry, 0)}})
-			c.Close()
+				ends <- err
+			}()
+		}
+		var all []error
+		for range abreast {
+			all = append(all, <-ends)
+		}
+		if err := errors.Join(all...); err != nil {
+			t.Fatal(err)
 		}
 		until(t, "all are gone", mq.Patience, func() bool { return s.metric("bellwire_sessions") == 0 })
 	}

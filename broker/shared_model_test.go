@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"github.com/bellwire/bellwire/broker/store"
 	"github.com/bellwire/bellwire/disk"
 	"github.com/bellwire/bellwire/internal/bubble"
+	"github.com/bellwire/bellwire/internal/effort"
 )
 
 // A sharedRun is a random history of one group.
@@ -52,11 +52,8 @@ var sharedPolicies = map[string]*rules{
 // nobody after it was acknowledged; nothing waits that somebody who is there could
 // have; and all of it follows from the log.
 func TestSharedModel(t *testing.T) {
-	seeds, steps := uint64(8), 120
-	if os.Getenv("BELLWIRE_SOAK") != "" {
-		seeds, steps = 2000, 400
-	}
-	for seed := range seeds {
+	seeds, steps := effort.RoundsOfOne(2, 8, 2000), effort.Rounds(120, 400)
+	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) { runShared(t, seed, steps) })
 		})

@@ -47,6 +47,14 @@ const external = "^TestPacketSequences$"
 // so slow that it is itself what is measured.
 const withoutRace = "^TestRows?Against"
 
+// What the tests wait for, time-outs of clusters and disks that sync, takes longer
+// than what they compute: more packages at once than there are processors, and of
+// blackbox more tests.
+const (
+	packagesAtOnce = "-p=4"
+	testsAtOnce    = "-parallel=6"
+)
+
 // asBuilt has tests that start a server take the binary that build has made.
 func asBuilt(root string) []string {
 	return []string{"BELLWIRE_BINARY=" + filepath.Join(root, "bin", "bellwire")}
@@ -103,9 +111,9 @@ func gate(ctx context.Context, root string) error {
 	// Without the vet of go test, for all of it has been done above.
 	test("", nil, "-count=1", "-vet=off", rules)
 	rest := slices.DeleteFunc(slices.Clone(packages), func(pkg string) bool { return pkg == rules || pkg == blackbox })
-	test("", asBuilt(root), append([]string{"-count=1", "-vet=off", "-timeout=5m"}, rest...)...)
+	test("", asBuilt(root), append([]string{packagesAtOnce, "-count=1", "-vet=off", "-timeout=5m"}, rest...)...)
 	if slices.Contains(packages, blackbox) {
-		test("", asBuilt(root), "-count=1", "-vet=off", "-timeout=10m", "-skip", external, blackbox)
+		test("", asBuilt(root), testsAtOnce, "-count=1", "-vet=off", "-timeout=10m", "-skip", external, blackbox)
 	}
 	fault(mustBeSilent(ctx, root, "deadcode", "go", "run", deadcode, "-test", "./..."))
 	restore()
@@ -114,7 +122,7 @@ func gate(ctx context.Context, root string) error {
 		return err
 	}
 	defer os.RemoveAll(reports)
-	test("race", append(asBuilt(root), raceLog(reports)), append([]string{"-count=1", "-vet=off", "-timeout=10m", "-race", "-skip", withoutRace}, rest...)...)
+	test("race", append(asBuilt(root), raceLog(reports)), append([]string{packagesAtOnce, "-count=1", "-vet=off", "-timeout=10m", "-race", "-skip", withoutRace}, rest...)...)
 	fault(races(os.Stdout, reports))
 
 	fmt.Println()
