@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -269,6 +271,9 @@ func (p *Policy) Knows(principal string) bool {
 	_, known := p.users[principal]
 	return known
 }
+
+// Known returns the policy's users, in order.
+func (p *Policy) Known() []string { return slices.Sorted(maps.Keys(p.users)) }
 
 // In says whether principal, a canonical address, is of the group of that name. A
 // group that the policy does not have is empty.

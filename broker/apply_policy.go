@@ -49,6 +49,45 @@ func (m *Machine) removeStrangers(before, after Authorizer) {
 			m.setWake(m.now, wakeStranger, r.session, 0)
 		}
 	}
+	if m.level < levelForgets {
+		return
+	}
+	for _, principal := range was.Known() {
+		if !is.Knows(principal) {
+			m.setWakeName(m.now, wakeForget, principal)
+		}
+	}
+}
+
+// forget has one profile remove a piece of what it keeps of somebody: id is whom,
+// and behind a NUL the profile, if it has begun. It comes after the sessions have
+// ended, which could say more. What has begun is done to the end: who is given the
+// name meanwhile must not find the rest.
+func (m *Machine) forget(id string) {
+	principal, prefix, begun := strings.Cut(id, "\x00")
+	if m.bare || !begun && m.knows(principal) {
+		return // he is back
+	}
+	at, _ := slices.BinarySearch(m.prefixes, prefix)
+	for _, prefix := range m.prefixes[at:] {
+		f, ok := m.profiles[prefix].(Forgetter)
+		if !ok {
+			continue
+		}
+		if f.Forget(&ProfileTx{m: m, prefix: prefix}, principal) {
+			if at := slices.Index(m.prefixes, prefix) + 1; at < len(m.prefixes) {
+				m.setWakeName(m.now, wakeForget, principal+"\x00"+m.prefixes[at])
+			}
+		} else {
+			m.setWakeName(m.now, wakeForget, principal+"\x00"+prefix)
+		}
+		return
+	}
+}
+
+func (m *Machine) knows(principal string) bool {
+	p, ok := m.policy.(knower)
+	return ok && p.Knows(principal)
 }
 
 // removeStranger ends a session of somebody whom the policy has ceased to name,

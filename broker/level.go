@@ -26,6 +26,8 @@ const (
 	LevelShared  Level = 3 // shared subscriptions
 	LevelStreams Level = 4 // streams: one body and a cursor per session
 
+	levelForgets = LevelStreams // profiles forget whom the policy knows no more
+
 	// NewestLevel is the newest that this program knows. Those above are reserved.
 	NewestLevel = LevelStreams
 )

@@ -166,6 +166,16 @@ type SessionWatcher interface {
 	Disconnected(tx *ProfileTx, who Who, c Connection, lost bool)
 }
 
+// A Forgetter is a profile that keeps things of principals, such as what they
+// published, or permit others.
+type Forgetter interface {
+	// Forget removes what is principal's own, who is no more: whoever is given the
+	// name later must find nothing. It removes a bounded piece at a time; while it
+	// returns false, it is called again with the next entry. In between others may
+	// add to what is there. It is called on every node, in log order.
+	Forget(tx *ProfileTx, principal string) (done bool)
+}
+
 // A ProfileTx is a profile's door to the state, within one command. It shows
 // the writes of the commands before.
 type ProfileTx struct {
@@ -196,6 +206,29 @@ func (t *ProfileTx) Set(key string, value []byte) {
 	}
 	t.m.tx.Set(k, value)
 	t.m.written[string(k)] = append([]byte{}, value...)
+}
+
+// Clear removes keys that begin with a prefix: all that this entry has set, and of
+// those before it at most so many. done says that none is left.
+func (t *ProfileTx) Clear(prefix string, most int) (done bool) {
+	lower := resourceKey(nil, t.prefix, prefix)
+	var keys []string
+	t.m.store.Scan(lower, store.End(lower), func(key, _ []byte) bool {
+		keys = append(keys, string(key))
+		return len(keys) <= most
+	})
+	done = len(keys) <= most
+	keys = keys[:min(len(keys), most)]
+	for key, value := range t.m.written { // in any order: each is only removed
+		if value != nil && strings.HasPrefix(key, string(lower)) {
+			keys = append(keys, key)
+		}
+	}
+	for _, key := range keys {
+		t.m.tx.Delete([]byte(key))
+		t.m.written[key] = nil
+	}
+	return done
 }
 
 // WakeAt has Waker.Wake called at that time. Asking twice for the same is

@@ -2,6 +2,8 @@ package broker
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +20,7 @@ type rules struct {
 
 func (r *rules) Credential(principal string) string { return r.users[principal] }
 func (r *rules) Knows(principal string) bool        { return r.users[principal] != "" }
+func (r *rules) Known() []string                    { return slices.Sorted(maps.Keys(r.users)) }
 
 type rule struct {
 	deny        bool

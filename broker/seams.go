@@ -116,7 +116,12 @@ type credentialer interface{ Credential(principal string) string }
 
 // A knower is an Authorizer whose policy names people. Who was one of them and is
 // no more has lost his sessions, and all that waits for them.
-type knower interface{ Knows(principal string) bool }
+// Known returns them in order. They lose what profiles keep of them, too: see
+// Forgetter.
+type knower interface {
+	Knows(principal string) bool
+	Known() []string
+}
 
 // Compile makes an Authorizer of the bytes of a policy and the domain of bare
 // names in it, which are state: every node compiles the same ones. It must be

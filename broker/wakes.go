@@ -23,6 +23,7 @@ const (
 	wakeJudge  = 20 // sessions that are away are judged anew, whether they may join streams, some at a time
 	wakePay    = 21 // what streams owe a session goes into its queue, some at a time
 	wakeStream = 22 // what nobody is owed any more of a stream goes, some at a time
+	wakeForget = 23 // what profiles keep of somebody whom the policy does not know any more goes, a piece at a time
 	wakeReturn = 17 // what the session was not sent goes to others of its groups, if it is without connection since that epoch
 	wakeShare  = 18 // what a group keeps is given to its members, as far as it can be
 
@@ -140,6 +141,8 @@ func (m *Machine) fire(kind byte, id []byte) {
 		m.reckonEnds(id)
 	case wakeStranger:
 		m.removeStranger(store.Uint64At(id, 0))
+	case wakeForget:
+		m.forget(string(id))
 	case wakeJudge:
 		m.judge(string(id))
 	case wakePay:

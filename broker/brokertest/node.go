@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,7 +29,8 @@ var Begin = time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)
 
 // A Node is a broker whose clock stands until Pass moves it, and which can live
 // anew. It lets everybody do everything on topics that are no profile's; its
-// disk and its log are in memory. It is for the test's own goroutine.
+// disk and its log are in memory. SetPolicy takes "users" and names, who are then
+// the policy's; who is left out later is one no more. It is for the test's own goroutine.
 type Node struct {
 	*broker.Broker
 	t        TB
@@ -81,7 +83,7 @@ func (n *Node) open(name, dir string) (*broker.Broker, *store.Store) {
 	}
 	b, err := broker.New(broker.Config{
 		Node: name, Store: s, Limits: n.limits, Now: n.clock.now, Logger: logger, Profiles: n.profiles(),
-		Compile: func(_ []byte, _ string) (broker.Authorizer, error) { return anybody{}, nil },
+		Compile: compile,
 	})
 	if err != nil {
 		n.t.Fatalf("%v", err)
@@ -352,3 +354,23 @@ func (anybody) Authenticate(string, []byte) (string, error) {
 }
 
 func (anybody) NextEdge(int64) int64 { return 0 }
+
+// users are anybody of whom the policy names some.
+type users struct {
+	anybody
+	names []string // sorted
+}
+
+func (u users) Knows(principal string) bool { return slices.Contains(u.names, principal) }
+
+func (u users) Known() []string { return u.names }
+
+// compile makes what a node's policy is: "all" lets everybody do everything, and
+// "users" and names behind it names these besides.
+func compile(data []byte, _ string) (broker.Authorizer, error) {
+	words := strings.Fields(string(data))
+	if words[0] != "users" {
+		return anybody{}, nil
+	}
+	return users{names: slices.Sorted(slices.Values(words[1:]))}, nil
+}

@@ -461,6 +461,8 @@ func (a *authorizer) Credential(principal string) string { return a.policy.Crede
 
 func (a *authorizer) Knows(principal string) bool { return a.policy.Knows(principal) }
 
+func (a *authorizer) Known() []string { return a.policy.Known() }
+
 func (a *authorizer) NextEdge(after int64) int64 {
 	return kind.Nanos(a.policy.NextEdge(time.Unix(0, after)))
 }

@@ -1,0 +1,23 @@
+package state
+
+import (
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/profiles/kind"
+)
+
+var _ broker.Forgetter = (*Profile)(nil)
+
+// Forget removes a principal's resource, whoever published it, and policy. That is
+// bounded as a resource is.
+func (p *Profile) Forget(tx *broker.ProfileTx, principal string) (done bool) {
+	topicName := kind.Resource{Kind: p.kind.Name(), Addr: kind.Of(principal)}.Topic()
+	record := tx.Get(topicName)
+	if record == nil && tx.PolicyOf(principal) == nil {
+		return true
+	}
+	tx.SetPolicy(principal, nil)
+	rec := readRecord(record)
+	p.drop(tx, topicName, rec, func(*publication) bool { return true })
+	p.save(tx, topicName, rec)
+	return true
+}
