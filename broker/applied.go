@@ -53,6 +53,7 @@ type step struct {
 	// stepPolicy: the policy in force from position on, a place in the log.
 	policy   Authorizer
 	position uint64
+	number   uint64 // of the policy; of stepNumbered, too
 
 	// stepSettings: those in force from here on.
 	settings *event.Settings
@@ -79,6 +80,7 @@ const (
 	stepSubEnded // a subscription has ended with its window
 	stepRegrant  // who may read what, a profile has to be asked anew
 	stepLife     // this node's life is over, by the log's account: another begins
+	stepNumbered // the policy in force has a number from here on
 	stepPaid     // a queue has what it is to have up to the number position
 )
 

@@ -11,16 +11,7 @@ import (
 )
 
 // applyPolicy puts a policy in force.
-func (m *Machine) applyPolicy(c *event.Policy) error {
-	policy, err := m.compile(c.Data, m.domain())
-	if err != nil {
-		return &Refusal{Reason: err.Error()}
-	}
-	m.tx.Set(policyKey, c.Data)
-	m.policyData = bytes.Clone(c.Data)
-	m.adopt(policy)
-	return nil
-}
+func (m *Machine) applyPolicy(c *event.Policy) error { return m.putPolicy(c.Data, "") }
 
 // adopt puts a policy that compiles in force. What it means for sessions and
 // subscriptions there are, which may be many, is done by wakes.
@@ -32,7 +23,7 @@ func (m *Machine) adopt(policy Authorizer) {
 	m.reconsiderAll()
 	m.tx.Set(inForceKey, store.AppendUint64(nil, uint64(m.now)))
 	m.setWakeName(m.now, wakeTerms, "")
-	m.out.steps = append(m.out.steps, step{kind: stepPolicy, policy: policy, position: event.PositionAt(m.out.index, m.ordinal)})
+	m.out.steps = append(m.out.steps, step{kind: stepPolicy, policy: policy, number: m.history.number(), position: event.PositionAt(m.out.index, m.ordinal)})
 }
 
 // removeStrangers has the sessions end of whom before names and after does not.

@@ -95,6 +95,7 @@ type Broker struct {
 type policy struct {
 	Authorizer
 	version uint64
+	number  uint64 // in the history; 0 if it has none
 }
 
 // New returns a Broker in the state that the store holds. Its Machine is to be
@@ -123,7 +124,7 @@ func New(c Config) (*Broker, error) {
 	b.relays.init(b)
 	b.edges.last = b.now()
 	m.deliver, m.spare = b.loop.deliver, b.loop.spare
-	b.setPolicy(m.policy)
+	b.setPolicy(m.policy, m.history.number())
 	b.settings.Store(m.settings)
 	b.running.Go(b.loop.run)
 	return b, nil
@@ -332,7 +333,7 @@ func (b *Broker) Authenticate(user string, password []byte) (principal string, e
 	return p.Authenticate(user, password)
 }
 
-func (b *Broker) setPolicy(a Authorizer) {
+func (b *Broker) setPolicy(a Authorizer, number uint64) {
 	if a == nil {
 		return
 	}
@@ -340,7 +341,7 @@ func (b *Broker) setPolicy(a Authorizer) {
 	if old := b.policy.Load(); old != nil {
 		version = old.version + 1
 	}
-	b.policy.Store(&policy{Authorizer: a, version: version})
+	b.policy.Store(&policy{Authorizer: a, version: version, number: number})
 	b.local.Invalidate()
 	b.Kick()
 }

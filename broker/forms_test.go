@@ -76,6 +76,8 @@ func stored() []storedForm {
 			},
 		}},
 		{"debts/empty/4", debts(nil)},
+		{"policies/full/4", policyHistory{{Number: 299, At: 1_772_000_000_123_456_789, By: "ana@example.com", Size: 1 << 20}, {Number: 300, At: 1_772_000_060_000_000_000, Size: 9}}},
+		{"policies/empty/4", policyHistory(nil)},
 		{"entry/shared/3", &entry{qos: 1, size: 300, group: 300, body: 5}},
 		{"group/full/3", &group{record: record{session: 300}, turn: 299, passed: 1 << 40, edge: 1_772_000_060_000_000_000}},
 		{"group/empty/3", &group{record: record{session: 1}}},
@@ -114,6 +116,8 @@ func encodeStored(v any) []byte {
 		return v.append(nil)
 	case Level:
 		return []byte{byte(v)}
+	case policyHistory:
+		return v.append(nil)
 	case *group:
 		return v.append(nil)
 	}
@@ -160,6 +164,8 @@ func decodeStored(like any, b []byte) (any, error) {
 			return nil, event.ErrDamaged
 		}
 		return Level(b[0]), nil
+	case policyHistory:
+		return decodeHistory(b)
 	case *group:
 		g := new(group)
 		return g, g.decode(b)

@@ -28,6 +28,10 @@ const (
 
 	levelForgets = LevelStreams // profiles forget whom the policy knows no more
 
+	// LevelPolicies brings the history of the operator's policies: the same level, for
+	// both came before any program that has it was in use.
+	LevelPolicies = LevelStreams
+
 	// NewestLevel is the newest that this program knows. Those above are reserved.
 	NewestLevel = LevelStreams
 )
@@ -56,7 +60,11 @@ func (m *Machine) applyRaise(c *event.Raise) error {
 		return nil
 	}
 	m.raised(to)
+	begins := m.level < LevelPolicies && to >= LevelPolicies
 	m.level = to
+	if begins {
+		m.beginHistory()
+	}
 	m.tx.Set(levelKey, []byte{c.Level})
 	m.rejudge()
 	return nil

@@ -44,7 +44,7 @@ func (m *Machine) load() error {
 			return fmt.Errorf("machine: growth of queues: %w", event.ErrDamaged)
 		}
 	}
-	for _, load := range []func() error{m.loadSettings, m.loadPolicy, m.loadNodes, m.loadSessions, m.loadGroups, m.loadStreams, m.loadQueues, m.loadSubs, m.loadRest, m.loadJoined} {
+	for _, load := range []func() error{m.loadSettings, m.loadPolicy, m.loadHistory, m.loadNodes, m.loadSessions, m.loadGroups, m.loadStreams, m.loadQueues, m.loadSubs, m.loadRest, m.loadJoined} {
 		if err := load(); err != nil {
 			return err
 		}

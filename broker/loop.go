@@ -223,9 +223,13 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		}
 	case stepSettings:
 		b.settings.Store(s.settings)
+	case stepNumbered:
+		if p := b.policy.Load(); p != nil {
+			b.policy.Store(&policy{Authorizer: p.Authorizer, version: p.version, number: s.number})
+		}
 	case stepPolicy:
 		before := b.policy.Load()
-		b.setPolicy(s.policy)
+		b.setPolicy(s.policy, s.number)
 		b.edges.policyChanged(b, before, s.position)
 	}
 }

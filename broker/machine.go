@@ -84,6 +84,7 @@ type Machine struct {
 	policy     Authorizer
 	policyData []byte // what it was compiled from
 	inForce    int64  // log time since when policy is
+	history    policyHistory
 	segments   map[uint64]*segment
 	durable    *topic.Index[uint64, storedSub, *fanout]
 	weights    atomic.Pointer[topic.Index[uint64, storedSub, *fanout]] // what fanouts returns, for weigh
@@ -439,6 +440,10 @@ func (m *Machine) command(from event.Header, kind event.Kind, body []byte) (valu
 		var c event.Policy
 		m.decode(&c, body)
 		return nil, m.applyPolicy(&c)
+	case event.KindPutPolicy:
+		var c event.PutPolicy
+		m.decode(&c, body)
+		return m.applyPutPolicy(&c)
 	case event.KindNodeUp:
 		var c event.NodeUp
 		m.decode(&c, body)

@@ -19,6 +19,7 @@ import "github.com/bellwire/bellwire/broker/event"
 // A restored is what a copied state says of this node and its clients.
 type restored struct {
 	policy   Authorizer
+	number   uint64 // of policy
 	settings *event.Settings
 	batch    uint64             // the last of our batches that was applied; 0 if our incarnation is not open
 	life     uint64             // the life that begins, if ours is over; else 0
@@ -27,7 +28,7 @@ type restored struct {
 
 // restored describes the state that the Machine has just been given.
 func (m *Machine) restored() *applied {
-	r := &restored{policy: m.policy, settings: m.settings, held: map[uint64]*opened{}}
+	r := &restored{policy: m.policy, number: m.history.number(), settings: m.settings, held: map[uint64]*opened{}}
 	if state, ok := m.nodes[m.node]; ok && state.life == m.life {
 		if r.batch = state.seq; state.closed {
 			m.life = m.relive()
@@ -54,7 +55,7 @@ func (l *loop) resume(a *applied, r *restored, now int64) {
 	l.index.Store(a.index)
 	b.settings.Store(r.settings)
 	before := b.policy.Load()
-	b.setPolicy(r.policy)
+	b.setPolicy(r.policy, r.number)
 	b.watch.forgetAll()
 	if p := b.proposer.Load(); p != nil {
 		p.caughtUp(r.batch, w)

@@ -22,6 +22,7 @@ const (
 	KindOfProfile   Kind = 15 // ProfileSettings
 	KindRaise       Kind = 16 // Raise
 	KindReturn      Kind = 17 // Return
+	KindPutPolicy   Kind = 19 // PutPolicy; 18 is spoken for
 )
 
 // A Command is one request to the Machine, in the form that the log carries.
@@ -413,6 +414,24 @@ func (*Policy) Kind() Kind { return KindPolicy }
 
 func (c *Policy) append(b []byte) []byte { return appendBytes(b, c.Data) }
 func (c *Policy) decode(r *reader)       { c.Data = r.bytes() }
+
+// A PutPolicy replaces the operator's policy, as Policy does, and says by whom. Base is
+// the number of the policy that must be in force; 0 if any may.
+type PutPolicy struct {
+	Data []byte
+	By   string
+	Base uint64
+}
+
+func (*PutPolicy) Kind() Kind { return KindPutPolicy }
+
+func (c *PutPolicy) append(b []byte) []byte {
+	return appendBytes(appendString(appendUint(b, c.Base), c.By), c.Data)
+}
+
+func (c *PutPolicy) decode(r *reader) {
+	c.Base, c.By, c.Data = r.uvarint(), r.string(), r.bytes()
+}
 
 // Settings replace what of the configuration decides how commands are applied: it
 // has to be the same on every node, so it is agreed. They are all set at once.

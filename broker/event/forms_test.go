@@ -83,6 +83,8 @@ func forms() []form {
 		{"raise/empty/2", &Raise{}},
 		{"return/full/3", &Return{Session: 300, Epoch: 1 << 40, Entries: []uint64{1, 7, 1 << 33}}},
 		{"return/empty/3", &Return{}},
+		{"putpolicy/full/4", &PutPolicy{Data: []byte("rules: []"), By: "ana@example.com", Base: 300}},
+		{"putpolicy/empty/4", &PutPolicy{}},
 	}
 }
 
@@ -128,7 +130,7 @@ func decodeLike(v any, b []byte) (any, error) {
 func newCommand(k Kind) Command {
 	for _, c := range []Command{
 		&Connect{}, &Disconnect{}, &Subscribe{}, &Unsubscribe{}, &Publish{}, &Release{}, &Settle{}, &Replay{},
-		&Policy{}, &NodeUp{}, &Tick{}, &Settings{}, &PassOver{}, &ProfileSettings{}, &NodeDown{}, &Raise{}, &Return{},
+		&Policy{}, &NodeUp{}, &Tick{}, &Settings{}, &PassOver{}, &ProfileSettings{}, &NodeDown{}, &Raise{}, &Return{}, &PutPolicy{},
 	} {
 		if c.Kind() == k {
 			return c
