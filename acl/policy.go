@@ -46,3 +46,6 @@ rules:
     topic: ["$SYS/#"]
 `)
 }
+
+// Domain is that of bare names in the file; it may be empty.
+func (p *Policy) Domain() string { return p.domain }

@@ -138,6 +138,10 @@ type problem struct {
 	Detail string `json:"detail"`
 	Code   string `json:"code,omitempty"` // BW-NNNN, which bellwire explain knows more about
 	Todo   string `json:"todo,omitempty"` // what would help in this case; else what explain says
+
+	// Of a document: all that is wrong with it, for programs, and for people.
+	Faults any    `json:"faults,omitempty"`
+	Report string `json:"report,omitempty"`
 }
 
 func refuse(w http.ResponseWriter, status int, format string, args ...any) {

@@ -3,7 +3,11 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/bellwire/bellwire/bw"
@@ -15,6 +19,22 @@ type Policies interface {
 	// Denied returns what is known of a refusal by the policy, on whatever node it
 	// was. The error is an ErrNoDenial if nothing is.
 	Denied(ctx context.Context, id string) (Denial, error)
+
+	// Version returns the version of that number, or, if it is 0, the one in force.
+	// The error is an ErrNoPolicy if there is none.
+	Version(ctx context.Context, number uint64) (PolicyText, error)
+
+	// Versions returns those that are kept, the newest first.
+	Versions(ctx context.Context) []PolicyVersion
+
+	// Put checks a policy, runs its own tests and puts it in force, on all nodes; it
+	// returns when this one has it. The error is a *PolicyFaults, or an ErrNotInForce
+	// if Base is not: they change nothing. ErrNoLeader, too, unless it says otherwise.
+	Put(ctx context.Context, c PolicyChange) (PolicyResult, error)
+
+	// Ask answers a question with what becomes JSON. The error may be an ErrBadQuestion,
+	// an ErrNoPolicy or a *PolicyFaults.
+	Ask(ctx context.Context, q PolicyQuestion) (any, error)
 }
 
 // ErrNoDenial means that no node knows of a refusal by that id.
@@ -31,6 +51,7 @@ type Denial struct {
 	At        time.Time `json:"at"`   // the newest of its kind
 	First     time.Time `json:"first"`
 	Times     uint64    `json:"times"`
+	Policy    uint64    `json:"policy"`         // number of the version that refused; 0 if it has none
 	Rule      string    `json:"rule,omitempty"` // empty if no rule has to do with it
 	Line      int       `json:"line,omitempty"`
 	Reason    string    `json:"reason"`
@@ -39,6 +60,7 @@ type Denial struct {
 
 // registerPolicies adds /v1/policy.
 func registerPolicies(mux *http.ServeMux, p Policies, o *Operators) {
+	registerVersions(mux, p, o)
 	mux.HandleFunc("GET /v1/policy/denials/{id}", o.known(func(w http.ResponseWriter, r *http.Request, who string, operator bool) {
 		ctx, cancel := context.WithTimeout(r.Context(), managing)
 		defer cancel()
@@ -56,4 +78,232 @@ func registerPolicies(mux *http.ServeMux, p Policies, o *Operators) {
 			writeJSON(w, http.StatusOK, d)
 		}
 	}))
+}
+
+// A PolicyText is one version of the operator's policy.
+type PolicyText struct {
+	Number uint64 // 0 if it has none: while not all nodes of the cluster know numbers
+	Data   []byte // YAML
+	Domain string // of bare names in it; may be empty
+}
+
+// A PolicyVersion is one version in the history.
+type PolicyVersion struct {
+	Number uint64    `json:"number"`
+	At     time.Time `json:"at"` // when it was put in force
+	By     string    `json:"by"` // a principal, local or file; empty if it is not known
+	Size   int       `json:"size"`
+	In     bool      `json:"in_force,omitempty"`
+}
+
+// A PolicyChange is what is to be put in force.
+type PolicyChange struct {
+	Data []byte
+	By   string
+	Base uint64 // the version that must be in force; 0 for any
+	Dry  bool   // only say what is wrong with it
+}
+
+// A PolicyResult is what became of it.
+type PolicyResult struct {
+	Number uint64 `json:"number"` // of the version in force
+	Tests  int    `json:"tests"`  // of its own that passed
+	Dry    bool   `json:"dry_run,omitempty"`
+}
+
+// PolicyFaults are why a policy is not put in force.
+type PolicyFaults struct {
+	Faults []PolicyFault // all of them, at least one
+	Report string        // for people
+	Tests  bool          // it is its own tests that failed
+}
+
+// A PolicyFault is one of them.
+type PolicyFault struct {
+	Line   int    `json:"line"`
+	Column int    `json:"column,omitempty"`
+	What   string `json:"what"`
+	Hint   string `json:"hint,omitempty"`
+	Test   string `json:"test,omitempty"` // the name of the test that failed
+}
+
+func (e *PolicyFaults) Error() string {
+	kind := "faults"
+	if e.Tests {
+		kind = "tests of its own that fail"
+	}
+	return fmt.Sprintf("the policy has %d %s: the one in force stays", len(e.Faults), kind)
+}
+
+// A PolicyQuestion is about what a version says. Empty fields have their defaults.
+type PolicyQuestion struct {
+	What          string // explain, who, can, diff
+	As, Client    string // an address or anonymous
+	Action, Topic string
+	At, Sweep     string // an instant; FROM/TO, or a time from At on such as 7d
+
+	// Version is that of the policy that is asked, 0 for the one in force. diff: the
+	// newer one, unless there is Data; Than the older one, 0 for the one in force.
+	Version, Than uint64
+	Data          []byte
+}
+
+// Errors that the methods of Policies wrap.
+var (
+	ErrNoPolicy    = errors.New("no such policy is kept")
+	ErrBadQuestion = errors.New("bad question")
+	ErrNotInForce  = errors.New("the policy was changed meanwhile")
+)
+
+// registerVersions adds what is about versions of the policy. All of it is for
+// operators, for a policy tells who may do what, and what proves who they are.
+func registerVersions(mux *http.ServeMux, p Policies, o *Operators) {
+	mux.HandleFunc("GET /v1/policy", o.only(func(w http.ResponseWriter, r *http.Request, _ string) {
+		text, err := p.Version(r.Context(), 0)
+		serveVersion(w, r, text, err)
+	}))
+	mux.HandleFunc("GET /v1/policy/versions/{number}", o.only(func(w http.ResponseWriter, r *http.Request, _ string) {
+		number, err := strconv.ParseUint(r.PathValue("number"), 10, 64)
+		if err != nil || number == 0 {
+			refusePolicy(w, ErrNoPolicy)
+			return
+		}
+		text, err := p.Version(r.Context(), number)
+		serveVersion(w, r, text, err)
+	}))
+	mux.HandleFunc("GET /v1/policy/versions", o.only(func(w http.ResponseWriter, r *http.Request, _ string) {
+		w.Header().Set("Cache-Control", "no-store")
+		writeJSON(w, http.StatusOK, map[string]any{"versions": p.Versions(r.Context())})
+	}))
+	mux.HandleFunc("PUT /v1/policy", o.only(func(w http.ResponseWriter, r *http.Request, who string) {
+		data, ok := readPolicy(w, r)
+		if ok {
+			putPolicy(w, r, p, PolicyChange{Data: data, By: who, Dry: r.URL.Query().Has("dry_run")})
+		}
+	}))
+	mux.HandleFunc("POST /v1/policy/rollback", o.only(func(w http.ResponseWriter, r *http.Request, who string) {
+		var body struct {
+			To uint64 `json:"to"`
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
+		if !readJSON(w, r, &body) {
+			return
+		}
+		text, err := p.Version(r.Context(), body.To)
+		if err != nil || body.To == 0 {
+			refusePolicy(w, errors.Join(ErrNoPolicy, err))
+			return
+		}
+		putPolicy(w, r, p, PolicyChange{Data: text.Data, By: who})
+	}))
+	ask := func(what string) http.HandlerFunc {
+		return o.only(func(w http.ResponseWriter, r *http.Request, _ string) {
+			q := PolicyQuestion{What: what}
+			form := r.URL.Query()
+			for name, to := range map[string]*string{"as": &q.As, "client": &q.Client, "action": &q.Action, "topic": &q.Topic, "at": &q.At, "sweep": &q.Sweep} {
+				*to = form.Get(name)
+			}
+			for name, to := range map[string]*uint64{"version": &q.Version, "than": &q.Than} {
+				if text := form.Get(name); text != "" {
+					n, err := strconv.ParseUint(text, 10, 64)
+					if err != nil {
+						refuse(w, http.StatusBadRequest, "%s: %q, want the number of a version", name, text)
+						return
+					}
+					*to = n
+				}
+			}
+			if r.Method == http.MethodPost {
+				var ok bool
+				if q.Data, ok = readPolicy(w, r); !ok {
+					return
+				}
+			}
+			answer, err := p.Ask(r.Context(), q)
+			if err != nil {
+				refusePolicy(w, err)
+				return
+			}
+			w.Header().Set("Cache-Control", "no-store")
+			writeJSON(w, http.StatusOK, answer)
+		})
+	}
+	for _, what := range []string{"explain", "who", "can", "diff"} {
+		mux.HandleFunc("GET /v1/policy/"+what, ask(what))
+	}
+	mux.HandleFunc("POST /v1/policy/diff", ask("diff"))
+	mux.HandleFunc("GET /v1/acl/explain", ask("explain"))
+}
+
+// maxPolicy is the size of the largest body that is read for a policy: one over what a
+// policy may be, so that it says itself that it is too large.
+const maxPolicy = 1<<20 + 1
+
+func readPolicy(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxPolicy))
+	if err != nil {
+		refuse(w, http.StatusRequestEntityTooLarge, "a policy has at most %d bytes: %v", maxPolicy-1, err)
+	}
+	return data, err == nil
+}
+
+func putPolicy(w http.ResponseWriter, r *http.Request, p Policies, c PolicyChange) {
+	if tag := r.Header.Get("If-Match"); tag != "" && tag != "*" {
+		base, err := strconv.ParseUint(strings.Trim(tag, `"`), 10, 64)
+		if err != nil {
+			refuse(w, http.StatusBadRequest, `If-Match: %s, want the entity tag of GET /v1/policy, such as "7"`, tag)
+			return
+		}
+		c.Base = base
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), managing)
+	defer cancel()
+	result, err := p.Put(ctx, c)
+	if err != nil {
+		refusePolicy(w, err)
+		return
+	}
+	w.Header().Set("ETag", policyTag(result.Number))
+	writeJSON(w, http.StatusOK, result)
+}
+
+func policyTag(number uint64) string { return `"` + strconv.FormatUint(number, 10) + `"` }
+
+func serveVersion(w http.ResponseWriter, r *http.Request, text PolicyText, err error) {
+	if err != nil {
+		refusePolicy(w, err)
+		return
+	}
+	h, tag := w.Header(), policyTag(text.Number)
+	h.Set("ETag", tag)
+	h.Set("Cache-Control", "no-store")
+	if text.Number > 0 && matches(r.Header.Get("If-None-Match"), tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	h.Set("Content-Type", "application/yaml")
+	h.Set("Bellwire-Domain", text.Domain)
+	h.Set("X-Content-Type-Options", "nosniff")
+	_, _ = w.Write(text.Data) // the client is gone: nobody to tell
+}
+
+// refusePolicy says why there is no answer, or no change.
+func refusePolicy(w http.ResponseWriter, err error) {
+	faults, faulty := errors.AsType[*PolicyFaults](err)
+	switch {
+	case faulty:
+		code := bw.PolicyFile
+		if faults.Tests {
+			code = bw.PolicyTests
+		}
+		refuseWith(w, problem{Status: http.StatusUnprocessableEntity, Detail: err.Error(), Code: code.String(), Faults: faults.Faults, Report: faults.Report})
+	case errors.Is(err, ErrNotInForce):
+		refuseAs(w, http.StatusPreconditionFailed, bw.PolicyMoved, "%v", err)
+	case errors.Is(err, ErrNoPolicy):
+		refuseAs(w, http.StatusNotFound, bw.NoSuchPolicy, "%v", err)
+	case errors.Is(err, ErrBadQuestion):
+		refuseAs(w, http.StatusBadRequest, bw.Usage, "%v", err)
+	default:
+		refuseCluster(w, err)
+	}
 }

@@ -1,11 +1,19 @@
 package blackbox
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bellwire/bellwire/api"
+	"github.com/bellwire/bellwire/internal/effort"
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
 
@@ -123,4 +131,232 @@ func TestClusterExplainByID(t *testing.T) {
 			}
 		}
 	}
+}
+
+// operatorRules have ana as the operator, who may do all; whatever is in rules comes on top.
+func operatorPolicy(rules string) string {
+	sum := sha256.Sum256([]byte("token-ana"))
+	bob := sha256.Sum256([]byte("token-bob"))
+	return "users:\n  ana@example.com: {token_sha256: " + hex.EncodeToString(sum[:]) + "}\n  bob@example.com: {token_sha256: " + hex.EncodeToString(bob[:]) +
+		"}\ngroups:\n  operators: [ana@example.com]\nrules:\n  - {id: ana, allow: [publish, subscribe], who: [ana@example.com], topic: [\"#\"]}\n" + rules
+}
+
+const bobReadsWard = "  - {id: bob, allow: [subscribe], who: [bob@example.com], topic: [\"ward/#\"]}\n"
+
+// An operator changes the policy over HTTP: it is in force at once, kept with number and
+// author, compared, and taken back. What is faulty, what its own tests do not bear out,
+// and what is made from another than the one in force changes nothing.
+func TestPolicyIsChangedByVerbs(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "--policy", writeFile(t, "policy.yaml", operatorPolicy("")))
+	acl := func(verb ...string) (string, string, int) {
+		return run(t, append(append([]string{"acl"}, verb...), "--server", s.ready.HTTP, "-u", "ana", "-P", "token-ana")...)
+	}
+	want := func(wantCode int, wantText string, verb ...string) string {
+		t.Helper()
+		out, errs, code := acl(verb...)
+		if code != wantCode || !strings.Contains(out+errs, wantText) {
+			t.Errorf("acl %v: exit code %d, want %d and %q\n%s%s", verb, code, wantCode, wantText, out, errs)
+		}
+		return out
+	}
+	bob := s.open(v5, as("bob", clean("bob")))
+	mayRead := func() bool {
+		return bob.TrySubscribe(nil, mq.Filter{Filter: "ward/3", QoS: 1}).Codes[0] < 0x80
+	}
+	better := writeFile(t, "better.yaml", operatorPolicy(bobReadsWard+"tests:\n  - {as: bob, allow: [subscribe ward/3]}\n"))
+	faulty := writeFile(t, "faulty.yaml", operatorPolicy("  - {id: x, allow: [read], who: [cy], topic: []}\nrulez: []\n"))
+	failing := writeFile(t, "failing.yaml", operatorPolicy("tests:\n  - {name: bob reads, as: bob, allow: [subscribe ward/3]}\n"))
+	if mayRead() {
+		t.Error("bob may read at first")
+	}
+	want(2, "rulez", "apply", faulty)
+	want(9, "bob reads", "apply", failing)
+	want(7, "policy 1 is in force, not 7", "apply", better, "--if-match", "7")
+	want(0, "bob@example.com may now subscribe ward/# ", "diff", better)
+	want(0, "policy 1 stays in force", "apply", better, "--dry-run")
+	if mayRead() {
+		t.Error("bob may read by a policy that was not put in force")
+	}
+	want(0, "policy 2 in force · 1 tests passed", "apply", better, "--if-match", "1")
+	if !mayRead() {
+		t.Error("bob may not read by the policy in force")
+	}
+	want(0, "ALLOW   subscribe ward/3", "explain", "--as", "bob", "--domain", "example.com", "subscribe", "ward/3")
+	want(0, "ana@example.com\nbob@example.com\n", "who", "subscribe ward/3")
+	want(0, "subscribe ward/#\n", "can", "bob")
+	want(0, "+ rule   bob", "diff")
+	want(3, "BW-2019", "rollback", "9")
+	want(0, "policy 3 in force", "rollback", "1")
+	if mayRead() {
+		t.Error("bob may read by the policy that was taken back")
+	}
+	history := want(0, "ana@example.com", "history")
+	if lines := strings.Split(strings.TrimSpace(history), "\n"); len(lines) != 3 || !strings.HasPrefix(lines[0], "3 ") || !strings.HasSuffix(lines[0], "in force") || !strings.Contains(lines[2], "file") {
+		t.Errorf("history:\n%s", history)
+	}
+	for path, wantText := range map[string]string{
+		"/v1/acl/explain?as=bob&action=subscribe&topic=ward/3&version=2":   `{"allow":true,"rule":"bob","line":8,"until":null,"next":null}`,
+		"/v1/policy/explain?as=bob&action=subscribe&topic=ward/3&sweep=7d": `"allow":false`,
+		"/v1/policy/who?action=subscribe&topic=ward/3&version=2":           `{"who":["ana@example.com","bob@example.com"]}`,
+		"/v1/policy/can?as=bob&version=2":                                  `{"can":["subscribe ward/#"]}`,
+		"/v1/policy/diff?version=2":                                        `"rule","name":"bob"`,
+		"/v1/policy/versions/2":                                            "id: bob",
+	} {
+		if is := s.fetch("ana", path, ""); is.status != 200 || !strings.Contains(is.body, wantText) {
+			t.Errorf("%s: %d %s, want %s", path, is.status, is.body, wantText)
+		}
+		if is := s.fetch("bob", path, ""); is.status != 403 {
+			t.Errorf("%s as bob: %d %s", path, is.status, is.body)
+		}
+	}
+	for path, wantStatus := range map[string]int{
+		"/v1/policy/explain?as=bob&action=read&topic=ward/3": 400, "/v1/policy/explain?as=bob&action=publish&topic=%23": 400,
+		"/v1/policy/can?as=%20": 400, "/v1/policy/can?as=bob&at=noon": 400, "/v1/policy/versions/77": 404, "/v1/policy/who?version=x": 400,
+	} {
+		if is := s.fetch("ana", path, ""); is.status != wantStatus {
+			t.Errorf("%s: %d %s, want %d", path, is.status, is.body, wantStatus)
+		}
+	}
+	s.kill()
+	s.start()
+	want(0, "3 ", "history")
+}
+
+// gates are watchers at the nodes of a cluster of what a policy opens and closes.
+type gates struct {
+	c        *trio
+	watchers [clusterSize]*mq.Client // nil: its node is down
+	n        int                     // what was published last
+}
+
+// watch connects the watcher of node i.
+func (g *gates) watch(i int) {
+	g.c.t.Helper()
+	g.watchers[i] = g.c.nodes[i].open(v5, clean(fmt.Sprint("gate watcher ", i)))
+	g.watchers[i].TrySubscribe(nil, mq.Filter{Filter: "gate", QoS: 1}, mq.Filter{Filter: "open", QoS: 1})
+}
+
+// are says whether the gate is open, or not, to the watchers of all nodes: what is
+// published there comes before what is published after it where everything is open.
+func (g *gates) are(open bool) bool {
+	g.c.t.Helper()
+	var p *mq.Conn
+	var err error
+	for i, w := range g.watchers {
+		if w != nil {
+			if p, _, err = connectAny(g.c.addresses(i), clean("gate publisher")); err == nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		g.c.t.Fatal(err)
+	}
+	defer p.Close()
+	g.n++
+	text := fmt.Sprint(g.n)
+	if err := p.Write(mq.Publish{Topic: "gate", Payload: []byte(text), QoS: 1, ID: 1}, mq.Publish{Topic: "open", Payload: []byte(text), QoS: 1, ID: 2}); err != nil {
+		g.c.t.Fatal(err)
+	}
+	all := true
+	for _, w := range g.watchers {
+		if w == nil {
+			continue
+		}
+		passed := false
+		for {
+			p := w.Expect(mq.PUBLISH)
+			w.Send(mq.Ack{Type: mq.PUBACK, ID: p.ID})
+			passed = passed || p.Topic == "gate" && string(p.Payload) == text
+			if p.Topic == "open" && string(p.Payload) == text {
+				break
+			}
+		}
+		all = all && passed == open
+	}
+	return all
+}
+
+// become returns how long it takes until the gate is open, or not, to all.
+func (g *gates) become(open bool) time.Duration {
+	g.c.t.Helper()
+	began := time.Now()
+	for !g.are(open) {
+		if time.Since(began) > 30*time.Second {
+			g.c.t.Fatalf("the policy is not in force everywhere after %v", time.Since(began))
+		}
+	}
+	return time.Since(began)
+}
+
+// put has node i put a policy in force.
+func (g *gates) put(i int, policy string) {
+	g.c.t.Helper()
+	r, err := http.NewRequest("PUT", "http://"+g.c.http[i]+"/v1/policy", strings.NewReader(policy))
+	if err != nil {
+		g.c.t.Fatal(err)
+	}
+	r.SetBasicAuth("ana", "sesame")
+	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := client.Do(r)
+	if err != nil {
+		g.c.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if body, _ := io.ReadAll(res.Body); res.StatusCode != 200 {
+		g.c.t.Fatalf("at n%d: %d %s", i+1, res.StatusCode, body)
+	}
+}
+
+// A policy that any node has accepted is in force on all within a second, for live
+// subscriptions, under load; also on the others if that node is killed at once.
+func TestClusterPolicyWithinASecond(t *testing.T) {
+	c := newTrio(t)
+	c.await("the level that has numbers", func(all []member) bool {
+		return allVote(all) && !slices.ContainsFunc(all, func(m member) bool { return m.Level < m.Supports })
+	})
+	g := &gates{c: c}
+	for i := range c.nodes {
+		g.watch(i)
+	}
+	l := c.load()
+	l.start()
+	shut := trioPolicy + "  - {id: shut, deny: [subscribe], who: [anyone], topic: [gate]}\n"
+	open := true
+	turn := func(i int) {
+		policy := trioPolicy
+		if open = !open; !open {
+			policy = shut
+		}
+		g.put(i, policy)
+	}
+	var longest [2]time.Duration
+	for range effort.Rounds(2, 20) {
+		for i := range c.nodes {
+			turn(i)
+			longest[0] = max(longest[0], g.become(open))
+		}
+	}
+	for range effort.Rounds(1, 5) {
+		for i, n := range c.nodes {
+			turn(i)
+			n.kill()
+			g.watchers[i].Close()
+			g.watchers[i] = nil
+			longest[1] = max(longest[1], g.become(open))
+			n.start()
+			g.watch(i)
+			c.caughtUp()
+			if !g.are(open) {
+				t.Errorf("n%d has another policy when it is back", i+1)
+			}
+		}
+	}
+	t.Logf("in force on all nodes after %v, and on the others when the one that accepted was killed after %v", longest[0], longest[1])
+	if most := max(longest[0], longest[1]); most > time.Second {
+		t.Errorf("in force after %v, want one second at most", most)
+	}
+	l.finish()
+	c.alike()
 }

@@ -22,11 +22,16 @@ type Denial struct {
 
 	Reason string     // the policy's own words
 	Policy Authorizer // which refused; another one may be in force by now
+	Number uint64     // of Policy, in the history; 0 if it has none
 }
 
-// denied returns the refusal that d is, with what Config.Denied makes of its reason.
+// denied returns the refusal that d is, with what Config.Denied makes of its reason. If d
+// has no Policy, it is the one in force.
 func (b *Broker) denied(d *Denial) error {
 	reason := d.Reason
+	if p := b.policy.Load(); p != nil && d.Policy == nil {
+		d.Policy, d.Number = p.Authorizer, p.number
+	}
 	if b.config.Denied != nil && d.Policy != nil {
 		reason = b.config.Denied(d)
 	}
@@ -46,6 +51,6 @@ func (b *Broker) deniedInLog(err error) error {
 // refuseInLog is the Machine's answer to what its policy does not allow.
 func (m *Machine) refuseInLog(who Who, what Action, topicName string, at int64, reason string) error {
 	return &Refusal{Reason: reason, denial: &Denial{
-		Who: who, Action: what, Topic: strings.Clone(topicName), At: at, Ceiling: true, Reason: reason, Policy: m.policy,
+		Who: who, Action: what, Topic: strings.Clone(topicName), At: at, Ceiling: true, Reason: reason, Policy: m.policy, Number: m.history.number(),
 	}}
 }

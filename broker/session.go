@@ -336,7 +336,7 @@ func (b *Broker) mayPublish(who Who, topicName string, now int64) error {
 func (b *Broker) publishDenied(who Who, topicName string, now int64, d Decision) error {
 	return b.denied(&Denial{
 		Who: who, Action: ActPublish, Topic: topicName, At: now, Ceiling: profileFor(b.machine.profiles, topicName) != nil,
-		Reason: d.Reason, Policy: b.Policy(),
+		Reason: d.Reason,
 	})
 }
 
@@ -482,7 +482,7 @@ func (s *Session) maySubscribe(filter string, now int64) error {
 		return err
 	}
 	if d := s.b.grant(s.who, filter, now); !d.Allow {
-		return s.b.denied(&Denial{Who: s.who, Action: ActSubscribe, Topic: filter, At: now, Reason: d.Reason, Policy: s.b.Policy()})
+		return s.b.denied(&Denial{Who: s.who, Action: ActSubscribe, Topic: filter, At: now, Reason: d.Reason})
 	}
 	return nil
 }

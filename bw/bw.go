@@ -36,6 +36,9 @@ const (
 	ConfigFile      Code = 2014
 	WouldOverwrite  Code = 2015
 	NotConfirmed    Code = 2016
+	PolicyMoved     Code = 2017
+	PolicyTests     Code = 2018
+	NoSuchPolicy    Code = 2019
 	OldProtocol     Code = 3001
 	Refused         Code = 3002
 	SomeRefused     Code = 3003

@@ -130,6 +130,27 @@ terminal confirms it with --confirm and the word that would have been asked for,
 or with --yes. Nothing was changed.`,
 	},
 	{
+		PolicyMoved, "the policy was changed meanwhile",
+		"look at what is in force now (bellwire acl diff FILE), and apply again",
+		`The policy that was to be replaced is not the one in force any more: somebody
+else has put another one in force since it was read. Nothing was changed. bellwire
+acl history tells who and when.`,
+	},
+	{
+		PolicyTests, "a policy's own test fails",
+		"mend the rule or the test: bellwire acl test FILE runs them without a server",
+		`The tests that a policy file holds are run before it is put in force. One of them
+expects another answer than the rules give, so that either is wrong; the policy in
+force stays.`,
+	},
+	{
+		NoSuchPolicy, "no such policy is kept",
+		"bellwire acl history lists those that are",
+		`A cluster keeps the policies that were in force, the last hundred and 16 MiB at
+most, with their numbers; older ones are gone. While a node of an older version is
+a member there are none.`,
+	},
+	{
 		OldProtocol, "only MQTT 5 is spoken by bellwire pub and sub",
 		"leave -V away, or use mosquitto_pub and mosquitto_sub, which any MQTT 3.1.1 server and bellwire understand",
 		`pub and sub speak MQTT 5: only that protocol tells why something was refused.

@@ -22,11 +22,16 @@ import (
 func aclCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "acl",
-		Short: "Test and explain a policy file",
+		Short: "Test, explain, change and compare the operator's policy",
+		Long: `Verbs that ask or change a server's policy are for operators: whoever the
+policy's group "operators" lists, with -u and -P, and on the node's machine root
+and the user that the node runs as. Those that take --policy ask that file, and no
+server.`,
 	}
 	var server httpFlags
 	server.register(cmd)
-	cmd.AddCommand(aclExplainCommand(&server), aclTestCommand())
+	cmd.AddCommand(aclExplainCommand(&server), aclTestCommand(), aclApplyCommand(&server), aclHistoryCommand(&server),
+		aclRollbackCommand(&server), aclDiffCommand(&server), aclWhoCommand(&server), aclCanCommand(&server))
 	return cmd
 }
 
@@ -96,6 +101,7 @@ type explainFlags struct {
 	as, client        string
 	at, sweep, output string
 	action, topic     string // the arguments
+	server            *httpFlags
 }
 
 func aclExplainCommand(server *httpFlags) *cobra.Command {
@@ -104,8 +110,8 @@ func aclExplainCommand(server *httpFlags) *cobra.Command {
 		Use:   "explain ID | subscribe|publish TOPIC",
 		Short: "Who may do what, when, by which rule",
 		Long: `Answers whether somebody may subscribe to or publish to a topic at an instant,
-by which rule of a policy file, until when, and what happens then. No server
-is asked. TOPIC may be a filter for subscribe: then all of it is meant.
+by which rule, until when, and what happens then: by a policy file, or, without
+--policy, by what is in force on a server. TOPIC may be a filter for subscribe: then all of it is meant.
 
 With an ID, which ends the message of a refusal and stands in the node's log, it
 asks a server about that: who wanted what, when, and by which rule it was
@@ -131,17 +137,18 @@ allow is the operator's answer only.`,
 			if len(args) == 1 {
 				return explainID(cmd, server, args[0], f.output)
 			}
+			f.server = server
 			f.action, f.topic = args[0], args[1]
 			return explain(cmd, f, time.Now())
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.policy, "policy", "", "policy file to ask (required)")
+	flags.StringVar(&f.policy, "policy", "", "policy file to ask; without it, the server's policy in force")
 	flags.StringVar(&f.domain, "domain", "", "domain of bare names")
 	flags.StringVar(&f.as, "as", "", "who asks: an address, or anonymous (required)")
 	flags.StringVar(&f.client, "client", "", "client id of who asks, for {client} in topics")
 	flags.StringVar(&f.at, "at", "", "instant to ask about; now when empty")
-	flags.StringVar(&f.sweep, "sweep", "", "FROM/TO: the answer at FROM and every change before TO")
+	flags.StringVar(&f.sweep, "sweep", "", "FROM/TO, or a time from now on such as 7d: the answer at FROM and every change before TO")
 	addOutput(cmd, &f.output)
 	return cmd
 }
@@ -184,10 +191,7 @@ func explain(cmd *cobra.Command, f explainFlags, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if f.policy == "" {
-		return fail(bw.Usage, "--policy is missing").do("name the policy file to ask: --policy policy.yaml")
-	}
-	policy, err := readPolicy(f.policy, f.domain)
+	policy, err := policyToAsk(cmd.Context(), f.policy, f.domain, f.server)
 	if err != nil {
 		return err
 	}
@@ -239,7 +243,7 @@ func askOwner(e acl.Explanation) string {
 }
 
 func sweep(w io.Writer, policy *acl.Policy, who acl.Who, action acl.Action, f explainFlags, now time.Time) error {
-	from, to, err := parseRange(f.sweep, now)
+	from, to, err := parseSweep(f.sweep, now)
 	if err != nil {
 		return err
 	}

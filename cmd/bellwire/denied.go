@@ -41,7 +41,7 @@ func (s *server) denied(d *broker.Denial) string {
 		return d.Reason
 	}
 	noted := acl.Denial{
-		Who: acl.Who(d.Who), Action: actions[d.Action], Topic: d.Topic, Last: time.Unix(0, d.At), Reason: d.Reason,
+		Who: acl.Who(d.Who), Action: actions[d.Action], Topic: d.Topic, Last: time.Unix(0, d.At), Reason: d.Reason, Version: d.Number,
 	}
 	noted.Rule, noted.Line = a.refusedBy(d)
 	id, fresh := s.denials.Note(a.explains, noted)
@@ -168,9 +168,13 @@ func (s *server) deniedHere(id string) *api.Denial {
 	if !ok {
 		return nil
 	}
+	var then *acl.Policy
+	if d.Policy == nil && d.Version > 0 {
+		then, _ = policies{s}.parsedVersion(context.Background(), d.Version) // nil if it is not kept
+	}
 	return &api.Denial{
 		ID: d.ID, Principal: d.Who.Principal, Client: d.Who.Client, Action: d.Action.String(), Topic: d.Topic, Node: s.config.node,
-		At: d.Last.UTC(), First: d.First.UTC(), Times: d.Times, Rule: d.Rule, Line: d.Line, Reason: d.Reason, Text: d.Text(nil),
+		At: d.Last.UTC(), First: d.First.UTC(), Times: d.Times, Rule: d.Rule, Line: d.Line, Reason: d.Reason, Policy: d.Version, Text: d.Text(then),
 	}
 }
 

@@ -32,10 +32,12 @@ func exitOf(c bw.Code) int {
 		return exitTimeout
 	case bw.Usage, bw.Environment, bw.LimitsFile, bw.PolicyFile, bw.OpenListener, bw.ConfigFile, bw.OldProtocol, bw.OwnPolicy, bw.ClusterTLS:
 		return exitUsage
-	case bw.NoSuchCode, bw.NotSet, bw.NoSuchNode, bw.NotExplained:
+	case bw.NoSuchCode, bw.NotSet, bw.NoSuchNode, bw.NotExplained, bw.NoSuchPolicy:
 		return exitNotFound
-	case bw.WouldOverwrite, bw.WouldLoseQuorum, bw.ClusterRefuses, bw.NotConfirmed:
+	case bw.WouldOverwrite, bw.WouldLoseQuorum, bw.ClusterRefuses, bw.NotConfirmed, bw.PolicyMoved:
 		return exitConflict
+	case bw.PolicyTests:
+		return exitTestFailed
 	case bw.SomeRefused:
 		return exitPartial
 	case bw.Denied, bw.BadCredentials, bw.ByPolicy:

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -100,19 +101,29 @@ const maxAnswer = 16 << 20
 // closes its body.
 func (c *httpClient) open(ctx context.Context, method, path string, body any) (*http.Response, error) {
 	var send io.Reader
-	if body != nil {
+	kind := "application/json"
+	policy, isPolicy := body.(policyBody)
+	if isPolicy {
+		send, kind = bytes.NewReader(policy.data), "application/yaml"
+	} else if body != nil {
 		text, err := json.Marshal(body)
 		if err != nil {
 			return nil, err
 		}
 		send = bytes.NewReader(text)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base.JoinPath(path).String(), send)
+	path, query, _ := strings.Cut(path, "?")
+	at := c.base.JoinPath(path)
+	at.RawQuery = query
+	req, err := http.NewRequestWithContext(ctx, method, at.String(), send)
 	if err != nil {
 		return nil, err
 	}
 	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", kind)
+	}
+	if policy.base > 0 {
+		req.Header.Set("If-Match", fmt.Sprintf("%q", strconv.FormatUint(policy.base, 10)))
 	}
 	if c.flags.username != "" || c.flags.password != "" {
 		req.SetBasicAuth(c.flags.username, c.flags.password)
@@ -126,6 +137,13 @@ func (c *httpClient) open(ctx context.Context, method, path string, body any) (*
 		return nil, c.refusal(r)
 	}
 	return r, nil
+}
+
+// A policyBody is a body that is a policy file, to be taken if the version base is in
+// force; 0 if any is.
+type policyBody struct {
+	data []byte
+	base uint64
 }
 
 // unreachable says why there was no answer.
@@ -152,15 +170,16 @@ func (c *httpClient) refusal(r *http.Response) error {
 		Detail string `json:"detail"`
 		Code   string `json:"code"`
 		Todo   string `json:"todo"`
+		Report string `json:"report"`
 	}
-	text, _ := io.ReadAll(io.LimitReader(r.Body, 64<<10)) // what there is of it
+	text, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20)) // what there is of it
 	if json.Unmarshal(text, &p) != nil || p.Detail == "" {
 		return fail(bw.NoAnswer, "%s answers %s: it has nothing of this, or is no bellwire node", c.base, r.Status).
 			do("is --server the address of a node's --http, and the node as new as this program?")
 	}
 	if e, ok := bw.Find(p.Code); ok && p.Code != "" {
 		f := fail(e.Code, "%s", p.Detail)
-		f.todo = p.Todo
+		f.todo, f.detail = p.Todo, strings.TrimSuffix(p.Report, "\n")
 		return f
 	}
 	switch r.StatusCode {

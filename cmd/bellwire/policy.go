@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/yamltree"
 )
@@ -59,7 +60,8 @@ func (s *server) setPolicy(ctx context.Context, name string, data []byte) error 
 		return err
 	}
 	s.parsed.keep(data, in.Domain, p)
-	return s.broker.SetPolicy(ctx, data)
+	_, err = s.broker.PutPolicy(ctx, broker.PolicyChange{Data: data, By: "file"})
+	return err
 }
 
 // checkPolicy parses a policy as its author should see it. One whose own tests

@@ -1,0 +1,343 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/api"
+	"github.com/bellwire/bellwire/bw"
+)
+
+// The verbs about a server's policy: what it is, was and becomes.
+
+// policyToAsk returns the policy that a verb asks: a file's, or a server's in force.
+func policyToAsk(ctx context.Context, file, domain string, server *httpFlags) (*acl.Policy, error) {
+	if file != "" {
+		return readPolicy(file, domain)
+	}
+	policy, _, err := fetchPolicy(ctx, server, 0)
+	return policy, err
+}
+
+// fetchPolicy reads a version of a server's policy, the one in force if number is 0.
+func fetchPolicy(ctx context.Context, server *httpFlags, number uint64) (*acl.Policy, uint64, error) {
+	c, err := server.client()
+	if err != nil {
+		return nil, 0, err
+	}
+	path := "/v1/policy"
+	if number > 0 {
+		path += "/versions/" + strconv.FormatUint(number, 10)
+	}
+	ctx, cancel := context.WithTimeout(ctx, server.timeout)
+	defer cancel()
+	r, err := c.open(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer r.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(r.Body, acl.MaxFile+1))
+	if err != nil {
+		return nil, 0, fail(bw.NoAnswer, "%s stopped amid its policy: %w", c.base, err)
+	}
+	number, err = strconv.ParseUint(strings.Trim(r.Header.Get("ETag"), `"`), 10, 64)
+	if err != nil {
+		return nil, 0, fail(bw.NoAnswer, "%s does not answer as a bellwire node does: %w", c.base, err)
+	}
+	name := "policy"
+	if number > 0 {
+		name = "policy " + strconv.FormatUint(number, 10)
+	}
+	policy, err := parsePolicy(name, data, r.Header.Get("Bellwire-Domain"))
+	return policy, number, err
+}
+
+func aclApplyCommand(server *httpFlags) *cobra.Command {
+	var base uint64
+	var dryRun bool
+	var output string
+	cmd := &cobra.Command{
+		Use:   "apply FILE",
+		Short: "Put a policy file in force",
+		Long: `Has a server check a policy file, run the tests in it, and put it in force on all
+nodes. All that is wrong with it is told, and then the one in force stays.
+
+--if-match N puts it in force only if policy N is by then: what bellwire acl
+history shows in the first line.
+
+Exit code 0: it is in force. 2: the file is faulty. 7: another policy is in force
+than N. 9: a test in the file failed.`,
+		Args: exactArgs(1, "the policy file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			data, err := readPolicyData(args[0])
+			if err != nil {
+				return err
+			}
+			c, err := server.client()
+			if err != nil {
+				return err
+			}
+			path := "/v1/policy"
+			if dryRun {
+				path += "?dry_run"
+			}
+			return c.putPolicy(cmd, http.MethodPut, path, policyBody{data, base}, output)
+		},
+	}
+	cmd.Flags().Uint64Var(&base, "if-match", 0, "`number` of the policy that must be in force; 0: whichever is")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check it and run its tests, and change nothing")
+	addOutput(cmd, &output)
+	return cmd
+}
+
+// putPolicy has a policy put in force and says what came of it.
+func (c *httpClient) putPolicy(cmd *cobra.Command, method, path string, body any, output string) error {
+	var result api.PolicyResult
+	if err := c.call(cmd.Context(), method, path, body, &result); err != nil {
+		return err
+	}
+	if output == "json" {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(result)
+	}
+	what := "in force"
+	if result.Dry {
+		what = "stays in force: nothing was changed"
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "policy %d %s · %d tests passed\n", result.Number, what, result.Tests)
+	return err
+}
+
+func aclHistoryCommand(server *httpFlags) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "history",
+		Short: "Which policies were in force, since when, by whom",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			c, err := server.client()
+			if err != nil {
+				return err
+			}
+			var answer struct {
+				Versions []api.PolicyVersion `json:"versions"`
+			}
+			if err := c.call(cmd.Context(), http.MethodGet, "/v1/policy/versions", nil, &answer); err != nil {
+				return err
+			}
+			if output == "json" {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(append([]api.PolicyVersion{}, answer.Versions...))
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			for _, v := range answer.Versions {
+				state := ""
+				if v.In {
+					state = "in force"
+				}
+				fmt.Fprintf(w, "%d\t%s\t%s\t%d bytes\t%s\n", v.Number, v.At.Format(time.RFC3339), v.By, v.Size, state)
+			}
+			return w.Flush()
+		},
+	}
+	addOutput(cmd, &output)
+	return cmd
+}
+
+func aclRollbackCommand(server *httpFlags) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "rollback NUMBER",
+		Short: "Put a former policy in force again",
+		Long: `Puts the policy of that number in force again, on all nodes, as a new one: the
+numbers go on. bellwire acl history lists what there is, bellwire acl diff NUMBER
+what it changes.`,
+		Args: exactArgs(1, "the number of a policy"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			to, err := policyNumber(args[0])
+			if err != nil {
+				return err
+			}
+			c, err := server.client()
+			if err != nil {
+				return err
+			}
+			return c.putPolicy(cmd, http.MethodPost, "/v1/policy/rollback", map[string]uint64{"to": to}, output)
+		},
+	}
+	addOutput(cmd, &output)
+	return cmd
+}
+
+func policyNumber(s string) (uint64, error) {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil || n == 0 {
+		return 0, fail(bw.Usage, "%q is no number of a policy", s).do("bellwire acl history lists them")
+	}
+	return n, nil
+}
+
+func aclDiffCommand(server *httpFlags) *cobra.Command {
+	var output, policy, domain string
+	cmd := &cobra.Command{
+		Use:   "diff [NUMBER|FILE] [--policy FILE]",
+		Short: "What a policy changes: rules, and decisions",
+		Long: `Compares what is in force on a server with a file, or with a former policy by its
+number: which rules, limits, groups and users are added, removed or changed, and
+which decisions change within a week from now on, for everybody whom either names
+and each topic of their rules. Without an argument, with the policy before.
+
+With --policy FILE no server is asked: the two files are compared.`,
+		Args: someArgs(0, 1, "the number of a policy or a file, at most"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			was, is, err := policiesToCompare(cmd.Context(), server, policy, domain, args)
+			if err != nil {
+				return err
+			}
+			d := acl.Compare(was, is, time.Now())
+			if output == "json" {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(d)
+			}
+			_, err = io.WriteString(cmd.OutOrStdout(), d.Text())
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&policy, "policy", "", "policy `file` that stands for what is in force")
+	cmd.Flags().StringVar(&domain, "domain", "", "with --policy: domain of bare names in the files")
+	addOutput(cmd, &output)
+	return cmd
+}
+
+// policiesToCompare returns the older and the newer of what diff compares.
+func policiesToCompare(ctx context.Context, server *httpFlags, file, domain string, args []string) (was, is *acl.Policy, err error) {
+	if file != "" {
+		if len(args) == 0 {
+			return nil, nil, usage("--policy %s: with what is it to be compared?", file)
+		}
+		if was, err = readPolicy(file, domain); err == nil {
+			is, err = readPolicy(args[0], domain)
+		}
+		return was, is, err
+	}
+	in, number, err := fetchPolicy(ctx, server, 0)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case len(args) == 0 && number < 2:
+		return nil, nil, fail(bw.NoSuchPolicy, "there is no policy before the one in force")
+	case len(args) == 0:
+		was, _, err = fetchPolicy(ctx, server, number-1)
+		return was, in, err
+	}
+	if other, err := policyNumber(args[0]); err == nil {
+		if _, err := os.Stat(args[0]); err != nil {
+			is, _, err = fetchPolicy(ctx, server, other)
+			return in, is, err
+		}
+	}
+	if domain == "" {
+		domain = in.Domain()
+	}
+	is, err = readPolicy(args[0], domain)
+	return in, is, err
+}
+
+func aclWhoCommand(server *httpFlags) *cobra.Command {
+	return listCommand(server, &cobra.Command{
+		Use:   `who "subscribe|publish TOPIC"`,
+		Short: "Who may do something, at an instant",
+		Long: `Lists who may subscribe to or publish to a topic: kinds of principals such as
+*@example.com, the addresses that may though their kind may not, and with a ! those
+that may not though their kind may.`,
+		Args: someArgs(1, 2, "an action and a topic"),
+	}, func(p *acl.Policy, args []string, at time.Time, _ string) ([]string, error) {
+		word, name, _ := strings.Cut(strings.Join(args, " "), " ")
+		action, err := parseAction(word)
+		if err != nil {
+			return nil, err
+		}
+		all, err := p.WhoCan(action, strings.TrimSpace(name), at)
+		if err != nil {
+			return nil, topicFault(err)
+		}
+		return all, nil
+	})
+}
+
+func aclCanCommand(server *httpFlags) *cobra.Command {
+	return listCommand(server, &cobra.Command{
+		Use:   "can ADDRESS",
+		Short: "What somebody may do by the rules, at an instant",
+		Long: `Lists what somebody, or anonymous, may publish and subscribe to, and with a !
+which parts of that a rule denies or a limit cuts.`,
+		Args: exactArgs(1, "an address, or anonymous"),
+	}, func(p *acl.Policy, args []string, at time.Time, domain string) ([]string, error) {
+		who, err := parseWho(explainFlags{as: args[0], domain: domain})
+		if err != nil {
+			return nil, err
+		}
+		return p.CanWhat(who, at), nil
+	})
+}
+
+// listCommand completes a verb that lists what a policy answers.
+func listCommand(server *httpFlags, cmd *cobra.Command, list func(p *acl.Policy, args []string, at time.Time, domain string) ([]string, error)) *cobra.Command {
+	var policy, domain, at, output string
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkOutput(output); err != nil {
+			return err
+		}
+		instant := time.Now()
+		if at != "" {
+			var err error
+			if instant, err = acl.ParseInstant(at, instant); err != nil {
+				return fail(bw.Usage, "--at: %w", err)
+			}
+		}
+		p, err := policyToAsk(cmd.Context(), policy, domain, server)
+		if err != nil {
+			return err
+		}
+		if domain == "" {
+			domain = p.Domain()
+		}
+		all, err := list(p, args, instant, domain)
+		if err != nil {
+			return err
+		}
+		if output == "json" {
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(append([]string{}, all...))
+		}
+		for _, line := range all {
+			fmt.Fprintln(cmd.OutOrStdout(), line)
+		}
+		return nil
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&policy, "policy", "", "policy `file` to ask; without it, the server's policy in force")
+	flags.StringVar(&domain, "domain", "", "domain of bare names")
+	flags.StringVar(&at, "at", "", "`instant` to ask about; now when empty")
+	addOutput(cmd, &output)
+	return cmd
+}

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/api"
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/bw"
+)
+
+// The operator's policy over HTTP: see api.Policies. What a version says is worked out
+// by package acl, on a server or where the file is.
+
+// Version implements api.Policies.
+func (p policies) Version(_ context.Context, number uint64) (api.PolicyText, error) {
+	b := p.s.broker
+	in, _ := b.Settings()
+	if number == 0 {
+		text := api.PolicyText{Number: b.PolicyNumber(), Data: b.PolicyData(), Domain: in.Domain}
+		if text.Data == nil {
+			return text, api.ErrNoPolicy
+		}
+		if text.Number > 0 { // both of one moment
+			if data := b.PolicyByNumber(text.Number); data != nil {
+				text.Data = data
+			}
+		}
+		return text, nil
+	}
+	data := b.PolicyByNumber(number)
+	if data == nil {
+		return api.PolicyText{}, fmt.Errorf("%w: %d", api.ErrNoPolicy, number)
+	}
+	return api.PolicyText{Number: number, Data: data, Domain: in.Domain}, nil
+}
+
+// Versions implements api.Policies.
+func (p policies) Versions(context.Context) []api.PolicyVersion {
+	all := []api.PolicyVersion{}
+	for _, r := range p.s.broker.Policies() {
+		all = append(all, api.PolicyVersion{Number: r.Number, At: time.Unix(0, r.At).UTC(), By: r.By, Size: r.Size})
+	}
+	if n := len(all); n > 0 {
+		all[n-1].In = true
+	}
+	slices.Reverse(all)
+	return all
+}
+
+// Put implements api.Policies.
+func (p policies) Put(ctx context.Context, c api.PolicyChange) (api.PolicyResult, error) {
+	in, _ := p.s.broker.Settings()
+	made, tests, err := checkSent(c.Data, in.Domain)
+	if err != nil {
+		return api.PolicyResult{}, err
+	}
+	result := api.PolicyResult{Number: p.s.broker.PolicyNumber(), Tests: tests, Dry: c.Dry}
+	if c.Dry {
+		return result, nil
+	}
+	p.s.parsed.keep(c.Data, in.Domain, made)
+	result.Number, err = p.s.broker.PutPolicy(ctx, broker.PolicyChange{Data: c.Data, By: c.By, Base: c.Base})
+	switch {
+	case errors.Is(err, broker.ErrCondition):
+		return result, fmt.Errorf("%w: %w", api.ErrNotInForce, err)
+	case errors.Is(err, broker.ErrNoCommit):
+		return result, fmt.Errorf("%w: %w", api.ErrNoLeader, err)
+	case err != nil:
+		return result, err
+	}
+	p.s.config.logger.Info("policy changed", "number", result.Number, "by", c.By, "bytes", len(c.Data))
+	return result, nil
+}
+
+// sentName is what messages call a policy that came over HTTP.
+const sentName = "policy.yaml"
+
+// checkSent parses a policy that was sent, and runs its own tests. The error is an
+// *api.PolicyFaults.
+func checkSent(data []byte, domain string) (p *acl.Policy, tests int, err error) {
+	p, err = acl.Parse(sentName, data, domain)
+	if bad, ok := errors.AsType[*acl.FileError](err); ok {
+		faults := &api.PolicyFaults{Report: bad.Report()}
+		for _, f := range bad.Faults {
+			faults.Faults = append(faults.Faults, api.PolicyFault{Line: f.Line, Column: f.Column, What: f.What, Hint: f.Hint})
+		}
+		return nil, 0, faults
+	}
+	if err != nil {
+		return nil, 0, &api.PolicyFaults{Faults: []api.PolicyFault{{What: err.Error()}}, Report: err.Error()}
+	}
+	report := p.WithOwners(ownedKinds()...).Test()
+	if report.Failed > 0 {
+		faults := &api.PolicyFaults{Tests: true, Report: report.String()}
+		for _, t := range report.Results {
+			if len(t.Failed) > 0 {
+				faults.Faults = append(faults.Faults, api.PolicyFault{Line: t.Line, Test: t.Name, What: strings.Join(t.Failed, "; ")})
+			}
+		}
+		return nil, 0, faults
+	}
+	return p, report.Passed, nil
+}
+
+// Ask implements api.Policies.
+func (p policies) Ask(ctx context.Context, q api.PolicyQuestion) (any, error) {
+	policy, err := p.parsedVersion(ctx, q.Version)
+	if err != nil {
+		return nil, err
+	}
+	now := p.s.now()
+	if q.What == "diff" {
+		was, is := policy, policy
+		if was, err = p.parsedVersion(ctx, q.Than); err != nil {
+			return nil, err
+		}
+		if q.Data != nil {
+			in, _ := p.s.broker.Settings()
+			if is, _, err = checkSent(q.Data, in.Domain); err != nil {
+				return nil, err
+			}
+			is = is.WithOwners(ownedKinds()...)
+		}
+		return acl.Compare(was, is, now), nil
+	}
+	in, _ := p.s.broker.Settings()
+	answer, err := askPolicy(policy, in.Domain, q, now)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", api.ErrBadQuestion, err)
+	}
+	return answer, nil
+}
+
+// parsedVersion returns a version to ask, the one in force if number is 0.
+func (p policies) parsedVersion(ctx context.Context, number uint64) (*acl.Policy, error) {
+	b := p.s.broker
+	if a, ok := b.Policy().(*authorizer); ok && (number == 0 || number == b.PolicyNumber()) {
+		return a.explains, nil
+	}
+	text, err := p.Version(ctx, number)
+	if err != nil {
+		return nil, err
+	}
+	in, _ := b.Settings()
+	made, err := acl.Parse(fmt.Sprintf("policy %d", text.Number), text.Data, in.Domain)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %d is of another domain's names: %w", api.ErrNoPolicy, number, err)
+	}
+	return made.WithOwners(ownedKinds()...), nil
+}
+
+// askPolicy answers explain, who and can. The errors say what is wrong with the
+// question.
+func askPolicy(policy *acl.Policy, domain string, q api.PolicyQuestion, now time.Time) (any, error) {
+	at := now
+	if q.At != "" {
+		var err error
+		if at, err = acl.ParseInstant(q.At, now); err != nil {
+			return nil, fmt.Errorf("at: %w", err)
+		}
+	}
+	f := explainFlags{as: q.As, client: q.Client, domain: domain, action: q.Action}
+	var who acl.Who
+	var action acl.Action
+	var err error
+	if q.What != "who" {
+		if who, err = parseWho(f); err != nil {
+			return nil, err
+		}
+	}
+	if q.What != "can" {
+		if action, err = parseAction(f.action); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case q.What == "who":
+		all, err := policy.WhoCan(action, q.Topic, at)
+		return answerList{"who", all}, err
+	case q.What == "can":
+		return answerList{"can", policy.CanWhat(who, at)}, nil
+	case q.Sweep != "":
+		from, to, err := parseSweep(q.Sweep, at)
+		if err != nil {
+			return nil, err
+		}
+		edges, err := policy.Sweep(who, action, q.Topic, from, to)
+		return edges, err
+	}
+	e, err := policy.Explain(who, action, q.Topic, at)
+	return e, err
+}
+
+// An answerList is who may do something, or what somebody may.
+type answerList struct {
+	of  string
+	all []string
+}
+
+// MarshalJSON writes {"who": […]} or {"can": […]}.
+func (a answerList) MarshalJSON() ([]byte, error) {
+	return json.Marshal(map[string][]string{a.of: append([]string{}, a.all...)})
+}
+
+// parseSweep reads FROM/TO, or a time such as 7d, from at on.
+func parseSweep(s string, at time.Time) (from, to time.Time, err error) {
+	if !strings.Contains(s, "/") {
+		span, problem := parseSpan(s)
+		if problem != nil || span <= 0 {
+			return from, to, fail(bw.Usage, "--sweep: %q is neither two instants with a slash between nor a length of time", s).
+				do("write FROM/TO, such as 2026-03-01T00:00:00Z/2026-04-01T00:00:00Z, or a time from now on such as 7d")
+		}
+		return at, at.Add(time.Duration(span)), nil
+	}
+	return parseRange(s, at)
+}
