@@ -98,16 +98,25 @@ device that has a name gets each message once.`,
 				return err
 			}
 			if device != "" {
-				f.sub.client.id, f.sub.client.persistent = me.Local+"-"+device, true
+				f.sub.client.id, f.sub.client.persistent = deviceID(me, device), true
 			}
 			inbox := kind.Resource{Kind: "im", Addr: me}.Topic()
-			return f.watch(cmd, []string{inbox, inbox + "/" + kind.Reports}, messageLine)
+			err = f.watch(cmd, []string{inbox, inbox + "/" + kind.Reports}, messageLine)
+			if f, ok := err.(*fault); ok && device != "" && strings.Contains(f.what, "in use by another principal") {
+				f.what = fmt.Sprintf("device %q cannot be yours: its client id %s is in use by another principal", device, deviceID(me, device))
+				f.todo = "call the device something else (--device), or have an operator end that session"
+			}
+			return err
 		},
 	}
 	f.register(cmd)
 	cmd.Flags().StringVar(&device, "device", "", "`name` of this device, such as laptop")
 	return cmd
 }
+
+// deviceID is the client id of somebody's device: nobody else has that address, so
+// whoever has it means to.
+func deviceID(me kind.Addr, device string) string { return me.String() + "/" + device }
 
 // messageLine prints a message as its sender and text, and a report as what
 // became of which message.

@@ -195,6 +195,25 @@ func TestConditionsThatCannotBeJudged(t *testing.T) {
 	}
 }
 
+// Two people of one name in two domains have a device of one name each. Who has
+// taken somebody's client id keeps it, and the other is told that, and what to do.
+func TestDevicesOfTwoDomains(t *testing.T) {
+	port := startDev(t)
+	tail := func(who string) ran {
+		return bellwire(t, "", "im", "tail", "-p", port, "-u", who, "--device", "laptop", "-W", "1")
+	}
+	for _, who := range []string{"ana@example.com", "ana@example.org"} {
+		if got := tail(who); got.code != exitTimeout {
+			t.Errorf("%s: %+v", who, got)
+		}
+	}
+	taken := bellwire(t, "", "sub", "-p", port, "-u", "eve@example.com", "-i", "bo@example.com/laptop", "-c", "-x", "3600", "-t", "x", "-W", "1")
+	got := tail("bo@example.com")
+	if got.code != exitDenied || !strings.Contains(got.stderr, `device "laptop"`) || !strings.Contains(got.stderr, "--device") {
+		t.Errorf("%+v, then %+v", taken, got)
+	}
+}
+
 func TestSecondsUntil(t *testing.T) {
 	now := time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)
 	for text, want := range map[string]string{
