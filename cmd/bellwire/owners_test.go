@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -79,6 +80,35 @@ tests:
 	var answer struct{ Allow, Owner bool }
 	if err := json.Unmarshal([]byte(got.stdout), &answer); err != nil || !answer.Allow || !answer.Owner {
 		t.Errorf("%+v: %v", got, err)
+	}
+}
+
+// Who asks by HTTP for a kind that there is not is told so, and which there are.
+func TestNoSuchKind(t *testing.T) {
+	s, err := startServer(t.Context(), testConfig(t, t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.shutdown()
+	for path, says := range map[string]string{
+		"mood/example.com/ana": `no such kind \"mood\": there are im, location, presence (bad-event)`,
+		"mood/example.com":     `no such kind \"mood\"`,
+		"me/policy/mood":       `no such kind \"mood\"`,
+		"im/example.com/ana":   `no such kind to fetch: what comes to \"im\" is sent to who subscribes, by MQTT (bad-event)`,
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s/v1/%s", s.httpListener.Addr(), path), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(answer.Body)
+		_ = answer.Body.Close()
+		if err != nil || answer.StatusCode != http.StatusNotFound || !strings.Contains(string(body), says) {
+			t.Errorf("%s: %d %s, %v, want %s", path, answer.StatusCode, body, err, says)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/bellwire/bellwire/acl"
 	"github.com/bellwire/bellwire/api"
@@ -24,9 +25,9 @@ func (s *server) resources() *api.Resources {
 			if err != nil {
 				return api.Document{}, fmt.Errorf("%w: %w", api.ErrBadName, err)
 			}
-			return s.fetch(principal, kind.Resource{Kind: of, Addr: kind.Of(addr)}.Topic())
+			return s.fetch(principal, of, kind.Resource{Kind: of, Addr: kind.Of(addr)}.Topic())
 		},
-		Policy: func(principal, of string) (api.Document, error) { return s.fetch(principal, "$me/policy/"+of) },
+		Policy: func(principal, of string) (api.Document, error) { return s.fetch(principal, of, "$me/policy/"+of) },
 		List: func(principal, of, domain, after string, yield func(string, api.Document) bool) (string, error) {
 			domain, err := acl.ParseDomain(domain)
 			if err != nil {
@@ -35,7 +36,7 @@ func (s *server) resources() *api.Resources {
 			next, err := s.broker.FetchAll(broker.Who{Principal: principal}, of+"/"+domain+"/+", after, func(name string, shown broker.Shown) bool {
 				return yield(name, document(shown))
 			})
-			return next, fetchError(err)
+			return next, s.fetchError(of, err)
 		},
 		Identify: s.signIn,
 	}
@@ -58,10 +59,10 @@ func (s *server) signIn(user, password, from string) (string, error) {
 	return principal, err
 }
 
-func (s *server) fetch(principal, topicName string) (api.Document, error) {
+func (s *server) fetch(principal, of, topicName string) (api.Document, error) {
 	shown, err := s.broker.Fetch(broker.Who{Principal: principal}, topicName)
 	if err != nil {
-		return api.Document{}, fetchError(err)
+		return api.Document{}, s.fetchError(of, err)
 	}
 	return document(shown), nil
 }
@@ -70,12 +71,16 @@ func document(shown broker.Shown) api.Document {
 	return api.Document{Type: event.ContentType(shown.Props), Body: shown.Payload}
 }
 
-func fetchError(err error) error {
+// fetchError is err in the words of who asks for something of a kind.
+func (s *server) fetchError(of string, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, broker.ErrBadEvent):
-		return fmt.Errorf("%w: %w", api.ErrNoKind, err)
+		if _, there := policyKinds()[of]; there {
+			return fmt.Errorf("%w to fetch: what comes to %q is sent to who subscribes, by MQTT (%w)", api.ErrNoKind, of, err)
+		}
+		return fmt.Errorf("%w %q: there are %s (%w)", api.ErrNoKind, of, strings.Join(ownedKinds(), ", "), err)
 	case errors.Is(err, broker.ErrTopicName):
 		return fmt.Errorf("%w: %w", api.ErrBadName, err)
 	case errors.Is(err, broker.ErrRefused):
