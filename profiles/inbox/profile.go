@@ -117,7 +117,7 @@ type request struct {
 // policy is read by parse.
 func (p *Profile) read(pub *broker.Publication, parse policyParser) (r request, err error) {
 	if r.from = kind.Of(pub.From.Principal); r.from.IsZero() {
-		return r, fmt.Errorf("%w: identity-required: say who you are", kind.ErrForbidden)
+		return r, fmt.Errorf("%w: identity-required: this connection is anonymous: connect with a user name that the server checks (without users in its policy it checks none)", kind.ErrForbidden)
 	}
 	if strings.HasPrefix(pub.Event.Topic, "$me/") {
 		r.policy = true

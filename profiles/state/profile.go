@@ -126,7 +126,7 @@ func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
 func (p *Profile) read(pub *broker.Publication, parse policyParser) (r request, err error) {
 	from := kind.Of(pub.From.Principal)
 	if from.IsZero() {
-		return r, fmt.Errorf("%w: identity-required: say who you are to publish %s", kind.ErrForbidden, p.kind.Name())
+		return r, fmt.Errorf("%w: identity-required: this connection is anonymous, and %s is published by its owner: connect with a user name that the server checks (without users in its policy it checks none)", kind.ErrForbidden, p.kind.Name())
 	}
 	if own := strings.HasPrefix(pub.Event.Topic, "$me/"); own {
 		r.policy, r.topic.Resource = true, kind.Resource{Kind: p.kind.Name(), Addr: from}
