@@ -72,7 +72,7 @@ Exit code 0: all passed. 2: the file is faulty. 9: a test failed.`,
 
 func printTests(w io.Writer, r acl.TestReport, output string) error {
 	if output != "json" {
-		_, err := io.WriteString(w, r.String())
+		_, err := io.WriteString(w, safeLines(r.String()))
 		return err
 	}
 	type result struct {
@@ -211,7 +211,7 @@ func explain(cmd *cobra.Command, f explainFlags, now time.Time) error {
 	if f.output == "json" {
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(e)
 	}
-	_, err = io.WriteString(cmd.OutOrStdout(), e.Text()+askOwner(e))
+	_, err = io.WriteString(cmd.OutOrStdout(), safeLines(e.Text()+askOwner(e)))
 	return err
 }
 
@@ -266,7 +266,7 @@ func sweep(w io.Writer, policy *acl.Policy, who acl.Who, action acl.Action, f ex
 		case e.Allow:
 			answer = "allow"
 		}
-		if _, err := fmt.Fprintf(w, format, e.At.UTC().Format(time.RFC3339), answer, e.Rule); err != nil {
+		if _, err := fmt.Fprintf(w, format, e.At.UTC().Format(time.RFC3339), answer, safe(e.Rule)); err != nil {
 			return err
 		}
 	}

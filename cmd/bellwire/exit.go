@@ -150,8 +150,8 @@ func report(stderr io.Writer, err error) int {
 		todo = f.code.Entry().Todo
 	}
 	if f.detail != "" {
-		fmt.Fprintln(stderr, f.detail)
+		fmt.Fprintln(stderr, safeLines(f.detail))
 	}
-	fmt.Fprintf(stderr, "bellwire: %s\n  %s     %s\n", f.what, todo, f.code)
+	fmt.Fprintf(stderr, "bellwire: %s\n  %s     %s\n", safeLines(f.what), safeLines(todo), f.code)
 	return exitOf(f.code)
 }

@@ -75,7 +75,7 @@ func (f *imSend) run(cmd *cobra.Command, args []string) error {
 	}
 	for _, p := range answer {
 		if p.Key == "evt-id" {
-			return writeLine(cmd.OutOrStdout(), []byte(p.Value))
+			return writeLine(cmd.OutOrStdout(), []byte(safe(p.Value)))
 		}
 	}
 	return nil

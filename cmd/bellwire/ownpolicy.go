@@ -67,7 +67,7 @@ func policyGetCommand() *cobra.Command {
 				return fail(bw.NotSet, "no policy for %s is set: the default holds, and %s", args[0], byDefault(args[0])).
 					do("set one: bellwire policy set %s FILE", args[0])
 			}
-			return writeLine(cmd.OutOrStdout(), bytes.TrimSpace(document))
+			return writeLine(cmd.OutOrStdout(), safeJSON(bytes.TrimSpace(document)))
 		},
 	}
 	flags := cmd.Flags()

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -33,6 +34,33 @@ func safe(text string) string {
 		rest = rest[size:]
 	}
 	return b.String()
+}
+
+// safeLines is safe for text of several lines, which stay lines.
+func safeLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = safe(line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// safeJSON is safe for a JSON document, of which it makes an equal one: what a
+// terminal would obey is written as JSON escapes it. In strings the controls below
+// a blank are escaped already, so a carriage return is white space.
+func safeJSON(document []byte) []byte {
+	var b bytes.Buffer
+	for _, r := range string(document) {
+		switch {
+		case r == '\r':
+			b.WriteByte(' ')
+		case r != '\n' && r != '\t' && commands(r):
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.Bytes()
 }
 
 // commands says whether a character tells a terminal to do something.

@@ -2,6 +2,9 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -102,7 +105,7 @@ func TestVerbsPrintSafely(t *testing.T) {
 
 // What a policy calls its rules and members does not reach the terminal as it is.
 func TestPreviewPrintsSafely(t *testing.T) {
-	got := bellwire(t, `{"v":1,"kind":"presence","\u009b2J":1,"rules":[{"id":"a\u202eb","then":{"handling":"allow"}}]}`,
+	got := bellwire(t, `{"v":1,"kind":"presence","rules":[{"id":"a\u202eb","if":{"\u009b2J":1},"then":{"handling":"allow"}}]}`,
 		"policy", "preview", "presence", "-", "--as", "ana@example.com", "--watcher", "bo@example.com")
 	for _, text := range []string{got.stdout, got.stderr} {
 		if strings.ContainsFunc(strings.ReplaceAll(text, "\n", ""), commands) {
@@ -112,6 +115,44 @@ func TestPreviewPrintsSafely(t *testing.T) {
 	if !strings.Contains(got.stdout+got.stderr, `a\u202eb`) || !strings.Contains(got.stderr, `\u009b2J`) {
 		t.Errorf("%+v", got)
 	}
+}
+
+// What a policy file, a topic or an id says is shown and not obeyed; a policy that
+// is printed stays the document that it is.
+func TestOtherVerbsPrintSafely(t *testing.T) {
+	port := startDev(t)
+	document := "{\"v\":1,\r\n\t\"rules\":[{\"id\":\"a\u009b\u202eb\u007f\",\"then\":{\"handling\":\"allow\"}}]}"
+	file := writeFile(t, "policy.yaml", "rules:\n  - {id: r, deny: [publish], who: [\"ana@example.com\"], topic: [\"a\u202eb\"]}\ntests:\n  - {name: \"t\u202e\", as: ana@example.com, deny: [\"publish a\u202eb\"]}\n")
+	for _, x := range []struct {
+		stdin string
+		args  []string
+		want  string
+	}{
+		{document, []string{"policy", "set", "im", "-", "-p", port, "-u", "ana@example.com"}, ""},
+		{"", []string{"policy", "get", "im", "-p", port, "-u", "ana@example.com"}, `a\u009b\u202eb\u007f`},
+		{"", []string{"im", "send", "ana", "x", "--message-id", "i\u202ed", "-p", port, "-u", "ana@example.com"}, `i\u202ed`},
+		{"", []string{"acl", "explain", "--policy", file, "--as", "ana@example.com", "publish", "a\u202eb"}, `a\u202eb`},
+		{"", []string{"acl", "test", file}, `t\u202e`},
+		{"", []string{"policy", "get", "m\u202e", "-u", "ana@example.com"}, `m\u202e`},
+	} {
+		got := bellwire(t, x.stdin, x.args...)
+		text := got.stdout + got.stderr
+		if !strings.Contains(text, x.want) || strings.ContainsFunc(strings.NewReplacer("\n", "", "\t", "").Replace(text), commands) {
+			t.Errorf("%q: %+v, want %s", x.args, got, x.want)
+		}
+		if x.args[1] == "get" && x.args[2] == "im" && !sameJSON(t, got.stdout, document) {
+			t.Errorf("the document is another: %s", got.stdout)
+		}
+	}
+}
+
+func sameJSON(t *testing.T, a, b string) bool {
+	t.Helper()
+	var x, y any
+	if err := errors.Join(json.Unmarshal([]byte(a), &x), json.Unmarshal([]byte(b), &y)); err != nil {
+		t.Error(err)
+	}
+	return reflect.DeepEqual(x, y)
 }
 
 // A topic cannot have control characters and can have others that turn a line
