@@ -365,7 +365,7 @@ func someArgs(least, most int, which string) cobra.PositionalArgs {
 		if least <= len(args) && len(args) <= most {
 			return nil
 		}
-		return fail(bw.Usage, "%s takes %s; got %d arguments", cmd.CommandPath(), which, len(args)).
+		return fail(bw.Usage, "%s takes %s; got %s", cmd.CommandPath(), which, plural(len(args), "argument")).
 			do("see %s --help", cmd.CommandPath())
 	}
 }

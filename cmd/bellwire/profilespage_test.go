@@ -2,8 +2,10 @@ package main
 
 import (
 	"log/slog"
+	"net/http"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -38,7 +40,7 @@ func TestProfilesPage(t *testing.T) {
 	}
 	for what, least := range map[string]int{
 		"presence": 2, "location": 2, "geojson": 1, "shown": 1, "im": 1, "envelope": 1, "report": 1, "typing": 1,
-		"policy presence": 1, "policy location": 1, "policy im": 1, "limits": 1,
+		"policy presence": 1, "policy location": 1, "policy im": 1, "limits": 1, "operator": 1, "clock": 2, "fault": 1,
 	} {
 		if r.seen[what] < least {
 			t.Errorf("%d examples of %s, want %d", r.seen[what], what, least)
@@ -46,6 +48,7 @@ func TestProfilesPage(t *testing.T) {
 	}
 	r.topics()
 	r.decisions()
+	r.served()
 	for _, k := range []policy.For{presence.New(nil), location.New(nil), im.New()} {
 		for _, p := range k.Permissions() {
 			for _, word := range append([]string{p.Name}, p.Words...) {
@@ -70,6 +73,7 @@ type pageReader struct {
 	texts   *im.Kind
 	seen    map[string]int
 
+	moves   []sample       // what is posted to the test endpoints
 	first   any            // the first location document
 	message kind.Message   // the last message
 	owners  *policy.Policy // the policy for presence
@@ -118,6 +122,10 @@ func (r *pageReader) read(s sample) {
 		_, err = policy.Check(doc.Body, r.texts, pageAna)
 	case "limits":
 		r.limits(s.text)
+	case "operator":
+		_, err = checkPolicy("policy.yaml", []byte(s.text), "")
+	case "clock", "fault":
+		r.moves = append(r.moves, s)
 	default:
 		r.t.Errorf("nobody knows what %q is", s.what)
 	}
@@ -189,6 +197,46 @@ func (r *pageReader) decisions() {
 		}
 		if d.Handling.String() != row[3] || sees != row[4] {
 			r.t.Errorf("%s at %s: %s and %s, not %s and %s", row[1], row[2], d.Handling, sees, row[3], row[4])
+		}
+	}
+}
+
+// served tries what is asked for by HTTP of a server whose clock stands.
+func (r *pageReader) served() {
+	r.t.Helper()
+	c := testConfig(r.t, r.t.TempDir())
+	c.clock = newTestClock(pageNow)
+	s, err := startServer(r.t.Context(), c)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer s.shutdown()
+	ask := func(method, path, body string) *http.Response {
+		q, err := http.NewRequestWithContext(r.t.Context(), method, "http://"+s.httpListener.Addr().String()+path, strings.NewReader(body))
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		q.SetBasicAuth("bo@example.com", "any")
+		a, err := http.DefaultClient.Do(q)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		_ = a.Body.Close()
+		return a
+	}
+	rows := regexp.MustCompile("(?m)^\\| `GET (/v1/\\S+)` \\| (\\d+) \\| (yes|no) \\|").FindAllStringSubmatch(r.page, -1)
+	if len(rows) < 6 {
+		r.t.Errorf("%d requests found", len(rows))
+	}
+	for _, row := range rows {
+		a := ask(http.MethodGet, row[1], "")
+		if tagged := a.Header.Get("ETag") != ""; strconv.Itoa(a.StatusCode) != row[2] || tagged != (row[3] == "yes") {
+			r.t.Errorf("%s: %s, entity tag %v, not %s and %s", row[1], a.Status, tagged, row[2], row[3])
+		}
+	}
+	for _, m := range r.moves {
+		if a := ask(http.MethodPost, "/v1/test/"+m.what, m.text); a.StatusCode != http.StatusOK {
+			r.t.Errorf("%s %s: %s", m.what, m.text, a.Status)
 		}
 	}
 }
