@@ -36,10 +36,10 @@ func TestClusterKills(t *testing.T) {
 				i = c.home(l, l.subscribers[rng.IntN(2)].id)
 			}
 			since := c.logged()
-			d := l.resumes(c.nodes[i].kill)
+			d, course := l.resumes(c.nodes[i].kill)
 			took[who] = append(took[who], d)
-			if d >= time.Second {
-				t.Logf("after the %s, n%d, was killed delivery went on after %v only:\n%s", who, i+1, d, since())
+			if d >= lateAgain {
+				t.Logf("after the %s, n%d, was killed delivery went on after %v only:\n%s\n%s", who, i+1, d, course, since())
 			}
 			l.await(clusterRate() / 5)
 			c.nodes[i].start()
@@ -57,6 +57,9 @@ func TestClusterKills(t *testing.T) {
 		t.Errorf("delivery went on after %v at the median, p99 %v: want less than 600ms and 1s", median, p99)
 	}
 }
+
+// lateAgain is from when on it is told why delivery did not go on sooner.
+const lateAgain = 500 * time.Millisecond
 
 // logged returns what tells what all nodes have logged since.
 func (c *trio) logged() (since func() string) {

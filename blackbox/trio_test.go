@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -248,33 +249,65 @@ func (c *trio) alike() {
 }
 
 // resumes measures how long it takes after a fault until what is published then,
-// by every publisher, has been delivered to every subscriber.
-func (l *load) resumes(fault func()) time.Duration {
+// by every publisher, has been delivered to every subscriber. course tells when each
+// step of it was taken.
+func (l *load) resumes(fault func()) (took time.Duration, course string) {
 	l.t.Helper()
 	start := time.Now()
 	fault()
-	due := map[*publisher]int64{}
-	for _, p := range l.publishers {
-		due[p] = p.sent.Load() + 1
+	var steps []string
+	step := func(format string, args ...any) {
+		steps = append(steps, fmt.Sprintf("%v: ", time.Since(start).Round(time.Millisecond))+fmt.Sprintf(format, args...))
 	}
-	missing := ""
+	step("the fault is made")
+	type due struct {
+		p *publisher
+		s *subscriber // nil: acknowledged
+		n int64
+	}
+	var left []due
+	for _, p := range l.publishers {
+		n := p.sent.Load() + 1
+		left = append(left, due{p, nil, n})
+		for _, s := range l.subscribers {
+			left = append(left, due{p, s, n})
+		}
+	}
 	defer func() {
 		if l.t.Failed() {
-			l.t.Logf("awaited last: %s", missing)
+			for _, d := range left {
+				step("awaited still: %+v; %d is acknowledged, %d sent", d, d.p.acked.Load(), d.p.sent.Load())
+			}
+			l.t.Logf("%s", strings.Join(steps, "\n"))
 		}
 	}()
+	undelivered := len(l.publishers) * len(l.subscribers)
 	until(l.t, "what is published after the fault is delivered", 60*time.Second, func() bool {
-		for p, n := range due {
-			for _, s := range l.subscribers {
-				if got := s.received(p); got < n {
-					missing = fmt.Sprintf("%s has %d of %s, %d is awaited; %d is acknowledged, %d sent", s.id, got, p.id, n, p.acked.Load(), p.sent.Load())
-					return false
-				}
+		left = slices.DeleteFunc(left, func(d due) bool {
+			switch {
+			case d.s == nil && d.p.acked.Load() >= d.n:
+				step("%s, at %s, is acknowledged %d", d.p.id, l.at(d.p.id), d.n)
+			case d.s != nil && d.s.received(d.p) >= d.n:
+				step("%s, at %s, has %d of %s", d.s.id, l.at(d.s.id), d.n, d.p.id)
+				undelivered--
+			default:
+				return false
 			}
-		}
-		return true
+			return true
+		})
+		return undelivered == 0
 	})
-	return time.Since(start)
+	return time.Since(start), strings.Join(steps, "\n")
+}
+
+// at is the address to which a client is, or was last, connected.
+func (l *load) at(id string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c := l.conns[id]; c != nil {
+		return c.Net.RemoteAddr().String()
+	}
+	return "none"
 }
 
 // nobody is no node.

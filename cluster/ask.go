@@ -196,8 +196,7 @@ func (n *Node) answer(q question) *response {
 		}
 		a.Body, err = n.cfg.Answer(q.Body)
 	case opHears:
-		a.Hears = n.audible.has(q.ID)
-		a.Index, err = n.log.LastIndex()
+		a.Hears, a.Index, err = n.hears(q.ID)
 	case opIndex:
 		if !n.proposer.isOpen() {
 			err = errNotLeader

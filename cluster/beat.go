@@ -32,6 +32,9 @@ type occupation struct{ n atomic.Uint64 }
 func (o *occupation) begin() { o.n.Add(1) }
 func (o *occupation) end()   { o.n.Add(1) }
 
+// now says whether the main loop is away.
+func (o *occupation) now() bool { return o.n.Load()%2 == 1 }
+
 // during returns what look does, if the main loop was away before, after and in
 // between, without a break.
 func (o *occupation) during(look func() bool) bool {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -426,7 +427,8 @@ func TestAsk(t *testing.T) {
 }
 
 // When the leader's process ends without a word, its connections do, and the
-// others do not wait until they miss its heartbeats.
+// others do not wait until they miss its heartbeats; not either when it still accepts
+// connections for a moment, which it resets.
 func TestLeaderGone(t *testing.T) {
 	const heartbeat = 4 * time.Second
 	c := newCrewWith(t, 3, heartbeat)
@@ -435,16 +437,31 @@ func TestLeaderGone(t *testing.T) {
 		f := c.follower()
 		f.submit(numbered(round))
 		begin := time.Now()
+		if round > 0 {
+			c.cut.failing(resets(old.addr, begin.Add(100*time.Millisecond)))
+		}
 		old.drop()
 		f.submit(numbered(100 + round))
 		if took := time.Since(begin); took > heartbeat {
 			t.Errorf("round %d: resumed after %v", round, took)
 		}
+		c.cut.failing(nil)
 		old.stop()
 		old.start()
 		waitFor(t, "the old leader has caught up", func() bool { return old.has(numbered(100 + round)) })
 	}
 	c.wantAlike()
+}
+
+// resets is what happens to who dials a process that ends and closes its connections
+// before its listener: they are accepted, and reset.
+func resets(address string, until time.Time) func(string) error {
+	return func(to string) error {
+		if to == address && time.Now().Before(until) {
+			return &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)}
+		}
+		return nil
+	}
 }
 
 // drop cuts a node off as the end of its process would: what listens refuses,

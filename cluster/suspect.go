@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"syscall"
@@ -19,17 +20,24 @@ import (
 //     host that is cut off does not refuse; that is left to Raft's time-outs.
 //   - a majority of voters, this one included, say that they do not hear it either.
 //   - none of them has more of the log than this node, or as much and a higher id:
-//     two that stand together may both lose.
+//     two that stand together may both lose. Who is writing has more in a moment.
 //
 // Standing then skips the pre-vote, by Raft's own way to hand over (TimeoutNow).
 // That is safe whatever we have got wrong: an election is. What it must not do is
-// disturb a leader that is well, and the first two conditions see to that.
+// disturb a leader that is well, and the first two conditions see to that, and that
+// nobody is asked who follows another by then.
+//
+// All of that is asked again, with growing pauses, for as long as nobody leads: the
+// others may not have noticed yet; a vote may be lost; and a process that ends still
+// accepts connections for a moment, which it then resets. Raft's own time-outs are no
+// better at it: who is first asks others who still believe in the leader, and refuse.
 
-// suspectRounds is how often a node asks the others: they may not have noticed yet.
 const (
-	suspectRounds = 8
-	suspectPause  = 10 * time.Millisecond
-	suspectTime   = 100 * time.Millisecond // for one answer
+	firstPause    = 10 * time.Millisecond
+	longestPause  = 80 * time.Millisecond
+	suspectBeats  = 4                      // heartbeats until it is left to Raft
+	suspectAnswer = 250 * time.Millisecond // for one answer, and one try to reach the leader
+	votingPause   = 150 * time.Millisecond // until an election is held to be lost
 )
 
 // audible counts the connections by which others send this node heartbeats and
@@ -91,40 +99,67 @@ func (n *Node) isVoter() bool {
 
 // suspect stands for election if the leader is gone and nobody would be better.
 func (n *Node) suspect(leader raft.ServerID) {
-	pause := time.NewTimer(0)
-	defer pause.Stop()
-	for range suspectRounds {
-		select {
-		case <-pause.C:
-			pause.Reset(suspectPause)
-		case <-n.leaving:
+	over := time.NewTimer(suspectBeats * n.cfg.Heartbeat)
+	defer over.Stop()
+	replaced := func() bool {
+		_, now := n.raft.LeaderWithID()
+		return now != leader && now != "" || n.audible.has(string(leader))
+	}
+	for wait := firstPause; !replaced(); wait = min(2*wait, longestPause) {
+		gone, sure := n.isGone(leader)
+		if sure && !gone {
 			return
 		}
-		if _, now := n.raft.LeaderWithID(); now != leader && now != "" || n.audible.has(string(leader)) {
-			return // another leads, or it is back
-		}
-		conn, err := n.links.mesh.Dial(n.links.ctx, string(leader), planeControl)
-		if err == nil {
-			_ = conn.Close()
-			return
-		}
-		if !errors.Is(err, syscall.ECONNREFUSED) {
-			return
-		}
-		if n.mayStand(leader) {
+		pause := wait
+		if gone && n.mayStand(leader) && !replaced() {
 			n.cfg.Logger.Info("cluster: the leader is gone; standing for election", "node", n.cfg.Dir.id.Name)
 			if err := n.stand(); err != nil {
 				n.cfg.Logger.Info("cluster: not standing for election", "err", err.Error())
+				return
 			}
+			pause = votingPause
+		}
+		select {
+		case <-time.After(pause):
+		case <-over.C:
+			return
+		case <-n.leaving:
 			return
 		}
 	}
 }
 
+// isGone says whether nobody listens any more where the leader was. It is not sure
+// when a connection breaks, as one does whose other end is being closed, or when
+// there is no answer.
+func (n *Node) isGone(leader raft.ServerID) (gone, sure bool) {
+	ctx, cancel := context.WithTimeout(n.links.ctx, suspectAnswer)
+	defer cancel()
+	conn, err := n.links.mesh.Dial(ctx, string(leader), planeControl)
+	if err == nil {
+		return false, conn.Close() == nil
+	}
+	gone = errors.Is(err, syscall.ECONNREFUSED)
+	return gone, gone
+}
+
+// hears answers whether this node hears another, which others believe to lead. An
+// error means that whoever asks should not stand now.
+func (n *Node) hears(id string) (hears bool, last uint64, err error) {
+	if _, leader := n.raft.LeaderWithID(); leader != "" && string(leader) != id {
+		return false, 0, errors.New("another leads")
+	}
+	if n.transport.writing.now() {
+		return false, 0, errors.New("what the leader sent last is being written")
+	}
+	last, err = n.log.LastIndex()
+	return n.audible.has(id), last, err
+}
+
 // mayStand asks the other voters whether they hear leader, and how far they are.
 func (n *Node) mayStand(leader raft.ServerID) bool {
 	own, err := n.log.LastIndex()
-	if err != nil {
+	if err != nil || n.transport.writing.now() {
 		return false
 	}
 	voters := 0
@@ -140,7 +175,7 @@ func (n *Node) mayStand(leader raft.ServerID) bool {
 		}
 		asked++
 		n.tasks.Go(func() {
-			a, err := n.ask(string(s.ID), question{Op: opHears, ID: string(leader)}, suspectTime)
+			a, err := n.ask(string(s.ID), question{Op: opHears, ID: string(leader)}, suspectAnswer)
 			better := err == nil && (a.Index > own || a.Index == own && string(s.ID) > string(n.id))
 			answers <- err == nil && a.Error == "" && !a.Hears && !better
 		})

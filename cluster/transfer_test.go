@@ -28,11 +28,20 @@ import (
 type cutter struct {
 	mu   sync.Mutex
 	draw func() int
-	sent atomic.Int64 // on all of them
+	fail func(address string) error // before it is dialled; nil: it does not
+	sent atomic.Int64               // on all of them
 	cuts atomic.Int64
 }
 
 func (c *cutter) dial(ctx context.Context, address string) (net.Conn, error) {
+	c.mu.Lock()
+	fail := c.fail
+	c.mu.Unlock()
+	if fail != nil {
+		if err := fail(address); err != nil {
+			return nil, err
+		}
+	}
 	nc, err := dialTCP(ctx, address)
 	if err != nil {
 		return nil, err
@@ -44,6 +53,13 @@ func (c *cutter) dial(ctx context.Context, address string) (net.Conn, error) {
 		cut.left = c.draw()
 	}
 	return cut, nil
+}
+
+// failing has fail say whether an address can be dialled; nil: any can.
+func (c *cutter) failing(fail func(address string) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fail = fail
 }
 
 func (c *cutter) set(draw func() int) {
