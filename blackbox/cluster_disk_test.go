@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bellwire/bellwire/disk"
 	"github.com/bellwire/bellwire/internal/effort"
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
@@ -40,6 +41,36 @@ func TestClusterBrokenDisk(t *testing.T) {
 			c.nodes[i].start()
 			c.await("three voters that answer", allVote)
 		}
+	}
+	l.finish()
+	c.alike()
+}
+
+// A disk that takes a second and a half for each sync, the leader's or a follower's, is
+// not given up: its node lives, what is published is acknowledged, if late, and all is
+// well when the disk is.
+func TestClusterSlowDisk(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t, "--test-clock", noon)
+	l := c.load()
+	l.start()
+	for _, who := range []string{"leader", "follower"} {
+		l.await(300)
+		i := c.leader()
+		if who == "follower" {
+			i = (i + 1) % clusterSize
+		}
+		c.nodes[i].disk("slow")
+		before := l.acked()
+		<-time.After(6 * disk.SluggishSync) // how long it is slow
+		got := l.acked() - before
+		t.Logf("the %s's disk is slow: %d acknowledged in %v", who, got, 6*disk.SluggishSync)
+		if got == 0 {
+			t.Errorf("the %s's disk is slow: nothing was acknowledged", who)
+		}
+		c.nodes[i].checkAlive()
+		c.nodes[i].disk("ok")
+		c.caughtUp()
 	}
 	l.finish()
 	c.alike()

@@ -49,8 +49,8 @@ type Config struct {
 	// Copies is how many of the snapshots that Snapshot takes are kept. 0 means 2.
 	Copies int
 
-	// Stall is how long one commit of the log may take before the process ends.
-	// 0 means 3 s.
+	// Stall is how long one commit of the log may take before the process ends; see
+	// raftlog. 0 means 3 s.
 	Stall time.Duration
 
 	// Heartbeat is how long a follower does without hearing from its leader, and

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // A Fault is a way for a disk to misbehave. Its string is what the test
@@ -20,6 +21,10 @@ const (
 	// set, as a dead controller or a lost network disk does. Reads go on.
 	Hang Fault = "hang"
 
+	// Sluggish lets every sync take SluggishSync, as a disk does that others keep
+	// busy: it works.
+	Sluggish Fault = "slow"
+
 	// EIO fails every operation that writes or syncs with EIO.
 	EIO Fault = "eio"
 
@@ -32,6 +37,9 @@ const (
 	// that would take room fails with ENOSPC at once.
 	NoSpace Fault = "nospace"
 )
+
+// SluggishSync is how long a sync takes on a disk that is Sluggish.
+const SluggishSync = 1500 * time.Millisecond
 
 // Reserve is what Full leaves, in bytes.
 const Reserve = 64 << 20
@@ -92,9 +100,9 @@ func (f *faults) init() {
 // refuses a fault it does not know.
 func (fs *FS) SetFault(fault Fault) error {
 	switch fault {
-	case OK, Hang, EIO, Full, NoSpace:
+	case OK, Hang, Sluggish, EIO, Full, NoSpace:
 	default:
-		return fmt.Errorf("disk: unknown fault %q: use %s, %s, %s, %s or %s", fault, OK, Hang, EIO, Full, NoSpace)
+		return fmt.Errorf("disk: unknown fault %q: use %s, %s, %s, %s, %s or %s", fault, OK, Hang, Sluggish, EIO, Full, NoSpace)
 	}
 	reserve := fs.reserve() // before the lock: it asks the disk
 	f := &fs.faults
@@ -134,8 +142,11 @@ func (fs *FS) before(op Op, name string, size int) error {
 		return nil
 	}
 	f.mu.Lock()
-	hook := f.hook
+	hook, sluggish := f.hook, f.fault == Sluggish
 	f.mu.Unlock()
+	if sluggish && op == OpSync {
+		<-time.After(SluggishSync)
+	}
 	if hook != nil { // outside the lock: a hook may look at the file system
 		if err := hook(op, name); err != nil {
 			return fs.stats.result(err)

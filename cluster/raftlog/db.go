@@ -51,7 +51,8 @@ type Options struct {
 	// vote must not vote again.
 	Exists bool
 
-	// Stall is how long a commit may take. 0 means 3 s. Raft's heartbeats come
+	// Stall is how long a commit may take without a sync being completed, of whatever
+	// file; twice that is how long it may take at all. 0 means 3 s. Raft's heartbeats come
 	// from goroutines of their own, so a leader whose disk hangs stays leader
 	// and commits nothing, for ever; only ending it lets another take over.
 	Stall time.Duration
@@ -267,8 +268,10 @@ func (db *DB) commit(b *pebble.Batch) {
 // guard does something with the disk that must not fail, and must not take longer
 // than Stall: else it ends the process.
 func (db *DB) guard(what string, do func() error) {
-	w := watch(db.opts.Stall, func() {
-		db.die(fmt.Sprintf("raftlog: the disk has not completed a %s for %v", what, db.opts.Stall))
+	start := db.opts.Now()
+	syncs := func() uint64 { return db.opts.FS.Stats().Syncs }
+	w := watch(db.opts.Stall, syncs, func() {
+		db.die(fmt.Sprintf("raftlog: the disk has not completed a %s for %v", what, max(db.opts.Stall, db.opts.Now().Sub(start).Truncate(db.opts.Stall/watchSteps))))
 	})
 	defer w.stop()
 	if err := do(); err != nil {

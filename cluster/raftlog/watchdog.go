@@ -5,10 +5,14 @@ import (
 	"time"
 )
 
-// watchSteps is in how many steps a watchdog's time passes.
-const watchSteps = 4
+// watchSteps is in how many steps a watchdog's time passes; mostSteps is how many it
+// takes at most, however much is done meanwhile.
+const watchSteps, mostSteps = 4, 8
 
-// A watchdog barks when something is not done in time.
+// A watchdog barks when something is not done in time, and nothing else either: a
+// commit may need several syncs, one after the other, of the log and of its directory,
+// and wait behind another's. A disk that completes them is slow. It begins to count
+// anew when something was done, but not for ever: one file may hang alone.
 //
 // Its time passes in steps, each of which begins when the one before has been
 // noticed: so that a process which is stopped for a while (SIGSTOP, a machine
@@ -16,16 +20,19 @@ const watchSteps = 4
 // step is over, and what it waits for has the time of the others.
 type watchdog struct {
 	step time.Duration
+	done func() uint64 // counts what is done
 	bark func()
 
 	mu    sync.Mutex // guards the following
 	timer *time.Timer
-	left  int // steps; 0 when it has barked or was stopped
+	seen  uint64 // of done, at the last step
+	left  int    // steps; 0 when it has barked or was stopped
+	most  int    // steps, whatever is done
 }
 
 // watch begins to wait.
-func watch(limit time.Duration, bark func()) *watchdog {
-	w := &watchdog{step: limit / watchSteps, bark: bark, left: watchSteps}
+func watch(limit time.Duration, done func() uint64, bark func()) *watchdog {
+	w := &watchdog{step: limit / watchSteps, done: done, bark: bark, seen: done(), left: watchSteps, most: mostSteps}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.timer = time.AfterFunc(w.step, w.stepped)
@@ -34,8 +41,18 @@ func watch(limit time.Duration, bark func()) *watchdog {
 
 func (w *watchdog) stepped() {
 	w.mu.Lock()
-	over := w.left == 1
-	if w.left = max(0, w.left-1); w.left > 0 {
+	if w.left == 0 {
+		w.mu.Unlock()
+		return
+	}
+	w.left--
+	w.most--
+	if done := w.done(); done != w.seen {
+		w.seen, w.left = done, watchSteps
+	}
+	w.left = min(w.left, w.most)
+	over := w.left == 0
+	if !over {
 		w.timer.Reset(w.step)
 	}
 	w.mu.Unlock()
