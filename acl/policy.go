@@ -49,3 +49,20 @@ rules:
 
 // Domain is that of bare names in the file; it may be empty.
 func (p *Policy) Domain() string { return p.domain }
+
+// KnowsClients says whether the answer may depend on the client id: whether a topic has
+// {client} in it.
+func (p *Policy) KnowsClients() bool {
+	for _, r := range p.rules {
+		for _, pattern := range r.patterns {
+			for _, l := range pattern.levels {
+				for _, part := range l.parts {
+					if part.hole == clientHole {
+						return true
+					}
+				}
+			}
+		}
+	}
+	return false
+}

@@ -35,6 +35,10 @@ type Policies interface {
 	// Ask answers a question with what becomes JSON. The error may be an ErrBadQuestion,
 	// an ErrNoPolicy or a *PolicyFaults.
 	Ask(ctx context.Context, q PolicyQuestion) (any, error)
+
+	// Shadow returns what the policy that is tried has shown on all nodes, and ends that
+	// if stop. The error is an ErrNoShadow if none is tried.
+	Shadow(ctx context.Context, stop bool) (Shadow, error)
 }
 
 // ErrNoDenial means that no node knows of a refusal by that id.
@@ -102,6 +106,10 @@ type PolicyChange struct {
 	By   string
 	Base uint64 // the version that must be in force; 0 for any
 	Dry  bool   // only say what is wrong with it
+
+	// Shadow, if not empty, is for how long it is to be tried beside the one in force on
+	// all nodes, without effect; instead of being put in force.
+	Shadow string
 }
 
 // A PolicyResult is what became of it.
@@ -109,6 +117,36 @@ type PolicyResult struct {
 	Number uint64 `json:"number"` // of the version in force
 	Tests  int    `json:"tests"`  // of its own that passed
 	Dry    bool   `json:"dry_run,omitempty"`
+
+	Shadow *Shadow `json:"shadow,omitempty"` // it is tried
+}
+
+// A Shadow is what a policy has shown that is asked beside the one in force.
+type Shadow struct {
+	Until   time.Time `json:"until"`
+	By      string    `json:"by"`
+	Nodes   []string  `json:"nodes"`             // on which it is asked
+	Without []string  `json:"without,omitempty"` // on which it is not: down, or started since
+	Asked   int       `json:"asked"`             // different questions: who, action, topic
+	Missed  uint64    `json:"missed"`            // for which there was no room
+	Cost    float64   `json:"cost"`              // seconds of a core that it took, of all nodes
+
+	Differences []ShadowDifference `json:"differences"`
+}
+
+// A ShadowDifference is a question of a client, or of the log on its behalf, that it
+// answers otherwise.
+type ShadowDifference struct {
+	Principal string    `json:"principal"` // empty for a client without credentials
+	Client    string    `json:"client,omitempty"`
+	Action    string    `json:"action"`
+	Topic     string    `json:"topic"`
+	At        time.Time `json:"at"` // when that was seen first
+	Was       bool      `json:"was"`
+	WasRule   string    `json:"was_rule,omitempty"`
+	Is        bool      `json:"is"`
+	Rule      string    `json:"rule,omitempty"`
+	Owner     bool      `json:"owner,omitempty"` // allowed means: left to the topic's owner
 }
 
 // PolicyFaults are why a policy is not put in force.
@@ -152,6 +190,7 @@ type PolicyQuestion struct {
 var (
 	ErrNoPolicy    = errors.New("no such policy is kept")
 	ErrBadQuestion = errors.New("bad question")
+	ErrNoShadow    = errors.New("no policy is being tried")
 	ErrNotInForce  = errors.New("the policy was changed meanwhile")
 )
 
@@ -178,7 +217,7 @@ func registerVersions(mux *http.ServeMux, p Policies, o *Operators) {
 	mux.HandleFunc("PUT /v1/policy", o.only(func(w http.ResponseWriter, r *http.Request, who string) {
 		data, ok := readPolicy(w, r)
 		if ok {
-			putPolicy(w, r, p, PolicyChange{Data: data, By: who, Dry: r.URL.Query().Has("dry_run")})
+			putPolicy(w, r, p, PolicyChange{Data: data, By: who, Dry: r.URL.Query().Has("dry_run"), Shadow: r.URL.Query().Get("shadow")})
 		}
 	}))
 	mux.HandleFunc("POST /v1/policy/rollback", o.only(func(w http.ResponseWriter, r *http.Request, who string) {
@@ -196,6 +235,19 @@ func registerVersions(mux *http.ServeMux, p Policies, o *Operators) {
 		}
 		putPolicy(w, r, p, PolicyChange{Data: text.Data, By: who})
 	}))
+	for method, stop := range map[string]bool{"GET": false, "DELETE": true} {
+		mux.HandleFunc(method+" /v1/policy/shadow", o.only(func(w http.ResponseWriter, r *http.Request, _ string) {
+			ctx, cancel := context.WithTimeout(r.Context(), managing)
+			defer cancel()
+			s, err := p.Shadow(ctx, stop)
+			if err != nil {
+				refusePolicy(w, err)
+				return
+			}
+			w.Header().Set("Cache-Control", "no-store")
+			writeJSON(w, http.StatusOK, s)
+		}))
+	}
 	ask := func(what string) http.HandlerFunc {
 		return o.only(func(w http.ResponseWriter, r *http.Request, _ string) {
 			q := PolicyQuestion{What: what}
@@ -299,6 +351,8 @@ func refusePolicy(w http.ResponseWriter, err error) {
 		refuseWith(w, problem{Status: http.StatusUnprocessableEntity, Detail: err.Error(), Code: code.String(), Faults: faults.Faults, Report: faults.Report})
 	case errors.Is(err, ErrNotInForce):
 		refuseAs(w, http.StatusPreconditionFailed, bw.PolicyMoved, "%v", err)
+	case errors.Is(err, ErrNoShadow):
+		refuseAs(w, http.StatusNotFound, bw.NoSuchPolicy, "%v", err)
 	case errors.Is(err, ErrNoPolicy):
 		refuseAs(w, http.StatusNotFound, bw.NoSuchPolicy, "%v", err)
 	case errors.Is(err, ErrBadQuestion):

@@ -32,11 +32,15 @@ func (f *fakePolicies) Version(_ context.Context, number uint64) (PolicyText, er
 func (f *fakePolicies) Versions(context.Context) []PolicyVersion { return []PolicyVersion{{Number: 7}} }
 
 func (f *fakePolicies) Put(_ context.Context, c PolicyChange) (PolicyResult, error) {
-	return PolicyResult{Number: 8}, f.do("put %s by %s on %d, dry %t", c.Data, c.By, c.Base, c.Dry)
+	return PolicyResult{Number: 8}, f.do("put %s by %s on %d, dry %t%s", c.Data, c.By, c.Base, c.Dry, c.Shadow)
 }
 
 func (f *fakePolicies) Ask(_ context.Context, q PolicyQuestion) (any, error) {
 	return map[string]bool{"allow": true}, f.do("%s %s %s %d", q.What, q.As, q.Topic, q.Version)
+}
+
+func (f *fakePolicies) Shadow(_ context.Context, stop bool) (Shadow, error) {
+	return Shadow{}, f.do("shadow, stop %t", stop)
 }
 
 func askPolicies(t *testing.T, f *fakePolicies, who, method, path, body string, header ...string) *httptest.ResponseRecorder {
@@ -77,6 +81,9 @@ func TestPolicyIsForOperators(t *testing.T) {
 		{"GET", "/v1/policy/who?topic=t", "", "who  t 0"},
 		{"GET", "/v1/policy/can?as=bob", "", "can bob  0"},
 		{"POST", "/v1/policy/diff", "x", "diff   0"},
+		{"PUT", "/v1/policy?shadow=1h", "x", "put x by ana@x.org on 0, dry false1h"},
+		{"GET", "/v1/policy/shadow", "", "shadow, stop false"},
+		{"DELETE", "/v1/policy/shadow", "", "shadow, stop true"},
 	} {
 		for who, want := range map[string]int{"": http.StatusUnauthorized, "bob": http.StatusForbidden, "ana": http.StatusOK} {
 			f := new(fakePolicies)
@@ -113,6 +120,7 @@ func TestPolicyRefusals(t *testing.T) {
 		{fmt.Errorf("%w: 9", ErrNotInForce), 412, "BW-2017"},
 		{ErrNoPolicy, 404, "BW-2019"},
 		{ErrBadQuestion, 400, "BW-2001"},
+		{ErrNoShadow, 404, "BW-2019"},
 		{fmt.Errorf("%w: x", ErrNoLeader), 503, "BW-7001"},
 		{context.DeadlineExceeded, 504, "BW-7006"},
 		{errors.New("x"), 500, "BW-9001"},

@@ -223,6 +223,84 @@ func TestPolicyIsChangedByVerbs(t *testing.T) {
 	want(0, "3 ", "history")
 }
 
+// A policy that is tried in the shadow of the one in force is asked all that clients ask,
+// what was asked before included, on every node, and changes nothing; it ends by itself.
+func TestClusterShadow(t *testing.T) {
+	t.Parallel()
+	p := loopback()
+	p.policy = strings.Replace(trioPolicy, `["#"]`, `["t/#", "gate"]`, 1)
+	c := p.start(t)
+	acl := func(i int, verb ...string) (string, int) {
+		out, errs, code := run(t, append(append([]string{"acl"}, verb...), "--server", c.http[i], "-u", "ana", "-P", "sesame")...)
+		return out + errs, code
+	}
+	shadow := func(i int) (s api.Shadow) {
+		t.Helper()
+		if out, code := acl(i, "shadow", "-o", "json"); code != 0 || json.Unmarshal([]byte(out), &s) != nil {
+			t.Fatalf("n%d: exit code %d %s", i+1, code, out)
+		}
+		return s
+	}
+	tried := writeFile(t, "tried.yaml", p.policy+
+		"  - {id: new, allow: [publish], who: [anyone], topic: [new]}\n  - {id: shut, deny: [subscribe], who: [anyone], topic: [gate]}\n")
+	clients := make([]*mq.Client, clusterSize)
+	exchange := func() {
+		t.Helper()
+		for _, from := range clients {
+			from.Publish("gate", 1, "x")
+			for _, to := range clients {
+				if got := to.Expect(mq.PUBLISH); got.Topic != "gate" {
+					t.Fatalf("%v", got)
+				}
+			}
+		}
+	}
+	for i, n := range c.nodes {
+		clients[i] = n.open(v5, clean(fmt.Sprint("c", i)))
+		clients[i].TrySubscribe(nil, mq.Filter{Filter: "gate"})
+	}
+	exchange() // answers are kept from here on
+	if out, code := acl(0, "shadow"); code != 3 {
+		t.Errorf("none is tried: exit code %d %s", code, out)
+	}
+	if out, code := acl(0, "apply", tried, "--shadow", "8d"); code != 2 {
+		t.Errorf("for too long: exit code %d %s", code, out)
+	}
+	if out, code := acl(0, "apply", tried, "--shadow", "1h"); code != 0 || !strings.Contains(out, "n1, n2, n3") {
+		t.Fatalf("exit code %d %s", code, out)
+	}
+	exchange()
+	for i, client := range clients {
+		if code := client.TryPublish(mq.Publish{Topic: "new", QoS: 1}); code != 0x87 {
+			t.Errorf("n%d: published what the policy in force does not allow: %#02x", i+1, code)
+		}
+	}
+	for i := range c.nodes {
+		s := shadow(i)
+		var got []string
+		for _, d := range s.Differences {
+			got = append(got, fmt.Sprintf("%s %s %t %t by %s", d.Action, d.Topic, d.Was, d.Is, d.Rule))
+		}
+		slices.Sort(got)
+		if want := "publish new false true by new; subscribe gate true false by shut"; strings.Join(got, "; ") != want || len(s.Nodes) != clusterSize || s.Missed > 0 || s.Cost <= 0 {
+			t.Errorf("n%d: %s in %+v, want %s", i+1, got, s, want)
+		}
+	}
+	if out, code := acl(1, "shadow", "--stop"); code != 0 || !strings.Contains(out, "anonymous could no longer subscribe gate (shut)") || !strings.Contains(out, "anonymous could publish new (new)") {
+		t.Errorf("exit code %d %s", code, out)
+	}
+	for i := range c.nodes {
+		if out, code := acl(i, "shadow"); code != 3 {
+			t.Errorf("n%d: it was ended: exit code %d %s", i+1, code, out)
+		}
+	}
+	if out, code := acl(2, "apply", tried, "--shadow", "10ms"); code != 0 {
+		t.Fatalf("exit code %d %s", code, out)
+	}
+	until(t, "its time is over", 30*time.Second, func() bool { _, code := acl(0, "shadow"); return code == 3 })
+	exchange()
+}
+
 // gates are watchers at the nodes of a cluster of what a policy opens and closes.
 type gates struct {
 	c        *trio

@@ -78,6 +78,7 @@ type Broker struct {
 	proposer atomic.Pointer[proposer] // of this life; the loop replaces it with the next
 	log      Log
 	policy   atomic.Pointer[policy]
+	policyMu sync.Mutex // who stores another one in policy holds it
 	settings atomic.Pointer[event.Settings]
 	diskFull atomic.Bool
 
@@ -337,13 +338,35 @@ func (b *Broker) setPolicy(a Authorizer, number uint64) {
 	if a == nil {
 		return
 	}
+	b.policyMu.Lock()
 	version := uint64(1)
 	if old := b.policy.Load(); old != nil {
 		version = old.version + 1
 	}
 	b.policy.Store(&policy{Authorizer: a, version: version, number: number})
+	b.policyMu.Unlock()
 	b.local.Invalidate()
 	b.Kick()
+}
+
+// AskAgain has the policy in force asked anew about everything that its answers were
+// kept of on this node. The answers are the same. For any goroutine.
+func (b *Broker) AskAgain() {
+	b.policyMu.Lock()
+	if p := b.policy.Load(); p != nil {
+		b.policy.Store(&policy{Authorizer: p.Authorizer, version: p.version + 1, number: p.number})
+	}
+	b.policyMu.Unlock()
+	b.local.Invalidate()
+}
+
+// numberPolicy gives the policy in force its number.
+func (b *Broker) numberPolicy(number uint64) {
+	b.policyMu.Lock()
+	defer b.policyMu.Unlock()
+	if p := b.policy.Load(); p != nil {
+		b.policy.Store(&policy{Authorizer: p.Authorizer, version: p.version, number: number})
+	}
 }
 
 const noPolicy = "no policy is in force"

@@ -224,9 +224,7 @@ func (l *loop) step(a *applied, s *step, now int64) {
 	case stepSettings:
 		b.settings.Store(s.settings)
 	case stepNumbered:
-		if p := b.policy.Load(); p != nil {
-			b.policy.Store(&policy{Authorizer: p.Authorizer, version: p.version, number: s.number})
-		}
+		b.numberPolicy(s.number)
 	case stepPolicy:
 		before := b.policy.Load()
 		b.setPolicy(s.policy, s.number)

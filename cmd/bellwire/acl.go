@@ -31,7 +31,7 @@ server.`,
 	var server httpFlags
 	server.register(cmd)
 	cmd.AddCommand(aclExplainCommand(&server), aclTestCommand(), aclApplyCommand(&server), aclHistoryCommand(&server),
-		aclRollbackCommand(&server), aclDiffCommand(&server), aclWhoCommand(&server), aclCanCommand(&server))
+		aclRollbackCommand(&server), aclDiffCommand(&server), aclShadowCommand(&server), aclWhoCommand(&server), aclCanCommand(&server))
 	return cmd
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -66,12 +67,16 @@ func fetchPolicy(ctx context.Context, server *httpFlags, number uint64) (*acl.Po
 func aclApplyCommand(server *httpFlags) *cobra.Command {
 	var base uint64
 	var dryRun bool
-	var output string
+	var output, shadow string
 	cmd := &cobra.Command{
 		Use:   "apply FILE",
 		Short: "Put a policy file in force",
 		Long: `Has a server check a policy file, run the tests in it, and put it in force on all
 nodes. All that is wrong with it is told, and then the one in force stays.
+
+--shadow 1h puts nothing in force: for an hour every node asks the file, too, what
+its clients and the log ask of the policy in force, and keeps where the answers
+differ.
 
 --if-match N puts it in force only if policy N is by then: what bellwire acl
 history shows in the first line.
@@ -92,13 +97,19 @@ than N. 9: a test in the file failed.`,
 				return err
 			}
 			path := "/v1/policy"
-			if dryRun {
+			switch {
+			case dryRun && shadow != "":
+				return usage("--dry-run and --shadow at once")
+			case dryRun:
 				path += "?dry_run"
+			case shadow != "":
+				path += "?shadow=" + url.QueryEscape(shadow)
 			}
 			return c.putPolicy(cmd, http.MethodPut, path, policyBody{data, base}, output)
 		},
 	}
 	cmd.Flags().Uint64Var(&base, "if-match", 0, "`number` of the policy that must be in force; 0: whichever is")
+	cmd.Flags().StringVar(&shadow, "shadow", "", "try it for this `time`, such as 1h, beside the one in force and without effect: bellwire acl shadow lists what differs")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check it and run its tests, and change nothing")
 	addOutput(cmd, &output)
 	return cmd
@@ -113,11 +124,74 @@ func (c *httpClient) putPolicy(cmd *cobra.Command, method, path string, body any
 	if output == "json" {
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(result)
 	}
+	if result.Shadow != nil {
+		return printShadow(cmd.OutOrStdout(), *result.Shadow)
+	}
 	what := "in force"
 	if result.Dry {
 		what = "stays in force: nothing was changed"
 	}
 	_, err := fmt.Fprintf(cmd.OutOrStdout(), "policy %d %s · %d tests passed\n", result.Number, what, result.Tests)
+	return err
+}
+
+func aclShadowCommand(server *httpFlags) *cobra.Command {
+	var stop bool
+	var output string
+	cmd := &cobra.Command{
+		Use:   "shadow",
+		Short: "What a policy that is tried would change",
+		Long: `Lists where the policy that bellwire acl apply --shadow tries has answered otherwise
+than the one in force, on all nodes: each who, action and topic once.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			c, err := server.client()
+			if err != nil {
+				return err
+			}
+			method := http.MethodGet
+			if stop {
+				method = http.MethodDelete
+			}
+			var s api.Shadow
+			if err := c.call(cmd.Context(), method, "/v1/policy/shadow", nil, &s); err != nil {
+				return err
+			}
+			if output == "json" {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(s)
+			}
+			return printShadow(cmd.OutOrStdout(), s)
+		},
+	}
+	cmd.Flags().BoolVar(&stop, "stop", false, "end it")
+	addOutput(cmd, &output)
+	return cmd
+}
+
+func printShadow(w io.Writer, s api.Shadow) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "tried until %s by %s on %s · %d questions, %d answers differ · %.3f s of a core\n",
+		s.Until.Format(time.RFC3339), s.By, strings.Join(s.Nodes, ", "), s.Asked, len(s.Differences), s.Cost)
+	if len(s.Without) > 0 {
+		fmt.Fprintf(&b, "not on %s\n", strings.Join(s.Without, ", "))
+	}
+	if s.Missed > 0 {
+		fmt.Fprintf(&b, "%d questions were not compared: there are too many different ones\n", s.Missed)
+	}
+	for _, d := range s.Differences {
+		who, verb, by := acl.Who{Principal: d.Principal}.String(), "could no longer", d.Rule
+		if d.Is {
+			verb = "could"
+		}
+		if by == "" {
+			by = "no rule"
+		}
+		fmt.Fprintf(&b, "  %s  %s %s %s %s (%s)\n", d.At.Format(time.RFC3339), who, verb, d.Action, d.Topic, by)
+	}
+	_, err := io.WriteString(w, b.String())
 	return err
 }
 

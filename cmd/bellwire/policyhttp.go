@@ -65,6 +65,10 @@ func (p policies) Put(ctx context.Context, c api.PolicyChange) (api.PolicyResult
 	if c.Dry {
 		return result, nil
 	}
+	if c.Shadow != "" {
+		result.Shadow, err = p.tryShadow(c.Data, c.By, c.Shadow)
+		return result, err
+	}
 	p.s.parsed.keep(c.Data, in.Domain, made)
 	result.Number, err = p.s.broker.PutPolicy(ctx, broker.PolicyChange{Data: c.Data, By: c.By, Base: c.Base})
 	switch {

@@ -21,6 +21,8 @@ type nodeQuestion struct {
 	Op   string `json:"op"`
 	From uint64 `json:"from,omitempty"` // opHash, opHashed: see digests
 	ID   string `json:"id,omitempty"`   // opDenied
+
+	Shadow *shadowQuestion `json:"shadow,omitempty"` // opShadow
 }
 
 const (
@@ -29,6 +31,10 @@ const (
 	opDrain  = "drain"  // go out of service: see drain
 	opResume = "resume"
 	opDenied = "denied" // what is known of a refusal
+
+	opShadow    = "shadow"     // begin to try a policy: see shadow
+	opShadowed  = "shadowed"   // what has it shown?
+	opShadowEnd = "shadow-end" // the same, and end it
 )
 
 // A nodeAnswer answers it.
@@ -39,6 +45,7 @@ type nodeAnswer struct {
 	Digest uint64 `json:"digest,omitempty"`
 
 	Denied *api.Denial `json:"denied,omitempty"` // opDenied: nil if nothing is known
+	Shadow *api.Shadow `json:"shadow,omitempty"` // opShadowed, opShadowEnd: nil if there is none
 }
 
 // digests keeps what came of the newest opHash.
@@ -67,7 +74,7 @@ func (d *digests) result(from uint64) nodeAnswer {
 	return nodeAnswer{Done: d.from == from && d.index > 0, Index: d.index, Digest: d.digest}
 }
 
-// answer answers another node's program. It does not block.
+// answer answers another node's program. It does not block, but to parse a policy.
 func (s *server) answer(text []byte) ([]byte, error) {
 	var q nodeQuestion
 	if err := json.Unmarshal(text, &q); err != nil {
@@ -81,6 +88,21 @@ func (s *server) answer(text []byte) ([]byte, error) {
 		a = s.digests.result(q.From)
 	case opDenied:
 		a.Denied = s.deniedHere(q.ID)
+	case opShadow:
+		if s.serving.Load() == nil || q.Shadow == nil {
+			return nil, errors.New("it is being started")
+		}
+		if err := s.beginShadow(q.Shadow); err != nil {
+			return nil, err
+		}
+	case opShadowed, opShadowEnd:
+		if is := s.shadows.now.Load(); is != nil {
+			report := is.report()
+			a.Shadow = &report
+		}
+		if q.Op == opShadowEnd {
+			s.shadows.stop(nil)
+		}
 	case opDrain, opResume:
 		if s.serving.Load() == nil {
 			return nil, errors.New("it is being started")
@@ -98,6 +120,11 @@ func (s *server) answer(text []byte) ([]byte, error) {
 
 // ask asks the program of a node, this one's too.
 func (m membership) ask(node cluster.Member, q nodeQuestion) (a nodeAnswer, err error) {
+	return m.askFor(node, q, statePatience)
+}
+
+// askFor is ask with as much patience.
+func (m membership) askFor(node cluster.Member, q nodeQuestion, patience time.Duration) (a nodeAnswer, err error) {
 	text, err := json.Marshal(q)
 	if err != nil {
 		return a, err
@@ -105,7 +132,7 @@ func (m membership) ask(node cluster.Member, q nodeQuestion) (a nodeAnswer, err 
 	if node.Self {
 		text, err = m.s.answer(text)
 	} else {
-		text, err = m.s.node.Ask(node.ID, text, statePatience)
+		text, err = m.s.node.Ask(node.ID, text, patience)
 	}
 	if err == nil {
 		err = json.Unmarshal(text, &a)

@@ -114,6 +114,7 @@ type server struct {
 	failed                     chan error // a listener broke
 	digests                    digests
 	denials                    denials
+	shadows                    shadows
 	drain                      drain
 	serving                    atomic.Pointer[mqtt.Server] // mqtt, for other nodes' questions, which come before there is one
 }
@@ -294,7 +295,7 @@ func (s *server) compile(data []byte, domain string) (broker.Authorizer, error) 
 			return nil, err
 		}
 	}
-	return &authorizer{policy: p, explains: p.WithOwners(ownedKinds()...), gate: s.gate}, nil
+	return &authorizer{policy: p, explains: p.WithOwners(ownedKinds()...), gate: s.gate, shadows: &s.shadows}, nil
 }
 
 // listen begins to serve clients.
@@ -395,6 +396,7 @@ func (s *server) close(ctx context.Context) error {
 		errs = append(errs, s.http.Close())
 	}
 	s.elsewhere.close()
+	s.shadows.close()
 	s.resume() // what drains, ends
 	s.drain.tasks.Wait()
 	if s.mqtt != nil {
@@ -424,14 +426,19 @@ type authorizer struct {
 	policy   *acl.Policy
 	explains *acl.Policy // the same, for explanations
 	gate     *acl.Gate
+	shadows  *shadows
 }
 
 func (a *authorizer) Ceiling(who broker.Who, what broker.Action, topic string, at int64) broker.Decision {
-	return decision(a.policy.Ceiling(acl.Who(who), actions[what], topic, time.Unix(0, at)))
+	d := a.policy.Ceiling(acl.Who(who), actions[what], topic, time.Unix(0, at))
+	a.shadows.see(shadowCeiling, who, what, topic, at, d.Allow, d.Rule)
+	return decision(d)
 }
 
 func (a *authorizer) Decide(who broker.Who, what broker.Action, topic string, at int64) broker.Decision {
-	return decision(a.policy.Decide(acl.Who(who), actions[what], topic, time.Unix(0, at)))
+	d := a.policy.Decide(acl.Who(who), actions[what], topic, time.Unix(0, at))
+	a.shadows.see(shadowDecide, who, what, topic, at, d.Allow, d.Rule)
+	return decision(d)
 }
 
 var actions = [...]acl.Action{broker.ActPublish: acl.Publish, broker.ActSubscribe: acl.Subscribe}
@@ -442,6 +449,7 @@ func decision(d acl.Decision) broker.Decision {
 
 func (a *authorizer) Grant(who broker.Who, filter string, at int64) broker.Decision {
 	g := a.policy.Grant(acl.Who(who), filter, time.Unix(0, at))
+	a.shadows.see(shadowGrant, who, broker.ActSubscribe, filter, at, g.Allowed, g.Rule)
 	return broker.Decision{Allow: g.Allowed, Windowed: g.Windowed, Outside: outside(g.Outside), Reason: g.Reason}
 }
 
