@@ -119,6 +119,9 @@ func (b *Broker) subscribe(l *localSub) {
 	if replaced := b.local.Set(filter, key, l); !replaced {
 		b.relays.want(l.sub.Filter)
 	}
+	if !l.isShared() {
+		l.s.name(l.sub.Filter)
+	}
 }
 
 // unsubscribe undoes subscribe.
@@ -128,6 +131,8 @@ func (b *Broker) unsubscribe(l *localSub) {
 	}
 	if l.isShared() {
 		b.seats.leave(l.sub.Filter)
+	} else {
+		l.s.unname(l.sub.Filter)
 	}
 }
 

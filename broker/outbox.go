@@ -431,7 +431,7 @@ func (o *outbox) sendMark(seq uint64, topicName string, named bool, ids []uint32
 func (s *Session) unshown(topicName string) {
 	s.shownMu.Lock()
 	defer s.shownMu.Unlock()
-	s.shown[topicName] = 0 // the hash of nothing in particular
+	s.noteShown(topicName, 0) // the hash of nothing in particular
 }
 
 // A fitness says whether a queued event may be sent now.

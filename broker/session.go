@@ -45,7 +45,8 @@ type Session struct {
 	subs map[string]*localSub // the delivery loop's
 
 	shownMu sync.Mutex
-	shown   map[string]uint64 // what it was shown last, by resource: a hash
+	shown   map[string]uint64   // what it was shown last, by resource: a hash
+	named   map[string]struct{} // resources that it subscribes to by their names
 
 	ended sync.Once
 }

@@ -51,7 +51,11 @@ const (
 	resourceBytes = 1 << 10
 )
 
-// shownKept bounds what a session is known to have been shown.
+// shownKept bounds what a session is known to have been shown by wildcards. The
+// loser is any resource: if it is withdrawn later, the session is not told, and if
+// it is not, it is told once more what it knows. It is counted. What a session
+// subscribes to by name is never forgotten; of that there is no more than a session
+// has subscriptions.
 const shownKept = 1 << 16
 
 func (t *watch) init(b *Broker) {
@@ -426,11 +430,45 @@ func (s *Session) present(res Resource, topicName string, now int64, named, want
 	if had && last == sum || !had && !shown.Visible && !named {
 		return shown, false, false
 	}
-	if s.shown == nil || len(s.shown) >= shownKept {
+	s.noteShown(topicName, sum)
+	return shown, wanted && !(had && shown.Nothing), true
+}
+
+// noteShown notes what s was shown of a resource. shownMu is held.
+func (s *Session) noteShown(topicName string, sum uint64) {
+	if _, had := s.shown[topicName]; !had && len(s.shown) >= shownKept+len(s.named) {
+		for other := range s.shown { // shownKept of them at least are by wildcards
+			if _, named := s.named[other]; !named {
+				delete(s.shown, other)
+				s.b.stats.ShownForgotten.Add(1)
+				break
+			}
+		}
+	}
+	if s.shown == nil {
 		s.shown = map[string]uint64{}
 	}
 	s.shown[topicName] = sum
-	return shown, wanted && !(had && shown.Nothing), true
+}
+
+// name takes note that s subscribes to a resource by its name.
+func (s *Session) name(filter string) {
+	if topic.HasWildcard(filter) || s.b.viewerOf(filter) == nil {
+		return
+	}
+	s.shownMu.Lock()
+	defer s.shownMu.Unlock()
+	if s.named == nil {
+		s.named = map[string]struct{}{}
+	}
+	s.named[filter] = struct{}{}
+}
+
+// unname undoes name.
+func (s *Session) unname(filter string) {
+	s.shownMu.Lock()
+	defer s.shownMu.Unlock()
+	delete(s.named, filter)
 }
 
 // sum is the same for what is the same to see.
