@@ -32,13 +32,13 @@ func fetchAll(n *node, principal string, size int) (names, cursors []string) {
 	return nil, nil
 }
 
-// The pages of a list have everything that the asker may see, once. Where they
-// end tells nothing of who is hidden, and nobody can begin at a place of their
+// The pages of a list have everything that the asker may see, once. How many they
+// are and where they end tells nothing of who is hidden, and nobody can begin at a place of their
 // own choice, which would tell whether there is something after it.
 func TestFetchAllTellsNothingOfTheHidden(t *testing.T) {
 	n := newNotesNode(t)
 	var want []string
-	for i := range fetchLookedAt + 3 {
+	for i := range fetchPiece + 3 {
 		id := fmt.Sprintf("p%04d", i)
 		c := n.person(id, 0)
 		if err := c.publish("note/x.org/"+id, "hello", 0); err != nil {
@@ -55,17 +55,19 @@ func TestFetchAllTellsNothingOfTheHidden(t *testing.T) {
 		t.Errorf("got %q, want %q", names, want)
 	}
 	names, hidden := fetchAll(n, "eve@x.org", 2)
-	if len(names) != 0 || len(hidden) != 1 {
-		t.Fatalf("who may see nobody: %q in %d pages, want none in 2", names, len(hidden)+1)
+	if len(names) != 0 || len(hidden) != 0 {
+		t.Fatalf("who may see nobody: %q in %d pages, want none in one", names, len(hidden)+1)
 	}
+	// Of a longer list she would be given a place.
+	place := func() string { return n.cursors.seal(Who{Principal: "eve@x.org"}, "note/x.org/+", "note/x.org/p0500") }
+	hidden = []string{place()}
 	for _, c := range append(pages, hidden...) {
 		sealed, err := base64.RawURLEncoding.DecodeString(c)
 		if err != nil || len(c) != len(hidden[0]) || bytes.Contains(sealed, []byte("x.org/")) {
 			t.Errorf("a place tells of the resource: %q", c)
 		}
 	}
-	_, again := fetchAll(n, "eve@x.org", 2)
-	if again[0] == hidden[0] {
+	if place() == hidden[0] {
 		t.Error("one place is sealed alike twice")
 	}
 	for what, after := range map[string]string{
