@@ -19,7 +19,7 @@ type Stats struct {
 	Takeovers       atomic.Uint64    // connections ended by a later one
 	Replayed        atomic.Uint64    // retained events sent to subscribers
 	Coalesced       atomic.Uint64    // changes of a resource that were not shown at once, for there were too many
-	ShownForgotten  atomic.Uint64 // resources of which it was forgotten that a session was shown them, by wildcards
+	ShownForgotten  atomic.Uint64    // resources of which it was forgotten that a session was shown them, by wildcards
 	WindowsOpened   atomic.Uint64    // edges passed at which something may have opened or closed
 	SubscribeDenied atomic.Uint64
 	RelaySent       atomic.Uint64 // QoS 0 events handed to links, once for each node
