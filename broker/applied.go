@@ -15,6 +15,8 @@ type applied struct {
 	handed []handed
 
 	paid         uint64 // entries that streams owed
+	copied       uint64 // bodies of nearly empty segments that were stored anew
+	copiedBytes  uint64 // and what they take
 	queueDropped uint64 // entries that a queue's bound pushed out
 	willsRefused uint64 // wills that the policy did not permit any more
 
@@ -124,7 +126,7 @@ func (a *applied) reset() {
 	clear(a.queued)
 	clear(a.handed)
 	a.steps, a.queued, a.handed, a.used, a.paid, a.queueDropped, a.willsRefused = a.steps[:0], a.queued[:0], a.handed[:0], 0, 0, 0, 0
-	a.sharedReturned, a.sharedExpired = 0, 0
+	a.sharedReturned, a.sharedExpired, a.copied, a.copiedBytes = 0, 0, 0, 0
 	if len(a.events) > 4096 {
 		a.events, a.queued, a.handed, a.steps = nil, nil, nil, nil
 	}

@@ -72,6 +72,7 @@ type Broker struct {
 	relays  relays
 	silence silence
 	cursors cursors
+	copier  copier
 	seats   seats
 	stats   Stats
 
@@ -167,6 +168,7 @@ func (b *Broker) Start(ctx context.Context, log Log) error {
 	}
 	b.running.Go(b.runTimers)
 	b.running.Go(b.watchDisk)
+	b.running.Go(b.copyNowAndThen)
 	if s, ok := log.(silent); ok {
 		b.running.Go(func() { b.watchSilence(s) })
 	}

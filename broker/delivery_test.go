@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -327,7 +328,8 @@ type deliveryRun struct {
 	n      *node
 	pub    *client
 	d      *device
-	bursts sync.WaitGroup // publishes under way
+	bursts sync.WaitGroup // publishes under way, and copies
+	copies *rand.Rand     // for what is copied: a stream of its own
 
 	mu     sync.Mutex // guards the following
 	policy string
@@ -345,25 +347,35 @@ type deliveryRun struct {
 func TestDeliveryModel(t *testing.T) {
 	seeds, steps := uint64(effort.RoundsOfOne(6, 30, 4000)), effort.Rounds(150, 400)
 	first := uint64(1)
+	var copied atomic.Uint64
+	if *deliverySeed == 0 {
+		wantCopies(t, &copied, 20)
+	}
 	if *deliverySeed != 0 {
 		first, seeds = *deliverySeed, *deliverySeed
 	}
 	for seed := first; seed <= seeds; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			t.Parallel()
-			bubble.Test(t, func(t *testing.T) { newDeliveryRun(t, seed).run(steps) })
+			bubble.Test(t, func(t *testing.T) {
+				r := newDeliveryRun(t, seed)
+				r.run(steps)
+				copied.Add(r.n.machine.copies)
+				checkBodies(t, r.n.machine)
+			})
 		})
 	}
 }
 
 func newDeliveryRun(t *testing.T, seed uint64) *deliveryRun {
-	r := &deliveryRun{t: t, rng: rand.New(rand.NewPCG(seed, 1)), policy: "windows"}
+	r := &deliveryRun{t: t, rng: rand.New(rand.NewPCG(seed, 1)), copies: rand.New(rand.NewPCG(seed, 2)), policy: "windows"}
 	var limits Limits
 	if seed%3 == 0 {
 		limits.QueueEvents = 12
 	}
 	r.n = newNode(t, limits)
-	if seed%2 == 0 { // what it misses it has from streams
+	r.n.smallSegments(1, 4) // whatever is in one is copied
+	if seed%2 == 0 {        // what it misses it has from streams
 		r.n.makeStreams(streams{crowd: 1, ahead: pick(r.rng, 0, 1, 4), piece: pick(r.rng, 0, 1, 3)})
 	}
 	r.n.policies["windows"] = parseRules("allow * # publish\nallow device plain/#\nallow device win/# 08:00-17:00")
@@ -443,6 +455,16 @@ func (r *deliveryRun) run(steps int) {
 }
 
 func (r *deliveryRun) step() {
+	if r.copies.IntN(2) == 0 {
+		r.note("copies")
+		r.bursts.Go(func() {
+			for range 2 { // at first sight nothing is copied
+				if err := r.n.copyRound(); err != nil {
+					r.fault("copies: %v", err)
+				}
+			}
+		})
+	}
 	switch n := r.rng.IntN(100); {
 	case n < 25:
 		r.publish(1 + r.rng.IntN(5))

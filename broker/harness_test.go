@@ -127,6 +127,9 @@ type node struct {
 	profiles []Profile
 	tap      Tap
 	streams  streams // how those of its Machine are made, see there; not what they are
+
+	segmentBits uint8 // of bodies, see Machine; 0 for what it has of itself
+	survivors   int
 	*Broker
 	log *soloLog
 }
@@ -184,6 +187,21 @@ func (n *node) open() {
 		n.t.Fatal(err)
 	}
 	n.machine.streams.madeLike(&n.streams)
+	if n.segmentBits != 0 {
+		n.machine.segmentBits, n.machine.survivors = n.segmentBits, n.survivors
+		must(n.t, n.machine.load())
+	}
+}
+
+// smallSegments has the node, and its later lives, keep bodies in segments of 1<<bits,
+// which are nearly empty when so many refer to them.
+func (n *node) smallSegments(bits uint8, survivors int) {
+	n.t.Helper()
+	n.log.mu.Lock()
+	defer n.log.mu.Unlock()
+	n.segmentBits, n.survivors = bits, survivors
+	n.machine.segmentBits, n.machine.survivors = bits, survivors
+	must(n.t, n.machine.load())
 }
 
 // makeStreams has the node, and its later lives, make streams as like says.

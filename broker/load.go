@@ -37,12 +37,12 @@ func (m *Machine) load() error {
 	if m.level > NewestLevel {
 		return fmt.Errorf("machine: %w: feature level %d, this program knows %d", store.ErrNewer, m.level, NewestLevel)
 	}
-	m.grown = 0
-	if v, ok := m.store.Get(grownKey, nil); ok {
-		u := uvarints{left: v}
-		if m.grown = int(u.take()); u.short || len(u.left) > 0 {
-			return fmt.Errorf("machine: growth of queues: %w", event.ErrDamaged)
-		}
+	var err error
+	if m.grown, err = loadNumber[int](m.store, grownKey); err != nil {
+		return fmt.Errorf("machine: growth of queues: %w", err)
+	}
+	if m.copies, err = loadNumber[uint64](m.store, copiesKey); err != nil {
+		return fmt.Errorf("machine: copies: %w", err)
 	}
 	for _, load := range []func() error{m.loadSettings, m.loadPolicy, m.loadHistory, m.loadNodes, m.loadSessions, m.loadGroups, m.loadStreams, m.loadQueues, m.loadSubs, m.loadRest, m.loadJoined} {
 		if err := load(); err != nil {
@@ -54,11 +54,25 @@ func (m *Machine) load() error {
 		m.countWaiting(&g.record)
 	}
 	m.known.Store(int64(len(m.sessions)))
+	m.segmentsShown.Store(int64(len(m.segments)))
 	m.levelShown.Store(uint32(m.level))
 	m.applied.Store(index)
 	m.failures.Store(m.counters.failure)
 	m.findNextWake() // what was known of it is of another state
 	return nil
+}
+
+// loadNumber reads a number that the store may have, 0 if it has none.
+func loadNumber[N int | uint64](s *store.Store, key []byte) (n N, err error) {
+	v, ok := s.Get(key, nil)
+	if !ok {
+		return 0, nil
+	}
+	u := uvarints{left: v}
+	if n = N(u.take()); u.short || len(u.left) > 0 {
+		return 0, event.ErrDamaged
+	}
+	return n, nil
 }
 
 // each calls f for every key of a space, without its first byte, and stops at
@@ -190,6 +204,9 @@ func (m *Machine) loadRest() error {
 		return err
 	}
 	err = m.each(store.Bodies, "bodies", func(key, _ []byte) error {
+		if len(key) != 8 {
+			return event.ErrDamaged
+		}
 		m.segment(store.Uint64At(key, 0)).bodies = true
 		return nil
 	})

@@ -80,16 +80,21 @@ type Machine struct {
 
 	sharedWaiting atomic.Int64 // entries of all groups' queues; likewise
 
-	nodes      map[string]nodeState
-	policy     Authorizer
-	policyData []byte // what it was compiled from
-	inForce    int64  // log time since when policy is
-	history    policyHistory
-	segments   map[uint64]*segment
-	durable    *topic.Index[uint64, storedSub, *fanout]
-	weights    atomic.Pointer[topic.Index[uint64, storedSub, *fanout]] // what fanouts returns, for weigh
-	eager      *topic.Index[uint64, storedSub, *fanout]                // durable, without what has joined streams; nil if nothing has
-	streams    streams
+	nodes         map[string]nodeState
+	policy        Authorizer
+	policyData    []byte // what it was compiled from
+	inForce       int64  // log time since when policy is
+	history       policyHistory
+	segments      map[uint64]*segment
+	segmentBits   uint8        // how many numbers a segment of bodies has, as a power of two
+	copies        uint64       // of bodies, ever: the newest has this number after firstCopy
+	survivors     int          // how many references there may be into one that is nearly empty
+	segmentsShown atomic.Int64 // how many there are, as of the last entry applied
+	sparse        sparse
+	durable       *topic.Index[uint64, storedSub, *fanout]
+	weights       atomic.Pointer[topic.Index[uint64, storedSub, *fanout]] // what fanouts returns, for weigh
+	eager         *topic.Index[uint64, storedSub, *fanout]                // durable, without what has joined streams; nil if nothing has
+	streams       streams
 	// streams.index, for weigh
 	streamWeights atomic.Pointer[topic.Index[uint64, *stream, []*stream]]
 	groups        map[uint64]*group // shared subscriptions, by the numbers of their queues
@@ -126,6 +131,9 @@ type Machine struct {
 	key, val []byte                  // scratch
 	body     []byte                  // scratch
 	ended    bool                    // this entry has closed our life
+	copying  *event.Copy             // the copies that it is to end with; nil for none
+	copyUnit int                     // whose they are
+	dropped  []uint64                // segments that it has reclaimed
 	failed   map[int]event.Kind      // units of this entry that panicked; kind 0 for wakes
 	publish  event.Publish           // scratch
 	settle   event.Settle            // scratch
@@ -162,6 +170,7 @@ var (
 	configKey   = append([]byte{byte(store.Meta)}, "config"...)
 	grownKey    = append([]byte{byte(store.Meta)}, "grown"...)
 	countersKey = append([]byte{byte(store.Meta)}, "counters"...)
+	copiesKey   = append([]byte{byte(store.Meta)}, "copies"...) // uvarint; none below LevelStreams
 	settingsKey = append([]byte{byte(store.Meta)}, "settings"...)
 	ofProfile   = append([]byte{byte(store.Meta)}, "settings of "...) // and its prefix
 	policyKey   = append([]byte{byte(store.Policies)}, "operator"...)
@@ -171,7 +180,7 @@ var (
 
 // newMachine returns a Machine in the state that s holds.
 func newMachine(s *store.Store, compile Compile, limits Limits, domain string, logger *slog.Logger, profiles ...Profile) (*Machine, error) {
-	m := &Machine{store: s, compile: compile, begin: limits, beginDomain: domain, logger: logger, fresh: map[string]presentValue{}, written: map[string][]byte{}}
+	m := &Machine{store: s, compile: compile, begin: limits, beginDomain: domain, logger: logger, fresh: map[string]presentValue{}, written: map[string][]byte{}, segmentBits: segmentBits, survivors: survivorsMost}
 	m.key, m.val = make([]byte, 0, 512), make([]byte, 0, 4096)
 	m.deliver, m.spare = func(*applied) {}, func() *applied { return new(applied) }
 	m.relive, m.raised = func() uint64 { return m.life }, func(Level) {}
@@ -220,6 +229,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.ref, m.except, m.ruled, m.answer = "", nil, false, nil // a command that panicked may have left them
 	m.touched, m.touchedGroups, m.displaced = m.touched[:0], m.touchedGroups[:0], nil
 	m.subbed = m.subbed[:0]
+	m.copying, m.dropped = nil, m.dropped[:0]
 	clear(m.written)
 	clear(m.fresh)
 	m.now = max(m.now, stamp)
@@ -252,6 +262,8 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	}
 	m.ordinal, m.unit = 0, 0 // what follows is no command's doing
 	m.keepDisplaced()        // of absences that have ended
+	m.copyBodies()
+	m.dropSegments()
 	m.writeFailures(index)
 	m.writeGrown()
 	for _, r := range m.touched {
@@ -272,6 +284,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.failures.Store(m.counters.failure)
 	m.updateNextWake()
 	m.probe.passed(m.store, index)
+	m.tellSparse()
 	if m.ended {
 		m.beginLife()
 	}
@@ -461,6 +474,11 @@ func (m *Machine) command(from event.Header, kind event.Kind, body []byte) (valu
 		var c event.ProfileSettings
 		m.decode(&c, body)
 		return nil, m.applyProfileSettings(&c)
+	case event.KindCopy:
+		c := new(event.Copy) // kept until the entry ends
+		m.decode(c, body)
+		m.applyCopy(c)
+		return nil, nil
 	case event.KindRaise:
 		var c event.Raise
 		m.decode(&c, body)

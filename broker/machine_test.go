@@ -21,6 +21,7 @@ type driver struct {
 	index    uint64
 	now      int64
 	seq      uint64
+	kept     []kept // entries, but in a benchmark
 }
 
 func drive(t testing.TB, machines ...*machineUnderTest) *driver {
@@ -48,6 +49,9 @@ func (d *driver) entry(commands ...event.Command) (answers []step) {
 func (d *driver) raw(batches ...[]byte) (answers []step) {
 	d.t.Helper()
 	d.index++
+	if _, test := d.t.(*testing.T); test {
+		d.kept = append(d.kept, kept{d.now, batches})
+	}
 	for i, m := range d.machines {
 		m.Apply(d.index, 1, d.now, batches)
 		for _, a := range m.steps {

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,8 +95,10 @@ type modelRun struct {
 	seqs    map[string]uint64
 	life    uint64
 	streams streamTest
-	slowly  bool // debts are paid slowly
-	rising  bool // somebody is to raise the level
+	slowly  bool       // debts are paid slowly
+	copies  *rand.Rand // for what is copied: a stream of its own
+	made    uint64     // copies
+	rising  bool       // somebody is to raise the level
 }
 
 // Random histories, which begin at the first level and are raised some time later,
@@ -110,19 +113,24 @@ func TestMachineModel(t *testing.T) {
 		first, last = parseSeeds(t, *modelSeeds)
 	}
 	entries := effort.Rounds(150, 400)
+	var made atomic.Uint64
+	if last-first >= 3 {
+		wantCopies(t, &made, uint64(entries))
+	}
 	for seed := first; seed <= last; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			t.Parallel()
 			r := newModelRun(t, seed)
 			defer r.close() // not by Cleanup: T keeps the function, and so all of r, until the last seed has ended
 			r.run(entries)
+			made.Add(r.made)
 		})
 	}
 }
 
 func newModelRun(t *testing.T, seed uint64) *modelRun {
 	r := &modelRun{
-		t: t, streams: streamTest(seed % 4), slowly: seed%8 >= 4, rng: rand.New(rand.NewPCG(seed, 0)), plain: newPlain(modelLimits, modelPolicies),
+		t: t, streams: streamTest(seed % 4), slowly: seed%8 >= 4, rng: rand.New(rand.NewPCG(seed, 0)), copies: rand.New(rand.NewPCG(seed, 2)), plain: newPlain(modelLimits, modelPolicies),
 		main: openMachine(t, disk.Memory(), "/data/state", "n1"), twin: openMachine(t, disk.Memory(), "/data/state", "n2"),
 		faulty: openMachine(t, disk.Crashable(), "/data/state", "n3"),
 		lives:  map[string]uint64{}, seqs: map[string]uint64{},
@@ -209,6 +217,9 @@ func (r *modelRun) batch() []byte {
 	b := event.AppendHeader(nil, h)
 	for range 1 + r.rng.IntN(4) {
 		b = event.AppendCommand(b, r.command())
+		if r.copies.IntN(3) == 0 {
+			b = event.AppendCommand(b, r.copyOf(r.main))
+		}
 	}
 	return b
 }
@@ -457,6 +468,7 @@ func (r *modelRun) compare() {
 	r.compareAnswers()
 	r.compareState()
 	r.compareWakes()
+	r.compareBodies()
 	r.compareDigests("after each entry")
 }
 
@@ -505,6 +517,7 @@ func difference(a, b *store.Store) string {
 func (r *modelRun) compareEvents() {
 	var got []plainEvent
 	for _, a := range r.main.steps {
+		r.made += a.copied
 		for _, s := range a.steps {
 			if s.kind == stepEvent {
 				got = append(got, plainOf(s.event))

@@ -699,7 +699,7 @@ func (b *Broker) readQueue(session, from, until uint64) []queueItem {
 		body := it.inline
 		if it.body != 0 {
 			var ok bool
-			if body, ok = st.Get(bodyKey(nil, it.body), nil); !ok {
+			if body, ok = b.bodyOf(session, it); !ok {
 				continue // reclaimed since: the entry is over
 			}
 		}

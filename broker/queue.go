@@ -17,65 +17,7 @@ import (
 // that goes to one session is stored in its entry; one that goes to several is
 // stored once, as a body, and the entries name it.
 //
-// Nobody counts the references to one body. Bodies are numbered too, and for
-// each segment of 1,024 numbers memory holds how many entries refer into it
-// (read anew at a start): when the last one goes, the segment does. So an entry
-// costs no read-modify-write, and a session that is away pins at most the
-// segments that its queue refers to. Rejected: a counter per body (a read and a
-// write for each of 1,000 acknowledgements), a copy per session (the fan-out
-// times the payload).
-const bodiesPerSegment = 1024
-
-// A segment is 1,024 consecutive bodies.
-type segment struct {
-	live   int  // queue entries that refer to them
-	bodies bool // any was written and not yet removed
-}
-
-func (m *Machine) segment(body uint64) *segment {
-	s := m.segments[body/bodiesPerSegment]
-	if s == nil {
-		s = new(segment)
-		m.segments[body/bodiesPerSegment] = s
-	}
-	return s
-}
-
-// unref takes note that an entry no longer refers to body.
-func (m *Machine) unref(body uint64) {
-	s := m.segment(body)
-	s.live--
-	m.reclaim(body / bodiesPerSegment)
-}
-
-// reclaim removes a segment that nobody refers to, unless bodies may yet be
-// added to it.
-func (m *Machine) reclaim(number uint64) {
-	s := m.segments[number]
-	if s == nil || s.live > 0 || number == m.counters.body/bodiesPerSegment {
-		return
-	}
-	if s.bodies {
-		m.tx.DeleteRange(bodyKey(nil, number*bodiesPerSegment), bodyKey(nil, (number+1)*bodiesPerSegment))
-	}
-	delete(m.segments, number)
-}
-
-// storeBody stores e once for several entries and returns its number.
-func (m *Machine) storeBody(e *event.Event) uint64 {
-	m.counters.body++
-	number := m.counters.body
-	m.segment(number).bodies = true
-	if number%bodiesPerSegment == 0 {
-		m.reclaim(number/bodiesPerSegment - 1) // it may have been kept only for being the newest
-	}
-	m.tx.Set(bodyKey(m.key, number), e.Append(m.val[:0]))
-	return number
-}
-
-func bodyKey(buf []byte, number uint64) []byte {
-	return store.AppendUint64(store.Key(buf, store.Bodies), number)
-}
+// Bodies are kept in segments (see segments.go).
 
 func entryKey(buf []byte, session, seq uint64) []byte {
 	return store.AppendUint64(store.AppendUint64(store.Key(buf, store.Queue), session), seq)

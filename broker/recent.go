@@ -58,6 +58,13 @@ func (t *recent) at(seq uint64) entry {
 	return entry{body: b.body, size: b.size, group: b.group}
 }
 
+// moved takes note that an entry refers to another body.
+func (t *recent) moved(seq, body uint64) {
+	if t.has(seq, seq+1) {
+		t.entries[seq-t.from].body = body
+	}
+}
+
 // forget drops those below seq.
 func (t *recent) forget(seq uint64) {
 	if seq > t.from {

@@ -22,6 +22,7 @@ import (
 type sharedRun struct {
 	t       *testing.T
 	rng     *rand.Rand
+	copies  *rand.Rand // for what is copied: a stream of its own
 	n       *node
 	pub     *client
 	members map[string]*sharedMember
@@ -63,12 +64,18 @@ func TestSharedModel(t *testing.T) {
 func runShared(t *testing.T, seed uint64, steps int) {
 	n := newNode(t, Limits{QueueEvents: 1000})
 	maps.Copy(n.policies, sharedPolicies)
-	r := &sharedRun{t: t, rng: rand.New(rand.NewPCG(seed, 1)), n: n, members: map[string]*sharedMember{}, done: map[string]bool{}}
+	r := &sharedRun{t: t, rng: rand.New(rand.NewPCG(seed, 1)), copies: rand.New(rand.NewPCG(seed, 2)), n: n, members: map[string]*sharedMember{}, done: map[string]bool{}}
 	defer func() {
 		if t.Failed() {
 			t.Logf("seed %d:\n%s", seed, strings.Join(r.log, "\n"))
 		}
 	}()
+	n.smallSegments(1, 6) // whatever is in one is copied
+	for i := range 2 {    // have the same events, so that they are bodies
+		c, _ := n.connect(fmt.Sprint("too", i), true, 1<<30)
+		c.subscribe("jobs/#", 1)
+		c.s.Close(false, false, 0)
+	}
 	keeper, _ := n.connect("keeper", true, 1<<30, receiveMax(1))
 	keeper.subscribe(jobs, 1)
 	keeper.s.Close(false, false, 0)
@@ -76,6 +83,10 @@ func runShared(t *testing.T, seed uint64, steps int) {
 	n.tick()
 	for range steps {
 		r.step()
+		if r.copies.IntN(3) == 0 {
+			r.say("copies")
+			must(t, n.copyRound())
+		}
 		r.check()
 		if t.Failed() {
 			return
@@ -250,8 +261,11 @@ func (r *sharedRun) replay() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	twin.segmentBits, twin.survivors = r.n.segmentBits, r.n.survivors
+	must(r.t, twin.load())
 	r.n.log.mu.Lock()
 	defer r.n.log.mu.Unlock()
+	checkBodies(r.t, r.n.machine)
 	for i, e := range r.n.entries {
 		twin.Apply(uint64(i+1), 1, e.stamp, e.batches)
 		if i%7 == 0 {

@@ -29,6 +29,8 @@ type Stats struct {
 	RelayDropped    atomic.Uint64 // frames of events for which there was no room while the log was behind
 	RelayRefused    atomic.Uint64 // messages of other nodes that could not be read, or not wholly
 	SharedReturned  atomic.Uint64 // copies of shared subscriptions that went from one member to another, or to wait for one
+	BodiesCopied    atomic.Uint64 // events stored anew, because little else was left of their segment
+	BytesCopied     atomic.Uint64 // and what they take
 	SharedLost      atomic.Uint64 // QoS 0 events that nobody of a group could take
 	Unheard         atomic.Uint64 // SUBACKs sent before all nodes had heard of the filters
 	Silences        atomic.Uint64 // times that no leader was heard of for a second
@@ -43,6 +45,10 @@ func (b *Broker) Retained() int64 { return b.machine.retained.Load() }
 
 // SharedWaiting returns how many events wait for a member of their group.
 func (b *Broker) SharedWaiting() int64 { return b.machine.sharedWaiting.Load() }
+
+// BodySegments returns how many segments there are of events that several queues share,
+// each of 1,024.
+func (b *Broker) BodySegments() int64 { return b.machine.segmentsShown.Load() }
 
 // SessionsKnown returns how many sessions there are, connected anywhere or not.
 func (b *Broker) SessionsKnown() int64 { return b.machine.known.Load() }

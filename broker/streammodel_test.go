@@ -35,6 +35,13 @@ func (s streamTest) level() Level {
 // begin has u make streams for few; slowly says that what they owe is paid slowly.
 func (s streamTest) begin(u *machineUnderTest, slowly bool) {
 	u.streams.crowd = 2
+	u.segmentBits, u.survivors = 2, 6 // whatever is in a segment is copied
+	if slowly {
+		u.survivors = 3
+	}
+	if err := u.load(); err != nil { // by the new size
+		panic(err)
+	}
 	if slowly {
 		u.streams.ahead, u.streams.piece = 3, 1
 	}

@@ -22,7 +22,8 @@ const (
 	KindOfProfile   Kind = 15 // ProfileSettings
 	KindRaise       Kind = 16 // Raise
 	KindReturn      Kind = 17 // Return
-	KindPutPolicy   Kind = 19 // PutPolicy; 18 is spoken for
+	KindCopy        Kind = 18 // Copy
+	KindPutPolicy   Kind = 19 // PutPolicy
 )
 
 // A Command is one request to the Machine, in the form that the log carries.
@@ -367,6 +368,38 @@ func (c *Return) append(b []byte) []byte {
 
 func (c *Return) decode(r *reader) {
 	c.Session, c.Epoch, c.Entries = r.uvarint(), r.uvarint(), r.uvarints()
+}
+
+// A Copy names entries that refer to bodies of which little else is left: events stored
+// once for several entries, among many that nobody waits for any more. These are stored
+// anew, and the entries refer to that. An entry that is gone, or refers to another body
+// by then, is passed over; so is what comes to too much for one entry of the log.
+type Copy struct {
+	Of []Reference // ascending: queues before streams, by owner, by number
+}
+
+// A Reference names an entry that refers to a body: that with the number At in the queue
+// of the session, or of the group, or in the stream, which Owner is the number of.
+type Reference struct {
+	Stream    bool
+	Owner, At uint64
+}
+
+func (*Copy) Kind() Kind { return KindCopy }
+
+func (c *Copy) append(b []byte) []byte {
+	b = appendUint(b, uint64(len(c.Of)))
+	for _, ref := range c.Of {
+		b = appendUint(appendUint(appendBool(b, ref.Stream), ref.Owner), ref.At)
+	}
+	return b
+}
+
+func (c *Copy) decode(r *reader) {
+	c.Of = make([]Reference, r.count(3))
+	for i := range c.Of {
+		c.Of[i] = Reference{r.bool(), r.uvarint(), r.uvarint()}
+	}
 }
 
 // A Replay queues the retained events of Topics for a durable session, as its

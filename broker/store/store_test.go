@@ -666,3 +666,45 @@ func TestTxKeepsItsOrder(t *testing.T) {
 		}
 	}
 }
+
+// A key that is deleted and set once more can be removed by DeleteOnce, wherever the
+// writes before have got to.
+func TestDeleteThenOnce(t *testing.T) {
+	key := []byte{byte(Queue), 1}
+	for n := range 1 << 4 {
+		s := mustOpen(t, disk.Memory(), "/state")
+		write := func(stage int, f func(*Tx)) {
+			tx := s.Begin()
+			f(tx)
+			tx.Commit()
+			if n>>stage&1 == 0 {
+				return
+			}
+			if err := s.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.db.Compact(t.Context(), []byte{0}, []byte{0xff}, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(0, func(tx *Tx) { tx.Set(key, []byte("a")) })
+		write(1, func(tx *Tx) { tx.Delete(key); tx.Set(key, []byte("b")) })
+		if v, ok := s.Get(key, nil); !ok || string(v) != "b" {
+			t.Fatalf("stages %b: %q, %v", n, v, ok)
+		}
+		write(2, func(tx *Tx) { tx.DeleteOnce(key) })
+		write(3, func(tx *Tx) { tx.Set([]byte{byte(Queue), 2}, nil) })
+		if err := s.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.db.Compact(t.Context(), []byte{0}, []byte{0xff}, false); err != nil {
+			t.Fatal(err)
+		}
+		if v, ok := s.Get(key, nil); ok {
+			t.Errorf("stages %b: what was removed is there: %q", n, v)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
