@@ -223,6 +223,68 @@ func TestPolicyIsChangedByVerbs(t *testing.T) {
 	want(0, "3 ", "history")
 }
 
+// ADM-4: a domain's ceiling cuts what owners grant, at once and on live subscriptions:
+// what somebody outside was shown of a location turns neutral within a second. It does
+// not touch those inside, and is lifted like that; by itself it allows nothing to anybody.
+func TestADM4CeilingCutsWhatOwnersGrant(t *testing.T) {
+	t.Parallel()
+	users, people := "users:\n", []string{"ana@example.com", "bob@example.com", "cy@example.com", "alice@example.net"}
+	for _, who := range people {
+		sum := sha256.Sum256([]byte("token-" + who))
+		users += "  " + who + ": {token_sha256: " + hex.EncodeToString(sum[:]) + "}\n"
+	}
+	before := users + "groups: {operators: [ana@example.com]}\n"
+	ceiling := before + "limits:\n  - {id: location-stays-home, topic: [\"location/example.com/#\", \"plain/#\"], only: {who: [\"*@example.com\"]}}\n"
+	s := serve(t, "--policy", writeFile(t, "policy.yaml", before))
+	put := func(policy string) time.Time {
+		t.Helper()
+		name := writeFile(t, "next.yaml", policy)
+		if out, errs, code := run(t, "acl", "apply", name, "--server", s.ready.HTTP, "-u", people[0], "-P", "token-"+people[0]); code != 0 {
+			t.Fatalf("exit code %d %s%s", code, out, errs)
+		}
+		return time.Now()
+	}
+	const topic = "location/example.com/bob"
+	bob := s.open(v5, as(people[1], clean("phone")))
+	inside, outside := s.open(v5, as(people[2], clean("in"))), s.open(v5, as(people[3], clean("out")))
+	outside.Subscribe(topic, 1)
+	neutral := string(outside.Receive().Payload)
+	bob.PublishMessage(retained(topic, `{"lat":41.8789,"lon":-87.6359,"civic":{"country":"US","A1":"IL","A3":"Chicago"}}`))
+	bob.Publish("$me/policy/location", 1, `{"v":1,"rules":[{"id":"all","if":{"identity":[{"many":{}}]},"then":{"handling":"allow"},"show":{"civic":"city"}}]}`)
+	shown := string(outside.Receive().Payload)
+	inside.Subscribe(topic, 1)
+	if got := string(inside.Receive().Payload); !strings.Contains(shown, "Chicago") || got != shown || shown == neutral {
+		t.Fatalf("the owner shows everybody\n%s, inside\n%s, and to nobody\n%s", shown, got, neutral)
+	}
+	since := put(ceiling)
+	if got := string(outside.Receive().Payload); got != neutral {
+		t.Errorf("with the ceiling outside is shown %s, want %s", got, neutral)
+	}
+	if d := time.Since(since); d > time.Second {
+		t.Errorf("after %v, want a second at most", d)
+	}
+	inside.Quiet()
+	bob.PublishMessage(retained(topic, `{"civic":{"country":"US","A1":"IL","A3":"Evanston"}}`))
+	if got := string(inside.Receive().Payload); !strings.Contains(got, "Evanston") {
+		t.Errorf("inside is shown %s", got)
+	}
+	outside.Quiet()
+	late := s.open(v5, as(people[3], clean("late")))
+	late.Subscribe(topic, 1)
+	if got := string(late.Receive().Payload); got != neutral {
+		t.Errorf("who comes from outside is shown %s", got)
+	}
+	if code := inside.TryPublish(mq.Publish{Topic: "plain/x", QoS: 1}); code != 0x87 {
+		t.Errorf("a limit alone allows to publish: %#02x", code)
+	}
+	put(before)
+	for _, c := range []*mq.Client{outside, late} {
+		if got := string(c.Receive().Payload); !strings.Contains(got, "Evanston") {
+			t.Errorf("without the ceiling outside is shown %s", got)
+		}
+	}
+}
+
 // A policy that is tried in the shadow of the one in force is asked all that clients ask,
 // what was asked before included, on every node, and changes nothing; it ends by itself.
 func TestClusterShadow(t *testing.T) {
