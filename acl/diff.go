@@ -112,6 +112,9 @@ func (p *Policy) entries() map[string]Change {
 	for _, g := range p.groups {
 		add(Change{What: "group", Name: g.name, Line: g.line, Is: "[" + strings.Join(slices.Sorted(maps.Keys(g.members)), ", ") + "]"})
 	}
+	for _, o := range p.roles {
+		add(Change{What: "role", Name: o.id, Line: o.line, Is: o.describe()})
+	}
 	for name := range p.users {
 		// Credentials are compared, not shown.
 		add(Change{What: "user", Name: name, Is: "credential " + shortCredential(p.Credential(name))})
@@ -294,7 +297,7 @@ func (d Diff) Text() string {
 		}
 	}
 	if len(d.Entries) == 0 {
-		b.WriteString("no rule, limit, group or user differs\n")
+		b.WriteString("no rule, limit, role, group or user differs\n")
 	}
 	fmt.Fprintf(&b, "%d of %d decisions change\n", len(d.Decisions), d.Asked)
 	if d.Partial {

@@ -44,7 +44,7 @@ func Parse(name string, data []byte, domain string) (*Policy, error) {
 }
 
 // sections are the keys of a policy file; that of users comes first.
-var sections = []string{"users", "groups", "rules", "limits", "tests"}
+var sections = []string{"users", "groups", "rules", "limits", "roles", "tests"}
 
 // read reads the sections of the file.
 func (r *reader) read(top *yamltree.Node) {
@@ -65,6 +65,9 @@ func (r *reader) read(top *yamltree.Node) {
 		r.keep(r.readLimit(n))
 	}
 	r.rankRules()
+	for _, n := range r.Items(f["roles"], "roles", MaxRoles) {
+		r.readRole(n)
+	}
 	for _, n := range r.Items(f["tests"], "tests", MaxTests) {
 		if t := r.readTest(n); t != nil {
 			r.policy.tests = append(r.policy.tests, t)

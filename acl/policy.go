@@ -19,6 +19,7 @@ type Policy struct {
 	decoy *passwordHash         // what an unknown user's password is checked against; nil if nobody has one
 
 	groups  []*group
+	roles   []role
 	rules   []*rule // limits included, by id
 	index   index
 	cuts    index     // of the rules with a window that deny or limit

@@ -22,6 +22,10 @@ type Operators struct {
 	// Includes says whether principal is an operator.
 	Includes func(principal string) bool
 
+	// Administers returns the domains of which principal may see what concerns them,
+	// without being an operator; nil: of none, whoever it is.
+	Administers func(principal string) []string
+
 	// Local says whether the other end of a connection, at from, to to here, is a
 	// process of this machine that runs as root or as this one does. nil: nobody
 	// is known to.
@@ -66,6 +70,14 @@ func (o *Operators) known(next func(w http.ResponseWriter, r *http.Request, who 
 		}
 		next(w, r, principal, o.Includes(principal))
 	}
+}
+
+// domains returns what who, as known tells it, is an administrator of.
+func (o *Operators) domains(who string) []string {
+	if o.Administers == nil {
+		return nil
+	}
+	return o.Administers(who)
 }
 
 // isLocal says whether who asks needs no credentials.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,7 +70,8 @@ func registerPolicies(mux *http.ServeMux, p Policies, o *Operators) {
 		ctx, cancel := context.WithTimeout(r.Context(), managing)
 		defer cancel()
 		d, err := p.Denied(ctx, r.PathValue("id"))
-		if err == nil && !operator && (d.Principal == "" || d.Principal != who) {
+		_, domain, _ := strings.Cut(d.Principal, "@")
+		if err == nil && !operator && (d.Principal == "" || d.Principal != who && !slices.Contains(o.domains(who), domain)) {
 			err = ErrNoDenial // whose it was is not told
 		}
 		w.Header().Set("Cache-Control", "no-store")
@@ -184,12 +186,18 @@ type PolicyQuestion struct {
 	// newer one, unless there is Data; Than the older one, 0 for the one in force.
 	Version, Than uint64
 	Data          []byte
+
+	// Domains, if not nil, are those whose people may be asked about, by who may see no
+	// others: explain and can of an address elsewhere are an ErrNotYours, and who answers
+	// for them only.
+	Domains []string
 }
 
 // Errors that the methods of Policies wrap.
 var (
 	ErrNoPolicy    = errors.New("no such policy is kept")
 	ErrBadQuestion = errors.New("bad question")
+	ErrNotYours    = errors.New("not of a domain that you administer")
 	ErrNoShadow    = errors.New("no policy is being tried")
 	ErrNotInForce  = errors.New("the policy was changed meanwhile")
 )
@@ -249,8 +257,15 @@ func registerVersions(mux *http.ServeMux, p Policies, o *Operators) {
 		}))
 	}
 	ask := func(what string) http.HandlerFunc {
-		return o.only(func(w http.ResponseWriter, r *http.Request, _ string) {
+		return o.known(func(w http.ResponseWriter, r *http.Request, who string, operator bool) {
 			q := PolicyQuestion{What: what}
+			if !operator {
+				// A comparison tells of everybody.
+				if q.Domains = o.domains(who); len(q.Domains) == 0 || what == "diff" {
+					refuse(w, http.StatusForbidden, "%s is no operator: the policy's group operators does not list it", who)
+					return
+				}
+			}
 			form := r.URL.Query()
 			for name, to := range map[string]*string{"as": &q.As, "client": &q.Client, "action": &q.Action, "topic": &q.Topic, "at": &q.At, "sweep": &q.Sweep} {
 				*to = form.Get(name)
@@ -351,6 +366,8 @@ func refusePolicy(w http.ResponseWriter, err error) {
 		refuseWith(w, problem{Status: http.StatusUnprocessableEntity, Detail: err.Error(), Code: code.String(), Faults: faults.Faults, Report: faults.Report})
 	case errors.Is(err, ErrNotInForce):
 		refuseAs(w, http.StatusPreconditionFailed, bw.PolicyMoved, "%v", err)
+	case errors.Is(err, ErrNotYours):
+		refuse(w, http.StatusForbidden, "%v", err)
 	case errors.Is(err, ErrNoShadow):
 		refuseAs(w, http.StatusNotFound, bw.NoSuchPolicy, "%v", err)
 	case errors.Is(err, ErrNoPolicy):

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -282,6 +283,58 @@ func TestADM4CeilingCutsWhatOwnersGrant(t *testing.T) {
 		if got := string(c.Receive().Payload); !strings.Contains(got, "Evanston") {
 			t.Errorf("without the ceiling outside is shown %s", got)
 		}
+	}
+}
+
+// An administrator of a domain sees what the policy says of its people, and what was
+// refused to them; of others, of the file and of its versions nothing, and changes nothing.
+func TestAdministratorOfADomain(t *testing.T) {
+	t.Parallel()
+	policy := policyFile(t, []string{"ana", "bob", "cy"}, `  - {id: all, allow: [publish], who: ["*@*"], topic: [pub]}
+roles:
+  - {id: net, who: [cy@example.com], domain: example.net}
+groups:
+  operators: [ana@example.com]
+`)
+	text, err := os.ReadFile(policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte("token-dee@example.net"))
+	if err := os.WriteFile(policy, []byte(strings.Replace(string(text), "users:\n", "users:\n  dee@example.net: {token_sha256: "+hex.EncodeToString(sum[:])+"}\n", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, "--policy", policy)
+	refused := func(user string) string {
+		c := s.open(v5, as(user, clean(user)))
+		c.Send(mq.Publish{Topic: "other", QoS: 1, ID: c.ID()})
+		return explainID(t, c.Expect(mq.PUBACK))
+	}
+	dee, bob := refused("dee@example.net"), refused("bob")
+	for path, want := range map[string]struct {
+		status int
+		says   string
+	}{
+		"/v1/policy/can?as=dee@example.net":                              {200, `{"can":["publish pub"]}`},
+		"/v1/policy/explain?as=dee@example.net&action=publish&topic=pub": {200, `"allow":true`},
+		"/v1/policy/who?action=publish&topic=pub":                        {200, `{"who":["*@example.net"]}`},
+		"/v1/policy/denials/" + dee:                                      {200, "dee@example.net"},
+		"/v1/policy/denials/" + bob:                                      {404, ""},
+		"/v1/policy/can?as=bob":                                          {403, ""},
+		"/v1/policy/can?as=anonymous":                                    {403, ""},
+		"/v1/policy/explain?as=bob@example.com&action=publish&topic=pub": {403, ""},
+		"/v1/policy/diff?than=1":                                         {403, ""},
+		"/v1/policy":                                                     {403, ""},
+		"/v1/policy/versions":                                            {403, ""},
+		"/v1/policy/versions/1":                                          {403, ""},
+		"/v1/policy/shadow":                                              {403, ""},
+	} {
+		if is := s.fetch("cy", path, ""); is.status != want.status || !strings.Contains(is.body, want.says) {
+			t.Errorf("%s: %d %s, want %d %s", path, is.status, is.body, want.status, want.says)
+		}
+	}
+	if is := s.fetch("bob", "/v1/policy/can?as=dee@example.net", ""); is.status != 403 {
+		t.Errorf("bob, who administers nothing: %d %s", is.status, is.body)
 	}
 }
 

@@ -20,6 +20,12 @@ func (s *server) operators() *api.Operators {
 			a, ok := s.broker.Policy().(*authorizer)
 			return ok && a.policy.In(operatorsGroup, principal)
 		},
+		Administers: func(principal string) []string {
+			if a, ok := s.broker.Policy().(*authorizer); ok {
+				return a.policy.Administers(principal)
+			}
+			return nil
+		},
 		Local: func(from, to netip.AddrPort) bool {
 			uid, ok := peerUser(from, to)
 			return ok && (uid == 0 || uid == os.Geteuid())

@@ -59,9 +59,22 @@ func (s *server) setPolicy(ctx context.Context, name string, data []byte) error 
 	if err != nil {
 		return err
 	}
+	if err := s.mayHaveRoles(p); err != nil {
+		return err
+	}
 	s.parsed.keep(data, in.Domain, p)
 	_, err = s.broker.PutPolicy(ctx, broker.PolicyChange{Data: data, By: "file"})
 	return err
+}
+
+// mayHaveRoles refuses a policy with roles while a node of the cluster may not know
+// them: it would not read the policy, and have another one in force than the others.
+func (s *server) mayHaveRoles(p *acl.Policy) error {
+	if p.HasRoles() && s.broker.Level() < broker.LevelPolicies {
+		return fail(bw.PolicyFile, "the policy has roles, which not all nodes of the cluster know: the feature level is %d, they need %d", s.broker.Level(), broker.LevelPolicies).
+			do("upgrade all nodes, or leave roles out")
+	}
+	return nil
 }
 
 // checkPolicy parses a policy as its author should see it. One whose own tests

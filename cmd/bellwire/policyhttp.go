@@ -61,6 +61,9 @@ func (p policies) Put(ctx context.Context, c api.PolicyChange) (api.PolicyResult
 	if err != nil {
 		return api.PolicyResult{}, err
 	}
+	if err := p.s.mayHaveRoles(made); err != nil {
+		return api.PolicyResult{}, &api.PolicyFaults{Faults: []api.PolicyFault{{What: err.Error()}}, Report: err.Error()}
+	}
 	result := api.PolicyResult{Number: p.s.broker.PolicyNumber(), Tests: tests, Dry: c.Dry}
 	if c.Dry {
 		return result, nil
@@ -136,6 +139,9 @@ func (p policies) Ask(ctx context.Context, q api.PolicyQuestion) (any, error) {
 	}
 	in, _ := p.s.broker.Settings()
 	answer, err := askPolicy(policy, in.Domain, q, now)
+	if errors.Is(err, api.ErrNotYours) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", api.ErrBadQuestion, err)
 	}
@@ -178,6 +184,10 @@ func askPolicy(policy *acl.Policy, domain string, q api.PolicyQuestion, now time
 		if who, err = parseWho(f); err != nil {
 			return nil, err
 		}
+		_, domain, _ := strings.Cut(who.Principal, "@")
+		if q.Domains != nil && !slices.Contains(q.Domains, domain) {
+			return nil, api.ErrNotYours
+		}
 	}
 	if q.What != "can" {
 		if action, err = parseAction(f.action); err != nil {
@@ -187,6 +197,9 @@ func askPolicy(policy *acl.Policy, domain string, q api.PolicyQuestion, now time
 	switch {
 	case q.What == "who":
 		all, err := policy.WhoCan(action, q.Topic, at)
+		if q.Domains != nil {
+			all = acl.OfDomains(all, q.Domains)
+		}
 		return answerList{"who", all}, err
 	case q.What == "can":
 		return answerList{"can", policy.CanWhat(who, at)}, nil
