@@ -5,10 +5,16 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/store"
 )
+
+// ForgetAfter is how long somebody must have been missing from the policy, in log time,
+// before profiles begin to forget what is theirs: an operator who has left somebody out
+// by mistake has so long to find out. Sessions and queues end at once.
+const ForgetAfter = 24 * time.Hour
 
 // applyPolicy puts a policy in force.
 func (m *Machine) applyPolicy(c *event.Policy) error { return m.putPolicy(c.Data, "") }
@@ -45,19 +51,55 @@ func (m *Machine) removeStrangers(before, after Authorizer) {
 	}
 	for _, principal := range was.Known() {
 		if !is.Knows(principal) {
-			m.setWakeName(m.now, wakeForget, principal)
+			m.depart(principal)
+		}
+	}
+	for principal := range m.left { // in any order: they become keys
+		if is.Knows(principal) {
+			m.undepart(principal)
 		}
 	}
 }
 
+// depart notes that the policy has ceased to name somebody, who is forgotten in time.
+func (m *Machine) depart(principal string) {
+	m.left[strings.Clone(principal)] = m.now
+	m.tx.Set(leftKey(principal), store.AppendUint64(nil, uint64(m.now)))
+	m.setWakeName(m.now+int64(ForgetAfter), wakeForget, principal)
+}
+
+// undepart takes back what depart has noted. Without its wake somebody who leaves a second
+// time would be forgotten when the first time is over.
+func (m *Machine) undepart(principal string) {
+	m.tx.Delete(wakeNameKey(m.key, m.left[principal]+int64(ForgetAfter), wakeForget, principal))
+	m.tx.Delete(leftKey(principal))
+	delete(m.left, principal)
+}
+
+func leftKey(principal string) []byte { return append(slices.Clone(leftPrefix), principal...) }
+
+// loadLeft reads who has left and is not being forgotten yet.
+func (m *Machine) loadLeft() {
+	m.left = map[string]int64{}
+	m.store.Scan(leftPrefix, store.End(leftPrefix), func(key, value []byte) bool {
+		m.left[string(key[len(leftPrefix):])] = int64(store.Uint64At(value, 0))
+		return true
+	})
+}
+
 // forget has one profile remove a piece of what it keeps of somebody: id is whom,
-// and behind a NUL the profile, if it has begun. It comes after the sessions have
-// ended, which could say more. What has begun is done to the end: who is given the
-// name meanwhile must not find the rest.
+// and behind a NUL the profile, if it has begun. What has begun is done to the end:
+// who is given the name meanwhile must not find the rest.
 func (m *Machine) forget(id string) {
 	principal, prefix, begun := strings.Cut(id, "\x00")
-	if m.bare || !begun && m.knows(principal) {
-		return // he is back
+	if !begun {
+		if _, left := m.left[principal]; !left {
+			return // he is back
+		}
+		m.undepart(principal) // it is the profiles' now
+	}
+	if m.bare {
+		return
 	}
 	at, _ := slices.BinarySearch(m.prefixes, prefix)
 	for _, prefix := range m.prefixes[at:] {
@@ -74,11 +116,6 @@ func (m *Machine) forget(id string) {
 		}
 		return
 	}
-}
-
-func (m *Machine) knows(principal string) bool {
-	p, ok := m.policy.(knower)
-	return ok && p.Knows(principal)
 }
 
 // removeStranger ends a session of somebody whom the policy has ceased to name,

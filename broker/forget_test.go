@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/store"
@@ -99,6 +100,12 @@ func left(n *node) (bobs, eves int) {
 func TestForgottenInPieces(t *testing.T) {
 	n, log := keepers(t, NewestLevel)
 	n.policy("bob")
+	n.pass(ForgetAfter - time.Second)
+	if bobs, eves := left(n); bobs != 10 || eves != 10 || len(log.list()) > 0 {
+		t.Fatalf("%d of bob's and %d of eve's are left before it is time, want 10 of each; asked %q", bobs, eves, log.list())
+	}
+	n.restart()
+	n.clock.advance(time.Second)
 	want := []string{"a eve", "a eve", "a eve", "b eve", "b eve", "b eve"}
 	for range want {
 		n.tick()
@@ -116,6 +123,25 @@ func TestForgottenInPieces(t *testing.T) {
 	}
 }
 
+// Who has left, come back, and left again is forgotten when the second time is over.
+func TestForgottenAfterTheLastTime(t *testing.T) {
+	n, log := keepers(t, NewestLevel)
+	for _, policy := range []string{"bob", "both", "bob"} {
+		n.policy(policy)
+		n.pass(ForgetAfter / 2)
+	}
+	if _, eves := left(n); eves != 10 || len(log.list()) > 0 {
+		t.Fatalf("%d of eve's are left halfway, want 10; asked %q", eves, log.list())
+	}
+	n.pass(ForgetAfter / 2)
+	for range 6 {
+		n.tick()
+	}
+	if bobs, eves := left(n); bobs != 10 || eves != 0 {
+		t.Errorf("%d of bob's and %d of eve's are left, want 10 and 0", bobs, eves)
+	}
+}
+
 // Who is named again before anything has gone keeps all. At a level at which other
 // programs do not know of it, nothing goes.
 func TestNotForgotten(t *testing.T) {
@@ -125,7 +151,12 @@ func TestNotForgotten(t *testing.T) {
 	if older.Level() >= levelForgets {
 		t.Fatalf("the node has level %d", older.Level())
 	}
+	n.policy("bob")
+	n.pass(ForgetAfter - time.Second)
+	n.policy("both")
+	n.pass(time.Second)
 	older.policy("bob")
+	older.pass(2 * ForgetAfter)
 	for range 5 {
 		n.tick()
 		older.tick()

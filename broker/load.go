@@ -108,6 +108,7 @@ func (m *Machine) loadSettings() error {
 }
 
 func (m *Machine) loadPolicy() error {
+	m.loadLeft()
 	data, ok := m.store.Get(policyKey, nil)
 	if !ok {
 		return nil

@@ -69,6 +69,7 @@ type Machine struct {
 
 	settings    *event.Settings   // nil while the log has none
 	ofProfiles  map[string][]byte // settings of profiles, by prefix; likewise
+	left        map[string]int64  // whom the policy does not name any more, and since when; see ForgetAfter
 	limits      Limits            // in force: as settings say; as configured while there are none
 	begin       Limits            // as configured, and the domain
 	beginDomain string
@@ -174,7 +175,8 @@ var (
 	settingsKey = append([]byte{byte(store.Meta)}, "settings"...)
 	ofProfile   = append([]byte{byte(store.Meta)}, "settings of "...) // and its prefix
 	policyKey   = append([]byte{byte(store.Policies)}, "operator"...)
-	levelKey    = store.FormatKey() // a program reads the levels it knows
+	leftPrefix  = append([]byte{byte(store.Policies)}, "operator left/"...) // and the principal
+	levelKey    = store.FormatKey()                                         // a program reads the levels it knows
 	inForceKey  = append([]byte{byte(store.Policies)}, "operator since"...)
 )
 

@@ -169,8 +169,8 @@ type SessionWatcher interface {
 // A Forgetter is a profile that keeps things of principals, such as what they
 // published, or permit others.
 type Forgetter interface {
-	// Forget removes what is principal's own, who is no more: whoever is given the
-	// name later must find nothing. It removes a bounded piece at a time; while it
+	// Forget removes what is principal's own, whom the policy has not named for
+	// ForgetAfter: whoever is given the name later must find nothing. It removes a bounded piece at a time; while it
 	// returns false, it is called again with the next entry. In between others may
 	// add to what is there. It is called on every node, in log order.
 	Forget(tx *ProfileTx, principal string) (done bool)

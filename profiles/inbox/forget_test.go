@@ -36,6 +36,9 @@ func TestForgotten(t *testing.T) {
 	midway := n.Copy()
 
 	users(alice)
+	n.Pass(broker.ForgetAfter - time.Minute)
+	ann.Take(0) // nothing has failed yet
+	n.Pass(time.Minute)
 	for range sent/pieceMessages + 2 {
 		n.Pass(time.Second)
 	}

@@ -3,7 +3,9 @@ package state_test
 import (
 	"context"
 	"testing"
+	"time"
 
+	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/brokertest"
 )
 
@@ -35,6 +37,15 @@ func TestForgotten(t *testing.T) {
 	midway := n.Copy()
 
 	users(ann + " " + cal + " " + eve)
+	wants(t, n, watcher)
+	n.Pass(broker.ForgetAfter - time.Minute) // what bob and eve published themselves has expired
+	for _, topicName := range []string{bobs, eves} {
+		n.Connect(cal).Publish(topicName+"/calendar", open, brokertest.Retain)
+	}
+	watcher = n.Connect(ann)
+	watcher.Subscribe("presence/example.com/+", 1)
+	wants(t, n, watcher, "open", "open")
+	n.Pass(time.Minute)
 	wants(t, n, watcher, "nothing")
 	n.CheckReplay(midway)
 	users(bob + " " + ann + " " + cal + " " + eve) // another bob
