@@ -97,6 +97,7 @@ type queued struct {
 	mark     string // the resource, if the entry is a mark
 	named    bool   // a profile wants to know whether it is taken
 	group    uint64 // whose shared subscription it is of; 0 for none
+	returns  returns
 }
 
 // A handed is an event at QoS 0 for one session, as a member of a group.

@@ -154,7 +154,7 @@ func (m *Machine) endConnection(r *record, cause error, publishWill, cleared boo
 	r.node, r.life, r.offlineAt = "", 0, m.now
 	r.queue.recent = recent{}
 	for _, g := range r.groups { // before its will is routed, which it must not be given
-		m.relist(g)
+		g.part(r)
 	}
 	if !errors.Is(cause, ErrStale) {
 		m.tellDisconnected(r, publishWill)

@@ -59,22 +59,23 @@ type Config struct {
 // A Broker is one node's broker: a Machine, the delivery of what it applies to
 // the clients connected here, and the sessions of those.
 type Broker struct {
-	config  Config
-	limits  Limits
-	logger  *slog.Logger
-	machine *Machine
-	local   *topic.Index[uint64, *localSub, *audience]
-	loop    loop
-	settler settler
-	scans   scanner
-	edges   edges
-	watch   watch
-	relays  relays
-	silence silence
-	cursors cursors
-	copier  copier
-	seats   seats
-	stats   Stats
+	config   Config
+	limits   Limits
+	logger   *slog.Logger
+	machine  *Machine
+	local    *topic.Index[uint64, *localSub, *audience]
+	loop     loop
+	settler  settler
+	scans    scanner
+	edges    edges
+	watch    watch
+	relays   relays
+	silence  silence
+	cursors  cursors
+	copier   copier
+	seats    seats
+	verdicts sharedVerdicts // of gatherings
+	stats    Stats
 
 	proposer atomic.Pointer[proposer] // of this life; the loop replaces it with the next
 	log      Log

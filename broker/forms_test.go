@@ -79,6 +79,7 @@ func stored() []storedForm {
 		{"policies/full/4", policyHistory{{Number: 299, At: 1_772_000_000_123_456_789, By: "ana@example.com", Size: 1 << 20}, {Number: 300, At: 1_772_000_060_000_000_000, Size: 9}}},
 		{"policies/empty/4", policyHistory(nil)},
 		{"entry/shared/3", &entry{qos: 1, size: 300, group: 300, body: 5}},
+		{"entry/returned/3", &entry{qos: 1, size: 300, group: 300, returns: returns{2, 1_772_000_060_000_000_000}, body: 5}},
 		{"group/full/3", &group{record: record{session: 300}, turn: 299, passed: 1 << 40, edge: 1_772_000_060_000_000_000}},
 		{"group/empty/3", &group{record: record{session: 1}}},
 	}

@@ -115,24 +115,29 @@ func (n *interest) remove(filter string) {
 // subscribe makes l a subscription that events are delivered to. In the delivery
 // loop, as is unsubscribe.
 func (b *Broker) subscribe(l *localSub) {
-	filter, key := l.place()
-	if replaced := b.local.Set(filter, key, l); !replaced {
-		b.relays.want(l.sub.Filter)
-	}
-	if !l.isShared() {
+	replaced := false
+	if l.isShared() {
+		replaced = b.join(l)
+	} else {
+		replaced = b.local.Set(l.sub.Filter, l.s.number, l)
 		l.s.name(l.sub.Filter)
+	}
+	if !replaced {
+		b.relays.want(l.sub.Filter)
 	}
 }
 
 // unsubscribe undoes subscribe.
 func (b *Broker) unsubscribe(l *localSub) {
-	if b.local.Delete(l.place()) {
-		b.relays.unwant(l.sub.Filter)
-	}
+	had := false
 	if l.isShared() {
-		b.seats.leave(l.sub.Filter)
+		had = b.part(l)
 	} else {
+		had = b.local.Delete(l.sub.Filter, l.s.number)
 		l.s.unname(l.sub.Filter)
+	}
+	if had {
+		b.relays.unwant(l.sub.Filter)
 	}
 }
 

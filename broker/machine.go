@@ -102,6 +102,8 @@ type Machine struct {
 	byFilter      map[string]*group // the same, by filter
 	shared        *topic.Index[uint64, *group, *sharers]
 	sharedWeights atomic.Pointer[topic.Index[uint64, *group, *sharers]] // shared, for weigh
+	sharings      uint64                                                // numbers them; of this process alone
+	verdicts      verdicts                                              // of sharings
 	profiles      map[string]Profile                                    // by prefix
 	prefixes      []string                                              // of profiles, sorted
 	counters      counters

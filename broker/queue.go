@@ -29,7 +29,7 @@ func entryKey(buf []byte, session, seq uint64) []byte {
 //	flags u8: 0-1 QoS, 2 retain, 3 has a body number, 4 is a mark, 5 expires,
 //	6 has a ref, 7 has a group |
 //	deadline 8 bytes | [expires 8 bytes] | size uvarint | count and ids, uvarints |
-//	[ref: uvarint length, bytes] | [group uvarint] |
+//	[ref: uvarint length, bytes] | [group uvarint, returns] |
 //	body number uvarint, or the resource's topic, or event
 type entry struct {
 	qos      uint8
@@ -43,6 +43,7 @@ type entry struct {
 	mark     string // not an event: this resource is to be shown
 	ref      string // of the profile that routed it and wants to know when it is taken; empty for none
 	group    uint64 // whose shared subscription it is of; 0 for none
+	returns  returns
 }
 
 const (
@@ -91,7 +92,7 @@ func (e *entry) append(b []byte) []byte {
 		b = append(binary.AppendUvarint(b, uint64(len(e.ref))), e.ref...)
 	}
 	if e.group != 0 {
-		b = binary.AppendUvarint(b, e.group)
+		b = e.returns.append(binary.AppendUvarint(b, e.group))
 	}
 	if e.body != 0 {
 		return binary.AppendUvarint(b, e.body)
@@ -136,7 +137,7 @@ func decodeEntry(b []byte) (e entry, err error) {
 	bad := false
 	if flags&entryGroup != 0 {
 		e.group = u.take()
-		bad = e.group == 0
+		bad = !e.returns.decode(&u) || e.group == 0
 	}
 	if flags&entryBody != 0 {
 		e.body = u.take()
@@ -165,7 +166,7 @@ func mustEntry(b []byte) entry {
 func (m *Machine) enqueue(r *record, e *event.Event, q queued, body uint64) {
 	en := entry{
 		qos: q.qos, retain: q.retain, deadline: q.deadline, expires: e.Expires,
-		size: uint64(e.Size() + idBytes*len(q.ids) + len(m.ref)), ids: q.ids, body: body, ref: m.ref, group: q.group,
+		size: uint64(e.Size() + idBytes*len(q.ids) + len(m.ref)), ids: q.ids, body: body, ref: m.ref, group: q.group, returns: q.returns,
 	}
 	if body != 0 {
 		m.segment(body).live++

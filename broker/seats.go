@@ -9,6 +9,7 @@ import (
 // keep whose turn it is, by filter: lists of who gets what come and go.
 type seats struct {
 	last atomic.Uint64
+	here map[string]*muster // by filter; the delivery loop's
 
 	mu       sync.Mutex
 	byFilter map[string]*turns

@@ -58,6 +58,7 @@ type group struct {
 	rest   string // what it matches
 
 	members []*groupMember // by their sessions' numbers
+	present []*groupMember // of these those that are connected, likewise
 
 	turn     uint64 // the session that was given the last
 	passed   uint64 // entries before were looked at since anything changed: nobody who is there may have them
@@ -68,10 +69,12 @@ type group struct {
 	readable uint64 // if so: what cannot be read yet begins there
 }
 
-// A groupMember is a session that subscribes to a group's filter.
+// A groupMember is a session that subscribes to a group's filter. It does not change;
+// another one takes its place.
 type groupMember struct {
-	r   *record
-	sub storedSub
+	r      *record
+	sub    storedSub
+	merged // what it gets, by its one subscription
 }
 
 const (
@@ -99,14 +102,13 @@ func sharedRest(filter string) (rest string, shared bool) {
 }
 
 // Sharers are the groups that an event of one topic goes to, in the order of the
-// filters, with those of their members that are connected. Built once per topic, as a
-// fanout is, and anew when one comes or goes.
+// filters. Built once per topic, as a fanout is, whoever comes and goes.
 type sharers struct{ of []sharing }
 
 // A sharing is one group for one topic.
 type sharing struct {
-	g       *group
-	members []target
+	g    *group
+	list uint64 // its number among the verdicts'
 }
 
 func (m *Machine) sharersOf(topicName string, matches []topic.Entry[uint64, *group]) *sharers {
@@ -116,21 +118,22 @@ func (m *Machine) sharersOf(topicName string, matches []topic.Entry[uint64, *gro
 	}
 	slices.SortFunc(matches, func(a, b topic.Entry[uint64, *group]) int { return cmp.Compare(a.Value.filter, b.Value.filter) })
 	for _, match := range matches {
-		one := sharing{g: match.Value}
-		for _, member := range match.Value.members {
-			if member.r.connected() {
-				one.members = append(one.members, memberTarget(member))
-			}
-		}
-		s.of = append(s.of, one)
+		m.sharings++
+		s.of = append(s.of, sharing{match.Value, m.sharings})
 	}
 	return s
 }
 
-func memberTarget(member *groupMember) target {
-	t := target{r: member.r}
-	t.add(&member.sub.Subscription)
-	return t
+// mayHave answers, deterministically, whether a member may have an event of topicName
+// that happened at an instant, and until when that holds (0: for good).
+func (m *Machine) mayHave(s *sharing, one *groupMember, topicName string, at int64) (ok bool, until int64) {
+	ok, until, known := m.verdicts.find(s.list, one.r.session, at)
+	if known || m.policy == nil {
+		return ok, until
+	}
+	d := decideFor(m.profiles, m.read, m.policy, Who{Principal: one.r.principal, Client: one.r.client}, ActSubscribe, topicName, at)
+	m.verdicts.keep(s.list, one.r.session, at, &d, verdictsMost)
+	return d.Allow, d.Until
 }
 
 // share gives e, which has just come, to one of each group. body is its body's
@@ -152,7 +155,7 @@ func (m *Machine) share(e *event.Event, body uint64) {
 		to, why := m.choose(one, e, []int64{e.At}, nil)
 		switch {
 		case to != nil:
-			m.give(one.g, to, e, body)
+			m.give(one.g, to, e, body, returns{})
 		case e.QoS == 0: // as for nobody
 		case why.behind || m.awaited(one, e):
 			m.keep(one, e, body)
@@ -167,28 +170,31 @@ type whyNobody struct {
 }
 
 // choose returns the member whose turn it is of those that can have e: they may at
-// each of the instants. except, if not nil, is not asked.
-func (m *Machine) choose(s *sharing, e *event.Event, instants []int64, except *record) (to *target, why whyNobody) {
-	n := len(s.members)
-	first, _ := slices.BinarySearchFunc(s.members, s.g.turn+1, func(t target, number uint64) int { return cmp.Compare(t.r.session, number) })
-	for i := range n {
-		t := &s.members[(first+i)%n]
-		if t.r == except {
+// each of the instants. except, if not nil, is not asked. Of no sharing it is nobody.
+func (m *Machine) choose(s *sharing, e *event.Event, instants []int64, except *record) (to *groupMember, why whyNobody) {
+	if s == nil {
+		return nil, why
+	}
+	all := s.g.present
+	first, _ := placeOf(all, s.g.turn+1)
+	for i := range all {
+		one := all[(first+i)%len(all)]
+		if one.r == except {
 			continue
 		}
 		ok, until := true, int64(0)
 		for _, at := range instants {
-			if ok, until = t.permitted(m, e.Topic, at); !ok {
+			if ok, until = m.mayHave(s, one, e.Topic, at); !ok {
 				break
 			}
 		}
 		switch {
 		case !ok:
 			why.until = earlier(why.until, until)
-		case min(t.qos, e.QoS) > 0 && m.isBehind(t.r):
+		case min(one.qos, e.QoS) > 0 && m.isBehind(one.r):
 			why.behind = true
 		default:
-			return t, whyNobody{}
+			return one, whyNobody{}
 		}
 	}
 	return nil, why
@@ -208,16 +214,15 @@ func (m *Machine) awaited(s *sharing, e *event.Event) bool {
 		if member.sub.QoS == 0 || !member.r.durable() {
 			continue
 		}
-		t := memberTarget(member)
-		if ok, _ := t.permitted(m, e.Topic, e.At); ok {
+		if ok, _ := m.mayHave(s, member, e.Topic, e.At); ok {
 			return true
 		}
 	}
 	return false
 }
 
-// give has a member of g get e.
-func (m *Machine) give(g *group, to *target, e *event.Event, body uint64) {
+// give has a member of g get e, which has been returned before or not.
+func (m *Machine) give(g *group, to *groupMember, e *event.Event, body uint64, before returns) {
 	g.turn = to.r.session
 	m.touchGroup(g)
 	retain := to.retain && e.Retain
@@ -226,7 +231,7 @@ func (m *Machine) give(g *group, to *target, e *event.Event, body uint64) {
 		m.out.handed = append(m.out.handed, handed{session: to.r.session, group: g.session, retain: retain, ids: to.ids})
 		return
 	}
-	m.enqueue(to.r, e, queued{qos: qos, retain: retain, ids: to.ids, group: g.session}, body)
+	m.enqueue(to.r, e, queued{qos: qos, retain: retain, ids: to.ids, group: g.session, returns: before}, body)
 }
 
 // keep has e wait in the group's own queue. If all that waits there was looked at
@@ -234,7 +239,7 @@ func (m *Machine) give(g *group, to *target, e *event.Event, body uint64) {
 func (m *Machine) keep(s *sharing, e *event.Event, body uint64) {
 	g := s.g
 	waited := g.waits()
-	m.await(g, e, body)
+	m.await(g, e, body, returns{})
 	if waited {
 		return
 	}
@@ -244,12 +249,12 @@ func (m *Machine) keep(s *sharing, e *event.Event, body uint64) {
 }
 
 // await adds e to g's queue.
-func (m *Machine) await(g *group, e *event.Event, body uint64) {
+func (m *Machine) await(g *group, e *event.Event, body uint64, before returns) {
 	if !g.growing {
 		g.growing, g.readable = true, g.queue.next
 		m.touchGroup(g)
 	}
-	m.enqueue(&g.record, e, queued{qos: e.QoS, retain: e.Retain, group: g.session}, body)
+	m.enqueue(&g.record, e, queued{qos: e.QoS, retain: e.Retain, group: g.session, returns: before}, body)
 	m.out.queued = m.out.queued[:len(m.out.queued)-1] // no session's
 }
 
@@ -306,7 +311,7 @@ func (m *Machine) feedNow(g *group) {
 // present has what waits in r's groups looked at anew: r has come, or joined.
 func (m *Machine) present(r *record) {
 	for _, g := range r.groups {
-		m.relist(g)
+		g.come(r)
 		m.reconsider(g)
 	}
 }
@@ -315,7 +320,6 @@ func (m *Machine) present(r *record) {
 // was not sent: its connection has ended, its session has not.
 func (m *Machine) absent(r *record) {
 	for _, g := range r.groups {
-		m.relist(g)
 		m.feedNow(g)
 	}
 	if r.shares > 0 && r.queue.maybe < r.queue.next {
@@ -423,10 +427,14 @@ func (m *Machine) feedOne(g *group, en *entry) feeding {
 		m.out.sharedExpired++
 		return fed
 	}
+	if until := en.returns.rest(m.now); until != 0 {
+		m.lookAt(g, until)
+		return forNobody
+	}
 	to, why := m.choose(m.sharingOf(g, e.Topic), e, []int64{e.At, m.now}, nil)
 	switch {
 	case to != nil:
-		m.giveLater(g, to, e, en.body)
+		m.giveLater(g, to, e, en)
 		return fed
 	case why.behind:
 		return waiting
@@ -436,20 +444,20 @@ func (m *Machine) feedOne(g *group, en *entry) feeding {
 }
 
 // giveLater is give for an event that did not just come: it is nobody else's.
-func (m *Machine) giveLater(g *group, to *target, e *event.Event, body uint64) {
+func (m *Machine) giveLater(g *group, to *groupMember, e *event.Event, en *entry) {
 	from, first := len(m.out.queued), len(m.out.handed)
-	m.give(g, to, e, body)
+	m.give(g, to, e, en.body, en.returns)
 	m.out.steps = append(m.out.steps, step{
 		kind: stepReplayed, event: e, from: from, until: len(m.out.queued), handedFrom: first, handedUntil: len(m.out.handed),
 	})
 }
 
-// sharingOf returns g for a topic that it matches.
+// sharingOf returns g for a topic that it matches, nil if that has become a profile's.
 func (m *Machine) sharingOf(g *group, topicName string) *sharing {
 	s := m.shared.LookupString(topicName)
 	i := slices.IndexFunc(s.of, func(one sharing) bool { return one.g == g })
 	if i < 0 {
-		return &sharing{g: g} // it has become a profile's
+		return nil
 	}
 	return &s.of[i]
 }
@@ -472,7 +480,7 @@ func (m *Machine) entryEvent(en *entry) *event.Event {
 }
 
 // giveBack gives a copy that from, who had it, was not sent, to somebody else of its
-// group. from may be gone, and is then nil.
+// group, unless that has been in vain before. from may be gone, and is then nil.
 func (m *Machine) giveBack(en *entry, from *record) {
 	g := m.groups[en.group]
 	if g == nil {
@@ -480,15 +488,17 @@ func (m *Machine) giveBack(en *entry, from *record) {
 	}
 	m.out.sharedReturned++
 	e := m.entryEvent(en)
-	one := m.sharingOf(g, e.Topic)
-	if !m.bare && !g.waits() {
-		if to, _ := m.choose(one, e, []int64{e.At, m.now}, from); to != nil {
-			m.giveLater(g, to, e, en.body)
+	if from != nil {
+		en.returns.add(m.now)
+	}
+	if !m.bare && !g.waits() && en.returns.rest(m.now) == 0 {
+		if to, _ := m.choose(m.sharingOf(g, e.Topic), e, []int64{e.At, m.now}, from); to != nil {
+			m.giveLater(g, to, e, en)
 			return
 		}
 	}
 	waited := g.waits()
-	m.await(g, e, en.body)
+	m.await(g, e, en.body, en.returns)
 	switch {
 	case waited || from == nil:
 		m.feedNow(g)
@@ -597,7 +607,7 @@ func (m *Machine) keepDisplaced() {
 	for i := range m.displaced {
 		en := &m.displaced[i]
 		if g := m.groups[en.group]; g != nil { // else it has ended since
-			m.await(g, m.entryEvent(en), en.body)
+			m.await(g, m.entryEvent(en), en.body, en.returns)
 			m.feedNow(g)
 		}
 		m.unrefMoved(en)
@@ -634,28 +644,48 @@ func (m *Machine) joinGroup(r *record, sub event.Subscription, here uint64) (gro
 		r.groups = append(r.groups, g)
 		m.subbed = append(m.subbed, sessionFilter{r.session, g.filter})
 	}
-	m.setMember(g, at, had, r, s)
+	g.setMember(at, had, r, s)
 	m.writeSub(r, &s)
 	m.present(r)
 	return g.session
 }
 
 // setMember makes r, whose place is at, a member.
-func (m *Machine) setMember(g *group, at int, had bool, r *record, s storedSub) {
+func (g *group) setMember(at int, had bool, r *record, s storedSub) {
+	one := &groupMember{r: r, sub: s}
+	one.add(&one.sub.Subscription)
 	if had {
-		g.members[at] = &groupMember{r, s}
+		g.members[at] = one
 	} else {
-		g.members = slices.Insert(g.members, at, &groupMember{r, s})
+		g.members = slices.Insert(g.members, at, one)
 	}
-	m.relist(g)
+	g.come(r)
 }
 
-// relist has lists of g's members made anew.
-func (m *Machine) relist(g *group) { m.shared.Set(g.rest, g.session, g) }
+// come makes r, a member, one of those who are there, if it is connected.
+func (g *group) come(r *record) {
+	if at, is := g.find(r.session); is && r.connected() {
+		one := g.members[at]
+		if at, is = placeOf(g.present, r.session); is {
+			g.present[at] = one
+		} else {
+			g.present = slices.Insert(g.present, at, one)
+		}
+	}
+}
+
+// part undoes come.
+func (g *group) part(r *record) {
+	if at, is := placeOf(g.present, r.session); is {
+		g.present = slices.Delete(g.present, at, at+1)
+	}
+}
 
 // find returns the place of a session among the members.
-func (g *group) find(session uint64) (at int, is bool) {
-	return slices.BinarySearchFunc(g.members, session, func(one *groupMember, number uint64) int { return cmp.Compare(one.r.session, number) })
+func (g *group) find(session uint64) (at int, is bool) { return placeOf(g.members, session) }
+
+func placeOf(members []*groupMember, session uint64) (at int, is bool) {
+	return slices.BinarySearchFunc(members, session, func(one *groupMember, number uint64) int { return cmp.Compare(one.r.session, number) })
 }
 
 func (m *Machine) newGroup(filter, rest string) *group {
@@ -669,6 +699,7 @@ func (m *Machine) newGroup(filter, rest string) *group {
 
 func (m *Machine) addGroup(g *group) {
 	m.byFilter[g.filter], m.groups[g.session], m.numbers[g.session] = g, g, &g.record
+	m.shared.Set(g.rest, g.session, g)
 }
 
 // leave ends r's shared subscription to filter, and says whether there was one.
@@ -682,11 +713,11 @@ func (m *Machine) leave(r *record, filter string) bool {
 		return false
 	}
 	g.members = slices.Delete(g.members, at, at+1)
+	g.part(r)
 	r.groups = slices.DeleteFunc(r.groups, func(one *group) bool { return one == g })
 	r.subs--
 	m.tx.Delete(subKey(m.key, r.session, filter))
 	if len(g.members) > 0 {
-		m.relist(g)
 		m.feedNow(g)
 	} else {
 		m.endGroup(g)

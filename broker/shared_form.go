@@ -81,6 +81,6 @@ func (m *Machine) loadMember(r *record, s storedSub) error {
 	s.group = g.session
 	at, had := g.find(r.session)
 	r.groups = append(r.groups, g)
-	m.setMember(g, at, had, r, s)
+	g.setMember(at, had, r, s)
 	return nil
 }

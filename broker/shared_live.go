@@ -20,14 +20,64 @@ import (
 // which gives it to one of its own by the same rule, or to nobody: nothing is sent on.
 
 // A seat is where a shared subscription stands in the index of local subscriptions:
-// under what its filter matches, and a key of its own, for one session may have
-// several that match the same.
+// under what its filter matches, and a key of its own. There is one for all members
+// here and one for each other node with members.
 type seat struct {
-	group uint64 // its number; 0 if it is not shared, or another node's
-	rest  string // what it matches
+	rest  string // what it matches; empty if it is not shared
 	key   uint64
 	turns *turns
-	many  int // of another node: how many members it has
+	here  *muster // of members here
+	many  int     // of another node: how many members it has
+
+	// Of one member, whose own is not in the index.
+	group  uint64 // its number
+	merged        // what it gets, by its one subscription
+}
+
+// A muster is the members of one shared subscription that are connected here. Who
+// comes or goes does so in the delivery loop, and no list of a topic is made anew for
+// it; whoever has an event reads what is the list then.
+type muster struct {
+	filter  string
+	at      *localSub                   // in the index
+	members atomic.Pointer[[]*localSub] // by their sessions' numbers; never changed
+}
+
+func (u *muster) all() []*localSub {
+	if u == nil {
+		return nil
+	}
+	return *u.members.Load()
+}
+
+func placeHere(all []*localSub, number uint64) (at int, is bool) {
+	return slices.BinarySearchFunc(all, number, func(l *localSub, number uint64) int { return cmp.Compare(l.s.number, number) })
+}
+
+// set adds a member, or puts it in the place of what it was before.
+func (u *muster) set(l *localSub) (replaced bool) {
+	all := u.all()
+	at, is := placeHere(all, l.s.number)
+	next := make([]*localSub, 0, len(all)+1)
+	next = append(append(next, all[:at]...), l)
+	if is {
+		at++
+	}
+	next = append(next, all[at:]...)
+	u.members.Store(&next)
+	return is
+}
+
+// remove undoes set, and says how many are left.
+func (u *muster) remove(number uint64) (had bool, left int) {
+	all := u.all()
+	at, is := placeHere(all, number)
+	if !is {
+		return false, len(all)
+	}
+	next := append(append(make([]*localSub, 0, len(all)-1), all[:at]...), all[at+1:]...)
+	u.members.Store(&next)
+	return true, len(next)
 }
 
 // Turns are how many events of a group were given to somebody by this node.
@@ -40,14 +90,39 @@ type turns struct {
 // subscriptions'.
 const sharedKeys = 1 << 62
 
-func (l *localSub) isShared() bool { return l.sharing.key != 0 }
+func (l *localSub) isShared() bool { return l.sharing.rest != "" }
 
-// place returns the filter and the key of l in the index.
-func (l *localSub) place() (filter string, key uint64) {
-	if l.isShared() {
-		return l.sharing.rest, l.sharing.key
+// join makes l, which is shared, one of those who are here, and says whether its
+// session was already. In the delivery loop, as is part.
+func (b *Broker) join(l *localSub) (replaced bool) {
+	u := b.seats.here[l.sub.Filter]
+	if u == nil {
+		u = &muster{filter: l.sub.Filter}
+		u.members.Store(new([]*localSub))
+		u.at = &localSub{sharing: seat{rest: l.sharing.rest, key: b.seats.next(), turns: b.seats.turns(u.filter), here: u}}
+		u.at.sub.Filter = u.filter
+		if b.seats.here == nil {
+			b.seats.here = map[string]*muster{}
+		}
+		b.seats.here[u.filter] = u
+		b.local.Set(u.at.sharing.rest, u.at.sharing.key, u.at)
 	}
-	return l.sub.Filter, l.s.number
+	return u.set(l)
+}
+
+// part undoes join.
+func (b *Broker) part(l *localSub) (had bool) {
+	u := b.seats.here[l.sub.Filter]
+	if u == nil {
+		return false
+	}
+	had, left := u.remove(l.s.number)
+	if left == 0 {
+		b.local.Delete(u.at.sharing.rest, u.at.sharing.key)
+		delete(b.seats.here, u.filter)
+		b.seats.leave(u.filter)
+	}
+	return had
 }
 
 // seat returns what stands in the index for a filter that a peer wants; before is what
@@ -106,28 +181,24 @@ func sharedAmong(subs []event.Subscription) (shared, others []event.Subscription
 // does not end with its window: others get what it may not. In the delivery loop.
 func (s *Session) attachShared(sub event.Subscription, since, group uint64) *localSub {
 	l := &localSub{s: s, sub: sub, since: since}
-	if old := s.subs[sub.Filter]; old != nil {
-		l.sharing = old.sharing
-	} else {
-		l.sharing.rest, _ = sharedRest(sub.Filter)
-		l.sharing.key = s.b.seats.next()
-		l.sharing.turns = s.b.seats.turns(sub.Filter)
-	}
+	l.sharing.rest, _ = sharedRest(sub.Filter)
 	l.sharing.group = group
+	l.sharing.add(&l.sub)
 	s.subs[sub.Filter] = l
 	s.b.subscribe(l)
 	s.out.share(s.b.limits.shareWindow(uint16(min(s.out.recvMax, 65535))))
 	return l
 }
 
-// A gathering is a group as one node sees it: an audience has one for each.
+// A gathering is a group as one node sees it, for one topic: an audience has one for
+// each.
 type gathering struct {
-	filter  string
-	turns   *turns
-	members []hearer // connected here, by their sessions' numbers
-	groups  []uint64 // of each, the group's number
-	away    []away
-	all     int // how many members there are, everywhere
+	filter string
+	list   uint64 // its number among the verdicts'
+	turns  *turns
+	here   *muster // nil if there is nobody
+	away   []away
+	far    int // how many members those have
 }
 
 // An away is another node with members of a group.
@@ -144,53 +215,46 @@ func (b *Broker) gather(topicName string, matches []topic.Entry[uint64, *localSu
 	slices.SortFunc(matches, func(x, y topic.Entry[uint64, *localSub]) int {
 		return cmp.Or(cmp.Compare(x.Value.sub.Filter, y.Value.sub.Filter), cmp.Compare(x.Value.numberOf(), y.Value.numberOf()))
 	})
-	for i := 0; i < len(matches); {
-		first := i
-		g := &gathering{filter: matches[i].Value.sub.Filter, turns: matches[i].Value.sharing.turns}
-		here := 0
-		for ; i < len(matches) && matches[i].Value.sub.Filter == g.filter; i++ {
-			if matches[i].Value.peer == nil {
-				here++
-			}
+	var g *gathering
+	for _, m := range matches {
+		l := m.Value
+		if g == nil || g.filter != l.sub.Filter {
+			g = &gathering{filter: l.sub.Filter, list: b.seats.next(), turns: l.sharing.turns}
+			gs = append(gs, g)
 		}
-		g.members = make([]hearer, here) // not appended to: a hearer must not be copied
-		here = 0
-		for _, m := range matches[first:i] {
-			l := m.Value
-			if l.peer != nil {
-				g.away = append(g.away, away{l.peer, l.sharing.many})
-				g.all += l.sharing.many
-				continue
-			}
-			h := &g.members[here]
-			here++
-			h.s, h.since = l.s, l.since
-			h.add(&l.sub)
-			g.groups = append(g.groups, l.sharing.group)
-			g.all++
+		if l.peer == nil {
+			g.here = l.sharing.here
+			continue
 		}
-		gs = append(gs, g)
+		g.away = append(g.away, away{l.peer, l.sharing.many})
+		g.far += l.sharing.many
 	}
 	return gs
 }
 
-// numberOf orders subscriptions: by session, other nodes' after them.
+// numberOf orders what stands in the index for one filter: other nodes' last.
 func (l *localSub) numberOf() uint64 {
 	if l.peer != nil {
 		return l.peer.key
 	}
-	return l.s.number
+	return 0
 }
 
 // member returns what is known of a session as one of a group, nil if it is none of
 // those who are connected here.
-func (a *audience) member(group, number uint64) *hearer {
+func (a *audience) member(group, number uint64) (*gathering, *localSub) {
 	for _, g := range a.groups {
-		if i := placeAmong(g.members, number); i >= 0 && g.groups[i] == group {
-			return &g.members[i]
+		all := g.here.all()
+		if i, is := placeHere(all, number); is && all[i].sharing.group == group {
+			return g, all[i]
 		}
 	}
-	return nil
+	return nil, nil
+}
+
+// permitted is as of a hearer, for a member.
+func (g *gathering) permitted(b *Broker, l *localSub, topicName string, now int64) (ok bool, until int64) {
+	return b.verdicts.ask(g.list, l.s.number, now, func() Decision { return b.decide(l.s.who, ActSubscribe, topicName, now) })
 }
 
 // pick gives an event that is not ordered to one member, wherever that is.
@@ -199,16 +263,18 @@ func (g *gathering) pick(b *Broker, e *event.Event, now int64, w *Wave) {
 		b.stats.Expired.Add(1)
 		return
 	}
-	first := int(g.turns.Add(1) % uint64(g.all))
-	for i := range g.all {
-		at := (first + i) % g.all
-		if at < len(g.members) {
-			if g.members[at].take(b, e, now, w) {
+	here := g.here.all()
+	all := len(here) + g.far
+	turn := g.turns.Add(1)
+	for i := range uint64(all) {
+		at := int((turn + i) % uint64(all))
+		if at < len(here) {
+			if g.take(here[at], b, e, now, w) {
 				return
 			}
 			continue
 		}
-		at -= len(g.members)
+		at -= len(here)
 		for k := range g.away {
 			if at < g.away[k].many {
 				if g.away[k].p.up.Load() {
@@ -225,8 +291,12 @@ func (g *gathering) pick(b *Broker, e *event.Event, now int64, w *Wave) {
 
 // pickHere gives an event that another node relayed for a group to one member here.
 func (a *audience) pickHere(b *Broker, filter string, e *event.Event, now int64, w *Wave) {
-	i := slices.IndexFunc(a.groups, func(g *gathering) bool { return g.filter == filter && len(g.members) > 0 })
-	if i < 0 {
+	i := slices.IndexFunc(a.groups, func(g *gathering) bool { return g.filter == filter })
+	var here []*localSub
+	if i >= 0 {
+		here = a.groups[i].here.all()
+	}
+	if len(here) == 0 {
 		b.stats.RelayUnwanted.Add(1)
 		return
 	}
@@ -235,9 +305,9 @@ func (a *audience) pickHere(b *Broker, filter string, e *event.Event, now int64,
 		return
 	}
 	g := a.groups[i]
-	first := int(g.turns.Add(1) % uint64(len(g.members)))
-	for k := range g.members {
-		if g.members[(first+k)%len(g.members)].take(b, e, now, w) {
+	turn := g.turns.Add(1)
+	for k := range uint64(len(here)) {
+		if g.take(here[(turn+k)%uint64(len(here))], b, e, now, w) {
 			return
 		}
 	}
@@ -246,18 +316,18 @@ func (a *audience) pickHere(b *Broker, filter string, e *event.Event, now int64,
 
 // take hands an event to a member at QoS 0, unless it may not have it now, or there
 // is no room for it.
-func (h *hearer) take(b *Broker, e *event.Event, now int64, w *Wave) bool {
-	if h.s.closed.Load() || !h.s.begun.Load() || b.holds(e.Topic) {
+func (g *gathering) take(l *localSub, b *Broker, e *event.Event, now int64, w *Wave) bool {
+	if l.s.closed.Load() || !l.s.begun.Load() || b.holds(e.Topic) {
 		return false
 	}
-	ok, until := h.permitted(b, e.Topic, now)
+	ok, until := g.permitted(b, l, e.Topic, now)
 	if !ok {
 		return false
 	}
 	d := &w.delivery
-	*d = Delivery{Event: e, Retain: h.retain && e.Retain, IDs: h.ids, Wanted: true}
+	*d = Delivery{Event: e, Retain: l.sharing.retain && e.Retain, IDs: l.sharing.ids, Wanted: true}
 	d.limitTo(e, until, now)
-	return h.s.hear(d, until, w)
+	return l.s.hear(d, until, w)
 }
 
 // hand hands an event that was ordered to the members at QoS 0 that it was assigned
@@ -269,12 +339,12 @@ func (l *loop) hand(a *audience, handed []handed, e *event.Event, now int64) {
 		if s == nil {
 			continue
 		}
-		one := a.member(h.group, h.session)
+		g, one := a.member(h.group, h.session)
 		switch {
 		case one == nil: // it has unsubscribed
 		case e.Expired(now):
 			l.b.stats.Expired.Add(1)
-		case !one.take(l.b, e, now, &l.wave):
+		case !g.take(one, l.b, e, now, &l.wave):
 			l.b.stats.SharedLost.Add(1)
 		}
 	}
@@ -283,12 +353,18 @@ func (l *loop) hand(a *audience, handed []handed, e *event.Event, now int64) {
 // fitShared asks, as the last thing before sending, whether a member may still be
 // sent what it was given, and until when.
 func (s *Session) fitShared(e *event.Event, group uint64, now int64) (why fitness, until int64) {
-	h := s.b.local.LookupString(e.Topic).member(group, s.number)
-	if h == nil {
+	g, l := s.b.local.LookupString(e.Topic).member(group, s.number)
+	if l == nil {
 		return unsubscribed, 0
 	}
-	if why = s.unfit(e, 0, h, now); why == fit {
-		_, until = h.permitted(s.b, e.Topic, now)
+	ok, until := g.permitted(s.b, l, e.Topic, now)
+	switch {
+	case !ok && until != 0:
+		return shut, until
+	case !ok:
+		return withheld, 0
+	case e.Expired(now):
+		return expired, until
 	}
-	return why, until
+	return fit, until
 }
