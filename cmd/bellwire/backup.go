@@ -187,7 +187,7 @@ func backupVerifyCommand() *cobra.Command {
 }
 
 func restoreCommand() *cobra.Command {
-	var data, node string
+	var data, node, name string
 	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
@@ -208,24 +208,30 @@ Start it as any node that has been started before:
 			if node == "" {
 				return fail(bw.Usage, "--node is empty").do("give the node a name, or leave --node out: n1")
 			}
-			index, err := restore(args[0], data, node, restoring{cmd.ErrOrStderr(), verbose})
+			if err := cluster.CheckClusterName(name); err != nil {
+				return fail(bw.Usage, "--cluster-name: %w", err).do("give the cluster a name, such as --cluster-name prod")
+			}
+			index, err := restore(args[0], data, node, restoring{cmd.ErrOrStderr(), verbose, name})
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.ErrOrStderr(), "%s is node %s, alone in a new cluster, as of entry %d\n", data, node, index)
+			_, err = fmt.Fprintf(cmd.ErrOrStderr(), "%s is node %s, alone in a new cluster, %s, as of entry %d\n", data, node, name, index)
 			return err
 		},
 	}
 	cmd.Flags().StringVar(&data, "data", "", "`directory` of the node's data, empty or made")
 	cmd.Flags().StringVar(&node, "node", "n1", "`name` of the node")
+	cmd.Flags().StringVar(&name, "cluster-name", firstClusterName, "`name` of the new cluster, shown and typed where something cannot be undone")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log what is done")
 	return cmd
 }
 
-// restoring says where a restore logs.
+// restoring says where a restore logs, and what the cluster is called: a backup does
+// not hold the name, since it becomes another cluster.
 type restoring struct {
 	stderr  io.Writer
 	verbose bool
+	name    string
 }
 
 // restore makes the data directory of node in data, which appears when it is
@@ -267,6 +273,9 @@ func restoreInto(in io.Reader, path, node string, to restoring) (index uint64, e
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
+	if err := dir.NameCluster(to.name); err != nil {
+		return 0, err
+	}
 	if err := dir.Unpack(in); err != nil {
 		return 0, err
 	}

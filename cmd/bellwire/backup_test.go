@@ -59,7 +59,7 @@ func TestBackupAndRestore(t *testing.T) {
 	if got := bellwire(t, "", "restore", "--data", n1.dir, file); got.code != exitConflict || !strings.Contains(got.stderr, "is not empty") {
 		t.Errorf("into a directory that is one: %+v", got)
 	}
-	if got := bellwire(t, "", "restore", "--data", filepath.Join(c.dir, "r1"), "--node", "r1", file); got.code != 0 || !strings.Contains(got.stderr, "alone in a new cluster") {
+	if got := bellwire(t, "", "restore", "--data", filepath.Join(c.dir, "r1"), "--node", "r1", "--cluster-name", "again", file); got.code != 0 || !strings.Contains(got.stderr, "alone in a new cluster, again,") {
 		t.Fatalf("%+v", got)
 	}
 	c.nodes = nil
@@ -67,6 +67,9 @@ func TestBackupAndRestore(t *testing.T) {
 	c.await(r1, "r1 leads alone", leads("r1"))
 	if all := c.status(r1); len(all) != 1 {
 		t.Errorf("%+v", all)
+	}
+	if got := c.at(r1, "cluster", "status"); !strings.HasPrefix(got.stderr, "cluster again (") {
+		t.Errorf("the cluster's name is not shown: %+v", got)
 	}
 	r1.stop()
 	c.nodes = nil

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/bellwire/bellwire/cluster"
@@ -31,6 +33,34 @@ func (s *server) clusterMetrics() prometheus.Collector {
 		ends.row(func() float64 { node, _ := creds.Expires(); return float64(node.Unix()) }, "node")
 		ends.row(func() float64 { _, ca := creds.Expires(); return float64(ca.Unix()) }, "cluster-ca")
 	}
+	return *t
+}
+
+// nodeMetrics shows all that stats counts.
+func nodeMetrics(stats func() cluster.Stats) prometheus.Collector {
+	t := &table{}
+	count := func(name, help string, read func(cluster.Stats) uint64) {
+		t.counter(name, help, func() uint64 { return read(stats()) })
+	}
+	seconds := func(name, help string, read func(cluster.Stats) time.Duration) {
+		t.family(prometheus.CounterValue, name, help).row(func() float64 { return read(stats()).Seconds() })
+	}
+	count("log_entries_total", "log entries proposed", func(s cluster.Stats) uint64 { return s.Entries })
+	count("log_batches_total", "batches packed into them", func(s cluster.Stats) uint64 { return s.Batches })
+	count("log_bytes_total", "bytes of log entries proposed", func(s cluster.Stats) uint64 { return s.Bytes })
+	count("log_batches_failed_total", "batches that were not ordered, or of which that is not known", func(s cluster.Stats) uint64 { return s.Failed })
+	t.gauge("log_waiting_bytes", "bytes of batches that wait to be ordered", func() float64 { return float64(stats().Waiting) })
+	count("log_applied_total", "log entries applied", func(s cluster.Stats) uint64 { return s.Applied })
+	seconds("log_apply_seconds_total", "time spent applying them", func(s cluster.Stats) time.Duration { return s.ApplyTime })
+	count("log_trims_total", "times that the log was looked at for what can go", func(s cluster.Stats) uint64 { return s.Trims })
+	count("log_commits_total", "synced commits of the log: of entries, terms and votes", func(s cluster.Stats) uint64 { return s.Log.Commits })
+	seconds("log_commit_seconds_total", "time spent in them", func(s cluster.Stats) time.Duration { return s.Log.CommitTime })
+	count("log_disk_slow_total", "reports of operations of the log that took very long", func(s cluster.Stats) uint64 { return s.Log.Slow })
+	count("snapshots_resumed_total", "times that a snapshot from another node went on where its connection had broken", func(s cluster.Stats) uint64 { return s.Resumed })
+	count("disk_syncs_total", "fsync and fdatasync calls", func(s cluster.Stats) uint64 { return s.Disk.Syncs })
+	count("disk_writes_total", "write calls", func(s cluster.Stats) uint64 { return s.Disk.Writes })
+	count("disk_written_bytes_total", "bytes written", func(s cluster.Stats) uint64 { return s.Disk.WrittenBytes })
+	count("disk_failed_total", "operations of the disk that failed", func(s cluster.Stats) uint64 { return s.Disk.Failed })
 	return *t
 }
 

@@ -24,6 +24,7 @@ import (
 //
 //	file name=NAME     writes a file
 //	serve              [VARIABLE=VALUE …] ARGUMENT …; the exit code and standard error
+//	restore            ARGUMENT …; the same
 //
 // -rewrite records what is; commit only a difference you understand.
 func TestServeTellsAllFaults(t *testing.T) {
@@ -45,6 +46,9 @@ func TestServeTellsAllFaults(t *testing.T) {
 					t.Fatal(err)
 				}
 				return ""
+			case "restore":
+				got := bellwire(t, "", append([]string{"restore"}, strings.Fields(d.Input)...)...)
+				return fmt.Sprintf("exit code %d\n%s", got.code, got.stderr)
 			case "serve":
 				args := strings.Fields(d.Input)
 				for len(args) > 0 && strings.HasPrefix(args[0], "BELLWIRE_") {

@@ -14,7 +14,7 @@ import (
 // user or address.
 func (s *server) metrics() http.Handler {
 	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s.brokerMetrics(), s.clusterMetrics(), s.peerMetrics())
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s.brokerMetrics(), s.clusterMetrics(), s.peerMetrics(), nodeMetrics(s.node.Stats))
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }
 
@@ -145,10 +145,6 @@ func (s *server) brokerMetrics() prometheus.Collector {
 	})
 	t.gauge("raft_term", "Raft's term", func() float64 { return float64(s.node.Status().Term) })
 	t.gauge("raft_applied_index", "last log entry applied", func() float64 { return float64(s.node.Applied()) })
-	t.counter("log_entries_total", "log entries proposed", func() uint64 { return s.node.Stats().Entries })
-	t.counter("log_batches_total", "batches packed into them", func() uint64 { return s.node.Stats().Batches })
-	t.counter("log_bytes_total", "bytes of log entries proposed", func() uint64 { return s.node.Stats().Bytes })
-	t.counter("disk_syncs_total", "fsync and fdatasync calls", func() uint64 { return s.config.fs.Stats().Syncs })
 	t.gauge("log_memtable_bytes", "bytes of the log's newest entries, which are held in memory, too", func() float64 { return float64(s.node.LogMemTables()) })
 	t.gauge("store_memtable_bytes", "bytes of replicated state that wait to be written to disk", func() float64 { return float64(s.store.MemTables()) })
 	t.gauge("store_size_bytes", "bytes of replicated state on disk", func() float64 { return float64(s.store.Size()) })

@@ -207,12 +207,15 @@ func (s *server) openLinks(ctx context.Context) (err error) {
 	return s.links.Join(ctx)
 }
 
+// firstClusterName is what a cluster is called that begins without a name.
+const firstClusterName = "bellwire"
+
 // nameCluster names a cluster that begins now, or has no name yet. Who joins is told.
 func (s *server) nameCluster() error {
 	id := s.dir.Identity()
 	name := s.config.clusterName
 	if name == "" && s.config.bootstrap && !id.Started {
-		name = "bellwire"
+		name = firstClusterName
 	}
 	if name == "" || id.Joined {
 		return nil
