@@ -65,7 +65,7 @@ func TestClusterStrangers(t *testing.T) {
 		{"HTTP", sends([]byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n")), []string{"does not speak TLS"}},
 		{"no certificate", handshakes(&tls.Config{InsecureSkipVerify: true, NextProtos: member.NextProtos}, nil), []string{"shows no certificate", "bellwire cert node"}},
 		{"an old TLS", handshakes(&tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}, nil), []string{"older TLS"}},
-		{"another authority", handshakes(of(others, "n2", now), nil), []string{"authority that this cluster does not trust", "bellwire cert node --ca"}},
+		{"another authority", handshakes(of(others, "n2", now), nil), []string{"authority that this node does not trust", "bellwire cert node --ca"}},
 		{"expired", handshakes(of(ours, "n2", now.Add(-48*time.Hour)), nil), []string{"has expired", "bellwire cert node --force"}},
 		{"another cluster", handshakes(member, hello("n9", "00000000-0000-0000-0000-000000000000")), []string{"other-cluster", "00000000-0000-0000-0000-000000000000"}},
 		{"another name than its certificate's", handshakes(member, hello("n2", c.cluster())), []string{"other-name", "n9"}},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -144,6 +145,19 @@ func (l *Links) serve(c *link.Conn) {
 	}
 }
 
+// faultLevel says who has to know that a node cannot be reached. That it is being
+// restarted, or about to join, is ordinary, and its silence is told if it lasts (see
+// steward); that it refuses, or its certificate is not good, somebody has to mend.
+func faultLevel(err error) slog.Level {
+	if r, ok := errors.AsType[*link.RefusedError](err); ok && r.Passing() {
+		return slog.LevelInfo
+	}
+	if _, network := errors.AsType[net.Error](err); network || errors.Is(err, link.ErrNoAddress) || errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
+		return slog.LevelInfo
+	}
+	return slog.LevelWarn
+}
+
 // dial connects with a node, and tells when that begins or ceases to fail.
 func (l *Links) dial(id string, plane link.Plane) (*link.Conn, error) {
 	c, err := l.mesh.Dial(l.ctx, id, plane)
@@ -158,7 +172,7 @@ func (l *Links) dial(id string, plane link.Plane) (*link.Conn, error) {
 	switch m, _ := l.book.Find(id); {
 	case fault == old:
 	case err != nil:
-		l.cfg.Logger.Warn("cluster: no connection to a node", "node", m.Name, "address", m.Address, "err", fault)
+		l.cfg.Logger.Log(l.ctx, faultLevel(err), "cluster: no connection to a node", "node", m.Name, "address", m.Address, "err", fault)
 	default:
 		l.cfg.Logger.Info("cluster: connected to a node", "node", m.Name, "address", m.Address)
 	}
@@ -203,7 +217,7 @@ func (l *Links) Join(ctx context.Context) error {
 // join asks the node at address once.
 func (l *Links) join(ctx context.Context, address string) error {
 	c, cluster, err := l.mesh.DialAddress(ctx, address, planeAsk)
-	if r, ok := errors.AsType[*link.RefusedError](err); ok && r.Code != link.RefusedBusy {
+	if r, ok := errors.AsType[*link.RefusedError](err); ok && !r.Passing() {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if err != nil {

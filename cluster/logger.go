@@ -12,10 +12,48 @@ import (
 
 // A raftLogger hands Raft's lines to slog. What Raft calls information is its own
 // diary (an operator gets the leader's changes from Node), so it is at level
-// Debug; its warnings and errors keep their level.
+// Debug; its warnings and errors keep their level, but for those in ordinary.
 type raftLogger struct {
 	hclog.Logger // answers what is not overridden, and writes nothing
 	to           *slog.Logger
+}
+
+// ordinary are lines that Raft calls warnings or errors, and that belong to the life of
+// a cluster whose nodes come, go, are restarted and catch up. What an operator has to
+// know of it is told otherwise: that a node cannot be reached, and why ("no connection
+// to a node"), that it stays away ("a node is silent"), that there is no leader ("no
+// leader is heard of").
+var ordinary = map[string]slog.Level{
+	// Another node cannot be reached.
+	"failed to heartbeat to":                  slog.LevelDebug,
+	"failed to appendEntries to":              slog.LevelDebug,
+	"failed to pipeline appendEntries":        slog.LevelDebug,
+	"failed to start pipeline replication to": slog.LevelDebug,
+	"failed to make requestVote RPC":          slog.LevelDebug,
+	"failed to contact":                       slog.LevelDebug,
+
+	// A log is behind another, or ahead with what was never committed.
+	"failed to get previous log":                 slog.LevelDebug,
+	"previous log term mis-match":                slog.LevelDebug,
+	"appendEntries rejected, sending older logs": slog.LevelDebug,
+	"skipping application of old log":            slog.LevelDebug,
+	"clearing log suffix":                        slog.LevelDebug,
+
+	// An election.
+	"heartbeat timeout reached, starting election":                                                                   slog.LevelInfo,
+	"heartbeat timeout reached, not part of a stable configuration or a non-voter, not triggering a leader election": slog.LevelDebug,
+	"Election timeout reached, restarting election":                                                                  slog.LevelInfo,
+	"no known peers, aborting election":                                                                              slog.LevelDebug,
+	"not part of stable configuration, aborting election":                                                            slog.LevelDebug,
+	"rejecting vote request since we have a leader":                                                                  slog.LevelDebug,
+	"rejecting vote request since our last term is greater":                                                          slog.LevelDebug,
+	"rejecting vote request since our last index is greater":                                                         slog.LevelDebug,
+	"rejecting pre-vote request since we have a leader":                                                              slog.LevelDebug,
+	"rejecting pre-vote request since our last term is greater":                                                      slog.LevelDebug,
+	"rejecting pre-vote request since our last index is greater":                                                     slog.LevelDebug,
+	"duplicate requestVote from":                                                                                     slog.LevelDebug,
+	"peer has newer term, stopping replication":                                                                      slog.LevelDebug,
+	"new leader elected, stepping down":                                                                              slog.LevelDebug,
 }
 
 func newRaftLogger(to *slog.Logger) *raftLogger {
@@ -24,6 +62,9 @@ func newRaftLogger(to *slog.Logger) *raftLogger {
 
 func (l *raftLogger) log(level slog.Level, msg string, args []any) {
 	ctx := context.Background()
+	if milder, is := ordinary[msg]; is {
+		level = min(level, milder)
+	}
 	if !l.to.Enabled(ctx, level) {
 		return
 	}

@@ -22,6 +22,8 @@ func TestRaftLogger(t *testing.T) {
 	l.Log(hclog.Warn, "by level")
 	l.Log(hclog.Error, "by level")
 	l.Log(hclog.Info, "by level")
+	l.Error("failed to heartbeat to", "peer", "n2") // it is told otherwise that n2 is away
+	l.Warn("heartbeat timeout reached, starting election")
 	l.Trace("never")
 	l.StandardLogger(nil).Print("from the library")
 	for _, want := range []string{
@@ -29,6 +31,8 @@ func TestRaftLogger(t *testing.T) {
 		`level=WARN msg="raft: slow" node=n1 took=5`,
 		`level=ERROR msg="raft: broken" node=n1 error=why`,
 		`level=WARN msg="raft: by level"`, `level=ERROR msg="raft: by level"`, `level=DEBUG msg="raft: by level"`,
+		`level=DEBUG msg="raft: failed to heartbeat to" node=n1 peer=n2`,
+		`level=INFO msg="raft: heartbeat timeout reached, starting election"`,
 		`level=DEBUG msg="from the library"`,
 	} {
 		if !strings.Contains(text.String(), want) {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -227,6 +228,23 @@ func check(t *testing.T, what string, got, want error, says string) {
 	}
 	if !strings.Contains(got.Error(), says) || !strings.Contains(got.Error(), "; "+advice[want]) {
 		t.Errorf("%s: %q says neither %q nor what to do", what, got, says)
+	}
+}
+
+// A node whose authority is not the cluster's is told whose certificate it met, which
+// authorities both have, by their keys, and what to do.
+func TestBothAuthoritiesAreNamed(t *testing.T) {
+	ours, theirs := authority(t), authority(t)
+	n1 := open(t, nodeDir(t, ours, "n1", 0), "n1", at(noon))
+	n2 := open(t, nodeDir(t, theirs, "n2", 0), "n2", at(noon))
+	got := fmt.Sprint(meet(t, n2.Client(""), n1.Server()).clientErr)
+	for _, want := range []string{
+		"node n1, issued by ", fmt.Sprintf("%q, key %x", ours.Name(), ours.cert.SubjectKeyId),
+		"this node trusts " + fmt.Sprintf("%q, key %x", theirs.Name(), theirs.cert.SubjectKeyId), "; " + advice[ErrForeign],
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("n2 is told %q, without %q", got, want)
+		}
 	}
 }
 

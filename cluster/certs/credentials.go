@@ -128,7 +128,11 @@ func (m *material) check(chain []*x509.Certificate, usage x509.ExtKeyUsage, now 
 		Roots: m.pool, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage},
 	})
 	if err != nil {
-		return "", explain(err)
+		err = explain(err)
+		if peer, ok := err.(*PeerError); ok && peer.kind == ErrForeign {
+			peer.trust = trusted(m.authorities)
+		}
+		return "", err
 	}
 	name, err := nameIn(chain[0])
 	if err != nil {

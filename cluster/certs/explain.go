@@ -13,7 +13,7 @@ import (
 var (
 	ErrExpired       = errors.New("its certificate has expired")
 	ErrNotYet        = errors.New("its certificate is not valid yet")
-	ErrForeign       = errors.New("its certificate is of an authority that this cluster does not trust")
+	ErrForeign       = errors.New("its certificate is of an authority that this node does not trust")
 	ErrPurpose       = errors.New("its certificate is not for nodes")
 	ErrNoName        = errors.New("its certificate does not say which node it is for")
 	ErrNoCertificate = errors.New("it shows no certificate")
@@ -30,7 +30,7 @@ var (
 var advice = map[error]string{
 	ErrExpired:       "make it a new one with bellwire cert node --force; a running node reads it by itself",
 	ErrNotYet:        "check the clocks of both machines",
-	ErrForeign:       "give it one that this cluster's authority issued (bellwire cert node --ca), or do not point nodes of two clusters at each other",
+	ErrForeign:       "see which of the two is the cluster's authority, and give the other node a certificate of that (bellwire cert node --ca, with --force in place of the old one), or do not point nodes of two clusters at each other",
 	ErrPurpose:       "make one with bellwire cert node: it must be for servers and for clients",
 	ErrNoName:        "make one with bellwire cert node",
 	ErrNoCertificate: "is it a node? nodes show one of bellwire cert node",
@@ -46,13 +46,17 @@ type PeerError struct {
 	kind  error
 	cert  *x509.Certificate // nil: none was shown
 	cause error             // may be nil
+	trust string            // the authorities of this side, where that matters; may be empty
 }
 
 // Error says who, why, and what to do.
 func (e *PeerError) Error() string {
 	text := e.kind.Error()
 	if e.cert != nil {
-		text += fmt.Sprintf(" (%s, issued by %q, valid %s to %s)", subject(e.cert), e.cert.Issuer.CommonName, day(e.cert.NotBefore), day(e.cert.NotAfter))
+		text += fmt.Sprintf(" (%s, issued by %s, valid %s to %s)", subject(e.cert), issuer(e.cert), day(e.cert.NotBefore), day(e.cert.NotAfter))
+	}
+	if e.trust != "" {
+		text += "; this node trusts " + e.trust
 	}
 	if e.cause != nil {
 		text += ": " + e.cause.Error()
@@ -72,6 +76,26 @@ func subject(c *x509.Certificate) string {
 		return "node " + name
 	}
 	return fmt.Sprintf("%q", c.Subject.CommonName)
+}
+
+// issuer names the authority that issued a certificate, with the fingerprint of its
+// key, which both that certificate and the authority's own hold.
+func issuer(c *x509.Certificate) string { return named(c.Issuer.CommonName, c.AuthorityKeyId) }
+
+func named(name string, key []byte) string {
+	if len(key) == 0 {
+		return fmt.Sprintf("%q", name)
+	}
+	return fmt.Sprintf("%q, key %x", name, key)
+}
+
+// trusted names authorities as issuer does.
+func trusted(all []*x509.Certificate) string {
+	var names []string
+	for _, a := range all {
+		names = append(names, named(a.Subject.CommonName, a.SubjectKeyId))
+	}
+	return strings.Join(names, "; ")
 }
 
 // Explain makes a *PeerError of what a TLS handshake, or the first read after it,

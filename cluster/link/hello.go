@@ -76,7 +76,11 @@ const (
 	RefusedName    Refusal = "other-name"    // the certificate is another node's
 	RefusedMember  Refusal = "no-member"     // we are not, or no longer, a member
 	RefusedBusy    Refusal = "busy"          // too many connections
+	RefusedYet     Refusal = "not-yet"       // we are about to join a cluster: ask again
 )
+
+// passing says that the reason goes away by itself.
+func (r Refusal) passing() bool { return r == RefusedBusy || r == RefusedYet }
 
 // ErrRefused is wrapped by every RefusedError.
 var ErrRefused = errors.New("refused")
@@ -93,6 +97,9 @@ func (e *RefusedError) Error() string {
 }
 
 func (e *RefusedError) Unwrap() error { return ErrRefused }
+
+// Passing says that the reason goes away by itself: it is worth asking again.
+func (e *RefusedError) Passing() bool { return e.Code.passing() }
 
 // writeMessage writes v after the preface.
 func writeMessage(w io.Writer, v any) error {

@@ -215,11 +215,26 @@ func (m *Mesh) welcome(nc net.Conn) {
 	if err != nil {
 		m.refused.Add(1)
 		if untold, ok := m.told.next(m.cfg.Now()); ok && m.ctx.Err() == nil {
-			m.cfg.Logger.Warn("cluster: connection refused", "from", nc.RemoteAddr().String(), "err", err.Error(), "untold", untold)
+			level := slog.LevelWarn
+			if away, ok := errors.AsType[*turnedAway](err); ok && away.code.passing() {
+				level = slog.LevelDebug // whoever takes us in is quicker than we are
+			}
+			m.cfg.Logger.Log(m.ctx, level, "cluster: connection refused", "from", nc.RemoteAddr().String(), "err", err.Error(), "untold", untold)
 		}
 		return
 	}
 	m.cfg.Serve(c)
+}
+
+// A turnedAway is who was refused after it had said who it is.
+type turnedAway struct {
+	name   string
+	code   Refusal
+	reason string
+}
+
+func (e *turnedAway) Error() string {
+	return fmt.Sprintf("node %q: %s: %s", e.name, e.code, e.reason)
 }
 
 // greet learns who has dialled us.
@@ -251,7 +266,7 @@ func (m *Mesh) greet(raw net.Conn) (*Conn, error) {
 		return nil, err
 	}
 	if a.Refusal != "" {
-		return nil, fmt.Errorf("node %q: %s: %s", h.Self.Name, a.Refusal, a.Reason)
+		return nil, &turnedAway{name: h.Self.Name, code: a.Refusal, reason: a.Reason}
 	}
 	return newConn(nc, h.Self, h.Plane), nc.SetDeadline(time.Time{})
 }
@@ -274,8 +289,13 @@ func (m *Mesh) judge(h *hello, name string) (Refusal, string) {
 		return RefusedNode, fmt.Sprintf("it looks for node %s here, and this is node %q, %s", h.To, m.cfg.Self.Name, m.cfg.Self.ID)
 	case h.Cluster == "" && own != "" && m.strange(h.Plane):
 		return m.judgeLevels(h)
-	case h.Cluster != own || own == "":
-		return RefusedCluster, fmt.Sprintf("it belongs to cluster %q, this node to %q: clear its data directory to have it join", h.Cluster, own)
+	case own == "":
+		return RefusedYet, fmt.Sprintf("node %q has not joined a cluster yet", m.cfg.Self.Name)
+	case h.Cluster == "":
+		return RefusedCluster, fmt.Sprintf("node %q is of no cluster yet, and node %q is of %s: it has to join first", h.Self.Name, m.cfg.Self.Name, own)
+	case h.Cluster != own:
+		return RefusedCluster, fmt.Sprintf("node %q is of cluster %s, and node %q of %s: clear the data directory of the one that is to join the other's, or correct the address by which it found it",
+			h.Self.Name, h.Cluster, m.cfg.Self.Name, own)
 	}
 	if err := m.cfg.Admit(h.Self); err != nil {
 		return RefusedMember, err.Error()
@@ -306,14 +326,17 @@ func (m *Mesh) strange(p Plane) bool {
 	return false
 }
 
+// ErrNoAddress means that it is not known where a node is: it has joined a moment ago,
+// and will say so itself.
+var ErrNoAddress = errors.New("its address is not known")
+
 // Dial connects with the node whose id is to. It takes at most 5 s.
 //
-// Errors: a *RefusedError if the node does not want to; that its address is not
-// known; the network's.
+// Errors: a *RefusedError if the node does not want to; ErrNoAddress; the network's.
 func (m *Mesh) Dial(ctx context.Context, to string, plane Plane) (*Conn, error) {
 	peer, known := m.cfg.Book.Find(to)
 	if !known {
-		return nil, fmt.Errorf("node %s: its address is not known", to)
+		return nil, fmt.Errorf("node %s: %w", to, ErrNoAddress)
 	}
 	c, _, err := m.dial(ctx, peer, plane)
 	if err != nil {
@@ -394,7 +417,7 @@ func (m *Mesh) check(a *answer, peer Member, name string) error {
 	case peer.ID != "" && a.Self.ID != peer.ID:
 		return fmt.Errorf("node %s, %q, is there", a.Self.ID, a.Self.Name)
 	case own != "" && a.Cluster != own:
-		return fmt.Errorf("it belongs to cluster %q, this node to %q", a.Cluster, own)
+		return fmt.Errorf("node %q is of cluster %s, and this node of %s", by, a.Cluster, own)
 	}
 	if why := m.levels().against(a.Levels, by); why != "" {
 		return errors.New(why)
