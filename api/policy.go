@@ -120,6 +120,12 @@ type PolicyResult struct {
 	Tests  int    `json:"tests"`  // of its own that passed
 	Dry    bool   `json:"dry_run,omitempty"`
 
+	// Removed are users whom the policy in force names, and this one does not: they lose
+	// sessions, and what waits for devices, at once, and what else is theirs at Forgotten,
+	// unless a policy names them before. Without Forgotten that stays.
+	Removed   []string   `json:"removed,omitempty"`
+	Forgotten *time.Time `json:"forgotten,omitempty"`
+
 	Shadow *Shadow `json:"shadow,omitempty"` // it is tried
 }
 

@@ -40,6 +40,10 @@ const (
 // only rises. For any goroutine.
 func (b *Broker) Level() Level { return Level(b.machine.levelShown.Load()) }
 
+// Forgets says whether profiles forget whom the policy has not named for ForgetAfter:
+// whether the level that brings it is in force. For any goroutine.
+func (b *Broker) Forgets() bool { return b.Level() >= levelForgets }
+
 // Raise raises the feature level to the given one, on all nodes, and returns when
 // this one has: it must be known to all of them. One that is reached is left alone.
 func (b *Broker) Raise(ctx context.Context, to Level) error {

@@ -131,7 +131,15 @@ func (c *httpClient) putPolicy(cmd *cobra.Command, method, path string, body any
 	if result.Dry {
 		what = "stays in force: nothing was changed"
 	}
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), "policy %d %s · %d tests passed\n", result.Number, what, result.Tests)
+	text := fmt.Sprintf("policy %d %s · %d tests passed\n", result.Number, what, result.Tests)
+	if len(result.Removed) > 0 {
+		removed := safe(removedText(result.Removed, result.Forgotten))
+		if result.Dry {
+			removed = "if it is put in force now: " + removed
+		}
+		text += removed + "\n"
+	}
+	_, err := io.WriteString(cmd.OutOrStdout(), text)
 	return err
 }
 

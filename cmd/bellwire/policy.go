@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/bellwire/bellwire/acl"
 	"github.com/bellwire/bellwire/broker"
@@ -63,8 +65,52 @@ func (s *server) setPolicy(ctx context.Context, name string, data []byte) error 
 		return err
 	}
 	s.parsed.keep(data, in.Domain, p)
-	_, err = s.broker.PutPolicy(ctx, broker.PolicyChange{Data: data, By: "file"})
+	removed, forgotten := s.removed(p)
+	if _, err = s.broker.PutPolicy(ctx, broker.PolicyChange{Data: data, By: "file"}); err == nil {
+		s.warnRemoved(removed, forgotten)
+	}
 	return err
+}
+
+// removed returns whom the policy in force names and p does not, in order, and when
+// what is theirs is forgotten if p is put in force now; nil if it is not forgotten.
+func (s *server) removed(p *acl.Policy) (names []string, forgotten *time.Time) {
+	in, ok := s.broker.Policy().(*authorizer)
+	if !ok {
+		return nil, nil
+	}
+	names = slices.DeleteFunc(in.Known(), p.Knows)
+	if len(names) > 0 && s.broker.Forgets() {
+		at := s.now().Add(broker.ForgetAfter).UTC().Truncate(time.Second)
+		forgotten = &at
+	}
+	return names, forgotten
+}
+
+// warnRemoved tells the log whom a policy that is in force has ceased to name: what
+// follows from a mistake there cannot be taken back later.
+func (s *server) warnRemoved(names []string, forgotten *time.Time) {
+	if len(names) > 0 {
+		s.config.logger.Warn(removedText(names, forgotten))
+	}
+}
+
+// removedShown is how many names removedText has.
+const removedShown = 20
+
+// removedText says what whom a policy has ceased to name lose, and by when they must be
+// named again.
+func removedText(names []string, forgotten *time.Time) string {
+	who := strings.Join(names[:min(len(names), removedShown)], ", ")
+	if more := len(names) - removedShown; more > 0 {
+		who += fmt.Sprintf(" and %d more", more)
+	}
+	text := plural(len(names), "user") + " removed, with sessions and what waits for devices: " + who
+	if forgotten != nil {
+		text += "; their policies, presence, location and inboxes are forgotten at " + forgotten.Format(time.RFC3339) +
+			", unless a policy names them before"
+	}
+	return text
 }
 
 // mayHaveRoles refuses a policy with roles while a node of the cluster may not know

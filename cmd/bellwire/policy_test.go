@@ -4,10 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/api"
+	"github.com/bellwire/bellwire/broker"
 )
 
 // A refused policy is a short record for each thing that is wrong with it, with
@@ -92,5 +96,69 @@ func TestPolicyWithoutUsersIsTold(t *testing.T) {
 		if told := strings.Contains(log.String(), "the policy has no users"); told != c.told {
 			t.Errorf("%s: told %v: %s", c.name, told, &log)
 		}
+	}
+}
+
+// Whom a policy would remove is told before it is put in force, with when what is theirs
+// is forgotten; and by the log once it is, whether it came over HTTP or from a file.
+func TestRemovedUsersAreTold(t *testing.T) {
+	policy := func(names ...string) []byte {
+		text := "users:\n"
+		for _, name := range names {
+			text += fmt.Sprintf("  %s@example.com: {token_sha256: %q}\n", name, acl.HashToken([]byte(name)))
+		}
+		return []byte(text)
+	}
+	var log strings.Builder
+	conf := devFlags{domain: "example.com"}.config(io.Discard)
+	conf.policy, conf.trust, conf.allowAnonymous, conf.logger = policy("ana", "bo", "cy"), trustNobody, false, newLogger(io.Discard, false)
+	s, err := startServer(t.Context(), conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.shutdown(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := s.broker.Raise(t.Context(), broker.NewestLevel); err != nil {
+		t.Fatal(err)
+	}
+	conf.logger = newLogger(&log, false)
+	told := &server{config: conf, broker: s.broker, parsed: s.parsed}
+	change := api.PolicyChange{Data: policy("ana", "cy"), By: "ana@example.com"}
+	for _, dry := range []bool{true, false} {
+		change.Dry = dry
+		is, err := policies{told}.Put(t.Context(), change)
+		if err != nil || !slices.Equal(is.Removed, []string{"bo@example.com"}) || is.Forgotten == nil {
+			t.Errorf("dry %v: %+v, error %v, want bo removed", dry, is, err)
+		}
+		if dry && log.Len() > 0 {
+			t.Errorf("the log has of what was not put in force: %s", &log)
+		}
+	}
+	if is, err := (policies{told}).Put(t.Context(), change); err != nil || len(is.Removed) > 0 || is.Forgotten != nil {
+		t.Errorf("what changes nothing: %+v, error %v", is, err)
+	}
+	if n := strings.Count(log.String(), "1 user removed"); n != 1 || !strings.Contains(log.String(), "bo@example.com; their policies") {
+		t.Errorf("bo's removal is told %d times, want once: %s", n, &log)
+	}
+	log.Reset()
+	if err := told.setPolicy(t.Context(), "policy.yaml", policy("ana", "bo")); err != nil || !strings.Contains(log.String(), "cy@example.com; their policies") {
+		t.Errorf("the log does not tell that a file removes cy: %s, error %v", &log, err)
+	}
+}
+
+// What is told of removed users names some, counts the others, and says by when they are
+// to be named again only if anything is forgotten.
+func TestRemovedText(t *testing.T) {
+	at := time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
+	many := slices.Repeat([]string{"x@example.com"}, removedShown+2)
+	if got := removedText(many, &at); strings.Count(got, "x@") != removedShown || !strings.HasPrefix(got, "22 users removed") ||
+		!strings.Contains(got, "and 2 more") || !strings.Contains(got, "2026-03-10T12:00:00Z") {
+		t.Error(got)
+	}
+	if got := removedText(many[:1], nil); strings.Contains(got, "forgotten") || strings.Contains(got, "more") {
+		t.Error(got)
 	}
 }

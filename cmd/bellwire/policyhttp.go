@@ -65,6 +65,10 @@ func (p policies) Put(ctx context.Context, c api.PolicyChange) (api.PolicyResult
 		return api.PolicyResult{}, &api.PolicyFaults{Faults: []api.PolicyFault{{What: err.Error()}}, Report: err.Error()}
 	}
 	result := api.PolicyResult{Number: p.s.broker.PolicyNumber(), Tests: tests, Dry: c.Dry}
+	removed, forgotten := p.s.removed(made)
+	if c.Shadow == "" {
+		result.Removed, result.Forgotten = removed, forgotten
+	}
 	if c.Dry {
 		return result, nil
 	}
@@ -83,6 +87,7 @@ func (p policies) Put(ctx context.Context, c api.PolicyChange) (api.PolicyResult
 		return result, err
 	}
 	p.s.config.logger.Info("policy changed", "number", result.Number, "by", c.By, "bytes", len(c.Data))
+	p.s.warnRemoved(removed, forgotten)
 	return result, nil
 }
 
