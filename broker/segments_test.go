@@ -500,7 +500,7 @@ func BenchmarkCopy(b *testing.B) {
 		b.Run(fmt.Sprint("payload=", payload), func(b *testing.B) {
 			n := bareNode(b, Limits{})
 			u := &machineUnderTest{Machine: n.machine}
-			u.deliver = func(a *applied) {}
+			u.deliver = func(a *applied) { u.steps = append(u.steps, *a) }
 			s := awayWithFew(b, payload, u)
 			b.Cleanup(n.Broker.Close)
 			u.segmentBits, u.survivors = 2, 1
