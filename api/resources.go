@@ -96,7 +96,13 @@ func challenge(w http.ResponseWriter, detail string) {
 	refuse(w, http.StatusUnauthorized, "%s", detail)
 }
 
+// show answers with one resource, or as list does where its local part is the
+// wildcard of a subscription. Somebody who is called so is written %2B, as in topics.
 func (s *Resources) show(w http.ResponseWriter, r *http.Request, principal string) {
+	if strings.HasSuffix(r.URL.EscapedPath(), "/+") {
+		s.list(w, r, principal)
+		return
+	}
 	d, err := s.Show(principal, r.PathValue("kind"), r.PathValue("domain"), r.PathValue("local"))
 	serveDocument(w, r, d, err)
 }

@@ -161,3 +161,15 @@ func TestList(t *testing.T) {
 		t.Errorf("%d of 300", seen)
 	}
 }
+
+// The filter of a subscription is a list, too; somebody whose name is the wildcard is not.
+func TestListByWildcard(t *testing.T) {
+	h := Handler(Config{Resources: fakeResources(false)})
+	want := get(h, "/v1/presence/x.org?after=", "ann:right")
+	if got := get(h, "/v1/presence/x.org/+?after=", "ann:right"); got.Code != 200 || got.Body.String() != want.Body.String() || got.Header().Get("ETag") != "" {
+		t.Errorf("the wildcard: %d %.80s, want the list", got.Code, got.Body)
+	}
+	if got := get(h, "/v1/presence/x.org/%2B", "ann:right"); strings.Contains(got.Body.String(), "items") {
+		t.Errorf("somebody whose name is +: %d %.80s", got.Code, got.Body)
+	}
+}
