@@ -108,7 +108,12 @@ func TestPresenceTopicsAndConditions(t *testing.T) {
 			t.Errorf("the reason is %q, want %q in it", got, c.reason)
 		}
 	}
-	for filter, code := range map[string]byte{"presence/example.com/bob/pc": 0x8F, "presence/Example.com/bob": 0x8F, "$share/g/presence/example.com/bob": 0x9E} {
+	for _, topic := range []string{"$me/policy/mood", "$me/policy/", "$me/policy/presence/x"} {
+		if got := refusedBy(t, pc, mq.Publish{Topic: topic, Payload: []byte(`{"v":1}`)}, 0x83); !contains(got, "bad-event") {
+			t.Errorf("publish to %s: the reason is %q, want bad-event in it", topic, got)
+		}
+	}
+	for filter, code := range map[string]byte{"$me/policy/mood": 0x83, "$me/policy/+": 0x87, "presence/example.com/bob/pc": 0x8F, "presence/Example.com/bob": 0x8F, "$share/g/presence/example.com/bob": 0x9E} {
 		if ack := nobody.TrySubscribe(nil, mq.Filter{Filter: filter, QoS: 1}); len(ack.Codes) != 1 || ack.Codes[0] != code {
 			t.Errorf("subscribe to %s: got %v, want code %#02x", filter, ack, code)
 		}

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -566,8 +567,12 @@ func (s *Session) Close(willToo, setExpiry bool, expiry uint32) {
 }
 
 // reserved says whether a name or filter lies in the tree of a kind that is
-// not enabled here. A wildcard at the first level reaches no such tree.
+// not enabled here, or is what one permits in one that there is not. A wildcard at
+// the first level reaches no such tree.
 func (b *Broker) reserved(name string) error {
+	if kind, own := strings.CutPrefix(name, ownPolicy); own && b.machine.profiles[kind] == nil && !strings.ContainsAny(kind, "+#") {
+		return ErrBadEvent
+	}
 	for _, kind := range b.config.Reserved {
 		if len(name) >= len(kind) && name[:len(kind)] == kind && (len(name) == len(kind) || name[len(kind)] == '/') {
 			return ErrBadEvent
