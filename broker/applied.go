@@ -21,6 +21,7 @@ type applied struct {
 	willsRefused uint64 // wills that the policy did not permit any more
 
 	sharedReturned uint64 // copies that went back to their groups
+	sharedRefused  uint64 // SUBSCRIBEs that asked for too many
 	sharedExpired  uint64 // and such as expired there
 }
 
@@ -127,7 +128,7 @@ func (a *applied) reset() {
 	clear(a.queued)
 	clear(a.handed)
 	a.steps, a.queued, a.handed, a.used, a.paid, a.queueDropped, a.willsRefused = a.steps[:0], a.queued[:0], a.handed[:0], 0, 0, 0, 0
-	a.sharedReturned, a.sharedExpired, a.copied, a.copiedBytes = 0, 0, 0, 0
+	a.sharedReturned, a.sharedRefused, a.sharedExpired, a.copied, a.copiedBytes = 0, 0, 0, 0, 0
 	if len(a.events) > 4096 {
 		a.events, a.queued, a.handed, a.steps = nil, nil, nil, nil
 	}

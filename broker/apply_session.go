@@ -273,7 +273,8 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 	}
 	if fresh := m.newShared(r, c.Subs); fresh > 0 && m.level < LevelShared {
 		return nil, &Refusal{Cause: ErrNotShared, Reason: "not at this level"}
-	} else if len(r.groups)+fresh > sharedMost {
+	} else if m.tooManyShared(r, c.Subs, fresh) {
+		m.out.sharedRefused++
 		return nil, ErrQuota
 	}
 	replay := make([]bool, len(c.Subs))

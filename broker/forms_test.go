@@ -80,7 +80,7 @@ func stored() []storedForm {
 		{"policies/empty/4", policyHistory(nil)},
 		{"entry/shared/3", &entry{qos: 1, size: 300, group: 300, body: 5}},
 		{"entry/returned/3", &entry{qos: 1, size: 300, group: 300, returns: returns{2, 1_772_000_060_000_000_000}, body: 5}},
-		{"group/full/3", &group{record: record{session: 300}, turn: 299, passed: 1 << 40, edge: 1_772_000_060_000_000_000}},
+		{"group/full/3", &group{record: record{session: 300}, turn: 299, passed: 1 << 40, edge: 1_772_000_060_000_000_000, founder: "ann@x.org"}},
 		{"group/empty/3", &group{record: record{session: 1}}},
 	}
 }

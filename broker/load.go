@@ -14,7 +14,7 @@ func (m *Machine) load() error {
 	m.nodes, m.segments = map[string]nodeState{}, map[uint64]*segment{}
 	m.durable = topic.NewIndex(m.fanoutOf, fanoutCache)
 	m.weights.Store(m.durable)
-	m.groups, m.byFilter = map[uint64]*group{}, map[string]*group{}
+	m.groups, m.byFilter, m.founded = map[uint64]*group{}, map[string]*group{}, map[string]int{}
 	m.shared = topic.NewIndex(m.sharersOf, fanoutCache)
 	m.sharedWeights.Store(m.shared)
 	m.retained.Store(0)

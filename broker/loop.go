@@ -144,6 +144,7 @@ func (l *loop) entry(a *applied) {
 	l.b.stats.QueueDropped.Add(a.queueDropped)
 	l.b.stats.PublishRefused.Add(a.willsRefused)
 	l.b.stats.SharedReturned.Add(a.sharedReturned)
+	l.b.stats.SharedRefused.Add(a.sharedRefused)
 	l.b.stats.BodiesCopied.Add(a.copied)
 	l.b.stats.BytesCopied.Add(a.copiedBytes)
 	l.b.stats.Expired.Add(a.sharedExpired)

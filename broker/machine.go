@@ -100,6 +100,7 @@ type Machine struct {
 	streamWeights atomic.Pointer[topic.Index[uint64, *stream, []*stream]]
 	groups        map[uint64]*group // shared subscriptions, by the numbers of their queues
 	byFilter      map[string]*group // the same, by filter
+	founded       map[string]int    // how many of them each principal has founded
 	shared        *topic.Index[uint64, *group, *sharers]
 	sharedWeights atomic.Pointer[topic.Index[uint64, *group, *sharers]] // shared, for weigh
 	sharings      uint64                                                // numbers them; of this process alone

@@ -219,6 +219,13 @@ func (r *relays) interested(matches []topic.Entry[uint64, *localSub]) (to []*pee
 func (b *Broker) deliverHere(e *event.Event, now int64, w *Wave) {
 	a := b.local.LookupString(e.Topic)
 	a.deliver(b, e, now, w)
+	if b.silence.all.Load() {
+		// Nor do others get it: its publisher's right may be gone, of which they would
+		// not ask.
+		b.stats.RelayLost.Add(uint64(len(a.peers)))
+		b.stats.SharedLost.Add(uint64(len(a.groups)))
+		return
+	}
 	if len(a.peers) > 0 {
 		w.relay(a.peers, e)
 	}

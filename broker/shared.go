@@ -57,6 +57,10 @@ type group struct {
 	filter string // as subscribed
 	rest   string // what it matches
 
+	// founder is the principal whose session was its first member. The group counts as
+	// his for as long as it is, whoever is in it.
+	founder string
+
 	members []*groupMember // by their sessions' numbers
 	present []*groupMember // of these those that are connected, likewise
 
@@ -81,6 +85,11 @@ const (
 	// sharedMost is how many shared subscriptions a session may have. An event is
 	// queued once for each, so one client could make much of little.
 	sharedMost = 32
+
+	// foundedMost is how many groups of its founding a principal may have, over all its
+	// sessions; clients without a name are one. Who founds one more is refused with
+	// ErrQuota, and may join what there is.
+	foundedMost = 1024
 
 	// sharedAtOnce is how many entries a member may have in its queue to be given
 	// another, if its client takes so many at once.
@@ -627,12 +636,27 @@ func (m *Machine) newShared(r *record, subs []event.Subscription) (n int) {
 	return n
 }
 
+// tooManyShared says whether r may not have so many fresh shared subscriptions more,
+// which are among subs.
+func (m *Machine) tooManyShared(r *record, subs []event.Subscription, fresh int) bool {
+	if fresh == 0 {
+		return false
+	}
+	founds := 0
+	for i := range subs {
+		if _, shared := sharedRest(subs[i].Filter); shared && m.byFilter[subs[i].Filter] == nil {
+			founds++
+		}
+	}
+	return len(r.groups)+fresh > sharedMost || founds > 0 && m.founded[r.principal]+founds > foundedMost
+}
+
 // joinGroup makes r a member of the group of a shared subscription.
 func (m *Machine) joinGroup(r *record, sub event.Subscription, here uint64) (group uint64) {
 	rest, _ := sharedRest(sub.Filter)
 	g := m.byFilter[sub.Filter]
 	if g == nil {
-		g = m.newGroup(strings.Clone(sub.Filter), rest)
+		g = m.newGroup(strings.Clone(sub.Filter), rest, r.principal)
 	}
 	s := storedSub{Subscription: sub, since: here, first: r.queue.next, group: g.session}
 	s.Filter, s.RetainHandling = g.filter, 0
@@ -688,9 +712,9 @@ func placeOf(members []*groupMember, session uint64) (at int, is bool) {
 	return slices.BinarySearchFunc(members, session, func(one *groupMember, number uint64) int { return cmp.Compare(one.r.session, number) })
 }
 
-func (m *Machine) newGroup(filter, rest string) *group {
+func (m *Machine) newGroup(filter, rest, founder string) *group {
 	m.counters.session++
-	g := &group{filter: filter, rest: rest}
+	g := &group{filter: filter, rest: rest, founder: founder}
 	g.session = m.counters.session
 	m.addGroup(g)
 	m.touchGroup(g)
@@ -699,6 +723,7 @@ func (m *Machine) newGroup(filter, rest string) *group {
 
 func (m *Machine) addGroup(g *group) {
 	m.byFilter[g.filter], m.groups[g.session], m.numbers[g.session] = g, g, &g.record
+	m.founded[g.founder]++
 	m.shared.Set(g.rest, g.session, g)
 }
 
@@ -730,6 +755,9 @@ func (m *Machine) endGroup(g *group) {
 	m.out.queueDropped += g.queue.count
 	m.sharedWaiting.Add(-int64(g.counted))
 	m.clearEdge(g)
+	if m.founded[g.founder]--; m.founded[g.founder] == 0 {
+		delete(m.founded, g.founder)
+	}
 	delete(m.byFilter, g.filter)
 	delete(m.groups, g.session)
 	delete(m.numbers, g.session)

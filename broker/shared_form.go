@@ -34,13 +34,14 @@ func groupKey(buf []byte, filter string) []byte {
 // append appends g as stored: what decode reads. The members are in the
 // subscriptions.
 //
-//	version u8 | number, turn, passed uvarints | edge 8 bytes
+//	version u8 | number, turn, passed uvarints | edge 8 bytes | founder: uvarint length, bytes
 func (g *group) append(b []byte) []byte {
 	b = append(b, recordVersion)
 	for _, v := range [...]uint64{g.session, g.turn, g.passed} {
 		b = binary.AppendUvarint(b, v)
 	}
-	return binary.BigEndian.AppendUint64(b, uint64(g.edge))
+	b = binary.AppendUvarint(binary.BigEndian.AppendUint64(b, uint64(g.edge)), uint64(len(g.founder)))
+	return append(b, g.founder...)
 }
 
 func (g *group) decode(b []byte) error {
@@ -49,10 +50,14 @@ func (g *group) decode(b []byte) error {
 	}
 	u := uvarints{left: b[1:]}
 	g.session, g.turn, g.passed = u.take(), u.take(), u.take()
-	if u.short || g.session == 0 || len(u.left) != 8 {
+	if u.short || g.session == 0 || len(u.left) < 8 {
 		return event.ErrDamaged
 	}
-	g.edge = int64(store.Uint64At(u.left, 0))
+	g.edge, u.left = int64(store.Uint64At(u.left, 0)), u.left[8:]
+	if size := u.take(); u.short || size != uint64(len(u.left)) {
+		return event.ErrDamaged
+	}
+	g.founder = string(u.left)
 	return nil
 }
 

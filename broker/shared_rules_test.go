@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -243,4 +244,108 @@ func TestSharedRefused(t *testing.T) {
 	if err := c.trySubscribe("$share/g/$SYS/#", 1); err == nil {
 		t.Error("one too many again, of another filter")
 	}
+}
+
+// A principal may have founded so many groups, over all its sessions; others join them,
+// and found their own. One that has ended counts no more; a machine that starts counts
+// the same.
+func TestSharedFounded(t *testing.T) {
+	u, twin, d := sharedTwins(t, Limits{})
+	open := func(i int, principal string) *opened {
+		return d.connect(event.Connect{Client: fmt.Sprint(principal, i), Principal: principal, ReceiveMax: 1})
+	}
+	try := func(o *opened, filters ...string) error {
+		subs := make([]event.Subscription, len(filters))
+		for i, f := range filters {
+			subs[i] = event.Subscription{Filter: f, QoS: 1}
+		}
+		return d.entry(&event.Subscribe{Session: o.session, Epoch: o.epoch, Subs: subs})[0].err
+	}
+	var first *opened
+	for n := 0; n < foundedMost; n += sharedMost {
+		o := open(n, "alice")
+		if first == nil {
+			first = o
+		}
+		var filters []string
+		for i := range sharedMost {
+			filters = append(filters, fmt.Sprintf("$share/g%d/jobs/#", n+i))
+		}
+		must(t, try(o, filters...))
+	}
+	more, bob := open(-1, "alice"), open(0, "bob")
+	must(t, twin.load())
+	if err := try(more, "$share/more/jobs/#"); !errors.Is(err, ErrQuota) {
+		t.Errorf("one too many: %v, want ErrQuota", err)
+	}
+	must(t, try(more, "$share/g1/jobs/#"))
+	must(t, try(bob, "$share/g0/jobs/#", "$share/bob/jobs/#"))
+	d.entry(&event.Unsubscribe{Session: first.session, Epoch: first.epoch, Filters: []string{"$share/g0/jobs/#", "$share/g1/jobs/#"}})
+	if err := try(more, "$share/more/jobs/#"); !errors.Is(err, ErrQuota) {
+		t.Errorf("others are in what it left: %v, want ErrQuota", err)
+	}
+	d.entry(&event.Unsubscribe{Session: bob.session, Epoch: bob.epoch, Filters: []string{"$share/g0/jobs/#"}})
+	must(t, try(more, "$share/more/jobs/#"))
+	if got := u.founded["alice"]; got != foundedMost {
+		t.Errorf("%d are counted, want %d", got, foundedMost)
+	}
+}
+
+// What matches everything does not match what begins with $ (5.0 [MQTT-4.7.2-1]), shared
+// or not.
+func TestSharedAndReserved(t *testing.T) {
+	n := newNode(t, Limits{})
+	n.policies["all and $x"] = parseRules("allow * #\nallow * $x/#")
+	n.policy("all and $x")
+	c, _ := n.connect("c", true, 0)
+	c.subscribe("$share/g/#", 1)
+	c.subscribe("$share/h/+/jobs", 1)
+	c.subscribe("$share/g/$x/#", 0)
+	pub, _ := n.connect("pub", true, 0)
+	for qos := range uint8(2) {
+		e := event.Event{Topic: "$x/jobs", Payload: []byte("x"), QoS: qos, At: n.clock.now().UnixNano()}
+		if qos == 0 {
+			n.loop.call(func(w *Wave) { n.deliverHere(&e, n.now(), w) })
+			continue
+		}
+		done := newWait()
+		must(t, n.propose(&event.Publish{Event: &e}, call{c: done}, false))
+		<-done.done
+		must(t, done.err)
+	}
+	must(t, pub.publish("x/jobs", "y", 1))
+	c.want("$x/jobs=x q0", "$x/jobs=x q0", "x/jobs=y q1", "x/jobs=y q1")
+}
+
+// What nobody who is there may have does not hold what came after it, of which others
+// may have some; what those make room for comes in its order.
+func TestSharedHoldsNobodyElse(t *testing.T) {
+	n := newNode(t, Limits{})
+	n.policies["divided"] = parseRules("allow pub jobs/#\nallow away jobs/#\nallow here jobs/1")
+	n.policy("divided")
+	pub, _ := n.connect("pub", true, 0)
+	away, _ := n.connect("away", true, 3600)
+	away.subscribe("$share/g/jobs/1", 1)
+	here, _ := n.connect("here", true, 0, receiveMax(2))
+	here.subscribe("$share/g/jobs/1", 1)
+	n.policies["all jobs"] = parseRules("allow pub jobs/#\nallow away jobs/#\nallow here jobs/#")
+	n.policy("all jobs")
+	away.subscribe(jobs, 1)
+	here.subscribe(jobs, 1)
+	n.policy("divided")
+	if _, err := away.s.Unsubscribe([]string{"$share/g/jobs/1"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := here.s.Unsubscribe([]string{"$share/g/jobs/1"}); err != nil {
+		t.Fatal(err)
+	}
+	away.s.Close(false, false, 0)
+	n.tick()
+	publishJobs(t, pub, 0, 12) // of three topics by turns
+	wantPayloads(t, here, "1", "4")
+	here.ackAll()
+	wantPayloads(t, here, "1", "4", "7", "10")
+	here.ackAll()
+	back, _ := n.connect("away", false, 3600)
+	wantPayloads(t, back, "0", "2", "3", "5", "6", "8", "9", "11")
 }

@@ -99,3 +99,32 @@ func TestSharedAcrossNodes(t *testing.T) {
 		l.checkDigests()
 	})
 }
+
+// A process that stood still relays nothing of QoS 0 before it has heard, to members
+// neither: the right of who publishes may have been revoked meanwhile, and of that
+// other nodes do not ask. Then it goes on.
+func TestNothingIsRelayedUnheard(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		l, n := newCluster(t, 1, 3)
+		must(t, n[0].Raise(context.Background(), NewestLevel))
+		pub, _ := n[0].connect("pub", true, 0)
+		sub, _ := n[1].connect("sub", true, 0)
+		sub.subscribe("jobs/#", 0)
+		one, _ := n[2].connect("one", true, 0)
+		one.subscribe(jobs, 0)
+		l.settle()
+		must(t, pub.publish("jobs/1", "before", 0))
+		l.settle()
+		n[0].standstill()
+		must(t, pub.publish("jobs/1", "unheard", 0))
+		if s := n[0].Stats(); s.RelayLost.Load() != 1 || s.SharedLost.Load() != 1 {
+			t.Errorf("lost to nodes %d, to groups %d, want 1 each", s.RelayLost.Load(), s.SharedLost.Load())
+		}
+		elapse(time.Second)
+		l.settle()
+		must(t, pub.publish("jobs/1", "heard", 0))
+		l.settle()
+		sub.want("jobs/1=before q0", "jobs/1=heard q0")
+		one.want("jobs/1=before q0", "jobs/1=heard q0")
+	})
+}

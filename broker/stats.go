@@ -31,6 +31,7 @@ type Stats struct {
 	SharedReturned  atomic.Uint64 // copies of shared subscriptions that went from one member to another, or to wait for one
 	BodiesCopied    atomic.Uint64 // events stored anew, because little else was left of their segment
 	BytesCopied     atomic.Uint64 // and what they take
+	SharedRefused   atomic.Uint64 // SUBSCRIBEs for more shared subscriptions than a session, or groups than a principal, may have
 	SharedLost      atomic.Uint64 // QoS 0 events that nobody of a group could take
 	Unheard         atomic.Uint64 // SUBACKs sent before all nodes had heard of the filters
 	Silences        atomic.Uint64 // times that no leader was heard of for a second
