@@ -3,11 +3,13 @@ package broker
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"reflect"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/internal/effort"
 )
 
@@ -51,4 +53,32 @@ func TestModelDrainsNobody(t *testing.T) {
 	defer r.close()
 	r.copy()
 	r.drain()
+}
+
+// describe returns an entry in words.
+func (r *modelRun) describe(k kept) string {
+	var out []string
+	for _, b := range k.batches {
+		batch, err := event.ReadBatch(b)
+		if err != nil {
+			return err.Error()
+		}
+		out = append(out, fmt.Sprintf("%+v", batch.Header))
+		for {
+			kind, body, ok := batch.Next()
+			if !ok {
+				break
+			}
+			c := newCommand(kind)
+			if err := event.Decode(c, body); err != nil {
+				return err.Error()
+			}
+			if p, ok := c.(*event.Publish); ok {
+				out = append(out, fmt.Sprintf("  publish epoch %d id %d %+v", p.Epoch, p.PacketID, plainOf(p.Event)))
+				continue
+			}
+			out = append(out, fmt.Sprintf("  %T %+v", c, c))
+		}
+	}
+	return strings.Join(out, "\n")
 }

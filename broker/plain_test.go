@@ -31,6 +31,11 @@ type plain struct {
 
 	lastSession, lastEpoch uint64
 
+	groups  map[string]*plainGroup // of shared subscriptions, by filter
+	unbound bool                   // queues have no bound here
+	isDue   func(plainJob)         // nil, or called when an event is due to a group
+	isTaken func(plainEntry)       // likewise, when an entry is settled or passed over
+	ending  func(*plainSession)    // likewise, when a session ends
 	// Of the entry being applied.
 	fresh   map[string]bool // topics retained or cleared by it
 	events  []plainEvent    // ordered by it
@@ -59,6 +64,7 @@ type plainEntry struct {
 	retain   bool
 	deadline int64
 	ids      []uint32
+	group    uint64 // whose shared subscription it is of; 0 for none
 }
 
 type plainSession struct {
@@ -97,7 +103,7 @@ type plainAnswer struct {
 func newPlain(limits Limits, policies map[string]*rules) *plain {
 	return &plain{
 		limits: limits, policies: policies, level: FirstLevel, sessions: map[string]*plainSession{},
-		retained: map[string]plainEvent{}, nodes: map[string]plainNode{},
+		retained: map[string]plainEvent{}, nodes: map[string]plainNode{}, groups: map[string]*plainGroup{},
 	}
 }
 
@@ -158,7 +164,7 @@ func (p *plain) over(s *plainSession) bool {
 }
 
 func (p *plain) trim(s *plainSession) {
-	if !p.over(s) {
+	if p.unbound || !p.over(s) {
 		return
 	}
 	first := s.underWay(&p.limits)
@@ -322,6 +328,11 @@ func (p *plain) current(number, epoch uint64) (*plainSession, error) {
 			return s, nil
 		}
 	}
+	for _, g := range p.groups {
+		if g.number == number {
+			return nil, ErrStale // its queue is nobody's session
+		}
+	}
 	return nil, ErrSessionEnded
 }
 
@@ -389,7 +400,7 @@ func (p *plain) command(from event.Header, c event.Command) (any, error) {
 		existed := make([]bool, len(c.Filters))
 		for i, f := range c.Filters {
 			_, existed[i] = s.subs[f]
-			delete(s.subs, f)
+			p.unsubscribe(s, f)
 		}
 		return existed, nil
 	case *event.Release:
@@ -405,6 +416,8 @@ func (p *plain) command(from event.Header, c event.Command) (any, error) {
 		return nil, p.settle(c)
 	case *event.PassOver:
 		return nil, p.settle(&event.Settle{Session: c.Session, Epoch: c.Epoch, Done: c.Entries})
+	case *event.Return:
+		return nil, p.giveBack(c)
 	case *event.Replay:
 		return nil, p.replay(c)
 	}
@@ -495,6 +508,12 @@ func (p *plain) endSession(s *plainSession) {
 	if s.willAt != 0 {
 		p.publishWill(s)
 	}
+	if p.ending != nil {
+		p.ending(s)
+	}
+	for f := range s.subs {
+		p.unsubscribe(s, f)
+	}
 	delete(p.sessions, s.client)
 }
 
@@ -514,6 +533,10 @@ func (p *plain) subscribe(c *event.Subscribe) (any, error) {
 	}
 	answer := &subscribed{since: p.here()}
 	for _, x := range c.Subs {
+		if _, shared := sharedRest(x.Filter); shared {
+			p.join(s, x, answer)
+			continue
+		}
 		old, had := s.subs[x.Filter]
 		x := storedSub{Subscription: x, since: p.here(), first: s.next}
 		if had {
@@ -585,6 +608,7 @@ func (p *plain) retain(e plainEvent) error {
 func (p *plain) route(e plainEvent) {
 	e.position = p.here()
 	p.events = append(p.events, e)
+	p.share(e)
 	if e.qos == 0 {
 		return
 	}
@@ -628,7 +652,13 @@ func (p *plain) settle(c *event.Settle) error {
 		return err
 	}
 	s.sent = min(max(s.sent, c.Sent), s.next)
-	s.queue = slices.DeleteFunc(s.queue, func(e plainEntry) bool { return e.seq < c.Below || slices.Contains(c.Done, e.seq) })
+	s.queue = slices.DeleteFunc(s.queue, func(e plainEntry) bool {
+		over := e.seq < c.Below || slices.Contains(c.Done, e.seq)
+		if over && p.isTaken != nil {
+			p.isTaken(e)
+		}
+		return over
+	})
 	for _, seq := range c.Received {
 		if s.has(seq) && !slices.Contains(s.received, seq) {
 			s.received = append(s.received, seq)
@@ -645,7 +675,7 @@ func (p *plain) replay(c *event.Replay) error {
 		return err
 	}
 	x, ok := s.subs[c.Filter]
-	if !ok {
+	if !ok || x.group != 0 {
 		return nil
 	}
 	for _, name := range c.Topics {

@@ -297,6 +297,7 @@ func (m *Machine) applyPassOver(c *event.PassOver) error {
 	}
 	q.normalize()
 	m.payAhead(r)
+	m.roomFor(r)
 	return nil
 }
 

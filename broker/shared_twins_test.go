@@ -85,3 +85,18 @@ func TestSharedBesideWhatIsOwed(t *testing.T) {
 		}
 	}
 }
+
+// A member that passes over what it has is given more, though it settles nothing.
+func TestSharedPassedOverMakesRoom(t *testing.T) {
+	u, _, d := sharedTwins(t, Limits{})
+	o := d.connect(event.Connect{Client: "m", Principal: "alice", Expiry: event.Never, ReceiveMax: 2})
+	d.entry(&event.Subscribe{Session: o.session, Epoch: o.epoch, Subs: []event.Subscription{{Filter: "$share/g/jobs/#", QoS: 1}, {Filter: "x", QoS: 1}}})
+	d.entry(publishing("x", "1", 1), publishing("x", "2", 1))
+	d.entry(publishing("jobs/1", "1", 1)) // waits: it is behind
+	d.entry(&event.PassOver{Session: o.session, Epoch: o.epoch, Entries: []uint64{0, 1}})
+	d.entry(&event.Tick{})
+	r, g := u.numbers[o.session], u.byFilter["$share/g/jobs/#"]
+	if r.queue.count != 1 || g.queue.count != 0 {
+		t.Errorf("the member has %d and the group %d, want 1 and 0", r.queue.count, g.queue.count)
+	}
+}

@@ -22,6 +22,8 @@ const (
 	lastingStreams            // no event expires
 	wideStreams               // no queue meets its bound
 	mixedStreams
+	wideGroups  // as wideStreams, and there are shared subscriptions: see mixed
+	mixedGroups // as mixedStreams, likewise
 )
 
 // level returns the level to which a history is raised.
@@ -45,7 +47,7 @@ func (s streamTest) begin(u *machineUnderTest, slowly bool) {
 	if slowly {
 		u.streams.ahead, u.streams.piece = 3, 1
 	}
-	if s == wideStreams {
+	if s == wideStreams || s == wideGroups {
 		u.begin.QueueEvents, u.begin.QueueBytes = 1<<20, 1<<30
 		u.limits = u.begin
 		if u.settings != nil {
@@ -59,7 +61,7 @@ func (s streamTest) begin(u *machineUnderTest, slowly bool) {
 // for when it was lower.
 func (r *modelRun) widen(in *event.Settings) {
 	switch r.streams {
-	case wideStreams:
+	case wideStreams, wideGroups:
 		in.QueueEvents, in.QueueBytes = 1<<20, 1<<30
 	case lastingStreams:
 		if in.QueueEvents < 12 && r.rng.IntN(8) > 0 {
@@ -90,7 +92,9 @@ func (s streamTest) policy(name string) string {
 
 // words are answerWords, without what a history with both does not compare.
 func (s streamTest) words(err error, value any) string {
-	if o, ok := value.(*opened); ok && s == mixedStreams && err == nil {
+	if o, ok := value.(*opened); ok && s >= wideGroups && err == nil {
+		return fmt.Sprintf("opened %d %d %v %v of %d subscriptions", o.session, o.epoch, o.present, o.durable, len(o.subs))
+	} else if ok && s == mixedStreams && err == nil {
 		return fmt.Sprintf("opened %d %d %v %v next %d of %d subscriptions", o.session, o.epoch, o.present, o.durable, o.next, len(o.subs))
 	}
 	return answerWords(err, value)
@@ -141,7 +145,7 @@ func (r *modelRun) ready(s *plainSession) uint64 {
 
 // An owedItem is an event that streams owe a session.
 type owedItem struct {
-	seq  uint64
+	plainEntry
 	size uint64
 	text string
 }
@@ -204,7 +208,9 @@ func (r *modelRun) owedTo(s *record) (items []owedItem, next uint64, bytes int64
 				r.t.Errorf("%s: body %d: %v", s.client, item.body, err)
 			}
 			e := plainOf(&ev)
-			items = append(items, owedItem{n, en.size, fmt.Sprint(n, e.topic, e.payload, e.at, e.expires, e.origin, en.qos, en.retain, en.deadline, en.ids)})
+			items = append(items, owedItem{
+				plainEntry{seq: n, event: e, qos: en.qos, retain: en.retain, deadline: en.deadline, ids: en.ids}, en.size, fmt.Sprint(n, e.topic, e.payload, e.at, e.expires, e.origin, en.qos, en.retain, en.deadline, en.ids),
+			})
 		}
 	}
 	_, bytes = c.owed()
@@ -226,7 +232,7 @@ func (r *modelRun) compareOwed(s *record, got *sessionView, p *plainSession, wan
 	b := Broker{machine: r.main.Machine}
 	var all []owedItem
 	for i, it := range b.readQueue(s.session, 0, s.queue.next) {
-		all = append(all, owedItem{it.seq, it.size, got.Queue[i]})
+		all = append(all, owedItem{plainEntry{seq: it.seq}, it.size, got.Queue[i]})
 	}
 	all = append(all, owed...)
 	slices.SortStableFunc(all, func(a, b owedItem) int {
