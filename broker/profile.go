@@ -135,6 +135,11 @@ type Shown struct {
 	// Until is the first later instant at which something else may be shown
 	// by the passing of time alone; 0 for never.
 	Until int64
+
+	// Ruled is likewise when its owner's rules may show something else, or to
+	// somebody else: no earlier than Until. It tells what a Pacer must not delay: 0
+	// if Until is never because of that.
+	Ruled int64
 }
 
 // A Waker is a profile that has things happen at their time.

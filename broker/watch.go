@@ -3,6 +3,7 @@ package broker
 import (
 	"container/heap"
 	"hash/maphash"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,7 +36,7 @@ type watch struct {
 	bytes   int    // charged for loaded
 	changes uint64 // counts forget: what was read before one may be stale
 	times   timesHeap
-	due     map[string]*timeOf // what times has, by resource
+	due     map[string]*timeOf // what times has, by resource, or by ruledBucket of one
 }
 
 // A loaded is a resource and what it is charged for: what was read of it.
@@ -162,6 +163,15 @@ func (t *watch) note(topicName string, at, now int64) {
 	}
 	if t.times[0] == e {
 		t.b.Kick()
+	}
+}
+
+// noteTimes has a resource shown anew when what was shown says that time changes
+// it: or changes who may see it, which is noted apart, for it has another pace.
+func (t *watch) noteTimes(topicName string, shown *Shown, now int64) {
+	t.note(ruledBucket(topicName), shown.Ruled, now)
+	if shown.Until != shown.Ruled {
+		t.note(topicName, shown.Until, now)
 	}
 }
 
@@ -325,7 +335,9 @@ const (
 	ruleInterval = time.Second
 )
 
-// ruledBucket is the bucket of a resource for changes of its owner's policy.
+// ruledBucket is the bucket of a resource for changes of its owner's policy, and
+// of what that lets watchers see by the passing of time: and the name under which
+// such a time is noted.
 func ruledBucket(topicName string) string { return "\x00" + topicName }
 
 // hold says whether a change of a resource is not to be shown now, because it
@@ -343,21 +355,29 @@ func (l *loop) hold(topicName string, ruled bool, now int64) bool {
 	}
 	shown, at := l.pacer.take(bucket, burst, interval, now)
 	if !shown {
-		l.b.watch.note(topicName, at, now)
+		l.b.watch.note(bucket, at, now)
 		l.b.stats.Coalesced.Add(1)
 	}
 	return !shown
 }
 
-// passTimes shows anew what the passing of time has changed, or what was held.
-// In the delivery loop.
+// passTimes shows anew what the passing of time has changed, or what was held. Time
+// changes a resource no more often than who publishes to it: an owner could have it
+// do so at thousands of instants. What time changes of who may see it has the pace
+// of changes of the policy. In the delivery loop.
 func (l *loop) passTimes(now int64) {
-	for _, topicName := range l.b.watch.take(now) {
+	for _, bucket := range l.b.watch.take(now) {
+		topicName, ruled := strings.CutPrefix(bucket, ruledBucket(""))
 		late := false
 		if p, ok := l.b.viewerOf(topicName).(Pacer); ok {
 			_, interval := p.Pace()
-			late = l.pacer.late(topicName, interval)
-			late = l.pacer.late(ruledBucket(topicName), ruleInterval) || late
+			if ruled {
+				interval = ruleInterval
+			}
+			late = l.pacer.late(bucket, interval)
+		}
+		if !late && l.hold(topicName, ruled, now) {
+			continue
 		}
 		l.changed(topicName, "", !late, now)
 		audience := l.b.local.LookupString(topicName)
@@ -377,7 +397,7 @@ func (s *Session) concerned(topicName string, now int64) bool {
 		return false
 	}
 	shown := s.b.show(s.b.watch.resource(v, topicName), s.who, topicName, now)
-	s.b.watch.note(topicName, shown.Until, now)
+	s.b.watch.noteTimes(topicName, &shown, now)
 	return shown.Visible || s.wasShown(topicName)
 }
 
@@ -408,10 +428,11 @@ func (b *Broker) show(res Resource, who Who, topicName string, now int64) Shown 
 	if !ceiling.Allow {
 		// It must look as if the owner were away, to a wildcard too.
 		cut := res.Neutral()
-		cut.Visible, cut.Until = shown.Visible, shown.Until
+		cut.Visible, cut.Until, cut.Ruled = shown.Visible, shown.Until, shown.Ruled
 		shown = cut
 	}
 	shown.Until = earlier(shown.Until, ceiling.Until)
+	shown.Ruled = earlier(shown.Ruled, ceiling.Until)
 	return shown
 }
 
@@ -422,7 +443,7 @@ func (b *Broker) show(res Resource, who Who, topicName string, now int64) Shown 
 // as if the owner had gone.
 func (s *Session) present(res Resource, topicName string, now int64, named, wanted bool) (shown Shown, retain, send bool) {
 	shown = s.b.show(res, s.who, topicName, now)
-	s.b.watch.note(topicName, shown.Until, now)
+	s.b.watch.noteTimes(topicName, &shown, now)
 	sum := s.b.watch.sum(&shown)
 	s.shownMu.Lock()
 	defer s.shownMu.Unlock()

@@ -95,7 +95,7 @@ func (r *resource) decide(who broker.Who, now time.Time) (d policy.Decision, cha
 }
 
 func (r *resource) shown(out rendered, visible bool, until, expires time.Time) broker.Shown {
-	s := broker.Shown{Visible: visible, Nothing: same(out, r.neutral), Payload: out.payload, Props: out.props}
+	s := broker.Shown{Visible: visible, Nothing: same(out, r.neutral), Payload: out.payload, Props: out.props, Ruled: kind.Nanos(until)}
 	for _, t := range []time.Time{until, expires} {
 		if at := kind.Nanos(t); at != 0 && (s.Until == 0 || at < s.Until) {
 			s.Until = at

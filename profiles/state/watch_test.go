@@ -413,3 +413,38 @@ func TestNothingIsComposedForNobody(t *testing.T) {
 		}
 	}
 }
+
+// What time alone changes is shown no more often than what is published: a burst,
+// then one change for each interval, and at last what stays true. A window that
+// closes meanwhile is not delayed by it.
+func TestTimeIsPaced(t *testing.T) {
+	for _, expiry := range []uint32{0, 3600} {
+		n := newNode(t)
+		owner, watcher := n.Connect(bob), n.Connect(ann, brokertest.Expiry(expiry))
+		owner.Publish(policy, rules(rule("r", "allow", `"services":["*"],"persons":["*"],"mood":true`,
+			`,"validity":[{"from":"2026-03-09T12:00:00Z","until":"2026-03-09T12:00:51Z"}]`, ann)))
+		var moods []string
+		for i := range 90 {
+			at := n.Now().Add(time.Duration(i+1) * 500 * time.Millisecond)
+			moods = append(moods, fmt.Sprintf(`{"id":"p%d","mood":{"is":["m%d"],"from":%q}}`, i, i, at.Format(time.RFC3339Nano)))
+		}
+		watcher.Subscribe(bobs, 1)
+		n.Settle()
+		owner.Publish(bobs, `{"basic":"open","persons":[`+strings.Join(moods, ",")+`]}`)
+		n.Settle()
+		watcher.Take()
+		shown := 0
+		for range 96 { // 48 s
+			n.Pass(500 * time.Millisecond)
+			shown += len(watcher.Take())
+		}
+		// 10 in a row, of which the publication was one, and one for each 5 s.
+		if shown < 10 || shown > 10+48/5+1 {
+			t.Errorf("expiry %d: shown %d times, want some 19", expiry, shown)
+		}
+		n.Pass(2500 * time.Millisecond)
+		watcher.Take()
+		n.Pass(500 * time.Millisecond)
+		wants(t, n, watcher, "nothing")
+	}
+}
