@@ -99,7 +99,13 @@ func (m *Machine) reckonEnds(after []byte) {
 		keys = append(keys, string(key[1:]))
 		return len(keys) < itemsPerWake
 	})
-	for _, key := range keys {
+	most := len(keys)
+	for i, key := range keys {
+		if m.isSpent() {
+			keys = keys[:i]
+			break
+		}
+		m.spend(1)
 		session, filter := store.Uint64At([]byte(key), 0), key[8:]
 		r := m.numbers[session]
 		if r == nil || m.bare {
@@ -109,7 +115,7 @@ func (m *Machine) reckonEnds(after []byte) {
 			m.keepUntil(r, &s, m.endsAt(r, filter, m.inForce))
 		}
 	}
-	if len(keys) == itemsPerWake {
+	if most == itemsPerWake || len(keys) < most {
 		m.setWakeName(m.now, wakeTerms, keys[len(keys)-1])
 	}
 }

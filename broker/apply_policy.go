@@ -190,7 +190,7 @@ func (m *Machine) applySettings(c *event.Settings) error {
 	}
 	m.rejudge()
 	if len(m.over) > 0 || len(m.streams.fat) > 0 {
-		m.setWake(m.now, wakeTrim, 0, 0)
+		m.setChore(wakeTrim, 0, 0)
 	}
 	m.out.steps = append(m.out.steps, step{kind: stepSettings, settings: &s})
 	return nil

@@ -35,7 +35,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 		return nil, ErrQuota
 	}
 	if r != nil && r.connected() {
-		r.queue.lost(m.limits.window(r.recvMax))
+		r.lost(m.limits.window(r.recvMax))
 		m.touch(r)
 		m.endConnection(r, ErrStale, true, c.Clean)
 		r = m.sessions[c.Client]
@@ -148,6 +148,7 @@ func (m *Machine) applyDisconnect(c *event.Disconnect) error {
 // 3.1.3.2.2: the will is sent when the session ends).
 func (m *Machine) endConnection(r *record, cause error, publishWill, cleared bool) {
 	m.tx.Delete(heldKey(m.key, r))
+	m.spend(endWeight)
 	if cause != nil && r.node == m.node && r.life == m.life {
 		m.out.steps = append(m.out.steps, step{kind: stepEnded, session: r.session, epoch: r.epoch, cause: cause})
 	}
@@ -219,6 +220,7 @@ func (m *Machine) endSession(r *record, cause error) {
 	if m.numbers[r.session] != r {
 		return // ended with its connection
 	}
+	m.spend(endWeight)
 	m.clearWakes(r)
 	if r.will != nil && r.willAt != 0 {
 		m.publishWill(r)
@@ -233,10 +235,10 @@ func (m *Machine) endSession(r *record, cause error) {
 	m.tx.Delete(cursorKey(m.key, r.session))
 	if r.queue.next > 0 {
 		unsent := uint64(0)
-		if r.shares > 0 {
+		if len(r.copies) > 0 {
 			unsent = r.queue.maybe
 		}
-		m.setWake(m.now, wakePurge, r.session, unsent)
+		m.setChore(wakePurge, r.session, unsent)
 	}
 	if len(r.inbound) > 0 {
 		lower := store.AppendUint64(store.Key(m.key, store.Inbound), r.session)
@@ -247,6 +249,7 @@ func (m *Machine) endSession(r *record, cause error) {
 
 // dropSubs removes all subscriptions of r.
 func (m *Machine) dropSubs(r *record) {
+	m.spend(int(r.subs))
 	for _, filter := range m.filters(r) {
 		if m.leave(r, filter) {
 			continue

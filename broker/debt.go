@@ -49,7 +49,8 @@ const (
 	payAhead = 4096
 	payPiece = 1024
 
-	// paidPerEntry is how many one entry of the log pays for all sessions.
+	// paidPerEntry is how many one entry of the log pays for all sessions, and how many
+	// it drops of those that come back or are judged.
 	paidPerEntry = 16 << 10
 )
 
@@ -384,10 +385,12 @@ func (m *Machine) sizeThen(r *record) (events uint64, bytes int64) {
 
 // trimAway brings the queue of r, which is away, back within its bound as of the
 // entry before, unless it was there still when that ended. So much at once is
-// bounded: more is gone later, and told the next time.
+// bounded, of r and of all for whom an entry does it: more is gone later, and told the
+// next time.
 func (m *Machine) trimAway(r *record) {
-	if r.openDebt() != nil && r.parked != m.out.index && m.tooMuch(r) {
-		m.trimQueue(r, 2*trimPerEntry)
+	most := min(2*trimPerEntry, paidPerEntry-m.streams.trimmedBy)
+	if most > 0 && r.openDebt() != nil && r.parked != m.out.index && m.tooMuch(r) {
+		m.streams.trimmedBy += m.trimQueue(r, most)
 	}
 }
 

@@ -91,8 +91,11 @@ func (m *Machine) sweep(node string) {
 		return true
 	})
 	for _, r := range lost {
+		if more = more || m.isSpent(); m.isSpent() {
+			break
+		}
 		r.seenAt = state.former // nobody knows when the node died after that
-		r.queue.lost(m.limits.window(r.recvMax))
+		r.lost(m.limits.window(r.recvMax))
 		m.touch(r)
 		m.endConnection(r, nil, true, false)
 		m.park(r)

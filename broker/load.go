@@ -44,7 +44,7 @@ func (m *Machine) load() error {
 	if m.copies, err = loadNumber[uint64](m.store, copiesKey); err != nil {
 		return fmt.Errorf("machine: copies: %w", err)
 	}
-	for _, load := range []func() error{m.loadSettings, m.loadPolicy, m.loadHistory, m.loadNodes, m.loadSessions, m.loadGroups, m.loadStreams, m.loadQueues, m.loadSubs, m.loadRest, m.loadJoined} {
+	for _, load := range []func() error{m.loadSettings, m.loadPolicy, m.loadHistory, m.loadNodes, m.loadSessions, m.loadGroups, m.loadStreams, m.loadQueues, m.loadSubs, m.loadRest, m.loadJoined, m.loadChores} {
 		if err := load(); err != nil {
 			return err
 		}
@@ -233,7 +233,7 @@ func (m *Machine) loadRest() error {
 			r.noteRef(e.ref)
 		}
 		if e.group != 0 {
-			r.shares++
+			r.copies = append(r.copies, store.Uint64At(key, 8))
 		}
 		if len(r.debts) > 0 && store.Uint64At(key, 8) >= r.debts[0].number {
 			r.direct = r.direct.add(store.Uint64At(key, 8), store.Uint64At(key, 8)+1)

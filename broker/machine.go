@@ -37,8 +37,8 @@ import (
 //     treated alike, but that it cannot be left out: it happens without what
 //     it would have asked policy and profiles to do, wills above all.
 //   - Work per entry is bounded, though what falls due may not be: a node's
-//     100,000 sessions lose their connections at once. Wakes, sweeps and trims
-//     do a fixed number of items and leave the rest for the next entry.
+//     100,000 sessions lose their connections at once. All that is due shares one
+//     budget, and what is left is for the next entry (see budget).
 //
 // Apply and the other methods that cluster calls run on one goroutine at a
 // time; Applied, NextWake and Checkpoint may be called from any.
@@ -108,6 +108,7 @@ type Machine struct {
 	profiles      map[string]Profile                                    // by prefix
 	prefixes      []string                                              // of profiles, sorted
 	counters      counters
+	budget        budget
 	grown         int // entries that the last entry added to queues; 0 if none is past its bound (see trim)
 
 	// The entry being applied.
@@ -230,7 +231,8 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.tx, m.out = m.store.Begin(), m.spare()
 	m.ordinal, m.unit, m.bare, m.growing = 0, 0, false, 0
 	m.ended = false
-	m.bound, m.streams.paidBy = m.limits.queueBound(), 0
+	m.budget.spent, m.budget.until = 0, unbounded
+	m.bound, m.streams.paidBy, m.streams.trimmedBy = m.limits.queueBound(), 0, 0
 	m.ref, m.except, m.ruled, m.answer = "", nil, false, nil // a command that panicked may have left them
 	m.touched, m.touchedGroups, m.displaced = m.touched[:0], m.touchedGroups[:0], nil
 	m.subbed = m.subbed[:0]
@@ -260,7 +262,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.wake()
 	behind = m.trimStreams() || behind
 	if behind {
-		m.setWake(m.now, wakeTrim, 0, 0) // not before: it may be the wake that has just been worked off
+		m.setChore(wakeTrim, 0, 0) // not before: it may be the wake that has just been worked off
 	}
 	for _, b := range batches {
 		m.batch(index, b)

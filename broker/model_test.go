@@ -635,11 +635,15 @@ func (r *modelRun) compareState() {
 func (r *modelRun) compareWakes() {
 	got := map[string]bool{}
 	r.main.store.Scan([]byte{byte(store.Wakes)}, []byte{byte(store.Wakes) + 1}, func(k, _ []byte) bool {
-		soon := slices.Contains([]byte{wakePurge, wakeTerms, wakeTrim, wakeJudge, wakePay, wakeStream, wakeReturn}, k[9])
 		if k[9] == wakeShare {
 			return true // what groups keep is looked at more often than there is need
 		}
-		if !soon || int64(store.Uint64At(k, 1)) != r.main.now {
+		soon := slices.Contains([]byte{wakePurge, wakeTerms, wakeTrim, wakeJudge, wakePay, wakeStream, wakeReturn}, k[9])
+		at := store.Uint64At(k, 1)
+		if isChore(at) && at&^(choreBit|choreRoom) == r.index {
+			at = uint64(r.main.now)
+		}
+		if !soon || int64(at) != r.main.now {
 			got[string(k)] = true
 		}
 		return true

@@ -129,6 +129,7 @@ func (m *Machine) payOne(r *record, d *debt, of int, item *streamed) {
 		r.queue.expiresLate(n, at)
 	}
 	m.tx.Set(entryKey(m.key, r.session, n), en.append(m.val[:0]))
+	m.spend(1)
 	m.touch(r)
 }
 
@@ -149,11 +150,11 @@ func (m *Machine) payAhead(r *record) {
 	before := r.ready()
 	open := before - r.queue.below - r.queue.done.within(r.queue.below, before)
 	want := ahead - int(min(open, uint64(ahead)))
-	most := min(want, piece, paidPerEntry-m.streams.paidBy)
+	most := min(want, piece, paidPerEntry-m.streams.paidBy, m.budget.until-m.budget.spent)
 	paid := m.pay(r, most, math.MaxUint64)
 	m.streams.paidBy += paid
 	if len(r.debts) > 0 && paid < want {
-		m.setWake(m.now, wakePay, r.session, 0)
+		m.setChore(wakePay, r.session, 0)
 	}
 }
 
@@ -174,7 +175,10 @@ func (m *Machine) payDue(session uint64) {
 	case r.connected():
 		m.payAhead(r)
 	case !r.debts[0].open: // what one entry brought, and it was there for no longer
-		m.pay(r, payPiece, math.MaxUint64)
+		most := m.piece()
+		if m.pay(r, most, math.MaxUint64) == most && most < payPiece {
+			m.setChore(wakePay, session, 0)
+		}
 	}
 }
 

@@ -185,9 +185,10 @@ func (m *Machine) add(r *record, en entry, q queued) {
 		r.noteRef(en.ref)
 	}
 	if en.group != 0 {
-		r.shares++
+		r.copies = append(r.copies, q.seq)
 	}
 	m.growing++
+	m.spend(1)
 	r.queue.next++
 	r.queue.count++
 	r.queue.bytes += int64(en.size)
@@ -235,6 +236,9 @@ func (m *Machine) writeQueue(r *record) {
 	}
 	r.queueDirty = false
 	m.countWaiting(r)
+	if m.groups[r.session] != nil {
+		r.queue.done = r.queue.done.first(spansKept)
+	}
 	m.val = r.queue.append(m.val[:0])
 	m.tx.Set(cursorKey(m.key, r.session), m.val)
 	if r.debtsDirty {
@@ -255,9 +259,9 @@ func (m *Machine) applySettle(c *event.Settle) error {
 	}
 	q := &r.queue
 	m.touch(r)
-	q.sent = min(max(q.sent, c.Sent), q.next)
+	ready := r.sendable()
+	q.sent = max(q.sent, min(c.Sent, ready))
 	q.maybe = max(q.maybe, q.sent)
-	ready := min(q.next, r.ready()) // nothing beyond has been sent
 	if below := min(c.Below, ready); below > q.below {
 		m.remove(r, q.below, below, m.tellTaken)
 		q.below = below
@@ -287,10 +291,10 @@ func (m *Machine) applyPassOver(c *event.PassOver) error {
 	if err != nil {
 		return err
 	}
-	q, ready := &r.queue, r.ready()
+	q, ready := &r.queue, r.sendable()
 	m.touch(r)
 	for _, seq := range c.Entries {
-		if seq >= q.below && seq < min(q.next, ready) && !q.done.has(seq) {
+		if seq >= q.below && seq < ready && !q.done.has(seq) {
 			m.remove(r, seq, seq+1, m.passedOver)
 			q.done = q.done.add(seq, seq+1)
 		}
@@ -316,14 +320,20 @@ func (q *queue) normalize() {
 	}
 }
 
-// lost notes that the connection has ended without telling how far it had come.
+// lost notes that r's connection has ended without telling how far it had come.
 // As many entries as could be under way count as sent. What it had sent beyond
 // them, after acknowledgements that the log has not heard of, nobody can tell:
-// any entry there is may have been sent.
-func (q *queue) lost(window uint64) {
-	q.sent = max(q.sent, q.first(window))
-	q.maybe = q.next
+// any entry there is may have been sent. What is not there, because a stream owes it
+// still, has not.
+func (r *record) lost(window uint64) {
+	q, ready := &r.queue, r.sendable()
+	q.sent = max(q.sent, min(q.first(window), ready))
+	q.maybe = max(q.sent, ready)
 }
+
+// sendable returns the number before which r's client may have been sent what there
+// is.
+func (r *record) sendable() uint64 { return min(r.queue.next, r.ready()) }
 
 // first returns the position after the first n entries that are not over.
 func (q *queue) first(n uint64) uint64 {
@@ -375,6 +385,7 @@ func (m *Machine) removeRead(r *record, lower, upper uint64, tell func(*record, 
 
 func (m *Machine) removeEntry(r *record, key []byte, e entry) {
 	m.tx.DeleteOnce(key)
+	m.spend(1)
 	if e.mark != "" {
 		r.unmark(e.mark, store.Uint64At(key, 9))
 	}
@@ -382,7 +393,7 @@ func (m *Machine) removeEntry(r *record, key []byte, e entry) {
 		r.forgetRef(e.ref)
 	}
 	if e.group != 0 {
-		r.shares--
+		r.forgetCopy(store.Uint64At(key, 9))
 	}
 	r.queue.count--
 	r.queue.bytes -= int64(e.size)
@@ -393,15 +404,23 @@ func (m *Machine) removeEntry(r *record, key []byte, e entry) {
 
 // purge removes entries of a session that has ended. What it was given as one of a
 // group goes to others of that, but for what its client may have at QoS 2: those
-// before unsent.
-func (m *Machine) purge(session, unsent uint64) {
+// before unsent. after, if there is any, is the number of the last that a piece
+// before has removed: to look from the first again would be to step over the remains
+// of them all.
+func (m *Machine) purge(session, unsent uint64, after []byte) {
 	lower := store.AppendUint64(store.Key(nil, store.Queue), session)
-	n, bytes, more := 0, uint64(0), false
-	m.store.Scan(lower, store.End(lower), func(key, value []byte) bool {
-		if more = n == itemsPerWake || bytes > givenBytes; more {
+	upper := store.End(lower)
+	if len(after) > 0 {
+		lower = entryKey(nil, session, store.Uint64At(after, 0)+1)
+	}
+	n, bytes, more, last := 0, uint64(0), false, uint64(0)
+	m.store.Scan(lower, upper, func(key, value []byte) bool {
+		if more = n == itemsPerWake || bytes > givenBytes || m.isSpent(); more {
 			return false
 		}
 		n++
+		last = store.Uint64At(key, 9)
+		m.spend(1)
 		m.tx.DeleteOnce(key)
 		e := mustEntry(value)
 		if e.group != 0 && (e.qos == 1 || store.Uint64At(key, 9) >= unsent) {
@@ -413,8 +432,13 @@ func (m *Machine) purge(session, unsent uint64) {
 		}
 		return true
 	})
-	if more {
+	switch {
+	case !more:
+	case m.level < LevelShared:
 		m.setWake(m.now, wakePurge, session, unsent)
+	default:
+		id := store.AppendUint64(store.AppendUint64(nil, session), unsent)
+		m.setChoreName(wakePurge, string(store.AppendUint64(id, last)))
 	}
 }
 
@@ -468,11 +492,11 @@ func (m *Machine) trim() (behind bool) {
 	return left <= 0 && len(m.over) > 0
 }
 
-// writeGrown keeps how many entries queues have grown by, for the next trim: if
-// there is one.
+// writeGrown keeps how many entries queues and streams have grown by, for the next
+// trim: if there is one.
 func (m *Machine) writeGrown() {
 	before := m.grown
-	if m.grown = m.growing; len(m.over) == 0 {
+	if m.grown = m.growing; len(m.over) == 0 && len(m.streams.fat) == 0 {
 		m.grown = 0
 	}
 	switch {
@@ -531,8 +555,12 @@ func (m *Machine) dropExpired(r *record, d *due, first uint64) (none bool) {
 func (m *Machine) dropWhere(r *record, from, until uint64, judge func(seq uint64, e *entry) (drop, stop bool)) {
 	q := &r.queue
 	var gone spans
+	g := m.groups[r.session]
 	m.store.Scan(entryKey(nil, r.session, from), entryKey(nil, r.session, until), func(key, value []byte) bool {
 		e, seq := mustEntry(value), store.Uint64At(key, 9)
+		if g != nil {
+			gone, g = gone.add(from, seq), nil // of what was removed long ago nothing may be known: see spansKept
+		}
 		if q.done.has(seq) {
 			return true // this entry has removed it, which the store does not show
 		}

@@ -57,7 +57,7 @@ type record struct {
 	added           uint64
 	addedBytes      int64
 	groups          []*group // of its shared subscriptions
-	shares          int      // entries of the queue that it was given as a member of them
+	copies          []uint64 // entries of the queue that it was given as a member of them, ascending: at most sharedAtOnce
 }
 
 // remember takes note of the packet id of a QoS 2 publish.
@@ -66,6 +66,16 @@ func (r *record) remember(id uint16) {
 		r.inbound = map[uint16]struct{}{}
 	}
 	r.inbound[id] = struct{}{}
+}
+
+// forgetCopy takes note that an entry that it was given as one of a group is gone.
+func (r *record) forgetCopy(seq uint64) {
+	if i, is := slices.BinarySearch(r.copies, seq); is {
+		r.copies = slices.Delete(r.copies, i, i+1)
+	}
+	if len(r.copies) == 0 {
+		r.copies = nil
+	}
 }
 
 func (r *record) connected() bool { return r.node != "" }

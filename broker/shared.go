@@ -95,6 +95,11 @@ const (
 	// another, if its client takes so many at once.
 	sharedAtOnce = 1024
 
+	// spansKept is how many gaps in a group's queue are kept note of from one log entry
+	// to the next, the first: members who may have every other event make one of each.
+	// Of others it is found anew that nothing is there.
+	spansKept = 64
+
 	// givenBytes bounds what one wake takes out of a queue, beside itemsPerWake.
 	givenBytes = 1 << 20
 
@@ -190,6 +195,9 @@ func (m *Machine) choose(s *sharing, e *event.Event, instants []int64, except *r
 		one := all[(first+i)%len(all)]
 		if one.r == except {
 			continue
+		}
+		if i%askedPerOne == askedPerOne-1 {
+			m.spend(1)
 		}
 		ok, until := true, int64(0)
 		for _, at := range instants {
@@ -313,7 +321,7 @@ const (
 // feedNow has what waits given, by the next log entry.
 func (m *Machine) feedNow(g *group) {
 	if g.waits() {
-		m.setWake(m.now, wakeShare, g.session, lookOn)
+		m.setChore(wakeShare, g.session, lookOn)
 	}
 }
 
@@ -331,8 +339,8 @@ func (m *Machine) absent(r *record) {
 	for _, g := range r.groups {
 		m.feedNow(g)
 	}
-	if r.shares > 0 && r.queue.maybe < r.queue.next {
-		m.setWake(m.now, wakeReturn, r.session, r.epoch)
+	if n := len(r.copies); n > 0 && r.queue.maybe <= r.copies[n-1] {
+		m.setChore(wakeReturn, r.session, r.epoch)
 	}
 }
 
@@ -379,22 +387,27 @@ func (m *Machine) feed(number uint64, what uint64) {
 	}
 	q := &g.queue
 	m.touch(&g.record)
+	from := max(q.below, g.passed)
+	first := g.read() // that there is
 	looked, bytes, all, stuck := 0, uint64(0), true, false
-	m.store.Scan(entryKey(nil, number, max(q.below, g.passed)), entryKey(nil, number, q.next), func(key, value []byte) bool {
+	m.store.Scan(entryKey(nil, number, from), entryKey(nil, number, q.next), func(key, value []byte) bool {
 		seq := store.Uint64At(key, 9)
+		first = min(first, seq)
 		if q.done.has(seq) {
 			return true
 		}
-		if all = looked < itemsPerWake && bytes < givenBytes; !all {
+		if all = looked < itemsPerWake && bytes < givenBytes && !m.isSpent(); !all {
 			return false
 		}
 		looked++
+		m.spend(1)
 		en := mustEntry(value)
 		bytes += en.size
 		switch m.feedOne(g, &en) {
 		case fed:
 			m.removeEntry(&g.record, key, en)
 			q.done = q.done.add(seq, seq+1)
+			g.passed = seq + 1
 		case forNobody:
 			g.passed = seq + 1
 		case waiting:
@@ -406,6 +419,9 @@ func (m *Machine) feed(number uint64, what uint64) {
 		g.passed = max(g.passed, g.read())
 	}
 	m.touchGroup(g)
+	if from == q.below {
+		q.done = q.done.add(from, first)
+	}
 	q.normalize()
 	if !stuck {
 		m.feedNow(g) // there is more, or some of it cannot be read yet
@@ -526,31 +542,25 @@ func (m *Machine) takeBack(session, epoch uint64) {
 	}
 	q := &r.queue
 	m.touch(r)
-	more, n, bytes := false, 0, uint64(0)
-	var back []entry
-	m.store.Scan(entryKey(nil, session, max(q.maybe, q.below)), entryKey(nil, session, q.next), func(key, value []byte) bool {
-		seq, en := store.Uint64At(key, 9), mustEntry(value)
-		if en.group == 0 || q.done.has(seq) {
-			return true
+	first, _ := slices.BinarySearch(r.copies, max(q.maybe, q.below))
+	bytes := uint64(0)
+	for i, seq := range slices.Clone(r.copies[first:]) {
+		if i == itemsPerWake || bytes > givenBytes || m.isSpent() {
+			m.setChore(wakeReturn, session, epoch)
+			break
 		}
-		if more = n == itemsPerWake || bytes > givenBytes; more {
-			return false
+		key := entryKey(nil, session, seq)
+		value, ok := m.store.Get(key, nil)
+		if !ok {
+			panic(fatal{"a copy that a member was given is gone"})
 		}
-		n++
+		en := mustEntry(value)
 		bytes += en.size
-		en.inline = slices.Clone(en.inline)
-		back = append(back, en)
 		m.removeForAnother(r, key, seq, en)
-		return true
-	})
-	for i := range back {
-		m.giveBack(&back[i], nil)
-		m.unrefMoved(&back[i])
+		m.giveBack(&en, nil)
+		m.unrefMoved(&en)
 	}
 	q.normalize()
-	if more {
-		m.setWake(m.now, wakeReturn, session, epoch)
-	}
 }
 
 // removeForAnother removes an entry of r's queue whose event another will have: its
@@ -765,7 +775,7 @@ func (m *Machine) endGroup(g *group) {
 	m.tx.Delete(groupKey(m.key, g.filter))
 	m.tx.Delete(cursorKey(m.key, g.session))
 	if g.queue.next > 0 {
-		m.setWake(m.now, wakePurge, g.session, 0)
+		m.setChore(wakePurge, g.session, 0)
 	}
 	g.queueDirty, g.dirty = true, true // neither is written again
 }

@@ -84,8 +84,8 @@ func (n *node) quiet() {
 	n.log.mu.Lock()
 	defer n.log.mu.Unlock()
 	for number, r := range n.machine.numbers {
-		if r.shares != 0 {
-			n.t.Errorf("%d copies are left with session %d (%s)", r.shares, number, r.client)
+		if len(r.copies) != 0 {
+			n.t.Errorf("%d copies are left with session %d (%s)", len(r.copies), number, r.client)
 		}
 	}
 }

@@ -75,8 +75,8 @@ func TestSharedBesideWhatIsOwed(t *testing.T) {
 		d.entry(&event.Tick{})
 	}
 	r, g := u.numbers[o.session], u.byFilter["$share/g/jobs/#"]
-	if got := r.shares + int(g.queue.count); got != 3 {
-		t.Errorf("the member has %d of them and the group %d, want 3 in all", r.shares, g.queue.count)
+	if got := len(r.copies) + int(g.queue.count); got != 3 {
+		t.Errorf("the member has %d of them and the group %d, want 3 in all", len(r.copies), g.queue.count)
 	}
 	must(t, twin.load())
 	for n, s := range u.segments {

@@ -74,6 +74,14 @@ func (s spans) add(from, to uint64) spans {
 	return slices.Replace(s, i, j, span{from, to})
 }
 
+// first returns the first n spans of s.
+func (s spans) first(n int) spans {
+	if len(s) <= n {
+		return s
+	}
+	return slices.Clone(s[:n])
+}
+
 // trim returns s without what lies below x, after moving x past a span that it
 // touches.
 func (s spans) trim(x uint64) (spans, uint64) {

@@ -104,6 +104,8 @@ type streams struct {
 	ahead  int // how many numbers are paid ahead of the client at most; 0 for payAhead
 	piece  int // how many at once; 0 for payPiece
 	paidBy int // how many this entry has paid
+
+	trimmedBy int // how many it has dropped by trimAway
 }
 
 // A steady is an Authorizer that can tell whether all of a filter is allowed to
@@ -115,7 +117,7 @@ type steady interface {
 func (s *streams) reset() {
 	s.era, s.lastID, s.stored = 0, 0, [2]uint64{}
 	s.byID, s.byFilter, s.index = map[uint64]*stream{}, map[string]*stream{}, nil
-	s.fat, s.swollen, s.paidBy = nil, nil, 0
+	s.fat, s.swollen, s.paidBy, s.trimmedBy = nil, nil, 0, 0
 }
 
 func (s *streams) add(x *stream) {
@@ -245,6 +247,8 @@ func (m *Machine) extend(s *stream, e *event.Event, body uint64) {
 		size: uint64(e.Size()), body: body, topic: e.Topic,
 	}
 	m.segment(body).live++
+	m.growing++
+	m.spend(1)
 	m.tx.Set(streamKey(m.key, s.id, s.next), item.append(m.val[:0]))
 	s.next++
 	s.total += item.size
@@ -280,13 +284,15 @@ func (m *Machine) noteFat(s *stream) {
 }
 
 // trimStreams brings streams back within the bound of one queue, by what there was
-// when this entry began. behind says that there is more to do.
+// when this entry began. behind says that there is more to do: all together drop no
+// more than trimPerEntry, twice, beyond as many as the entry before has added.
 func (m *Machine) trimStreams() (behind bool) {
+	left := 2*trimPerEntry + m.grown
 	slices.SortFunc(m.streams.fat, func(a, b *stream) int { return cmp.Compare(a.id, b.id) })
 	m.streams.fat = slices.DeleteFunc(m.streams.fat, func(s *stream) bool {
 		there := m.streams.byID[s.id] == s
 		if next, total := m.then(s); there && s.past(m.bound, next, total) {
-			behind = m.trimStream(s, next, total) || behind
+			behind = m.trimStream(s, next, total, &left) || behind
 		}
 		s.isFat = there && s.past(m.limits.queueBound(), s.next, s.total)
 		return !s.isFat
@@ -294,17 +300,16 @@ func (m *Machine) trimStreams() (behind bool) {
 	return behind
 }
 
-func (m *Machine) trimStream(s *stream, next, total uint64) (behind bool) {
-	left := 2 * trimPerEntry
+func (m *Machine) trimStream(s *stream, next, total uint64, left *int) (behind bool) {
 	m.begun(s)
 	m.store.Scan(streamKey(nil, s.id, s.first), streamKey(nil, s.id, next), func(key, value []byte) bool {
 		if !s.past(m.bound, next, total) {
 			return false
 		}
-		if left--; left < 0 {
-			behind = true
+		if behind = *left <= 0; behind {
 			return false
 		}
+		*left--
 		s.floor = m.removeStreamed(s, key, value)
 		return true
 	})
@@ -316,6 +321,7 @@ func (m *Machine) trimStream(s *stream, next, total uint64) (behind bool) {
 func (m *Machine) removeStreamed(s *stream, key, value []byte) (position uint64) {
 	item := mustStreamed(value)
 	m.tx.DeleteOnce(key)
+	m.spend(1)
 	m.unref(item.body)
 	s.first++
 	s.before += item.size
@@ -333,7 +339,7 @@ func (m *Machine) unrefer(s *stream, at uint64) {
 	}
 	delete(s.refs, n)
 	if m.unneeded(s) > s.first || len(s.refs) == 0 {
-		m.setWake(m.now, wakeStream, s.id, 0)
+		m.setChore(wakeStream, s.id, 0)
 	}
 }
 
@@ -357,7 +363,7 @@ func (m *Machine) reclaimStream(id uint64) {
 	}
 	next, _ := m.then(s)
 	until := min(m.unneeded(s), next)
-	left := itemsPerWake
+	left := m.piece()
 	if s.first < until {
 		m.begun(s)
 		m.store.Scan(streamKey(nil, id, s.first), streamKey(nil, id, until), func(key, value []byte) bool {
@@ -371,7 +377,7 @@ func (m *Machine) reclaimStream(id uint64) {
 	}
 	switch {
 	case s.first < m.unneeded(s):
-		m.setWake(m.now, wakeStream, id, 0)
+		m.setChore(wakeStream, id, 0)
 	case len(s.refs) == 0:
 		m.endStream(s)
 	}
@@ -406,7 +412,7 @@ func (m *Machine) endEra() {
 // rejudge has all sessions that are away judged anew, some at a time.
 func (m *Machine) rejudge() {
 	if m.level >= LevelStreams {
-		m.setWakeName(m.now, wakeJudge, string(store.AppendUint64(nil, m.streams.era)))
+		m.setChoreName(wakeJudge, string(store.AppendUint64(nil, m.streams.era)))
 	}
 }
 
@@ -425,15 +431,21 @@ func (m *Machine) judge(id string) {
 		clients = append(clients, string(key[1:]))
 		return len(clients) < itemsPerWake
 	})
-	for _, client := range clients {
+	found := len(clients)
+	for i, client := range clients {
+		if m.isSpent() {
+			clients = clients[:i]
+			break
+		}
+		m.spend(endWeight)
 		if r := m.sessions[client]; r != nil && !r.connected() {
 			m.fold(r)
 			m.trimAway(r)
 			m.park(r)
 		}
 	}
-	if len(clients) == itemsPerWake {
-		m.setWakeName(m.now, wakeJudge, id[:8]+clients[len(clients)-1])
+	if found == itemsPerWake || len(clients) < found {
+		m.setChoreName(wakeJudge, id[:8]+clients[len(clients)-1])
 		return
 	}
 	for _, s := range m.streams.byID { // in any order: each for itself

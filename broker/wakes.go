@@ -30,8 +30,8 @@ const (
 	wakeTrim = 10 // queues are past their bound; there need only be an entry: see trim
 )
 
-// wakesPerEntry bounds how many wakes one entry works off, and itemsPerWake how
-// much one of those that may be long does at once.
+// itemsPerWake bounds how much a wake that may be long does at once, and wakesPerEntry
+// how many wakes one entry works off below LevelShared; from there on see budget.
 const (
 	wakesPerEntry = 256
 	itemsPerWake  = 1024
@@ -93,32 +93,77 @@ func (m *Machine) updateNextWake() {
 // findNextWake finds the earliest wake in the store.
 func (m *Machine) findNextWake() {
 	m.nextWake.Store(0)
-	lower := []byte{byte(store.Wakes)}
-	m.store.Scan(lower, store.End(lower), func(key, _ []byte) bool {
-		m.nextWake.Store(int64(store.Uint64At(key, 1)))
-		return false
-	})
+	for _, lower := range [...]uint64{choreBit, 0} {
+		m.store.Scan(wakesFrom(lower), store.End(wakesFrom(0)[:1]), func(key, _ []byte) bool {
+			if place := store.Uint64At(key, 1); isChore(place) {
+				m.noteWake(choresDueNow)
+			} else {
+				m.noteWake(int64(place))
+			}
+			return false
+		})
+	}
 }
 
-// wake does what is due.
+// wakesFrom returns the key before all wakes of a place.
+func wakesFrom(place uint64) []byte { return store.AppendUint64([]byte{byte(store.Wakes)}, place) }
+
+// wake does what is due, as much as this entry may.
 func (m *Machine) wake() {
 	if next := m.nextWake.Load(); next == 0 || next > m.now {
 		return
 	}
-	lower := []byte{byte(store.Wakes)}
-	upper := store.AppendUint64([]byte{byte(store.Wakes)}, uint64(m.now)+1)
-	var due [][]byte
-	m.store.Scan(lower, upper, func(key, _ []byte) bool {
-		due = append(due, append([]byte{}, key...))
-		return len(due) < wakesPerEntry
-	})
-	for i, key := range due {
-		m.tx.Delete(key)
-		m.unit, m.kind = -1-i, 0
-		_, m.bare = m.failed[m.unit]
-		m.fire(key[9], key[10:])
+	due := wakesFrom(uint64(m.now) + 1)
+	if m.level < LevelShared {
+		m.workOff(wakesFrom(0), due, wakesPerEntry, 0)
+	} else {
+		m.budget.spent = 0 // what trim has done is bounded by itself
+		n, items := 0, m.budget.items()
+		for _, list := range [...]struct {
+			lower, upper []byte
+			until        int
+		}{
+			{wakesFrom(0), due, items / 2},
+			{wakesFrom(choreBit), wakesFrom(choreBit | choreRoom), items / 4 * 3},
+			{wakesFrom(choreBit | choreRoom), store.End(wakesFrom(0)[:1]), items},
+		} {
+			m.budget.until = list.until
+			n = m.workOff(list.lower, list.upper, unbounded, n)
+		}
+		m.budget.until = unbounded
 	}
 	m.unit, m.bare = 0, false
+}
+
+// workOff works off wakes in the order of their keys, at most so many, until the
+// budget is spent. n is how many there were before in this entry, and then with them.
+func (m *Machine) workOff(lower, upper []byte, most, n int) int {
+	for !m.isSpent() {
+		var due [][]byte
+		m.store.Scan(lower, upper, func(key, _ []byte) bool {
+			due = append(due, append([]byte{}, key...))
+			return len(due) < wakesPerEntry
+		})
+		for _, key := range due {
+			if m.isSpent() {
+				return n
+			}
+			n++
+			m.tx.Delete(key)
+			m.unit, m.kind = -n, 0
+			_, m.bare = m.failed[m.unit]
+			m.spend(1)
+			if isChore(store.Uint64At(key, 1)) {
+				m.begunChore(key[9], key[10:])
+			}
+			m.fire(key[9], key[10:])
+		}
+		if most -= len(due); most <= 0 || len(due) < wakesPerEntry {
+			break
+		}
+		lower = append(due[len(due)-1], 0)
+	}
+	return n
 }
 
 func (m *Machine) fire(kind byte, id []byte) {
@@ -126,7 +171,7 @@ func (m *Machine) fire(kind byte, id []byte) {
 	case wakeSweep:
 		m.sweep(string(id))
 	case wakePurge:
-		m.purge(store.Uint64At(id, 0), store.Uint64At(id, 8))
+		m.purge(store.Uint64At(id, 0), store.Uint64At(id, 8), id[16:])
 	case wakeReturn:
 		m.takeBack(store.Uint64At(id, 0), store.Uint64At(id, 8))
 	case wakeShare:
