@@ -101,7 +101,7 @@ func (m *Machine) reckonEnds(after []byte) {
 	})
 	most := len(keys)
 	for i, key := range keys {
-		if m.isSpent() {
+		if i > 0 && m.isSpent() {
 			keys = keys[:i]
 			break
 		}

@@ -55,7 +55,7 @@ type chore struct {
 	session, more uint64
 }
 
-// itemsPerEntry is the budget. An item costs 1.5 to 3 µs (BenchmarkWorstEntry).
+// itemsPerEntry is the budget. An item costs 2 to 3 µs (BenchmarkWorstEntry).
 const itemsPerEntry = 16 << 10
 
 // unbounded is for what bounds itself.
@@ -64,6 +64,7 @@ const unbounded = math.MaxInt
 // Weights in items of what costs more than one, or less.
 const (
 	endWeight   = 8  // a session ends, or its connection; each of its subscriptions is one item
+	bodyWeight  = 4  // an event is read that is stored for several queues
 	askedPerOne = 32 // so many members are asked whether they can have a copy
 )
 

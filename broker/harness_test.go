@@ -130,6 +130,7 @@ type node struct {
 
 	segmentBits uint8 // of bodies, see Machine; 0 for what it has of itself
 	survivors   int
+	items    int      // budget of an entry of its Machine; 0 for the usual
 	*Broker
 	log *soloLog
 }
@@ -187,6 +188,7 @@ func (n *node) open() {
 		n.t.Fatal(err)
 	}
 	n.machine.streams.madeLike(&n.streams)
+	n.machine.budget.perEntry = n.items
 	if n.segmentBits != 0 {
 		n.machine.segmentBits, n.machine.survivors = n.segmentBits, n.survivors
 		must(n.t, n.machine.load())

@@ -90,8 +90,9 @@ func (m *Machine) sweep(node string) {
 		}
 		return true
 	})
-	for _, r := range lost {
-		if more = more || m.isSpent(); m.isSpent() {
+	for i, r := range lost {
+		if i > 0 && m.isSpent() {
+			more = true
 			break
 		}
 		r.seenAt = state.former // nobody knows when the node died after that

@@ -237,7 +237,7 @@ func (m *Machine) writeQueue(r *record) {
 	r.queueDirty = false
 	m.countWaiting(r)
 	if m.groups[r.session] != nil {
-		r.queue.done = r.queue.done.first(spansKept)
+		r.queue.forgetGaps()
 	}
 	m.val = r.queue.append(m.val[:0])
 	m.tx.Set(cursorKey(m.key, r.session), m.val)
@@ -415,7 +415,7 @@ func (m *Machine) purge(session, unsent uint64, after []byte) {
 	}
 	n, bytes, more, last := 0, uint64(0), false, uint64(0)
 	m.store.Scan(lower, upper, func(key, value []byte) bool {
-		if more = n == itemsPerWake || bytes > givenBytes || m.isSpent(); more {
+		if more = n == itemsPerWake || bytes > givenBytes || n > 0 && m.isSpent(); more {
 			return false
 		}
 		n++

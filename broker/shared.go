@@ -283,6 +283,14 @@ func (m *Machine) countWaiting(r *record) {
 	}
 }
 
+// forgetGaps keeps spansKept of the gaps in a group's queue.
+func (q *queue) forgetGaps() {
+	if q.done = q.done.first(spansKept); q.count == 0 {
+		q.below = q.next
+		q.normalize()
+	}
+}
+
 // waits says whether something waits in g's queue that somebody who is there may
 // have, as far as is known.
 func (g *group) waits() bool { return g.queue.count > 0 && g.queue.next > g.passed }
@@ -385,6 +393,11 @@ func (m *Machine) feed(number uint64, what uint64) {
 	if m.bare || !g.waits() {
 		return
 	}
+	if !slices.ContainsFunc(g.members, func(one *groupMember) bool { return one.r.connected() }) {
+		m.spend(len(g.members) / askedPerOne)
+		m.pass(g, g.queue.next, 0) // until somebody comes
+		return
+	}
 	q := &g.queue
 	m.touch(&g.record)
 	from := max(q.below, g.passed)
@@ -396,7 +409,7 @@ func (m *Machine) feed(number uint64, what uint64) {
 		if q.done.has(seq) {
 			return true
 		}
-		if all = looked < itemsPerWake && bytes < givenBytes && !m.isSpent(); !all {
+		if all = looked < itemsPerWake && bytes < givenBytes && (looked == 0 || !m.isSpent()); !all {
 			return false
 		}
 		looked++
@@ -492,6 +505,7 @@ func (m *Machine) sharingOf(g *group, topicName string) *sharing {
 func (m *Machine) entryEvent(en *entry) *event.Event {
 	b := slices.Clone(en.inline)
 	if en.body != 0 {
+		m.spend(bodyWeight)
 		var ok bool
 		if b, ok = m.store.Get(bodyKey(nil, en.body), nil); !ok {
 			panic(fatal{"the body of a queue entry is gone"})
@@ -545,7 +559,7 @@ func (m *Machine) takeBack(session, epoch uint64) {
 	first, _ := slices.BinarySearch(r.copies, max(q.maybe, q.below))
 	bytes := uint64(0)
 	for i, seq := range slices.Clone(r.copies[first:]) {
-		if i == itemsPerWake || bytes > givenBytes || m.isSpent() {
+		if i == itemsPerWake || bytes > givenBytes || i > 0 && m.isSpent() {
 			m.setChore(wakeReturn, session, epoch)
 			break
 		}

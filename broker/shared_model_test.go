@@ -63,6 +63,10 @@ func TestSharedModel(t *testing.T) {
 
 func runShared(t *testing.T, seed uint64, steps int) {
 	n := newNode(t, Limits{QueueEvents: 1000})
+	n.log.mu.Lock()
+	n.items = []int{0, 8, 40}[seed%3] // that little, and most is put off
+	n.machine.budget.perEntry = n.items
+	n.log.mu.Unlock()
 	maps.Copy(n.policies, sharedPolicies)
 	r := &sharedRun{t: t, rng: rand.New(rand.NewPCG(seed, 1)), copies: rand.New(rand.NewPCG(seed, 2)), n: n, members: map[string]*sharedMember{}, done: map[string]bool{}}
 	defer func() {
@@ -200,6 +204,7 @@ func (r *sharedRun) check() {
 		r.look(m)
 	}
 	machine := r.n.machine
+	checkCopies(r.t, machine)
 	for _, g := range machine.groups {
 		if !g.waits() {
 			continue
@@ -263,6 +268,7 @@ func (r *sharedRun) replay() {
 	}
 	twin.segmentBits, twin.survivors = r.n.segmentBits, r.n.survivors
 	must(r.t, twin.load())
+	twin.budget.perEntry = r.n.items
 	r.n.log.mu.Lock()
 	defer r.n.log.mu.Unlock()
 	checkBodies(r.t, r.n.machine)

@@ -433,7 +433,7 @@ func (m *Machine) judge(id string) {
 	})
 	found := len(clients)
 	for i, client := range clients {
-		if m.isSpent() {
+		if i > 0 && m.isSpent() {
 			clients = clients[:i]
 			break
 		}
