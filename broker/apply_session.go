@@ -178,6 +178,7 @@ func (m *Machine) endConnection(r *record, cause error, publishWill, cleared boo
 		m.setWake(m.now+seconds(r.expiry), wakeExpiry, r.session, r.epoch)
 	}
 	m.absent(r)
+	r.wasLost = false
 	m.writeRecord(r)
 }
 
@@ -236,7 +237,7 @@ func (m *Machine) endSession(r *record, cause error) {
 	if r.queue.next > 0 {
 		unsent := uint64(0)
 		if len(r.copies) > 0 {
-			unsent = r.queue.maybe
+			unsent = r.firstUnsent()
 		}
 		m.setChore(wakePurge, r.session, unsent)
 	}

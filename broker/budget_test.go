@@ -307,30 +307,36 @@ func TestPassedOverMakesRoom(t *testing.T) {
 	}
 }
 
-// Of a connection that was lost nothing counts as sent that a stream owes the session
-// still, and was not there to be sent.
-func TestNothingUnpaidCountsAsSent(t *testing.T) {
+// A member's connection is lost while a stream owes it what comes before its copies:
+// those were not there to be sent, and go to others.
+func TestCopiesBehindWhatIsOwedWereNotSent(t *testing.T) {
 	u, twin, d := sharedTwins(t, Limits{Sessions: 1000})
 	d.gone(crowdDefault, "hot")
+	k := d.member("keeper", event.Never, 1, "$share/g/job")
+	d.entry(&event.Disconnect{Session: k.session, Epoch: k.epoch})
+	k = d.member("away0", event.Never, 100, "$share/g/job")
+	d.entry(&event.Disconnect{Session: k.session, Epoch: k.epoch})
+	d.settleDown()
 	d.flood("hot", 500, 50)
 	for _, m := range []*machineUnderTest{u, twin} {
 		m.streams.ahead, m.streams.piece = 8, 8
 	}
 	as := event.Connect{Client: "away0", Principal: "alice", Expiry: event.Never, ReceiveMax: 100}
 	o := d.connect(as)
-	r := u.numbers[o.session]
-	ready := r.ready()
-	if ready == 0 || ready >= 100 {
-		t.Fatalf("up to %d is paid, want some and less than goes out at once", ready)
+	d.flood("job", 3, 3)
+	r, g := u.numbers[o.session], u.byFilter["$share/g/job"]
+	if len(r.copies) != 3 || r.ready() > r.copies[0] || r.ready() == 0 {
+		t.Fatalf("the member has copies %v, and may be sent what is before %d", r.copies, r.ready())
 	}
-	d.entry(&event.Settle{Session: o.session, Epoch: o.epoch, Sent: 400}) // more than there was
-	if q := &r.queue; q.sent > ready || q.maybe > ready {
-		t.Errorf("as told, %d are sent and %d may be, want %d at most", q.sent, q.maybe, ready)
+	b := event.AppendHeader(nil, event.Header{Node: "n1", Incarnation: 2 << lifeBits, Seq: 1})
+	d.raw(event.AppendCommand(b, &event.NodeUp{})) // its node begins anew
+	for seq := uint64(2); d.isDue(); seq++ {
+		b := event.AppendHeader(nil, event.Header{Node: "n1", Incarnation: 2 << lifeBits, Seq: seq})
+		d.raw(event.AppendCommand(b, &event.Tick{}))
+		must(t, twin.load())
 	}
-	ready = r.ready()
-	o = d.connect(as) // the connection before is taken over
-	if q := &r.queue; q.sent > ready || q.maybe > ready || o.sent > o.ready {
-		t.Errorf("of a lost connection %d count as sent, and %d may be, want %d at most", q.sent, q.maybe, ready)
+	if r.connected() || len(r.copies) != 0 || g.queue.count != 3 {
+		t.Errorf("connected: %v; the member keeps %v and the group has %d, want all 3", r.connected(), r.copies, g.queue.count)
 	}
 }
 

@@ -130,7 +130,7 @@ type node struct {
 
 	segmentBits uint8 // of bodies, see Machine; 0 for what it has of itself
 	survivors   int
-	items    int      // budget of an entry of its Machine; 0 for the usual
+	items       int // budget of an entry of its Machine; 0 for the usual
 	*Broker
 	log *soloLog
 }

@@ -259,9 +259,9 @@ func (m *Machine) applySettle(c *event.Settle) error {
 	}
 	q := &r.queue
 	m.touch(r)
-	ready := r.sendable()
-	q.sent = max(q.sent, min(c.Sent, ready))
+	q.sent = min(max(q.sent, c.Sent), q.next)
 	q.maybe = max(q.maybe, q.sent)
+	ready := r.sendable() // nothing beyond has been sent
 	if below := min(c.Below, ready); below > q.below {
 		m.remove(r, q.below, below, m.tellTaken)
 		q.below = below
@@ -323,12 +323,23 @@ func (q *queue) normalize() {
 // lost notes that r's connection has ended without telling how far it had come.
 // As many entries as could be under way count as sent. What it had sent beyond
 // them, after acknowledgements that the log has not heard of, nobody can tell:
-// any entry there is may have been sent. What is not there, because a stream owes it
-// still, has not.
+// any entry there is may have been sent. So it is for one to whom a stream owes some of
+// them still, as if it had them; but a copy behind those was not sent, whatever the
+// queue says of it, and another may have it.
 func (r *record) lost(window uint64) {
-	q, ready := &r.queue, r.sendable()
-	q.sent = max(q.sent, min(q.first(window), ready))
-	q.maybe = max(q.sent, ready)
+	q := &r.queue
+	q.sent = max(q.sent, q.first(window))
+	q.maybe = q.next
+	r.wasLost, r.unsent = true, r.sendable()
+}
+
+// firstUnsent returns the number from which on no copy was sent by the connection that
+// has just ended.
+func (r *record) firstUnsent() uint64 {
+	if r.wasLost {
+		return min(r.unsent, r.queue.maybe)
+	}
+	return r.queue.maybe
 }
 
 // sendable returns the number before which r's client may have been sent what there
@@ -432,13 +443,8 @@ func (m *Machine) purge(session, unsent uint64, after []byte) {
 		}
 		return true
 	})
-	switch {
-	case !more:
-	case m.level < LevelShared:
-		m.setWake(m.now, wakePurge, session, unsent)
-	default:
-		id := store.AppendUint64(store.AppendUint64(nil, session), unsent)
-		m.setChoreName(wakePurge, string(store.AppendUint64(id, last)))
+	if more {
+		m.setChore(wakePurge, session, unsent, last)
 	}
 }
 

@@ -347,8 +347,8 @@ func (m *Machine) absent(r *record) {
 	for _, g := range r.groups {
 		m.feedNow(g)
 	}
-	if n := len(r.copies); n > 0 && r.queue.maybe <= r.copies[n-1] {
-		m.setChore(wakeReturn, r.session, r.epoch)
+	if n, from := len(r.copies), r.firstUnsent(); n > 0 && from <= r.copies[n-1] {
+		m.setChore(wakeReturn, r.session, r.epoch, from)
 	}
 }
 
@@ -547,20 +547,20 @@ func (m *Machine) giveBack(en *entry, from *record) {
 	}
 }
 
-// takeBack takes copies that r was not sent, because its connection has ended
-// before, back for its groups, some at a time.
-func (m *Machine) takeBack(session, epoch uint64) {
+// takeBack takes copies that r was not sent, those from from on, because its
+// connection has ended before, back for its groups, some at a time.
+func (m *Machine) takeBack(session, epoch, from uint64) {
 	r := m.numbers[session]
 	if r == nil || r.connected() || r.epoch != epoch {
 		return // it goes on with them; or its queue is purged, which does as much
 	}
 	q := &r.queue
 	m.touch(r)
-	first, _ := slices.BinarySearch(r.copies, max(q.maybe, q.below))
+	first, _ := slices.BinarySearch(r.copies, from)
 	bytes := uint64(0)
 	for i, seq := range slices.Clone(r.copies[first:]) {
 		if i == itemsPerWake || bytes > givenBytes || i > 0 && m.isSpent() {
-			m.setChore(wakeReturn, session, epoch)
+			m.setChore(wakeReturn, session, epoch, from)
 			break
 		}
 		key := entryKey(nil, session, seq)

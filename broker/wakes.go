@@ -173,7 +173,7 @@ func (m *Machine) fire(kind byte, id []byte) {
 	case wakePurge:
 		m.purge(store.Uint64At(id, 0), store.Uint64At(id, 8), id[16:])
 	case wakeReturn:
-		m.takeBack(store.Uint64At(id, 0), store.Uint64At(id, 8))
+		m.takeBack(store.Uint64At(id, 0), store.Uint64At(id, 8), store.Uint64At(id, 16))
 	case wakeShare:
 		m.feed(store.Uint64At(id, 0), store.Uint64At(id, 8))
 	case wakeRetained:
