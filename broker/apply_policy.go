@@ -107,6 +107,7 @@ func (m *Machine) forget(id string) {
 		if !ok {
 			continue
 		}
+		m.spend(forgetWeight)
 		if f.Forget(&ProfileTx{m: m, prefix: prefix}, principal) {
 			if at := slices.Index(m.prefixes, prefix) + 1; at < len(m.prefixes) {
 				m.setWakeName(m.now, wakeForget, principal+"\x00"+m.prefixes[at])

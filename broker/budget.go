@@ -66,9 +66,10 @@ const unbounded = math.MaxInt
 
 // Weights in items of what costs more than one, or less.
 const (
-	endWeight   = 8  // a session ends, or its connection; each of its subscriptions is one item
-	bodyWeight  = 4  // an event is read that is stored for several queues
-	askedPerOne = 32 // so many members are asked whether they can have a copy
+	endWeight    = 8            // a session ends, or its connection; each of its subscriptions is one item
+	bodyWeight   = 4            // an event is read that is stored for several queues
+	forgetWeight = itemsPerWake // a piece of what a profile keeps of somebody
+	askedPerOne  = 32           // so many members are asked whether they can have a copy
 )
 
 // spend takes note of work that was done.
