@@ -639,11 +639,7 @@ func (r *modelRun) compareWakes() {
 			return true // what groups keep is looked at more often than there is need
 		}
 		soon := slices.Contains([]byte{wakePurge, wakeTerms, wakeTrim, wakeJudge, wakePay, wakeStream, wakeReturn}, k[9])
-		at := store.Uint64At(k, 1)
-		if isChore(at) && at&^(choreBit|choreRoom) == r.index {
-			at = uint64(r.main.now)
-		}
-		if !soon || int64(at) != r.main.now {
+		if at := store.Uint64At(k, 1); !soon || int64(at) != r.main.now && at&^choreRoom != choreBit|r.index {
 			got[string(k)] = true
 		}
 		return true
