@@ -147,7 +147,7 @@ func (p policies) Denied(_ context.Context, text string) (api.Denial, error) {
 		if acl.DenialTag(node.ID) != id[:len(acl.DenialTag(node.ID))] {
 			continue
 		}
-		a, err := (membership{p.s}).ask(node, nodeQuestion{Op: opDenied, ID: id})
+		a, err := membership(p).ask(node, nodeQuestion{Op: opDenied, ID: id})
 		if err != nil {
 			silent = true
 			continue

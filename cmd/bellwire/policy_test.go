@@ -125,7 +125,7 @@ func TestRemovedUsersAreTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	conf.logger = newLogger(&log, false)
-	told := &server{config: conf, broker: s.broker, parsed: s.parsed}
+	told := &server{config: conf, broker: s.broker}
 	change := api.PolicyChange{Data: policy("ana", "cy"), By: "ana@example.com"}
 	for _, dry := range []bool{true, false} {
 		change.Dry = dry

@@ -264,7 +264,7 @@ func (p policies) tryShadow(data []byte, by, span string) (*api.Shadow, error) {
 	q := nodeQuestion{Op: opShadow, Shadow: &shadowQuestion{data, by, until.UnixNano()}}
 	total := api.Shadow{Until: until.UTC(), By: by, Differences: []api.ShadowDifference{}}
 	for _, node := range p.s.node.Members(statePatience) {
-		if _, err := (membership{p.s}).askFor(node, q, shadowPatience); err != nil {
+		if _, err := membership(p).askFor(node, q, shadowPatience); err != nil {
 			total.Without = append(total.Without, node.Name)
 		} else {
 			total.Nodes = append(total.Nodes, node.Name)
@@ -282,7 +282,7 @@ func (p policies) Shadow(_ context.Context, stop bool) (api.Shadow, error) {
 	}
 	seen := map[string]bool{}
 	for _, node := range p.s.node.Members(statePatience) {
-		a, err := (membership{p.s}).askFor(node, q, shadowPatience)
+		a, err := membership(p).askFor(node, q, shadowPatience)
 		if err != nil || a.Shadow == nil {
 			total.Without = append(total.Without, node.Name)
 			continue
