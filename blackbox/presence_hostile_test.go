@@ -218,3 +218,28 @@ func TestPresenceFlood(t *testing.T) {
 		}
 	}
 }
+
+// A device whose clock is years ahead is not the newest for ever: its place among
+// others is that of when it published, and what it wrote is shown as it wrote it.
+func TestPresenceClockIsAhead(t *testing.T) {
+	t.Parallel()
+	s := kinds(t, "2026-03-09T12:00:00Z")
+	pc, a := s.person(bob, "pc"), s.person(alice, "pc")
+	pc.Publish("$me/policy/presence", 1, showAll)
+	const ahead = `"timestamp":"2031-01-01T00:00:00Z"`
+	pc.PublishMessage(retained(bobsPresence+"/ahead", `{"persons":[{"id":"p","activities":["meeting"],`+ahead+`}]}`))
+	s.setClock("2026-03-09T12:10:00Z")
+	pc.PublishMessage(retained(bobsPresence+"/right", `{"persons":[{"id":"p","activities":["away"],"timestamp":"2026-03-09T12:10:00Z"}]}`))
+	a.Subscribe(bobsPresence, 1)
+	shown := string(a.Receive().Payload)
+	away, meeting := strings.Index(shown, "away"), strings.Index(shown, "meeting")
+	if away < 0 || meeting < away || !strings.Contains(shown, ahead) {
+		t.Errorf("got %s, want what was published last first, and %s", shown, ahead)
+	}
+	s.setClock("2026-03-09T12:20:00Z")
+	pc.PublishMessage(retained(bobsPresence+"/ahead", `{"persons":[{"id":"p","activities":["meeting"],`+ahead+`}]}`))
+	shown = string(a.Receive().Payload)
+	if strings.Index(shown, "meeting") > strings.Index(shown, "away") {
+		t.Errorf("got %s, want the one that was published again first", shown)
+	}
+}

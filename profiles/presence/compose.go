@@ -172,9 +172,18 @@ func (k *Kind) finish(d *document, r kind.Resource, class kind.Class) {
 	slices.SortFunc(d.persons, byAge)
 }
 
-// byAge sorts the newest first, by what is seen of them.
+// byAge sorts the newest first, by what is seen of them: those without a timestamp
+// come last, whenever they were published.
 func byAge(a, b element) int {
-	return cmp.Or(b.timestamp.Compare(a.timestamp), strings.Compare(a.id, b.id))
+	return cmp.Or(b.age().Compare(a.age()), strings.Compare(a.id, b.id))
+}
+
+// age is the timestamp as it counts for the order, zero if there is none.
+func (e *element) age() time.Time {
+	if e.timestamp.IsZero() {
+		return time.Time{}
+	}
+	return e.when
 }
 
 // rank puts what is open first, for that is what a watcher is after.
