@@ -93,7 +93,7 @@ func TestRecover(t *testing.T) {
 	}
 	n1, _ = c.begins("n1")
 	c.await(n3, "both say so", func([]api.Member) bool {
-		return strings.Contains(n3.notes.String(), `other-cluster: it belongs to cluster`) && strings.Contains(n1.notes.String(), "node n3 refuses (other-cluster)")
+		return strings.Contains(n3.notes.String(), `other-cluster: node \"n1\" is of cluster`) && strings.Contains(n1.notes.String(), "node n3 refuses (other-cluster)")
 	})
 	if all := c.status(n3); len(all) != 3 {
 		t.Errorf("it is a member: %+v", all)

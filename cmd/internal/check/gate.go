@@ -38,6 +38,11 @@ var budget = map[string]time.Duration{
 // would watch only the client side.
 const blackbox = module + "/blackbox"
 
+// measures is the package that compares servers by what they do in a second. It
+// finds out nothing beside others; under -race it does, for there it is its own
+// program that is tested.
+const measures = module + "/bench"
+
 // external are its tests that play other people's suites, which do not come
 // with this tree: they belong to conformance.
 const external = "^TestPacketSequences$"
@@ -111,7 +116,11 @@ func gate(ctx context.Context, root string) error {
 	// Without the vet of go test, for all of it has been done above.
 	test("", nil, "-count=1", "-vet=off", rules)
 	rest := slices.DeleteFunc(slices.Clone(packages), func(pkg string) bool { return pkg == rules || pkg == blackbox })
-	test("", asBuilt(root), append([]string{packagesAtOnce, "-count=1", "-vet=off", "-timeout=5m"}, rest...)...)
+	others := slices.DeleteFunc(slices.Clone(rest), func(pkg string) bool { return pkg == measures })
+	test("", asBuilt(root), append([]string{packagesAtOnce, "-count=1", "-vet=off", "-timeout=5m"}, others...)...)
+	if slices.Contains(rest, measures) {
+		test("", asBuilt(root), "-count=1", "-vet=off", "-timeout=5m", measures)
+	}
 	if slices.Contains(packages, blackbox) {
 		test("", asBuilt(root), testsAtOnce, "-count=1", "-vet=off", "-timeout=10m", "-skip", external, blackbox)
 	}
