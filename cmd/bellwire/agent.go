@@ -99,7 +99,7 @@ func (a *agent) report(ctx context.Context, to target, packet *paho.Connect, me 
 	if err != nil {
 		return false, err
 	}
-	err = a.publish(ctx, p, me)
+	err = a.publish(ctx, p, me, notes)
 	o, lost := p.finish(context.WithoutCancel(ctx), &paho.Disconnect{})
 	if lost != nil && ctx.Err() == nil {
 		return true, lost
@@ -111,7 +111,7 @@ func (a *agent) report(ctx context.Context, to target, packet *paho.Connect, me 
 }
 
 // publish says that the machine is up, and then how it is.
-func (a *agent) publish(ctx context.Context, p *publisher, me kind.Addr) error {
+func (a *agent) publish(ctx context.Context, p *publisher, me kind.Addr, notes io.Writer) error {
 	up := publication{
 		topic:   kind.Topic{Resource: kind.Resource{Kind: "presence", Addr: me}, Source: "agent"}.Name(),
 		payload: hostDocument(a.note), contentType: presence.TypeJSON, user: map[string]string{"evt-bind": "connection"},
@@ -119,6 +119,7 @@ func (a *agent) publish(ctx context.Context, p *publisher, me kind.Addr) error {
 	if err := p.publish(ctx, up.packet()); err != nil {
 		return err
 	}
+	fmt.Fprintf(notes, "bellwire: presence of %s is published, for whom its policy shows it, and numbers to %s/# every %s\n", me, a.prefix, a.interval)
 	before, err := readThisHost()
 	if err != nil {
 		return err

@@ -286,7 +286,8 @@ func TestAgent(t *testing.T) {
 		t.Errorf("while it runs: %+v", got)
 	}
 	cancel()
-	if code := <-ended; code != 0 || notes.Len() > 0 {
+	const said = "bellwire: presence of web1@example.com is published, for whom its policy shows it, and numbers to hosts/web1/# every 1s\n"
+	if code := <-ended; code != 0 || notes.String() != said {
 		t.Errorf("it ended with %d: %s", code, &notes)
 	}
 	if got := bellwire(t, "", watch...); !strings.Contains(got.stdout, `"basic":"closed"`) {
