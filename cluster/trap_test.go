@@ -18,6 +18,7 @@ import (
 
 	"github.com/bellwire/bellwire/cluster/raftlog"
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/internal/effort"
 )
 
 // The tests here are named after the traps that others have fallen into. Those of
@@ -26,10 +27,10 @@ import (
 // memoryRig returns a rig in memory whose clock is the machine's.
 func memoryRig(t testing.TB) *rig { return newRig(t, disk.Memory(), "data") }
 
-// A log of 20,000 committed entries that the state has not made durable is
+// A log of many committed entries that the state has not made durable is
 // replayed at a start, in the order they have and without a deadlock.
 func TestTrap5LongReplay(t *testing.T) {
-	const entries = 20_000
+	entries := uint64(effort.RoundsOfOne(4_000, 20_000, 20_000))
 	r := memoryRig(t)
 	dir, err := Claim(r.fs, r.path, "n1", 1)
 	if err != nil {
@@ -48,7 +49,7 @@ func TestTrap5LongReplay(t *testing.T) {
 		t.Fatal(err)
 	}
 	var logs []*raft.Log
-	for i := range uint64(entries) {
+	for i := range entries {
 		logs = append(logs, &raft.Log{Index: i + 2, Term: 1, Data: pack(int64(i), [][]byte{numbered(int(i))})})
 	}
 	if err := errors.Join(l.StoreLogs(logs), db.Close(), dir.Close()); err != nil {
@@ -56,10 +57,10 @@ func TestTrap5LongReplay(t *testing.T) {
 	}
 	r.start()
 	defer r.stop()
-	if p := r.toy.position(); p.count != entries || p.stamp != entries-1 {
+	if p := r.toy.position(); p.count != entries || p.stamp != int64(entries)-1 {
 		t.Errorf("%d entries applied, the last of stamp %d, want %d", p.count, p.stamp, entries)
 	}
-	r.submit(entries, 1)
+	r.submit(int(entries), 1)
 }
 
 // Entries are bounded by bytes, however large and many the batches are, and a
