@@ -52,7 +52,7 @@ var sharedFilters = []string{"$share/g/a/#", "$share/g/a/1", "$share/h/#", "$sha
 // as something refers to them. A machine that begins with a copy from midway and
 // applies what came after is in the same state.
 func TestMixedModel(t *testing.T) {
-	first, last := uint64(1), uint64(effort.RoundsOfOne(4, 24, 3000))
+	first, last := uint64(1), uint64(effort.RoundsOfOne(1, 24, 3000))
 	if *modelSeeds != "" {
 		first, last = parseSeeds(t, *modelSeeds)
 	}

@@ -109,7 +109,7 @@ type modelRun struct {
 // (it is another node, it loses what was not flushed and replays, it begins
 // with a copy of another's state) its digest is that of the first.
 func TestMachineModel(t *testing.T) {
-	first, last := uint64(1), uint64(effort.RoundsOfOne(3, 10, 3000))
+	first, last := uint64(1), uint64(effort.RoundsOfOne(1, 10, 3000))
 	if *modelSeeds != "" {
 		first, last = parseSeeds(t, *modelSeeds)
 	}
