@@ -6,6 +6,7 @@ import (
 	"context"
 	"debug/buildinfo"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -277,15 +278,22 @@ func (s *server) open(version byte, m mqtttest.Connect) *mqtttest.Client {
 // post sends JSON to the HTTP side, which must answer 2xx.
 func (s *server) post(path, body string) {
 	s.t.Helper()
+	if err := s.tryPost(path, body); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *server) tryPost(path, body string) error {
 	client := http.Client{Timeout: mqtttest.Patience}
 	res, err := client.Post("http://"+s.ready.HTTP+path, "application/json", strings.NewReader(body))
 	if err != nil {
-		s.t.Fatalf("POST %s %s: %v", path, body, err)
+		return fmt.Errorf("%s: %w", body, err)
 	}
 	defer res.Body.Close()
 	if text, _ := io.ReadAll(res.Body); res.StatusCode/100 != 2 {
-		s.t.Fatalf("POST %s %s: %s %s", path, body, res.Status, text)
+		return fmt.Errorf("POST %s %s: %s %s", path, body, res.Status, text)
 	}
+	return nil
 }
 
 // setClock moves the test clock to an instant; all that is due then has
@@ -301,10 +309,14 @@ func (s *server) advance(d time.Duration) {
 	s.post("/v1/test/clock", fmt.Sprintf(`{"advance":%q}`, d))
 }
 
-// disk switches the disk's fault: hang, eio, full or ok.
+// disk switches the disk's fault: hang, slow, eio, full or ok. With eio the process may
+// end before it has answered.
 func (s *server) disk(fault string) {
 	s.t.Helper()
-	s.post("/v1/test/fault", fmt.Sprintf(`{"disk":%q}`, fault))
+	err := s.tryPost("/v1/test/fault", fmt.Sprintf(`{"disk":%q}`, fault))
+	if gone := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET); err != nil && (fault != "eio" || !gone) {
+		s.t.Fatal(err)
+	}
 }
 
 // get returns status and body of a GET.
