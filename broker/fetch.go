@@ -39,7 +39,7 @@ func (b *Broker) mayFetch(who Who, topicName string, v Viewer) error {
 // fetchLookedAt bounds how many resources one FetchAll looks at, and fetchPiece
 // how many it holds names of. A page that is not full tells how many of them its
 // asker may not see; so it ends before there is enough only for the sake of the
-// work: to look at so many takes some 0.1 s.
+// work.
 const (
 	fetchLookedAt = 16_000
 	fetchPiece    = 1000
