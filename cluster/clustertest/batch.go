@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"strings"
+
+	"github.com/bellwire/bellwire/cluster"
 )
 
 // A Batch is what a Source submits: the Number-th, from 1 on, of one Life of the
@@ -38,6 +41,20 @@ func parseBatch(buf []byte) (Batch, error) {
 		Life: binary.BigEndian.Uint64(rest), Number: binary.BigEndian.Uint64(rest[8:]),
 		Payload: rest[16:],
 	}, nil
+}
+
+const firstLevel cluster.Level = 1
+
+// raiseTo begins the payload of a batch that raises the feature level to what
+// follows, a byte.
+const raiseTo = "raise the feature level to "
+
+// raises returns the level that the batch raises the cluster to, 0 for none.
+func (b Batch) raises() cluster.Level {
+	if to, ok := strings.CutPrefix(string(b.Payload), raiseTo); ok && len(to) == 1 {
+		return cluster.Level(to[0])
+	}
+	return 0
 }
 
 // A key names a batch.

@@ -25,6 +25,7 @@ type Machine struct {
 	die     func(reason string)
 	witness *Witness
 	every   int // entries until it flushes by itself, as a real one's memory fills up
+	program Program
 
 	// files is taken by who changes files, before mu, which nobody holds while the
 	// disk works. It holds one.
@@ -33,8 +34,21 @@ type Machine struct {
 	mu      sync.Mutex // guards the following
 	entries []Entry
 	numbers numbers
+	level   cluster.Level // in force as of the newest entry
 	digest  uint64
 	durable head // what a crash leaves
+}
+
+// A Program is the version of the program that a Machine belongs to, as far as
+// feature levels go.
+type Program struct {
+	// Knows is the newest level that it knows. It dies of an entry that raises the
+	// level further, as the broker's machine does.
+	Knows cluster.Level
+
+	// Raised, if there is one, is told of a level before it is in force. It may be
+	// told again of one that is.
+	Raised func(cluster.Level)
 }
 
 var _ cluster.Machine = (*Machine)(nil)
@@ -59,14 +73,15 @@ var ErrState = errors.New("clustertest: the machine's files are damaged")
 // flushes by itself after each so many entries; die is called when a disk that
 // fails leaves it no other way, and must not return. What it applies it shows to
 // witness.
-func OpenMachine(fsys *disk.FS, dir string, every int, die func(reason string), witness *Witness) (*Machine, error) {
-	m := &Machine{fs: fsys, dir: dir, die: die, witness: witness, every: max(1, every), files: make(chan struct{}, 1)}
+func OpenMachine(fsys *disk.FS, dir string, every int, program Program, die func(reason string), witness *Witness) (*Machine, error) {
+	m := &Machine{fs: fsys, dir: dir, die: die, witness: witness, every: max(1, every), program: program, level: firstLevel, files: make(chan struct{}, 1)}
 	if err := fsys.MakeDir(dir); err != nil {
 		return nil, err
 	}
 	if err := m.load(); err != nil {
 		return nil, err
 	}
+	m.raised(m.level) // a crash may have come between the two
 	witness.opened(m.at(), m.digest, m.numbers)
 	return m, nil
 }
@@ -85,7 +100,7 @@ func (m *Machine) load() error {
 func (m *Machine) set(h head, entries []Entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.durable, m.entries, m.numbers, m.digest = h, nil, numbers{}, 0
+	m.durable, m.entries, m.numbers, m.level, m.digest = h, nil, numbers{}, firstLevel, 0
 	for _, e := range entries {
 		m.add(e)
 	}
@@ -137,6 +152,7 @@ func (m *Machine) add(e Entry) (taken []Batch) {
 		}
 		if m.numbers.take(b.key()) {
 			taken = append(taken, b)
+			m.level = max(m.level, b.raises())
 		}
 	}
 	return taken
@@ -154,10 +170,14 @@ func (m *Machine) Configure(index, term uint64, config []byte) {
 
 func (m *Machine) apply(e Entry) {
 	m.mu.Lock()
+	before := m.level
 	taken := m.add(e)
-	digest := m.digest
+	digest, level := m.digest, m.level
 	full := len(m.entries)-m.durable.Count >= m.every
 	m.mu.Unlock()
+	if level > before && !m.raised(level) {
+		return
+	}
 	if full {
 		if err := m.Flush(); err != nil {
 			m.die(fmt.Sprintf("clustertest: flush: %v", err))
@@ -165,6 +185,27 @@ func (m *Machine) apply(e Entry) {
 		}
 	}
 	m.witness.applied(e, digest, taken)
+}
+
+// raised tells of a level that is to be in force. It returns false if the program
+// does not know it: then the process has died.
+func (m *Machine) raised(to cluster.Level) bool {
+	if to > m.program.Knows {
+		m.witness.blame("feature level %d is in force, its program knows %d", to, m.program.Knows)
+		m.die(fmt.Sprintf("clustertest: feature level %d, this program knows %d", to, m.program.Knows))
+		return false
+	}
+	if m.program.Raised != nil {
+		m.program.Raised(to)
+	}
+	return true
+}
+
+// Level returns the feature level in force as of the newest entry.
+func (m *Machine) Level() cluster.Level {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.level
 }
 
 // Durable is cluster.Machine's.
@@ -255,8 +296,11 @@ func (m *Machine) Restore(dir string) error {
 		return err
 	}
 	m.mu.Lock()
-	at, digest, taken := m.at(), m.digest, maps.Clone(m.numbers)
+	at, digest, level, taken := m.at(), m.digest, m.level, maps.Clone(m.numbers)
 	m.mu.Unlock()
+	if !m.raised(level) {
+		return nil
+	}
 	m.witness.restored(at, digest, taken)
 	return nil
 }

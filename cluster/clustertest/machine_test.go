@@ -15,7 +15,7 @@ import (
 
 func openMachine(t testing.TB, fs *disk.FS, l *Ledger, node string) *Machine {
 	t.Helper()
-	m, err := OpenMachine(fs, node, 7, func(reason string) { panic(reason) }, l.Witness(node, nil))
+	m, err := OpenMachine(fs, node, 7, Program{Knows: firstLevel}, func(reason string) { panic(reason) }, l.Witness(node, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func TestLedgerFinds(t *testing.T) {
 				if node == "b" && entries == nil {
 					continue
 				}
-				m, err := OpenMachine(fs, node, 1, func(reason string) { panic(reason) }, l.Witness(node, NewSource(l, "s", 1)))
+				m, err := OpenMachine(fs, node, 1, Program{Knows: firstLevel}, func(reason string) { panic(reason) }, l.Witness(node, NewSource(l, "s", 1)))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -221,7 +221,7 @@ func TestLedgerFinds(t *testing.T) {
 func TestRetired(t *testing.T) {
 	l := NewLedger()
 	w := l.Witness("a", nil)
-	m, err := OpenMachine(disk.Memory(), "a", 1, func(reason string) { panic(reason) }, w)
+	m, err := OpenMachine(disk.Memory(), "a", 1, Program{Knows: firstLevel}, func(reason string) { panic(reason) }, w)
 	if err != nil {
 		t.Fatal(err)
 	}

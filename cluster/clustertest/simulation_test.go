@@ -20,6 +20,8 @@ import (
 // Nodes that are given batches on all sides, while nodes are killed, networks cut
 // and disks slow, by a seed. Whatever happens: what was acknowledged is kept, in
 // order, by all, at one place; and when the faults are over, all goes on by itself.
+// Nodes that are started anew may have a newer program: the feature level rises in the
+// middle of it, no further than all programs know.
 //
 // BELLWIRE_SEED runs one seed; with WORLD_LOG=1 the nodes log, and WORLD_STACKS names
 // a file for what all goroutines do when something does not come about. Seeds that
@@ -86,8 +88,8 @@ func simulate(t *testing.T, seed uint64) {
 			return
 		}
 		stats := w.net.Stats()
-		t.Logf("seed %d: %d nodes, %d batches acknowledged, %d faults made; goes on %v after the last; %d connections, %d expired, %d reset; %d slow syncs",
-			seed, len(w.nodes), w.ledger.Told(), len(w.trace), healed, stats.Dialed, stats.Expired, stats.Reset, s.syncs.Load())
+		t.Logf("seed %d: %d nodes, %d batches acknowledged, %d faults made; goes on %v after the last; %d connections, %d expired, %d reset; %d slow syncs; feature level raised %d times",
+			seed, len(w.nodes), w.ledger.Told(), len(w.trace), healed, stats.Dialed, stats.Expired, stats.Reset, s.syncs.Load(), w.raised.Load())
 		if w.ledger.Told() < 100 {
 			t.Errorf("seed %d: only %d batches acknowledged: it shows nothing", seed, w.ledger.Told())
 		}
@@ -207,7 +209,10 @@ func (s *storm) raise() {
 	for _, i := range s.rng.Perm(len(s.nodes)) {
 		if m := s.nodes[i]; m.living() == nil {
 			m.skew = time.Duration(s.rng.IntN(7200)-3600) * time.Second
-			s.note("start %s, its clock %v wrong", m.name, m.skew)
+			if s.levels.IntN(3) == 0 {
+				m.knows = min(newestLevel, m.knows+1)
+			}
+			s.note("start %s, its clock %v wrong, its program knows feature level %d", m.name, m.skew, m.knows)
 			s.net.PowerOn(m.name)
 			m.start()
 			return
@@ -295,8 +300,35 @@ func (s *storm) settle() time.Duration {
 	if !s.eventually(60*time.Second, "all are there, and at one index", s.even) {
 		return again
 	}
+	s.upgrade()
 	s.end()
 	return again
+}
+
+// upgrade exchanges each program that is not the newest, one after the other. Then
+// all that the newest knows is to come into force by itself.
+func (s *storm) upgrade() {
+	for _, m := range s.nodes {
+		if m.knows == newestLevel {
+			continue
+		}
+		s.note("upgrade %s", m.name)
+		m.kill(false, 100)
+		m.knows = newestLevel
+		s.net.PowerOn(m.name)
+		m.start()
+		if !s.eventually(60*time.Second, m.name+" is back with the newest program", s.even) {
+			return
+		}
+	}
+	s.eventually(20*time.Second, "the newest feature level is in force on all nodes", func() bool {
+		for _, m := range s.nodes {
+			if l := m.running(); l == nil || l.machine.Level() != newestLevel || l.dir.Level() != newestLevel {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // calm ends all faults.

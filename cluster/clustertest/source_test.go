@@ -40,7 +40,7 @@ func TestSourceSubmitsUntilSeen(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		l := NewLedger()
 		s := NewSource(l, "s", 1)
-		m, err := OpenMachine(disk.Memory(), "n", 10, func(reason string) { panic(reason) }, l.Witness("n", s))
+		m, err := OpenMachine(disk.Memory(), "n", 10, Program{Knows: firstLevel}, func(reason string) { panic(reason) }, l.Witness("n", s))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,7 +98,7 @@ func TestNodeOfOneInABubble(t *testing.T) {
 			s := NewSource(l, "n", life)
 			w := l.Witness("n", s)
 			die := func(reason string) { t.Error(reason) }
-			if machine, err = OpenMachine(fs, dir.State(), 50, die, w); err != nil {
+			if machine, err = OpenMachine(fs, dir.State(), 50, Program{Knows: firstLevel}, die, w); err != nil {
 				t.Fatal(err)
 			}
 			node, err := cluster.Open(cluster.Config{Dir: dir, Machine: machine, Logger: slog.New(slog.DiscardHandler), Die: die, Now: time.Now})

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,7 +29,9 @@ type world struct {
 	ledger  *Ledger
 	nodes   []*mate
 	began   time.Time
-	memory  uint64 // Config.LogBytes
+	memory  uint64       // Config.LogBytes
+	levels  *rand.Rand   // of its own, as storm.disks: which program who runs
+	raised  atomic.Int64 // times that a leader raised the feature level
 	reaping sync.WaitGroup
 
 	mu    sync.Mutex
@@ -43,6 +46,7 @@ type mate struct {
 	founder bool // its directory was made by who founded the cluster
 	lives   uint64
 	skew    time.Duration // of its wall clock, in this life
+	knows   cluster.Level // of its program, in this life; it only rises
 
 	mu   sync.Mutex
 	life *life // nil while it is down
@@ -51,6 +55,7 @@ type mate struct {
 // A life is one process of a mate.
 type life struct {
 	mate    *mate
+	knows   cluster.Level // its program
 	witness *Witness
 	source  *Source
 	ended   context.Context // when it is killed
@@ -66,18 +71,22 @@ type life struct {
 	opened  chan struct{}
 }
 
+// newestLevel is what the newest program knows.
+const newestLevel cluster.Level = 4
+
 // calm is a good network.
 var calm = Conditions{Delay: 200 * time.Microsecond, Jitter: 300 * time.Microsecond}
 
 func newWorld(t *testing.T, seed uint64, size int) *world {
 	w := &world{
-		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 31)), ledger: NewLedger(), began: time.Now(),
+		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 31)), ledger: NewLedger(), began: time.Now(), levels: rand.New(rand.NewPCG(seed, 59)),
 		net: NewNetwork(NetworkConfig{Seed: seed, Now: time.Now, Timeout: 5 * time.Second, Window: 1 << 30}),
 	}
 	w.memory = []uint64{64 << 10, 256 << 10, 1 << 30}[w.rng.IntN(3)]
 	w.net.ShapeAll(calm)
+	knows := firstLevel + cluster.Level(w.levels.IntN(int(newestLevel)))
 	for i := range size {
-		w.nodes = append(w.nodes, &mate{w: w, name: fmt.Sprintf("n%d", i+1), fs: disk.Crashable(), founder: i == 0})
+		w.nodes = append(w.nodes, &mate{w: w, name: fmt.Sprintf("n%d", i+1), fs: disk.Crashable(), founder: i == 0, knows: knows})
 	}
 	return w
 }
@@ -143,7 +152,7 @@ func (m *mate) running() *life {
 // start begins a life. It does not wait until the node is open.
 func (m *mate) start() *life {
 	m.lives++
-	l := &life{mate: m, source: NewSource(m.w.ledger, m.name, m.lives), opened: make(chan struct{})}
+	l := &life{mate: m, knows: m.knows, source: NewSource(m.w.ledger, m.name, m.lives), opened: make(chan struct{})}
 	l.witness = m.w.ledger.Witness(m.name, l.source)
 	l.ended, l.end = context.WithCancel(context.Background())
 	m.mu.Lock()
@@ -164,7 +173,7 @@ func (l *life) open(fs *disk.FS) (err error) {
 	if m.founder {
 		claim = cluster.Claim
 	}
-	if l.dir, err = claim(fs, "data", m.name, 1); err != nil {
+	if l.dir, err = claim(fs, "data", m.name, l.knows); err != nil {
 		return err
 	}
 	listener, err := w.net.Listen(m.name)
@@ -191,11 +200,16 @@ func (l *life) open(fs *disk.FS) (err error) {
 		return err
 	}
 	die := func(reason string) { panic(fmt.Sprintf("seed %d: %s died: %s", w.seed, m.name, reason)) }
-	if l.machine, err = OpenMachine(fs, l.dir.State(), 40, die, l.witness); err != nil {
+	raised := func(to cluster.Level) {
+		if err := l.dir.Raise(to); err != nil && l.ended.Err() == nil {
+			w.t.Errorf("seed %d: %s notes feature level %d: %v", w.seed, m.name, to, err)
+		}
+	}
+	if l.machine, err = OpenMachine(fs, l.dir.State(), 40, Program{l.knows, raised}, die, l.witness); err != nil {
 		return err
 	}
 	node, err := cluster.Open(cluster.Config{
-		Dir: l.dir, Machine: l.machine, Logger: logger, Links: l.links, Die: die, Now: l.now,
+		Dir: l.dir, Machine: l.machine, Logger: logger, Links: l.links, Die: die, Now: l.now, Raise: l.raise,
 		LogBytes: w.memory, Retain: 32 << 10, MemTable: 256 << 10,
 		Stall: time.Hour, Patience: 100 * time.Millisecond, Stable: 500 * time.Millisecond,
 	})
@@ -204,6 +218,21 @@ func (l *life) open(fs *disk.FS) (err error) {
 	}
 	l.node = node
 	l.source.Start(node)
+	return nil
+}
+
+// raise has the log raise the feature level, and waits until it has.
+func (l *life) raise(to cluster.Level) error {
+	l.source.Add(append([]byte(raiseTo), byte(to)))
+	for l.machine.Level() < to {
+		select {
+		case <-l.ended.Done():
+			return l.ended.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	l.mate.w.note("%s has raised the feature level to %d", l.mate.name, to)
+	l.mate.w.raised.Add(1)
 	return nil
 }
 
