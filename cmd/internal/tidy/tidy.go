@@ -55,6 +55,7 @@ var mayImport = map[string][]string{
 	"profiles/im":        {"profiles/jsontree", "profiles/kind"},
 	"profiles/location":  {"profiles/jsontree", "profiles/kind"},
 	"profiles/presence":  {"profiles/jsontree", "profiles/kind", "profiles/xmltree"},
+	"profiles/watchers":  {"profiles/jsontree", "profiles/kind", "profiles/xmltree"},
 	"profiles/policy":    {"acl", "profiles/jsontree", "profiles/kind", "yamltree"},
 	"profiles/fields":    {"profiles/kind"},
 	"profiles/refuse":    {"broker", "profiles/jsontree", "profiles/kind"},
