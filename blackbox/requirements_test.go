@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -19,28 +18,92 @@ import (
 var rewrite = flag.Bool("rewrite", false, "write docs/requirements.md anew")
 
 // A requirement is a row that is to be shown: by tests whose names begin with
-// it, or not yet.
+// it (TestS10..., TestR2_3_1..., TestADM1...), or whose comments end with
+// "Also R2.3.3, S62."; or not yet.
 type requirement struct {
-	row    int
+	row    string
 	says   string
 	notYet string // why no test shows it
 }
 
 var requirements = []requirement{
-	{row: 4, says: "One address, many devices, composed state; a device that dies is out of it within its keep-alive bound."},
-	{row: 6, says: "Entities other than human users are presentities."},
-	{row: 7, says: "Kinds of a third party, in Go, served like those that come with the program."},
-	{row: 22, says: "My boss can subscribe to me between eight and five only."},
-	{row: 27, says: "Instant messages are delivered in order, once, through the death of the node."},
-	{row: 29, says: "Location is shared with consent, and as exactly as that says."},
-	{row: 35, says: "Different people are told different things, and cannot tell."},
-	{row: 41, says: "A process publishes for somebody, as a delegate, what it was given to publish."},
-	{row: 49, says: "An inbox: others send, its owner and delegates read."},
-	{row: 50, says: "One client is watcher, presentity, sender and inbox."},
-	{row: 53, says: "Presence says whether, and how, somebody can be reached."},
-	{row: 55, says: "Instant messages need no presence."},
-	{row: 56, says: "The kinds of an address are independent of each other."},
-	{row: 62, says: "Push and pull: the same view by subscription and by HTTP."},
+	{row: "S4", says: "One address, many devices, composed state; a device that dies is out of it within its keep-alive bound."},
+	{row: "S6", says: "Entities other than human users are presentities."},
+	{row: "S7", says: "Kinds of a third party, in Go, served like those that come with the program."},
+	{row: "S10", says: "Whoever sets rules can see beforehand what they will show, to whom, when.", notYet: "is not built"},
+	{row: "S11", says: "Where wishes of watchers and owners conflict, a setting with a stated winner decides.", notYet: "is not built"},
+	{row: "S13", says: "A subscription is granted as anonymously as it was asked for, or refused, and leaves no trace.", notYet: "is not built"},
+	{row: "S14", says: "An owner says whom they accept without a name; that somebody watches they know always.", notYet: "is not built"},
+	{row: "S15", says: "Who watches under a pseudonym has another one towards each whom they watch.", notYet: "is not built"},
+	{row: "S16", says: "A pseudonym can receive and send for a while.", notYet: "is not built"},
+	{row: "S18", says: "Who is no party learns nothing of the subscriptions of others.", notYet: "is not built"},
+	{row: "S19", says: "An owner knows how many watch, also where they do not know who.", notYet: "is not built"},
+	{row: "S20", says: "How somebody is refused is the owner’s choice: told, politely, or by no answer.", notYet: "is not built"},
+	{row: "S21", says: "An administrator cancels and creates subscriptions of their domain.", notYet: "is not built"},
+	{row: "S22", says: "My boss can subscribe to me between eight and five only."},
+	{row: "S23", says: "A subscription has an end, and is refreshed.", notYet: "is not built"},
+	{row: "S24", says: "An owner accepts a subscription without telling.", notYet: "is not built"},
+	{row: "S25", says: "Nobody can tell from what they are not sent that they were denied.", notYet: "is not built"},
+	{row: "S27", says: "Instant messages are delivered in order, once, through the death of the node."},
+	{row: "S28", says: "No IP address is told, of whoever it is.", notYet: "is not built"},
+	{row: "S29", says: "Location is shared with consent, and as exactly as that says."},
+	{row: "S30", says: "Presence of persons and their physical presence: kinds of one facility.", notYet: "is not built"},
+	{row: "S33", says: "An owner learns of a watcher the name, and since when, and nothing else.", notYet: "is not built"},
+	{row: "S34", says: "What an owner learns of a watcher beyond the name is the watcher’s to say.", notYet: "is not built"},
+	{row: "S35", says: "Different people are told different things, and cannot tell."},
+	{row: "S36", says: "Several presences behind one address.", notYet: "is not built"},
+	{row: "S37", says: "Which of them one is shown nobody can tell.", notYet: "is not built"},
+	{row: "S38", says: "What somebody says is their presence: the broker vouches for who said it, not that it is true.", notYet: "is not built"},
+	{row: "S39", says: "An attribute has different values for different people.", notYet: "is not built"},
+	{row: "S40", says: "Who wishes to tell an IP address can; the broker adds none.", notYet: "is not built"},
+	{row: "S41", says: "A process publishes for somebody, as a delegate, what it was given to publish."},
+	{row: "S43", says: "An address is neither an account nor a device.", notYet: "is not built"},
+	{row: "S44", says: "That somebody has several addresses nobody learns who may not.", notYet: "is not built"},
+	{row: "S45", says: "An address has one spelling.", notYet: "is not built"},
+	{row: "S46", says: "How many mailboxes somebody has, who writes to them does not learn.", notYet: "is not built"},
+	{row: "S47", says: "Two presentities behind one address.", notYet: "is not built"},
+	{row: "S49", says: "An inbox: others send, its owner and delegates read."},
+	{row: "S50", says: "One client is watcher, presentity, sender and inbox."},
+	{row: "S53", says: "Presence says whether, and how, somebody can be reached."},
+	{row: "S55", says: "Instant messages need no presence."},
+	{row: "S56", says: "The kinds of an address are independent of each other."},
+	{row: "S62", says: "Push and pull: the same view by subscription and by HTTP."},
+	{row: "R2.3.1", says: "The owner controls who can observe, by fetching too.", notYet: "is not built"},
+	{row: "R2.3.2", says: "The owner controls who can subscribe.", notYet: "is not built"},
+	{row: "R2.3.3", says: "The owner controls what a watcher sees, fetched or notified.", notYet: "is not built"},
+	{row: "R2.3.4", says: "The owner controls who else may update.", notYet: "is not built"},
+	{row: "R2.3.5", says: "The owner of an inbox controls who can send.", notYet: "is not built"},
+	{row: "R2.3.6", says: "The owner of an inbox controls who can read.", notYet: "is not built"},
+	{row: "R2.3.7", says: "Access is decided also while the owner is away.", notYet: "is not built"},
+	{row: "R3.2.1", says: "One can fetch while the owner is out of contact.", notYet: "is not built"},
+	{row: "R3.2.2", says: "One can subscribe while the owner is out of contact.", notYet: "is not built"},
+	{row: "R3.2.3", says: "Each watcher is told of a change, unless the rules prevent it.", notYet: "is not built"},
+	{row: "R3.2.4", says: "That somebody is out of contact is noticed.", notYet: "is not built"},
+	{row: "R3.2.5", says: "Nothing depends on a graceful end.", notYet: "is not built"},
+	{row: "R3.3.1", says: "What is shown can be cached.", notYet: "is not built"},
+	{row: "R3.3.2", says: "Who has a copy learns that it is old.", notYet: "is not built"},
+	{row: "R3.3.3", says: "A copy gets nobody around the rules.", notYet: "is not built"},
+	{row: "R5.1.1", says: "A watcher can identify whose presence it is.", notYet: "is not built"},
+	{row: "R5.1.2", says: "A subscription is not obvious to others.", notYet: "is not built"},
+	{row: "R5.1.3", says: "An owner can allow subscriptions by nobody in particular.", notYet: "is not built"},
+	{row: "R5.1.5", says: "An owner can tell that they refuse, or accept and deliver nothing.", notYet: "is not built"},
+	{row: "R5.1.6", says: "Nobody subscribes for somebody else.", notYet: "is not built"},
+	{row: "R5.1.7", says: "A watcher can end a subscription at any time.", notYet: "is not built"},
+	{row: "R5.1.8", says: "Nobody else can end it who may not.", notYet: "is not built"},
+	{row: "R5.1.9", says: "A watcher is told that a subscription was ended.", notYet: "is not built"},
+	{row: "R5.1.10", says: "A watcher can ask for the state of a subscription at any time.", notYet: "is not built"},
+	{row: "R5.1.11", says: "An owner learns of a subscription, at its time and afterwards.", notYet: "is not built"},
+	{row: "R5.1.12", says: "An owner can identify a watcher.", notYet: "is not built"},
+	{row: "R5.1.13", says: "An owner can keep out anybody in particular.", notYet: "is not built"},
+	{row: "R5.1.14", says: "An owner can keep out who shows no name.", notYet: "is not built"},
+	{row: "R5.1.15", says: "An owner can deny while it looks as if granted.", notYet: "is not built"},
+	{row: "R5.1.16", says: "An owner can end a subscription at will.", notYet: "is not built"},
+	{row: "R5.1.17", says: "A watcher’s IP address is not told to the owner.", notYet: "is not built"},
+	{row: "R5.1.18", says: "The owner’s IP address is not told to a watcher.", notYet: "is not built"},
+	{row: "ADM-1", says: "An administrator can list the subscriptions to and from a domain, which is audited.", notYet: "is not built"},
+	{row: "ADM-2", says: "An administrator can cancel any subscription to a domain.", notYet: "is not built"},
+	{row: "ADM-3", says: "An administrator can create a subscription for an address of the domain, for others only invite.", notYet: "is not built"},
+	{row: "ADM-4", says: "An administrator’s ceiling forbids or caps, and never widens silently."},
 }
 
 const requirementsFile = "../docs/requirements.md"
@@ -67,16 +130,16 @@ the tests' names and comments, and checked by the same test.
 		}
 		switch {
 		case len(shown) == 0 && r.notYet == "":
-			t.Errorf("row S%d: no test is called TestS%d…, and no reason is given", r.row, r.row)
+			t.Errorf("row %s: no test has it in its name, and no reason is given", r.row)
 		case len(shown) > 0 && r.notYet != "":
-			t.Errorf("row S%d is shown by %s, and said not to be: %s", r.row, shown[0].name, r.notYet)
+			t.Errorf("row %s is shown by %s, and said not to be: %s", r.row, shown[0].name, r.notYet)
 		case len(shown) == 0:
 			cell = []string{"not yet: " + r.notYet}
 		}
-		fmt.Fprintf(&b, "| S%d | %s | %s |\n", r.row, r.says, strings.Join(cell, "<br>"))
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", r.row, r.says, strings.Join(cell, "<br>"))
 	}
 	for row, shown := range tests {
-		t.Errorf("%s: row S%d is not in the table of requirements", shown[0].name, row)
+		t.Errorf("%s: row %s is not in the table of requirements", shown[0].name, row)
 	}
 	if *rewrite {
 		if err := os.WriteFile(requirementsFile, []byte(b.String()), 0o644); err != nil {
@@ -96,18 +159,41 @@ the tests' names and comments, and checked by the same test.
 type rowTest struct{ name, says string }
 
 var (
-	rowName       = regexp.MustCompile(`^TestS(\d+)[A-Z]`)
+	rowName       = regexp.MustCompile(`^Test(?:(S)(\d+)|(R)(\d+(?:_\d+)+)|(ADM)(\d))[A-Z]`)
+	alsoRows      = regexp.MustCompile(`Also ((?:S\d+|R[\d.]*\d|ADM-\d)(?:,\s(?:S\d+|R[\d.]*\d|ADM-\d))*)\.\s*$`)
 	firstSentence = regexp.MustCompile(`(?s)^.*?\.(\s|$)`)
 )
 
+// rowsOf returns the rows that a test of this name and comment shows, none if it is
+// not one that does.
+func rowsOf(name, comment string) (rows []string) {
+	m := rowName.FindStringSubmatch(name)
+	switch {
+	case m == nil:
+		return nil
+	case m[1] != "":
+		rows = append(rows, "S"+m[2])
+	case m[3] != "":
+		rows = append(rows, "R"+strings.ReplaceAll(m[4], "_", "."))
+	default:
+		rows = append(rows, "ADM-"+m[6])
+	}
+	if also := alsoRows.FindStringSubmatch(comment); also != nil {
+		for row := range strings.SplitSeq(strings.Join(strings.Fields(also[1]), " "), ", ") {
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
 // rowTests returns the tests of this package whose names begin with a row.
-func rowTests(t *testing.T) map[int][]rowTest {
+func rowTests(t *testing.T) map[string][]rowTest {
 	t.Helper()
 	files, err := filepath.Glob("*_test.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	tests := map[int][]rowTest{}
+	tests := map[string][]rowTest{}
 	for _, name := range files {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
@@ -118,19 +204,17 @@ func rowTests(t *testing.T) map[int][]rowTest {
 			if !ok || f.Recv != nil {
 				continue
 			}
-			m := rowName.FindStringSubmatch(f.Name.Name)
-			if m == nil {
+			rows := rowsOf(f.Name.Name, f.Doc.Text())
+			if rows == nil {
 				continue
-			}
-			row, err := strconv.Atoi(m[1])
-			if err != nil {
-				t.Fatal(err)
 			}
 			says := strings.Join(strings.Fields(firstSentence.FindString(f.Doc.Text())), " ")
 			if says == "" {
 				t.Errorf("%s has no comment that says what it shows", f.Name.Name)
 			}
-			tests[row] = append(tests[row], rowTest{f.Name.Name, says})
+			for _, row := range rows {
+				tests[row] = append(tests[row], rowTest{f.Name.Name, says})
+			}
 		}
 	}
 	for _, of := range tests {
