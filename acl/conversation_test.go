@@ -13,6 +13,7 @@ import (
 // What a policy says, as conversations that need no programmer to review:
 //
 //	policy [owners=(KIND, …)]   a file; "ok" or all that is wrong with it
+//	part domain=DOMAIN          a tenant's own; its tests are run, and it is in force beside it
 //	explain                     WHO ACTION TOPIC at INSTANT
 //	json                        the same, for scripts
 //	sweep                       WHO ACTION TOPIC from INSTANT to INSTANT
@@ -38,6 +39,18 @@ func TestConversations(t *testing.T) {
 			}
 			if p == nil {
 				t.Fatal("no policy yet")
+			}
+			if d.Cmd == "part" {
+				var domain string
+				d.ScanArgs(t, "domain", &domain)
+				part, err := ParsePart("part.yaml", []byte(d.Input), domain, p)
+				if bad, faulty := err.(*FileError); faulty {
+					return bad.Report()
+				} else if err != nil {
+					return err.Error() + "\n"
+				}
+				p = p.With([]*Part{part})
+				return p.TestPart(part).String()
 			}
 			var out strings.Builder
 			lines := strings.Split(d.Input, "\n")

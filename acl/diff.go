@@ -46,7 +46,7 @@ type Diff struct {
 
 // A Change is one entry of a policy file that another one has not, or otherwise.
 type Change struct {
-	What string `json:"what"` // rule, limit, group, user, role
+	What string `json:"what"` // rule, limit, group, user, role, tenant
 	Name string `json:"name"`
 	Line int    `json:"line,omitempty"` // in the newer file, or the older if it was removed
 	Was  string `json:"was,omitempty"`  // empty: it was added
@@ -78,7 +78,7 @@ const (
 func Compare(was, is *Policy, at time.Time) Diff {
 	d := Diff{Entries: []Change{}, Decisions: []ChangedAnswer{}}
 	d.entries(was, is)
-	d.answers(was, is, at)
+	d.answers(was, is, everybody(was, is), []*Policy{was, is}, at)
 	return d
 }
 
@@ -114,6 +114,9 @@ func (p *Policy) entries() map[string]Change {
 	}
 	for _, o := range p.roles {
 		add(Change{What: "role", Name: o.id, Line: o.line, Is: o.describe()})
+	}
+	for _, t := range p.tenants {
+		add(Change{What: "tenant", Name: t.domain, Line: t.line, Is: t.describe()})
 	}
 	for name := range p.users {
 		// Credentials are compared, not shown.
@@ -181,11 +184,10 @@ func (a *audience) words() []string {
 	return slices.Compact(words)
 }
 
-// answers compares what the policies answer.
-func (d *Diff) answers(was, is *Policy, at time.Time) {
-	people := everybody(was, is)
+// answers compares what the policies answer to people, about the topics that named speak of.
+func (d *Diff) answers(was, is *Policy, people []somebody, named []*Policy, at time.Time) {
 	for _, one := range people {
-		for _, q := range questions(one.who, was, is) {
+		for _, q := range questions(one.who, named...) {
 			if d.Asked == maxAsked || len(d.Decisions) == MaxChanges {
 				d.Partial = true
 				return

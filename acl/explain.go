@@ -133,14 +133,14 @@ func (p *Policy) explainWhy(e *Explanation) {
 		return
 	}
 	r := p.rule(e.Rule)
-	e.lines = append(e.lines, fmt.Sprintf("  by       %-20s  %s:%d", r.id, p.file, r.pos.Line))
+	e.lines = append(e.lines, fmt.Sprintf("  by       %-20s  %s:%d", r.id, p.fileOf(r), r.pos.Line))
 	switch why, line := r.who.why(e.Who.Principal); {
 	case r.excludes(e.Who):
 		e.because("%s is not among those whom the limit leaves", e.Who)
 	case r.effect == limit:
 		e.because("the limit leaves a window only")
 	case line > 0:
-		e.because("%s   %s:%d", why, p.file, line)
+		e.because("%s   %s:%d", why, p.fileOf(r), line)
 	default:
 		e.because("%s", why)
 	}
@@ -156,6 +156,14 @@ func (p *Policy) explainWhy(e *Explanation) {
 	if next := e.explainNext(p, clockOf(r)); next != "" {
 		e.lines = append(e.lines, "  next     "+next)
 	}
+}
+
+// fileOf is what the file is called that r stands in.
+func (p *Policy) fileOf(r *rule) string {
+	if r.of != "" {
+		return r.file
+	}
+	return p.file
 }
 
 // because adds a line to the reasons.
@@ -194,7 +202,7 @@ func (e *Explanation) explainNext(p *Policy, show clock) string {
 	}
 	until, by := show(e.At, e.Until), ""
 	if r := p.then(e); r != nil && r.id != e.Rule && (!e.Allow || r.effect != allow) {
-		by = fmt.Sprintf(" by %s %s (%s:%d)", r.effect, r.id, p.file, r.pos.Line)
+		by = fmt.Sprintf(" by %s %s (%s:%d)", r.effect, r.id, p.fileOf(r), r.pos.Line)
 	}
 	if !e.Allow {
 		return fmt.Sprintf("at %s it opens%s", until, by)

@@ -32,7 +32,16 @@ func Parse(name string, data []byte, domain string) (*Policy, error) {
 	if err := r.Err(); err != nil {
 		return nil, err
 	}
-	p := r.policy
+	r.policy.finish()
+	return r.policy, nil
+}
+
+// finish makes of rules and users what answers are found by.
+func (p *Policy) finish() {
+	slices.SortFunc(p.rules, func(a, b *rule) int { return strings.Compare(a.id, b.id) })
+	for i, one := range p.rules {
+		one.rank = i
+	}
 	p.index = newIndex(p.rules)
 	denying := slices.DeleteFunc(slices.Clone(p.rules), func(r *rule) bool { return r.effect == allow })
 	p.ceiling, p.bounded = newIndex(denying), len(denying) > 0
@@ -40,31 +49,39 @@ func Parse(name string, data []byte, domain string) (*Policy, error) {
 		return r.effect == allow || r.when == nil
 	}))
 	p.decoy = newDecoy(p.users)
-	return p, nil
 }
 
 // sections are the keys of a policy file; that of users comes first.
-var sections = []string{"users", "groups", "rules", "limits", "roles", "tests"}
+var sections = []string{"users", "groups", "rules", "limits", "roles", "tenants", "tests"}
 
 // read reads the sections of the file.
 func (r *reader) read(top *yamltree.Node) {
 	if top.Kind == yamltree.Null {
 		return // an empty policy denies everything
 	}
-	f, ok := r.Table(top, "a policy", sections...)
+	keys, what, most := sections, "a policy", MaxRules
+	if r.part != nil {
+		keys, what, most = partSections, "a domain's part of the policy", MaxPartRules
+	}
+	f, ok := r.Table(top, what, keys...)
 	if !ok {
 		return
 	}
 	r.readUsers(f["users"])
 	r.readGroups(f["groups"])
 	r.rules = map[string]*rule{}
-	for _, n := range r.Items(f["rules"], "rules", MaxRules) {
+	for _, n := range r.Items(f["rules"], "rules", most) {
 		r.keep(r.readRule(n))
 	}
-	for _, n := range r.Items(f["limits"], "limits", MaxRules) {
+	for _, n := range r.Items(f["limits"], "limits", most) {
 		r.keep(r.readLimit(n))
 	}
-	r.rankRules()
+	for _, one := range r.policy.rules {
+		one.prepare()
+	}
+	for _, n := range r.Items(f["tenants"], "tenants", MaxTenants) {
+		r.readTenant(n)
+	}
 	for _, n := range r.Items(f["roles"], "roles", MaxRoles) {
 		r.readRole(n)
 	}
@@ -77,8 +94,12 @@ func (r *reader) read(top *yamltree.Node) {
 
 func (r *reader) readUsers(n *yamltree.Node) {
 	r.policy.users = map[string]credential{}
-	for _, k := range r.Keys(n, "users", MaxUsers) {
-		address, err := ParseAddress(k.Name, r.policy.domain)
+	most := MaxUsers
+	if r.part != nil {
+		most = MaxPartUsers
+	}
+	for _, k := range r.Keys(n, "users", most) {
+		address, err := r.address(k.Name)
 		if err != nil {
 			r.Report(&yamltree.Node{Pos: k.Pos}, err)
 			continue
@@ -136,7 +157,7 @@ func (r *reader) readGroups(n *yamltree.Node) {
 				r.FailAt(m.Pos, problemf("%q in a group", shown(m.Text)).Hint("a group lists addresses; name other groups and patterns in the rule's who"))
 				continue
 			}
-			address, err := ParseAddress(m.Text, r.policy.domain)
+			address, err := r.address(m.Text)
 			if err != nil {
 				r.Report(m, err)
 				continue
@@ -167,7 +188,7 @@ func (r *reader) readRule(n *yamltree.Node) *rule {
 	default:
 		r.FailAt(n.Pos, problemf("a rule that neither allows nor denies").Hint("add allow: [publish, subscribe]"))
 	}
-	made.patterns = r.readTopics(n, f["topic"])
+	made.patterns = r.readTopics(n, f["topic"], made.effect)
 	made.who = r.readWho(n, f["who"])
 	made.when = r.readWhen(f["when"])
 	if f["outside"] != nil {
@@ -186,7 +207,7 @@ func (r *reader) readLimit(n *yamltree.Node) *rule {
 		pos: n.Pos, id: r.readID(n, f["id"], "limit"),
 		effect: limit, actions: [2]bool{true, true}, who: &audience{anyone: true},
 	}
-	made.patterns = r.readTopics(n, f["topic"])
+	made.patterns = r.readTopics(n, f["topic"], limit)
 	if f["only"] == nil {
 		r.FailAt(n.Pos, problemf("a limit without `only`").Hint(`add only: {who: ["*@example.com"]}, or when`))
 		return made
@@ -223,14 +244,13 @@ func (r *reader) keep(one *rule) {
 	}
 }
 
-// rankRules orders the rules by id and makes what they say.
-func (r *reader) rankRules() {
-	rules := r.policy.rules
-	slices.SortFunc(rules, func(a, b *rule) int { return strings.Compare(a.id, b.id) })
-	for i, one := range rules {
-		one.rank = i
-		one.prepare()
+// address reads an address that the file names.
+func (r *reader) address(s string) (string, error) {
+	address, err := ParseAddress(s, r.policy.domain)
+	if err != nil {
+		return "", err
 	}
+	return address, r.part.checkAddress(address)
 }
 
 func (r *reader) readID(owner, n *yamltree.Node, what string) string {
@@ -281,7 +301,7 @@ func (r *reader) readActions(n *yamltree.Node) (actions [2]bool) {
 	return actions
 }
 
-func (r *reader) readTopics(owner, n *yamltree.Node) []*pattern {
+func (r *reader) readTopics(owner, n *yamltree.Node, e effect) []*pattern {
 	if n == nil {
 		r.FailAt(owner.Pos, problemf("no topic").Hint(`add topic: ["home/#"]`))
 		return nil
@@ -289,6 +309,9 @@ func (r *reader) readTopics(owner, n *yamltree.Node) []*pattern {
 	var patterns []*pattern
 	for _, v := range r.Values(n, "topics") {
 		p, err := parsePattern(v.Text)
+		if err == nil {
+			err = r.part.checkTopic(p, e != allow)
+		}
 		if err != nil {
 			r.Report(v, err)
 			continue
@@ -317,13 +340,13 @@ func (r *reader) addWho(a *audience, s string) error {
 	switch s {
 	case anyone, "*":
 		a.anyone = true
-		return nil
+		return r.part.checkKind(s)
 	case anonymous:
 		a.anonymous = true
-		return nil
+		return r.part.checkKind(s)
 	case signedIn:
 		a.signedIn = true
-		return nil
+		return r.part.checkKind(s)
 	}
 	if name, ok := strings.CutPrefix(s, "group:"); ok {
 		g, known := r.groups[name]
@@ -340,9 +363,9 @@ func (r *reader) addWho(a *audience, s string) error {
 			return err
 		}
 		a.domains = append(a.domains, domain)
-		return nil
+		return r.part.checkKind("*@" + domain)
 	}
-	address, err := ParseAddress(s, r.policy.domain)
+	address, err := r.address(s)
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,7 @@ var (
 type credential struct {
 	password *passwordHash
 	token    [sha256.Size]byte // of the token; used if password is nil
+	part     string            // the domain whose part has it; empty for the operator's own file
 }
 
 // A passwordHash is an argon2id hash with its parameters.

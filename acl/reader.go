@@ -22,6 +22,7 @@ var form = yamltree.Form{Advise: advise, Hide: hideUsers}
 type reader struct {
 	*yamltree.Reader
 	policy *Policy
+	part   *partRules // nil: it is the operator's file
 
 	zones   zoneCache
 	windows map[string]*Window // by all their parts: rules share what is equal

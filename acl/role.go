@@ -49,14 +49,15 @@ func (o role) describe() string {
 	return "who " + strings.Join(o.who.words(), ",") + "; domain " + o.domain
 }
 
-// HasRoles says whether there are any.
-func (p *Policy) HasRoles() bool { return len(p.roles) > 0 }
+// HasRoles says whether there are any, or tenants, which came with them.
+func (p *Policy) HasRoles() bool { return len(p.roles)+len(p.tenants) > 0 }
 
 // Administers returns the domains that principal, a canonical address, is an
-// administrator of, sorted.
+// administrator of, sorted. Who is a user of a domain's part is one of that domain at the
+// most: its administrators say who proves to be him.
 func (p *Policy) Administers(principal string) (domains []string) {
 	for _, o := range p.roles {
-		if principal != "" && o.who.has(principal) {
+		if of := p.UserOf(principal); principal != "" && o.who.has(principal) && (of == "" || of == o.domain) {
 			domains = append(domains, o.domain)
 		}
 	}

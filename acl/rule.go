@@ -46,6 +46,7 @@ type rule struct {
 	patterns []*pattern
 	when     *Window // nil: at all times
 	outside  Outside
+	of, file string // whose part it is of, and what that is called; empty for the operator's own
 
 	// What is told to whom the rule refuses, made when the policy is, so that
 	// refusing allocates nothing.

@@ -146,8 +146,11 @@ func (r *reader) readAs(n *yamltree.Node, t *selfTest, f map[string]*yamltree.No
 
 func (r *reader) readTestWho(f map[string]*yamltree.Node, key string) *Who {
 	who := &Who{}
-	if text, ok := r.Text(f[key], key); ok && text != anonymous {
-		address, err := ParseAddress(text, r.policy.domain)
+	text, ok := r.Text(f[key], key)
+	if err := r.part.checkKind(anonymous); ok && text == anonymous && err != nil {
+		r.Report(f[key], err)
+	} else if ok && text != anonymous {
+		address, err := r.address(text)
 		if err != nil {
 			r.Report(f[key], err)
 		}
@@ -206,18 +209,21 @@ func (r *reader) canonicalWho(s string) ([]string, error) {
 	sign := s[:len(s)-len(name)]
 	switch {
 	case (name == anyone || name == "*") && !not:
-		return []string{signedIn, anonymous}, nil
+		return []string{signedIn, anonymous}, r.part.checkKind(name)
 	case name == anyone || name == "*":
 		return nil, problemf("%q is nobody", s).Hint("leave it out: who is not listed is expected to be denied")
 	case name == anonymous || name == signedIn:
-		return []string{s}, nil
+		return []string{s}, r.part.checkKind(name)
 	case strings.HasPrefix(name, "group:"):
 		return nil, problemf("%q is a group", s).Hint("list addresses, anyone, anonymous, *@* or *@example.com")
 	case strings.HasPrefix(name, "*@"):
 		domain, err := ParseDomain(name[2:])
+		if err == nil {
+			err = r.part.checkKind("*@" + domain)
+		}
 		return []string{sign + "*@" + domain}, err
 	}
-	address, err := ParseAddress(name, r.policy.domain)
+	address, err := r.address(name)
 	return []string{sign + address}, err
 }
 

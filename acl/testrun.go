@@ -30,6 +30,12 @@ type TestReport struct {
 // Test runs the policy's own tests.
 func (p *Policy) Test() TestReport {
 	run := testRun{policy: p, used: map[string]bool{}}
+	return run.report()
+}
+
+// report runs the tests of the run's policy.
+func (run *testRun) report() TestReport {
+	p := run.policy
 	report := TestReport{File: p.file}
 	for _, t := range p.tests {
 		result := run.one(t)
@@ -41,8 +47,8 @@ func (p *Policy) Test() TestReport {
 		report.Results = append(report.Results, result)
 	}
 	for _, r := range p.byLine() {
-		if len(p.tests) > 0 && !run.used[r.id] {
-			report.Unused = append(report.Unused, fmt.Sprintf("%s %s (%s:%d)", r.effect, r.id, p.file, r.pos.Line))
+		if len(p.tests) > 0 && !run.used[r.id] && r.of == run.domain {
+			report.Unused = append(report.Unused, fmt.Sprintf("%s %s (%s:%d)", r.effect, r.id, p.fileOf(r), r.pos.Line))
 		}
 	}
 	return report
@@ -87,6 +93,7 @@ func (r TestReport) String() string {
 type testRun struct {
 	policy *Policy
 	used   map[string]bool // ids of rules that had a say
+	domain string          // whose part the tests are of: they are told of nobody else; empty for the operator's
 }
 
 func (run *testRun) one(t *selfTest) TestResult {
@@ -188,7 +195,7 @@ func (run *testRun) because(who Who, a ask, at time.Time, d Decision) string {
 	if d.Rule == "" {
 		return d.Reason
 	}
-	return fmt.Sprintf("%s (%s:%d)", d.Reason, run.policy.file, d.Line)
+	return fmt.Sprintf("%s (%s:%d)", d.Reason, run.policy.fileOf(run.policy.rule(d.Rule)), d.Line)
 }
 
 // by says which rule is behind d.
@@ -200,7 +207,7 @@ func (run *testRun) by(d Decision) string {
 		return d.Reason
 	}
 	r := run.policy.rule(d.Rule)
-	text := fmt.Sprintf("by %s %s (%s:%d)", r.effect, r.id, run.policy.file, r.pos.Line)
+	text := fmt.Sprintf("by %s %s (%s:%d)", r.effect, r.id, run.policy.fileOf(r), r.pos.Line)
 	if r.when == nil {
 		return text + ", which has no `when:` and so is always open"
 	}
@@ -209,15 +216,27 @@ func (run *testRun) by(d Decision) string {
 
 // rule returns the rule or limit with that id, which must exist.
 func (p *Policy) rule(id string) *rule {
-	i, _ := slices.BinarySearchFunc(p.rules, id, func(r *rule, id string) int { return strings.Compare(r.id, id) })
-	return p.rules[i]
+	r, _ := p.find(id)
+	return r
+}
+
+// find returns the rule or limit with that id.
+func (p *Policy) find(id string) (*rule, bool) {
+	i, ok := slices.BinarySearchFunc(p.rules, id, func(r *rule, id string) int { return strings.Compare(r.id, id) })
+	if !ok {
+		return nil, false
+	}
+	return p.rules[i], true
 }
 
 // hasSay says whether the rule with that id has a part in the answer: it is
 // about who and the whole topic, and in force at the instant.
 func (run *testRun) hasSay(id string, who Who, a ask, at time.Time) bool {
-	r := run.policy.rule(id)
-	return run.counts(r, a) && r.covers(who, a, at)
+	if run.domain != "" {
+		id = run.domain + partMark + id
+	}
+	r, ok := run.policy.find(id)
+	return ok && run.counts(r, a) && r.covers(who, a, at)
 }
 
 // use notes the rules that have a part in the answer.
@@ -288,6 +307,9 @@ func (run *testRun) whoCan(a ask, t *selfTest, at time.Time) (answers []string, 
 		note(address, address, listed && like || !listed && anybody)
 	}
 	slices.Sort(answers)
+	if run.domain != "" {
+		answers = OfDomains(answers, []string{run.domain})
+	}
 	return answers, cause
 }
 

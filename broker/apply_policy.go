@@ -175,7 +175,8 @@ func (m *Machine) applySettings(c *event.Settings) error {
 		if err != nil {
 			return &Refusal{Reason: err.Error()}
 		}
-		m.adopt(policy)
+		m.operators = policy
+		m.adopt(m.combined(policy))
 	}
 	m.settings, m.limits = &s, m.begin.agreed(&s)
 	m.tx.Set(settingsKey, s.Append(nil))

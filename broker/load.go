@@ -18,7 +18,8 @@ func (m *Machine) load() error {
 	m.shared = topic.NewIndex(m.sharersOf, fanoutCache)
 	m.sharedWeights.Store(m.shared)
 	m.retained.Store(0)
-	m.counters, m.policy, m.policyData, m.inForce = counters{}, nil, nil, 0
+	m.counters, m.policy, m.operators, m.policyData, m.inForce = counters{}, nil, nil, nil, 0
+	m.parts = nil
 	m.over = m.over[:0]
 
 	var index uint64
@@ -117,7 +118,11 @@ func (m *Machine) loadPolicy() error {
 	if err != nil {
 		return fmt.Errorf("machine: the logged policy does not compile (installed by a newer version?): %w", err)
 	}
-	m.policy, m.policyData = policy, data
+	if err := m.loadParts(); err != nil {
+		return err
+	}
+	m.operators, m.policyData = policy, data
+	m.policy = m.combined(policy)
 	if v, ok := m.store.Get(inForceKey, nil); ok && len(v) == 8 {
 		m.inForce = int64(store.Uint64At(v, 0))
 	}

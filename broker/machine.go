@@ -82,9 +82,11 @@ type Machine struct {
 	sharedWaiting atomic.Int64 // entries of all groups' queues; likewise
 
 	nodes         map[string]nodeState
-	policy        Authorizer
-	policyData    []byte // what it was compiled from
-	inForce       int64  // log time since when policy is
+	policy        Authorizer       // in force: operators', and the parts of domains
+	operators     Authorizer       // that of the operator alone
+	policyData    []byte           // what it was compiled from
+	parts         map[string]*part // of domains, by their names
+	inForce       int64            // log time since when policy is
 	history       policyHistory
 	segments      map[uint64]*segment
 	segmentBits   uint8        // how many numbers a segment of bodies has, as a power of two
@@ -464,6 +466,10 @@ func (m *Machine) command(from event.Header, kind event.Kind, body []byte) (valu
 		var c event.PutPolicy
 		m.decode(&c, body)
 		return m.applyPutPolicy(&c)
+	case event.KindPutPart:
+		var c event.PutPart
+		m.decode(&c, body)
+		return m.applyPutPart(&c)
 	case event.KindNodeUp:
 		var c event.NodeUp
 		m.decode(&c, body)

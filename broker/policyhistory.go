@@ -166,8 +166,9 @@ func (m *Machine) putPolicy(data []byte, by string) error {
 		m.keepPolicy(data, by, m.now)
 	}
 	m.tx.Set(policyKey, data)
-	m.policyData = bytes.Clone(data)
-	m.adopt(policy)
+	m.policyData, m.operators = bytes.Clone(data), policy
+	m.dropParts()
+	m.adopt(m.combined(policy))
 	return nil
 }
 

@@ -24,6 +24,7 @@ const (
 	KindReturn      Kind = 17 // Return
 	KindCopy        Kind = 18 // Copy
 	KindPutPolicy   Kind = 19 // PutPolicy
+	KindPutPart     Kind = 20 // PutPart
 )
 
 // A Command is one request to the Machine, in the form that the log carries.
@@ -464,6 +465,25 @@ func (c *PutPolicy) append(b []byte) []byte {
 
 func (c *PutPolicy) decode(r *reader) {
 	c.Base, c.By, c.Data = r.uvarint(), r.string(), r.bytes()
+}
+
+// A PutPart replaces the part of the policy that belongs to Domain; empty Data ends it.
+// Base is the number of the part that must be in force; 0 if any may, or none.
+type PutPart struct {
+	Domain string
+	Data   []byte
+	By     string
+	Base   uint64
+}
+
+func (*PutPart) Kind() Kind { return KindPutPart }
+
+func (c *PutPart) append(b []byte) []byte {
+	return appendBytes(appendString(appendUint(appendString(b, c.Domain), c.Base), c.By), c.Data)
+}
+
+func (c *PutPart) decode(r *reader) {
+	c.Domain, c.Base, c.By, c.Data = r.string(), r.uvarint(), r.string(), r.bytes()
 }
 
 // Settings replace what of the configuration decides how commands are applied: it

@@ -85,6 +85,8 @@ func forms() []form {
 		{"return/empty/3", &Return{}},
 		{"putpolicy/full/4", &PutPolicy{Data: []byte("rules: []"), By: "ana@example.com", Base: 300}},
 		{"putpolicy/empty/4", &PutPolicy{}},
+		{"putpart/full/4", &PutPart{Domain: "example.com", Data: []byte("rules: []"), By: "ana@example.com", Base: 300}},
+		{"putpart/empty/4", &PutPart{}},
 		{"copy/full/4", &Copy{Of: []Reference{{Owner: 300, At: 1 << 40}, {Stream: true, Owner: 7, At: 1}}}},
 		{"copy/empty/4", &Copy{Of: []Reference{}}},
 	}
@@ -132,7 +134,7 @@ func decodeLike(v any, b []byte) (any, error) {
 func newCommand(k Kind) Command {
 	for _, c := range []Command{
 		&Connect{}, &Disconnect{}, &Subscribe{}, &Unsubscribe{}, &Publish{}, &Release{}, &Settle{}, &Replay{},
-		&Policy{}, &NodeUp{}, &Tick{}, &Settings{}, &PassOver{}, &ProfileSettings{}, &NodeDown{}, &Raise{}, &Return{}, &PutPolicy{}, &Copy{},
+		&Policy{}, &NodeUp{}, &Tick{}, &Settings{}, &PassOver{}, &ProfileSettings{}, &NodeDown{}, &Raise{}, &Return{}, &PutPolicy{}, &Copy{}, &PutPart{},
 	} {
 		if c.Kind() == k {
 			return c
