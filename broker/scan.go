@@ -2,11 +2,13 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/store"
@@ -527,7 +529,8 @@ func (t *scanState) goBack(left []found, touched map[string]struct{}) {
 
 // replay has the Machine queue the topics of a piece, and remember how far each
 // scan is. It returns false if the session or the node is over; the positions
-// are kept with the subscriptions.
+// are kept with the subscriptions. If nobody knows what became of a Replay, the
+// connection ends.
 func (t *scanState) replay(p *piece) bool {
 	b := t.s.b
 	var waits []*wait
@@ -544,7 +547,7 @@ func (t *scanState) replay(p *piece) bool {
 			cmd.Position, cmd.Final = s.after, s.done
 		}
 		w := newWait()
-		if t.s.p.propose(cmd, call{c: w}, false) != nil {
+		if !t.propose(cmd, w) {
 			return false
 		}
 		waits = append(waits, w)
@@ -556,11 +559,35 @@ func (t *scanState) replay(p *piece) bool {
 		case <-b.scans.ctx.Done():
 			return false
 		}
+		if errors.Is(w.err, ErrUnknown) {
+			t.s.sink.End(ErrMissed) // when it is back, it goes on where the log says
+		}
 		if w.err != nil {
 			return false
 		}
 	}
 	return true
+}
+
+// propose has cmd ordered, for w, and waits while the log takes nothing: a client that
+// stays is shown the rest by nobody else. It returns false if the session or the node
+// is over.
+func (t *scanState) propose(cmd *event.Replay, w *wait) bool {
+	for {
+		err := t.s.p.propose(cmd, call{c: w}, false)
+		if !errors.Is(err, ErrNoCommit) {
+			return err == nil
+		}
+		select {
+		case <-time.After(lookEvery):
+		case <-t.s.b.scans.ctx.Done():
+			return false
+		}
+		if t.s.closed.Load() {
+			return false
+		}
+		cmd.At = t.s.b.now()
+	}
 }
 
 // sinceOpening is the since of a scan for what has just been opened to s at the

@@ -3,6 +3,7 @@ package broker
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -156,4 +157,63 @@ func TestSilenceRefusesAndSendsAway(t *testing.T) {
 		l.settle()
 		l.checkDigests()
 	})
+}
+
+// What a subscriber is to be shown of the present state while the log takes nothing it
+// is shown when that goes on, and whoever cannot be told what became of it comes again.
+func TestSilenceOutlastsScans(t *testing.T) {
+	for name, refused := range map[string]bool{"refused": true, "outcome unknown": false} {
+		t.Run(name, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) { silenceOutlastsScans(t, refused) })
+		})
+	}
+}
+
+func silenceOutlastsScans(t *testing.T, refused bool) {
+	l, n := newCluster(t, 1, 3)
+	pub, _ := n[0].connect("pub", true, 0)
+	want := make([]string, 5)
+	for i := range want {
+		name := fmt.Sprint("t/", i)
+		must(t, pub.publish(name, "x", 1, retain))
+		want[i] = name + "=x q1 retain"
+	}
+	ann, _ := n[1].connect("ann", true, 3600)
+	l.settle()
+	ann.full = true
+	ann.s.out.mu.Lock()
+	ann.s.out.full = true // as it is after a delivery that found no room
+	ann.s.out.mu.Unlock()
+	ann.subscribe("t/#", 1)
+	l.cutOff(n[1])
+	if refused {
+		elapse(refuseAfter + 2*lookEvery)
+	}
+	ann.full = false
+	var w Wave
+	ann.s.Drained(&w)
+	w.Flush()
+	if elapse(lookEvery); !refused {
+		elapse(releaseAfter)
+	}
+	l.heal(n[1])
+	elapse(4 * lookEvery)
+	l.settle()
+	if !refused {
+		if err := ann.awaitEnd(); !errors.Is(err, ErrMissed) {
+			t.Fatalf("ann ended with %v, want ErrMissed", err)
+		}
+		ann.s.Close(false, false, 0)
+		l.settle()
+		ann, _ = n[1].connect("ann", false, 3600)
+	}
+	if got := ann.await(len(want)); !slices.Equal(got, want) {
+		t.Errorf("ann got %q, want %q", got, want)
+	}
+	must(t, pub.publish("t/5", "x", 1))
+	l.settle()
+	ann.await(len(want) + 1)
+	if ann.ended != nil {
+		t.Errorf("ann was sent away: %v", ann.ended)
+	}
 }
