@@ -52,6 +52,8 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 		m.counters.session++
 		r = &record{client: strings.Clone(c.Client), session: m.counters.session}
 		m.sessions[r.client], m.numbers[r.session] = r, r
+		r.principal = strings.Clone(c.Principal)
+		m.principals.add(r.principal, r.session, r)
 	} else {
 		o.present, o.offlineSince = true, r.offlineAt
 		if r.seenAt != 0 {
@@ -60,7 +62,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 		m.clearWakes(r)
 	}
 	m.counters.epoch++
-	r.epoch, r.principal, r.version = m.counters.epoch, strings.Clone(c.Principal), c.Version
+	r.epoch, r.version = m.counters.epoch, c.Version
 	r.recvMax, r.expiry = max(c.ReceiveMax, 1), c.Expiry
 	r.node, r.life, r.offlineAt, r.seenAt = from.Node, from.Incarnation, 0, 0
 	r.will, r.willAt = cloneWill(c.Will), 0
@@ -229,6 +231,7 @@ func (m *Machine) endSession(r *record, cause error) {
 	m.forgive(r)
 	delete(m.sessions, r.client)
 	delete(m.numbers, r.session)
+	m.principals.remove(r.principal, r.session)
 	m.tx.Delete(r.key(m.key))
 	if r.subs > 0 {
 		m.dropSubs(r)

@@ -27,7 +27,7 @@ func (b *Broker) mayFetch(who Who, topicName string, v Viewer) error {
 	if b.silence.held.Load() {
 		return fmt.Errorf("%w: no leader is heard of, and what is shown may have been forbidden since: try again, or at another node", ErrNoCommit)
 	}
-	if _, own := v.(policies); own {
+	if _, own := v.(mine); own {
 		if who.Principal == "" {
 			return errNobody
 		}

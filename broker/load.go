@@ -10,7 +10,7 @@ import (
 
 // load makes memory what the store says.
 func (m *Machine) load() error {
-	m.sessions, m.numbers = map[string]*record{}, map[uint64]*record{}
+	m.sessions, m.numbers, m.principals = map[string]*record{}, map[uint64]*record{}, byPrincipal[*record]{}
 	m.nodes, m.segments = map[string]nodeState{}, map[uint64]*segment{}
 	m.durable = topic.NewIndex(m.fanoutOf, fanoutCache)
 	m.weights.Store(m.durable)
@@ -150,6 +150,7 @@ func (m *Machine) loadSessions() error {
 			r.node = state.name
 		}
 		m.sessions[r.client], m.numbers[r.session] = r, r
+		m.principals.add(r.principal, r.session, r)
 		return nil
 	})
 }

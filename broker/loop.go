@@ -39,8 +39,10 @@ type loop struct {
 	over    chan struct{} // closed when it has ended, and runs nothing any more
 
 	// The loop's own.
-	live  map[uint64]*Session // by number: the sessions connected here
-	ended *Session            // the last that this entry ended
+	live map[uint64]*Session // by number: the sessions connected here
+
+	principals byPrincipal[*Session] // the same
+	ended      *Session              // the last that this entry ended
 
 	parting partings
 	pacer   pacer
@@ -56,7 +58,7 @@ func (l *loop) init(b *Broker) {
 	l.b = b
 	l.entries, l.tasks = make(chan *applied, entriesQueued), make(chan func(*Wave), tasksQueued)
 	l.pool = &sync.Pool{New: func() any { return new(applied) }}
-	l.live = map[uint64]*Session{}
+	l.live, l.principals = map[uint64]*Session{}, byPrincipal[*Session]{}
 	l.stopped, l.over = make(chan struct{}), make(chan struct{})
 	l.stamp.Store(b.machine.Now())
 	l.index.Store(b.machine.Applied())
@@ -200,7 +202,7 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		b.proposer.Load().batchDone(s.batch)
 	case stepChanged:
 		b.watch.forget(s.topic)
-		held := l.hold(s.topic, s.ruled, now)
+		held := l.hold(s.topic, s.whose, s.ruled, now)
 		if !held {
 			l.changed(s.topic, s.whose, false, now)
 		}
@@ -324,6 +326,7 @@ func (l *loop) offerMarks(queued []queued, held bool, now int64) {
 // add makes a session one that is connected here.
 func (l *loop) add(s *Session) {
 	l.live[s.number] = s
+	l.principals.add(s.who.Principal, s.number, s)
 	l.b.stats.Sessions.Add(1)
 }
 
@@ -334,6 +337,7 @@ func (l *loop) remove(s *Session) {
 		return
 	}
 	delete(l.live, s.number)
+	l.principals.remove(s.who.Principal, s.number)
 	l.b.stats.Sessions.Add(-1)
 	s.closed.Store(true)
 	for _, sub := range s.subs {

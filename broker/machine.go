@@ -74,10 +74,11 @@ type Machine struct {
 	begin       Limits            // as configured, and the domain
 	beginDomain string
 
-	sessions map[string]*record
-	numbers  map[uint64]*record
-	retained atomic.Int64 // topics that have a retained event; written by Apply alone
-	known    atomic.Int64 // sessions there are; likewise
+	sessions   map[string]*record
+	numbers    map[uint64]*record
+	principals byPrincipal[*record] // the same
+	retained   atomic.Int64         // topics that have a retained event; written by Apply alone
+	known      atomic.Int64         // sessions there are; likewise
 
 	sharedWaiting atomic.Int64 // entries of all groups' queues; likewise
 

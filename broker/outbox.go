@@ -432,6 +432,7 @@ func (s *Session) unshown(topicName string) {
 	s.shownMu.Lock()
 	defer s.shownMu.Unlock()
 	s.noteShown(topicName, 0) // the hash of nothing in particular
+	s.unsent(topicName)
 }
 
 // A fitness says whether a queued event may be sent now.

@@ -4,7 +4,6 @@ import (
 	"strings"
 
 	"github.com/bellwire/bellwire/broker/event"
-	"github.com/bellwire/bellwire/broker/store"
 )
 
 // How profiles take part in the Machine.
@@ -52,33 +51,6 @@ func profileOfPolicy(profiles map[string]Profile, topicName string) Profile {
 		return profiles[kind]
 	}
 	return nil
-}
-
-// policies is the Viewer of $me/policy/ and a profile's prefix: it shows each
-// principal what they have set.
-type policies struct {
-	Profile
-	store *store.Store
-}
-
-// errNobody is what somebody without an identity is told who asks for theirs.
-var errNobody = &Refusal{Reason: "identity-required: nobody knows whose policy is meant"}
-
-// policyType is the content type of policies.
-const policyType = "application/evt-policy+json"
-
-func (policies) Owner(string) string { return "" }
-
-func (v policies) Load(string, []byte, []byte) Resource { return v }
-
-func (policies) Neutral() Shown { return Shown{Visible: true} }
-
-func (v policies) Show(who Who, _ int64) Shown {
-	document, ok := v.store.Get(resourceKey(nil, v.Prefix(), policyPrefix+who.Principal), nil)
-	if !ok {
-		return Shown{Visible: true}
-	}
-	return Shown{Visible: true, Payload: document, Props: event.AppendContentType(nil, policyType)}
 }
 
 // applyProfile has a profile apply what was published to its topics.
@@ -138,9 +110,13 @@ func (m *Machine) eachWatcher(tell func(w SessionWatcher, tx *ProfileTx)) {
 func (m *Machine) changed(topicName, whose string) {
 	topicName = strings.Clone(topicName)
 	from := len(m.out.queued)
-	for _, t := range m.durable.LookupString(topicName).targets {
-		if whose == "" || t.r.principal == whose {
-			m.mark(t.r, topicName, queued{ids: t.ids})
+	if p, _ := ownView(m.profiles, topicName); p != nil {
+		m.markOwn(topicName, whose)
+	} else {
+		for _, t := range m.durable.LookupString(topicName).targets {
+			if whose == "" || t.r.principal == whose {
+				m.mark(t.r, topicName, queued{ids: t.ids})
+			}
 		}
 	}
 	m.out.steps = append(m.out.steps, step{

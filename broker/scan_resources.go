@@ -10,7 +10,7 @@ import (
 // viewers returns the profiles whose resources filter may match.
 func (t *scanState) viewers(filter string) (viewers []Viewer) {
 	m := t.s.b.machine
-	if profileOfPolicy(m.profiles, filter) != nil {
+	if p, _ := ownView(m.profiles, filter); p != nil {
 		return []Viewer{t.s.b.viewerOf(filter)}
 	}
 	for _, prefix := range m.prefixes {

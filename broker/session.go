@@ -48,6 +48,7 @@ type Session struct {
 	shownMu sync.Mutex
 	shown   map[string]uint64   // what it was shown last, by resource: a hash
 	named   map[string]struct{} // resources that it subscribes to by their names
+	series  map[string]series   // how far it is in documents that follow each other, by topic
 
 	ended sync.Once
 }
@@ -474,7 +475,7 @@ func (s *Session) maySubscribe(filter string, now int64) error {
 	if p := profileOf(s.b.machine.profiles, filter); p != nil {
 		return s.b.mayWatchNow(p, s.who, filter, now)
 	}
-	if profileOfPolicy(s.b.machine.profiles, filter) != nil {
+	if p, _ := ownView(s.b.machine.profiles, filter); p != nil {
 		if s.who.Principal == "" {
 			return errNobody
 		}
@@ -572,6 +573,9 @@ func (s *Session) Close(willToo, setExpiry bool, expiry uint32) {
 func (b *Broker) reserved(name string) error {
 	if kind, own := strings.CutPrefix(name, ownPolicy); own && b.machine.profiles[kind] == nil && !strings.ContainsAny(kind, "+#") {
 		return ErrBadEvent
+	}
+	if p, _ := ownView(b.machine.profiles, name); p != nil && !strings.HasPrefix(name, ownPolicy) {
+		return errShown
 	}
 	for _, kind := range b.config.Reserved {
 		if len(name) >= len(kind) && name[:len(kind)] == kind && (len(name) == len(kind) || name[len(kind)] == '/') {

@@ -230,8 +230,8 @@ func (h *timesHeap) Pop() any {
 
 // viewerOf returns the profile that shows a topic, nil for none.
 func (b *Broker) viewerOf(topicName string) Viewer {
-	if p := profileOfPolicy(b.machine.profiles, topicName); p != nil {
-		return policies{p, b.config.Store}
+	if m, ok := mineOf(b.machine.profiles, b.config.Store, topicName); ok {
+		return m
 	}
 	v, _ := profileOf(b.machine.profiles, topicName).(Viewer)
 	return v
@@ -239,7 +239,7 @@ func (b *Broker) viewerOf(topicName string) Viewer {
 
 // mayWatch says whether filter may match what a Viewer shows.
 func mayWatch(profiles map[string]Profile, filter string) bool {
-	if profileOfPolicy(profiles, filter) != nil {
+	if p, _ := ownView(profiles, filter); p != nil {
 		return true
 	}
 	for prefix, p := range profiles {
@@ -275,6 +275,10 @@ func (o *shownOnce) event(s *Shown) *event.Event {
 func (l *loop) changed(topicName, whose string, retain bool, now int64) {
 	v := l.b.viewerOf(topicName)
 	if v == nil || l.b.holds(topicName) {
+		return
+	}
+	if own, ok := v.(mine); ok {
+		l.showOwn(own, topicName, whose, retain, now)
 		return
 	}
 	res := l.b.watch.resource(v, topicName)
@@ -340,16 +344,35 @@ const (
 // such a time is noted.
 func ruledBucket(topicName string) string { return "\x00" + topicName }
 
+// ownBucket is the bucket of what one principal is shown of their own, and the name
+// under which is noted when they are shown what was held.
+func ownBucket(topicName, whose string) string {
+	if whose == "" {
+		return topicName
+	}
+	return topicName + "\x00" + whose
+}
+
+// readBucket is the reverse of ruledBucket and ownBucket.
+func readBucket(bucket string) (topicName, whose string, ruled bool) {
+	topicName, ruled = strings.CutPrefix(bucket, ruledBucket(""))
+	topicName, whose, _ = strings.Cut(topicName, "\x00")
+	return topicName, whose, ruled
+}
+
 // hold says whether a change of a resource is not to be shown now, because it
-// changes too often; ruled says that it does because of its owner's policy. In
-// the delivery loop.
-func (l *loop) hold(topicName string, ruled bool, now int64) bool {
+// changes too often; ruled says that it does because of its owner's policy, whose,
+// unless it is empty, whose own it is. In the delivery loop.
+func (l *loop) hold(topicName, whose string, ruled bool, now int64) bool {
 	p, ok := l.b.viewerOf(topicName).(Pacer)
 	if !ok {
 		return false
 	}
 	burst, interval := p.Pace()
-	bucket := topicName
+	bucket := ownBucket(topicName, whose)
+	if burst == 0 {
+		return false
+	}
 	if ruled {
 		burst, interval, bucket = ruleBurst, ruleInterval, ruledBucket(topicName)
 	}
@@ -367,7 +390,7 @@ func (l *loop) hold(topicName string, ruled bool, now int64) bool {
 // of changes of the policy. In the delivery loop.
 func (l *loop) passTimes(now int64) {
 	for _, bucket := range l.b.watch.take(now) {
-		topicName, ruled := strings.CutPrefix(bucket, ruledBucket(""))
+		topicName, whose, ruled := readBucket(bucket)
 		late := false
 		if p, ok := l.b.viewerOf(topicName).(Pacer); ok {
 			_, interval := p.Pace()
@@ -376,13 +399,17 @@ func (l *loop) passTimes(now int64) {
 			}
 			late = l.pacer.late(bucket, interval)
 		}
-		if !late && l.hold(topicName, ruled, now) {
+		if !late && l.hold(topicName, whose, ruled, now) {
 			continue
 		}
-		l.changed(topicName, "", !late, now)
+		l.changed(topicName, whose, !late, now)
+		if _, own := l.b.viewerOf(topicName).(mine); own {
+			l.remarkOwn(topicName, whose, now)
+			continue
+		}
 		audience := l.b.local.LookupString(topicName)
 		for i := range audience.hearers {
-			if h := &audience.hearers[i]; h.s.durable && h.qos > 0 && h.s.concerned(topicName, now) {
+			if h := &audience.hearers[i]; h.s.durable && h.qos > 0 && (whose == "" || h.s.who.Principal == whose) && h.s.concerned(topicName, now) {
 				h.s.remark(topicName, now)
 			}
 		}
@@ -442,6 +469,12 @@ func (b *Broker) show(res Resource, who Who, topicName string, now int64) Shown 
 // withheld from somebody who has seen more: that a window has closed must look
 // as if the owner had gone.
 func (s *Session) present(res Resource, topicName string, now int64, named, wanted bool) (shown Shown, retain, send bool) {
+	if m, ok := res.(mine); ok {
+		if v, ok := m.view.(Series); ok {
+			shown, send = s.presentNext(v, m.keys, topicName, now)
+			return shown, wanted, send
+		}
+	}
 	shown = s.b.show(res, s.who, topicName, now)
 	s.b.watch.noteTimes(topicName, &shown, now)
 	sum := s.b.watch.sum(&shown)
@@ -524,6 +557,7 @@ func (s *Session) reshow(filter string) {
 	defer s.shownMu.Unlock()
 	if !topic.HasWildcard(filter) {
 		delete(s.shown, filter)
+		delete(s.series, filter)
 		return
 	}
 	for name := range s.shown {
