@@ -32,6 +32,9 @@ const (
 	// both came before any program that has it was in use.
 	LevelPolicies = LevelStreams
 
+	// LevelOwners brings the second form of owners' policies, and personas: likewise.
+	LevelOwners = LevelStreams
+
 	// NewestLevel is the newest that this program knows. Those above are reserved.
 	NewestLevel = LevelStreams
 )

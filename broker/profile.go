@@ -191,6 +191,9 @@ type ProfileTx struct {
 // Now is the log's time, unix nanoseconds.
 func (t *ProfileTx) Now() int64 { return t.m.now }
 
+// Level is the feature level that the command is applied at.
+func (t *ProfileTx) Level() Level { return t.m.level }
+
 // Position is the place of the command in the log, greater for each.
 func (t *ProfileTx) Position() uint64 { return event.PositionAt(t.m.out.index, t.m.ordinal) }
 

@@ -52,7 +52,7 @@ func (p *Profile) Watch(_ broker.Who, filter string) error {
 // topic reads a topic of an inbox.
 func (p *Profile) topic(name string) (kind.Topic, error) {
 	t, err := kind.ParseTopic(name)
-	if err == nil && t.Source != "" && t.Source != kind.Reports && t.Source != kind.Typing {
+	if err == nil && (t.Persona != "" || t.Source != "" && t.Source != kind.Reports && t.Source != kind.Typing) {
 		err = fmt.Errorf("%w: an inbox has no %.40q: write %s, or …/reports or …/typing", kind.ErrAddress, t.Source, t.Resource.Topic())
 	}
 	return t, err
@@ -94,12 +94,21 @@ func (p *Profile) may(get func(key string) []byte, owner, from kind.Addr, what s
 	if of == nil {
 		return false
 	}
-	in := policy.Input{Contact: get(contactKey(owner, from)) != nil}
+	in := policy.Input{Contact: get(contactKey(owner, from)) != nil, Auth: policy.AuthOf(from), Op: policy.OpPublish}
 	return of.Granted(from, at, in).Has(what)
 }
 
-// A policyParser is policy.Check or policy.Parse.
+// A policyParser is policy.Check, policy.Parse or policy.ParseFirst.
 type policyParser func(document []byte, k policy.For, owner kind.Addr) (*policy.Policy, error)
+
+// parserAt returns the parser of what is applied at a level: what one node takes all
+// take.
+func parserAt(l broker.Level) policyParser {
+	if l < broker.LevelOwners {
+		return policy.ParseFirst
+	}
+	return policy.Parse
+}
 
 // A request is a publication as it was understood.
 type request struct {
@@ -194,7 +203,7 @@ func (p *Profile) showTyping(get func(key string) []byte, e *event.Event, r *req
 
 // Apply does what a publication asks for.
 func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
-	r, err := p.read(pub, policy.Parse)
+	r, err := p.read(pub, parserAt(tx.Level()))
 	switch {
 	case err != nil:
 	case r.policy:

@@ -107,13 +107,19 @@ func TestURIs(t *testing.T) {
 // Topics have one spelling; any other is refused, naming the right one if there
 // is one.
 func TestTopics(t *testing.T) {
-	for _, c := range []struct{ name, addr, source, want string }{
+	for _, c := range []struct{ name, addr, source, persona, want string }{
 		{name: "presence/example.com/bob", addr: "bob@example.com"},
 		{name: "presence/example.com/bob/phone", addr: "bob@example.com", source: "phone"},
 		{name: "presence/example.com/bob/a%2Fb", addr: "bob@example.com", source: "a/b"},
 		{name: "im/example.com/a%2Fb/reports", addr: "a/b@example.com", source: "reports"},
 		{name: "presence/example.com", want: "2 levels"},
-		{name: "presence/example.com/bob/phone/@work", want: "5 levels"},
+		{name: "presence/example.com/bob/phone/@work", addr: "bob@example.com", source: "phone", persona: "work"},
+		{name: "presence/example.com/bob/a%2Fb/@x.y-z_1", addr: "bob@example.com", source: "a/b", persona: "x.y-z_1"},
+		{name: "presence/example.com/bob/phone/work", want: "5 levels"},
+		{name: "presence/example.com/bob/phone/@", want: "no name of a persona"},
+		{name: "presence/example.com/bob/phone/@Work", want: "no name of a persona"},
+		{name: "presence/example.com/bob/phone/@" + strings.Repeat("a", 65), want: "no name of a persona"},
+		{name: "presence/example.com/bob/phone/@work/x", want: "6 levels"},
 		{name: strings.Repeat("/", 1000), want: "6 levels"},
 		{name: "presence/EXAMPLE.com/bob", want: `"presence/example.com/bob"`},
 		{name: "presence/example.com./bob", want: `"presence/example.com/bob"`},
@@ -133,8 +139,11 @@ func TestTopics(t *testing.T) {
 	} {
 		got, err := ParseTopic(c.name)
 		if c.want == "" {
-			if err != nil || got.Addr.String() != c.addr || got.Source != c.source || got.Name() != c.name {
+			if err != nil || got.Addr.String() != c.addr || got.Source != c.source || got.Persona != c.persona || got.Name() != c.name {
 				t.Errorf("%s: %+v, %v", c.name, got, err)
+			}
+			if persona, source := SplitKey(got.Key()); persona != c.persona || source != c.source {
+				t.Errorf("%s is kept as %q", c.name, got.Key())
 			}
 		} else if !errors.Is(err, ErrAddress) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want ErrAddress with %q", short(c.name), err, c.want)

@@ -53,7 +53,9 @@ type Perm struct {
 // A Grant is what one watcher may see of one resource. The zero Grant shows
 // nothing. It never changes; the functions of this package make new ones.
 type Grant struct {
-	perms []Perm // sorted by name, no name twice
+	perms     []Perm // sorted by name, no name twice
+	persona   string
+	overrides []Override // sorted by name, no name twice
 }
 
 // NewGrant returns the grant of perms, in any order. Those that show nothing
@@ -101,7 +103,8 @@ func (g Grant) IsZero() bool { return len(g.perms) == 0 }
 // Is says whether g and h are one value, made once and copied. It costs nothing,
 // and a no says nothing: two that were made alike are compared by Covers.
 func (g Grant) Is(h Grant) bool {
-	return len(g.perms) == len(h.perms) && (len(g.perms) == 0 || &g.perms[0] == &h.perms[0])
+	return len(g.perms) == len(h.perms) && (len(g.perms) == 0 || &g.perms[0] == &h.perms[0]) && g.persona == h.persona &&
+		len(g.overrides) == len(h.overrides) && (len(g.overrides) == 0 || &g.overrides[0] == &h.overrides[0])
 }
 
 // Perms returns what is granted, sorted by name. It must not be changed.
@@ -148,14 +151,14 @@ func (g Grant) Min(name string) (n int64, ok bool) {
 	return p.N, ok
 }
 
-// Union returns the grant that shows what g shows and what h shows. Permissions
-// of one name must be of one type.
+// Union returns the grant that shows what g shows and what h shows, of no persona
+// and without overrides. Permissions of one name must be of one type.
 func (g Grant) Union(h Grant) Grant {
 	if g.IsZero() {
-		return h
+		return Grant{perms: h.perms}
 	}
 	if h.IsZero() {
-		return g
+		return Grant{perms: g.perms}
 	}
 	u := make([]Perm, 0, len(g.perms)+len(h.perms))
 	a, b := g.perms, h.perms
@@ -216,7 +219,8 @@ func (c Class) String() string { return hex.EncodeToString(c[:]) }
 
 // Class returns the class of the grant: a hash of its canonical form, the same
 // on every node and in every version. "*" makes the other tokens of its set
-// mean nothing.
+// // mean nothing. What a persona's watchers see has names of its own, so that nobody
+// who sees another can tell that they are of one.
 func (g Grant) Class() Class {
 	h := sha256.New()
 	var b []byte
@@ -236,6 +240,14 @@ func (g Grant) Class() Class {
 		b = binary.AppendUvarint(b, uint64(len(set)))
 		for _, token := range set {
 			text(token)
+		}
+	}
+	if g.persona != "" && g.persona != Everything || g.overrides != nil {
+		b = append(b, "as\n"...)
+		text(g.persona)
+		for _, o := range g.overrides {
+			text(o.Name)
+			text(o.Value.String())
 		}
 	}
 	h.Write(b)

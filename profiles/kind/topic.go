@@ -32,17 +32,22 @@ type Topic struct {
 	// kind, or a channel of an inbox, such as "reports". Empty if the topic is
 	// the resource's own.
 	Source string
+
+	// Persona is the fifth level, without its @: for which face of the owner the
+	// source speaks. Empty if it speaks for all.
+	Persona string
 }
 
-// ParseTopic reads {kind}/{domain}/{local} and {kind}/{domain}/{local}/{source}.
+// ParseTopic reads {kind}/{domain}/{local}, {kind}/{domain}/{local}/{source} and
+// {kind}/{domain}/{local}/{source}/@{persona}.
 // Each topic has one spelling, so that one resource is not two for the index
 // of subscriptions: the domain must be canonical, the others escaped where and
 // only where they must be, in upper-case hexadecimal. The error wraps
 // ErrAddress and says what to write instead.
 func ParseTopic(name string) (Topic, error) {
 	levels := strings.SplitN(name, "/", 6)
-	if len(levels) < 3 || len(levels) > 4 {
-		return Topic{}, addressf("%q has %d levels: write kind/domain/name, or kind/domain/name/source", short(name), len(levels))
+	if len(levels) < 3 || len(levels) > 5 || len(levels) == 5 && !strings.HasPrefix(levels[4], "@") {
+		return Topic{}, addressf("%q has %d levels: write kind/domain/name, kind/domain/name/source or kind/domain/name/source/@persona", short(name), len(levels))
 	}
 	domain, err := acl.ParseDomain(levels[1])
 	if err != nil {
@@ -72,7 +77,46 @@ func ParseTopic(name string) (Topic, error) {
 	case acl.Escaped(t.Source) != levels[3]:
 		return Topic{}, addressf("%q is not how this source is spelt: write %q", short(levels[3]), acl.Escaped(t.Source))
 	}
+	if len(levels) == 5 {
+		t.Persona = levels[4][1:]
+		if err = CheckPersona(t.Persona); err != nil {
+			return Topic{}, err
+		}
+	}
 	return t, nil
+}
+
+// MaxPersona is the longest name of a persona, in bytes.
+const MaxPersona = 64
+
+// CheckPersona returns an error that wraps ErrAddress if no persona can have this
+// name.
+func CheckPersona(name string) error {
+	odd := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
+	}
+	if name == "" || len(name) > MaxPersona || strings.ContainsFunc(name, odd) {
+		return addressf("%q is no name of a persona: it has 1 to %d small letters, digits and -_. such as work", short(name), MaxPersona)
+	}
+	return nil
+}
+
+// Key is what the publication of a source is kept under: another for each persona.
+// No source that a device can name begins with @.
+func (t Topic) Key() string {
+	if t.Persona == "" {
+		return t.Source
+	}
+	return "@" + t.Persona + "/" + t.Source
+}
+
+// SplitKey is the inverse of Key.
+func SplitKey(key string) (persona, source string) {
+	if !strings.HasPrefix(key, "@") {
+		return "", key
+	}
+	persona, source, _ = strings.Cut(key[1:], "/")
+	return persona, source
 }
 
 // Name returns the topic that t was read from.
@@ -80,7 +124,11 @@ func (t Topic) Name() string {
 	if t.Source == "" {
 		return t.Resource.Topic()
 	}
-	return t.Resource.Topic() + "/" + acl.Escaped(t.Source)
+	name := t.Resource.Topic() + "/" + acl.Escaped(t.Source)
+	if t.Persona != "" {
+		name += "/@" + t.Persona
+	}
+	return name
 }
 
 // unescaped resolves the percent-escapes of a topic's level.

@@ -66,6 +66,9 @@ func (c *Cache) Read(owner kind.Addr, document []byte) *Policy {
 	}
 	p, err := Parse(document, c.of, owner)
 	if err != nil {
+		p, err = ParseFirst(document, c.of, owner) // let in when there was no other form
+	}
+	if err != nil {
 		p = nil
 	}
 	c.mu.Lock()

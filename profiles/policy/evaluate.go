@@ -2,33 +2,30 @@ package policy
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/bellwire/bellwire/profiles/kind"
 )
-
-// An Input is what a decision depends on beside watcher and time.
-type Input struct {
-	// Sphere is what the owner's presence says about where they are in life
-	// ("work", "home"). Empty if it says nothing or contradicts itself: then
-	// no condition on it holds.
-	Sphere string
-
-	// Contact says whether the owner has written to the watcher (inboxes).
-	Contact bool
-}
-
-func (c *conditions) inSphere(in Input) bool {
-	return c.sphere == nil || in.Sphere != "" &&
-		slices.ContainsFunc(c.sphere, func(s string) bool { return strings.EqualFold(s, in.Sphere) })
-}
 
 // A Decision says what a watcher may do and see.
 type Decision struct {
 	Handling Handling
 	View     View
 	Grant    kind.Grant // zero unless View is ViewFiltered
+
+	// Hidden says that the watcher is refused because it shows less of itself than
+	// the owner demands: the same watcher, identified, may not be.
+	Hidden bool
+
+	// Closed says that rules allow the watcher something, and not now: what it sees
+	// then is by Outside.
+	Closed bool
+
+	Terms
+
+	// Closes says that at Until what the watcher sees is closed. It is not said where
+	// Until may be an edge that changes nothing.
+	Closes bool
 
 	// Until is the first later instant at which, everything else being the
 	// same, one of the above is another; zero if it holds for good. (Where
@@ -40,12 +37,12 @@ type Decision struct {
 
 // equal says whether two decisions are the same but for their end.
 func (d *Decision) equal(e *Decision) bool {
-	return d.Handling == e.Handling && d.View == e.View && d.Grant.Covers(e.Grant) && e.Grant.Covers(d.Grant)
+	return d.Handling == e.Handling && d.View == e.View && d.Hidden == e.Hidden && d.Closed == e.Closed && d.Terms == e.Terms && d.Grant.Same(e.Grant)
 }
 
 // Most is the decision about who sees everything for good.
 func (p *Policy) most() Decision {
-	return Decision{Handling: Allow, View: ViewFiltered, Grant: kind.Most(p.permissions)}
+	return Decision{Handling: Allow, View: ViewFiltered, Grant: p.everything}
 }
 
 // Evaluate decides about the watcher w, zero for somebody without an identity,
@@ -53,7 +50,7 @@ func (p *Policy) most() Decision {
 func (p *Policy) Evaluate(w kind.Addr, at time.Time, in Input) Decision {
 	q := p.ask(w, in)
 	d := q.decide(at)
-	d.Until = q.until(at, &d)
+	d.Until, d.Closes = q.until(at, &d)
 	return d
 }
 
@@ -68,16 +65,17 @@ func (p *Policy) Granted(w kind.Addr, at time.Time, in Input) kind.Grant {
 // it has an effect or none by time alone.
 type query struct {
 	policy *Policy
+	who    kind.Addr
 	in     Input
 	owner  bool        // who sees everything for good
-	hidden bool        // who may see nothing, because they show no identity
+	hidden bool        // who may see nothing, because they show too little of themselves
 	reads  []time.Time // until when they see everything, as a delegate
 	rules  []*rule
 	limits []*limit
 }
 
 func (p *Policy) ask(w kind.Addr, in Input) query {
-	q := query{policy: p, in: in, owner: w == p.owner && !w.IsZero(), hidden: w.IsZero() && !p.anonymous}
+	q := query{policy: p, who: w, in: in, owner: w == p.owner && !w.IsZero(), hidden: in.visibility(w) < p.demanded}
 	if q.owner || q.hidden {
 		return q
 	}
@@ -90,12 +88,13 @@ func (p *Policy) ask(w kind.Addr, in Input) query {
 			q.reads = append(q.reads, d.until)
 		}
 	}
-	for i := range p.rules {
+	var buf [64]int32
+	for _, i := range p.ruleOf.find(w, buf[:0]) {
 		if r := &p.rules[i]; r.if_.concerns(w, in) {
 			q.rules = append(q.rules, r)
 		}
 	}
-	for i := range p.limits {
+	for _, i := range p.limitOf.find(w, buf[:0]) {
 		if l := &p.limits[i]; l.who.concerns(w, in) {
 			q.limits = append(q.limits, l)
 		}
@@ -108,11 +107,12 @@ func (q *query) decide(at time.Time) Decision {
 	case q.owner || slices.ContainsFunc(q.reads, at.Before):
 		return q.policy.most()
 	case q.hidden:
-		return Decision{}
+		return Decision{Hidden: true, Terms: q.policy.terms}
 	}
 	d := Decision{Handling: q.policy.handling}
 	named, live := false, Block
 	var show kind.Grant
+	var in guise
 	for _, r := range q.rules {
 		if !r.if_.everValid(at) {
 			continue
@@ -124,29 +124,48 @@ func (q *query) decide(at time.Time) Decision {
 		if r.if_.open(at, q.in) {
 			live = max(live, r.handling)
 			show = show.Union(r.show)
+			in.add(r)
 		}
+	}
+	if q.policy.hasTerms {
+		d.Terms = q.terms(at, d.Handling)
 	}
 	switch {
 	case d.Handling < PoliteBlock:
 		d.View = ViewNone
-	case live < Allow || show.IsZero() || q.cut(at):
+	case live < Allow || q.cut(at):
+		d.View, d.Closed = ViewNeutral, d.Handling == Allow && named
+	case show.IsZero():
 		d.View = ViewNeutral
 	default:
-		d.View, d.Grant = ViewFiltered, show
+		d.View, d.Grant = ViewFiltered, in.wear(show)
 	}
 	return d
 }
 
-// cut says whether a limit is closed.
-func (q *query) cut(at time.Time) bool {
-	return slices.ContainsFunc(q.limits, func(l *limit) bool { return l.closed(at, q.in) })
+// terms returns what the rules that make the handling say of the subscription.
+func (q *query) terms(at time.Time, handling Handling) Terms {
+	var c chosen
+	for _, r := range q.rules {
+		if r.handling == handling && r.if_.everValid(at) {
+			c.add(r)
+		}
+	}
+	return c.over(q.policy.terms)
 }
 
-func (l *limit) closed(at time.Time, in Input) bool { return l.shut(in) || !l.only.open(at, in) }
+// cut says whether a limit is closed.
+func (q *query) cut(at time.Time) bool {
+	return slices.ContainsFunc(q.limits, func(l *limit) bool { return l.closed(q.who, at, q.in) })
+}
+
+func (l *limit) closed(w kind.Addr, at time.Time, in Input) bool {
+	return l.shut(w, in) || !l.only.open(at, in)
+}
 
 // shut says whether the limit is closed at all times.
-func (l *limit) shut(in Input) bool {
-	return len(l.only.unknown) > 0 || l.only.contact != nil && *l.only.contact != in.Contact || !l.only.inSphere(in)
+func (l *limit) shut(w kind.Addr, in Input) bool {
+	return !l.only.asked(w, in) || !l.only.inSphere(in) || l.only.weekly.never(in)
 }
 
 // maxWork bounds the search for an edge that matters, in conditions looked at: a
@@ -155,16 +174,17 @@ func (l *limit) shut(in Input) bool {
 const maxWork = 500
 
 // until returns the first instant after at at which the decision is not d, or
-// an edge before it when the search has cost maxWork.
-func (q *query) until(at time.Time, d *Decision) time.Time {
+// an edge before it when the search has cost maxWork; and whether what d shows is
+// closed then.
+func (q *query) until(at time.Time, d *Decision) (next time.Time, closes bool) {
 	step := q.cost()
 	for work := step; ; work += step {
 		next := q.edge(at)
 		if next.IsZero() || work > maxWork {
-			return next
+			return next, false
 		}
 		if e := q.decide(next); !e.equal(d) {
-			return next
+			return next, d.View == ViewFiltered && e.Closed
 		}
 		at = next
 	}
@@ -206,7 +226,7 @@ func (q *query) edge(at time.Time) time.Time {
 		}
 		next = earliest(next, r.if_.validityEdge(at))
 		handling = max(handling, r.handling)
-		if !r.if_.valid(at) || !r.if_.inSphere(q.in) {
+		if !r.if_.valid(at) || !r.if_.inSphere(q.in) || r.if_.weekly.never(q.in) {
 			continue
 		}
 		mostLive, mostShow = max(mostLive, r.handling), mostShow.Union(r.show)
@@ -219,19 +239,19 @@ func (q *query) edge(at time.Time) time.Time {
 	closed := false // some limit, whatever the hour
 	for _, l := range q.limits {
 		next = earliest(next, l.only.validityEdge(at))
-		closed = closed || l.shut(q.in) || !l.only.valid(at)
+		closed = closed || l.shut(q.who, q.in) || !l.only.valid(at)
 	}
 	if handling < Allow || mostLive < Allow || mostShow.IsZero() || closed {
 		return next
 	}
 	for _, r := range timed {
-		if r.handling == Allow && live < Allow || !show.Covers(r.show) {
-			next = earliest(next, r.if_.weekly.Next(at))
+		if r.handling == Allow && live < Allow || !show.Covers(r.show) || r.persona != "" || r.overrides != nil {
+			next = earliest(next, r.if_.weekly.next(at, q.in))
 		}
 	}
 	for _, l := range q.limits {
 		if l.only.weekly != nil {
-			next = earliest(next, l.only.weekly.Next(at))
+			next = earliest(next, l.only.weekly.next(at, q.in))
 		}
 	}
 	return next

@@ -71,16 +71,16 @@ func (p *Policy) Explain(w kind.Addr, at time.Time, in Input) Explanation {
 	for i := range p.limits {
 		l := &p.limits[i]
 		report := LimitReport{ID: l.id, Pointer: l.pointer, Concerns: l.who.concerns(w, in)}
-		report.Cuts = report.Concerns && l.closed(at, in)
+		report.Cuts = report.Concerns && l.closed(w, at, in)
 		report.Conditions = append(l.who.report(w, at, in), l.only.report(w, at, in)...)
 		e.Limits = append(e.Limits, report)
 	}
-	p.because(&e, w, at)
+	p.because(&e, w, at, in)
 	return e
 }
 
 // because fills in what decided.
-func (p *Policy) because(e *Explanation, w kind.Addr, at time.Time) {
+func (p *Policy) because(e *Explanation, w kind.Addr, at time.Time, in Input) {
 	if read, _ := p.MayRead(w, at); read {
 		e.Because = "the owner sees everything"
 		if w != p.owner {
@@ -88,8 +88,8 @@ func (p *Policy) because(e *Explanation, w kind.Addr, at time.Time) {
 		}
 		return
 	}
-	if w.IsZero() && !p.anonymous {
-		e.Because = "the owner shows nothing to whom nobody knows (defaults.minVisibility)"
+	if shown := in.visibility(w); shown < p.demanded {
+		e.Because = fmt.Sprintf("the owner wants watchers to be %s, and this one is %s (defaults.minVisibility)", p.demanded, shown)
 		return
 	}
 	counts, holds := 0, Block
@@ -141,12 +141,21 @@ func (c *conditions) report(w kind.Addr, at time.Time, in Input) []ConditionRepo
 	if c.contact != nil {
 		add("contact", fmt.Sprint(*c.contact), *c.contact == in.Contact, time.Time{})
 	}
+	if c.seen != 0 {
+		add("visibility", c.seen.String(), c.seen.has(in.visibility(w)), time.Time{})
+	}
+	if c.auth > 0 {
+		add("auth", fmt.Sprintf("at least %d", c.auth), c.auth <= in.Auth, time.Time{})
+	}
+	if c.ops != 0 {
+		add("op", c.ops.String(), c.ops.has(in.Op), time.Time{})
+	}
 	if c.validity != nil {
 		open := c.valid(at)
 		add("validity", windowsText(c.validity), open, c.validUntil(at, open))
 	}
 	if c.weekly != nil {
-		add("weekly", c.weekly.String(), c.weekly.Open(at), c.weekly.Next(at))
+		add("weekly", c.weekly.String(), c.weekly.open(at, in), c.weekly.next(at, in))
 	}
 	if c.sphere != nil {
 		add("sphere", strings.Join(c.sphere, ", "), c.inSphere(in), time.Time{})

@@ -18,7 +18,7 @@ import (
 // with such a condition never holds (RFC 4745 section 7), and they are in Warnings.
 // A condition that is known but that the kind cannot judge is a fault.
 func Check(data []byte, k For, owner kind.Addr) (*Policy, error) {
-	return readDocument(data, k, owner, true)
+	return readDocument(data, k, owner, reader{strict: true})
 }
 
 // Parse reads a document that was set, by this version or another, which may have
@@ -28,31 +28,58 @@ func Check(data []byte, k For, owner kind.Addr) (*Policy, error) {
 // its defaults. What it takes must stay what it is, for every node must take the
 // same of what is in the log.
 func Parse(data []byte, k For, owner kind.Addr) (*Policy, error) {
-	return readDocument(data, k, owner, false)
+	return readDocument(data, k, owner, reader{})
 }
 
-func readDocument(data []byte, k For, owner kind.Addr, strict bool) (*Policy, error) {
+// ParseFirst is Parse as it was in the first form of policies: what that did not
+// know has no effect, or is a fault, as it was. It takes what nodes take that know no
+// other form, and is for as long as there may be some, and for what they have let in.
+func ParseFirst(data []byte, k For, owner kind.Addr) (*Policy, error) {
+	return readDocument(data, k, owner, reader{first: true})
+}
+
+func readDocument(data []byte, k For, owner kind.Addr, r reader) (*Policy, error) {
 	doc, err := jsontree.Parse(data, jsontree.Limits{Bytes: MaxBytes})
 	if err != nil {
 		return nil, kind.RefuseJSON(err)
 	}
-	r := reader{policy: &Policy{owner: owner, kind: k.Name(), permissions: k.Permissions(), handling: Block, anonymous: true}, strict: strict}
+	r.kind, r.policy = k, &Policy{owner: owner, kind: k.Name(), permissions: k.Permissions(), handling: Block}
 	_, r.spheres = k.(kind.Sphered)
+	_, r.zones = k.(kind.Zoned)
 	_, r.contacts = k.(kind.Inbox)
 	r.read(doc.Root())
 	if err := doc.Err(); err != nil {
 		return nil, kind.RefuseJSON(err)
 	}
 	r.policy.warnings = doc.Warnings()
+	r.policy.compile()
 	return r.policy, nil
+}
+
+// compile works out what follows from what was read.
+func (p *Policy) compile() {
+	p.everything = kind.Most(p.permissions).As(kind.Everything, nil)
+	p.rankRules()
+	for i := range p.rules {
+		c := &p.rules[i].if_
+		p.ruleOf.add(i, c.who)
+		p.asks = p.asks || c.asksPresence()
+	}
+	for i := range p.limits {
+		l := &p.limits[i]
+		p.limitOf.add(i, l.who.who)
+		p.asks = p.asks || l.only.asksPresence()
+	}
 }
 
 // A reader makes a policy of a document.
 type reader struct {
+	kind   For
 	policy *Policy
 	strict bool // for Check
+	first  bool // for ParseFirst
 
-	spheres, contacts bool // conditions that the kind can judge
+	spheres, zones, contacts bool // conditions that the kind can judge
 }
 
 func (r *reader) read(n *jsontree.Node) {
@@ -69,6 +96,14 @@ func (r *reader) read(n *jsontree.Node) {
 		k.OneOf(p.kind)
 	}
 	r.defaults(m.Take("defaults"))
+	known := []string{"entity", "kind", "defaults", "rules", "limits", "delegates"}
+	if !r.first {
+		known = append(known, "compose")
+		if c := m.Take("compose"); c != nil {
+			p.compose = Composition(choice(c, compositionWords))
+			r.mustJudge(c, !r.contacts, "messages are not joined")
+		}
+	}
 	ids := map[string]bool{}
 	for _, n := range m.Take("rules").List(MaxRules) {
 		p.rules = append(p.rules, r.rule(n, ids))
@@ -79,7 +114,7 @@ func (r *reader) read(n *jsontree.Node) {
 	for _, n := range m.Take("delegates").List(MaxRules) {
 		p.delegates = append(p.delegates, readDelegate(n))
 	}
-	r.narrow(m, "entity", "kind", "defaults", "rules", "limits", "delegates")
+	r.narrow(m, known...)
 }
 
 // narrow notes what nobody took of members where one that is misspelt can show
@@ -132,13 +167,24 @@ func (r *reader) defaults(n *jsontree.Node) {
 	if h := m.Take("handling"); h != nil {
 		r.policy.handling = readHandling(h)
 	}
-	if o := m.Take("outside"); o != nil && o.OneOf("neutral", "hold", "announce", "end") != "neutral" {
-		o.Warn("has no effect: outside a window the neutral document is shown")
-	}
+	known := []string{"handling", "outside", "minVisibility"}
 	if v := m.Take("minVisibility"); v != nil {
-		r.policy.anonymous = v.OneOf("anonymous", "pseudonymous", "identified") == "anonymous"
+		r.policy.demanded = Visibility(choice(v, visibilityWords))
 	}
-	r.narrow(m, "handling", "outside", "minVisibility")
+	switch {
+	case !r.first:
+		known = append(known, "style", "warnBefore", "reveal", "backlog")
+		var t ruleTerms
+		if s := m.Take("style"); s != nil {
+			t.Style = Style(choice(s, styleWords))
+		}
+		r.readOutside(m, &t)
+		r.policy.terms = t.Terms
+		r.policy.hasTerms = t.Terms != Terms{}
+	default:
+		m.Take("outside").OneOf(outsideWords...)
+	}
+	r.narrow(m, known...)
 }
 
 func readHandling(n *jsontree.Node) Handling {
@@ -166,22 +212,28 @@ func (r *reader) rule(n *jsontree.Node, ids map[string]bool) rule {
 	} else {
 		n.Warn("without a handling the rule allows nobody: write \"then\": {\"handling\": \"allow\"}")
 	}
-	for _, name := range []string{"persona", "approve", "maxExpires", "maxRate", "style"} {
-		tm.Take(name).Warn("is not possible yet: it is kept and has no effect")
+	known := []string{"handling", "persona", "approve", "maxExpires", "maxRate", "style", "outside", "warnBefore", "reveal", "backlog"}
+	if !r.first {
+		if p := tm.Take("persona"); p != nil {
+			rule.persona = readPersona(p)
+			r.mustJudge(p, !r.contacts, "there are no personas of inboxes")
+		}
+		rule.terms = r.readTerms(tm)
+		rule.rank = m.Take("rank").Int(-maxRank, maxRank)
 	}
 	if r.strict {
-		faultRest(tm, "handling")
+		faultRest(tm, known...)
 	}
 	r.pass(tm, noEffect)
 	if o := m.Take("overrides"); o != nil {
-		o.Fault("is not possible yet: without it the truth would be shown")
+		rule.overrides = r.readOverrides(o)
 	}
 	rule.show = r.show(m.Take("show"))
 	m.Take("label")
 	m.Take("rank")
 	// A misspelt "if" would open the rule to everybody, so what a newer
 	// document may add to rules goes into their if, then and show.
-	faultRest(m, "id", "label", "rank", "if", "then", "show")
+	faultRest(m, "id", "label", "rank", "if", "then", "show", "overrides")
 	return rule
 }
 
@@ -202,7 +254,7 @@ func (r *reader) conditions(n *jsontree.Node) conditions {
 		c.validity = readValidity(v)
 	}
 	if w := m.Take("weekly"); w != nil {
-		c.weekly = readWeekly(w)
+		c.weekly = r.readWeekly(w)
 	}
 	if s := m.Take("sphere"); s != nil {
 		c.sphere = s.Strings(50, 100)
@@ -211,8 +263,32 @@ func (r *reader) conditions(n *jsontree.Node) conditions {
 		}
 		r.mustJudge(s, r.spheres, "sphere is judged for presence only, which says it")
 	}
-	c.unknown = r.pass(m, "this condition is not known here and never holds", "identity", "validity", "weekly", "sphere", "contact")
+	known := []string{"identity", "validity", "weekly", "sphere", "contact"}
+	if !r.first {
+		known = append(known, "auth", "visibility", "op")
+		r.readAsked(m, &c)
+	}
+	c.unknown = r.pass(m, "this condition is not known here and never holds", known...)
 	return c
+}
+
+// readAsked reads the conditions on how somebody asks, and for what.
+func (r *reader) readAsked(m *jsontree.Members, c *conditions) {
+	if a := m.Take("auth"); a != nil {
+		c.auth = uint8(a.Int(0, MaxAuth))
+	}
+	if v := m.Take("visibility"); v != nil {
+		c.seen = visibilities(set(v, visibilityWords, visibilityWords[Anonymous:]...))
+	}
+	if o := m.Take("op"); o != nil {
+		possible := opWords[:OpPublish]
+		if r.contacts {
+			possible = opWords[OpPublish:]
+		} else if !r.strict {
+			possible = opWords
+		}
+		c.ops = ops(set(o, opWords, possible...))
+	}
 }
 
 // mustJudge refuses a condition that the kind cannot judge: contact false would

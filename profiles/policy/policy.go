@@ -68,13 +68,24 @@ type Policy struct {
 	owner       kind.Addr
 	kind        string
 	permissions []kind.Permission
-	handling    Handling // of whom no rule names
-	anonymous   bool     // a watcher without an identity is considered
+	handling    Handling   // of whom no rule names
+	demanded    Visibility // whoever offers less is considered by no rule; zero: nothing is
+	terms       Terms      // of whom no rule says otherwise
+	compose     Composition
 	rules       []rule
 	limits      []limit
 	delegates   []delegate
 	warnings    jsontree.Faults
+
+	// What follows from the above.
+	ruleOf, limitOf index
+	asks            bool // some condition asks what the owner's presence says
+	hasTerms        bool // some rule, or the default, has any
+	everything      kind.Grant
 }
+
+// Compose says how the owner wants publications joined.
+func (p *Policy) Compose() Composition { return p.compose }
 
 // Owner is whose policy it is.
 func (p *Policy) Owner() kind.Addr { return p.owner }
@@ -88,26 +99,41 @@ func (p *Policy) Warnings() jsontree.Faults { return p.warnings }
 
 // A rule grants something to somebody under conditions.
 type rule struct {
-	id       string
-	pointer  string
-	if_      conditions
-	handling Handling
-	show     kind.Grant
+	id        string
+	pointer   string
+	rank      int64
+	place     int // among all rules: of two that say different things the lesser decides
+	if_       conditions
+	handling  Handling
+	terms     ruleTerms
+	persona   string // empty: it has no say in that
+	show      kind.Grant
+	overrides []kind.Override
 }
 
 // Conditions are those of a rule or a limit; all that are there must hold.
 type conditions struct {
 	who      *identity     // nil: anybody, also without an identity
 	contact  *bool         // whether the owner has written to the watcher
+	seen     visibilities  // what the watcher shows of itself must be one of them; zero: anything
+	auth     uint8         // how sure it is, at least, who the watcher is
+	ops      ops           // what is asked for must be one of them; zero: anything
 	validity []*acl.Window // one of them must be open; nil: always
-	weekly   *acl.Window   // nil: always
+	weekly   *weekly       // nil: always
 	sphere   []string      // one of them must be the owner's; nil: any
 	unknown  []string      // never hold
 }
 
 // concerns says whether the watcher is one of those meant.
 func (c *conditions) concerns(w kind.Addr, in Input) bool {
-	return len(c.unknown) == 0 && (c.who == nil || c.who.matches(w)) && (c.contact == nil || *c.contact == in.Contact)
+	return c.asked(w, in) && (c.who == nil || c.who.matches(w))
+}
+
+// asked says whether the question is one that is meant, whoever asks it: what
+// does not change while a subscription lasts, but for the identity.
+func (c *conditions) asked(w kind.Addr, in Input) bool {
+	return len(c.unknown) == 0 && (c.contact == nil || *c.contact == in.Contact) &&
+		(c.seen == 0 || c.seen.has(in.visibility(w))) && c.auth <= in.Auth && (c.ops == 0 || c.ops.has(in.Op))
 }
 
 // everValid says whether a validity is open at the instant at, or will be.
@@ -122,7 +148,7 @@ func (c *conditions) everValid(at time.Time) bool {
 
 // open says whether the conditions hold at the instant at that concerns leaves.
 func (c *conditions) open(at time.Time, in Input) bool {
-	return c.inSphere(in) && c.valid(at) && (c.weekly == nil || c.weekly.Open(at))
+	return c.inSphere(in) && c.valid(at) && (c.weekly == nil || c.weekly.open(at, in))
 }
 
 func (c *conditions) valid(at time.Time) bool {
@@ -177,3 +203,7 @@ type delegate struct {
 	read    bool
 	until   time.Time // zero: for good
 }
+
+// Demands returns what watchers have to show of themselves at least, zero for
+// nothing: the defaults' minVisibility.
+func (p *Policy) Demands() Visibility { return p.demanded }

@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/bellwire/bellwire/acl"
 	"github.com/bellwire/bellwire/profiles/jsontree"
@@ -17,13 +18,60 @@ const (
 
 var days = []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}
 
+// presentity is the zone that stands for the owner's own.
+const presentity = "presentity"
+
+// A weekly is hours of a week, by the clocks of a zone or by those of the owner,
+// wherever they are.
+type weekly struct {
+	in  *acl.Window // of the owner's clocks it is what those would show if they were in UTC
+	own bool
+}
+
+// never says whether the hours do not come while the owner's presence says what it
+// says now. A nil weekly always holds.
+func (w *weekly) never(in Input) bool { return w != nil && w.own && !in.Zoned }
+
+func (w *weekly) open(at time.Time, in Input) bool {
+	return !w.never(in) && w.in.Open(w.shown(at, in))
+}
+
+// next returns the first instant after at at which open gives another answer; zero
+// if there is none.
+func (w *weekly) next(at time.Time, in Input) time.Time {
+	if w.never(in) {
+		return time.Time{}
+	}
+	next := w.in.Next(w.shown(at, in))
+	if w.own && !next.IsZero() {
+		next = next.Add(-time.Duration(in.Offset) * time.Minute)
+	}
+	return next
+}
+
+// shown is the instant at which the clocks of the window's zone show what those
+// that count do at at.
+func (w *weekly) shown(at time.Time, in Input) time.Time {
+	if w.own {
+		at = at.Add(time.Duration(in.Offset) * time.Minute)
+	}
+	return at
+}
+
+func (w *weekly) String() string {
+	if w.own {
+		return strings.TrimSuffix(w.in.String(), "UTC") + "where the owner is"
+	}
+	return w.in.String()
+}
+
 // readWeekly reads {"tz", "windows": [{"days", "start", "end"}], "exceptDates"}.
 // Each part is tried on its own, so that each fault has its place.
-func readWeekly(n *jsontree.Node) *acl.Window {
+func (r *reader) readWeekly(n *jsontree.Node) *weekly {
 	m := n.Members()
 	defer faultRest(m, "tz", "windows", "exceptDates")
 	tz := m.Need("tz")
-	zone := readZone(tz)
+	zone := r.readZone(tz)
 	windows := m.Need("windows")
 	var lines []string
 	for _, w := range windows.List(maxWindows) {
@@ -44,21 +92,28 @@ func readWeekly(n *jsontree.Node) *acl.Window {
 	if zone == "" || len(lines) == 0 {
 		return nil // and a fault is noted
 	}
-	w, err := acl.ParseWindow(lines, zone, except, "", "")
-	if err != nil {
+	w := &weekly{own: zone == presentity}
+	if w.own {
+		zone = "UTC"
+	}
+	var err error
+	if w.in, err = acl.ParseWindow(lines, zone, except, "", ""); err != nil {
 		n.Fault("%v", plain(err))
 	}
 	return w
 }
 
-func readZone(n *jsontree.Node) string {
+func (r *reader) readZone(n *jsontree.Node) string {
 	s := n.Text(1, 100)
 	switch {
 	case s == "":
 		return ""
-	case s == "presentity":
+	case s == presentity && r.first:
 		n.Fault("the owner's own zone is not published anywhere yet: write an IANA zone such as Europe/Madrid")
 		return ""
+	case s == presentity:
+		r.mustJudge(n, r.zones, "the owner's own zone is judged for presence only, which says it: write an IANA zone such as Europe/Madrid")
+		return s
 	case !tryWindow(n, []string{"Mon 00:00-24:00"}, s):
 		return ""
 	}

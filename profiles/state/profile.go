@@ -88,8 +88,17 @@ type request struct {
 	bind   bool
 }
 
-// A policyParser is policy.Check or policy.Parse.
+// A policyParser is policy.Check, policy.Parse or policy.ParseFirst.
 type policyParser func(document []byte, k policy.For, owner kind.Addr) (*policy.Policy, error)
+
+// parserAt returns the parser of what is applied at a level: what one node takes all
+// take.
+func parserAt(l broker.Level) policyParser {
+	if l < broker.LevelOwners {
+		return policy.ParseFirst
+	}
+	return policy.Parse
+}
 
 // Admit refuses what can be refused without the log: what is misspelt, and what
 // this node knows to be somebody else's.
@@ -110,7 +119,7 @@ func (p *Profile) Admit(pub *broker.Publication) error {
 
 // Apply changes what the publication's source says, or the owner's policy.
 func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
-	r, err := p.read(pub, policy.Parse)
+	r, err := p.read(pub, parserAt(tx.Level()))
 	if err != nil {
 		return refuse.Told(err)
 	}

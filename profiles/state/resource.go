@@ -86,8 +86,9 @@ func (r *resource) Show(who broker.Who, at int64) broker.Shown {
 // decide asks the policy, which is not nil, about who. changes is when the sphere
 // may be another, if that has a part in it. Requires mu.
 func (r *resource) decide(who broker.Who, now time.Time) (d policy.Decision, changes time.Time) {
-	watcher, in := kind.Of(who.Principal), policy.Input{}
-	if k, ok := r.kind.(sphered); ok && r.policy.AsksSphere(watcher, in) {
+	watcher := kind.Of(who.Principal)
+	in := policy.Input{Auth: policy.AuthOf(watcher)}
+	if k, ok := r.kind.(sphered); ok && r.policy.AsksPresence(watcher, in) {
 		c := r.compose(now)
 		in.Sphere, changes = k.Sphere(c), c.Expires
 	}
