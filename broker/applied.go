@@ -84,6 +84,7 @@ const (
 	stepRegrant  // who may read what, a profile has to be asked anew
 	stepLife     // this node's life is over, by the log's account: another begins
 	stepNumbered // the policy in force has a number from here on
+	stepSecret   // the cluster has a secret from here on
 	stepPaid     // a queue has what it is to have up to the number position
 )
 

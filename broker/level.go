@@ -1,10 +1,14 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/secret"
+	"github.com/bellwire/bellwire/broker/store"
 )
 
 // A Level says what a cluster's log and state may hold: kinds of command, rules by
@@ -35,6 +39,9 @@ const (
 	// LevelOwners brings the second form of owners' policies, and personas: likewise.
 	LevelOwners = LevelStreams
 
+	// LevelSecret is that from which on the cluster has a secret: likewise.
+	LevelSecret = Level(event.SecretLevel)
+
 	// NewestLevel is the newest that this program knows. Those above are reserved.
 	NewestLevel = LevelStreams
 )
@@ -47,13 +54,22 @@ func (b *Broker) Level() Level { return Level(b.machine.levelShown.Load()) }
 // whether the level that brings it is in force. For any goroutine.
 func (b *Broker) Forgets() bool { return b.Level() >= levelForgets }
 
+// Secret returns the cluster's secret, of which keys are derived; nil below
+// LevelSecret. For any goroutine.
+func (b *Broker) Secret() secret.Secret { return b.machine.secretNow() }
+
 // Raise raises the feature level to the given one, on all nodes, and returns when
 // this one has: it must be known to all of them. One that is reached is left alone.
+// The cluster's secret is drawn here, if this may be what brings it.
 func (b *Broker) Raise(ctx context.Context, to Level) error {
 	if to <= b.Level() {
 		return nil
 	}
-	return b.do(ctx, &event.Raise{Level: uint8(to)})
+	c := &event.Raise{Level: uint8(to)}
+	if to >= LevelSecret {
+		c.Secret = secret.New()
+	}
+	return b.do(ctx, c)
 }
 
 // applyRaise puts a feature level in force, from the next command on.
@@ -72,7 +88,47 @@ func (m *Machine) applyRaise(c *event.Raise) error {
 	if begins {
 		m.beginHistory()
 	}
+	if m.secret == nil && c.Secret != nil {
+		m.secret = slices.Clone(c.Secret)
+		m.tx.Set(secretKey, m.secret)
+		m.out.steps = append(m.out.steps, step{kind: stepSecret})
+	}
 	m.tx.Set(levelKey, []byte{c.Level})
 	m.rejudge()
+	return nil
+}
+
+// loadSecret reads the cluster's secret. A state that ought to have one and has none
+// is refused: what follows from the secret, such as the tags that clients have, would
+// be known to everybody, or be another on each node.
+func (m *Machine) loadSecret() error {
+	m.secret = nil
+	v, _ := m.store.Get(secretKey, nil)
+	switch {
+	case len(v) == secret.Size:
+		m.secret = v
+	case len(v) > 0:
+		return event.ErrDamaged
+	case m.level >= LevelSecret:
+		return fmt.Errorf("%w: feature level %d, and no secret of the cluster's: a version under development wrote this state: begin with an empty data directory", store.ErrDamaged, m.level)
+	}
+	return nil
+}
+
+// showSecret has secretNow return the secret that is in the store.
+func (m *Machine) showSecret() {
+	if bytes.Equal(m.secret, m.secretNow()) {
+		return
+	}
+	s := m.secret
+	m.secretShown.Store(&s)
+}
+
+// secretNow is the cluster's secret as of the last entry applied, nil if there is
+// none. For any goroutine.
+func (m *Machine) secretNow() secret.Secret {
+	if s := m.secretShown.Load(); s != nil {
+		return *s
+	}
 	return nil
 }

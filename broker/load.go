@@ -39,6 +39,9 @@ func (m *Machine) load() error {
 		return fmt.Errorf("machine: %w: feature level %d, this program knows %d", store.ErrNewer, m.level, NewestLevel)
 	}
 	var err error
+	if err = m.loadSecret(); err != nil {
+		return fmt.Errorf("machine: secret: %w", err)
+	}
 	if m.grown, err = loadNumber[int](m.store, grownKey); err != nil {
 		return fmt.Errorf("machine: growth of queues: %w", err)
 	}
@@ -57,6 +60,7 @@ func (m *Machine) load() error {
 	m.known.Store(int64(len(m.sessions)))
 	m.segmentsShown.Store(int64(len(m.segments)))
 	m.levelShown.Store(uint32(m.level))
+	m.showSecret()
 	m.applied.Store(index)
 	m.failures.Store(m.counters.failure)
 	m.findNextWake() // what was known of it is of another state

@@ -228,6 +228,8 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		}
 	case stepSettings:
 		b.settings.Store(s.settings)
+	case stepSecret:
+		b.watch.forgetAll()
 	case stepNumbered:
 		b.numberPolicy(s.number)
 	case stepPolicy:

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/secret"
 	"github.com/bellwire/bellwire/broker/store"
 	"github.com/bellwire/bellwire/broker/topic"
 )
@@ -59,6 +60,9 @@ type Machine struct {
 	level      Level         // in force for the command under way
 	levelShown atomic.Uint32 // level, of the last entry applied
 	raised     func(Level)   // told before a level is in force
+
+	secret      secret.Secret                 // the cluster's; nil below LevelSecret
+	secretShown atomic.Pointer[secret.Secret] // secret, of the last entry applied
 
 	applied  atomic.Uint64 // last entry whose effects are in store
 	probe    probe         // what waits for an entry to be applied
@@ -179,6 +183,7 @@ var (
 	grownKey    = append([]byte{byte(store.Meta)}, "grown"...)
 	countersKey = append([]byte{byte(store.Meta)}, "counters"...)
 	copiesKey   = append([]byte{byte(store.Meta)}, "copies"...) // uvarint; none below LevelStreams
+	secretKey   = append([]byte{byte(store.Meta)}, "secret"...) // as it is; none below LevelSecret
 	settingsKey = append([]byte{byte(store.Meta)}, "settings"...)
 	ofProfile   = append([]byte{byte(store.Meta)}, "settings of "...) // and its prefix
 	policyKey   = append([]byte{byte(store.Policies)}, "operator"...)
@@ -290,6 +295,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.term = term
 	m.known.Store(int64(len(m.sessions)))
 	m.levelShown.Store(uint32(m.level))
+	m.showSecret()
 	m.applied.Store(index)
 	m.failures.Store(m.counters.failure)
 	m.updateNextWake()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/secret"
 	"github.com/bellwire/bellwire/broker/store"
 	"github.com/bellwire/bellwire/disk"
 )
@@ -41,6 +42,9 @@ func (d *driver) entry(commands ...event.Command) (answers []step) {
 	d.seq++
 	b := event.AppendHeader(nil, event.Header{Node: "n1", Incarnation: 1 << lifeBits, Seq: d.seq})
 	for _, c := range commands {
+		if r, is := c.(*event.Raise); is && r.Secret == nil {
+			c = raising(Level(r.Level))
+		}
 		b = event.AppendCommand(b, c)
 	}
 	return d.raw(b)
@@ -80,6 +84,15 @@ func (d *driver) connect(c event.Connect) *opened {
 		d.t.Fatalf("connect: %+v", a)
 	}
 	return a[0].value.(*opened)
+}
+
+// raising returns what raises the level, with the same secret each time.
+func raising(to Level) *event.Raise {
+	c := &event.Raise{Level: uint8(to)}
+	if to >= LevelSecret {
+		c.Secret = secret.Secret(strings.Repeat("0123456789abcdef", secret.Size/16))
+	}
+	return c
 }
 
 func publishing(name, payload string, qos uint8) *event.Publish {
@@ -207,7 +220,8 @@ func TestUnknownAndDamagedStopTheNode(t *testing.T) {
 	whole := event.AppendCommand(slices.Clone(header), publishing("a/1", "x", 1))
 	for name, batch := range map[string][]byte{
 		"unknown kind":     append(slices.Clone(header), 200, 0, 0, 0, 0),
-		"unknown level":    event.AppendCommand(slices.Clone(header), &event.Raise{Level: uint8(NewestLevel) + 1}),
+		"unknown level":    event.AppendCommand(slices.Clone(header), raising(NewestLevel+1)),
+		"no secret":        append(slices.Clone(header), byte(event.KindRaise), 0, 0, 0, 1, byte(LevelSecret)),
 		"cut short":        whole[:len(whole)-1],
 		"damaged command":  append(slices.Clone(header), byte(event.KindPublish), 0, 0, 0, 1, 0),
 		"version":          append([]byte{99}, whole[1:]...),

@@ -239,7 +239,7 @@ var (
 func (r *modelRun) command() event.Command {
 	rng := r.rng
 	if r.rising && r.plain.level < r.streams.level() && rng.IntN(4) == 0 {
-		return &event.Raise{Level: uint8(pick(rng, r.plain.level+1, r.streams.level()))}
+		return raising(pick(rng, r.plain.level+1, r.streams.level()))
 	}
 	if r.mixed != nil && rng.IntN(20) == 0 {
 		return r.giveBack()
@@ -283,7 +283,7 @@ func (r *modelRun) command() event.Command {
 		}
 		return &s
 	case rng.IntN(2) == 0:
-		return &event.Raise{Level: uint8(1 + rng.IntN(int(r.plain.level)))} // which has been reached
+		return raising(Level(1 + rng.IntN(int(r.plain.level)))) // which has been reached
 	}
 	return &event.Tick{}
 }

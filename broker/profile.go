@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/secret"
 	"github.com/bellwire/bellwire/broker/store"
 )
 
@@ -69,6 +70,10 @@ type Publication struct {
 // only: what is judged by it is judged again, for good, when it is applied.
 func (p *Publication) Resource(topicName string) Resource { return p.node.resource(topicName) }
 
+// Secret is the cluster's secret as this node has it now, for Admit only: nil below
+// LevelSecret. Apply has ProfileTx.Secret.
+func (p *Publication) Secret() secret.Secret { return p.node.Secret() }
+
 // A Connection is one connection of a client. Of two of one client the later
 // has the greater epoch.
 type Connection struct {
@@ -109,6 +114,15 @@ type Resource interface {
 	// Neutral returns what is shown to somebody whom the operator shows
 	// nothing, whatever the owner says: it looks as if there were nothing.
 	Neutral() Shown
+}
+
+// A KeyedViewer is a Viewer that shows what follows from the cluster's secret. What
+// was loaded before there is one is loaded again then, and shown when it next changes.
+type KeyedViewer interface {
+	Viewer
+
+	// LoadKeyed is Load with the secret; nil below LevelSecret.
+	LoadKeyed(topicName string, record, policy []byte, of secret.Secret) Resource
 }
 
 // A Passing is a Resource that also has to show what happened on the way to its
@@ -196,6 +210,10 @@ func (t *ProfileTx) Level() Level { return t.m.level }
 
 // Position is the place of the command in the log, greater for each.
 func (t *ProfileTx) Position() uint64 { return event.PositionAt(t.m.out.index, t.m.ordinal) }
+
+// Secret is the cluster's secret, of which a profile derives keys: the same on every
+// node, for ever, and known to nobody else. It is nil below LevelSecret.
+func (t *ProfileTx) Secret() secret.Secret { return t.m.secret }
 
 // Settings are those of the profile that are in force, nil while the log has
 // none. They must not be changed.

@@ -83,13 +83,20 @@ func (t *watch) resource(v Viewer, topicName string) Resource {
 	if !ok {
 		policy = nil
 	}
-	r := loaded{v.Load(topicName, record, policy), len(topicName) + len(record) + len(policy) + resourceBytes}
+	r := loaded{t.load(v, topicName, record, policy), len(topicName) + len(record) + len(policy) + resourceBytes}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.changes == changes {
 		t.keep(topicName, r)
 	}
 	return r.Resource
+}
+
+func (t *watch) load(v Viewer, topicName string, record, policy []byte) Resource {
+	if k, keyed := v.(KeyedViewer); keyed {
+		return k.LoadKeyed(topicName, record, policy, t.b.Secret())
+	}
+	return v.Load(topicName, record, policy)
 }
 
 // keep adds a resource to what is loaded. Requires mu.

@@ -1,5 +1,7 @@
 package event
 
+import "github.com/bellwire/bellwire/broker/secret"
+
 // A Kind says what a command asks for. The numbers are on disk: they are never
 // reused, and a command whose meaning changes gets a new one.
 type Kind uint8
@@ -529,12 +531,41 @@ func (c *ProfileSettings) decode(r *reader) { c.Profile, c.Data = r.string(), r.
 // A Raise raises the feature level: from the next command on, kinds of command and
 // rules of application are used that came with the levels up to it. It is proposed
 // only when all members know them. One that is reached already changes nothing.
-type Raise struct{ Level uint8 }
+type Raise struct {
+	Level uint8
+
+	// Secret is the cluster's if it has none yet, drawn by who proposes this. It is
+	// there if, and only if, Level is SecretLevel or above.
+	Secret secret.Secret
+}
+
+// SecretLevel is the first level at which a cluster has a secret.
+const SecretLevel = 4
+
+// WithoutSecret is what a Raise from a program under development is damaged by.
+const WithoutSecret = "a feature level is raised without the cluster's secret, as by a version under development: begin with an empty data directory"
 
 func (*Raise) Kind() Kind { return KindRaise }
 
-func (c *Raise) append(b []byte) []byte { return append(b, c.Level) }
-func (c *Raise) decode(r *reader)       { c.Level = r.byte() }
+func (c *Raise) append(b []byte) []byte {
+	if has := len(c.Secret) == secret.Size; has != (c.Level >= SecretLevel) {
+		panic("event: a Raise whose secret does not go with its level") // no node could go on from it
+	}
+	return append(append(b, c.Level), c.Secret...)
+}
+
+func (c *Raise) decode(r *reader) {
+	c.Level, c.Secret = r.byte(), nil
+	switch {
+	case c.Level < SecretLevel:
+	case len(r.b) == 0:
+		r.fail("%s", WithoutSecret)
+	case len(r.b) < secret.Size:
+		r.fail("too short")
+	default:
+		c.Secret, r.b = secret.Secret(r.b[:secret.Size:secret.Size]), r.b[secret.Size:]
+	}
+}
 
 // A NodeUp opens an incarnation of the batch's node: the sessions that the
 // former one held have lost their connections.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bellwire/bellwire/broker/secret"
 	"github.com/bellwire/bellwire/internal/golden"
 )
 
@@ -79,8 +80,9 @@ func forms() []form {
 		{"profilesettings/empty/1", &ProfileSettings{}},
 		{"nodedown/full/1", &NodeDown{Node: "n1", Incarnation: 1<<63 + 5, At: 1_772_000_000_123_456_789}},
 		{"nodedown/empty/1", &NodeDown{}},
-		{"raise/full/2", &Raise{Level: 255}},
+		{"raise/full/2", &Raise{Level: 3}},
 		{"raise/empty/2", &Raise{}},
+		{"raise/secret/4", &Raise{Level: 255, Secret: secret.Secret(strings.Repeat("0123456789abcdef", 2))}},
 		{"return/full/3", &Return{Session: 300, Epoch: 1 << 40, Entries: []uint64{1, 7, 1 << 33}}},
 		{"return/empty/3", &Return{}},
 		{"putpolicy/full/4", &PutPolicy{Data: []byte("rules: []"), By: "ana@example.com", Base: 300}},
