@@ -116,7 +116,8 @@ func (o *outbox) open(s *Session, a *opened, recvMax int, before *Session) {
 }
 
 // inherit takes over what the log has not been told yet: how far the earlier
-// connection, which is stopped, had come, and what its client had acknowledged.
+// connection, which is stopped, had come, what its client had acknowledged, and what is
+// not to count as that.
 func (o *outbox) inherit(before *outbox) {
 	before.mu.Lock()
 	defer before.mu.Unlock()
@@ -127,7 +128,7 @@ func (o *outbox) inherit(before *outbox) {
 		o.untold = before.below - o.below - o.done.within(o.below, before.below)
 		o.below = before.below
 	}
-	o.passed = slices.Clone(before.passed)
+	o.passed, o.lending.returned = slices.Clone(before.passed), slices.Clone(before.lending.returned)
 	for _, s := range before.done {
 		o.done = o.done.add(s.from, s.to)
 	}

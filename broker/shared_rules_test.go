@@ -110,6 +110,31 @@ func TestSharedIsTakenAway(t *testing.T) {
 	}
 }
 
+// What a member's connection has given back, and the log has not been told of, when
+// another takes over from it, others of the group get all the same.
+func TestSharedReturnedBeforeATakeover(t *testing.T) {
+	n := newNode(t, Limits{SettleEvery: time.Hour})
+	n.policies["not one"] = parseRules("allow * #\ndeny one jobs/# subscribe")
+	pub, _ := n.connect("pub", true, 0)
+	one, _ := n.connect("one", true, 3600)
+	one.subscribe(jobs, 1)
+	one.full = true
+	publishJobs(t, pub, 0, 3)
+	n.tick()
+	other, _ := n.connect("other", true, 0)
+	other.subscribe(jobs, 1)
+	n.policy("not one")
+	one.full = false
+	var w Wave
+	one.s.Drained(&w)
+	w.Flush()
+	n.connect("one", false, 3600)
+	n.told()
+	wantPayloads(t, other, "0", "1", "2")
+	other.ackAll()
+	n.quiet()
+}
+
 // What a bound pushes out of a member's queue others get.
 func TestSharedIsDisplaced(t *testing.T) {
 	n := newNode(t, Limits{QueueEvents: 12})
