@@ -229,9 +229,14 @@ func registerVersions(mux *http.ServeMux, p Policies, o *Operators) {
 		writeJSON(w, http.StatusOK, map[string]any{"versions": p.Versions(r.Context())})
 	}))
 	mux.HandleFunc("PUT /v1/policy", o.only(func(w http.ResponseWriter, r *http.Request, who string) {
-		data, ok := readPolicy(w, r)
-		if ok {
-			putPolicy(w, r, p, PolicyChange{Data: data, By: who, Dry: r.URL.Query().Has("dry_run"), Shadow: r.URL.Query().Get("shadow")})
+		c, err := changeOf(r, who)
+		if err != nil {
+			refusePolicy(w, err)
+			return
+		}
+		var ok bool
+		if c.Data, ok = readPolicy(w, r); ok {
+			putPolicy(w, r, p, c)
 		}
 	}))
 	mux.HandleFunc("POST /v1/policy/rollback", o.only(func(w http.ResponseWriter, r *http.Request, who string) {
@@ -242,12 +247,18 @@ func registerVersions(mux *http.ServeMux, p Policies, o *Operators) {
 		if !readJSON(w, r, &body) {
 			return
 		}
+		c, err := changeOf(r, who)
+		if err != nil {
+			refusePolicy(w, err)
+			return
+		}
 		text, err := p.Version(r.Context(), body.To)
 		if err != nil || body.To == 0 {
 			refusePolicy(w, errors.Join(ErrNoPolicy, err))
 			return
 		}
-		putPolicy(w, r, p, PolicyChange{Data: text.Data, By: who})
+		c.Data = text.Data
+		putPolicy(w, r, p, c)
 	}))
 	for method, stop := range map[string]bool{"GET": false, "DELETE": true} {
 		mux.HandleFunc(method+" /v1/policy/shadow", o.only(func(w http.ResponseWriter, r *http.Request, _ string) {
@@ -318,6 +329,35 @@ func readPolicy(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
 		refuse(w, http.StatusRequestEntityTooLarge, "a policy has at most %d bytes: %v", maxPolicy-1, err)
 	}
 	return data, err == nil
+}
+
+// changeOf returns what a request wants to be done with a policy. What it asks for that
+// there is not is refused: misspelt, a question would be a change.
+func changeOf(r *http.Request, who string) (c PolicyChange, err error) {
+	c.By = who
+	for name, values := range r.URL.Query() {
+		value := values[0]
+		switch name {
+		case "dry_run":
+			c.Dry = true
+			if value != "" {
+				c.Dry, err = strconv.ParseBool(value)
+			}
+		case "shadow":
+			if c.Shadow = value; value == "" {
+				err = errors.New("for how long? write ?shadow=1h")
+			}
+		default:
+			err = errors.New("there are dry_run and shadow")
+		}
+		if err != nil {
+			return c, fmt.Errorf("%w: %.40q: %w", ErrBadQuestion, name, err)
+		}
+	}
+	if c.Dry && c.Shadow != "" {
+		return c, fmt.Errorf("%w: dry_run and shadow at once", ErrBadQuestion)
+	}
+	return c, nil
 }
 
 func putPolicy(w http.ResponseWriter, r *http.Request, p Policies, c PolicyChange) {

@@ -76,6 +76,8 @@ func TestPolicyIsForOperators(t *testing.T) {
 		{"PUT", "/v1/policy", "x", "put x by ana@x.org on 0, dry false"},
 		{"PUT", "/v1/policy?dry_run", "x", "put x by ana@x.org on 0, dry true"},
 		{"POST", "/v1/policy/rollback", `{"to":3}`, "version 3; put rules: [] by ana@x.org on 0, dry false"},
+		{"PUT", "/v1/policy?dry_run=false", "x", "put x by ana@x.org on 0, dry false"},
+		{"POST", "/v1/policy/rollback?dry_run", `{"to":3}`, "version 3; put rules: [] by ana@x.org on 0, dry true"},
 		{"GET", "/v1/policy/explain?as=bob&topic=t", "", "explain bob t 0"},
 		{"GET", "/v1/acl/explain?as=bob&topic=t&version=2", "", "explain bob t 2"},
 		{"GET", "/v1/policy/who?topic=t", "", "who  t 0"},
@@ -132,6 +134,14 @@ func TestPolicyRefusals(t *testing.T) {
 	f := new(fakePolicies)
 	if w := askPolicies(t, f, "ana", "PUT", "/v1/policy", "x", "If-Match", `"7"`); w.Code != 200 || f.did[0] != "put x by ana@x.org on 7, dry false" || w.Header().Get("ETag") != `"8"` {
 		t.Errorf("%d %v %v", w.Code, f.did, w.Header())
+	}
+	for _, query := range []string{"shadow", "shadow=", "dry-run", "dryrun=1", "dry_run=maybe", "dry_run&shadow=1h", "to=3"} {
+		for method, path := range map[string]string{"PUT": "/v1/policy", "POST": "/v1/policy/rollback"} {
+			f := new(fakePolicies)
+			if w := askPolicies(t, f, "ana", method, path+"?"+query, `{"to":3}`); w.Code != 400 || len(f.did) > 0 || !strings.Contains(w.Body.String(), "BW-2001") {
+				t.Errorf("%s ?%s: %d %s, did %v", method, query, w.Code, w.Body, f.did)
+			}
+		}
 	}
 	for _, tag := range []string{"7x", `W/"7"`, `"a"`, `"7", "8"`} {
 		f := new(fakePolicies)

@@ -69,6 +69,9 @@ func (p policies) Put(ctx context.Context, c api.PolicyChange) (api.PolicyResult
 	if c.Shadow == "" {
 		result.Removed, result.Forgotten = removed, forgotten
 	}
+	if (c.Dry || c.Shadow != "") && c.Base != 0 && c.Base != result.Number {
+		return result, fmt.Errorf("%w: policy %d is in force, not %d", api.ErrNotInForce, result.Number, c.Base)
+	}
 	if c.Dry {
 		return result, nil
 	}
