@@ -67,7 +67,7 @@ func send(c *mq.Client, topic, text string, more ...mq.Property) *mq.Packet {
 }
 
 // Others may send to an inbox and not read it; its owner reads it, and a
-// delegate for as long as they are one.
+// delegate for as long as they are one. Also R2.3.6.
 func TestS49SendersDoNotRead(t *testing.T) {
 	t.Parallel()
 	s := kinds(t, "2026-03-09T12:00:00Z")

@@ -25,6 +25,7 @@ const (
 	zoe     = "zoe@example.net"
 	press   = "press12@plant.example.com"
 	cal     = "calendar-svc@example.com"
+	robert  = "robert@example.com"
 )
 
 const bobsPresence = "presence/example.com/bob"
@@ -42,7 +43,7 @@ func prepareKinds(t *testing.T, clock string, flags ...string) *server {
 	t.Helper()
 	var b strings.Builder
 	b.WriteString("users:\n")
-	for _, who := range []string{alice, bob, carol, boss, mallory, zoe, press, cal} {
+	for _, who := range []string{alice, bob, carol, boss, mallory, zoe, press, cal, robert} {
 		sum := sha256.Sum256([]byte("token-" + who))
 		fmt.Fprintf(&b, "  %s: {token_sha256: %s}\n", who, hex.EncodeToString(sum[:]))
 	}

@@ -10,7 +10,8 @@ import (
 )
 
 // One address, many devices: what they say together is one document. A device
-// that dies is out of it within its keep-alive and fifteen seconds.
+// that dies is out of it within its keep-alive and fifteen seconds. Also R3.2.4,
+// R3.2.5.
 func TestS4OneAddressManyDevices(t *testing.T) {
 	t.Parallel()
 	s := kinds(t, "2026-03-09T12:00:00Z")
@@ -121,7 +122,7 @@ func TestS22OfficeHours(t *testing.T) {
 }
 
 // Two watch one topic and are shown different things; that the one may see
-// nothing the answer to its subscription does not tell.
+// nothing the answer to its subscription does not tell. Also R5.1.15.
 func TestS35DifferentThingsToDifferentPeople(t *testing.T) {
 	t.Parallel()
 	s := kinds(t, "2026-03-09T12:00:00Z")
@@ -199,7 +200,7 @@ func TestS53HowAndWhether(t *testing.T) {
 	}
 }
 
-// Pushed and pulled it is the same document.
+// Pushed and pulled it is the same document. Also R2.3.3.
 func TestS62PushAndPull(t *testing.T) {
 	t.Parallel()
 	s := kinds(t, "2026-03-09T12:00:00Z")

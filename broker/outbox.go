@@ -420,6 +420,7 @@ func (o *outbox) sendMark(seq uint64, topicName string, named bool, ids []uint32
 	}
 	d := &w.delivery
 	*d = Delivery{Event: ev, QoS: 1, Retain: retain, IDs: ids}
+	d.limitTo(ev, 0, now)
 	if !o.send(d, w) {
 		o.s.unshown(topicName)
 		return false
@@ -561,6 +562,7 @@ func (o *outbox) sendHeld(h *held, now int64, w *Wave) bool {
 		o.s.skip(fit, o.sent, nil, now)
 	} else {
 		*d = Delivery{Event: ev, QoS: h.qos, Retain: retain, IDs: h.ids}
+		d.limitTo(ev, 0, now)
 		if !o.send(d, w) {
 			o.s.unshown(h.mark)
 			return false

@@ -73,7 +73,7 @@ func (n notes) Load(name string, record, policy []byte) Resource {
 	return r
 }
 
-func (*note) Neutral() Shown { return Shown{} }
+func (*note) Neutral() Shown { return Shown{Nothing: true} }
 
 func (r *note) Show(who Who, at int64) Shown {
 	if who.Principal == r.owner {
@@ -81,7 +81,7 @@ func (r *note) Show(who Who, at int64) Shown {
 	}
 	rule, ok := r.rules[who.Principal]
 	if !ok {
-		return Shown{}
+		return Shown{Nothing: true}
 	}
 	hour := at % day / int64(time.Hour)
 	midnight := at - at%day
@@ -89,11 +89,11 @@ func (r *note) Show(who Who, at int64) Shown {
 	case rule.Until == 0:
 		return Shown{Visible: true, Payload: r.text}
 	case hour < rule.From:
-		return Shown{Until: midnight + rule.From*int64(time.Hour)}
+		return Shown{Nothing: true, Until: midnight + rule.From*int64(time.Hour)}
 	case hour < rule.Until:
-		return Shown{Visible: true, Payload: r.text, Until: midnight + rule.Until*int64(time.Hour)}
+		return Shown{Visible: true, Nothing: len(r.text) == 0, Payload: r.text, Until: midnight + rule.Until*int64(time.Hour)}
 	}
-	return Shown{Until: midnight + day + rule.From*int64(time.Hour)}
+	return Shown{Nothing: true, Until: midnight + day + rule.From*int64(time.Hour)}
 }
 
 func newNotesNode(t *testing.T) *node {
@@ -169,8 +169,8 @@ func TestAwayIsShownTheState(t *testing.T) {
 	}
 }
 
-// A window opens: the state at once. It closes: nothing, at once. Nothing in
-// between tells that there was a change.
+// A window opens: the state at once, and how long that may be shown. It closes:
+// nothing, at once. Nothing in between tells that there was a change.
 func TestResourceWindow(t *testing.T) {
 	for _, expiry := range []uint32{0, 3600} {
 		n := newNotesNode(t) // at noon
@@ -179,13 +179,13 @@ func TestResourceWindow(t *testing.T) {
 		boss.subscribe("note/x.org/bob", 1)
 		boss.want("note/x.org/bob= q1 retain")
 		must(t, bob.publish("note/x.org/bob", "at work", 1))
-		boss.want("note/x.org/bob= q1 retain", "note/x.org/bob=at work q1")
+		boss.want("note/x.org/bob= q1 retain", "note/x.org/bob=at work q1 expires18000")
 		n.pass(5*time.Hour - time.Nanosecond)
 		n.pass(time.Nanosecond)
 		must(t, bob.publish("note/x.org/bob", "at the pub", 1))
 		must(t, bob.publish("note/x.org/bob", "asleep", 1))
 		n.pass(15 * time.Hour)
-		want := []string{"note/x.org/bob= q1 retain", "note/x.org/bob=at work q1", "note/x.org/bob= q1 retain", "note/x.org/bob=asleep q1 retain"}
+		want := []string{"note/x.org/bob= q1 retain", "note/x.org/bob=at work q1 expires18000", "note/x.org/bob= q1", "note/x.org/bob=asleep q1 retain expires32400"}
 		if got := boss.await(4); !slices.Equal(got, want) {
 			t.Errorf("expiry %d: got %q, want %q", expiry, got, want)
 		}

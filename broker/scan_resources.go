@@ -90,7 +90,7 @@ func (t *scanState) showOwed(topicName string, now int64, w *Wave) {
 		return
 	}
 	if shown, retain, send := t.s.present(t.s.b.watch.resource(v, topicName), topicName, now, false, true); send {
-		t.s.showDirect(&shownOnce{topic: topicName}, &shown, min(h.qos, 1), h.ids, retain, w)
+		t.s.showDirect(&shownOnce{topic: topicName}, &shown, min(h.qos, 1), h.ids, retain, now, w)
 	}
 }
 
@@ -115,6 +115,6 @@ func (t *scanState) showAll(p *piece, w *Wave) {
 		if sub.ID != 0 {
 			ids = []uint32{sub.ID}
 		}
-		t.s.showDirect(&shownOnce{topic: r.topic}, &shown, min(sub.QoS, 1), ids, retain, w)
+		t.s.showDirect(&shownOnce{topic: r.topic}, &shown, min(sub.QoS, 1), ids, retain, now, w)
 	}
 }

@@ -268,13 +268,30 @@ type shownOnce struct {
 
 func (o *shownOnce) event(s *Shown) *event.Event {
 	for _, e := range o.events {
-		if len(e.Payload) == len(s.Payload) && (len(e.Payload) == 0 || &e.Payload[0] == &s.Payload[0]) {
+		if e.Expires == s.believed() && len(e.Payload) == len(s.Payload) && (len(e.Payload) == 0 || &e.Payload[0] == &s.Payload[0]) {
 			return e
 		}
 	}
-	e := &event.Event{Topic: o.topic, Payload: s.Payload, Props: s.Props, QoS: 1}
+	e := s.event(o.topic)
 	o.events = append(o.events, e)
 	return e
+}
+
+// event is what is sent of what is shown of a resource.
+func (s *Shown) event(topicName string) *event.Event {
+	return &event.Event{Topic: topicName, Payload: s.Payload, Props: s.Props, QoS: 1, Expires: s.believed()}
+}
+
+// believed is until when what is shown is certainly true: the Message Expiry Interval
+// tells it, so that a copy that is kept on the way does not outlive what permitted it.
+// (It is the message's life, not the state's: if all stays as it is beyond that, who
+// has been shown it is not sent it again.) Of nothing it is never told: all that look as if there
+// were nothing look alike, whatever comes next.
+func (s *Shown) believed() int64 {
+	if s.Nothing {
+		return 0
+	}
+	return s.Until
 }
 
 // changed shows a resource anew to everybody connected here who watches it, or
@@ -297,7 +314,7 @@ func (l *loop) changed(topicName, whose string, retain bool, now int64) {
 			continue // through its queue, or it is nothing to it, or its scan will show it
 		}
 		if shown, retain, send := h.s.present(res, topicName, now, false, retain); send {
-			h.s.showDirect(&once, &shown, min(h.qos, 1), h.ids, retain, &l.wave)
+			h.s.showDirect(&once, &shown, min(h.qos, 1), h.ids, retain, now, &l.wave)
 		}
 	}
 }
@@ -576,9 +593,10 @@ func (s *Session) reshow(filter string) {
 
 // showDirect sends a document to a session that has no queue for it. If there
 // is no room for it, the session is shown how things are when there is.
-func (s *Session) showDirect(once *shownOnce, shown *Shown, qos uint8, ids []uint32, retain bool, w *Wave) {
+func (s *Session) showDirect(once *shownOnce, shown *Shown, qos uint8, ids []uint32, retain bool, now int64, w *Wave) {
 	d := &w.delivery
 	*d = Delivery{Event: once.event(shown), QoS: qos, Retain: retain, IDs: ids, Wanted: qos == 0}
+	d.limitTo(d.Event, 0, now)
 	if qos > 0 {
 		s.out.show(d, w)
 	} else if !s.hear(d, 0, w) {
@@ -600,5 +618,5 @@ func (s *Session) renderMark(topicName string, named, wanted bool, now int64) (e
 	if !send {
 		return nil, false, false
 	}
-	return &event.Event{Topic: topicName, Payload: shown.Payload, Props: shown.Props, QoS: 1}, retain, true
+	return shown.event(topicName), retain, true
 }
