@@ -271,7 +271,7 @@ func (l *loop) showOwn(v mine, topicName, whose string, retain bool, now int64) 
 			if sub.sub.ID != 0 {
 				ids = []uint32{sub.sub.ID}
 			}
-			s.showDirect(&once, &shown, min(sub.sub.QoS, 1), ids, retain, &l.wave)
+			s.showDirect(&once, &shown, min(sub.sub.QoS, 1), ids, retain, now, &l.wave)
 		}
 	}
 }
