@@ -36,6 +36,7 @@ type Config struct {
 	Cluster   Cluster
 	Operators *Operators
 	Policies  Policies // /v1/policy, nil for none
+	Domains   Domains  // /v1/domains, nil for none
 
 	// Backup opens a backup of the node's state; Now is the wall's clock, for how long
 	// who reads it may take.
@@ -80,6 +81,9 @@ func Handler(c Config) http.Handler {
 	}
 	if c.Policies != nil {
 		registerPolicies(mux, c.Policies, c.Operators)
+	}
+	if c.Domains != nil {
+		registerDomains(mux, c.Domains, c.Operators)
 	}
 	if c.Backup != nil {
 		registerBackup(mux, c.Backup, c.Operators, c.Now)

@@ -61,6 +61,16 @@ type Denial struct {
 	Line      int       `json:"line,omitempty"`
 	Reason    string    `json:"reason"`
 	Text      string    `json:"text"` // the explanation, for people
+
+	Of string `json:"of,omitempty"` // the domain in whose own policy Rule stands; empty: the operator's
+}
+
+// concealed is what who is not of the domain in whose policy the rule stands is told: that
+// it is the domain's doing, and none of what else the domain says.
+func (d Denial) concealed() Denial {
+	d.Rule, d.Line, d.Reason = "", 0, d.Of+" does not allow it to others"
+	d.Text = "DENY    " + d.Action + " " + d.Topic + "   as " + d.Principal + "\n  because  " + d.Reason + "\n"
+	return d
 }
 
 // registerPolicies adds /v1/policy.
@@ -73,6 +83,9 @@ func registerPolicies(mux *http.ServeMux, p Policies, o *Operators) {
 		_, domain, _ := strings.Cut(d.Principal, "@")
 		if err == nil && !operator && (d.Principal == "" || d.Principal != who && !slices.Contains(o.domains(who), domain)) {
 			err = ErrNoDenial // whose it was is not told
+		}
+		if err == nil && !operator && d.Of != "" && domain != d.Of {
+			d = d.concealed()
 		}
 		w.Header().Set("Cache-Control", "no-store")
 		switch {
@@ -125,6 +138,10 @@ type PolicyResult struct {
 	// unless a policy names them before. Without Forgotten that stays.
 	Removed   []string   `json:"removed,omitempty"`
 	Forgotten *time.Time `json:"forgotten,omitempty"`
+
+	// Idle are rules of domains' own policies, as domain:id, that are of no effect any more:
+	// they are about topics that the domain has not under this one.
+	Idle []string `json:"idle,omitempty"`
 
 	Shadow *Shadow `json:"shadow,omitempty"` // it is tried
 }
@@ -187,6 +204,7 @@ type PolicyQuestion struct {
 	As, Client    string // an address or anonymous
 	Action, Topic string
 	At, Sweep     string // an instant; FROM/TO, or a time from At on such as 7d
+	Text          bool   // explain: answer with an Explained
 
 	// Version is that of the policy that is asked, 0 for the one in force. diff: the
 	// newer one, unless there is Data; Than the older one, 0 for the one in force.
@@ -197,6 +215,11 @@ type PolicyQuestion struct {
 	// others: explain and can of an address elsewhere are an ErrNotYours, and who answers
 	// for them only.
 	Domains []string
+}
+
+// An Explained is an explanation for people.
+type Explained struct {
+	Text string `json:"text"`
 }
 
 // Errors that the methods of Policies wrap.
@@ -236,29 +259,11 @@ func registerVersions(mux *http.ServeMux, p Policies, o *Operators) {
 		}
 		var ok bool
 		if c.Data, ok = readPolicy(w, r); ok {
-			putPolicy(w, r, p, c)
+			putPolicy(w, r, p.Put, c)
 		}
 	}))
 	mux.HandleFunc("POST /v1/policy/rollback", o.only(func(w http.ResponseWriter, r *http.Request, who string) {
-		var body struct {
-			To uint64 `json:"to"`
-		}
-		r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
-		if !readJSON(w, r, &body) {
-			return
-		}
-		c, err := changeOf(r, who)
-		if err != nil {
-			refusePolicy(w, err)
-			return
-		}
-		text, err := p.Version(r.Context(), body.To)
-		if err != nil || body.To == 0 {
-			refusePolicy(w, errors.Join(ErrNoPolicy, err))
-			return
-		}
-		c.Data = text.Data
-		putPolicy(w, r, p, c)
+		rollback(w, r, p.Version, p.Put, who)
 	}))
 	for method, stop := range map[string]bool{"GET": false, "DELETE": true} {
 		mux.HandleFunc(method+" /v1/policy/shadow", o.only(func(w http.ResponseWriter, r *http.Request, _ string) {
@@ -283,33 +288,11 @@ func registerVersions(mux *http.ServeMux, p Policies, o *Operators) {
 					return
 				}
 			}
-			form := r.URL.Query()
-			for name, to := range map[string]*string{"as": &q.As, "client": &q.Client, "action": &q.Action, "topic": &q.Topic, "at": &q.At, "sweep": &q.Sweep} {
-				*to = form.Get(name)
-			}
-			for name, to := range map[string]*uint64{"version": &q.Version, "than": &q.Than} {
-				if text := form.Get(name); text != "" {
-					n, err := strconv.ParseUint(text, 10, 64)
-					if err != nil {
-						refuse(w, http.StatusBadRequest, "%s: %q, want the number of a version", name, text)
-						return
-					}
-					*to = n
-				}
-			}
-			if r.Method == http.MethodPost {
-				var ok bool
-				if q.Data, ok = readPolicy(w, r); !ok {
-					return
-				}
-			}
-			answer, err := p.Ask(r.Context(), q)
-			if err != nil {
-				refusePolicy(w, err)
+			if !readQuestion(w, r, &q) {
 				return
 			}
-			w.Header().Set("Cache-Control", "no-store")
-			writeJSON(w, http.StatusOK, answer)
+			answer, err := p.Ask(r.Context(), q)
+			answerPolicy(w, answer, err)
 		})
 	}
 	for _, what := range []string{"explain", "who", "can", "diff"} {
@@ -317,6 +300,57 @@ func registerVersions(mux *http.ServeMux, p Policies, o *Operators) {
 	}
 	mux.HandleFunc("POST /v1/policy/diff", ask("diff"))
 	mux.HandleFunc("GET /v1/acl/explain", ask("explain"))
+}
+
+// readQuestion reads the query of a question, and its body if it has one.
+func readQuestion(w http.ResponseWriter, r *http.Request, q *PolicyQuestion) bool {
+	form := r.URL.Query()
+	for name, to := range map[string]*string{"as": &q.As, "client": &q.Client, "action": &q.Action, "topic": &q.Topic, "at": &q.At, "sweep": &q.Sweep} {
+		*to = form.Get(name)
+	}
+	q.Text = form.Has("text")
+	for name, to := range map[string]*uint64{"version": &q.Version, "than": &q.Than} {
+		if text := form.Get(name); text != "" {
+			n, err := strconv.ParseUint(text, 10, 64)
+			if err != nil {
+				refuse(w, http.StatusBadRequest, "%s: %q, want the number of a version", name, text)
+				return false
+			}
+			*to = n
+		}
+	}
+	if r.Method != http.MethodPost {
+		return true
+	}
+	var ok bool
+	q.Data, ok = readPolicy(w, r)
+	return ok
+}
+
+// rollback puts a former version in force again: the one that the body names.
+func rollback(w http.ResponseWriter, r *http.Request, version func(context.Context, uint64) (PolicyText, error), put func(context.Context, PolicyChange) (PolicyResult, error), who string) {
+	var body struct {
+		To uint64 `json:"to"`
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
+	if !readJSON(w, r, &body) {
+		return
+	}
+	c, err := changeOf(r, who)
+	if err != nil {
+		refusePolicy(w, err)
+		return
+	}
+	text, err := version(r.Context(), body.To)
+	if err != nil || body.To == 0 {
+		if err == nil || !errors.Is(err, ErrNoTenant) {
+			err = errors.Join(ErrNoPolicy, err)
+		}
+		refusePolicy(w, err)
+		return
+	}
+	c.Data = text.Data
+	putPolicy(w, r, put, c)
 }
 
 // maxPolicy is the size of the largest body that is read for a policy: one over what a
@@ -360,7 +394,7 @@ func changeOf(r *http.Request, who string) (c PolicyChange, err error) {
 	return c, nil
 }
 
-func putPolicy(w http.ResponseWriter, r *http.Request, p Policies, c PolicyChange) {
+func putPolicy(w http.ResponseWriter, r *http.Request, put func(context.Context, PolicyChange) (PolicyResult, error), c PolicyChange) {
 	if tag := r.Header.Get("If-Match"); tag != "" && tag != "*" {
 		base, err := strconv.ParseUint(strings.Trim(tag, `"`), 10, 64)
 		if err != nil {
@@ -371,7 +405,7 @@ func putPolicy(w http.ResponseWriter, r *http.Request, p Policies, c PolicyChang
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), managing)
 	defer cancel()
-	result, err := p.Put(ctx, c)
+	result, err := put(ctx, c)
 	if err != nil {
 		refusePolicy(w, err)
 		return
@@ -414,6 +448,11 @@ func refusePolicy(w http.ResponseWriter, err error) {
 		refuseAs(w, http.StatusPreconditionFailed, bw.PolicyMoved, "%v", err)
 	case errors.Is(err, ErrNotYours):
 		refuse(w, http.StatusForbidden, "%v", err)
+	case errors.Is(err, ErrNoTenant):
+		refuse(w, http.StatusNotFound, "%v", err)
+	case errors.Is(err, ErrTooOften):
+		w.Header().Set("Retry-After", "60")
+		refuse(w, http.StatusTooManyRequests, "%v", err)
 	case errors.Is(err, ErrNoShadow):
 		refuseAs(w, http.StatusNotFound, bw.NoSuchPolicy, "%v", err)
 	case errors.Is(err, ErrNoPolicy):

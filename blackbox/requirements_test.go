@@ -36,7 +36,7 @@ var requirements = []requirement{
 	{row: "S14", says: "An owner says whom they accept without a name; that somebody watches they know always.", notYet: "is not built"},
 	{row: "S15", says: "Who watches under a pseudonym has another one towards each whom they watch.", notYet: "is not built"},
 	{row: "S16", says: "A pseudonym can receive and send for a while.", notYet: "is not built"},
-	{row: "S18", says: "Who is no party learns nothing of the subscriptions of others.", notYet: "is not built"},
+	{row: "S18", says: "Who is no party learns nothing of the subscriptions of others."},
 	{row: "S19", says: "An owner knows how many watch, also where they do not know who.", notYet: "is not built"},
 	{row: "S20", says: "How somebody is refused is the owner’s choice: told, politely, or by no answer.", notYet: "is not built"},
 	{row: "S21", says: "An administrator cancels and creates subscriptions of their domain.", notYet: "is not built"},

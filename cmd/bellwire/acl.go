@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/api"
 	"github.com/bellwire/bellwire/broker/topic"
 	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/profiles/kind"
@@ -25,7 +29,8 @@ func aclCommand() *cobra.Command {
 		Short: "Test, explain, change and compare the operator's policy",
 		Long: `Verbs that ask or change a server's policy are for operators: whoever the
 policy's group "operators" lists, with -u and -P, and on the node's machine root
-and the user that the node runs as. Those that take --policy ask that file, and no
+and the user that the node runs as. Administrators of a domain (roles) may ask about
+its people, and change the domain's own policy with --domain. Those that take --policy ask that file, and no
 server.`,
 	}
 	var server httpFlags
@@ -187,11 +192,14 @@ func explain(cmd *cobra.Command, f explainFlags, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	if f.policy == "" {
+		return explainThere(cmd, f, now)
+	}
 	who, err := parseWho(f)
 	if err != nil {
 		return err
 	}
-	policy, err := policyToAsk(cmd.Context(), f.policy, f.domain, f.server)
+	policy, err := readPolicy(f.policy, f.domain)
 	if err != nil {
 		return err
 	}
@@ -212,6 +220,67 @@ func explain(cmd *cobra.Command, f explainFlags, now time.Time) error {
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(e)
 	}
 	_, err = io.WriteString(cmd.OutOrStdout(), safeLines(e.Text()+askOwner(e)))
+	return err
+}
+
+// explainThere has a server answer, by what is in force there.
+func explainThere(cmd *cobra.Command, f explainFlags, now time.Time) error {
+	if f.as == "" {
+		_, err := parseWho(f)
+		return err
+	}
+	as, err := asServer(f.as, f.domain)
+	if err != nil {
+		return err
+	}
+	form := url.Values{"as": {as}, "client": {f.client}, "action": {f.action}, "topic": {f.topic}}
+	if f.at != "" {
+		at, err := acl.ParseInstant(f.at, now)
+		if err != nil {
+			return fail(bw.Usage, "--at: %w", err)
+		}
+		form.Set("at", at.UTC().Format(time.RFC3339Nano))
+	}
+	c, err := f.server.client()
+	if err != nil {
+		return err
+	}
+	const path = "/v1/policy/explain?"
+	switch {
+	case f.sweep != "":
+		from, to, err := parseSweep(f.sweep, now)
+		if err != nil {
+			return err
+		}
+		form.Set("sweep", from.UTC().Format(time.RFC3339)+"/"+to.UTC().Format(time.RFC3339))
+		var edges []struct {
+			At    time.Time
+			Allow bool
+			Rule  string
+			Owner bool
+		}
+		if err := c.call(cmd.Context(), http.MethodGet, path+form.Encode(), nil, &edges); err != nil {
+			return err
+		}
+		all := make([]acl.Edge, len(edges))
+		for i, e := range edges {
+			all[i] = acl.Edge(e)
+		}
+		return printSweep(cmd.OutOrStdout(), all, f.output)
+	case f.output == "json":
+		var raw json.RawMessage
+		if err := c.call(cmd.Context(), http.MethodGet, path+form.Encode(), nil, &raw); err != nil {
+			return err
+		}
+		_, err = cmd.OutOrStdout().Write(append(bytes.TrimSpace(raw), '\n'))
+		return err
+	}
+	form.Set("text", "")
+	var e api.Explained
+	if err := c.call(cmd.Context(), http.MethodGet, path+form.Encode(), nil, &e); err != nil {
+		return err
+	}
+	_, err = io.WriteString(cmd.OutOrStdout(), safeLines(e.Text))
 	return err
 }
 
@@ -251,7 +320,11 @@ func sweep(w io.Writer, policy *acl.Policy, who acl.Who, action acl.Action, f ex
 	if err != nil {
 		return topicFault(err)
 	}
-	if f.output == "json" {
+	return printSweep(w, edges, f.output)
+}
+
+func printSweep(w io.Writer, edges []acl.Edge, output string) error {
+	if output == "json" {
 		return json.NewEncoder(w).Encode(edges)
 	}
 	format := "%s\t%s\t%s\n"

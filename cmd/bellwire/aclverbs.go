@@ -22,13 +22,17 @@ import (
 
 // The verbs about a server's policy: what it is, was and becomes.
 
-// policyToAsk returns the policy that a verb asks: a file's, or a server's in force.
-func policyToAsk(ctx context.Context, file, domain string, server *httpFlags) (*acl.Policy, error) {
-	if file != "" {
-		return readPolicy(file, domain)
+// policyPath is where the operator's policy is, or a domain's own.
+func policyPath(domain string) string {
+	if domain == "" {
+		return "/v1/policy"
 	}
-	policy, _, err := fetchPolicy(ctx, server, 0)
-	return policy, err
+	return "/v1/domains/" + url.PathEscape(domain) + "/policy"
+}
+
+// addPolicyDomain adds the flag that says whose policy a verb is about.
+func addPolicyDomain(cmd *cobra.Command, domain *string) {
+	cmd.Flags().StringVar(domain, "domain", "", "the policy of this `domain` of its own, in place of the operator's; for its administrators")
 }
 
 // fetchPolicy reads a version of a server's policy, the one in force if number is 0.
@@ -66,10 +70,10 @@ func fetchPolicy(ctx context.Context, server *httpFlags, number uint64) (*acl.Po
 
 func aclApplyCommand(server *httpFlags) *cobra.Command {
 	var base uint64
-	var dryRun bool
-	var output, shadow string
+	var dryRun, end bool
+	var output, shadow, domain string
 	cmd := &cobra.Command{
-		Use:   "apply FILE",
+		Use:   "apply FILE | --domain DOMAIN --end",
 		Short: "Put a policy file in force",
 		Long: `Has a server check a policy file, run the tests in it, and put it in force on all
 nodes. All that is wrong with it is told, and then the one in force stays.
@@ -81,22 +85,32 @@ differ.
 --if-match N puts it in force only if policy N is by then: what bellwire acl
 history shows in the first line.
 
+--domain puts a file in force that is a domain's own: users, groups, rules, limits
+and tests about its people and about topics that the operator's policy gives it
+under tenants. --end ends what the domain has.
+
 Exit code 0: it is in force. 2: the file is faulty. 7: another policy is in force
 than N. 9: a test in the file failed.`,
-		Args: exactArgs(1, "the policy file"),
+		Args: someArgs(0, 1, "the policy file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			data, err := readPolicyData(args[0])
-			if err != nil {
-				return err
+			if end != (len(args) == 0) || end && (domain == "" || dryRun || shadow != "") {
+				return usage("apply takes a policy file, or --domain DOMAIN and --end")
 			}
 			c, err := server.client()
 			if err != nil {
 				return err
 			}
-			path := "/v1/policy"
+			path := policyPath(domain)
+			if end {
+				return c.putPolicy(cmd, http.MethodDelete, path, policyBody{nil, base}, output)
+			}
+			data, err := readPolicyData(args[0])
+			if err != nil {
+				return err
+			}
 			switch {
 			case dryRun && shadow != "":
 				return usage("--dry-run and --shadow at once")
@@ -111,6 +125,8 @@ than N. 9: a test in the file failed.`,
 	cmd.Flags().Uint64Var(&base, "if-match", 0, "`number` of the policy that must be in force; 0: whichever is")
 	cmd.Flags().StringVar(&shadow, "shadow", "", "try it for this `time`, such as 1h, beside the one in force and without effect: bellwire acl shadow lists what differs")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check it and run its tests, and change nothing")
+	cmd.Flags().BoolVar(&end, "end", false, "with --domain: it has no policy of its own any more")
+	addPolicyDomain(cmd, &domain)
 	addOutput(cmd, &output)
 	return cmd
 }
@@ -138,6 +154,9 @@ func (c *httpClient) putPolicy(cmd *cobra.Command, method, path string, body any
 			removed = "if it is put in force now: " + removed
 		}
 		text += removed + "\n"
+	}
+	if len(result.Idle) > 0 {
+		text += "of domains' own rules without effect now: " + safe(strings.Join(result.Idle, ", ")) + "\n"
 	}
 	_, err := io.WriteString(cmd.OutOrStdout(), text)
 	return err
@@ -204,7 +223,7 @@ func printShadow(w io.Writer, s api.Shadow) error {
 }
 
 func aclHistoryCommand(server *httpFlags) *cobra.Command {
-	var output string
+	var output, domain string
 	cmd := &cobra.Command{
 		Use:   "history",
 		Short: "Which policies were in force, since when, by whom",
@@ -220,7 +239,7 @@ func aclHistoryCommand(server *httpFlags) *cobra.Command {
 			var answer struct {
 				Versions []api.PolicyVersion `json:"versions"`
 			}
-			if err := c.call(cmd.Context(), http.MethodGet, "/v1/policy/versions", nil, &answer); err != nil {
+			if err := c.call(cmd.Context(), http.MethodGet, policyPath(domain)+"/versions", nil, &answer); err != nil {
 				return err
 			}
 			if output == "json" {
@@ -237,12 +256,13 @@ func aclHistoryCommand(server *httpFlags) *cobra.Command {
 			return w.Flush()
 		},
 	}
+	addPolicyDomain(cmd, &domain)
 	addOutput(cmd, &output)
 	return cmd
 }
 
 func aclRollbackCommand(server *httpFlags) *cobra.Command {
-	var output string
+	var output, domain string
 	cmd := &cobra.Command{
 		Use:   "rollback NUMBER",
 		Short: "Put a former policy in force again",
@@ -262,9 +282,10 @@ what it changes.`,
 			if err != nil {
 				return err
 			}
-			return c.putPolicy(cmd, http.MethodPost, "/v1/policy/rollback", map[string]uint64{"to": to}, output)
+			return c.putPolicy(cmd, http.MethodPost, policyPath(domain)+"/rollback", map[string]uint64{"to": to}, output)
 		},
 	}
+	addPolicyDomain(cmd, &domain)
 	addOutput(cmd, &output)
 	return cmd
 }
@@ -287,11 +308,15 @@ number: which rules, limits, groups and users are added, removed or changed, and
 which decisions change within a week from now on, for everybody whom either names
 and each topic of their rules. Without an argument, with the policy before.
 
-With --policy FILE no server is asked: the two files are compared.`,
+With --policy FILE no server is asked: the two files are compared. With --domain and
+without --policy it is the policy of that domain of its own.`,
 		Args: someArgs(0, 1, "the number of a policy or a file, at most"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
+			}
+			if domain != "" && policy == "" {
+				return diffDomain(cmd, server, domain, args, output)
 			}
 			was, is, err := policiesToCompare(cmd.Context(), server, policy, domain, args)
 			if err != nil {
@@ -306,9 +331,48 @@ With --policy FILE no server is asked: the two files are compared.`,
 		},
 	}
 	cmd.Flags().StringVar(&policy, "policy", "", "policy `file` that stands for what is in force")
-	cmd.Flags().StringVar(&domain, "domain", "", "with --policy: domain of bare names in the files")
+	cmd.Flags().StringVar(&domain, "domain", "", "with --policy: domain of bare names in the files; without: whose policy of its own is meant")
 	addOutput(cmd, &output)
 	return cmd
+}
+
+// diffDomain has a server compare policies of a domain's own, for nobody else has what is
+// beside them.
+func diffDomain(cmd *cobra.Command, server *httpFlags, domain string, args []string, output string) error {
+	c, err := server.client()
+	if err != nil {
+		return err
+	}
+	path, method, body := policyPath(domain)+"/diff", http.MethodGet, any(nil)
+	if len(args) == 0 {
+		var answer struct {
+			Versions []api.PolicyVersion `json:"versions"`
+		}
+		if err := c.call(cmd.Context(), http.MethodGet, policyPath(domain)+"/versions", nil, &answer); err != nil {
+			return err
+		}
+		if len(answer.Versions) < 2 {
+			return fail(bw.NoSuchPolicy, "there is no policy of %s before the one in force", domain)
+		}
+		path += "?than=" + strconv.FormatUint(answer.Versions[1].Number, 10)
+	} else if number, err := policyNumber(args[0]); err == nil {
+		path += "?version=" + strconv.FormatUint(number, 10)
+	} else {
+		data, err := readPolicyData(args[0])
+		if err != nil {
+			return err
+		}
+		method, body = http.MethodPost, policyBody{data, 0}
+	}
+	var d acl.Diff
+	if err := c.call(cmd.Context(), method, path, body, &d); err != nil {
+		return err
+	}
+	if output == "json" {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(d)
+	}
+	_, err = io.WriteString(cmd.OutOrStdout(), safeLines(d.Text()))
+	return err
 }
 
 // policiesToCompare returns the older and the newer of what diff compares.
@@ -353,6 +417,10 @@ func aclWhoCommand(server *httpFlags) *cobra.Command {
 *@example.com, the addresses that may though their kind may not, and with a ! those
 that may not though their kind may.`,
 		Args: someArgs(1, 2, "an action and a topic"),
+	}, "who", func(args []string, _ string) (url.Values, error) {
+		word, name, _ := strings.Cut(strings.Join(args, " "), " ")
+		_, err := parseAction(word)
+		return url.Values{"action": {word}, "topic": {strings.TrimSpace(name)}}, err
 	}, func(p *acl.Policy, args []string, at time.Time, _ string) ([]string, error) {
 		word, name, _ := strings.Cut(strings.Join(args, " "), " ")
 		action, err := parseAction(word)
@@ -374,6 +442,9 @@ func aclCanCommand(server *httpFlags) *cobra.Command {
 		Long: `Lists what somebody, or anonymous, may publish and subscribe to, and with a !
 which parts of that a rule denies or a limit cuts.`,
 		Args: exactArgs(1, "an address, or anonymous"),
+	}, "can", func(args []string, domain string) (url.Values, error) {
+		as, err := asServer(args[0], domain)
+		return url.Values{"as": {as}}, err
 	}, func(p *acl.Policy, args []string, at time.Time, domain string) ([]string, error) {
 		who, err := parseWho(explainFlags{as: args[0], domain: domain})
 		if err != nil {
@@ -383,8 +454,18 @@ which parts of that a rule denies or a limit cuts.`,
 	})
 }
 
-// listCommand completes a verb that lists what a policy answers.
-func listCommand(server *httpFlags, cmd *cobra.Command, list func(p *acl.Policy, args []string, at time.Time, domain string) ([]string, error)) *cobra.Command {
+// asServer is who is asked about as a server is told: it knows the domain of bare names.
+func asServer(as, domain string) (string, error) {
+	if domain == "" || as == "anonymous" {
+		return as, nil
+	}
+	who, err := parseWho(explainFlags{as: as, domain: domain})
+	return who.Principal, err
+}
+
+// listCommand completes a verb that lists what a policy answers: that of a file, by list,
+// or what is in force on a server, which is asked for what by form.
+func listCommand(server *httpFlags, cmd *cobra.Command, what string, form func(args []string, domain string) (url.Values, error), list func(p *acl.Policy, args []string, at time.Time, domain string) ([]string, error)) *cobra.Command {
 	var policy, domain, at, output string
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkOutput(output); err != nil {
@@ -397,16 +478,35 @@ func listCommand(server *httpFlags, cmd *cobra.Command, list func(p *acl.Policy,
 				return fail(bw.Usage, "--at: %w", err)
 			}
 		}
-		p, err := policyToAsk(cmd.Context(), policy, domain, server)
-		if err != nil {
-			return err
-		}
-		if domain == "" {
-			domain = p.Domain()
-		}
-		all, err := list(p, args, instant, domain)
-		if err != nil {
-			return err
+		var all []string
+		if policy == "" {
+			q, err := form(args, domain)
+			if err != nil {
+				return err
+			}
+			if at != "" {
+				q.Set("at", instant.UTC().Format(time.RFC3339Nano))
+			}
+			answer := map[string][]string{}
+			c, err := server.client()
+			if err == nil {
+				err = c.call(cmd.Context(), http.MethodGet, "/v1/policy/"+what+"?"+q.Encode(), nil, &answer)
+			}
+			if err != nil {
+				return err
+			}
+			all = answer[what]
+		} else {
+			p, err := readPolicy(policy, domain)
+			if err != nil {
+				return err
+			}
+			if domain == "" {
+				domain = p.Domain()
+			}
+			if all, err = list(p, args, instant, domain); err != nil {
+				return err
+			}
 		}
 		if output == "json" {
 			return json.NewEncoder(cmd.OutOrStdout()).Encode(append([]string{}, all...))

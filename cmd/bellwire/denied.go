@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -44,7 +45,7 @@ func (s *server) denied(d *broker.Denial) string {
 		Who: acl.Who(d.Who), Action: actions[d.Action], Topic: d.Topic, Last: time.Unix(0, d.At), Reason: d.Reason, Version: d.Number,
 	}
 	noted.Rule, noted.Line = a.refusedBy(d)
-	id, fresh := s.denials.Note(a.explains, noted)
+	id, fresh := s.denials.Note(a.policy, noted)
 	if fresh {
 		s.logDenied(id, d, noted.Rule)
 	}
@@ -69,6 +70,9 @@ func (a *authorizer) refusedBy(d *broker.Denial) (rule string, line int) {
 // refusalText is what the client is told, but for the id: what no rule allows is
 // named, for a client may have sent many requests.
 func refusalText(d *broker.Denial, rule string) string {
+	if of := acl.RuleOf(rule); of != "" && !strings.HasSuffix(d.Who.Principal, "@"+of) {
+		return of + " does not allow it to others"
+	}
 	if rule != "" || d.Reason != acl.NoRule(actions[d.Action]) {
 		return d.Reason
 	}
@@ -174,7 +178,7 @@ func (s *server) deniedHere(id string) *api.Denial {
 	}
 	return &api.Denial{
 		ID: d.ID, Principal: d.Who.Principal, Client: d.Who.Client, Action: d.Action.String(), Topic: d.Topic, Node: s.config.node,
-		At: d.Last.UTC(), First: d.First.UTC(), Times: d.Times, Rule: d.Rule, Line: d.Line, Reason: d.Reason, Policy: d.Version, Text: d.Text(then),
+		At: d.Last.UTC(), First: d.First.UTC(), Times: d.Times, Rule: d.Rule, Line: d.Line, Reason: d.Reason, Policy: d.Version, Text: d.Text(then), Of: acl.RuleOf(d.Rule),
 	}
 }
 

@@ -18,7 +18,8 @@ func (s *server) operators() *api.Operators {
 		Identify: s.signIn,
 		Includes: func(principal string) bool {
 			a, ok := s.broker.Policy().(*authorizer)
-			return ok && a.policy.In(operatorsGroup, principal)
+			// Who is a user of a domain's part is whom its administrators say: no operator.
+			return ok && a.policy.In(operatorsGroup, principal) && a.policy.UserOf(principal) == ""
 		},
 		Administers: func(principal string) []string {
 			if a, ok := s.broker.Policy().(*authorizer); ok {

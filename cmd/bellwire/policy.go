@@ -65,7 +65,7 @@ func (s *server) setPolicy(ctx context.Context, name string, data []byte) error 
 		return err
 	}
 	s.parsed.keep(data, in.Domain, p)
-	removed, forgotten := s.removed(p)
+	removed, forgotten := s.removed(s.beside(p))
 	if _, err = s.broker.PutPolicy(ctx, broker.PolicyChange{Data: data, By: "file"}); err == nil {
 		s.warnRemoved(removed, forgotten)
 	}

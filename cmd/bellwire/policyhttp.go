@@ -43,15 +43,7 @@ func (p policies) Version(_ context.Context, number uint64) (api.PolicyText, err
 
 // Versions implements api.Policies.
 func (p policies) Versions(context.Context) []api.PolicyVersion {
-	all := []api.PolicyVersion{}
-	for _, r := range p.s.broker.Policies() {
-		all = append(all, api.PolicyVersion{Number: r.Number, At: time.Unix(0, r.At).UTC(), By: r.By, Size: r.Size})
-	}
-	if n := len(all); n > 0 {
-		all[n-1].In = true
-	}
-	slices.Reverse(all)
-	return all
+	return versionsOf(p.s.broker.Policies())
 }
 
 // Put implements api.Policies.
@@ -65,7 +57,8 @@ func (p policies) Put(ctx context.Context, c api.PolicyChange) (api.PolicyResult
 		return api.PolicyResult{}, &api.PolicyFaults{Faults: []api.PolicyFault{{What: err.Error()}}, Report: err.Error()}
 	}
 	result := api.PolicyResult{Number: p.s.broker.PolicyNumber(), Tests: tests, Dry: c.Dry}
-	removed, forgotten := p.s.removed(made)
+	removed, forgotten := p.s.removed(p.s.beside(made))
+	result.Idle = p.s.idle(made)
 	if c.Shadow == "" {
 		result.Removed, result.Forgotten = removed, forgotten
 	}
@@ -101,39 +94,26 @@ const sentName = "policy.yaml"
 // *api.PolicyFaults.
 func checkSent(data []byte, domain string) (p *acl.Policy, tests int, err error) {
 	p, err = acl.Parse(sentName, data, domain)
-	if bad, ok := errors.AsType[*acl.FileError](err); ok {
-		faults := &api.PolicyFaults{Report: bad.Report()}
-		for _, f := range bad.Faults {
-			faults.Faults = append(faults.Faults, api.PolicyFault{Line: f.Line, Column: f.Column, What: f.What, Hint: f.Hint})
-		}
-		return nil, 0, faults
-	}
 	if err != nil {
-		return nil, 0, &api.PolicyFaults{Faults: []api.PolicyFault{{What: err.Error()}}, Report: err.Error()}
+		return nil, 0, policyFaults(err)
 	}
 	report := p.WithOwners(ownedKinds()...).Test()
-	if report.Failed > 0 {
-		faults := &api.PolicyFaults{Tests: true, Report: report.String()}
-		for _, t := range report.Results {
-			if len(t.Failed) > 0 {
-				faults.Faults = append(faults.Faults, api.PolicyFault{Line: t.Line, Test: t.Name, What: strings.Join(t.Failed, "; ")})
-			}
-		}
-		return nil, 0, faults
+	if err := failedTests(report); err != nil {
+		return nil, 0, err
 	}
 	return p, report.Passed, nil
 }
 
 // Ask implements api.Policies.
 func (p policies) Ask(ctx context.Context, q api.PolicyQuestion) (any, error) {
-	policy, err := p.parsedVersion(ctx, q.Version)
+	policy, err := p.ownVersion(ctx, q.Version)
 	if err != nil {
 		return nil, err
 	}
 	now := p.s.now()
-	if q.What == "diff" {
+	if q.What == "diff" { // of the operator's own: what belongs to domains is not part of it
 		was, is := policy, policy
-		if was, err = p.parsedVersion(ctx, q.Than); err != nil {
+		if was, err = p.ownVersion(ctx, q.Than); err != nil {
 			return nil, err
 		}
 		if q.Data != nil {
@@ -146,7 +126,7 @@ func (p policies) Ask(ctx context.Context, q api.PolicyQuestion) (any, error) {
 		return acl.Compare(was, is, now), nil
 	}
 	in, _ := p.s.broker.Settings()
-	answer, err := askPolicy(policy, in.Domain, q, now)
+	answer, err := askPolicy(p.s.beside(policy), in.Domain, q, now)
 	if errors.Is(err, api.ErrNotYours) {
 		return nil, err
 	}
@@ -156,11 +136,21 @@ func (p policies) Ask(ctx context.Context, q api.PolicyQuestion) (any, error) {
 	return answer, nil
 }
 
-// parsedVersion returns a version to ask, the one in force if number is 0.
+// parsedVersion returns a version to ask, the one in force if number is 0, beside what
+// domains have in force.
 func (p policies) parsedVersion(ctx context.Context, number uint64) (*acl.Policy, error) {
+	own, err := p.ownVersion(ctx, number)
+	if err != nil {
+		return nil, err
+	}
+	return p.s.beside(own), nil
+}
+
+// ownVersion is parsedVersion without what domains have in force.
+func (p policies) ownVersion(ctx context.Context, number uint64) (*acl.Policy, error) {
 	b := p.s.broker
 	if a, ok := b.Policy().(*authorizer); ok && (number == 0 || number == b.PolicyNumber()) {
-		return a.explains, nil
+		return a.operator, nil
 	}
 	text, err := p.Version(ctx, number)
 	if err != nil {
@@ -220,6 +210,9 @@ func askPolicy(policy *acl.Policy, domain string, q api.PolicyQuestion, now time
 		return edges, err
 	}
 	e, err := policy.Explain(who, action, q.Topic, at)
+	if err == nil && q.Text {
+		return api.Explained{Text: e.Text() + askOwner(e)}, nil
+	}
 	return e, err
 }
 

@@ -223,6 +223,7 @@ func (s *server) beginShadow(q *shadowQuestion) error {
 	if err != nil {
 		return err
 	}
+	policy = s.beside(policy)
 	over := make(chan struct{})
 	is := &shadow{
 		policy: policy, by: q.By, until: time.Unix(0, q.Until), now: s.now, seen: map[shadowAsk]bool{}, over: over,

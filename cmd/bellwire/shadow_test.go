@@ -85,7 +85,7 @@ func BenchmarkShadow(b *testing.B) {
 	in := shadowRules(b, allOpen)
 	for name, tried := range map[string]bool{"none": false, "tried": true} {
 		b.Run(name, func(b *testing.B) {
-			a := &authorizer{policy: in, explains: in, shadows: new(shadows)}
+			a := &authorizer{policy: in, operator: in, shadows: new(shadows)}
 			if tried {
 				s, _ := newShadow(in, shadowRules(b, allOpen))
 				a.shadows.now.Store(s)

@@ -99,6 +99,7 @@ type server struct {
 	config    serverConfig
 	gate      *acl.Gate
 	parsed    parsed
+	parts     readParts
 	dir       *cluster.Dir
 	store     *store.Store
 	broker    *broker.Broker
@@ -298,7 +299,8 @@ func (s *server) compile(data []byte, domain string) (broker.Authorizer, error) 
 			return nil, err
 		}
 	}
-	return &authorizer{policy: p, explains: p.WithOwners(ownedKinds()...), gate: s.gate, shadows: &s.shadows}, nil
+	p = p.WithOwners(ownedKinds()...)
+	return &authorizer{policy: p, operator: p, gate: s.gate, shadows: &s.shadows, read: &s.parts}, nil
 }
 
 // listen begins to serve clients.
@@ -356,7 +358,7 @@ func (s *server) serveEnded(what string, err, expected error) {
 }
 
 func (s *server) apiConfig() api.Config {
-	c := api.Config{Ready: s.checks, Metrics: s.metrics(), Profile: s.config.profile, Resources: s.resources(), Cluster: membership{s}, Operators: s.operators(), Policies: policies{s}, Backup: s.backup, Now: time.Now}
+	c := api.Config{Ready: s.checks, Metrics: s.metrics(), Profile: s.config.profile, Resources: s.resources(), Cluster: membership{s}, Operators: s.operators(), Policies: policies{s}, Domains: domains{s}, Backup: s.backup, Now: time.Now}
 	if clock := s.config.clock; clock != nil {
 		c.Test = &api.Test{
 			Now: clock.Now,
@@ -426,10 +428,12 @@ func (s *server) close(ctx context.Context) error {
 
 // An authorizer is an acl.Policy as the broker asks it.
 type authorizer struct {
-	policy   *acl.Policy
-	explains *acl.Policy // the same, for explanations
+	policy   *acl.Policy // with the parts of domains
+	operator *acl.Policy // without
+	parts    []*acl.Part // those
 	gate     *acl.Gate
 	shadows  *shadows
+	read     *readParts
 }
 
 func (a *authorizer) Ceiling(who broker.Who, what broker.Action, topic string, at int64) broker.Decision {

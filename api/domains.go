@@ -1,0 +1,118 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Domains is what belongs to single domains, as HTTP shows it to operators and to the
+// domain's administrators. Its methods may be called from many goroutines at once. A domain
+// that is no tenant of the operator's policy is an ErrNoTenant.
+type Domains interface {
+	// Policy is as Policies has it, of the domain's own part of the policy. A part that has
+	// ended is an ErrNoPolicy.
+	Policy(ctx context.Context, domain string, number uint64) (PolicyText, error)
+	PolicyVersions(ctx context.Context, domain string) ([]PolicyVersion, error)
+
+	// PutPolicy is Policies.Put for the part; without Data it ends it. ErrTooOften, too, if
+	// it was changed too often.
+	PutPolicy(ctx context.Context, domain string, c PolicyChange) (PolicyResult, error)
+
+	// DiffPolicy compares, as a diff of Policies.Ask does, of the domain's people and entries.
+	DiffPolicy(ctx context.Context, domain string, q PolicyQuestion) (any, error)
+}
+
+// Errors that the methods of Domains wrap.
+var (
+	ErrNoTenant = errors.New("no such tenant in the operator's policy")
+	ErrTooOften = errors.New("too often")
+)
+
+// ofDomain lets through operators, and administrators of the domain in the path. Nobody
+// else learns by the answer whether there is such a domain.
+func (o *Operators) ofDomain(next func(w http.ResponseWriter, r *http.Request, who, domain string)) http.HandlerFunc {
+	return o.known(func(w http.ResponseWriter, r *http.Request, who string, operator bool) {
+		domain := strings.ToLower(r.PathValue("domain"))
+		if !operator && !slices.Contains(o.domains(who), domain) {
+			refuse(w, http.StatusForbidden, "%s is neither an operator nor an administrator of that domain", who)
+			return
+		}
+		w.Header().Set("Cache-Control", "no-store")
+		next(w, r, who, domain)
+	})
+}
+
+// registerDomains adds /v1/domains/{domain}/.
+func registerDomains(mux *http.ServeMux, d Domains, o *Operators) {
+	const policy = "/v1/domains/{domain}/policy"
+	text := func(w http.ResponseWriter, r *http.Request, domain string, number uint64) {
+		text, err := d.Policy(r.Context(), domain, number)
+		serveVersion(w, r, text, err)
+	}
+	mux.HandleFunc("GET "+policy, o.ofDomain(func(w http.ResponseWriter, r *http.Request, _, domain string) { text(w, r, domain, 0) }))
+	mux.HandleFunc("GET "+policy+"/versions/{number}", o.ofDomain(func(w http.ResponseWriter, r *http.Request, _, domain string) {
+		number, err := strconv.ParseUint(r.PathValue("number"), 10, 64)
+		if err != nil || number == 0 {
+			refusePolicy(w, ErrNoPolicy)
+			return
+		}
+		text(w, r, domain, number)
+	}))
+	mux.HandleFunc("GET "+policy+"/versions", o.ofDomain(func(w http.ResponseWriter, r *http.Request, _, domain string) {
+		all, err := d.PolicyVersions(r.Context(), domain)
+		answerPolicy(w, map[string]any{"versions": all}, err)
+	}))
+	put := func(domain string) func(context.Context, PolicyChange) (PolicyResult, error) {
+		return func(ctx context.Context, c PolicyChange) (PolicyResult, error) { return d.PutPolicy(ctx, domain, c) }
+	}
+	mux.HandleFunc("PUT "+policy, o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
+		c, err := changeOf(r, who)
+		if err != nil {
+			refusePolicy(w, err)
+			return
+		}
+		var ok bool
+		switch c.Data, ok = readPolicy(w, r); {
+		case !ok:
+		case len(c.Data) == 0:
+			refuse(w, http.StatusUnprocessableEntity, "an empty file: DELETE ends the domain's policy")
+		default:
+			putPolicy(w, r, put(domain), c)
+		}
+	}))
+	mux.HandleFunc("DELETE "+policy, o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
+		c, err := changeOf(r, who)
+		if err != nil || c.Dry || c.Shadow != "" {
+			refusePolicy(w, errors.Join(ErrBadQuestion, err))
+			return
+		}
+		putPolicy(w, r, put(domain), c)
+	}))
+	mux.HandleFunc("POST "+policy+"/rollback", o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
+		rollback(w, r, func(ctx context.Context, number uint64) (PolicyText, error) { return d.Policy(ctx, domain, number) }, put(domain), who)
+	}))
+	diff := o.ofDomain(func(w http.ResponseWriter, r *http.Request, _, domain string) {
+		q := PolicyQuestion{What: "diff"}
+		if !readQuestion(w, r, &q) {
+			return
+		}
+		answer, err := d.DiffPolicy(r.Context(), domain, q)
+		answerPolicy(w, answer, err)
+	})
+	mux.HandleFunc("GET "+policy+"/diff", diff)
+	mux.HandleFunc("POST "+policy+"/diff", diff)
+}
+
+// answerPolicy writes an answer, or why there is none.
+func answerPolicy(w http.ResponseWriter, answer any, err error) {
+	if err != nil {
+		refusePolicy(w, err)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	writeJSON(w, http.StatusOK, answer)
+}

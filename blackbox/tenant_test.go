@@ -1,0 +1,258 @@
+package blackbox
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	mq "github.com/bellwire/bellwire/mqtttest"
+)
+
+// usersOf writes users, whose tokens are token- and their name as it is here.
+func usersOf(names ...string) string {
+	text := "users:\n"
+	for _, name := range names {
+		sum := sha256.Sum256([]byte("token-" + name))
+		text += "  " + name + ": {token_sha256: " + hex.EncodeToString(sum[:]) + "}\n"
+	}
+	return text
+}
+
+// Two tenants, each with an administrator whom the operator's file has as a user.
+const tenantRules = `groups:
+  operators: [root@example.org]
+rules:
+  - {id: no-siren, deny: [publish], who: [anyone], topic: ["plant/+/siren"]}
+roles:
+  - {id: com, who: [adm@example.com], domain: example.com}
+  - {id: net, who: [adm@example.net], domain: example.net}
+tenants:
+  - {domain: example.com, topics: ["plant/7/#"]}
+  - {domain: example.net, topics: ["plant/8/#"]}
+`
+
+func tenantPolicy() string {
+	return usersOf("root@example.org", "adm@example.com", "adm@example.net") + tenantRules
+}
+
+// ask sends a request as somebody, and returns what is answered.
+func (s *server) ask(who, method, path, body string, header ...string) answer {
+	s.t.Helper()
+	r, err := http.NewRequest(method, "http://"+s.ready.HTTP+path, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r.SetBasicAuth(who, "token-"+who)
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := client.Do(r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return answer{status: res.StatusCode, body: string(text)}
+}
+
+// An administrator of a domain puts its own policy in force, compares it, takes it back and
+// ends it, by the verbs: its users can sign in, and may do what it says about the topics
+// that the operator gave the domain. What reaches outside is a fault, all at once, and what
+// the operator forbids stays forbidden.
+func TestAdministratorChangesWhatIsTheDomains(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "--policy", writeFile(t, "policy.yaml", tenantPolicy()))
+	want := func(who string, wantCode int, wantText string, verb ...string) {
+		t.Helper()
+		out, errs, code := run(t, append(append([]string{"acl"}, verb...), "--server", s.ready.HTTP, "-u", who, "-P", "token-"+who)...)
+		if code != wantCode || !strings.Contains(out+errs, wantText) {
+			t.Errorf("acl %v as %s: exit code %d, want %d and %q\n%s%s", verb, who, code, wantCode, wantText, out, errs)
+		}
+	}
+	const adm, domain = "adm@example.com", "--domain=example.com"
+	own := usersOf("bob@example.com") + `rules:
+  - {id: seven, allow: [publish, subscribe], who: ["*@example.com"], topic: ["plant/7/#"]}
+tests:
+  - {as: bob, allow: [publish plant/7/door], deny: [publish plant/7/siren, publish plant/8/door]}
+`
+	file := writeFile(t, "own.yaml", own)
+	outside := writeFile(t, "outside.yaml", usersOf("dee@example.net")+`rules:
+  - {id: a, allow: [subscribe], who: [anyone], topic: ["plant/#"]}
+  - {id: b, deny: [publish], who: ["*@example.com"], topic: ["location/example.net/#"]}
+`)
+	want(adm, 2, "plant/#", "apply", outside, domain)
+	want(adm, 2, "location/example.net/#", "apply", outside, domain)
+	want(adm, 2, "dee@example.net", "apply", outside, domain)
+	want(adm, 9, "expected allow", "apply", writeFile(t, "failing.yaml", own+"  - {name: x, as: bob, allow: [publish other]}\n"), domain)
+	if _, refused, err := mq.DialConnect(s.ready.MQTT, v5, as("bob@example.com", clean("bob"))); err == nil && refused.Code != 0x86 || refused == nil {
+		t.Errorf("bob signs in before he is a user: %v, %v", refused, err)
+	}
+	want(adm, 0, "stays in force", "apply", file, domain, "--dry-run")
+	want(adm, 0, "bob@example.com", "diff", file, domain)
+	want(adm, 0, "policy 1 in force · 1 tests passed", "apply", file, domain)
+	want(adm, 7, "policy 1 of example.com is in force, not 9", "apply", withoutRules(t, own), domain, "--if-match", "9")
+	bob := s.open(v5, as("bob@example.com", clean("bob")))
+	try := func(name string) byte { return bob.TryPublish(mq.Publish{Topic: name, QoS: 1}) }
+	if ok, siren, eight := try("plant/7/door"), try("plant/7/siren"), try("plant/8/door"); ok >= 0x80 || siren != 0x87 || eight != 0x87 {
+		t.Errorf("bob publishes to his domain's topic %#02x, to what the operator denies %#02x, to another's %#02x", ok, siren, eight)
+	}
+	want(adm, 0, "example.com:seven", "explain", "--as", "bob@example.com", "publish", "plant/7/door")
+	want(adm, 0, "publish plant/7/#", "can", "bob@example.com")
+	want(adm, 0, "policy 2 in force", "apply", withoutRules(t, own), domain, "--if-match", "1")
+	want(adm, 0, "- rule   seven", "diff", domain)
+	if code := try("plant/7/door"); code != 0x87 {
+		t.Errorf("bob publishes by a rule that is gone: %#02x", code)
+	}
+	want(adm, 0, adm, "history", domain)
+	want(adm, 0, "policy 3 in force", "rollback", "1", domain)
+	if code := try("plant/7/door"); code >= 0x80 {
+		t.Errorf("the rule is back, and bob may not: %#02x", code)
+	}
+	// The operator sees it, takes its topics away, and is told what that does.
+	want("root@example.org", 0, "3 ", "history", domain)
+	less := writeFile(t, "less.yaml", strings.Replace(tenantPolicy(), "plant/7/#", "plant/9/#", 1))
+	want("root@example.org", 0, "without effect now: example.com:seven", "apply", less)
+	if code := try("plant/7/door"); code != 0x87 {
+		t.Errorf("bob publishes to what is not the domain's any more: %#02x", code)
+	}
+	want("root@example.org", 0, "in force", "apply", writeFile(t, "policy.yaml", tenantPolicy()))
+	if code := try("plant/7/door"); code >= 0x80 {
+		t.Errorf("the topics are back, and bob may not: %#02x", code)
+	}
+	s.kill()
+	s.start()
+	bob = s.open(v5, as("bob@example.com", clean("bob")))
+	if code := try("plant/7/door"); code >= 0x80 {
+		t.Errorf("after a restart bob may not: %#02x", code)
+	}
+	want(adm, 0, "in force", "apply", domain, "--end")
+	if end := bob.Expect(mq.DISCONNECT); end.Code != 0x98 && end.Code != 0x87 {
+		t.Errorf("bob, who is no user any more, is told %v", end)
+	}
+}
+
+// withoutRules is a domain's policy without its rules.
+func withoutRules(t *testing.T, own string) string {
+	head, _, _ := strings.Cut(own, "rules:\n")
+	return writeFile(t, "without.yaml", head+"rules: []\n")
+}
+
+// An administrator of one domain learns nothing of another, by whatever he tries: the
+// answers about a domain, a user, a version that there is and one that there is not are the
+// same, byte for byte; so are those about what belongs to another domain and about what
+// belongs to none. Who is no party learns nothing over MQTT either.
+func TestS18ProbingAdministratorLearnsNothing(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "--policy", writeFile(t, "policy.yaml", tenantPolicy()))
+	const adm = "adm@example.net"
+	own := usersOf("bob@example.com") + "rules:\n  - {id: seven, allow: [publish, subscribe], who: [bob], topic: [\"plant/7/#\"]}\nlimits:\n  - {id: home, topic: [\"location/example.com/#\", \"im/example.com/#\"], only: {who: [\"*@example.com\"]}}\n"
+	if a := s.ask("adm@example.com", "PUT", "/v1/domains/example.com/policy", own); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	bob := s.open(v5, as("bob@example.com", clean("bob")))
+	bob.Publish("plant/7/door", 1, "open")
+	same := func(what, method, is, isNot, body string) {
+		t.Helper()
+		a, b := s.ask(adm, method, is, body), s.ask(adm, method, isNot, body)
+		b.body = strings.NewReplacer("example.xyz", "example.com", "eve@", "bob@").Replace(b.body)
+		if a != b || a.status < 400 {
+			t.Errorf("%s: %s %s answers\n%d %s\nand %s\n%d %s", what, method, is, a.status, a.body, isNot, b.status, b.body)
+		}
+	}
+	for _, rest := range []string{"/policy", "/policy/versions", "/policy/versions/1", "/policy/diff", "/usage", "/audit", "/subscriptions"} {
+		same("a domain", "GET", "/v1/domains/example.com"+rest, "/v1/domains/example.xyz"+rest, "")
+	}
+	same("a domain", "PUT", "/v1/domains/example.com/policy", "/v1/domains/example.xyz/policy", "rules: []\n")
+	same("a domain", "DELETE", "/v1/domains/example.com/policy", "/v1/domains/example.xyz/policy", "")
+	same("a domain", "POST", "/v1/domains/example.com/policy/rollback", "/v1/domains/example.xyz/policy/rollback", `{"to":1}`)
+	same("a user", "GET", "/v1/policy/can?as=bob@example.com", "/v1/policy/can?as=eve@example.xyz", "")
+	same("a user", "GET", "/v1/policy/explain?as=bob@example.com&action=publish&topic=x", "/v1/policy/explain?as=eve@example.xyz&action=publish&topic=x", "")
+	for _, name := range []string{"plant/7/door", "location/example.com/bob", "nothing/at/all"} {
+		if a := s.ask(adm, "GET", "/v1/policy/who?action=subscribe&topic="+name, ""); strings.Contains(a.body, "example.com") || strings.Contains(a.body, "bob") {
+			t.Errorf("who may subscribe to %s: %s", name, a.body)
+		}
+	}
+	// Tests of a domain's own are a way to ask, too.
+	probe := "tests:\n  - {who_can: subscribe plant/7/door, exactly: [\"*@example.net\"]}\n"
+	if a := s.ask(adm, "PUT", "/v1/domains/example.net/policy?dry_run", probe); a.status != 422 || strings.Contains(a.body, "bob") || strings.Contains(a.body, "example.com") {
+		t.Errorf("a test that probes: %d %s", a.status, a.body)
+	}
+	// What is refused because of another domain's policy says no more than that.
+	c := s.open(v5, as(adm, clean("probe")))
+	c.Send(mq.Publish{Topic: "im/example.com/bob", QoS: 1, ID: c.ID(), Payload: []byte(`{}`)})
+	refused := c.Expect(mq.PUBACK)
+	if text := refused.Properties.Text(mq.PropReasonString); strings.Contains(text, "home") || refused.Code != 0x87 {
+		t.Errorf("%v says %q", refused, text)
+	} else if a := s.ask(adm, "GET", "/v1/policy/denials/"+explainID(t, refused), ""); a.status != 200 || strings.Contains(a.body, "home") || strings.Contains(a.body, "policy of") {
+		t.Errorf("explained: %d %s", a.status, a.body)
+	}
+	for _, f := range []string{"$adm/example.com/watchers", "$adm/#", "plant/7/door"} {
+		if code := c.TrySubscribe(nil, mq.Filter{Filter: f, QoS: 1}).Codes[0]; code < 0x80 {
+			t.Errorf("%s is granted %#02x", f, code)
+		}
+	}
+	c.Quiet()
+}
+
+// What a domain has put in force on one node is in force on all within a second, also if
+// that node is killed at once.
+func TestClusterDomainPolicyWithinASecond(t *testing.T) {
+	t.Parallel()
+	p := loopback()
+	p.policy = trioPolicy + "tenants:\n  - {domain: example.com, topics: [gate]}\n"
+	c := p.start(t)
+	c.await("the level that has parts", func(all []member) bool {
+		for _, m := range all {
+			if m.Level < m.Supports {
+				return false
+			}
+		}
+		return allVote(all)
+	})
+	g := &gates{c: c}
+	for i := range c.nodes {
+		g.watch(i)
+	}
+	put := func(i int, policy string) {
+		t.Helper()
+		r, err := http.NewRequest("PUT", "http://"+c.http[i]+"/v1/domains/example.com/policy", strings.NewReader(policy))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.SetBasicAuth("ana", "sesame")
+		client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+		res, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if text, _ := io.ReadAll(res.Body); res.StatusCode != 200 {
+			t.Fatalf("at n%d: %d %s", i+1, res.StatusCode, text)
+		}
+	}
+	const shut, open = "limits:\n  - {id: shut, topic: [gate], only: {who: [nobody@example.com]}}\n", "rules: []\n"
+	var longest time.Duration
+	for i := range c.nodes {
+		put(i, shut)
+		longest = max(longest, g.become(false))
+		put((i+1)%len(c.nodes), open)
+		longest = max(longest, g.become(true))
+	}
+	put(0, shut)
+	c.nodes[0].kill()
+	g.watchers[0].Close()
+	g.watchers[0] = nil
+	longest = max(longest, g.become(false))
+	t.Logf("in force on all nodes after %v", longest)
+	if longest > time.Second {
+		t.Errorf("in force after %v, want one second at most", longest)
+	}
+}
