@@ -85,6 +85,7 @@ const (
 	stepLife     // this node's life is over, by the log's account: another begins
 	stepNumbered // the policy in force has a number from here on
 	stepSecret   // the cluster has a secret from here on
+	stepReply    // a client has asked for something, and this is the answer
 	stepPaid     // a queue has what it is to have up to the number position
 )
 
@@ -154,7 +155,8 @@ type opened struct {
 	done                     spans
 	received                 []uint64
 
-	subs []storedSub
+	subs  []storedSub
+	asked []string // what the session subscribes to by request
 }
 
 // A subscribed is what the Machine answers to a Subscribe.
@@ -162,4 +164,10 @@ type subscribed struct {
 	replay []bool            // of each subscription: there may be retained events to send
 	since  uint64            // events up to here are for the retained scan, later ones live
 	groups map[string]uint64 // of the shared ones, by filter
+
+	// Of those that were requests, by topic: why they were not granted, and which
+	// are to be shown once only; and what the client is told with the answer.
+	refused map[string]error
+	once    map[string]bool
+	answer  []byte
 }

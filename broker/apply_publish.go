@@ -188,7 +188,7 @@ func (m *Machine) applyPublish(c *event.Publish) error {
 // topics, everything else is retained, if it asks for that, and routed. r is
 // who published it, nil for the broker.
 func (m *Machine) takeEffect(e *event.Event, r *record) error {
-	if p := profileFor(m.profiles, e.Topic); p != nil && r != nil {
+	if p := m.profileFor(e.Topic); p != nil && r != nil {
 		if m.policy == nil {
 			return &Refusal{Reason: noPolicy}
 		}

@@ -100,6 +100,7 @@ func (m *Machine) describe(r *record, o *opened) {
 			o.subs = append(o.subs, s)
 		}
 	}
+	o.asked = m.askedBy(r.session)
 }
 
 // filters returns the filters of r's subscriptions, and perhaps some that it
@@ -203,7 +204,7 @@ func (m *Machine) publishWill(r *record) {
 	if w.Expires {
 		e.Expires = event.ExpiresAt(m.now, w.Expiry)
 	}
-	if p := profileFor(m.profiles, e.Topic); p != nil {
+	if p := m.profileFor(e.Topic); p != nil {
 		_ = m.applyProfile(p, e, r) // there is nobody left to refuse it to
 		return
 	}
@@ -224,6 +225,7 @@ func (m *Machine) endSession(r *record, cause error) {
 		return // ended with its connection
 	}
 	m.spend(endWeight)
+	m.tellGone(r)
 	m.clearWakes(r)
 	if r.will != nil && r.willAt != 0 {
 		m.publishWill(r)
@@ -275,14 +277,8 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 	if err != nil {
 		return nil, err
 	}
-	if most := m.limits.SubscriptionsPerSession; int(r.subs)+len(c.Subs) > most && int(r.subs)+m.newFilters(r, c.Subs) > most {
-		return nil, ErrQuota // before anything is changed: all are refused
-	}
-	if fresh := m.newShared(r, c.Subs); fresh > 0 && m.level < LevelShared {
-		return nil, &Refusal{Cause: ErrNotShared, Reason: "not at this level"}
-	} else if m.tooManyShared(r, c.Subs, fresh) {
-		m.out.sharedRefused++
-		return nil, ErrQuota
+	if err := m.checkSubscribe(r, c.Subs); err != nil {
+		return nil, err // before anything is changed: all are refused
 	}
 	replay := make([]bool, len(c.Subs))
 	groups := map[string]uint64{}
@@ -316,6 +312,20 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 	return &subscribed{replay: replay, since: here, groups: groups}, nil
 }
 
+// checkSubscribe says whether r may subscribe to so many.
+func (m *Machine) checkSubscribe(r *record, subs []event.Subscription) error {
+	if most := m.limits.SubscriptionsPerSession; int(r.subs)+len(subs) > most && int(r.subs)+m.newFilters(r, subs) > most {
+		return ErrQuota
+	}
+	if fresh := m.newShared(r, subs); fresh > 0 && m.level < LevelShared {
+		return &Refusal{Cause: ErrNotShared, Reason: "not at this level"}
+	} else if m.tooManyShared(r, subs, fresh) {
+		m.out.sharedRefused++
+		return ErrQuota
+	}
+	return nil
+}
+
 // newFilters counts the filters of subs that r has no subscription to.
 func (m *Machine) newFilters(r *record, subs []event.Subscription) int {
 	fresh := make(map[string]struct{}, len(subs))
@@ -344,7 +354,8 @@ func (m *Machine) applyUnsubscribe(c *event.Unsubscribe) ([]bool, error) {
 	}
 	existed := make([]bool, len(c.Filters))
 	for i, f := range c.Filters {
-		existed[i] = m.dropSub(r, f)
+		was := m.tellUnsubscribed(r, f, false)
+		existed[i] = m.dropSub(r, f) || was
 	}
 	return existed, nil
 }

@@ -22,6 +22,7 @@ type localSub struct {
 	since    uint64
 	windowed bool // time has a part in whether it may receive
 	outside  Outside
+	asked    bool // the log has it as a request
 
 	peer *peer // not nil: it is another node's interest, and nothing else is set but what of sub and sharing is needed
 

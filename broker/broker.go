@@ -268,15 +268,21 @@ func (c *wait) completeWith(value any, err error, w *Wave) {
 
 // do proposes c and waits for its outcome.
 func (b *Broker) do(ctx context.Context, c event.Command) error {
+	_, err := b.ask(ctx, c)
+	return err
+}
+
+// ask is do that also returns the Machine's answer.
+func (b *Broker) ask(ctx context.Context, c event.Command) (value any, err error) {
 	w := newWait()
 	if err := b.propose(c, call{c: w}, false); err != nil {
-		return err
+		return nil, err
 	}
 	select {
 	case <-w.done:
-		return w.err
+		return w.value, w.err
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
+		return nil, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
 	}
 }
 

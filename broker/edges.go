@@ -149,7 +149,9 @@ func (s *Session) subEnded(filter string, now int64, w *Wave) {
 	if sub == nil {
 		return
 	}
-	s.announce(filter, "terminated", s.b.decide(s.who, ActSubscribe, filter, now), w)
+	if !sub.asked { // of a request its profile tells
+		s.announce(filter, "terminated", s.b.decide(s.who, ActSubscribe, filter, now), w)
+	}
 	delete(s.subs, filter)
 	s.b.unsubscribe(sub)
 }

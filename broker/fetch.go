@@ -19,8 +19,15 @@ func (b *Broker) Fetch(who Who, topicName string) (Shown, error) {
 	if err := b.mayFetch(who, topicName, v); err != nil {
 		return Shown{}, err
 	}
-	return b.show(b.watch.resource(v, topicName), who, topicName, b.now()), nil
+	shown := b.show(b.watch.resource(v, topicName), who, topicName, b.now())
+	if shown.Refused {
+		return Shown{}, &Refusal{Reason: RejectedReason}
+	}
+	return shown, nil
 }
+
+// RejectedReason is what somebody is told whom the owner of a resource refuses it.
+const RejectedReason = "rejected: its owner shows it to others"
 
 func (b *Broker) mayFetch(who Who, topicName string, v Viewer) error {
 	b.now() // notices it if the process has stood still

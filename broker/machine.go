@@ -143,6 +143,8 @@ type Machine struct {
 	key, val []byte                  // scratch
 	body     []byte                  // scratch
 	ended    bool                    // this entry has closed our life
+	asking   map[uint64]int          // how many requests each session has made: what is in store.Asked
+	askedNow map[string]bool         // keys of it that this entry has set, or removed
 	copying  *event.Copy             // the copies that it is to end with; nil for none
 	copyUnit int                     // whose they are
 	dropped  []uint64                // segments that it has reclaimed
@@ -246,6 +248,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.subbed = m.subbed[:0]
 	m.copying, m.dropped = nil, m.dropped[:0]
 	clear(m.written)
+	clear(m.askedNow)
 	clear(m.fresh)
 	m.now = max(m.now, stamp)
 	m.out.index, m.out.stamp = index, m.now
@@ -395,7 +398,7 @@ func (m *Machine) batch(index uint64, b []byte) {
 			continue
 		}
 		done := step{kind: stepDone, batch: batch.Seq, n: n, err: err, value: value}
-		if kind == event.KindSubscribe || kind == event.KindPublish && err == nil && m.publish.Event.QoS == 2 {
+		if kind == event.KindSubscribe || kind == event.KindRequest || kind == event.KindPublish && err == nil && m.publish.Event.QoS == 2 {
 			// A client that subscribes to its own topic gets its copy before
 			// the PUBACK (5.0 figure 4.2: onward delivery, then PUBACK), but
 			// after the PUBREC: it may take no PUBLISH with QoS 2 before. And
@@ -457,6 +460,14 @@ func (m *Machine) command(from event.Header, kind event.Kind, body []byte) (valu
 		var c event.Subscribe
 		m.decode(&c, body)
 		return m.applySubscribe(&c)
+	case event.KindRequest:
+		var c event.Request
+		m.decode(&c, body)
+		return m.applyRequest(&c)
+	case event.KindControl:
+		var c event.Control
+		m.decode(&c, body)
+		return m.applyControl(&c)
 	case event.KindUnsubscribe:
 		var c event.Unsubscribe
 		m.decode(&c, body)

@@ -62,6 +62,11 @@ type Publication struct {
 	// half the log would not know.
 	Transient bool
 
+	// Reply is what Apply of a Controller answers, as JSON: it is published to the
+	// Response Topic of the request, if that is the client's own ($me/rsp), with its
+	// Correlation Data.
+	Reply []byte
+
 	node   *Broker // that admits it; nil for Apply
 	prefix string  // of the profile that admits it
 }
@@ -142,7 +147,17 @@ type Shown struct {
 	// Visible says whether who subscribes to a wildcard gets it at all. Who
 	// names the resource gets it in any case: that it is empty says nothing.
 	Visible bool
-	Nothing bool   // it is what there is to see of a resource that has nothing to show
+	Nothing bool // it is what there is to see of a resource that has nothing to show
+
+	// Absent says that there is no document for who, not even that there is nothing:
+	// to who names the resource none is sent. Whoever saw it by a wildcard is sent this
+	// one all the same, which then shows nothing. Refused: and that they are told so.
+	Absent, Refused bool
+
+	// Quiet says that it is not sent to who has not been sent anything of the
+	// resource before.
+	Quiet bool
+
 	Payload []byte // never changes
 	Props   []byte // as Event.Props
 

@@ -255,7 +255,7 @@ func TestOwnPolicyIsShownToItsOwner(t *testing.T) {
 	}
 	n := newNotesNode(t)
 	nobody, _ := n.connect("nobody", false, 0, func(r *ConnectRequest) { r.Principal = "" })
-	if err := nobody.s.maySubscribe(ownPolicy+"note", n.now()); err == nil || !strings.Contains(err.Error(), "identity-required") {
+	if err := nobody.s.maySubscribe(ownPolicy+"note", nil, n.now()); err == nil || !strings.Contains(err.Error(), "identity-required") {
 		t.Errorf("nobody's own policy: %v", err)
 	}
 }

@@ -41,6 +41,9 @@ func profileFor(profiles map[string]Profile, topicName string) Profile {
 	if p := profileOfPolicy(profiles, topicName); p != nil {
 		return p
 	}
+	if p := profileOfControl(profiles, topicName); p != nil {
+		return p
+	}
 	return profileOf(profiles, topicName)
 }
 
@@ -62,10 +65,11 @@ func (m *Machine) applyProfile(p Profile, e *event.Event, r *record) error {
 	m.ruled = profileOf(m.profiles, e.Topic) == nil
 	err := p.Apply(&ProfileTx{m: m, prefix: p.Prefix()}, &pub)
 	m.answer = pub.Answer
-	if err == nil && m.ruled {
+	if err == nil && profileOfPolicy(m.profiles, e.Topic) != nil {
 		m.changed(e.Topic, r.principal)
 	}
 	m.ruled = false
+	m.reply(&pub, err)
 	return err
 }
 

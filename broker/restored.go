@@ -1,6 +1,10 @@
 package broker
 
-import "github.com/bellwire/bellwire/broker/event"
+import (
+	"slices"
+
+	"github.com/bellwire/bellwire/broker/event"
+)
 
 // A node that is too far behind is given a copy of another's state in place of the
 // entries that it has missed (Machine.Restore). What those would have had it do
@@ -126,6 +130,11 @@ func (s *Session) resume(o *opened, now int64) {
 	}
 	here := s.b.loop.position()
 	for filter, sub := range s.subs {
+		if _, still := slices.BinarySearch(o.asked, filter); sub.asked && !still { // ended meanwhile
+			delete(s.subs, filter)
+			s.b.unsubscribe(sub)
+			continue
+		}
 		if sub.isShared() {
 			continue // no state is shown to it
 		}
@@ -152,6 +161,7 @@ func (s *Session) resubscribe(o *opened, now int64) {
 			continue
 		}
 		l := s.attach(sub.Subscription, sub.since, sub.group, now)
+		_, l.asked = slices.BinarySearch(o.asked, sub.Filter)
 		if sub.replaying {
 			s.scanning.add(scan{sub: l, since: sub.since, after: sub.position, initial: true})
 		}

@@ -13,6 +13,14 @@ func (t *scanState) viewers(filter string) (viewers []Viewer) {
 	if p, _ := ownView(m.profiles, filter); p != nil {
 		return []Viewer{t.s.b.viewerOf(filter)}
 	}
+	if rest, own := strings.CutPrefix(filter, ownSub); own {
+		for _, prefix := range m.prefixes {
+			if n, ok := m.profiles[prefix].(Notifier); ok && watches(rest, prefix) {
+				viewers = append(viewers, states{Notifier: n, b: t.s.b})
+			}
+		}
+		return viewers
+	}
 	for _, prefix := range m.prefixes {
 		if v, ok := m.profiles[prefix].(Viewer); ok && watches(filter, prefix) {
 			viewers = append(viewers, v)
@@ -29,6 +37,15 @@ func (t *scanState) readResources(p *piece, s *pieceOf, v Viewer, now int64) (do
 	if !topic.HasWildcard(filter) {
 		t.takeResource(p, s, filter)
 		return true
+	}
+	if own, ok := v.(states); ok {
+		names, last := own.namesFor(t.s.who, filter, s.key, pieceTopics)
+		p.looked += pieceTopics
+		for _, name := range names {
+			t.takeResource(p, s, name)
+		}
+		s.key = last
+		return last == ""
 	}
 	done = true
 	var names []string

@@ -126,6 +126,7 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 	s.scanning.init(s)
 	for i := range o.subs {
 		sub := s.attach(o.subs[i].Subscription, o.subs[i].since, o.subs[i].group, now)
+		_, sub.asked = slices.BinarySearch(o.asked, sub.sub.Filter)
 		switch {
 		case o.subs[i].replaying:
 			s.scanning.add(scan{sub: sub, since: o.subs[i].since, after: o.subs[i].position, initial: true, resumed: true})
@@ -175,7 +176,13 @@ func (s *Session) Start(w *Wave) {
 func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uint64, w *Wave) (logged bool, err error) {
 	now := s.b.now()
 	ev.At, ev.Origin, ev.Client, ev.Principal = now, s.number, s.who.Client, s.who.Principal
-	ownTopic, transient, err := s.admit(ev, now)
+	var ownTopic, transient bool
+	if strings.HasPrefix(ev.Topic, ownControl) {
+		ev.Topic, err = s.b.controlTopic(ev)
+	}
+	if err == nil {
+		ownTopic, transient, err = s.admit(ev, now)
+	}
 	if err != nil {
 		s.b.stats.PublishRefused.Add(1)
 		return false, err
@@ -353,19 +360,34 @@ type SubResult struct{ Err error }
 // each, in the delivery loop, and queues the SUBACK; retained events follow
 // it, while events published in the meantime may come before it (5.0 3.8.4).
 func (s *Session) Subscribe(subs []event.Subscription, acknowledge func([]SubResult, *Wave)) {
+	s.SubscribeWith(subs, nil, func(results []SubResult, _ []byte, w *Wave) { acknowledge(results, w) })
+}
+
+// SubscribeWith is Subscribe with the SUBSCRIBE's User Properties, as Event.Props, for
+// subscriptions that are requests (see Notifier). acknowledge is given those of the
+// answer.
+func (s *Session) SubscribeWith(subs []event.Subscription, options []byte, acknowledge func([]SubResult, []byte, *Wave)) {
 	results := make([]SubResult, len(subs))
 	now := s.b.now()
 	granted := make([]event.Subscription, 0, len(subs))
 	for i := range subs {
-		if results[i].Err = s.maySubscribe(subs[i].Filter, now); results[i].Err == nil {
+		if results[i].Err = s.maySubscribe(subs[i].Filter, options, now); results[i].Err == nil {
 			granted = append(granted, subs[i])
 		} else {
 			s.b.stats.SubscribeDenied.Add(1)
 		}
 	}
 	shared, others := sharedAmong(granted)
+	requests := s.requestsAmong(granted)
+	var answer []byte
+	var once map[string]bool
 	begun := func(w *Wave) {
-		acknowledge(results, w)
+		acknowledge(results, answer, w)
+		for i := range granted {
+			if once[granted[i].Filter] {
+				s.showOnce(granted[i].Filter, now, w)
+			}
+		}
 		s.scanning.run()
 	}
 	begin := func(value any, err error, w *Wave) {
@@ -375,10 +397,18 @@ func (s *Session) Subscribe(subs []event.Subscription, acknowledge func([]SubRes
 					results[i].Err = err
 				}
 			}
-			acknowledge(results, w)
+			acknowledge(results, nil, w)
 			return
 		}
 		done, _ := value.(*subscribed)
+		if done != nil {
+			answer, once = done.answer, done.once
+			for i := range results {
+				if results[i].Err == nil {
+					results[i].Err = done.refused[subs[i].Filter]
+				}
+			}
+		}
 		s.begin(granted, done, now)
 		if len(shared) == 0 {
 			begun(w)
@@ -387,11 +417,11 @@ func (s *Session) Subscribe(subs []event.Subscription, acknowledge func([]SubRes
 	defer s.b.relays.announce(others)()
 	logged := granted
 	if !s.durable {
-		logged = shared // the others are the node's affair
+		logged = slices.Concat(requests, shared) // the others are the node's affair
 	}
 	switch {
 	case len(granted) == 0:
-		s.b.loop.call(func(w *Wave) { acknowledge(results, w) })
+		s.b.loop.call(func(w *Wave) { acknowledge(results, nil, w) })
 	case len(logged) == 0:
 		s.b.loop.call(func(w *Wave) { begin(nil, s.tooMany(granted), w) })
 	default:
@@ -408,8 +438,11 @@ func (s *Session) Subscribe(subs []event.Subscription, acknowledge func([]SubRes
 		}
 		w := newWait()
 		w.first = begin
-		cmd := event.Subscribe{Session: s.number, Epoch: s.epoch, Subs: logged}
-		if err := s.p.propose(&cmd, call{c: w}, false); err != nil {
+		var cmd event.Command = &event.Subscribe{Session: s.number, Epoch: s.epoch, Subs: logged}
+		if len(requests) > 0 {
+			cmd = &event.Request{Session: s.number, Epoch: s.epoch, Subs: logged, Queued: s.durable, Props: options}
+		}
+		if err := s.p.propose(cmd, call{c: w}, false); err != nil {
 			s.b.loop.call(func(w *Wave) { begin(nil, err, w) })
 			return
 		}
@@ -447,8 +480,18 @@ func (s *Session) begin(granted []event.Subscription, done *subscribed, now int6
 	if done != nil && s.durable {
 		since = done.since
 	}
-	for i, sub := range granted {
+	place := 0 // of what the log has answered for
+	for _, sub := range granted {
 		sub.Filter = cloneString(sub.Filter)
+		if done != nil && (done.refused[sub.Filter] != nil || done.once[sub.Filter]) {
+			if old := s.subs[sub.Filter]; old != nil && done.once[sub.Filter] {
+				delete(s.subs, sub.Filter)
+				s.b.unsubscribe(old)
+			}
+			continue
+		}
+		i := place
+		place++
 		if done != nil && done.groups[sub.Filter] != 0 {
 			s.attach(sub, since, done.groups[sub.Filter], now)
 			continue
@@ -460,6 +503,7 @@ func (s *Session) begin(granted []event.Subscription, done *subscribed, now int6
 			replay = done.replay[i]
 		}
 		l := s.attach(sub, since, 0, now)
+		l.asked = s.isRequest(sub.Filter)
 		if replay {
 			s.reshow(sub.Filter)
 			s.scanning.add(scan{sub: l, since: since, initial: true})
@@ -467,13 +511,34 @@ func (s *Session) begin(granted []event.Subscription, done *subscribed, now int6
 	}
 }
 
+// isRequest says whether to subscribe to filter is a request.
+func (s *Session) isRequest(filter string) bool {
+	return s.b.Level() >= levelRequests && notifierOf(s.b.machine.profiles, filter) != nil
+}
+
+// requestsAmong returns those of subs that are requests.
+func (s *Session) requestsAmong(subs []event.Subscription) (requests []event.Subscription) {
+	for _, sub := range subs {
+		if s.isRequest(sub.Filter) {
+			requests = append(requests, sub)
+		}
+	}
+	return requests
+}
+
 // maySubscribe says whether filter may be granted at all.
-func (s *Session) maySubscribe(filter string, now int64) error {
+func (s *Session) maySubscribe(filter string, options []byte, now int64) error {
 	if rest, shared := sharedRest(filter); shared {
 		return s.mayShare(rest, now)
 	}
 	if p := profileOf(s.b.machine.profiles, filter); p != nil {
-		return s.b.mayWatchNow(p, s.who, filter, now)
+		if err := s.b.mayWatchNow(p, s.who, filter, now); err != nil || !s.isRequest(filter) {
+			return err
+		}
+		return notifierOf(s.b.machine.profiles, filter).CheckRequest(s.who, filter, options)
+	}
+	if mayBeState(s.b.machine.profiles, filter) {
+		return states{}.Watch(s.who, filter)
 	}
 	if p, _ := ownView(s.b.machine.profiles, filter); p != nil {
 		if s.who.Principal == "" {
@@ -513,7 +578,7 @@ func (s *Session) Unsubscribe(filters []string) (existed []bool, err error) {
 	}
 	logged := filters
 	if !s.durable {
-		logged = slices.DeleteFunc(slices.Clone(filters), func(f string) bool { _, shared := sharedRest(f); return !shared })
+		logged = slices.DeleteFunc(slices.Clone(filters), func(f string) bool { _, shared := sharedRest(f); return !shared && !s.isRequest(f) })
 	}
 	if len(logged) == 0 {
 		if !s.b.loop.call(func(*Wave) { end() }) {

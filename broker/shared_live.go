@@ -159,7 +159,7 @@ func (s *Session) mayShare(rest string, now int64) error {
 	if !s.b.SharedAvailable() {
 		return &Refusal{Cause: ErrNotShared, Reason: "not until all nodes of the cluster know them"}
 	}
-	return s.maySubscribe(rest, now)
+	return s.maySubscribe(rest, nil, now)
 }
 
 // SharedAvailable says whether shared subscriptions are to be had.

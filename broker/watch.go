@@ -240,13 +240,16 @@ func (b *Broker) viewerOf(topicName string) Viewer {
 	if m, ok := mineOf(b.machine.profiles, b.config.Store, topicName); ok {
 		return m
 	}
+	if n := notifierOfState(b.machine.profiles, topicName); n != nil {
+		return states{Notifier: n, b: b}
+	}
 	v, _ := profileOf(b.machine.profiles, topicName).(Viewer)
 	return v
 }
 
 // mayWatch says whether filter may match what a Viewer shows.
 func mayWatch(profiles map[string]Profile, filter string) bool {
-	if p, _ := ownView(profiles, filter); p != nil {
+	if p, _ := ownView(profiles, filter); p != nil || mayBeState(profiles, filter) {
 		return true
 	}
 	for prefix, p := range profiles {
@@ -479,7 +482,7 @@ func (b *Broker) show(res Resource, who Who, topicName string, now int64) Shown 
 	if !ceiling.Allow {
 		// It must look as if the owner were away, to a wildcard too.
 		cut := res.Neutral()
-		cut.Visible, cut.Until, cut.Ruled = shown.Visible, shown.Until, shown.Ruled
+		cut.Visible, cut.Until, cut.Ruled, cut.Absent, cut.Refused, cut.Quiet = shown.Visible, shown.Until, shown.Ruled, shown.Absent, shown.Refused, shown.Quiet
 		shown = cut
 	}
 	shown.Until = earlier(shown.Until, ceiling.Until)
@@ -505,7 +508,11 @@ func (s *Session) present(res Resource, topicName string, now int64, named, want
 	s.shownMu.Lock()
 	defer s.shownMu.Unlock()
 	last, had := s.shown[topicName]
-	if had && last == sum || !had && !shown.Visible && !named {
+	if _, exactly := s.named[topicName]; shown.Absent && exactly {
+		delete(s.shown, topicName) // what is shown next is news, whatever it is
+		return shown, false, false
+	}
+	if had && last == sum || !had && (!shown.Visible && !named || shown.Absent || shown.Quiet) {
 		return shown, false, false
 	}
 	s.noteShown(topicName, sum)

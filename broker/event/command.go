@@ -27,6 +27,8 @@ const (
 	KindCopy        Kind = 18 // Copy
 	KindPutPolicy   Kind = 19 // PutPolicy
 	KindPutPart     Kind = 20 // PutPart
+	KindRequest     Kind = 24 // Request
+	KindControl     Kind = 25 // Control
 )
 
 // A Command is one request to the Machine, in the form that the log carries.

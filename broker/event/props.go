@@ -42,6 +42,31 @@ func UserProperties(props []byte) iter.Seq2[string, string] {
 	}
 }
 
+// Response returns the Response Topic among props and the Correlation Data, nil if
+// there is none.
+func Response(props []byte) (topic string, correlation []byte) {
+	for id, value := range properties(props) {
+		switch id {
+		case propResponseTopic:
+			topic = string(value)
+		case propCorrelation:
+			correlation = append([]byte{}, value...)
+		}
+	}
+	return topic, correlation
+}
+
+// AppendResponse appends a Response Topic to props. It must be valid UTF-8 of at most
+// 65,535 bytes.
+func AppendResponse(props []byte, topic string) []byte {
+	return appendPropString(append(props, propResponseTopic), topic)
+}
+
+// AppendCorrelation appends Correlation Data, of at most 65,535 bytes, to props.
+func AppendCorrelation(props, correlation []byte) []byte {
+	return appendPropString(append(props, propCorrelation), string(correlation))
+}
+
 // AppendContentType appends a Content Type to props. It must be valid UTF-8 of
 // at most 65,535 bytes.
 func AppendContentType(props []byte, contentType string) []byte {

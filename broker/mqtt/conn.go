@@ -21,7 +21,7 @@ type session interface {
 	Start(w *broker.Wave)
 	Publish(ev *event.Event, packetID uint16, c broker.Completer, tag uint64, w *broker.Wave) (logged bool, err error)
 	Release(packetID uint16, c broker.Completer, tag uint64) (logged bool, err error)
-	Subscribe(subs []event.Subscription, acknowledge func([]broker.SubResult, *broker.Wave))
+	SubscribeWith(subs []event.Subscription, options []byte, acknowledge func([]broker.SubResult, []byte, *broker.Wave))
 	Unsubscribe(filters []string) (existed []bool, err error)
 	Settle(packetID uint16, what broker.Settlement, w *broker.Wave) error
 	Drained(w *broker.Wave)

@@ -55,7 +55,7 @@ func (c *conn) handleSubscribe(in *input, body []byte) error {
 	}
 	in.wave.Flush() // the session may take its time
 	c.inBroker = true
-	c.session.Subscribe(subs, func(results []broker.SubResult, w *broker.Wave) {
+	c.session.SubscribeWith(subs, subscribeOptions(pk), func(results []broker.SubResult, answer []byte, w *broker.Wave) {
 		refused, reason := byte(codeSuccess), ""
 		for k, r := range results {
 			code, why := grant(r, subs[k].QoS)
@@ -67,10 +67,42 @@ func (c *conn) handleSubscribe(in *input, body []byte) error {
 		if refused < codeUnspecified { // if anything is, a filter that is none
 			refused = slices.Max(suback.ReasonCodes)
 		}
+		c.tellGranted(suback, answer)
 		c.acknowledge(suback, refused, reason, w)
 	})
 	c.inBroker = false
 	return nil
+}
+
+// optionPrefix begins the names of User Properties that say how to subscribe; those
+// together are at most maxOptions bytes, and what is beyond them is not looked at.
+const (
+	optionPrefix = "evt-"
+	maxOptions   = 4 << 10
+)
+
+// subscribeOptions returns them in the order in which they came.
+func subscribeOptions(pk *packets.Packet) (options []byte) {
+	for _, u := range pk.Properties.User {
+		if !strings.HasPrefix(u.Key, optionPrefix) {
+			continue
+		}
+		if len(options)+len(u.Key)+len(u.Val) > maxOptions {
+			break
+		}
+		options = event.AppendUserProperty(options, u.Key, u.Val)
+	}
+	return options
+}
+
+// tellGranted adds to a SUBACK what the broker has to say of what is granted.
+func (c *conn) tellGranted(suback *packets.Packet, answer []byte) {
+	if c.version < 5 {
+		return
+	}
+	for name, value := range event.UserProperties(answer) {
+		suback.Properties.User = append(suback.Properties.User, packets.UserProperty{Key: name, Val: value})
+	}
 }
 
 // grant translates what became of a subscription into a code.

@@ -53,6 +53,7 @@ const (
 	Streams Space = 0x14 // stream, sequence → event of a stream, whose body is elsewhere
 	Heads   Space = 0x15 // stream → its filter and how far it is
 	Debts   Space = 0x16 // session → what streams owe it
+	Asked   Space = 0x17 // session, topic → ∅: what it subscribes to by request
 	Groups  Space = 0x11 // filter of a shared subscription → whose turn it is
 )
 

@@ -26,6 +26,10 @@ type Decision struct {
 	// Closes says that at Until what the watcher sees is closed. It is not said where
 	// Until may be an edge that changes nothing.
 	Closes bool
+	// Named says that a rule is about the watcher, or that they are the owner or a
+	// delegate, or may not ask because they show no identity: else Handling is that of
+	// whom no rule names.
+	Named bool
 
 	// Until is the first later instant at which, everything else being the
 	// same, one of the above is another; zero if it holds for good. (Where
@@ -37,12 +41,12 @@ type Decision struct {
 
 // equal says whether two decisions are the same but for their end.
 func (d *Decision) equal(e *Decision) bool {
-	return d.Handling == e.Handling && d.View == e.View && d.Hidden == e.Hidden && d.Closed == e.Closed && d.Terms == e.Terms && d.Grant.Same(e.Grant)
+	return d.Handling == e.Handling && d.Named == e.Named && d.View == e.View && d.Hidden == e.Hidden && d.Closed == e.Closed && d.Terms == e.Terms && d.Grant.Same(e.Grant)
 }
 
 // Most is the decision about who sees everything for good.
 func (p *Policy) most() Decision {
-	return Decision{Handling: Allow, View: ViewFiltered, Grant: p.everything}
+	return Decision{Handling: Allow, Named: true, View: ViewFiltered, Grant: p.everything}
 }
 
 // Evaluate decides about the watcher w, zero for somebody without an identity,
@@ -107,7 +111,7 @@ func (q *query) decide(at time.Time) Decision {
 	case q.owner || slices.ContainsFunc(q.reads, at.Before):
 		return q.policy.most()
 	case q.hidden:
-		return Decision{Hidden: true, Terms: q.policy.terms}
+		return Decision{Hidden: true, Named: true, Terms: q.policy.terms}
 	}
 	d := Decision{Handling: q.policy.handling}
 	named, live := false, Block
@@ -118,7 +122,7 @@ func (q *query) decide(at time.Time) Decision {
 			continue
 		}
 		if !named {
-			d.Handling, named = Block, true
+			d.Handling, d.Named, named = Block, true, true
 		}
 		d.Handling = max(d.Handling, r.handling)
 		if r.if_.open(at, q.in) {

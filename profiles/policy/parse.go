@@ -165,7 +165,7 @@ func faultUnknown(n *jsontree.Node, known []string) {
 func (r *reader) defaults(n *jsontree.Node) {
 	m := n.Members()
 	if h := m.Take("handling"); h != nil {
-		r.policy.handling = readHandling(h)
+		r.policy.handling, r.policy.said = readHandling(h), true
 	}
 	known := []string{"handling", "outside", "minVisibility"}
 	if v := m.Take("minVisibility"); v != nil {

@@ -69,6 +69,7 @@ type Policy struct {
 	kind        string
 	permissions []kind.Permission
 	handling    Handling   // of whom no rule names
+	said        bool       // that handling is the owner's, and not for want of one
 	demanded    Visibility // whoever offers less is considered by no rule; zero: nothing is
 	terms       Terms      // of whom no rule says otherwise
 	compose     Composition
@@ -92,6 +93,9 @@ func (p *Policy) Owner() kind.Addr { return p.owner }
 
 // Kind is the name of the kind that it is for.
 func (p *Policy) Kind() string { return p.kind }
+
+// SaysHandling says whether the document has a handling for whom no rule names.
+func (p *Policy) SaysHandling() bool { return p.said }
 
 // Warnings are the members that were accepted and have no effect, each with its
 // pointer.

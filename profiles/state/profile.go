@@ -9,6 +9,7 @@ import (
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/life"
 	"github.com/bellwire/bellwire/profiles/policy"
 	"github.com/bellwire/bellwire/profiles/refuse"
 )
@@ -28,14 +29,19 @@ const LostAfter = 15 * time.Second
 type Profile struct {
 	kind     kind.Kind
 	policies *policy.Cache
+	limits   Limits
 }
 
-// New returns the profile of k, whose Semantics must be of ModeState.
-func New(k kind.Kind) *Profile {
+// New returns the profile of k, whose Semantics must be of ModeState, with limits as they
+// are by default.
+func New(k kind.Kind) *Profile { return NewWith(k, Limits{}) }
+
+// NewWith is New with limits.
+func NewWith(k kind.Kind, limits Limits) *Profile {
 	if k.Semantics().Mode != kind.ModeState {
 		panic("state: " + k.Name() + " is not a kind of state")
 	}
-	return &Profile{kind: k, policies: policy.NewCache(k)}
+	return &Profile{kind: k, policies: policy.NewCache(k), limits: limits.WithDefaults()}
 }
 
 var (
@@ -319,6 +325,7 @@ func (p *Profile) setPolicy(tx *broker.ProfileTx, owner kind.Addr, document []by
 		return !ok
 	})
 	p.save(tx, topicName, rec)
+	p.book(tx).Follow(topicName)
 }
 
 // save stores a record that has changed, asks to be woken when the first of its
@@ -346,6 +353,10 @@ func (p *Profile) save(tx *broker.ProfileTx, topicName string, rec *record) {
 func (p *Profile) Wake(tx *broker.ProfileTx, id string) {
 	if b, ok := readBinder(id); ok {
 		p.giveUp(tx, b)
+		return
+	}
+	if life.Wakes(id) {
+		p.book(tx).Wake(id)
 		return
 	}
 	rec := readRecord(tx.Get(id))

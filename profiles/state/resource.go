@@ -15,8 +15,10 @@ import (
 type resource struct {
 	kind   kind.Kind
 	of     kind.Resource
-	record []byte         // as it is stored
-	policy *policy.Policy // nil if this version cannot read it: it shows nothing to anybody
+	record []byte          // as it is stored
+	set    bool            // its owner has set a policy
+	normal policy.Handling // of whom the owner has said nothing about
+	policy *policy.Policy  // nil if this version cannot read it: it shows nothing to anybody
 	asked  *policy.Cache
 
 	mu       sync.Mutex         // guards the following
@@ -43,11 +45,8 @@ func (p *Profile) Load(topicName string, record, document []byte) broker.Resourc
 	if err != nil || t.Source != "" {
 		return nothing{}
 	}
-	r := &resource{kind: p.kind, of: t.Resource, record: record, asked: p.policies}
-	if document == nil {
-		document = p.kind.DefaultPolicy(t.Addr)
-	}
-	r.policy = p.policies.Read(t.Addr, document)
+	r := &resource{kind: p.kind, of: t.Resource, record: record, asked: p.policies, set: document != nil, normal: p.limits.Default}
+	r.policy = p.policies.Read(t.Addr, p.documentOf(t.Addr, document))
 	r.neutral = r.render(p.kind.Neutral(t.Resource))
 	return r
 }
@@ -80,7 +79,20 @@ func (r *resource) Show(who broker.Who, at int64) broker.Shown {
 		c := r.compose(now)
 		out, changes = r.view(c, d.Grant), c.Expires
 	}
-	return r.shown(out, d.Handling >= policy.PoliteBlock, d.Until, changes)
+	s := r.shown(out, d.Handling >= policy.PoliteBlock, d.Until, changes)
+	s.Absent, s.Refused = r.absent(&d)
+	return s
+}
+
+// absent says whether there is no document for a watcher, and whether they are told so.
+func (r *resource) absent(d *policy.Decision) (is, told bool) {
+	switch handlingOf(r.policy, d, r.set, r.normal) {
+	case policy.Block:
+		return true, true
+	case policy.Confirm:
+		return true, false
+	}
+	return false, false
 }
 
 // decide asks the policy, which is not nil, about who. changes is when the sphere

@@ -58,10 +58,8 @@ func TestPolicyFaults(t *testing.T) {
 // window that is closed, a policy of nothing, nobody home.
 func TestNothingLooksAlike(t *testing.T) {
 	reasons := map[string]string{
-		"polite":    rules(rule("r", "polite-block", `"services":["*"]`, "", ann)),
-		"blocked":   rules(rule("r", "block", `"services":["*"]`, "", ann)),
-		"undecided": `{"v":1,"defaults":{"handling":"confirm"}}`,
-		"window":    rules(rule("r", "allow", `"services":["*"]`, `,"weekly":{"tz":"UTC","windows":[{"days":["sun"],"start":"08:00","end":"17:00"}]}`, ann)),
+		"polite": rules(rule("r", "polite-block", `"services":["*"]`, "", ann)),
+		"window": rules(rule("r", "allow", `"services":["*"]`, `,"weekly":{"tz":"UTC","windows":[{"days":["sun"],"start":"08:00","end":"17:00"}]}`, ann)),
 		"limit": `{"v":1,"rules":[` + allow("r", `"services":["*"]`, ann) +
 			`],"limits":[{"id":"l","only":{"weekly":{"tz":"UTC","windows":[{"days":["sun"],"start":"08:00","end":"17:00"}]}}}]}`,
 		"shown nothing": rules(rule("r", "allow", "", "", ann)),

@@ -1,0 +1,613 @@
+package life
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bellwire/bellwire/profiles/fields"
+	"github.com/bellwire/bellwire/profiles/policy"
+)
+
+// Times.
+const (
+	GiveUpAfter = 5 * 24 * time.Hour // what is asked for and not decided is given up then,
+	GiveUpOver  = 4 * 24 * time.Hour // or up to so much later
+	WaitsFor    = 30 * 24 * time.Hour
+	KeptFor     = 7 * 24 * time.Hour // a watcher can learn so long what became of it
+)
+
+// Limits bound what there is. Zero of any field means its default.
+type Limits struct {
+	PendingByWatcher int           // undecided requests of one watcher: 0 means 50
+	PendingOf        int           // and to one resource: 0 means 1,000
+	Watchers         int           // subscriptions to one resource: 0 means 100,000
+	KeptOf           int           // those that are over and kept, of one resource: 0 means 1,000. The loser is the one that would be one more
+	PerMinute        int           // how often one may be asked for again: 0 means 20
+	SessionsSharing  int           // one subscription: 0 means 1,000
+	MostExpires      time.Duration // 0 means 30 days
+}
+
+// WithDefaults returns l with its zero fields replaced.
+func (l Limits) WithDefaults() Limits {
+	for _, f := range []struct {
+		value  *int
+		normal int
+	}{
+		{&l.PendingByWatcher, 50}, {&l.PendingOf, 1000}, {&l.Watchers, 100_000}, {&l.KeptOf, 1000}, {&l.PerMinute, 20}, {&l.SessionsSharing, 1000},
+	} {
+		if *f.value == 0 {
+			*f.value = f.normal
+		}
+	}
+	if l.MostExpires == 0 {
+		l.MostExpires = 30 * 24 * time.Hour
+	}
+	return l
+}
+
+// A Verdict is what an owner's policy says of a watcher's subscription.
+type Verdict struct {
+	Handling policy.Handling
+	Ignored  bool  // of Block: who asks is not to notice
+	Silent   bool  // of Allow: who asks is not told
+	Until    int64 // when it may be another; 0 for never
+
+	// MostExpires is the longest that may be granted; 0 for any.
+	MostExpires time.Duration
+}
+
+// A Tx is the door to the state, within one command: broker.ProfileTx is one.
+type Tx interface {
+	Now() int64
+	Position() uint64
+	Get(key string) []byte
+	Set(key string, value []byte)
+	Each(prefix, after string, yield func(key string, value []byte) bool)
+	WakeAt(at int64, id string)
+	Cancel(at int64, id string)
+	Soon(id string)
+	Spend(items int)
+	Piece() int
+	EndSubscription(session uint64, topic string)
+	Told(principal, topic string)
+	ChangedFor(topic, principal string)
+}
+
+// A Book changes entries, in log order. It is made for one command.
+type Book struct {
+	Tx
+	Limits Limits // with defaults
+
+	// Key is the cluster's, for what nobody may foretell.
+	Key [32]byte
+
+	// Judge asks the policy of a resource's owner.
+	Judge func(topic, watcher string) Verdict
+}
+
+// Errors of Subscribe. What follows the sentinel is for the watcher.
+var (
+	ErrRejected = errors.New("rejected")
+	ErrQuota    = errors.New("quota")
+	ErrBarred   = errors.New("probation")
+)
+
+// A Request is a subscription that is asked for.
+type Request struct {
+	Topic, Watcher string
+	Session        uint64
+	Known          bool // the session has it already
+	Options
+}
+
+// Subscribe answers a request. once says that the state is to be shown once and that a
+// subscription that the session had has ended. An error wraps one of those above: then
+// the session has no new subscription.
+func (b *Book) Subscribe(r Request) (e *Entry, once bool, err error) {
+	now := b.Now()
+	e = b.Get(r.Topic, r.Watcher)
+	if e == nil {
+		e = &Entry{Topic: r.Topic, Watcher: r.Watcher}
+	}
+	if e.Barred > now {
+		return nil, false, fmt.Errorf("%w: retry-after=%d", ErrBarred, (e.Barred-now+int64(time.Second)-1)/int64(time.Second))
+	}
+	if now-e.Minute >= int64(time.Minute) {
+		e.Minute, e.Repeats = now, 0
+	}
+	if r.Known || e.Status == Terminated && e.Event == Unsubscribed {
+		if e.Repeats >= uint64(b.Limits.PerMinute) {
+			return nil, false, fmt.Errorf("%w: rate: asked for %d times in a minute", ErrQuota, e.Repeats)
+		}
+		e.Repeats++
+	}
+	v := b.Judge(r.Topic, r.Watcher)
+	if v.Handling == policy.Block && !v.Ignored {
+		if e.ID != "" || b.countsOf(r.Topic).kept < b.Limits.KeptOf {
+			b.end(e, Rejected)
+			b.save(e)
+		}
+		return nil, false, ErrRejected
+	}
+	if r.Bounded && r.Expires == 0 {
+		b.fetch(e, r.Session)
+		return e, true, nil
+	}
+	if err := b.mayBegin(e, v); err != nil {
+		return nil, false, err
+	}
+	if !e.Live() {
+		b.begin(e)
+	}
+	if err := b.share(e, r, v); err != nil {
+		return nil, false, err
+	}
+	if r.Note != "" {
+		e.Note = r.Note
+	}
+	e.Visibility = r.Visibility
+	b.decide(e, v)
+	b.save(e)
+	b.Told(e.principal(), e.Topic)
+	return e, false, nil
+}
+
+// mayBegin checks the bounds on what is not live yet, or becomes pending.
+func (b *Book) mayBegin(e *Entry, v Verdict) error {
+	pends := v.Handling == policy.Confirm || v.Ignored
+	of, by := b.countsOf(e.Topic), b.countsBy(e.Watcher)
+	switch {
+	case !e.Live() && of.live >= b.Limits.Watchers:
+		return fmt.Errorf("%w: %d watch it", ErrQuota, of.live)
+	case !pends || e.Status == Pending:
+	case of.pending >= b.Limits.PendingOf:
+		return fmt.Errorf("%w: as many requests as are possible wait for a decision", ErrQuota)
+	case by.pending >= b.Limits.PendingByWatcher:
+		return fmt.Errorf("%w: %d requests of yours wait for decisions", ErrQuota, by.pending)
+	}
+	return nil
+}
+
+// begin makes e a new subscription.
+func (b *Book) begin(e *Entry) {
+	e.ID = b.newID(e.Topic, e.Watcher)
+	e.Status, e.Event, e.Style, e.Silent, e.Seen = 0, Subscribe, NoStyle, false, false
+	e.Asked, e.Forget, e.GiveUp, e.Sessions, e.Note = b.Now(), 0, 0, nil, ""
+}
+
+// share has a session share e, for as long as it is granted.
+func (b *Book) share(e *Entry, r Request, v Verdict) error {
+	at, has := e.session(r.Session)
+	s := Session{Number: r.Session}
+	if r.Bounded {
+		most := b.Limits.MostExpires
+		if v.MostExpires != 0 {
+			most = min(most, v.MostExpires)
+		}
+		s.Expires = b.Now() + int64(min(r.Expires, most))
+	} else if v.MostExpires != 0 {
+		s.Expires = b.Now() + int64(v.MostExpires)
+	}
+	switch {
+	case has:
+		e.Sessions[at] = s
+	case len(e.Sessions) >= b.Limits.SessionsSharing:
+		return fmt.Errorf("%w: %d sessions of yours watch it", ErrQuota, len(e.Sessions))
+	default:
+		e.Sessions = slices.Insert(e.Sessions, at, s)
+	}
+	return nil
+}
+
+// fetch counts that a state was fetched, and ends the session's part in it.
+func (b *Book) fetch(e *Entry, session uint64) {
+	const day = int64(24 * time.Hour)
+	if b.Now()-e.Day >= day {
+		e.Day, e.Fetches = b.Now(), 0
+	}
+	e.Fetches++
+	switch _, has := e.session(session); {
+	case has:
+		b.leave(e, session, Unsubscribed)
+	case e.Status == 0:
+		if b.countsOf(e.Topic).kept >= b.Limits.KeptOf {
+			return // nobody keeps count
+		}
+		e.ID = b.newID(e.Topic, e.Watcher)
+		b.end(e, Timeout)
+		e.Forget = b.Now() + day
+	}
+	b.save(e)
+}
+
+// decide makes e what its owner's policy says.
+func (b *Book) decide(e *Entry, v Verdict) {
+	was, style := e.Status, e.Style
+	e.Changes, e.Silent = v.Until, false
+	switch {
+	case v.Handling == policy.Allow:
+		e.Silent = v.Silent
+		b.become(e, Active, NoStyle, Approved)
+	case v.Handling == policy.PoliteBlock:
+		b.become(e, Active, Polite, Approved)
+	case v.Handling == policy.Confirm:
+		b.become(e, Pending, NoStyle, Subscribe)
+	case v.Ignored:
+		b.become(e, Pending, Ignored, Subscribe)
+	default:
+		b.end(e, Rejected)
+		return
+	}
+	if e.Status != Pending {
+		e.GiveUp = 0
+	} else if was != Pending {
+		e.GiveUp = b.Now() + b.giveUpAfter(e.Topic, e.Watcher)
+	}
+	if was != e.Status || style != e.Style {
+		e.Since = b.Now()
+	}
+}
+
+// become gives e a status, because of an event unless it is new.
+func (b *Book) become(e *Entry, status Status, style Style, event Event) {
+	if e.Status != 0 && e.Status != status {
+		e.Event = event
+	}
+	e.Status, e.Style = status, style
+}
+
+// end ends e for all sessions. The caller saves it, and tells its watcher after.
+func (b *Book) end(e *Entry, event Event) {
+	for _, s := range e.Sessions {
+		b.EndSubscription(s.Number, e.Topic)
+	}
+	b.over(e, Terminated, event, KeptFor)
+}
+
+// over makes e one that is no subscription any more.
+func (b *Book) over(e *Entry, status Status, event Event, kept time.Duration) {
+	if e.ID == "" {
+		e.ID = b.newID(e.Topic, e.Watcher)
+	}
+	e.Status, e.Event, e.Style, e.Silent, e.Since = status, event, NoStyle, false, b.Now()
+	e.Sessions, e.GiveUp, e.Changes = nil, 0, 0
+	e.Forget = max(b.Now()+int64(kept), e.Barred)
+}
+
+// Leave takes a session out of what it shares, which has ended for it: with the
+// session (gone), or because its client said so.
+func (b *Book) Leave(topic, watcher string, session uint64, gone bool) {
+	e := b.Get(topic, watcher)
+	if e == nil {
+		return
+	}
+	if _, has := e.session(session); !has {
+		return
+	}
+	event := Unsubscribed
+	if gone {
+		event = Timeout
+	}
+	b.leave(e, session, event)
+	b.save(e)
+	b.Told(e.principal(), e.Topic)
+}
+
+func (b *Book) leave(e *Entry, session uint64, event Event) {
+	at, _ := e.session(session)
+	if e.Sessions = slices.Delete(e.Sessions, at, at+1); len(e.Sessions) > 0 {
+		return
+	}
+	switch pending := e.Status == Pending; {
+	case event == Unsubscribed:
+		b.over(e, Terminated, event, time.Minute) // for as long as repeats are counted
+	case pending && e.Style == Ignored:
+		b.over(e, Terminated, event, KeptFor)
+	case pending:
+		b.over(e, Waiting, event, WaitsFor)
+	default:
+		b.over(e, Terminated, event, KeptFor)
+	}
+}
+
+// follow makes an entry what its owner's policy says now.
+func (b *Book) follow(e *Entry) {
+	v := b.Judge(e.Topic, e.Watcher)
+	switch e.Status {
+	case Terminated:
+		return
+	case Waiting: // decided: what is asked for next has its answer
+		if v.Handling != policy.Confirm {
+			b.over(e, Terminated, GiveUp, 0)
+			b.save(e)
+		}
+		return
+	}
+	was := *e
+	b.decide(e, v)
+	if e.Status == was.Status && e.Style == was.Style && e.Silent == was.Silent && e.Changes == was.Changes {
+		return
+	}
+	b.save(e)
+	if e.visible() != was.visible() {
+		b.Told(e.principal(), e.Topic)
+		if e.Status == Active {
+			b.ChangedFor(e.Topic, e.principal())
+		}
+	}
+}
+
+// visible is the status that the watcher is told.
+func (e *Entry) visible() Status {
+	switch {
+	case e.Status == Active && e.Silent && !e.Seen:
+		return Pending
+	case e.Status == Waiting:
+		return Terminated
+	}
+	return e.Status
+}
+
+// Follow makes all entries of a resource what its owner's policy says now: some at
+// once, the others piece by piece.
+func (b *Book) Follow(topic string) { b.sweep(topic, "", followAtOnce) }
+
+// followAtOnce is how many entries follow a policy with the command that changes it.
+const followAtOnce = 64
+
+// Ids of wakes.
+const (
+	wakeEntry = "\x03e" // topic, NUL, watcher
+	wakeSweep = "\x03s" // topic, NUL, the watcher to go on after
+)
+
+// Wakes says whether an id is of a wake of a Book's.
+func Wakes(id string) bool {
+	return strings.HasPrefix(id, wakeEntry) || strings.HasPrefix(id, wakeSweep)
+}
+
+// Wake does what is due.
+func (b *Book) Wake(id string) {
+	rest := id[len(wakeEntry):]
+	topic, watcher, _ := strings.Cut(rest, "\x00")
+	if strings.HasPrefix(id, wakeSweep) {
+		b.sweep(topic, watcher, b.Piece())
+		return
+	}
+	if e := b.Get(topic, watcher); e != nil {
+		b.due(e)
+	}
+}
+
+func (b *Book) sweep(topic, after string, most int) {
+	if after != "" {
+		after = Key(topic, after)
+	}
+	var some []*Entry
+	more := false
+	b.Each(KeysOf(topic), after, func(key string, value []byte) bool {
+		if more = len(some) == most; more {
+			return false
+		}
+		some = append(some, ReadEntry(key, value))
+		return true
+	})
+	b.Spend(len(some))
+	for _, e := range some {
+		b.follow(e)
+	}
+	if more {
+		b.Soon(wakeSweep + topic + "\x00" + some[len(some)-1].Watcher)
+	}
+}
+
+// due does what an entry's time has come for.
+func (b *Book) due(e *Entry) {
+	now := b.Now()
+	if e.wake > now {
+		return
+	}
+	e.wake = 0
+	switch {
+	case !e.Live():
+		b.save(e)
+		return
+	case e.GiveUp != 0 && e.GiveUp <= now:
+		ignored := e.Style == Ignored
+		b.end(e, GiveUp)
+		if !ignored {
+			e.Status, e.Forget = Waiting, now+int64(WaitsFor)
+		}
+		b.save(e)
+		b.Told(e.principal(), e.Topic)
+		return
+	}
+	for _, s := range slices.Clone(e.Sessions) {
+		if s.Expires != 0 && s.Expires <= now {
+			b.EndSubscription(s.Number, e.Topic)
+			b.leave(e, s.Number, Timeout)
+		}
+	}
+	if e.Live() && e.Changes != 0 && e.Changes <= now {
+		b.follow(e)
+		if e.Live() {
+			b.save(e)
+		}
+		return
+	}
+	b.save(e)
+	if !e.Live() {
+		b.Told(e.principal(), e.Topic)
+	}
+}
+
+// End ends a live entry, or a waiting one, and bars its watcher until an instant, 0 for
+// not at all. It says whether there was one.
+func (b *Book) End(topic, watcher string, event Event, until int64) bool {
+	e := b.Get(topic, watcher)
+	if e == nil || e.Status == Terminated && until == 0 {
+		return false
+	}
+	e.Barred = until
+	b.end(e, event)
+	b.save(e)
+	b.Told(e.principal(), e.Topic)
+	return true
+}
+
+// ByID returns the entry of a resource with an id, nil if there is none.
+func (b *Book) ByID(topic, id string) (found *Entry) {
+	b.Each(KeysOf(topic), "", func(key string, value []byte) bool {
+		if e := ReadEntry(key, value); e.ID == id {
+			found = e
+		}
+		return found == nil
+	})
+	return found
+}
+
+// Get returns a watcher's entry, nil if there is none.
+func (b *Book) Get(topic, watcher string) *Entry {
+	key := Key(topic, watcher)
+	value := b.Tx.Get(key)
+	if value == nil {
+		return nil
+	}
+	return ReadEntry(key, value)
+}
+
+// save stores an entry that has changed, or forgets it.
+func (b *Book) save(e *Entry) {
+	key, index, id := Key(e.Topic, e.Watcher), KeysBy(e.Watcher)+e.Topic, wakeEntry+e.Topic+"\x00"+e.Watcher
+	var was *Entry
+	if old := b.Tx.Get(key); old != nil {
+		was = ReadEntry(key, old)
+	}
+	forgotten := !e.Live() && e.Forget <= b.Now()
+	is := e
+	if forgotten {
+		is = nil
+	}
+	b.count(was, is)
+	if was != nil && was.wake != 0 && was.wake > b.Now() {
+		b.Cancel(was.wake, id)
+	}
+	if forgotten {
+		b.Set(key, nil)
+		b.Set(index, nil)
+		return
+	}
+	if e.wake = e.next(); e.wake != 0 {
+		b.WakeAt(e.wake, id)
+	}
+	b.Set(key, e.encode())
+	if was == nil {
+		b.Set(index, []byte{entryVersion})
+	}
+}
+
+// Counts are of a resource's entries, or of a watcher's.
+type counts struct{ live, pending, kept int }
+
+func (b *Book) countsOf(topic string) counts   { return b.readCounts(countPrefix + topic) }
+func (b *Book) countsBy(watcher string) counts { return b.readCounts(countPrefix + "\x00" + watcher) }
+
+func (b *Book) readCounts(key string) (c counts) {
+	value := b.Tx.Get(key)
+	if value == nil {
+		return c
+	}
+	in := fields.Read(value, entryVersion)
+	c = counts{int(in.Uvarint()), int(in.Uvarint()), int(in.Uvarint())}
+	in.End()
+	return c
+}
+
+// count takes note that an entry is another than it was; nil for none.
+func (b *Book) count(was, is *Entry) {
+	before, after := countsIn(was), countsIn(is)
+	if before == after {
+		return
+	}
+	e := is
+	if e == nil {
+		e = was
+	}
+	for _, key := range []string{countPrefix + e.Topic, countPrefix + "\x00" + e.Watcher} {
+		c := b.readCounts(key)
+		c.live += after.live - before.live
+		c.pending += after.pending - before.pending
+		c.kept += after.kept - before.kept
+		if c == (counts{}) {
+			b.Set(key, nil)
+			continue
+		}
+		value := []byte{entryVersion}
+		for _, n := range []int{c.live, c.pending, c.kept} {
+			value = binary.AppendUvarint(value, uint64(n))
+		}
+		b.Set(key, value)
+	}
+}
+
+func countsIn(e *Entry) (c counts) {
+	switch {
+	case e == nil:
+	case !e.Live():
+		c.kept = 1
+	case e.Status == Pending:
+		c.live, c.pending = 1, 1
+	default:
+		c.live = 1
+	}
+	return c
+}
+
+// principal is whom to tell of e, empty for nobody.
+func (e *Entry) principal() string {
+	if e.Anonymous() {
+		return ""
+	}
+	return e.Watcher
+}
+
+// WatcherOf returns what stands for who watches: a principal, or for a client without
+// an identity its session.
+func WatcherOf(principal string, session uint64) string {
+	if principal != "" {
+		return principal
+	}
+	return anonymous + strconv.FormatUint(session, 36)
+}
+
+// sum is a keyed hash of words.
+func (b *Book) sum(words ...string) []byte {
+	h := hmac.New(sha256.New, b.Key[:])
+	for _, w := range words {
+		h.Write(binary.AppendUvarint(nil, uint64(len(w))))
+		h.Write([]byte(w))
+	}
+	return h.Sum(nil)
+}
+
+var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// newID makes the id of a subscription that begins with this command.
+func (b *Book) newID(topic, watcher string) string {
+	place := strconv.FormatUint(b.Position(), 36)
+	return "s-" + idEncoding.EncodeToString(b.sum("id", topic, watcher, place)[:10])
+}
+
+// giveUpAfter draws when a request of a watcher to a resource is given up.
+func (b *Book) giveUpAfter(topic, watcher string) int64 {
+	n := binary.BigEndian.Uint64(b.sum("giveup", topic, watcher))
+	return int64(GiveUpAfter) + int64(n%uint64(GiveUpOver/time.Second))*int64(time.Second)
+}

@@ -1,0 +1,36 @@
+// Package life keeps the subscriptions that owners have a say in: who has asked to
+// watch a resource, what has become of it, and when that is over (RFC 3857, RFC 6665).
+//
+// There is one Entry for each watcher of a resource, however many of the watcher's
+// sessions share it:
+//
+//	           allow, polite-block
+//	asked ──┬───────────────────────▶ active ──────┐
+//	        │            ▲    │                    │ the owner blocks: rejected; revokes: deactivated, probation
+//	        │   approved │    │ undecided again    │ its time is over: timeout; an administrator: admin
+//	        │            │    ▼                    ▼
+//	        └────────▶ pending ─────────────▶ terminated ──▶ forgotten
+//	         confirm     │                         ▲
+//	                     │ nobody has decided:     │ decided
+//	                     │ giveup, or who asked    │
+//	                     │ went away               │
+//	                     └──────▶ waiting ─────────┘
+//
+// What is shown is not decided here: at each delivery the owner's policy is asked. An
+// Entry follows that, by and by where there are many; it is what the watcher and the
+// owner are told.
+//
+// # What a watcher may learn
+//
+// Whoever is politely blocked sees an active subscription, and whoever is ignored a
+// pending one, which is given up when that of an owner who does not decide would be:
+// after five to nine days, drawn once for each watcher and resource by a keyed hash,
+// whether or not somebody has that address. No bound is another for an address that
+// exists.
+//
+// # State
+//
+// All is in keys of the profile: entries by resource and watcher, an index of them by
+// watcher, and counts of both. A Book changes them, in log order, and has no state of
+// its own.
+package life

@@ -1,0 +1,52 @@
+package life
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// StateType is the content type of what a watcher is told of its subscription.
+const StateType = "application/json"
+
+// A state is what a watcher is told.
+type state struct {
+	ID         string `json:"sid"`
+	State      string `json:"state"`
+	Reason     string `json:"reason,omitempty"`
+	Remaining  *int64 `json:"rem,omitempty"` // seconds
+	RetryAfter *int64 `json:"retry-after,omitempty"`
+}
+
+// StateFor returns what its watcher is told of an entry at an instant, nil for nothing:
+// nil entries say nothing, nor do those that a watcher was told of long ago. It tells
+// nobody who is ignored from who waits, nor whom it is polite to from who is shown
+// something.
+func (e *Entry) StateFor(at int64) []byte {
+	if e == nil || !e.Live() && at >= e.Since+int64(KeptFor) || e.Event == 0 {
+		return nil
+	}
+	s := state{ID: e.ID, State: e.visible().String()}
+	if !e.Live() {
+		s.Reason = e.Event.String()
+		if e.Event == Unsubscribed {
+			s.Reason = "" // it knows
+		}
+	}
+	if end := e.Expires(); e.Live() && end != 0 {
+		s.Remaining = secondsTo(at, end)
+	}
+	if e.Barred > at {
+		s.RetryAfter = secondsTo(at, e.Barred)
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // texts and numbers
+	}
+	return text
+}
+
+// secondsTo returns how many seconds, begun ones counted, are left.
+func secondsTo(at, end int64) *int64 {
+	n := max(0, (end-at+int64(time.Second)-1)/int64(time.Second))
+	return &n
+}

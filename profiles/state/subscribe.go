@@ -1,0 +1,164 @@
+package state
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/life"
+	"github.com/bellwire/bellwire/profiles/policy"
+	"github.com/bellwire/bellwire/profiles/refuse"
+)
+
+var _ broker.Notifier = (*Profile)(nil)
+
+// CheckRequest refuses options that nobody could grant.
+func (p *Profile) CheckRequest(_ broker.Who, _ string, options []byte) error {
+	_, err := life.ReadOptions(options)
+	return refuse.Told(err)
+}
+
+// Subscribed answers a request. Owners ask nobody for what is theirs.
+func (p *Profile) Subscribed(tx *broker.ProfileTx, r *broker.Request) error {
+	owner := p.Owner(r.Topic)
+	options, err := life.ReadOptions(r.Options)
+	if err != nil {
+		return refuse.Told(err)
+	}
+	if owner == "" || owner == r.Principal {
+		r.Once = options.Bounded && options.Expires == 0
+		return nil
+	}
+	b := p.book(tx)
+	e, once, err := b.Subscribe(life.Request{
+		Topic: r.Topic, Watcher: life.WatcherOf(r.Principal, r.Session), Session: r.Session, Known: r.Known, Options: options,
+	})
+	if err != nil {
+		return told(err)
+	}
+	if r.Once = once; once {
+		return nil
+	}
+	r.Answer = event.AppendUserProperty(nil, "evt-sid", e.ID)
+	if end := e.Expires(); end != 0 {
+		r.Answer = event.AppendUserProperty(r.Answer, "evt-expires", strconv.FormatInt((end-tx.Now())/int64(time.Second), 10))
+	}
+	return nil
+}
+
+// told says in the broker's words why a subscription is not granted.
+func told(err error) error {
+	var cause error
+	switch {
+	case errors.Is(err, life.ErrRejected):
+		return &broker.Refusal{Reason: broker.RejectedReason}
+	case errors.Is(err, life.ErrQuota):
+		cause = broker.ErrQuota
+	}
+	_, reason, _ := strings.Cut(err.Error(), ": ")
+	if errors.Is(err, life.ErrBarred) {
+		reason = err.Error()
+	}
+	return &broker.Refusal{Cause: cause, Reason: reason}
+}
+
+// Unsubscribed takes note that a session has ended what it asked for.
+func (p *Profile) Unsubscribed(tx *broker.ProfileTx, who broker.Who, session uint64, topicName string, gone bool) {
+	p.book(tx).Leave(topicName, life.WatcherOf(who.Principal, session), session, gone)
+}
+
+// SubscriptionState tells a watcher of its own subscription.
+func (p *Profile) SubscriptionState(get func(key string) []byte, who broker.Who, topicName string, at int64) broker.Shown {
+	shown := broker.Shown{Visible: true}
+	key := life.Key(topicName, who.Principal)
+	if value := get(key); value != nil && who.Principal != "" {
+		shown.Payload = life.ReadEntry(key, value).StateFor(at)
+	}
+	if shown.Payload != nil {
+		shown.Props = event.AppendContentType(nil, life.StateType)
+	}
+	return shown
+}
+
+// SubscriptionsKey says where a watcher's subscriptions are.
+func (p *Profile) SubscriptionsKey(who broker.Who) string { return life.KeysBy(who.Principal) }
+
+// book returns what changes subscriptions within a command.
+func (p *Profile) book(tx *broker.ProfileTx) *life.Book {
+	b := &life.Book{Tx: tx, Limits: p.limitsIn(tx).Life, Key: subscriptionsKey(tx)}
+	b.Judge = func(topicName, watcher string) life.Verdict { return p.judge(tx, topicName, watcher) }
+	return b
+}
+
+// subscriptionsKey is what ids and times of giving up follow from.
+func subscriptionsKey(*broker.ProfileTx) [32]byte { return sha256.Sum256([]byte("subscriptions")) }
+
+// judge asks the policy of a resource's owner about a subscription.
+func (p *Profile) judge(tx *broker.ProfileTx, topicName, watcher string) life.Verdict {
+	owner, now := kind.Of(p.Owner(topicName)), time.Unix(0, tx.Now()).UTC()
+	document := tx.PolicyOf(owner.String())
+	of := p.policies.Read(owner, p.documentOf(owner, document))
+	if of == nil {
+		return life.Verdict{Handling: policy.PoliteBlock} // this version cannot read it: nobody is shown anything
+	}
+	who := kind.Addr{}
+	if !strings.HasPrefix(watcher, "?") {
+		who = kind.Of(watcher)
+	}
+	d := p.policies.Evaluate(of, who, now, policy.Input{})
+	v := life.Verdict{Handling: handlingOf(of, &d, document != nil, p.limitsIn(tx).Default), Until: kind.Nanos(d.Until)}
+	return v
+}
+
+// documentOf is the policy of an owner who has set document, nil for none.
+func (p *Profile) documentOf(owner kind.Addr, document []byte) []byte {
+	if document == nil {
+		return p.kind.DefaultPolicy(owner)
+	}
+	return document
+}
+
+// handlingOf is that of a decision: of somebody about whom the owner has said nothing
+// at all, that of all addresses about which nobody has.
+func handlingOf(of *policy.Policy, d *policy.Decision, set bool, standard policy.Handling) policy.Handling {
+	if !d.Named && (!set || !of.SaysHandling()) {
+		return standard
+	}
+	return d.Handling
+}
+
+// Limits bound what a profile takes; zero of any field means its default. They decide
+// what Apply does, so they are in force as the log has them (Settings); what a Profile
+// is made with holds while the log has none.
+type Limits struct {
+	Life life.Limits
+
+	// Default is what becomes of subscriptions about which the owner has said nothing,
+	// be it that there is no owner: PoliteBlock or Confirm.
+	Default policy.Handling
+}
+
+// WithDefaults returns l with its zero fields replaced.
+func (l Limits) WithDefaults() Limits {
+	l.Life = l.Life.WithDefaults()
+	if l.Default == 0 {
+		l.Default = policy.PoliteBlock
+	}
+	return l
+}
+
+func (p *Profile) limitsIn(*broker.ProfileTx) Limits { return p.limits }
+
+// checkLimits says what is wrong with limits.
+func (l Limits) check() error {
+	if l.Default != policy.PoliteBlock && l.Default != policy.Confirm {
+		return fmt.Errorf("default: %v, want polite-block or confirm", l.Default)
+	}
+	return nil
+}
