@@ -127,14 +127,14 @@ func TestOwnIsOnlyShown(t *testing.T) {
 		t.Errorf("eve fetches %q, %v: that is not hers", s.Payload, err)
 	}
 	nobody, _ := n.connect("nobody", false, 0, func(r *ConnectRequest) { r.Principal = "" })
-	if err := nobody.s.maySubscribe(ownCallers, n.now()); err == nil || !strings.Contains(err.Error(), "identity-required") {
+	if err := nobody.s.maySubscribe(ownCallers, nil, n.now()); err == nil || !strings.Contains(err.Error(), "identity-required") {
 		t.Errorf("nobody subscribes: %v", err)
 	}
 	if _, err := n.Fetch(Who{}, ownCallers); err == nil {
 		t.Error("nobody fetches")
 	}
 	for _, filter := range []string{"#", "+/callers/guest", "$me/+/guest", "$me/callers/+"} {
-		if eve.s.maySubscribe(filter, n.now()) == nil {
+		if eve.s.maySubscribe(filter, nil, n.now()) == nil {
 			eve.subscribe(filter, 1)
 		}
 	}

@@ -54,7 +54,7 @@ func TestPolicyFaults(t *testing.T) {
 }
 
 // Whoever may see nothing is sent the same octets with the same flags at the
-// same time, whatever the reason: politely blocked, blocked, undecided, a
+// same time, whatever the reason: politely blocked, a
 // window that is closed, a policy of nothing, nobody home.
 func TestNothingLooksAlike(t *testing.T) {
 	reasons := map[string]string{
