@@ -56,7 +56,7 @@ func (l Limits) WithDefaults() Limits {
 // A Verdict is what an owner's policy says of a watcher's subscription.
 type Verdict struct {
 	Handling policy.Handling
-	Ignored  bool  // of Block: who asks is not to notice
+	Ignored  bool  // of Confirm: it is decided, and who asks is not to notice
 	Silent   bool  // of Allow: who asks is not told
 	Until    int64 // when it may be another; 0 for never
 
@@ -130,7 +130,7 @@ func (b *Book) Subscribe(r Request) (e *Entry, once bool, err error) {
 		e.Repeats++
 	}
 	v := b.Judge(r.Topic, r.Watcher)
-	if v.Handling == policy.Block && !v.Ignored {
+	if v.Handling == policy.Block {
 		if e.ID != "" || b.countsOf(r.Topic).kept < b.Limits.KeptOf {
 			b.end(e, Rejected)
 			b.save(e)
@@ -162,7 +162,7 @@ func (b *Book) Subscribe(r Request) (e *Entry, once bool, err error) {
 
 // mayBegin checks the bounds on what is not live yet, or becomes pending.
 func (b *Book) mayBegin(e *Entry, v Verdict) error {
-	pends := v.Handling == policy.Confirm || v.Ignored
+	pends := v.Handling == policy.Confirm
 	of, by := b.countsOf(e.Topic), b.countsBy(e.Watcher)
 	switch {
 	case !e.Live() && of.live >= b.Limits.Watchers:
@@ -238,10 +238,10 @@ func (b *Book) decide(e *Entry, v Verdict) {
 		b.become(e, Active, NoStyle, Approved)
 	case v.Handling == policy.PoliteBlock:
 		b.become(e, Active, Polite, Approved)
+	case v.Handling == policy.Confirm && v.Ignored:
+		b.become(e, Pending, Ignored, Subscribe)
 	case v.Handling == policy.Confirm:
 		b.become(e, Pending, NoStyle, Subscribe)
-	case v.Ignored:
-		b.become(e, Pending, Ignored, Subscribe)
 	default:
 		b.end(e, Rejected)
 		return
@@ -325,7 +325,7 @@ func (b *Book) follow(e *Entry) {
 	case Terminated:
 		return
 	case Waiting: // decided: what is asked for next has its answer
-		if v.Handling != policy.Confirm {
+		if v.Handling != policy.Confirm || v.Ignored {
 			b.over(e, Terminated, GiveUp, 0)
 			b.save(e)
 		}

@@ -86,13 +86,8 @@ func (r *resource) Show(who broker.Who, at int64) broker.Shown {
 
 // absent says whether there is no document for a watcher, and whether they are told so.
 func (r *resource) absent(d *policy.Decision) (is, told bool) {
-	switch handlingOf(r.policy, d, r.set, r.normal) {
-	case policy.Block:
-		return true, true
-	case policy.Confirm:
-		return true, false
-	}
-	return false, false
+	h, _ := lifeOf(r.policy, d, r.set, r.normal)
+	return h < policy.PoliteBlock, h == policy.Block
 }
 
 // decide asks the policy, which is not nil, about who. changes is when the sphere

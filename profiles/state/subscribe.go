@@ -111,8 +111,10 @@ func (p *Profile) judge(tx *broker.ProfileTx, topicName, watcher string) life.Ve
 	if !strings.HasPrefix(watcher, "?") {
 		who = kind.Of(watcher)
 	}
-	d := p.policies.Evaluate(of, who, now, policy.Input{})
-	v := life.Verdict{Handling: handlingOf(of, &d, document != nil, p.limitsIn(tx).Default), Until: kind.Nanos(d.Until)}
+	in := policy.Input{Auth: policy.AuthOf(who)}
+	d := p.policies.Evaluate(of, who, now, in)
+	v := life.Verdict{Until: kind.Nanos(of.StaticUntil(who, now, in)), Silent: d.Silent, MostExpires: d.MaxExpires}
+	v.Handling, v.Ignored = lifeOf(of, &d, document != nil, p.limitsIn(tx).Default)
 	return v
 }
 
@@ -124,13 +126,13 @@ func (p *Profile) documentOf(owner kind.Addr, document []byte) []byte {
 	return document
 }
 
-// handlingOf is that of a decision: of somebody about whom the owner has said nothing
-// at all, that of all addresses about which nobody has.
-func handlingOf(of *policy.Policy, d *policy.Decision, set bool, standard policy.Handling) policy.Handling {
+// lifeOf is what the life of a subscription follows from: of somebody about whom the
+// owner has said nothing at all, that of all addresses about which nobody has.
+func lifeOf(of *policy.Policy, d *policy.Decision, set bool, standard policy.Handling) (h policy.Handling, ignored bool) {
 	if !d.Named && (!set || !of.SaysHandling()) {
-		return standard
+		return standard, false
 	}
-	return d.Handling
+	return d.Life()
 }
 
 // Limits bound what a profile takes; zero of any field means its default. They decide
