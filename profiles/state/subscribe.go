@@ -1,7 +1,6 @@
 package state
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strconv"
@@ -97,7 +96,7 @@ func (p *Profile) book(tx *broker.ProfileTx) *life.Book {
 }
 
 // subscriptionsKey is what ids and times of giving up follow from.
-func subscriptionsKey(*broker.ProfileTx) [32]byte { return sha256.Sum256([]byte("subscriptions")) }
+func subscriptionsKey(tx *broker.ProfileTx) [32]byte { return tx.Secret().Derive("subscriptions") }
 
 // judge asks the policy of a resource's owner about a subscription.
 func (p *Profile) judge(tx *broker.ProfileTx, topicName, watcher string) life.Verdict {
