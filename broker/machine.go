@@ -136,6 +136,7 @@ type Machine struct {
 	fresh    map[string]presentValue // topics retained or cleared by this entry
 	subbed   []sessionFilter         // subscriptions set by this entry
 	ruled    bool                    // what changes does so because of an owner's policy
+	tags     uint64                  // names given by this entry, see ProfileTx.Tag
 	answer   []byte                  // what a profile has to say to the publisher
 	ref      string                  // of the entries being queued, for the profile that routes them
 	except   func(uint64) bool       // nil, or says which sessions what is routed is not queued for
@@ -244,6 +245,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.budget.spent, m.budget.until = 0, unbounded
 	m.bound, m.streams.paidBy, m.streams.trimmedBy = m.limits.queueBound(), 0, 0
 	m.ref, m.except, m.ruled, m.answer = "", nil, false, nil // a command that panicked may have left them
+	m.tags = 0
 	m.touched, m.touchedGroups, m.displaced = m.touched[:0], m.touchedGroups[:0], nil
 	m.subbed = m.subbed[:0]
 	m.copying, m.dropped = nil, m.dropped[:0]

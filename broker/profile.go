@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"strconv"
 	"strings"
 	"time"
 
@@ -229,6 +230,18 @@ func (t *ProfileTx) Position() uint64 { return event.PositionAt(t.m.out.index, t
 // Secret is the cluster's secret, of which a profile derives keys: the same on every
 // node, for ever, and known to nobody else. It is nil below LevelSecret.
 func (t *ProfileTx) Secret() secret.Secret { return t.m.secret }
+
+// Tag returns a name that clients may be told, which no other call for this purpose
+// has returned or will, in whatever command. From LevelSecret on it tells them nothing
+// (see secret.Secret.Name); below, it is the command's Position in base 36, and that of
+// all that falls due in one entry is the same.
+func (t *ProfileTx) Tag(purpose string) string {
+	if t.m.secret == nil {
+		return strconv.FormatUint(t.Position(), 36)
+	}
+	t.m.tags++
+	return t.m.secret.Name(purpose, t.Position(), t.m.tags)
+}
 
 // Settings are those of the profile that are in force, nil while the log has
 // none. They must not be changed.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/bellwire/bellwire/broker/event"
@@ -133,6 +134,7 @@ func (k keyedNotes) Admit(p *Publication) error {
 
 func (k keyedNotes) Apply(tx *ProfileTx, p *Publication) error {
 	tx.Set("applied", []byte(keyOf(tx.Secret())))
+	tx.Set("tags", []byte(tx.Tag("note")+" "+tx.Tag("note")))
 	return k.notes.Apply(tx, p)
 }
 
@@ -155,6 +157,11 @@ func TestProfilesHaveTheSecret(t *testing.T) {
 		}
 		if got := n.profileValue("note", "applied"); string(got) != key {
 			t.Errorf("applied with %q, want %q", got, key)
+		}
+		// What falls due in one entry has one place in the log: their tags are two all the same.
+		one, two, _ := strings.Cut(string(n.profileValue("note", "tags")), " ")
+		if secret := n.Secret() != nil; secret != (one != two) || secret && len(one) != 24 {
+			t.Errorf("tags %q and %q", one, two)
 		}
 	}
 	check("no key")

@@ -61,10 +61,21 @@ func New(t TB, profiles func() []broker.Profile) *Node {
 // acknowledgements soon, for tests that wait for what follows from them.
 func NewWith(t TB, limits broker.Limits, profiles func() []broker.Profile) *Node {
 	t.Helper()
+	return newAt(t, broker.NewestLevel, limits, profiles)
+}
+
+// NewAt is New at a feature level below the newest, for tests that raise it later.
+func NewAt(t TB, level broker.Level, profiles func() []broker.Profile) *Node {
+	t.Helper()
+	return newAt(t, level, broker.Limits{}, profiles)
+}
+
+func newAt(t TB, level broker.Level, limits broker.Limits, profiles func() []broker.Profile) *Node {
+	t.Helper()
 	n := &Node{t: t, profiles: profiles, limits: limits, received: map[string]map[uint16]bool{}, fs: disk.Memory(), clock: &clock{at: Begin}, log: &log{}}
 	n.start()
 	t.Cleanup(func() { n.stop(true) })
-	if err := n.Raise(context.Background(), broker.NewestLevel); err != nil { // as what starts a cluster does
+	if err := n.Raise(context.Background(), level); err != nil { // as what starts a cluster does
 		t.Fatalf("level: %v", err)
 	}
 	if err := n.SetPolicy(context.Background(), []byte("all")); err != nil {

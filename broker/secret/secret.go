@@ -7,7 +7,10 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
 	"fmt"
+	"strings"
 )
 
 // Size is how many bytes a Secret has.
@@ -44,6 +47,36 @@ func (s Secret) Derive(purpose string) (key [32]byte) {
 	h.Write([]byte(label + purpose))
 	h.Sum(key[:0])
 	return key
+}
+
+// names begins what Name hashes, as label does what Derive hashes.
+const names = "bellwire name 1\x00"
+
+// nameBytes are what is kept of a hash: so many make NameLen letters and digits. Of 2^40
+// names any two are the same with a chance of 2^-41.
+const nameBytes = 15
+
+// NameLen is how long a name is.
+const NameLen = 24
+
+var letters = base32.HexEncoding.WithPadding(base32.NoPadding)
+
+// Name returns what stands for numbers, such as a place in the log, where somebody is
+// to be told a name for it and nothing else: neither the numbers, nor whether they are
+// greater than another name's. It has NameLen digits and letters of lower case. It is
+// bound to a purpose as a key is (see Derive), is the same for ever, and panics
+// likewise. For any goroutine.
+func (s Secret) Name(purpose string, numbers ...uint64) string {
+	if len(s) != Size {
+		panic(fmt.Sprintf("secret: a name for %q is made of %d bytes, want %d", purpose, len(s), Size))
+	}
+	h := hmac.New(sha256.New, s)
+	b := append(append(make([]byte, 0, 96), names+purpose...), 0)
+	for _, n := range numbers {
+		b = binary.BigEndian.AppendUint64(b, n)
+	}
+	h.Write(b)
+	return strings.ToLower(letters.EncodeToString(h.Sum(b[:0])[:nameBytes]))
 }
 
 const hidden = "(secret)"

@@ -42,17 +42,46 @@ func TestDerive(t *testing.T) {
 	}
 }
 
+// A name is the same for ever, and another for each purpose, cluster and number; it
+// shows neither how large the numbers are nor which is the greater.
+func TestName(t *testing.T) {
+	// As in TestDerive, of 'bellwire name 1\0entity tag\0' and the number's 8 bytes; its first 15 bytes in base32hex.
+	const want = "haojdc24356p7bnfh0br1vd6"
+	if got := numbered().Name("entity tag", 258); got != want {
+		t.Errorf("the name is %s, want %s", got, want)
+	}
+	other := numbered()
+	other[0]++
+	seen := map[string]bool{other.Name("entity tag", 258): true, numbered().Name("entity tags", 258): true, numbered().Name("entity tag"): true, numbered().Name("entity tag", 258, 0): true}
+	greater, most := 0, 1000
+	for n := range most {
+		name, next := numbered().Name("entity tag", uint64(n)), numbered().Name("entity tag", uint64(n+1))
+		if len(name) != NameLen || seen[name] || strings.Trim(name, "0123456789abcdefghijklmnopqrstuv") != "" {
+			t.Errorf("the name of %d is %q", n, name)
+		}
+		seen[name] = true
+		if next > name {
+			greater++
+		}
+	}
+	if greater < most*2/5 || greater > most*3/5 {
+		t.Errorf("%d of %d names are greater than that of the number before", greater, most)
+	}
+}
+
 // Nothing is derived of nothing, or of a part of a secret.
 func TestDeriveWantsASecret(t *testing.T) {
 	for _, s := range []Secret{nil, {}, numbered()[1:], append(numbered(), 0)} {
-		func() {
-			defer func() {
-				if recover() == nil {
-					t.Errorf("a key is derived of %d bytes", len(s))
-				}
+		for what, make := range map[string]func(){"a key": func() { s.Derive("entity tags") }, "a name": func() { s.Name("entity tag", 1) }} {
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Errorf("%s is derived of %d bytes", what, len(s))
+					}
+				}()
+				make()
 			}()
-			s.Derive("entity tags")
-		}()
+		}
 	}
 }
 

@@ -19,12 +19,15 @@ const (
 	reasonExpired     = "expired"
 )
 
+// idPurpose is what the ids are derived for of messages whose senders give them none.
+const idPurpose = "id of a message"
+
 // send takes a message, or reports to its sender why not. Everything is judged
 // before anything is changed.
 func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request) error {
 	m, topicName, now := r.message, r.to.Resource.Topic(), tx.Now()
 	if m.ID == "" {
-		m.ID = strconv.FormatUint(tx.Position(), 36)
+		m.ID = tx.Tag(idPurpose)
 	} else if known := readID(tx.Get(idKey(topicName, m.From, m.ID))); known != nil && known.at+int64(Remember) > now {
 		answer(pub, m.ID)
 		return nil

@@ -21,6 +21,9 @@ const (
 	MaxBound   = 64        // resources in which a client has bound publications; likewise
 )
 
+// tagPurpose is what entity tags are derived for.
+const tagPurpose = "entity tag of a publication"
+
 // LostAfter is how long a client whose connection was lost may stay away before
 // what it bound to the connection counts no more.
 const LostAfter = 15 * time.Second
@@ -239,7 +242,7 @@ func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r reque
 	}
 	rec := readRecord(tx.Get(topicName))
 	at, old := rec.find(r.topic.Source)
-	r.update.At, r.update.ETag = now, strconv.FormatUint(tx.Position(), 36)
+	r.update.At, r.update.ETag = now, tx.Tag(tagPurpose)
 	if r.bind && pub.Connection != (broker.Connection{}) {
 		r.update.Bound = kind.Connection{Client: pub.From.Client, Epoch: pub.Epoch}
 	}
