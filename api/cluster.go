@@ -64,6 +64,9 @@ var (
 	ErrNoNode   = errors.New("no such node")
 	ErrNoLeader = errors.New("no leader")
 	ErrConflict = errors.New("not possible as things are")
+
+	// ErrMayBeDone means that nobody knows whether it was done, or will be.
+	ErrMayBeDone = errors.New("nothing is heard of it")
 )
 
 // A Status is a cluster as one of its nodes sees it.
@@ -217,7 +220,7 @@ func refuseCluster(w http.ResponseWriter, err error) {
 	case errors.Is(err, ErrNoLeader):
 		w.Header().Set("Retry-After", "1")
 		refuseAs(w, http.StatusServiceUnavailable, bw.NoQuorum, "%v", err)
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, ErrMayBeDone):
 		refuseAs(w, http.StatusGatewayTimeout, bw.ClusterSlow, "it took too long, and may yet be done: %v", err)
 	case errors.Is(err, ErrConflict):
 		refuseAs(w, http.StatusConflict, bw.ClusterRefuses, "%v", err)

@@ -30,7 +30,8 @@ type Policies interface {
 
 	// Put checks a policy, runs its own tests and puts it in force, on all nodes; it
 	// returns when this one has it. The error is a *PolicyFaults, or an ErrNotInForce
-	// if Base is not: they change nothing. ErrNoLeader, too, unless it says otherwise.
+	// if Base is not: they change nothing. ErrNoLeader and ErrConflict, too; after
+	// an ErrMayBeDone it may yet come into force.
 	Put(ctx context.Context, c PolicyChange) (PolicyResult, error)
 
 	// Ask answers a question with what becomes JSON. The error may be an ErrBadQuestion,

@@ -125,6 +125,8 @@ func TestPolicyRefusals(t *testing.T) {
 		{ErrNoShadow, 404, "BW-2019"},
 		{fmt.Errorf("%w: x", ErrNoLeader), 503, "BW-7001"},
 		{context.DeadlineExceeded, 504, "BW-7006"},
+		{fmt.Errorf("%w: x", ErrMayBeDone), 504, "may yet be done"},
+		{fmt.Errorf("%w: x", ErrConflict), 409, "BW-7005"},
 		{errors.New("x"), 500, "BW-9001"},
 	} {
 		if w := askPolicies(t, &fakePolicies{err: c.err}, "ana", "PUT", "/v1/policy", "x"); w.Code != c.status || !strings.Contains(w.Body.String(), c.says) {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -160,5 +162,23 @@ func TestRemovedText(t *testing.T) {
 	}
 	if got := removedText(many[:1], nil); strings.Contains(got, "forgotten") || strings.Contains(got, "more") {
 		t.Error(got)
+	}
+}
+
+// What becomes of a change of the policy in the log is told as what it is: nothing of
+// that is a bug of ours but what is one.
+func TestPolicyChangeFails(t *testing.T) {
+	for err, want := range map[error]error{
+		&broker.Refusal{Cause: broker.ErrCondition}:               api.ErrNotInForce,
+		&broker.Refusal{Reason: "another domain"}:                 api.ErrConflict,
+		fmt.Errorf("%w: %w", broker.ErrUnknown, context.Canceled): api.ErrMayBeDone,
+		broker.ErrNoCommit: api.ErrNoLeader,
+		broker.ErrAway:     api.ErrNoLeader,
+		broker.ErrClosing:  api.ErrNoLeader,
+		broker.ErrFailed:   broker.ErrFailed,
+	} {
+		if got := putError(err); !errors.Is(got, want) || !errors.Is(got, err) {
+			t.Errorf("%v is told as %v, want %v", err, got, want)
+		}
 	}
 }

@@ -74,17 +74,30 @@ func (p policies) Put(ctx context.Context, c api.PolicyChange) (api.PolicyResult
 	}
 	p.s.parsed.keep(c.Data, in.Domain, made)
 	result.Number, err = p.s.broker.PutPolicy(ctx, broker.PolicyChange{Data: c.Data, By: c.By, Base: c.Base})
-	switch {
-	case errors.Is(err, broker.ErrCondition):
-		return result, fmt.Errorf("%w: %w", api.ErrNotInForce, err)
-	case errors.Is(err, broker.ErrNoCommit):
-		return result, fmt.Errorf("%w: %w", api.ErrNoLeader, err)
-	case err != nil:
-		return result, err
+	if err != nil {
+		return result, putError(err)
 	}
 	p.s.config.logger.Info("policy changed", "number", result.Number, "by", c.By, "bytes", len(c.Data))
 	p.s.warnRemoved(removed, forgotten)
 	return result, nil
+}
+
+// putError is why a policy was not put in force, in the words of api.
+func putError(err error) error {
+	as := err
+	switch {
+	case errors.Is(err, broker.ErrCondition):
+		as = api.ErrNotInForce
+	case errors.Is(err, broker.ErrUnknown):
+		as = api.ErrMayBeDone
+	case errors.Is(err, broker.ErrNoCommit), errors.Is(err, broker.ErrAway), errors.Is(err, broker.ErrClosing):
+		as = api.ErrNoLeader
+	case errors.Is(err, broker.ErrRefused):
+		as = api.ErrConflict
+	default:
+		return err
+	}
+	return fmt.Errorf("%w: %w", as, err)
 }
 
 // sentName is what messages call a policy that came over HTTP.
