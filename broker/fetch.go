@@ -19,7 +19,7 @@ func (b *Broker) Fetch(who Who, topicName string) (Shown, error) {
 	if err := b.mayFetch(who, topicName, v); err != nil {
 		return Shown{}, err
 	}
-	shown := b.show(b.watch.resource(v, topicName), who, topicName, b.now())
+	shown := b.showFor(b.watch.resource(v, topicName), who, topicName, b.now(), true)
 	if shown.Refused {
 		return Shown{}, &Refusal{Reason: RejectedReason}
 	}
@@ -74,7 +74,7 @@ func (b *Broker) FetchAll(who Who, filter, after string, yield func(topicName st
 		var names []string
 		names, after = b.lookAt(v, filter, after)
 		for _, name := range names {
-			s := b.show(b.watch.resource(v, name), who, name, now)
+			s := b.showFor(b.watch.resource(v, name), who, name, now, true)
 			if s.Visible && !yield(name, s) {
 				return b.cursors.seal(who, filter, name), nil
 			}

@@ -131,6 +131,15 @@ type KeyedViewer interface {
 	LoadKeyed(topicName string, record, policy []byte, of secret.Secret) Resource
 }
 
+// A Fetched is a Resource that is shown otherwise to who asks once than to who wants
+// to be sent what becomes of it.
+type Fetched interface {
+	Resource
+
+	// Fetch is Show for somebody who asks once.
+	Fetch(who Who, at int64) Shown
+}
+
 // A Passing is a Resource that also has to show what happened on the way to its
 // state: events, which whoever watches at that moment is shown before the state,
 // at QoS 0, and which are kept for nobody.

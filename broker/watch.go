@@ -473,12 +473,22 @@ func (s *Session) remark(topicName string, now int64) {
 // show returns what who is shown of a resource: what its owner says, as far as
 // the operator leaves it to that.
 func (b *Broker) show(res Resource, who Who, topicName string, now int64) Shown {
+	return b.showFor(res, who, topicName, now, false)
+}
+
+// showFor is show for somebody who asks once, or wants to be sent what becomes of it.
+func (b *Broker) showFor(res Resource, who Who, topicName string, now int64, once bool) Shown {
 	p := b.policy.Load()
 	if p == nil {
 		return res.Neutral()
 	}
 	ceiling := p.Ceiling(who, ActSubscribe, topicName, now)
-	shown := res.Show(who, now)
+	var shown Shown
+	if f, ok := res.(Fetched); ok && once {
+		shown = f.Fetch(who, now)
+	} else {
+		shown = res.Show(who, now)
+	}
 	if !ceiling.Allow {
 		// It must look as if the owner were away, to a wildcard too.
 		cut := res.Neutral()

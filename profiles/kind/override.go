@@ -31,6 +31,13 @@ type Zoned interface {
 	Offset(c *Composed) (minutes int, ok bool)
 }
 
+// A Prioritized kind knows which of several documents its owner would rather have
+// seen.
+type Prioritized interface {
+	// Priority returns that of what Parse returned; the greater is preferred.
+	Priority(value any) float64
+}
+
 // As returns the grant as it is for a watcher of a persona (empty for none), with
 // overrides, of which no two have one name. What it covers is the same.
 func (g Grant) As(persona string, overrides []Override) Grant {

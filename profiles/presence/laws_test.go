@@ -26,6 +26,11 @@ func TestLaws(t *testing.T) {
 			permDevices:  {"deviceID:urn:x:1", "class:biz"},
 			permUnknown:  {"{u:1}x", "colour", "{u:1}y"},
 		},
+		Overrides: map[string][]string{
+			"activities": {`["busy"]`, `null`}, "note": {`"elsewhere"`, `{"en": "x", "": "y"}`, `null`}, "basic": {`"closed"`, `"open"`},
+			"mood": {`["calm"]`}, "placeIs": {`{"audio": "quiet"}`, `null`}, "timeOffset": {`60`}, "userInput": {`"idle"`, `null`}, "relationship": {`"friend"`, `null`},
+			"sphere": {`"home"`}, "privacy": {`["text"]`}, "statusIcon": {`null`}, "placeType": {`["office"]`},
+		},
 		Reveals: reveals,
 		Same: func(parsed, composed any) bool {
 			r := kind.Resource{Kind: "presence", Addr: kind.Addr{Local: "x", Domain: "y"}}

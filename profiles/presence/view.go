@@ -6,7 +6,8 @@ import (
 	"github.com/bellwire/bellwire/profiles/kind"
 )
 
-// View cuts a document to what g shows (RFC 5025 section 3.3).
+// View cuts a document to what g shows (RFC 5025 section 3.3), and puts in what its
+// owner has this watcher see in place of the truth.
 func (k *Kind) View(c *kind.Composed, g kind.Grant) *kind.Composed {
 	v := *c
 	v.Class = g.Class()
@@ -27,6 +28,7 @@ func (k *Kind) View(c *kind.Composed, g kind.Grant) *kind.Composed {
 		v.Value = neutral
 		return &v
 	}
+	d.override(g)
 	k.finish(d, c.Resource, v.Class)
 	v.Value = d
 	return &v

@@ -4,6 +4,7 @@
 //
 //	presence/example.com/bob         what bob's devices say together; to publish: this client's source
 //	presence/example.com/bob/phone   to publish: the source called phone
+//	presence/…/bob/phone/@work       to publish: the same, for who is shown the persona work
 //	$me/policy/presence              to publish: who may watch bob, and what each of them sees
 //
 // # Publications
@@ -45,8 +46,8 @@
 // wildcards too, an address is among what they match from the moment it has a
 // policy or a publication.
 //
-// A resource is composed once for each instant at which it is different, and
-// rendered once for each class of equal grants, not for each watcher.
+// A resource is composed once for each persona and each instant at which it is
+// different, and rendered once for each class of equal grants, not for each watcher.
 //
 // # State
 //

@@ -132,6 +132,9 @@ func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
 	if err != nil {
 		return refuse.Told(err)
 	}
+	if r.topic.Persona != "" && tx.Level() < broker.LevelOwners {
+		return refuse.Told(fmt.Errorf("%w: sources speak for one persona only once all nodes know how", kind.ErrAddress))
+	}
 	if r.policy {
 		p.setPolicy(tx, r.topic.Addr, pub.Event.Payload)
 		return nil
@@ -161,7 +164,7 @@ func (p *Profile) read(pub *broker.Publication, parse policyParser) (r request, 
 	} else if err = kind.CheckSource(r.topic.Source); err != nil {
 		return r, err
 	}
-	r.update = kind.Update{Source: r.topic.Source, Publisher: from}
+	r.update = kind.Update{Source: r.topic.Key(), Publisher: from}
 	if err := p.readProperties(pub.Event, &r); err != nil {
 		return r, err
 	}
@@ -241,7 +244,7 @@ func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r reque
 		return err
 	}
 	rec := readRecord(tx.Get(topicName))
-	at, old := rec.find(r.topic.Source)
+	at, old := rec.find(r.topic.Key())
 	r.update.At, r.update.ETag = now, tx.Tag(tagPurpose)
 	if r.bind && pub.Connection != (broker.Connection{}) {
 		r.update.Bound = kind.Connection{Client: pub.From.Client, Epoch: pub.Epoch}
@@ -274,7 +277,7 @@ func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r reque
 		}
 	}
 	if t, ok := p.kind.(tracker); ok && after != nil && r.update.Doc != nil && t.HasTrack(after.Value) {
-		tx.Passed(topicName, r.topic.Source)
+		tx.Passed(topicName, r.topic.Key())
 	}
 	p.save(tx, topicName, rec)
 	if after != nil {
@@ -323,7 +326,8 @@ func (p *Profile) setPolicy(tx *broker.ProfileTx, owner kind.Addr, document []by
 		if of == nil {
 			return true
 		}
-		ok, until := of.MayPublish(pub.Publisher, pub.Source, now)
+		_, source := kind.SplitKey(pub.Source)
+		ok, until := of.MayPublish(pub.Publisher, source, now)
 		pub.endBy(until)
 		return !ok
 	})

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -21,20 +22,16 @@ type resource struct {
 	policy *policy.Policy  // nil if this version cannot read it: it shows nothing to anybody
 	asked  *policy.Cache
 
-	mu       sync.Mutex         // guards the following
-	pubs     []kind.Publication // of record, once somebody may see something of it
-	composed *kind.Composed
-	from     time.Time // composed holds from here until its Expires
-	views    map[kind.Class]rendered
-	last     kind.Grant // of which lastView is the view, if that has a payload
-	lastView rendered
-	neutral  rendered
-	track    trackOf // the last one that was shown
+	mu      sync.Mutex         // guards the following
+	pubs    []kind.Publication // of record, once somebody may see something of it
+	faces   map[string]*face   // by persona
+	neutral rendered
+	track   trackOf // the last one that was shown
 }
 
 type rendered struct{ payload, props []byte }
 
-// viewsKept bounds the views of a resource that are kept: an owner's rules can
+// viewsKept bounds the views of a face that are kept: an owner's rules can
 // make as many classes of watchers as there are rules.
 const viewsKept = 32
 
@@ -67,17 +64,26 @@ func (r *resource) Neutral() broker.Shown {
 // tell them that, and how much, there is. Only where that depends on the owner's
 // sphere must it be.
 func (r *resource) Show(who broker.Who, at int64) broker.Shown {
+	return r.show(who, policy.OpSubscribe, at)
+}
+
+// Fetch is Show for somebody who asks once.
+func (r *resource) Fetch(who broker.Who, at int64) broker.Shown {
+	return r.show(who, policy.OpFetch, at)
+}
+
+func (r *resource) show(who broker.Who, op policy.Op, at int64) broker.Shown {
 	now := time.Unix(0, at).UTC()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.policy == nil {
 		return r.shown(r.neutral, false, time.Time{}, time.Time{})
 	}
-	d, changes := r.decide(who, now)
+	d, changes := r.decide(who, op, now)
 	out := r.neutral
 	if d.View == policy.ViewFiltered {
-		c := r.compose(now)
-		out, changes = r.view(c, d.Grant), c.Expires
+		f := r.face(d.Grant.Persona(), now)
+		out, changes = f.view(r, d.Grant), earlier(changes, f.composed.Expires)
 	}
 	s := r.shown(out, d.Handling >= policy.PoliteBlock, d.Until, changes)
 	s.Absent, s.Refused = r.absent(&d)
@@ -90,16 +96,33 @@ func (r *resource) absent(d *policy.Decision) (is, told bool) {
 	return h < policy.PoliteBlock, h == policy.Block
 }
 
-// decide asks the policy, which is not nil, about who. changes is when the sphere
-// may be another, if that has a part in it. Requires mu.
-func (r *resource) decide(who broker.Who, now time.Time) (d policy.Decision, changes time.Time) {
+// decide asks the policy, which is not nil, about who. changes is when what the
+// owner's presence says may be another thing, if that has a part in it: what it says
+// of no persona, for a persona is somebody's to see, and not the truth. Requires mu.
+func (r *resource) decide(who broker.Who, op policy.Op, now time.Time) (d policy.Decision, changes time.Time) {
 	watcher := kind.Of(who.Principal)
-	in := policy.Input{Auth: policy.AuthOf(watcher)}
-	if k, ok := r.kind.(sphered); ok && r.policy.AsksPresence(watcher, in) {
-		c := r.compose(now)
-		in.Sphere, changes = k.Sphere(c), c.Expires
+	in := policy.Input{Auth: policy.AuthOf(watcher), Op: op}
+	if r.policy.AsksPresence(watcher, in) {
+		c := r.face("", now).composed
+		changes = c.Expires
+		if k, ok := r.kind.(sphered); ok {
+			in.Sphere = k.Sphere(c)
+		}
+		if k, ok := r.kind.(kind.Zoned); ok {
+			if minutes, known := k.Offset(c); known {
+				in.Offset, in.Zoned = int16(minutes), true
+			}
+		}
 	}
 	return r.asked.Evaluate(r.policy, watcher, now, in), changes
+}
+
+// earlier returns the earlier of two instants, of which zero is never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 func (r *resource) shown(out rendered, visible bool, until, expires time.Time) broker.Shown {
@@ -112,49 +135,12 @@ func (r *resource) shown(out rendered, visible bool, until, expires time.Time) b
 	return s
 }
 
-// compose returns the document of an instant. Requires mu.
-func (r *resource) compose(now time.Time) *kind.Composed {
-	if c := r.composed; c != nil && !now.Before(r.from) && (c.Expires.IsZero() || now.Before(c.Expires)) {
-		return c
-	}
-	c, err := r.kind.Compose(now, r.of, r.publications())
-	if err != nil { // a publication that this version cannot read
-		c = r.kind.Neutral(r.of)
-	}
-	r.composed, r.from, r.views, r.lastView = c, now, nil, rendered{}
-	return c
-}
-
 // publications returns what was published. Requires mu.
 func (r *resource) publications() []kind.Publication {
 	if r.pubs == nil && r.record != nil {
 		r.pubs = readRecord(r.record).publications()
 	}
 	return r.pubs
-}
-
-// view returns what a grant shows, rendered once for its class. Requires mu.
-func (r *resource) view(c *kind.Composed, g kind.Grant) rendered {
-	if r.lastView.payload == nil || !g.Is(r.last) { // most watchers get theirs from one rule
-		r.last, r.lastView = g, r.viewOf(c, g)
-	}
-	return r.lastView
-}
-
-func (r *resource) viewOf(c *kind.Composed, g kind.Grant) rendered {
-	class := g.Class()
-	if v, ok := r.views[class]; ok {
-		return v
-	}
-	v := r.render(r.kind.View(c, g))
-	if same(v, r.neutral) {
-		v = r.neutral
-	}
-	if r.views == nil || len(r.views) >= viewsKept {
-		r.views = map[kind.Class]rendered{}
-	}
-	r.views[class] = v
-	return v
 }
 
 func same(a, b rendered) bool { return string(a.payload) == string(b.payload) }
@@ -183,8 +169,8 @@ func (r *resource) Passed(source string, who broker.Who, at int64) []broker.Show
 	now := time.Unix(0, at).UTC()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d, _ := r.decide(who, now)
-	if d.View != policy.ViewFiltered {
+	d, _ := r.decide(who, policy.OpSubscribe, now)
+	if d.View != policy.ViewFiltered || !slices.ContainsFunc(worn(r.publications(), d.Grant.Persona()), func(p kind.Publication) bool { return p.ETag == r.tagOf(source) }) {
 		return nil
 	}
 	if r.track.of != source || r.track.views == nil {
@@ -206,6 +192,16 @@ func (r *resource) Passed(source string, who broker.Who, at int64) []broker.Show
 		shown[i] = broker.Shown{Visible: true, Payload: v.payload, Props: v.props}
 	}
 	return shown
+}
+
+// tagOf is the entity tag of a source's publication.
+func (r *resource) tagOf(source string) string {
+	for i := range r.pubs {
+		if r.pubs[i].Source == source {
+			return r.pubs[i].ETag
+		}
+	}
+	return ""
 }
 
 // A trackOf is what a source's publication told of the way, and how each class of

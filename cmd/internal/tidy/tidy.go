@@ -50,7 +50,7 @@ var mayImport = map[string][]string{
 	"profiles/xmltree":  {},
 	"profiles/kind":     {"acl", "profiles/jsontree"},
 	"profiles/kind/kindtest": {
-		"profiles/kind", "profiles/policy",
+		"profiles/jsontree", "profiles/kind", "profiles/policy",
 	},
 	"profiles/example":   {"profiles/jsontree", "profiles/kind"},
 	"profiles/im":        {"profiles/jsontree", "profiles/kind"},

@@ -13,6 +13,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +21,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/bellwire/bellwire/profiles/jsontree"
 	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/policy"
 )
@@ -37,6 +39,10 @@ type Suite struct {
 
 	// Tokens are what a PermSet may have, by its name; "*" is added.
 	Tokens map[string][]string
+
+	// Overrides are what may stand in a policy's "overrides", each as JSON by its name,
+	// of a kind that is a kind.Overrider.
+	Overrides map[string][]string
 
 	// Reveals returns what less says that more does not, empty if there is
 	// nothing. Both are values of composed documents. Names that are made up
@@ -96,6 +102,7 @@ var laws = []law{
 	{"dead", "what has expired or is lost adds nothing", Suite.dead},
 	{"expires", "a composed document holds until it says that it may change", Suite.expires},
 	{"idempotent", "a view of a view is that view", Suite.idempotent},
+	{"overridden", "a view of a view with overrides is that view, and of nothing they make nothing", Suite.overridden},
 	{"monotone", "a greater grant shows no less, and the empty one the neutral document", Suite.monotone},
 	{"classes", "grants of one class show the same octets", Suite.classes},
 	{"roundtrip", "what is encoded parses, and says the same", Suite.roundTrip},
@@ -283,6 +290,52 @@ func (s Suite) idempotent(t *rapid.T) error {
 		return fmt.Errorf("class %s, want that of the grant, %s", v.Class, g.Class())
 	}
 	return sameOctets(k, v, k.View(v, g))
+}
+
+func (s Suite) overridden(t *rapid.T) error {
+	k, c, err := s.composed(t)
+	if err != nil {
+		return err
+	}
+	o, can := k.(kind.Overrider)
+	if !can {
+		return nil
+	}
+	var overrides []kind.Override
+	for _, name := range slices.Sorted(maps.Keys(s.Overrides)) {
+		if rapid.IntRange(0, 2).Draw(t, name) > 0 {
+			continue
+		}
+		text := rapid.SampledFrom(s.Overrides[name]).Draw(t, "instead")
+		doc, err := jsontree.Parse([]byte(fmt.Sprintf("{%q:%s}", name, text)), jsontree.Limits{})
+		if err != nil {
+			return err
+		}
+		v := o.ReadOverride(doc.Root().Members().Take(name))
+		if err := doc.Err(); err != nil {
+			return fmt.Errorf("%s: %s: %w", name, text, err)
+		}
+		overrides = append(overrides, kind.Override{Name: name, Value: v})
+	}
+	plain := s.grant(t, "grant")
+	g := plain.As(rapid.SampledFrom([]string{"", "work"}).Draw(t, "persona"), overrides)
+	v := k.View(c, g)
+	if v.Class != g.Class() {
+		return fmt.Errorf("class %s, want that of the grant, %s", v.Class, g.Class())
+	}
+	if err := sameOctets(k, v, k.View(v, g)); err != nil {
+		return err
+	}
+	neutral := k.Encode(k.Neutral(c.Resource)).Body
+	if shown := k.Encode(k.View(c, plain)).Body; bytes.Equal(shown, neutral) != bytes.Equal(k.Encode(v).Body, neutral) {
+		return fmt.Errorf("without overrides %s, with them %s", shown, k.Encode(v).Body)
+	}
+	doc := k.Encode(v)
+	parsed, err := k.Parse(c.Resource, doc)
+	if err != nil || !s.Same(parsed, v.Value) {
+		return fmt.Errorf("%s reads as something else: %v", doc.Body, err)
+	}
+	return nil
 }
 
 func (s Suite) monotone(t *rapid.T) error {
