@@ -22,7 +22,9 @@ func seen(t *testing.T, n *brokertest.Node, c *brokertest.Client) (document stri
 		return "", nil
 	}
 	document = got[len(got)-1].Payload
-	var d struct{ Tuples []struct{ Contact struct{ URI string } } }
+	var d struct {
+		Tuples []struct{ Contact struct{ URI string } }
+	}
 	if err := json.Unmarshal([]byte(document), &d); err != nil {
 		t.Fatalf("%s: %v", document, err)
 	}
