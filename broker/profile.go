@@ -27,7 +27,8 @@ type Profile interface {
 	Prefix() string
 
 	// Admit judges a publication on the node where it comes in, by that node's
-	// clock. It may set the event's properties and payload, not its topic. An
+	// clock. It may set the event's properties and payload, and, of what it
+	// says is Transient, its topic to another of the profile's. An
 	// error is what the publisher is told, and nothing is ordered. Safe for
 	// concurrent use.
 	Admit(p *Publication) error
@@ -72,6 +73,10 @@ type Publication struct {
 	prefix string  // of the profile that admits it
 }
 
+// Keys returns a profile's keys as this node has them now, for Admit only: what is
+// judged by them is judged again, for good, when it is applied.
+func (p *Publication) Keys(prefix string) Keys { return Keys{p.node.config.Store, prefix} }
+
 // Resource returns a resource as this node has it now, for Admit of a Viewer
 // only: what is judged by it is judged again, for good, when it is applied.
 func (p *Publication) Resource(topicName string) Resource { return p.node.resource(topicName) }
@@ -100,6 +105,15 @@ type Viewer interface {
 	// keeps under the resource's topic as key, nil for nothing, and policy what its
 	// owner set, nil for nothing. Safe for concurrent use.
 	Load(topicName string, record, policy []byte) Resource
+}
+
+// A Rulebook is a profile that has no topics: what principals set with it, as
+// $me/policy/ and its prefix, is for other profiles to go by.
+type Rulebook interface {
+	Profile
+
+	// Rulebook does nothing.
+	Rulebook()
 }
 
 // A Pacer is a Viewer that has changes which follow each other closely shown
@@ -226,6 +240,10 @@ type ProfileTx struct {
 	m      *Machine
 	prefix string
 }
+
+// Of returns the door of the same command to another profile's keys and wakes, for
+// profiles that are made to know of each other.
+func (t *ProfileTx) Of(prefix string) *ProfileTx { return &ProfileTx{m: t.m, prefix: prefix} }
 
 // Now is the log's time, unix nanoseconds.
 func (t *ProfileTx) Now() int64 { return t.m.now }

@@ -29,7 +29,11 @@ func profileOf(profiles map[string]Profile, topicName string) Profile {
 	if !below {
 		return nil
 	}
-	return profiles[prefix]
+	p := profiles[prefix]
+	if _, topicless := p.(Rulebook); topicless {
+		return nil
+	}
+	return p
 }
 
 // ownPolicy is the topic below which clients publish what they permit.
@@ -52,6 +56,18 @@ func profileFor(profiles map[string]Profile, topicName string) Profile {
 func profileOfPolicy(profiles map[string]Profile, topicName string) Profile {
 	if kind, own := strings.CutPrefix(topicName, ownPolicy); own {
 		return profiles[kind]
+	}
+	return nil
+}
+
+// levelRulebooks is that from which on there are Rulebooks: LevelStreams again, for no
+// program that has it is in use yet.
+const levelRulebooks = LevelStreams
+
+// premature refuses what is published to a Rulebook while nodes may not know it.
+func premature(p Profile, level Level) error {
+	if _, is := p.(Rulebook); is && level < levelRulebooks {
+		return &Refusal{Cause: ErrBadEvent, Reason: "this is taken once all nodes of the cluster know it"}
 	}
 	return nil
 }

@@ -243,6 +243,9 @@ func (s *Session) admit(ev *event.Event, now int64) (ownTopic, transient bool, e
 		if err != nil {
 			return true, false, err
 		}
+		if err := premature(p, s.b.Level()); err != nil {
+			return true, false, err
+		}
 		publication := Publication{
 			Event: ev, From: s.who, Connection: Connection{s.number, s.epoch}, node: s.b, prefix: p.Prefix(),
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/broker/mqtt"
+	"github.com/bellwire/bellwire/profiles/alias"
 	"github.com/bellwire/bellwire/profiles/im"
 	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/location"
@@ -120,6 +121,8 @@ func (r *pageReader) read(s sample) {
 		_, err = policy.Check(doc.Body, r.located, pageAna)
 	case "policy im":
 		_, err = policy.Check(doc.Body, r.texts, pageAna)
+	case "watcher":
+		_, err = alias.ReadRules(doc.Body, pageAlice)
 	case "limits":
 		r.limits(s.text)
 	case "operator":

@@ -22,6 +22,7 @@ import (
 	"github.com/bellwire/bellwire/cluster/certs"
 	"github.com/bellwire/bellwire/cluster/link"
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/profiles/alias"
 	"github.com/bellwire/bellwire/profiles/im"
 	"github.com/bellwire/bellwire/profiles/inbox"
 	"github.com/bellwire/bellwire/profiles/kind"
@@ -47,6 +48,7 @@ func profiles(id cluster.Identity, messages inbox.Limits) []broker.Profile {
 		state.New(presence.New(key("presence"))),
 		state.New(location.New(key("location"))),
 		inbox.New(im.New(), messages),
+		&alias.Profile{},
 	}
 }
 

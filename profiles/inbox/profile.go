@@ -7,6 +7,7 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/profiles/alias"
 	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/policy"
 	"github.com/bellwire/bellwire/profiles/refuse"
@@ -88,13 +89,15 @@ func (p *Profile) policyOf(owner kind.Addr, document []byte) *policy.Policy {
 	return p.policies.Read(owner, document)
 }
 
-// may says whether an owner's policy, as get has it, lets from do what.
-func (p *Profile) may(get func(key string) []byte, owner, from kind.Addr, what string, at time.Time) bool {
-	of := p.policyOf(owner, get(broker.PolicyKey(owner.String())))
+// may says whether an owner's policy, as get has it, lets from do what. Who knows the
+// owner by a pseudonym only is as one whom the owner has written to: to be reached is
+// what a pseudonym is for.
+func (p *Profile) may(get func(key string) []byte, owner reader, from kind.Addr, what string, at time.Time) bool {
+	of := p.policyOf(owner.Addr, get(broker.PolicyKey(owner.Addr.String())))
 	if of == nil {
 		return false
 	}
-	in := policy.Input{Contact: get(contactKey(owner, from)) != nil, Auth: policy.AuthOf(from), Op: policy.OpPublish}
+	in := policy.Input{Contact: owner.hidden || get(contactKey(owner.Addr, from)) != nil, Auth: policy.AuthOf(from), Op: policy.OpPublish}
 	return of.Granted(from, at, in).Has(what)
 }
 
@@ -115,6 +118,9 @@ type request struct {
 	from kind.Addr
 	to   kind.Topic
 
+	// sender is from, or who is behind it: then from is a pseudonym.
+	sender kind.Addr
+
 	policy  bool // it is from's policy, and nothing below counts
 	message kind.Message
 	receipt kind.Receipt
@@ -128,6 +134,7 @@ func (p *Profile) read(pub *broker.Publication, parse policyParser) (r request, 
 	if r.from = kind.Of(pub.From.Principal); r.from.IsZero() {
 		return r, fmt.Errorf("%w: identity-required: this connection is anonymous: connect with a user name that the server checks (without users in its policy it checks none)", kind.ErrForbidden)
 	}
+	r.sender = r.from
 	if strings.HasPrefix(pub.Event.Topic, "$me/") {
 		r.policy = true
 		if len(pub.Event.Payload) > 0 {
@@ -136,6 +143,9 @@ func (p *Profile) read(pub *broker.Publication, parse policyParser) (r request, 
 		return r, err
 	}
 	if r.to, err = p.topic(pub.Event.Topic); err != nil {
+		return r, err
+	}
+	if err := r.readFrom(pub.Event.Props); err != nil {
 		return r, err
 	}
 	doc := kind.Document{ContentType: event.ContentType(pub.Event.Props), Body: pub.Event.Payload}
@@ -181,22 +191,28 @@ func readProperties(props []byte, m *kind.Message) error {
 // without it.
 func (p *Profile) Admit(pub *broker.Publication) error {
 	r, err := p.read(pub, policy.Check)
+	if err == nil && !r.policy {
+		err = r.speaks(pub.Keys(alias.Kind).Get, pub.Event.At)
+	}
 	if err != nil {
 		return refuse.Told(err)
 	}
 	if !r.policy && r.to.Source == kind.Typing {
 		pub.Transient = true
-		p.showTyping(pub.Get, pub.Event, &r, pub.Event.At)
+		p.showTyping(pub.Get, pub.Keys(alias.Kind).Get, pub.Event, &r, pub.Event.At)
 	}
 	return nil
 }
 
 // showTyping makes an event what the owner is shown of it. What the owner does
-// not let them say expires at once, and nobody is told so.
-func (p *Profile) showTyping(get func(key string) []byte, e *event.Event, r *request, now int64) {
+// not let them say expires at once, and nobody is told so. names are the keys that
+// pseudonyms are in.
+func (p *Profile) showTyping(get, names func(key string) []byte, e *event.Event, r *request, now int64) {
+	to := readerOf(names, r.to.Addr, r.sender, now)
+	e.Topic = kind.Topic{Resource: p.inboxOf(to.Addr), Source: kind.Typing}.Name()
 	e.Payload, e.Props, e.Retain = r.typing.Body, event.AppendContentType(nil, r.typing.ContentType), false
 	e.Expires = now + int64(r.counts)
-	if !p.may(get, r.to.Addr, r.from, kind.MayType, kind.Instant(now)) {
+	if !p.may(get, to, r.from, kind.MayType, kind.Instant(now)) {
 		e.Expires = now
 	}
 }
@@ -204,12 +220,16 @@ func (p *Profile) showTyping(get func(key string) []byte, e *event.Event, r *req
 // Apply does what a publication asks for.
 func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
 	r, err := p.read(pub, parserAt(tx.Level()))
+	names := tx.Of(alias.Kind)
+	if err == nil && !r.policy {
+		err = r.speaks(names.Get, tx.Now())
+	}
 	switch {
 	case err != nil:
 	case r.policy:
 		tx.SetPolicy(r.from.String(), pub.Event.Payload)
 	case r.to.Source == kind.Typing: // at QoS 2, or a will
-		if p.showTyping(tx.Get, pub.Event, &r, tx.Now()); pub.Event.Expires > tx.Now() {
+		if p.showTyping(tx.Get, names.Get, pub.Event, &r, tx.Now()); pub.Event.Expires > tx.Now() {
 			pub.Event.QoS = 0
 			tx.Route(pub.Event, "")
 		}
@@ -224,7 +244,7 @@ func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
 // receive passes on what a device says became of a message, if it has it, and
 // its sender wanted to know and may, and was not told already.
 func (p *Profile) receive(tx *broker.ProfileTx, r *request) error {
-	box := kind.Resource{Kind: p.kind.Name(), Addr: r.from}.Topic()
+	box := p.inboxOf(r.sender).Topic()
 	key := idKey(box, r.receipt.To, r.receipt.ID)
 	known := readID(tx.Get(key))
 	if known == nil || known.at+int64(Remember) <= tx.Now() {
@@ -232,15 +252,19 @@ func (p *Profile) receive(tx *broker.ProfileTx, r *request) error {
 			Cause: broker.ErrCondition, Reason: fmt.Sprintf("no-such-message: %s has sent you nothing with the id %.40q", r.receipt.To, r.receipt.ID),
 		}
 	}
-	m := kind.Message{ID: r.receipt.ID, From: r.receipt.To, To: r.from, Sent: known.sent, Wants: known.wants}
-	p.tell(tx, m, known, key, r.receipt.What)
+	m := kind.Message{ID: r.receipt.ID, From: r.receipt.To, To: r.sender, Sent: known.sent, Wants: known.wants}
+	if known.to != "" {
+		m.To = kind.Of(known.to)
+	}
+	p.tell(tx, m, r.sender, known, key, r.receipt.What)
 	return nil
 }
 
-// tell reports what became of a message, once, to whom wants to know it and
-// may.
-func (p *Profile) tell(tx *broker.ProfileTx, m kind.Message, known *knownID, key string, what kind.Disposition) {
-	if !m.Wants.Has(what) || known.told.Has(what) || !p.may(tx.Get, m.To, m.From, kind.MayBeTold, kind.Instant(tx.Now())) {
+// tell reports what became of a message that owner has, once, to whom wants to know it
+// and may.
+func (p *Profile) tell(tx *broker.ProfileTx, m kind.Message, owner kind.Addr, known *knownID, key string, what kind.Disposition) {
+	has := reader{owner, m.To != owner}
+	if !m.Wants.Has(what) || known.told.Has(what) || !p.may(tx.Get, has, m.From, kind.MayBeTold, kind.Instant(tx.Now())) {
 		return
 	}
 	known.told = known.told.With(what)
@@ -250,9 +274,12 @@ func (p *Profile) tell(tx *broker.ProfileTx, m kind.Message, known *knownID, key
 
 // report sends a report to whoever sent m.
 func (p *Profile) report(tx *broker.ProfileTx, m kind.Message, what kind.Disposition, reason string) {
-	doc := p.kind.Report(m, what, reason)
+	doc, to := p.kind.Report(m, what, reason), m.From
+	if who, ok := alias.Behind(tx.Of(alias.Kind).Get, to); ok {
+		to = who
+	}
 	tx.Route(&event.Event{
-		Topic:   kind.Topic{Resource: kind.Resource{Kind: p.kind.Name(), Addr: m.From}, Source: kind.Reports}.Name(),
+		Topic:   kind.Topic{Resource: p.inboxOf(to), Source: kind.Reports}.Name(),
 		Payload: doc.Body, Props: event.AppendContentType(nil, doc.ContentType), QoS: 1,
 		At: tx.Now(), Expires: tx.Now() + int64(Remember),
 	}, "")

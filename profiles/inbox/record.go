@@ -61,6 +61,7 @@ type kept struct {
 const (
 	recordVersion = 1
 	boxVersion    = 2
+	toVersion     = 2
 )
 
 func (b *box) bytes() (sum int) {
@@ -250,18 +251,28 @@ func readKept(data []byte) (m kind.Message, e *event.Event, ok bool) {
 // A knownID is what is remembered of a message that has come.
 //
 //	version u8 = 1, iseq uvarint, at 8, sent 8, wants u8, told u8
+//
+// Version 2 has behind that to whom, a string: it was to a pseudonym.
 type knownID struct {
 	iseq        uint64
 	at          int64
 	sent        time.Time
 	wants, told kind.Dispositions
+	to          string // a pseudonym; empty: it was to the inbox's owner
 }
 
 func (k *knownID) encode() []byte {
-	b := binary.AppendUvarint([]byte{recordVersion}, k.iseq)
+	version := byte(recordVersion)
+	if k.to != "" {
+		version = toVersion
+	}
+	b := binary.AppendUvarint([]byte{version}, k.iseq)
 	b = fields.AppendInt64(b, k.at)
 	b = fields.AppendInt64(b, kind.Nanos(k.sent))
-	return append(b, byte(k.wants), byte(k.told))
+	if b = append(b, byte(k.wants), byte(k.told)); k.to != "" {
+		b = fields.AppendText(b, k.to)
+	}
+	return b
 }
 
 // readID reads what encode wrote, nil of nil.
@@ -269,9 +280,13 @@ func readID(data []byte) *knownID {
 	if data == nil {
 		return nil
 	}
-	r := fields.Read(data, recordVersion)
+	version := min(data[0], toVersion)
+	r := fields.Read(data, version)
 	k := &knownID{iseq: r.Uvarint(), at: r.Int64(), sent: r.Time()}
 	k.wants, k.told = kind.Dispositions(r.Byte()), kind.Dispositions(r.Byte())
+	if version == toVersion {
+		k.to = r.Text()
+	}
 	r.End()
 	return k
 }

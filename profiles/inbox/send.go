@@ -10,7 +10,9 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/profiles/alias"
 	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/watchers"
 )
 
 // Reasons of failures, as reports have them.
@@ -25,14 +27,16 @@ const idPurpose = "id of a message"
 // send takes a message, or reports to its sender why not. Everything is judged
 // before anything is changed.
 func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request) error {
-	m, topicName, now := r.message, r.to.Resource.Topic(), tx.Now()
+	m, now, names := r.message, tx.Now(), alias.BookOf(tx, nil)
+	to := readerOf(names.Get, m.To, r.sender, now)
+	topicName := p.inboxOf(to.Addr).Topic()
 	if m.ID == "" {
 		m.ID = tx.Tag(idPurpose)
 	} else if known := readID(tx.Get(idKey(topicName, m.From, m.ID))); known != nil && known.at+int64(Remember) > now {
 		answer(pub, m.ID)
 		return nil
 	}
-	from, limits := readSender(tx.Get(senderKey(m.From))), p.limitsIn(tx)
+	from, limits := readSender(tx.Get(senderKey(r.sender))), p.limitsIn(tx)
 	if err := from.charge(&limits, now); err != nil {
 		return err
 	}
@@ -41,21 +45,26 @@ func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request
 	switch {
 	case expires <= now:
 		failed = reasonExpired
-	case !p.may(tx.Get, m.To, m.From, kind.MaySend, kind.Instant(now)):
+	case !p.may(tx.Get, to, m.From, kind.MaySend, kind.Instant(now)):
 		failed = reasonUnavailable
 	case len(box.kept) >= limits.Kept || box.bytes()+len(doc.Body) > limits.KeptBytes:
 		return &broker.Refusal{Cause: broker.ErrQuota, Reason: fmt.Sprintf("quota: the inbox of %s is full", m.To)}
 	}
-	from.noteContact(tx, &limits, m.From, m.To)
-	tx.Set(senderKey(m.From), from.encode())
+	if m.From == r.sender { // who knows a pseudonym may write to it anyway
+		from.noteContact(tx, &limits, m.From, m.To)
+	}
+	tx.Set(senderKey(r.sender), from.encode())
 	if failed != "" {
 		answer(pub, m.ID)
 		p.report(tx, m, kind.Failed, failed)
 		return nil
 	}
+	if to.hidden {
+		names.Use(m.To, r.sender)
+	}
 	box.iseq++
 	e := pub.Event
-	e.Payload, e.Props, e.QoS, e.Retain = doc.Body, event.AppendContentType(nil, doc.ContentType), max(e.QoS, 1), false
+	e.Topic, e.Payload, e.Props, e.QoS, e.Retain = topicName, doc.Body, event.AppendContentType(nil, doc.ContentType), max(e.QoS, 1), false
 	e.At, e.Expires = now, expires
 	box.remember(tx, &limits, topicName, &m)
 	box.keep(tx, topicName, &m, e)
@@ -112,6 +121,9 @@ func (s *sender) noteContact(tx *broker.ProfileTx, l *Limits, from, to kind.Addr
 func (b *box) remember(tx *broker.ProfileTx, l *Limits, topicName string, m *kind.Message) {
 	key := idKey(topicName, m.From, m.ID)
 	known := knownID{iseq: b.iseq, at: tx.Now(), wants: m.Wants, sent: m.Sent}
+	if watchers.IsPseudonym(m.To) {
+		known.to = m.To.String()
+	}
 	tx.Set(key, known.encode())
 	tx.Set(slotKey(topicName, b.nextID), append(binary.BigEndian.AppendUint64(nil, b.iseq), key...))
 	b.nextID++
@@ -164,7 +176,7 @@ func (p *Profile) Taken(tx *broker.ProfileTx, ref string, who broker.Who) {
 	box.save(tx, topicName)
 	key := idKey(topicName, m.From, m.ID)
 	if known := readID(tx.Get(key)); known != nil && known.iseq == iseq {
-		p.tell(tx, m, known, key, kind.Delivered)
+		p.tell(tx, m, kind.Of(who.Principal), known, key, kind.Delivered)
 	}
 }
 

@@ -62,7 +62,8 @@ var mayImport = map[string][]string{
 	"profiles/refuse":    {"broker", "profiles/jsontree", "profiles/kind"},
 	"profiles/life":      {"broker/event", "profiles/fields", "profiles/kind", "profiles/policy"},
 	"profiles/state":     {"broker", "broker/event", "broker/secret", "profiles/fields", "profiles/kind", "profiles/life", "profiles/policy", "profiles/refuse"},
-	"profiles/inbox":     {"broker", "broker/event", "broker/secret", "profiles/fields", "profiles/kind", "profiles/policy", "profiles/refuse"},
+	"profiles/alias":     {"broker", "profiles/fields", "profiles/jsontree", "profiles/kind", "profiles/refuse", "profiles/watchers"},
+	"profiles/inbox":     {"broker", "broker/event", "broker/secret", "profiles/alias", "profiles/fields", "profiles/kind", "profiles/policy", "profiles/refuse", "profiles/watchers"},
 	"bench":              {},
 	"bench/cmd":          {"bench"},
 	"mqtttest":           {},
@@ -78,7 +79,7 @@ var mayImport = map[string][]string{
 	},
 	"cmd/bellwire": {
 		"acl", "api", "bench", "broker", "broker/event", "broker/mqtt", "broker/store",
-		"broker/topic", "bw", "cluster", "cluster/certs", "cluster/link", "cluster/raftlog", "disk", "profiles/jsontree", "profiles/im", "profiles/inbox", "profiles/kind", "profiles/location",
+		"broker/topic", "bw", "cluster", "cluster/certs", "cluster/link", "cluster/raftlog", "disk", "profiles/alias", "profiles/jsontree", "profiles/im", "profiles/inbox", "profiles/kind", "profiles/location",
 		"profiles/policy", "profiles/presence", "profiles/state", "yamltree",
 	},
 }
