@@ -56,6 +56,7 @@ type deviceConn struct {
 	answers []answer
 	flight  map[uint16]int // sent by the node here, and not completed by the device
 	last    int            // event sent here last
+	shown   map[string]int // by resource: which state, 0 for nothing
 	room    int            // deliveries until the sink is full
 	full    bool
 	over    bool // the device has closed it, or another has taken over
@@ -86,6 +87,9 @@ func (c *deviceConn) End(cause error) {
 func (c *deviceConn) Deliver(d *Delivery, _ *Wave) Outcome {
 	c.d.mu.Lock()
 	defer c.d.mu.Unlock()
+	if strings.HasPrefix(d.Event.Topic, "note/") {
+		return c.show(d)
+	}
 	k, err := strconv.Atoi(strings.TrimLeft(string(d.Event.Payload), "x"))
 	if err != nil {
 		c.d.run.t.Fatal(err)
@@ -161,7 +165,9 @@ func (d *device) read() bool {
 		delete(d.held, p.id)
 		c.answers = append(c.answers, answer{id: p.id, what: Completed})
 	case p.qos == 1:
-		d.take(p.event)
+		if p.event >= 0 {
+			d.take(p.event)
+		}
 		c.answers = append(c.answers, answer{p.id, Acked, p.event})
 	default:
 		c.answers = append(c.answers, d.receive(p))
@@ -215,7 +221,7 @@ func (d *device) answer(n int) {
 	c.answers = slices.Delete(c.answers, n, n+1)
 	if a.what != Received {
 		delete(c.flight, a.id)
-		if a.what != Completed {
+		if a.what != Completed && a.event >= 0 {
 			d.acked[a.event] = true
 		}
 	}
@@ -287,7 +293,7 @@ func (d *device) connect() {
 	r.mu.Lock()
 	published := len(r.events)
 	r.mu.Unlock()
-	c := &deviceConn{d: d, recvMax: pick(r.rng, 1, 2, 3, 5, 20, 65535), flight: map[uint16]int{}, last: -1, room: pick(r.rng, 0, 1, 3, 10, math.MaxInt32)}
+	c := &deviceConn{d: d, recvMax: pick(r.rng, 1, 2, 3, 5, 20, 65535), flight: map[uint16]int{}, shown: map[string]int{}, last: -1, room: pick(r.rng, 0, 1, 3, 10, math.MaxInt32)}
 	s, present, dropped, err := r.n.Connect(ConnectRequest{
 		Client: "device", Principal: "device", Version: 5, Expiry: event.Never, ReceiveMax: uint16(c.recvMax),
 	}, c)
@@ -331,6 +337,8 @@ type deliveryRun struct {
 	bursts sync.WaitGroup // publishes under way, and copies
 	copies *rand.Rand     // for what is copied: a stream of its own
 
+	docs *docs
+
 	mu     sync.Mutex // guards the following
 	policy string
 	events []emitted
@@ -343,7 +351,9 @@ type deliveryRun struct {
 // exactly once, new ones in their order, with DUP where it is due and nowhere
 // else; never more at a time than it takes, nothing while it is closed, nothing
 // that it is known to have acknowledged, and nothing without telling if a bound
-// pushes it out.
+// pushes it out. Beside that it is shown two resources: never an older state after a
+// newer one, nothing that their owner does not permit, at last the last state; and
+// however often they change, that pushes out nothing.
 func TestDeliveryModel(t *testing.T) {
 	seeds, steps := uint64(effort.RoundsOfOne(6, 30, 4000)), effort.Rounds(150, 400)
 	first := uint64(1)
@@ -373,7 +383,8 @@ func newDeliveryRun(t *testing.T, seed uint64) *deliveryRun {
 	if seed%3 == 0 {
 		limits.QueueEvents = 12
 	}
-	r.n = newNode(t, limits)
+	r.docs = newDocs(seed)
+	r.n = newNodeWith(t, limits, notes{})
 	r.n.smallSegments(1, 4) // whatever is in one is copied
 	if seed%2 == 0 {        // what it misses it has from streams
 		r.n.makeStreams(streams{crowd: 1, ahead: pick(r.rng, 0, 1, 4), piece: pick(r.rng, 0, 1, 3)})
@@ -388,11 +399,13 @@ func newDeliveryRun(t *testing.T, seed uint64) *deliveryRun {
 	c.subscribe("plain/#", 2)
 	c.subscribe("plain/+", 1)
 	c.subscribe("win/+", 2)
+	c.subscribe("note/#", 2)
 	c.s.Close(false, false, 0)
 	if seed%4 == 1 {
 		r.startAt(pick[uint64](r.rng, 65_500, 65_534, 3*65_535-7, 1<<32-5))
 	}
 	r.pub, _ = r.n.connect("pub", true, 0)
+	r.docs.connect(r.n)
 	return r
 }
 
@@ -465,6 +478,7 @@ func (r *deliveryRun) step() {
 			}
 		})
 	}
+	r.change()
 	switch n := r.rng.IntN(100); {
 	case n < 25:
 		r.publish(1 + r.rng.IntN(5))
@@ -554,6 +568,7 @@ func (r *deliveryRun) crash() {
 	r.n.stop(flush)
 	r.n.start()
 	r.pub, _ = r.n.connect("pub", true, 0)
+	r.docs.connect(r.n)
 }
 
 // move moves the clock, or changes the policy. What is closed now need not come
@@ -632,4 +647,5 @@ func (r *deliveryRun) compare() {
 	}
 	maps.Copy(d.told, d.acked)
 	clear(d.acked)
+	r.compareDocs()
 }

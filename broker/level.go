@@ -31,6 +31,7 @@ const (
 	LevelStreams Level = 4 // streams: one body and a cursor per session
 
 	levelForgets = LevelStreams // profiles forget whom the policy knows no more
+	levelBeside  = LevelStreams // durable sessions are shown resources beside their queues: see beside
 
 	// LevelPolicies brings the history of the operator's policies: the same level, for
 	// both came before any program that has it was in use.

@@ -36,7 +36,8 @@ type Limits struct {
 
 	// VolatileEvents and VolatileBytes bound what waits in memory for a
 	// session that ends with its connection: 0 means 10,000 and 8 MiB. Past
-	// either the connection ends with ErrSlow.
+	// either the connection ends with ErrSlow. Of any other session names of
+	// resources wait there, at most 65,536 of VolatileBytes.
 	VolatileEvents int
 	VolatileBytes  int64
 

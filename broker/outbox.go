@@ -56,9 +56,10 @@ type outbox struct {
 	slots      []slot            // ring over [below, sent), by number; length a power of two
 	done       spans             // over before this connection
 	newest     map[string]uint64 // newest mark not yet sent, by resource
-	backlog    []held            // of a session without a queue: [sent, next)
+	backlog    []held            // of a session without a queue: [sent, next); of another: documents beside it
 	marked     map[string]bool   // resources that have a mark in it
 	backlogLen int64             // bytes held there
+	beside     beside            // documents that are under way beside the queue
 	lending    lending           // of what it was given as one of a group
 }
 
@@ -80,10 +81,12 @@ const (
 type held struct {
 	event  *event.Event
 	mark   string
+	named  bool // it is a mark: see showing
 	qos    uint8
 	retain bool
 	ids    []uint32
 	until  int64
+	at     uint64 // of a document beside the queue: it goes out before the entry of that number
 
 	// Of what the session was given as one of a group.
 	group, entry uint64
@@ -189,8 +192,11 @@ func (o *outbox) room() bool {
 		o.held = true
 		return false
 	}
-	return o.started && !o.stopped && !o.full && o.underWay < o.recvMax && o.sent-o.below < maxSpan
+	return o.takes() && o.sent-o.below < maxSpan && !o.beside.has(packetID(o.sent))
 }
+
+// takes says whether the client takes one more.
+func (o *outbox) takes() bool { return o.started && !o.stopped && !o.full && o.underWay < o.recvMax }
 
 // late says that the log should be told at once what is over, so that it is told
 // before there is no room for want of it.
@@ -240,49 +246,30 @@ func (o *outbox) hear(d *Delivery, until int64, w *Wave) {
 	}
 }
 
-// show takes the document of a resource for a session without a queue. What
-// cannot be sent now is a mark: when there is room, the client is shown how
-// things are then, and as far as it may see them then.
-func (o *outbox) show(d *Delivery, w *Wave) {
-	name := d.Event.Topic
-	o.mu.Lock()
-	if o.stopped {
-		o.mu.Unlock()
-		return
-	}
-	if o.marked[name] {
-		o.s.unshown(name)
-		o.mu.Unlock()
-		return
-	}
-	o.next++
-	if o.sent == o.next-1 && o.room() && o.send(d, w) {
-		o.mu.Unlock()
-		return
-	}
-	o.s.unshown(name)
-	if o.marked == nil {
-		o.marked = map[string]bool{}
-	}
-	o.marked[name] = true
-	slow := o.hold(held{mark: name, qos: d.QoS, retain: d.Retain, ids: d.IDs})
-	o.mu.Unlock()
-	if slow {
-		o.endSlow()
-	}
-}
-
 // hold adds to the backlog and says whether that is too much for it: then
 // nothing is sent any more. mu is held.
 func (o *outbox) hold(h held) (slow bool) {
 	o.backlog = append(o.backlog, h)
 	o.backlogLen += h.size()
 	limits := &o.s.b.limits
-	if len(o.backlog) <= limits.VolatileEvents && o.backlogLen <= limits.VolatileBytes {
+	most := limits.VolatileEvents
+	if o.s.durable {
+		most = owedKept
+	}
+	if len(o.backlog) <= most && o.backlogLen <= limits.VolatileBytes {
 		return false
 	}
 	o.stopped, o.backlog = true, nil
 	return true
+}
+
+// unhold takes note that the oldest of the backlog, h, leaves it. mu is held.
+func (o *outbox) unhold(h *held) {
+	o.backlogLen -= h.size()
+	if h.mark != "" {
+		delete(o.marked, h.mark)
+	}
+	*h = held{} // the list may go on in the same memory
 }
 
 // topic returns the topic that a held delivery is about.
@@ -355,7 +342,7 @@ func (s *Session) offer(q *queued, e *event.Event, h *hearer, now int64, w *Wave
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.next = q.seq + 1
-	if o.sent != q.seq || o.pulling || !o.room() || o.s.b.holds(e.Topic) {
+	if o.sent != q.seq || o.pulling || len(o.backlog) > 0 || !o.room() || o.s.b.holds(e.Topic) {
 		return
 	}
 	reason, until := s.fitEntry(e, q.group, q.deadline, h, now)
@@ -413,28 +400,18 @@ func (o *outbox) sendMark(seq uint64, topicName string, named bool, ids []uint32
 		o.s.skip(fit, seq, nil, now)
 		return true
 	}
-	ev, retain, send := o.s.renderMark(topicName, named, named, now)
+	d := &w.delivery
+	j, send := o.render(d, topicName, named, named, now)
 	if !send {
 		o.s.skip(fit, seq, nil, now)
 		return true
 	}
-	d := &w.delivery
-	*d = Delivery{Event: ev, QoS: 1, Retain: retain, IDs: ids}
-	d.limitTo(ev, 0, now)
-	if !o.send(d, w) {
-		o.s.unshown(topicName)
+	if d.IDs = ids; !o.send(d, w) {
 		return false
 	}
+	o.s.note(topicName, &j)
 	delete(o.newest, topicName)
 	return true
-}
-
-// unshown forgets that a document was sent, for it was not.
-func (s *Session) unshown(topicName string) {
-	s.shownMu.Lock()
-	defer s.shownMu.Unlock()
-	s.noteShown(topicName, 0) // the hash of nothing in particular
-	s.unsent(topicName)
 }
 
 // A fitness says whether a queued event may be sent now.
@@ -532,7 +509,7 @@ func (o *outbox) fill(w *Wave) {
 		if o.s.b.holds(h.topic()) || !o.sendHeld(h, now, w) {
 			break
 		}
-		o.backlogLen -= h.size()
+		o.unhold(h)
 		n++
 	}
 	o.backlog = slices.Delete(o.backlog, 0, n)
@@ -557,18 +534,15 @@ func (o *outbox) sendHeld(h *held, now int64, w *Wave) bool {
 		d.limitTo(h.event, h.until, now)
 		return o.send(d, w)
 	}
-	ev, retain, send := o.s.renderMark(h.mark, false, h.retain, now)
+	j, send := o.render(d, h.mark, h.named || o.s.names(h.mark), h.retain, now)
 	if !send {
 		o.s.skip(fit, o.sent, nil, now)
-	} else {
-		*d = Delivery{Event: ev, QoS: h.qos, Retain: retain, IDs: h.ids}
-		d.limitTo(ev, 0, now)
-		if !o.send(d, w) {
-			o.s.unshown(h.mark)
-			return false
-		}
+		return true
 	}
-	delete(o.marked, h.mark)
+	if d.IDs = h.ids; !o.send(d, w) {
+		return false
+	}
+	o.s.note(h.mark, &j)
 	return true
 }
 
@@ -590,12 +564,12 @@ func (o *outbox) pull(w *Wave) {
 	o.pulling = true
 	defer func() { o.pulling = false }()
 	ahead := uint64(0)
-	for o.sent < min(o.next, o.ready) && o.room() {
+	for o.showWaiting(w) && o.sent < min(o.next, o.ready) && o.room() {
 		// A client that acknowledges one makes room for one. Where entries are
 		// over, more of what follows may be.
 		n := min(max(o.recvMax-o.underWay, ahead), pullAtOnce)
 		ahead = 4 * n
-		from, until := o.sent, min(o.next, o.ready, o.sent+n)
+		from, until := o.sent, min(o.next, o.ready, o.sent+n, o.place())
 		o.mu.Unlock()
 		entries := o.s.b.readQueue(o.s.number, from, until)
 		now := o.s.b.now()
@@ -732,6 +706,14 @@ const (
 func (s *Session) Settle(packetID uint16, what Settlement, w *Wave) error {
 	o := &s.out
 	o.mu.Lock()
+	if o.beside.has(packetID) {
+		err := o.settleBeside(packetID, what)
+		o.mu.Unlock()
+		if err == nil {
+			s.moreRoom(w)
+		}
+		return err
+	}
 	seq := o.below + (uint64(packetID)+65535-1-o.below%65535)%65535
 	if packetID == 0 || seq >= o.sent {
 		o.mu.Unlock()
@@ -791,5 +773,8 @@ func (s *Session) moreRoom(w *Wave) {
 func (o *outbox) waiting() (n uint64, full bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.next - o.sent, o.full
+	if n = o.next - o.sent; o.s.durable {
+		n += uint64(len(o.backlog))
+	}
+	return n, o.full
 }

@@ -168,27 +168,16 @@ type series struct {
 	last any    // nil: the next one has all
 }
 
-// presentNext is present for a Series.
-func (s *Session) presentNext(v Series, keys Keys, topicName string, now int64) (shown Shown, send bool) {
+// judgeNext is judge for a Series.
+func (s *Session) judgeNext(v Series, keys Keys, topicName string, now int64, wanted bool) (j judged) {
 	s.shownMu.Lock()
 	defer s.shownMu.Unlock()
 	at := s.series[topicName]
 	shown, last, send := v.Next(keys, s.who, now, at.n, at.last)
 	if !send {
-		return shown, false
+		return judged{shown: shown}
 	}
-	if s.series == nil {
-		s.series = map[string]series{}
-	}
-	s.series[topicName] = series{at.n + 1, last}
-	return shown, true
-}
-
-// unsent takes back the last document of a Series. shownMu is held.
-func (s *Session) unsent(topicName string) {
-	if at, ok := s.series[topicName]; ok && at.n > 0 {
-		s.series[topicName] = series{n: at.n - 1}
-	}
+	return judged{shown: shown, retain: wanted, send: true, next: &series{at.n + 1, last}}
 }
 
 // A byPrincipal finds the sessions of each who has an identity, in the order of their
@@ -261,18 +250,17 @@ func (m *Machine) markOwn(topicName, whose string) {
 // here.
 func (l *loop) showOwn(v mine, topicName, whose string, retain bool, now int64) {
 	once := shownOnce{topic: topicName}
+	marks := l.b.Level() < levelBeside
 	for _, s := range l.principals.of(whose) {
 		sub := s.subs[topicName]
-		if sub == nil || s.durable && sub.sub.QoS > 0 || !s.begun.Load() {
+		if sub == nil || marks && s.durable && sub.sub.QoS > 0 || !s.begun.Load() {
 			continue // it does not subscribe, or has it from its queue or its scan
 		}
-		if shown, retain, send := s.present(v, topicName, now, false, retain); send {
-			var ids []uint32
-			if sub.sub.ID != 0 {
-				ids = []uint32{sub.sub.ID}
-			}
-			s.showDirect(&once, &shown, min(sub.sub.QoS, 1), ids, retain, now, &l.wave)
+		how := showing{qos: min(sub.sub.QoS, 1), retain: retain}
+		if sub.sub.ID != 0 {
+			how.ids = []uint32{sub.sub.ID}
 		}
+		s.show(&once, v, &how, now, &l.wave)
 	}
 }
 

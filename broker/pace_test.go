@@ -60,10 +60,12 @@ func (pacedNotes) Pace() (int, time.Duration) { return 2, 5 * time.Second }
 
 // Of a flood each watcher is shown the beginning, then now and then what is
 // true, and at last what stays true, once: whoever has a queue, too.
-func TestFloodIsCoalesced(t *testing.T) {
+func TestFloodIsCoalesced(t *testing.T) { marksAndBeside(t, floodIsCoalesced) }
+
+func floodIsCoalesced(t *testing.T, level Level) {
 	for _, expiry := range []uint32{0, 3600} {
 		t.Run(fmt.Sprint("expiry ", expiry), func(t *testing.T) {
-			n := newNodeWith(t, Limits{}, pacedNotes{})
+			n := atLevel(t, level, pacedNotes{})
 			bob, ann := n.person("bob", 0), n.person("ann", expiry)
 			allow(bob, `{"ann@x.org":{}}`)
 			ann.subscribe("note/x.org/bob", 1)
@@ -94,9 +96,11 @@ func TestFloodIsCoalesced(t *testing.T) {
 
 // What an owner takes from somebody is taken at once, however often what they
 // watch has changed.
-func TestFloodDelaysNoPolicy(t *testing.T) {
+func TestFloodDelaysNoPolicy(t *testing.T) { marksAndBeside(t, floodDelaysNoPolicy) }
+
+func floodDelaysNoPolicy(t *testing.T, level Level) {
 	for _, expiry := range []uint32{0, 3600} {
-		n := newNodeWith(t, Limits{}, pacedNotes{})
+		n := atLevel(t, level, pacedNotes{})
 		bob, ann := n.person("bob", 0), n.person("ann", expiry)
 		allow(bob, `{"ann@x.org":{}}`)
 		ann.subscribe("note/x.org/bob", 1)

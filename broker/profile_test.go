@@ -96,9 +96,14 @@ func (r *note) Show(who Who, at int64) Shown {
 	return Shown{Nothing: true, Until: midnight + day + rule.From*int64(time.Hour)}
 }
 
-func newNotesNode(t *testing.T) *node {
-	n := newNodeWith(t, Limits{}, notes{})
-	return n
+func newNotesNode(t *testing.T) *node { return newNodeWith(t, Limits{}, notes{}) }
+
+// marksAndBeside runs a test at the two levels at which durable sessions are shown
+// resources in different ways: to them it is the same.
+func marksAndBeside(t *testing.T, test func(t *testing.T, level Level)) {
+	for _, level := range []Level{levelBeside - 1, NewestLevel} {
+		t.Run(fmt.Sprint("level ", level), func(t *testing.T) { test(t, level) })
+	}
 }
 
 func (n *node) person(id string, expiry uint32) *client {
@@ -116,11 +121,13 @@ func allow(c *client, rules string) {
 
 // Watchers of one resource are shown different things, at once and at each
 // change, and what is the same to them they are not sent again.
-func TestResourceIsShownToEachWatcher(t *testing.T) {
+func TestResourceIsShownToEachWatcher(t *testing.T) { marksAndBeside(t, shownToEachWatcher) }
+
+func shownToEachWatcher(t *testing.T, level Level) {
 	for _, expiry := range []uint32{0, 3600} {
 		for qos := range uint8(3) {
 			t.Run(fmt.Sprintf("expiry %d QoS %d", expiry, qos), func(t *testing.T) {
-				n := newNotesNode(t)
+				n := atLevel(t, level, notes{})
 				bob, ann, eve := n.person("bob", 0), n.person("ann", expiry), n.person("eve", expiry)
 				allow(bob, `{"ann@x.org":{}}`)
 				ann.subscribe("note/x.org/bob", qos)
@@ -142,8 +149,10 @@ func TestResourceIsShownToEachWatcher(t *testing.T) {
 
 // A session that was away is shown how things are, once, not how they went;
 // also if the node lived anew meanwhile.
-func TestAwayIsShownTheState(t *testing.T) {
-	n := newNotesNode(t)
+func TestAwayIsShownTheState(t *testing.T) { marksAndBeside(t, awayIsShownTheState) }
+
+func awayIsShownTheState(t *testing.T, level Level) {
+	n := atLevel(t, level, notes{})
 	bob, ann := n.person("bob", 0), n.person("ann", 3600)
 	allow(bob, `{"ann@x.org":{}}`)
 	ann.subscribe("note/x.org/+", 1)
@@ -171,9 +180,11 @@ func TestAwayIsShownTheState(t *testing.T) {
 
 // A window opens: the state at once, and how long that may be shown. It closes:
 // nothing, at once. Nothing in between tells that there was a change.
-func TestResourceWindow(t *testing.T) {
+func TestResourceWindow(t *testing.T) { marksAndBeside(t, resourceWindow) }
+
+func resourceWindow(t *testing.T, level Level) {
 	for _, expiry := range []uint32{0, 3600} {
-		n := newNotesNode(t) // at noon
+		n := atLevel(t, level, notes{}) // at noon
 		bob, boss := n.person("bob", 0), n.person("boss", expiry)
 		allow(bob, `{"boss@x.org":{"From":8,"Until":17}}`)
 		boss.subscribe("note/x.org/bob", 1)
@@ -193,8 +204,10 @@ func TestResourceWindow(t *testing.T) {
 }
 
 // A wildcard shows what is visible to the watcher, and nothing of the rest.
-func TestWildcardShowsWhatIsVisible(t *testing.T) {
-	n := newNotesNode(t)
+func TestWildcardShowsWhatIsVisible(t *testing.T) { marksAndBeside(t, wildcardShowsWhatIsVisible) }
+
+func wildcardShowsWhatIsVisible(t *testing.T, level Level) {
+	n := atLevel(t, level, notes{})
 	for i := range 300 {
 		p := n.person(fmt.Sprintf("p%03d", i), 0)
 		must(t, p.publish(fmt.Sprintf("note/x.org/p%03d", i), "here", 1))

@@ -9,16 +9,17 @@ import (
 // How profiles take part in the Machine.
 //
 // A publication below a profile's prefix is the profile's to apply. If that
-// changes a resource, each durable session that watches it gets a *mark* in its
-// queue: an entry that says which resource, and nothing of its state. The state
-// is rendered when the mark is sent, for this watcher at that instant, so a
-// session that comes back after a week is shown how things are, not how they
-// went, and nothing that was shown to nobody is kept for anybody.
+// changes a resource, each node shows it to those of its clients that watch it, as it
+// is then for each of them; who is away is shown how things are when he is back.
+// Nothing of that is state: see beside.
 //
-// While a session is away one mark per resource is enough: what it has not been
-// sent, it has not been sent. While it is connected only its node knows what
-// was sent, so each change adds a mark, and the node skips those that a later
-// one makes needless.
+// Below levelBeside each durable session that watches a resource gets a *mark* in its
+// queue: an entry that says which resource, and nothing of its state, which is
+// rendered when the mark is sent. While a session is away one mark per resource is
+// enough: what it has not been sent, it has not been sent. While it is connected only
+// its node knows what was sent, so each change adds a mark, and the node skips those
+// that a later one makes needless. Of marks that are in a queue when the level rises
+// the client is shown what is news to it by then.
 
 // profileOf returns the profile that a topic belongs to, nil for none.
 func profileOf(profiles map[string]Profile, topicName string) Profile {
@@ -124,13 +125,15 @@ func (m *Machine) eachWatcher(tell func(w SessionWatcher, tx *ProfileTx)) {
 	}
 }
 
-// changed marks the queues of a resource's durable watchers and has the nodes
-// show it to those that are connected; if whose is not empty, to the sessions
-// of that principal only, for the others see something else.
+// changed has the nodes show a resource to those that watch it and are connected; if
+// whose is not empty, to the sessions of that principal only, for the others see
+// something else. Below levelBeside it marks the queues of durable watchers.
 func (m *Machine) changed(topicName, whose string) {
 	topicName = strings.Clone(topicName)
 	from := len(m.out.queued)
-	if p, _ := ownView(m.profiles, topicName); p != nil {
+	if p, _ := ownView(m.profiles, topicName); m.level >= levelBeside {
+		// The nodes do it.
+	} else if p != nil {
 		m.markOwn(topicName, whose)
 	} else {
 		for _, t := range m.durable.LookupString(topicName).targets {

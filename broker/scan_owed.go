@@ -113,6 +113,11 @@ func (t *scanState) lateDelivery(e *event.Event) (d Delivery) {
 func (o *outbox) wanted(d *Delivery, w *Wave) bool {
 	o.mu.Lock() // or Drained could come before full is set
 	defer o.mu.Unlock()
+	return o.offerWanted(d, w)
+}
+
+// offerWanted is wanted while mu is held.
+func (o *outbox) offerWanted(d *Delivery, w *Wave) bool {
 	switch o.s.sink.Deliver(d, w) {
 	case Sent:
 		o.s.delivered(d)

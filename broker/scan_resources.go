@@ -71,7 +71,7 @@ func (t *scanState) readResources(p *piece, s *pieceOf, v Viewer, now int64) (do
 }
 
 func (t *scanState) takeResource(p *piece, s *pieceOf, topicName string) {
-	if t.s.durable && s.sub.sub.QoS > 0 {
+	if t.s.durable && s.sub.sub.QoS > 0 && t.s.b.Level() < levelBeside {
 		s.replay = append(s.replay, topicName)
 	} else {
 		p.watched = append(p.watched, resource{s, topicName})
@@ -102,13 +102,12 @@ func (t *scanState) showOwed(topicName string, now int64, w *Wave) {
 	if h == nil || v == nil {
 		return
 	}
-	if t.s.durable && h.qos > 0 { // another of its subscriptions matches by now
+	if t.s.durable && h.qos > 0 && t.s.b.Level() < levelBeside { // another of its subscriptions matches by now
 		t.s.remark(topicName, now)
 		return
 	}
-	if shown, retain, send := t.s.present(t.s.b.watch.resource(v, topicName), topicName, now, false, true); send {
-		t.s.showDirect(&shownOnce{topic: topicName}, &shown, min(h.qos, 1), h.ids, retain, now, w)
-	}
+	how := showing{qos: min(h.qos, 1), ids: h.ids, named: t.s.names(topicName), retain: true}
+	t.s.show(&shownOnce{topic: topicName}, t.s.b.watch.resource(v, topicName), &how, now, w)
 }
 
 // showAll shows the resources of a piece. In the delivery loop.
@@ -124,14 +123,10 @@ func (t *scanState) showAll(p *piece, w *Wave) {
 		if v == nil || t.s.subs[sub.Filter] == nil {
 			continue
 		}
-		shown, retain, send := t.s.present(t.s.b.watch.resource(v, r.topic), r.topic, now, true, true)
-		if !send {
-			continue // a change that came by meanwhile brought it
-		}
-		var ids []uint32
+		how := showing{qos: min(sub.QoS, 1), named: true, retain: true}
 		if sub.ID != 0 {
-			ids = []uint32{sub.ID}
+			how.ids = []uint32{sub.ID}
 		}
-		t.s.showDirect(&shownOnce{topic: r.topic}, &shown, min(sub.QoS, 1), ids, retain, now, w)
+		t.s.show(&shownOnce{topic: r.topic}, t.s.b.watch.resource(v, r.topic), &how, now, w)
 	}
 }

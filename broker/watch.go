@@ -29,7 +29,7 @@ type watch struct {
 	b    *Broker
 	seed maphash.Seed
 
-	remarked atomic.Bool // marks were proposed since CatchUp last looked
+	remarked atomic.Bool // marks were proposed since CatchUp last looked; never from levelBeside on
 
 	mu      sync.Mutex // guards the following
 	loaded  map[string]loaded
@@ -310,15 +310,15 @@ func (l *loop) changed(topicName, whose string, retain bool, now int64) {
 	}
 	res := l.b.watch.resource(v, topicName)
 	once := shownOnce{topic: topicName}
+	marks := l.b.Level() < levelBeside
 	audience := l.b.local.LookupString(topicName)
 	for i := range audience.hearers {
 		h := &audience.hearers[i]
-		if h.s.durable && h.qos > 0 || whose != "" && h.s.who.Principal != whose || !h.s.begun.Load() {
+		if marks && h.s.durable && h.qos > 0 || whose != "" && h.s.who.Principal != whose || !h.s.begun.Load() {
 			continue // through its queue, or it is nothing to it, or its scan will show it
 		}
-		if shown, retain, send := h.s.present(res, topicName, now, false, retain); send {
-			h.s.showDirect(&once, &shown, min(h.qos, 1), h.ids, retain, now, &l.wave)
-		}
+		how := showing{qos: min(h.qos, 1), ids: h.ids, retain: retain}
+		h.s.show(&once, res, &how, now, &l.wave)
 	}
 }
 
@@ -430,6 +430,9 @@ func (l *loop) passTimes(now int64) {
 			continue
 		}
 		l.changed(topicName, whose, !late, now)
+		if l.b.Level() >= levelBeside {
+			continue
+		}
 		if _, own := l.b.viewerOf(topicName).(mine); own {
 			l.remarkOwn(topicName, whose, now)
 			continue
@@ -498,142 +501,4 @@ func (b *Broker) showFor(res Resource, who Who, topicName string, now int64, onc
 	shown.Until = earlier(shown.Until, ceiling.Until)
 	shown.Ruled = earlier(shown.Ruled, ceiling.Until)
 	return shown
-}
-
-// present asks what s is shown of a resource now, and whether to send it: not
-// if s was sent just that, nor if it is nothing to s, who never saw it and has
-// not named it. wanted is the RETAIN to send it with, but not for what is
-// withheld from somebody who has seen more: that a window has closed must look
-// as if the owner had gone.
-func (s *Session) present(res Resource, topicName string, now int64, named, wanted bool) (shown Shown, retain, send bool) {
-	if m, ok := res.(mine); ok {
-		if v, ok := m.view.(Series); ok {
-			shown, send = s.presentNext(v, m.keys, topicName, now)
-			return shown, wanted, send
-		}
-	}
-	shown = s.b.show(res, s.who, topicName, now)
-	s.b.watch.noteTimes(topicName, &shown, now)
-	sum := s.b.watch.sum(&shown)
-	s.shownMu.Lock()
-	defer s.shownMu.Unlock()
-	last, had := s.shown[topicName]
-	if _, exactly := s.named[topicName]; shown.Absent && exactly {
-		delete(s.shown, topicName) // what is shown next is news, whatever it is
-		return shown, false, false
-	}
-	if had && last == sum || !had && (!shown.Visible && !named || shown.Absent || shown.Quiet) {
-		return shown, false, false
-	}
-	s.noteShown(topicName, sum)
-	return shown, wanted && !(had && shown.Nothing), true
-}
-
-// noteShown notes what s was shown of a resource. shownMu is held.
-func (s *Session) noteShown(topicName string, sum uint64) {
-	if _, had := s.shown[topicName]; !had && len(s.shown) >= shownKept+len(s.named) {
-		for other := range s.shown { // shownKept of them at least are by wildcards
-			if _, named := s.named[other]; !named {
-				delete(s.shown, other)
-				s.b.stats.ShownForgotten.Add(1)
-				break
-			}
-		}
-	}
-	if s.shown == nil {
-		s.shown = map[string]uint64{}
-	}
-	s.shown[topicName] = sum
-}
-
-// name takes note that s subscribes to a resource by its name.
-func (s *Session) name(filter string) {
-	if topic.HasWildcard(filter) || s.b.viewerOf(filter) == nil {
-		return
-	}
-	s.shownMu.Lock()
-	defer s.shownMu.Unlock()
-	if s.named == nil {
-		s.named = map[string]struct{}{}
-	}
-	s.named[filter] = struct{}{}
-}
-
-// unname undoes name.
-func (s *Session) unname(filter string) {
-	s.shownMu.Lock()
-	defer s.shownMu.Unlock()
-	delete(s.named, filter)
-}
-
-// sum is the same for what is the same to see.
-func (t *watch) sum(shown *Shown) uint64 {
-	var h maphash.Hash
-	h.SetSeed(t.seed)
-	_, _ = h.Write(shown.Payload)
-	_, _ = h.Write(shown.Props)
-	return h.Sum64()
-}
-
-// isNews says whether s was shown a resource, and something else than that.
-func (s *Session) isNews(topicName string, shown *Shown) bool {
-	sum := s.b.watch.sum(shown)
-	s.shownMu.Lock()
-	defer s.shownMu.Unlock()
-	last, was := s.shown[topicName]
-	return was && last != sum
-}
-
-// wasShown says whether s was sent a resource.
-func (s *Session) wasShown(topicName string) bool {
-	s.shownMu.Lock()
-	defer s.shownMu.Unlock()
-	_, was := s.shown[topicName]
-	return was
-}
-
-// reshow has s sent what filter matches even if it was sent just that.
-func (s *Session) reshow(filter string) {
-	s.shownMu.Lock()
-	defer s.shownMu.Unlock()
-	if !topic.HasWildcard(filter) {
-		delete(s.shown, filter)
-		delete(s.series, filter)
-		return
-	}
-	for name := range s.shown {
-		if topic.Match(filter, name) {
-			delete(s.shown, name)
-		}
-	}
-}
-
-// showDirect sends a document to a session that has no queue for it. If there
-// is no room for it, the session is shown how things are when there is.
-func (s *Session) showDirect(once *shownOnce, shown *Shown, qos uint8, ids []uint32, retain bool, now int64, w *Wave) {
-	d := &w.delivery
-	*d = Delivery{Event: once.event(shown), QoS: qos, Retain: retain, IDs: ids, Wanted: qos == 0}
-	d.limitTo(d.Event, 0, now)
-	if qos > 0 {
-		s.out.show(d, w)
-	} else if !s.hear(d, 0, w) {
-		s.unshown(once.topic)
-		s.scanning.owe(once.topic, false)
-	}
-}
-
-// renderMark makes the event of a mark for this watcher now, and says whether
-// it is to be sent, and with which RETAIN if wanted is asked for. The outbox's
-// lock is held; the resource is loaded, but for one that was pushed out
-// meanwhile.
-func (s *Session) renderMark(topicName string, named, wanted bool, now int64) (e *event.Event, retain, send bool) {
-	v := s.b.viewerOf(topicName)
-	if v == nil || s.b.local.LookupString(topicName).find(s.number) == nil {
-		return nil, false, false
-	}
-	shown, retain, send := s.present(s.b.watch.resource(v, topicName), topicName, now, named, wanted)
-	if !send {
-		return nil, false, false
-	}
-	return shown.event(topicName), retain, true
 }

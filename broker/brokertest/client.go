@@ -49,6 +49,8 @@ type Client struct {
 	holds   bool            // it acknowledges nothing
 	freed   []uint16        // packet ids of QoS 2 deliveries that were released
 	known   map[uint16]bool // packet ids of those that were not
+	inUse   map[uint16]Got  // by the packet id: what it has not acknowledged, or not to the end
+	twice   []string        // packet ids that were used for something else before that
 	stalled bool
 	ended   error
 	payload map[string]*byte // of each topic's last document
@@ -317,6 +319,18 @@ func (c *Client) acknowledge() bool {
 	any := c.acked < len(c.got)
 	fresh, freed := c.unacked, c.freed
 	c.acked, c.unacked, c.freed = len(c.got), nil, nil
+	for _, g := range fresh {
+		if g.QoS == 1 {
+			delete(c.inUse, g.ID)
+		}
+	}
+	for _, id := range freed {
+		delete(c.inUse, id)
+	}
+	for _, fault := range c.twice {
+		c.n.t.Errorf("%s: %s", c.Principal, fault)
+	}
+	c.twice = nil
 	c.mu.Unlock()
 	var w broker.Wave
 	defer w.Flush()
@@ -352,6 +366,13 @@ func (c *Client) Deliver(d *broker.Delivery, _ *broker.Wave) broker.Outcome {
 		g.IDs = fmt.Sprint(d.IDs)
 	}
 	if g.QoS > 0 {
+		if old, used := c.inUse[g.ID]; used {
+			c.twice = append(c.twice, fmt.Sprintf("packet id %d is used for %s, and is under way for %s", g.ID, g, old))
+		}
+		if c.inUse == nil {
+			c.inUse = map[uint16]Got{}
+		}
+		c.inUse[g.ID] = g
 		c.unacked = append(c.unacked, g)
 	}
 	if g.QoS == 2 {

@@ -2,6 +2,7 @@ package brokertest
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -93,13 +94,12 @@ func silence(t *rapid.T, s Suite) {
 }
 
 // compareTraces compares what a watcher was sent in the two worlds: all that a
-// client can see of it. Packet identifiers are left out: they count what was
-// marked for a session, sent or not.
+// client can see of it, packet identifiers too.
 func compareTraces(t *rapid.T, busy, idle []Got, name string) {
 	trace := func(got []Got) string {
 		var lines []string
 		for _, g := range got {
-			lines = append(lines, g.String()+" "+g.Props)
+			lines = append(lines, fmt.Sprintf("%s id %d %s", g, g.ID, g.Props))
 		}
 		return strings.Join(lines, "\n ")
 	}

@@ -99,10 +99,7 @@ func TestNothingLooksAlike(t *testing.T) {
 				n.Settle()
 				c.Subscribe(bobs, qos)
 				n.Settle()
-				for _, g := range c.Take() {
-					g.ID = 0 // counts marks: see the known gaps
-					trace = append(trace, fmt.Sprintf("%+v", g))
-				}
+				trace = append(trace, fmt.Sprintf("%+v", c.Take()))
 			}
 		}
 		traces[name] = strings.Join(trace, "\n")
@@ -136,7 +133,6 @@ func TestClosingLooksLikeGoing(t *testing.T) {
 				}
 				n.Pass(5 * time.Hour) // past 17:00
 				for _, g := range watcher.Take() {
-					g.ID = 0
 					traces[i] += fmt.Sprintf("%+v\n", g)
 				}
 			}
