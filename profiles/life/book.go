@@ -497,6 +497,13 @@ func (b *Book) save(e *Entry) {
 		is = nil
 	}
 	b.count(was, is)
+	if hidden := is != nil && is.unseen(); hidden != (was != nil && was.unseen()) {
+		mark := []byte(nil)
+		if hidden {
+			mark = []byte{entryVersion}
+		}
+		b.Set(unseenPrefix+e.Topic+"\x00"+e.Watcher, mark)
+	}
 	if was != nil && was.wake != 0 && was.wake > b.Now() {
 		b.Cancel(was.wake, id)
 	}
@@ -514,8 +521,32 @@ func (b *Book) save(e *Entry) {
 	}
 }
 
+// Unseen returns entries of a resource that were approved in silence, and whose watchers
+// were not shown anything yet: at most so many.
+func (b *Book) Unseen(topic string, most int) (some []*Entry) {
+	if b.countsOf(topic).unseen == 0 {
+		return nil
+	}
+	b.Each(unseenPrefix+topic+"\x00", "", func(key string, _ []byte) bool {
+		if e := b.Get(topic, key[len(unseenPrefix)+len(topic)+1:]); e != nil {
+			some = append(some, e)
+		}
+		return len(some) < most
+	})
+	return some
+}
+
+// Saw notes that a watcher was shown something.
+func (b *Book) Saw(e *Entry) {
+	e.Seen = true
+	b.save(e)
+	b.Told(e.principal(), e.Topic)
+}
+
+func (e *Entry) unseen() bool { return e.Status == Active && e.Silent && !e.Seen }
+
 // Counts are of a resource's entries, or of a watcher's.
-type counts struct{ live, pending, kept int }
+type counts struct{ live, pending, kept, unseen int }
 
 func (b *Book) countsOf(topic string) counts   { return b.readCounts(countPrefix + topic) }
 func (b *Book) countsBy(watcher string) counts { return b.readCounts(countPrefix + "\x00" + watcher) }
@@ -526,7 +557,7 @@ func (b *Book) readCounts(key string) (c counts) {
 		return c
 	}
 	in := fields.Read(value, entryVersion)
-	c = counts{int(in.Uvarint()), int(in.Uvarint()), int(in.Uvarint())}
+	c = counts{int(in.Uvarint()), int(in.Uvarint()), int(in.Uvarint()), int(in.Uvarint())}
 	in.End()
 	return c
 }
@@ -546,12 +577,13 @@ func (b *Book) count(was, is *Entry) {
 		c.live += after.live - before.live
 		c.pending += after.pending - before.pending
 		c.kept += after.kept - before.kept
+		c.unseen += after.unseen - before.unseen
 		if c == (counts{}) {
 			b.Set(key, nil)
 			continue
 		}
 		value := []byte{entryVersion}
-		for _, n := range []int{c.live, c.pending, c.kept} {
+		for _, n := range []int{c.live, c.pending, c.kept, c.unseen} {
 			value = binary.AppendUvarint(value, uint64(n))
 		}
 		b.Set(key, value)
@@ -567,6 +599,9 @@ func countsIn(e *Entry) (c counts) {
 		c.live, c.pending = 1, 1
 	default:
 		c.live = 1
+	}
+	if e != nil && e.unseen() {
+		c.unseen = 1
 	}
 	return c
 }

@@ -224,6 +224,7 @@ func ReadEntry(key string, value []byte) *Entry {
 const (
 	entryPrefix   = "\x03" // and Key's: an entry
 	watcherPrefix = "\x04" // watcher, NUL, topic: there is an entry
+	unseenPrefix  = "\x06" // topic, NUL, watcher: approved in silence
 	countPrefix   = "\x05" // topic, or NUL and watcher: counts
 )
 

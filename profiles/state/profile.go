@@ -112,6 +112,9 @@ func parserAt(l broker.Level) policyParser {
 // Admit refuses what can be refused without the log: what is misspelt, and what
 // this node knows to be somebody else's.
 func (p *Profile) Admit(pub *broker.Publication) error {
+	if isControl(pub) {
+		return p.admitControl(pub)
+	}
 	r, err := p.read(pub, policy.Check)
 	if err != nil {
 		return refuse.Told(err)
@@ -128,6 +131,9 @@ func (p *Profile) Admit(pub *broker.Publication) error {
 
 // Apply changes what the publication's source says, or the owner's policy.
 func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
+	if isControl(pub) {
+		return p.applyControl(tx, pub)
+	}
 	r, err := p.read(pub, parserAt(tx.Level()))
 	if err != nil {
 		return refuse.Told(err)
@@ -136,8 +142,7 @@ func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
 		return refuse.Told(fmt.Errorf("%w: sources speak for one persona only once all nodes know how", kind.ErrAddress))
 	}
 	if r.policy {
-		p.setPolicy(tx, r.topic.Addr, pub.Event.Payload)
-		return nil
+		return p.replacePolicy(tx, pub, r.topic.Addr)
 	}
 	return refuse.Told(p.publish(tx, pub, r))
 }
@@ -313,6 +318,21 @@ func (p *Profile) policyOf(tx *broker.ProfileTx, owner kind.Addr) *policy.Policy
 	return p.policies.Read(owner, doc)
 }
 
+// replacePolicy sets the policy that an owner has published, if the one that is to be
+// replaced is the one they mean.
+func (p *Profile) replacePolicy(tx *broker.ProfileTx, pub *broker.Publication, owner kind.Addr) error {
+	for name, tag := range event.UserProperties(pub.Event.Props) {
+		if is := policy.Tag(tx.PolicyOf(owner.String())); name == "evt-etag" && tag != is {
+			return &broker.Refusal{Cause: broker.ErrCondition, Reason: "stale-etag: the policy is another by now: its tag is " + is}
+		}
+	}
+	p.setPolicy(tx, owner, pub.Event.Payload)
+	if len(pub.Event.Payload) > 0 {
+		pub.Answer = event.AppendUserProperty(pub.Answer, "evt-etag", policy.Tag(pub.Event.Payload))
+	}
+	return nil
+}
+
 // setPolicy sets or removes an owner's policy. What somebody published who may
 // no longer publish it goes at once, and the rest when they may no longer.
 func (p *Profile) setPolicy(tx *broker.ProfileTx, owner kind.Addr, document []byte) {
@@ -353,6 +373,7 @@ func (p *Profile) save(tx *broker.ProfileTx, topicName string, rec *record) {
 		tx.Set(topicName, rec.encode())
 	}
 	tx.Changed(topicName)
+	p.noteSeen(tx, topicName)
 }
 
 // Wake forgets what has expired, or gives up the sources of a client that did

@@ -87,6 +87,7 @@ func (r *resource) show(who broker.Who, op policy.Op, at int64) broker.Shown {
 	}
 	s := r.shown(out, d.Handling >= policy.PoliteBlock, d.Until, changes)
 	s.Absent, s.Refused = r.absent(&d)
+	s.Quiet = d.Silent && d.Handling == policy.Allow && s.Nothing
 	return s
 }
 

@@ -77,13 +77,36 @@ func (p *Profile) SubscriptionState(get func(key string) []byte, who broker.Who,
 	shown := broker.Shown{Visible: true}
 	key := life.Key(topicName, who.Principal)
 	if value := get(key); value != nil && who.Principal != "" {
-		shown.Payload = life.ReadEntry(key, value).StateFor(at)
+		e := life.ReadEntry(key, value)
+		if e.Status == life.Active && e.Silent && !e.Seen {
+			e.Seen = p.showsSomething(get, who, topicName, at)
+		}
+		shown.Payload = e.StateFor(at)
 	}
 	if shown.Payload != nil {
 		shown.Props = event.AppendContentType(nil, life.StateType)
 	}
 	return shown
 }
+
+// showsSomething says whether there is something of a resource for who to see.
+func (p *Profile) showsSomething(get func(key string) []byte, who broker.Who, topicName string, at int64) bool {
+	return !p.Load(topicName, get(topicName), get(broker.PolicyKey(p.Owner(topicName)))).Show(who, at).Nothing
+}
+
+// noteSeen notes to whom a resource has shown something of whose approval they were not
+// told: from then on they know.
+func (p *Profile) noteSeen(tx *broker.ProfileTx, topicName string) {
+	b := p.book(tx)
+	for _, e := range b.Unseen(topicName, mostSeen) {
+		if p.showsSomething(tx.Get, broker.Who{Principal: e.Watcher}, topicName, tx.Now()) {
+			b.Saw(e)
+		}
+	}
+}
+
+// mostSeen bounds how many that is looked at for with one publication.
+const mostSeen = 64
 
 // SubscriptionsKey says where a watcher's subscriptions are.
 func (p *Profile) SubscriptionsKey(who broker.Who) string { return life.KeysBy(who.Principal) }

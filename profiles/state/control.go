@@ -1,0 +1,240 @@
+package state
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/life"
+	"github.com/bellwire/bellwire/profiles/policy"
+	"github.com/bellwire/bellwire/profiles/refuse"
+)
+
+var _ broker.Controller = (*Profile)(nil)
+
+// What owners ask for, by publishing to $ctl/approve and so on: JSON with the kind, and
+//
+//	approve  watcher or sid; then, if, show: as in a rule; silent
+//	deny     watcher or sid; style: refuse, polite or ignore; if
+//	revoke   watcher or sid; until: an instant, before which it is not granted again
+//
+// Approving and denying puts a rule into the owner's policy, in the place of the one that
+// they had put there for that watcher before; ifMatch makes that depend on the policy's
+// entity tag. Revoking ends a subscription and changes no policy.
+const (
+	verbApprove = "approve"
+	verbDeny    = "deny"
+	verbRevoke  = "revoke"
+)
+
+// Controls says which verbs there are.
+func (p *Profile) Controls(verb string) bool {
+	return verb == verbApprove || verb == verbDeny || verb == verbRevoke
+}
+
+func isControl(pub *broker.Publication) bool {
+	_, is := broker.ControlVerb(pub.Event.Topic)
+	return is
+}
+
+// A control is what an owner asks for.
+type control struct {
+	ID      json.RawMessage // of the request: it is in the answer
+	Kind    string
+	Watcher string
+	SID     string
+	IfMatch string `json:"ifMatch"`
+	Until   string
+	Style   string
+	Silent  *bool
+	If      map[string]json.RawMessage
+	Then    map[string]json.RawMessage
+	Show    json.RawMessage
+
+	verb    string
+	owner   kind.Addr
+	watcher kind.Addr // zero: whose is SID
+	until   int64
+}
+
+// readControl understands a request and refuses it if it can never be right.
+func (p *Profile) readControl(pub *broker.Publication) (c control, err error) {
+	c.verb, _ = broker.ControlVerb(pub.Event.Topic)
+	if c.owner = kind.Of(pub.From.Principal); c.owner.IsZero() {
+		return c, fmt.Errorf("%w: identity-required: whose subscriptions are meant nobody knows", kind.ErrForbidden)
+	}
+	d := json.NewDecoder(strings.NewReader(string(pub.Event.Payload)))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return c, fmt.Errorf("%w: schema: %v", kind.ErrInvalid, err)
+	}
+	if (c.Watcher == "") == (c.SID == "") {
+		return c, fmt.Errorf("%w: schema: name a watcher (an address) or a sid (of a subscription)", kind.ErrInvalid)
+	}
+	if c.Watcher != "" {
+		if c.watcher, err = kind.ParseAddr(c.Watcher); err != nil {
+			return c, fmt.Errorf("%w: schema: watcher: %v", kind.ErrInvalid, err)
+		}
+	}
+	if c.Until != "" {
+		at, err := time.Parse(time.RFC3339, c.Until)
+		if err != nil {
+			return c, fmt.Errorf("%w: schema: until: %q is no instant such as 2026-03-09T17:00:00Z", kind.ErrInvalid, c.Until)
+		}
+		c.until = at.UnixNano()
+	}
+	if c.verb == verbRevoke {
+		return c, nil
+	}
+	return c, p.ruleOf(&c)
+}
+
+// ruleOf completes what a rule is made of.
+func (p *Profile) ruleOf(c *control) error {
+	if c.Then == nil {
+		c.Then = map[string]json.RawMessage{}
+	}
+	word := func(name, value string) { c.Then[name], _ = json.Marshal(value) }
+	if c.verb == verbApprove {
+		if _, has := c.Then["handling"]; !has {
+			word("handling", policy.Allow.String())
+		}
+		if c.Silent != nil {
+			c.Then["approve"] = json.RawMessage(fmt.Sprintf(`{"silent":%t}`, *c.Silent))
+		}
+		if c.Show == nil {
+			c.Show = policy.Everything(p.kind)
+		}
+		return nil
+	}
+	switch c.Style {
+	case "", "refuse":
+		word("handling", policy.Block.String())
+	case "polite":
+		word("handling", policy.PoliteBlock.String())
+	case "ignore":
+		word("handling", policy.Block.String())
+		word("style", c.Style)
+	default:
+		return fmt.Errorf("%w: schema: style is %.20q: write refuse, polite or ignore", kind.ErrInvalid, c.Style)
+	}
+	return nil
+}
+
+// admitControl refuses what can be refused without the log.
+func (p *Profile) admitControl(pub *broker.Publication) error {
+	c, err := p.readControl(pub)
+	if err != nil || c.verb == verbRevoke || c.SID != "" {
+		return refuse.Told(err)
+	}
+	_, _, err = p.decided(pub.PolicyOf(c.owner.String()), &c, c.watcher, policy.Check)
+	return refuse.Told(err)
+}
+
+// decided returns the owner's policy with a rule for a watcher, and the rule's id.
+func (p *Profile) decided(document []byte, c *control, watcher kind.Addr, parse policyParser) (decided []byte, id string, err error) {
+	decided, id, err = policy.Decide(document, policy.Ruling{Watcher: watcher, Scheme: p.kind.Scheme(), If: c.If, Then: c.Then, Show: c.Show})
+	if err != nil {
+		return nil, "", fmt.Errorf("%w: schema: %v", kind.ErrInvalid, err)
+	}
+	_, err = parse(decided, p.kind, c.owner)
+	return decided, id, err
+}
+
+// An answer is what an owner is told.
+type answer struct {
+	ID      json.RawMessage `json:"id,omitempty"`
+	Rule    string          `json:"rule,omitempty"`
+	ETag    string          `json:"etag,omitempty"` // of the policy as it is now
+	Matched int             `json:"matched"`        // subscriptions, and requests, that it was about
+}
+
+// applyControl does what an owner asks for.
+func (p *Profile) applyControl(tx *broker.ProfileTx, pub *broker.Publication) error {
+	c, err := p.readControl(pub)
+	if err != nil {
+		return refuse.Told(err)
+	}
+	b := p.book(tx)
+	topicName := kind.Resource{Kind: p.kind.Name(), Addr: c.owner}.Topic()
+	e := b.Get(topicName, c.watcher.String())
+	if c.SID != "" {
+		if e = b.ByID(topicName, c.SID); e == nil {
+			return &broker.Refusal{Cause: broker.ErrCondition, Reason: "no-such-subscription: it may be over: $me/watchers has those that there are"}
+		}
+	}
+	a := answer{ID: c.ID}
+	if e != nil && (e.Live() || e.Status == life.Waiting) {
+		a.Matched = 1
+	}
+	if c.verb == verbRevoke {
+		p.revoke(b, e, topicName, &c)
+	} else if err := p.rule(tx, e, &c, &a); err != nil {
+		return err
+	}
+	pub.Answer = event.AppendUserProperty(event.AppendUserProperty(nil, "rule", a.Rule), "matched", strconv.Itoa(a.Matched))
+	pub.Reply, err = json.Marshal(a)
+	return err
+}
+
+// revoke ends a subscription, if there is one.
+func (p *Profile) revoke(b *life.Book, e *life.Entry, topicName string, c *control) {
+	watcher, because := c.watcher.String(), life.Deactivated
+	if e != nil {
+		watcher = e.Watcher
+	}
+	if c.until > b.Now() {
+		because = life.Probation
+	}
+	b.End(topicName, watcher, because, c.until)
+}
+
+// rule changes the owner's policy.
+func (p *Profile) rule(tx *broker.ProfileTx, e *life.Entry, c *control, a *answer) error {
+	watcher := c.watcher
+	if watcher.IsZero() {
+		if e.Anonymous() {
+			return &broker.Refusal{Cause: broker.ErrCondition, Reason: "anonymous: nobody can be named in a rule: revoke it, or write a rule for all who are anonymous"}
+		}
+		watcher = kind.Of(e.Watcher)
+	}
+	document := tx.PolicyOf(c.owner.String())
+	if tag := policy.Tag(document); c.IfMatch != "" && c.IfMatch != tag {
+		return &broker.Refusal{Cause: broker.ErrCondition, Reason: "stale-etag: the policy is another by now: its tag is " + tag}
+	}
+	decided, id, err := p.decided(document, c, watcher, parserAt(tx.Level()))
+	if err != nil {
+		return refuse.Told(err)
+	}
+	if err := p.mustDeny(decided, c, watcher, tx.Now()); err != nil {
+		return err
+	}
+	p.setPolicy(tx, c.owner, decided)
+	tx.OwnChanged("policy", c.owner.String())
+	a.Rule, a.ETag = id, policy.Tag(decided)
+	return nil
+}
+
+// mustDeny refuses to deny somebody of whom another rule of the owner's says something
+// else: of several the greatest handling holds, and to say that they are denied would not
+// be true.
+func (p *Profile) mustDeny(document []byte, c *control, watcher kind.Addr, now int64) error {
+	if c.verb != verbDeny {
+		return nil
+	}
+	of, err := policy.Parse(document, p.kind, c.owner)
+	if err != nil {
+		return refuse.Told(err)
+	}
+	d := of.Evaluate(watcher, time.Unix(0, now).UTC(), policy.Input{Auth: policy.AuthOf(watcher)})
+	wanted := map[string]policy.Handling{"": policy.Block, "refuse": policy.Block, "polite": policy.PoliteBlock, "ignore": policy.Confirm}[c.Style]
+	if is, ignored := d.Life(); is != wanted || ignored != (c.Style == "ignore") {
+		return &broker.Refusal{Cause: broker.ErrCondition, Reason: fmt.Sprintf("allowed: by another rule of the policy it is %s for them, and of several the one that allows most holds: except them there", is)}
+	}
+	return nil
+}
