@@ -85,6 +85,7 @@ const (
 	stepLife     // this node's life is over, by the log's account: another begins
 	stepNumbered // the policy in force has a number from here on
 	stepSecret   // the cluster has a secret from here on
+	stepAdjust   // a profile has other settings
 	stepReply    // a client has asked for something, and this is the answer
 	stepPaid     // a queue has what it is to have up to the number position
 )

@@ -148,7 +148,7 @@ func (m *Machine) domain() string {
 // on.
 func (m *Machine) applyProfileSettings(c *event.ProfileSettings) error {
 	p, ok := m.profiles[c.Profile].(Configurable)
-	if !ok {
+	if _, since4 := p.(Adjustable); !ok || since4 && m.level < LevelRequests { // before, it had none
 		return &Refusal{Reason: fmt.Sprintf("settings: there is no profile %.40q that has any", c.Profile)}
 	}
 	if err := p.CheckSettings(c.Data); err != nil {
@@ -156,6 +156,7 @@ func (m *Machine) applyProfileSettings(c *event.ProfileSettings) error {
 	}
 	m.ofProfiles[strings.Clone(c.Profile)] = bytes.Clone(c.Data)
 	m.tx.Set(ofProfileKey(c.Profile), c.Data)
+	m.out.steps = append(m.out.steps, step{kind: stepAdjust})
 	return nil
 }
 

@@ -129,6 +129,7 @@ func New(c Config) (*Broker, error) {
 	m.deliver, m.spare = b.loop.deliver, b.loop.spare
 	b.setPolicy(m.policy, m.history.number())
 	b.settings.Store(m.settings)
+	b.adjust()
 	b.running.Go(b.loop.run)
 	return b, nil
 }
@@ -317,6 +318,17 @@ func (b *Broker) SetProfileSettings(ctx context.Context, prefix string, data []b
 // the log has none yet.
 func (b *Broker) ProfileSettings(prefix string) []byte {
 	return storedValue(b.config.Store, ofProfileKey(prefix))
+}
+
+// adjust tells profiles which settings they show resources by. Who is connected is
+// shown what that makes of these when they change next.
+func (b *Broker) adjust() {
+	for prefix, p := range b.machine.profiles { // in any order: each is told its own
+		if a, ok := p.(Adjustable); ok {
+			a.Adjust(b.ProfileSettings(prefix))
+		}
+	}
+	b.watch.forgetAll()
 }
 
 // Policy returns the policy in force here, nil if none was ever set.

@@ -56,16 +56,16 @@ func profileOfControl(profiles map[string]Profile, topicName string) Profile {
 
 // controlTopic is the topic of a request as it is ordered.
 func (b *Broker) controlTopic(e *event.Event) (string, error) {
-	if b.Level() < levelRequests {
+	if b.Level() < LevelRequests {
 		return "", &Refusal{Cause: ErrBadEvent, Reason: "requests are taken once all nodes of the cluster know them"}
 	}
 	return fullControl(b.machine.profiles, e)
 }
 
 // profileFor returns the profile that applies what is published to a topic, nil for none.
-// Below levelRequests nothing is asked of profiles.
+// Below LevelRequests nothing is asked of profiles.
 func (m *Machine) profileFor(topicName string) Profile {
-	if m.level < levelRequests && strings.HasPrefix(topicName, ownControl) {
+	if m.level < LevelRequests && strings.HasPrefix(topicName, ownControl) {
 		return nil
 	}
 	return profileFor(m.profiles, topicName)
@@ -160,7 +160,7 @@ func (m *Machine) applyControl(c *event.Control) (*controlled, error) {
 func (b *Broker) Control(ctx context.Context, principal, profile, verb string, data []byte) (reply []byte, err error) {
 	e := &event.Event{Topic: ControlTopic(profile, verb), Payload: data, At: b.now()}
 	p := profileOfControl(b.machine.profiles, e.Topic)
-	if p == nil || b.Level() < levelRequests {
+	if p == nil || b.Level() < LevelRequests {
 		return nil, ErrBadEvent
 	}
 	if err := b.mayPublish(Who{Principal: principal}, e.Topic, e.At); err != nil {

@@ -43,6 +43,10 @@ const (
 	// LevelSecret is that from which on the cluster has a secret: likewise.
 	LevelSecret = Level(event.SecretLevel)
 
+	// LevelRequests is that from which on subscriptions are requests, profiles are asked
+	// to do things, and those of state have settings: likewise.
+	LevelRequests = LevelStreams
+
 	// NewestLevel is the newest that this program knows. Those above are reserved.
 	NewestLevel = LevelStreams
 )

@@ -216,6 +216,8 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		if session := l.live[s.session]; session != nil && session.epoch == s.epoch {
 			session.subEnded(s.topic, now, w)
 		}
+	case stepAdjust:
+		b.adjust()
 	case stepReply:
 		if session := l.live[s.session]; session != nil && session.epoch == s.epoch {
 			session.answer(s.event, w)

@@ -209,6 +209,15 @@ type Configurable interface {
 	CheckSettings(data []byte) error
 }
 
+// An Adjustable is a Configurable that shows resources by its settings: each node tells
+// it which are in force there. Safe for concurrent use.
+type Adjustable interface {
+	Configurable
+
+	// Adjust is called with those settings, nil while the log has none.
+	Adjust(settings []byte)
+}
+
 // A SessionWatcher is a profile that wants to know of connections. Both are
 // called on every node, in log order, with whose connection it is: a client id
 // alone does not say, for where no session is kept it is anybody's again once

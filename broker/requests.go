@@ -70,10 +70,6 @@ type Request struct {
 	Answer []byte
 }
 
-// levelRequests is that from which on subscriptions are requests: LevelStreams again,
-// for no program that has it is in use yet.
-const levelRequests = LevelStreams
-
 // notifierOf returns the profile that a filter is a request to, nil for none.
 func notifierOf(profiles map[string]Profile, filter string) Notifier {
 	n, ok := profileOf(profiles, filter).(Notifier)
@@ -97,7 +93,7 @@ func (m *Machine) applyRequest(c *event.Request) (*subscribed, error) {
 	var answer []byte
 	for i := range c.Subs {
 		s := &c.Subs[i]
-		if n := notifierOf(m.profiles, s.Filter); n != nil && m.level >= levelRequests {
+		if n := notifierOf(m.profiles, s.Filter); n != nil && m.level >= LevelRequests {
 			q := Request{
 				Who: Who{Principal: r.principal, Client: r.client}, Session: r.session, Topic: strings.Clone(s.Filter),
 				Options: c.Props, Lasting: r.durable(), Known: m.hasAsked(r.session, s.Filter),

@@ -60,7 +60,7 @@ func (l *loop) resume(a *applied, r *restored, now int64) {
 	b.settings.Store(r.settings)
 	before := b.policy.Load()
 	b.setPolicy(r.policy, r.number)
-	b.watch.forgetAll()
+	b.adjust()
 	if p := b.proposer.Load(); p != nil {
 		p.caughtUp(r.batch, w)
 	}

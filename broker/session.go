@@ -516,7 +516,7 @@ func (s *Session) begin(granted []event.Subscription, done *subscribed, now int6
 
 // isRequest says whether to subscribe to filter is a request.
 func (s *Session) isRequest(filter string) bool {
-	return s.b.Level() >= levelRequests && notifierOf(s.b.machine.profiles, filter) != nil
+	return s.b.Level() >= LevelRequests && notifierOf(s.b.machine.profiles, filter) != nil
 }
 
 // requestsAmong returns those of subs that are requests.

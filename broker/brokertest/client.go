@@ -137,6 +137,23 @@ func (c *Client) TrySubscribe(filter string, qos uint8) (err error) {
 	return err
 }
 
+// TrySubscribeWith is TrySubscribe with User Properties, names and values, and returns
+// those of the answer.
+func (c *Client) TrySubscribeWith(filter string, qos uint8, options ...string) (answer map[string]string, err error) {
+	var props []byte
+	for i := 0; i < len(options); i += 2 {
+		props = event.AppendUserProperty(props, options[i], options[i+1])
+	}
+	answer = map[string]string{}
+	c.s.SubscribeWith([]event.Subscription{{Filter: filter, QoS: qos}}, props, func(r []broker.SubResult, props []byte, _ *broker.Wave) {
+		err = r[0].Err
+		for name, value := range event.UserProperties(props) {
+			answer[name] = value
+		}
+	})
+	return answer, err
+}
+
 // Unsubscribe ends a subscription.
 func (c *Client) Unsubscribe(filter string) {
 	c.n.t.Helper()

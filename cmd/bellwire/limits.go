@@ -7,6 +7,8 @@ import (
 	"github.com/bellwire/bellwire/broker/mqtt"
 	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/profiles/inbox"
+	"github.com/bellwire/bellwire/profiles/policy"
+	"github.com/bellwire/bellwire/profiles/state"
 	"github.com/bellwire/bellwire/yamltree"
 )
 
@@ -16,6 +18,7 @@ type limits struct {
 	broker   broker.Limits
 	mqtt     mqtt.Limits
 	im       inbox.Limits
+	state    state.Limits // of presence and location alike
 	lowWater uint64
 }
 
@@ -84,6 +87,14 @@ var limitRows = []limitRow{
 	{"im.keptBytes", inBytes, 1, 1 << 30, false, func(l *limits, n int64) { l.im.KeptBytes = int(n) }},
 	{"im.ids", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.im.IDs = int(n) }},
 	{"im.contacts", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.im.Contacts = int(n) }},
+	{"watch.default", inHandling, int64(policy.Confirm), int64(policy.PoliteBlock), false, func(l *limits, n int64) { l.state.Default = policy.Handling(n) }},
+	{"watch.expiresMax", inSeconds, 30 * second, (1<<32 - 2) * second, false, func(l *limits, n int64) { l.state.Life.MostExpires = time.Duration(n) }},
+	{"watch.pending", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.state.Life.PendingByWatcher = int(n) }},
+	{"watch.pendingPerAddress", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.state.Life.PendingOf = int(n) }},
+	{"watch.perAddress", inCount, 1, 1 << 24, false, func(l *limits, n int64) { l.state.Life.Watchers = int(n) }},
+	{"watch.keptPerAddress", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.state.Life.KeptOf = int(n) }},
+	{"watch.perMinute", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.state.Life.PerMinute = int(n) }},
+	{"watch.sessions", inCount, 1, 10_000, false, func(l *limits, n int64) { l.state.Life.SessionsSharing = int(n) }},
 	{"disk.lowWater", inBytes, 1, bytesMax, false, func(l *limits, n int64) { l.lowWater = uint64(n) }},
 }
 

@@ -13,6 +13,9 @@ import (
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/mqtt"
 	"github.com/bellwire/bellwire/profiles/inbox"
+	"github.com/bellwire/bellwire/profiles/life"
+	"github.com/bellwire/bellwire/profiles/policy"
+	"github.com/bellwire/bellwire/profiles/state"
 )
 
 // Every row of a limits file sets what it says.
@@ -50,6 +53,14 @@ default:
   im.keptBytes: 29MiB
   im.ids: 1030
   im.contacts: 1031
+  watch.default: confirm
+  watch.expiresMax: 32d
+  watch.pending: 1033
+  watch.pendingPerAddress: 1034
+  watch.perAddress: 1035
+  watch.keptPerAddress: 1036
+  watch.perMinute: 1037
+  watch.sessions: 1038
   disk.lowWater: 22GiB
 `
 	want := limits{
@@ -65,6 +76,9 @@ default:
 			VolatileEvents: 1017, VolatileBytes: 18 << 20, SubscriptionsPerSession: 1019, RetainedTopics: 1020, Backlog: 21 << 20,
 		},
 		im:       inbox.Limits{Rate: 1026, Burst: 1027, Kept: 1028, KeptBytes: 29 << 20, IDs: 1030, Contacts: 1031},
+		state: state.Limits{Default: policy.Confirm, Life: life.Limits{
+			MostExpires: 32 * 24 * time.Hour, PendingByWatcher: 1033, PendingOf: 1034, Watchers: 1035, KeptOf: 1036, PerMinute: 1037, SessionsSharing: 1038,
+		}},
 		lowWater: 22 << 30,
 	}
 	got, err := readLimits(writeFile(t, "limits.yaml", text))

@@ -263,6 +263,9 @@ func (r *pageReader) limits(text string) {
 	if got, want := said.im.WithDefaults(), (limits{}).im.WithDefaults(); got != want {
 		r.t.Errorf("the defaults are %+v, not %+v", want, got)
 	}
+	if got, want := said.state.WithDefaults(), (limits{}).state.WithDefaults(); got != want {
+		r.t.Errorf("the defaults are %+v, not %+v", want, got)
+	}
 	inEffect := func(l limits) mqtt.Limits {
 		c := devFlags{domain: "example.com"}.config(os.Stderr)
 		c.limits, c.logger = l, slog.New(slog.DiscardHandler)

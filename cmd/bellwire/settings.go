@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/profiles/im"
 	"github.com/bellwire/bellwire/profiles/inbox"
+	"github.com/bellwire/bellwire/profiles/state"
 )
 
 // The domain, and those limits that are about what all nodes hold alike, decide
@@ -19,12 +21,16 @@ import (
 type agreement struct {
 	settings event.Settings
 	im       inbox.Limits
+	state    state.Limits // of presence and location alike
 }
+
+// stateKinds are those of state.
+var stateKinds = []string{"presence", "location"}
 
 // wanted is what is configured, and of what is not, what is in force: a node that was
 // told nothing of a domain or of limits, as one that joins, changes nothing about them.
 func (c *serverConfig) wanted(in agreement) agreement {
-	want := agreement{c.limits.broker.Settings(c.domain), c.limits.im.WithDefaults()}
+	want := agreement{c.limits.broker.Settings(c.domain), c.limits.im.WithDefaults(), c.limits.state.WithDefaults()}
 	if in.settings != (event.Settings{}) {
 		if !c.limited {
 			want.settings = in.settings
@@ -37,14 +43,31 @@ func (c *serverConfig) wanted(in agreement) agreement {
 	if in.im != (inbox.Limits{}) && !c.limited {
 		want.im = in.im
 	}
+	if in.state != (state.Limits{}) && !c.limited {
+		want.state = in.state
+	}
 	return want
 }
 
-// inForce is what the log has; of what it has not, nothing.
+// wanted is what this server's configuration wants.
+func (s *server) wanted(in agreement) agreement { return s.wantedBy(s.config, in) }
+
+// wantedBy is wanted of a configuration, but for what the level does not have yet.
+func (s *server) wantedBy(c serverConfig, in agreement) agreement {
+	want := c.wanted(in)
+	if s.broker.Level() < broker.LevelRequests {
+		want.state = in.state
+	}
+	return want
+}
+
+// inForce is what the log has; of what it has not, nothing. Presence and location have
+// settings from the level on that brings them; before, those that are so by default hold.
 func (s *server) inForce() (a agreement) {
 	if settings, ok := s.broker.Settings(); ok {
 		a.settings = settings
 	}
+	a.state, _ = state.ReadSettings(s.broker.ProfileSettings(stateKinds[0]))
 	a.im, _ = inbox.ReadSettings(s.broker.ProfileSettings(im.New().Name()))
 	return a
 }
@@ -59,7 +82,17 @@ func (s *server) agree(ctx context.Context, want agreement, others bool) error {
 		}
 	}
 	if in.im != want.im && (others || in.im == inbox.Limits{}) {
-		return s.broker.SetProfileSettings(ctx, im.New().Name(), want.im.Settings())
+		if err := s.broker.SetProfileSettings(ctx, im.New().Name(), want.im.Settings()); err != nil {
+			return err
+		}
+	}
+	if s.broker.Level() < broker.LevelRequests || in.state == want.state || !others && in.state != (state.Limits{}) {
+		return nil
+	}
+	for _, name := range stateKinds {
+		if err := s.broker.SetProfileSettings(ctx, name, want.state.Settings()); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -68,7 +101,7 @@ func (s *server) agree(ctx context.Context, want agreement, others bool) error {
 // that they change by command only: a node that starts with an old file must not
 // change them for all others.
 func (s *server) firstSettings(ctx context.Context) error {
-	return s.agree(ctx, s.config.wanted(s.inForce()), false)
+	return s.agree(ctx, s.wanted(s.inForce()), false)
 }
 
 // reload reads the files again that are state, and has them ordered: the limits
@@ -88,7 +121,7 @@ func (s *server) reloadSettings(ctx context.Context, name string) {
 	}
 	if err == nil {
 		in := s.inForce()
-		want := c.wanted(in)
+		want := s.wantedBy(c, in)
 		if in == want {
 			return
 		}
@@ -106,7 +139,7 @@ func (s *server) reloadSettings(ctx context.Context, name string) {
 // warnOfOtherSettings says that what is configured is not what is in force.
 func (s *server) warnOfOtherSettings() {
 	in := s.inForce()
-	if want := s.config.wanted(in); in != want {
+	if want := s.wanted(in); in != want {
 		s.config.logger.Warn("domain or limits differ from those in force: send SIGHUP to put them in force",
 			"in_force", fmt.Sprintf("%+v", in), "configured", fmt.Sprintf("%+v", want))
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bellwire/bellwire/profiles/policy"
 	"github.com/bellwire/bellwire/yamltree"
 )
 
@@ -17,10 +18,11 @@ import (
 type unit uint8
 
 const (
-	inCount   unit = iota // things: 100
-	inBytes               // 512B, 64KiB, 1MiB, 2GiB
-	inTime                // nanoseconds, written 250ms, 30s, 5m, 1h30m, 90d
-	inSeconds             // the same, whole seconds only
+	inCount    unit = iota // things: 100
+	inBytes                // 512B, 64KiB, 1MiB, 2GiB
+	inTime                 // nanoseconds, written 250ms, 30s, 5m, 1h30m, 90d
+	inSeconds              // the same, whole seconds only
+	inHandling             // polite-block, confirm
 )
 
 // parse reads a value of the unit. A Problem without advice is one that the
@@ -28,6 +30,12 @@ const (
 // as the largest, for no bound lies beyond.
 func (u unit) parse(text string) (int64, *yamltree.Problem) {
 	switch u {
+	case inHandling:
+		h, ok := policy.HandlingOf(text)
+		if !ok || h != policy.PoliteBlock && h != policy.Confirm {
+			return 0, yamltree.Problemf("%q is not possible", cut(text)).Hint("write %v or %v", policy.PoliteBlock, policy.Confirm)
+		}
+		return int64(h), nil
 	case inBytes:
 		return parseSize(text)
 	case inTime, inSeconds:
@@ -47,6 +55,8 @@ func (u unit) parse(text string) (int64, *yamltree.Problem) {
 
 func (u unit) format(n int64) string {
 	switch u {
+	case inHandling:
+		return policy.Handling(n).String()
 	case inBytes:
 		return formatSize(n)
 	case inTime, inSeconds:

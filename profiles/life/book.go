@@ -326,7 +326,7 @@ func (b *Book) follow(e *Entry) {
 		return
 	case Waiting: // decided: what is asked for next has its answer
 		if v.Handling != policy.Confirm || v.Ignored {
-			b.over(e, Terminated, GiveUp, 0)
+			e.Status, e.Forget = Terminated, e.Since+int64(KeptFor) // for its watcher nothing has changed
 			b.save(e)
 		}
 		return

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/bellwire/bellwire/broker"
@@ -32,19 +33,17 @@ const LostAfter = 15 * time.Second
 type Profile struct {
 	kind     kind.Kind
 	policies *policy.Cache
-	limits   Limits
+	shownBy  atomic.Pointer[Limits] // those in force, as this node shows resources
 }
 
-// New returns the profile of k, whose Semantics must be of ModeState, with limits as they
-// are by default.
-func New(k kind.Kind) *Profile { return NewWith(k, Limits{}) }
-
-// NewWith is New with limits.
-func NewWith(k kind.Kind, limits Limits) *Profile {
+// New returns the profile of k, whose Semantics must be of ModeState.
+func New(k kind.Kind) *Profile {
 	if k.Semantics().Mode != kind.ModeState {
 		panic("state: " + k.Name() + " is not a kind of state")
 	}
-	return &Profile{kind: k, policies: policy.NewCache(k), limits: limits.WithDefaults()}
+	p := &Profile{kind: k, policies: policy.NewCache(k)}
+	p.Adjust(nil)
+	return p
 }
 
 var (

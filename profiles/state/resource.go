@@ -42,7 +42,7 @@ func (p *Profile) Load(topicName string, record, document []byte) broker.Resourc
 	if err != nil || t.Source != "" {
 		return nothing{}
 	}
-	r := &resource{kind: p.kind, of: t.Resource, record: record, asked: p.policies, set: document != nil, normal: p.limits.Default}
+	r := &resource{kind: p.kind, of: t.Resource, record: record, asked: p.policies, set: document != nil, normal: p.shownBy.Load().Default}
 	r.policy = p.policies.Read(t.Addr, p.documentOf(t.Addr, document))
 	r.neutral = r.render(p.kind.Neutral(t.Resource))
 	return r

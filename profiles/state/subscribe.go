@@ -2,7 +2,6 @@ package state
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -155,34 +154,4 @@ func lifeOf(of *policy.Policy, d *policy.Decision, set bool, standard policy.Han
 		return standard, false
 	}
 	return d.Life()
-}
-
-// Limits bound what a profile takes; zero of any field means its default. They decide
-// what Apply does, so they are in force as the log has them (Settings); what a Profile
-// is made with holds while the log has none.
-type Limits struct {
-	Life life.Limits
-
-	// Default is what becomes of subscriptions about which the owner has said nothing,
-	// be it that there is no owner: PoliteBlock or Confirm.
-	Default policy.Handling
-}
-
-// WithDefaults returns l with its zero fields replaced.
-func (l Limits) WithDefaults() Limits {
-	l.Life = l.Life.WithDefaults()
-	if l.Default == 0 {
-		l.Default = policy.PoliteBlock
-	}
-	return l
-}
-
-func (p *Profile) limitsIn(*broker.ProfileTx) Limits { return p.limits }
-
-// checkLimits says what is wrong with limits.
-func (l Limits) check() error {
-	if l.Default != policy.PoliteBlock && l.Default != policy.Confirm {
-		return fmt.Errorf("default: %v, want polite-block or confirm", l.Default)
-	}
-	return nil
 }

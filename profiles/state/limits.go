@@ -1,0 +1,128 @@
+package state
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/profiles/life"
+	"github.com/bellwire/bellwire/profiles/policy"
+)
+
+var _ broker.Adjustable = (*Profile)(nil)
+
+// Limits bound what a profile takes; zero of any field means its default. They decide
+// what Apply does, so they are in force as the log has them (Settings); while it has
+// none, those are that are so by default.
+type Limits struct {
+	Life life.Limits
+
+	// Default is what becomes of subscriptions about which the owner has said nothing,
+	// be it that there is no owner: PoliteBlock, which 0 means, or Confirm.
+	Default policy.Handling
+}
+
+// WithDefaults returns l with its zero fields replaced.
+func (l Limits) WithDefaults() Limits {
+	l.Life = l.Life.WithDefaults()
+	if l.Default == 0 {
+		l.Default = policy.PoliteBlock
+	}
+	return l
+}
+
+// A field is one of the limits that is a number, in the order of the settings' binary
+// form.
+type field struct {
+	name  string
+	value *int
+	most  int
+}
+
+func (l *Limits) fields() []field {
+	return []field{
+		{"requests of one watcher", &l.Life.PendingByWatcher, 1 << 20},
+		{"requests to one address", &l.Life.PendingOf, 1 << 20},
+		{"watchers of one address", &l.Life.Watchers, 1 << 24},
+		{"subscriptions kept that are over", &l.Life.KeptOf, 1 << 20},
+		{"subscriptions a minute", &l.Life.PerMinute, 1 << 20},
+		{"sessions of one watcher", &l.Life.SessionsSharing, 10_000},
+	}
+}
+
+const settingsVersion = 1
+
+// Settings returns what the log is to be told of l, its zero fields replaced.
+//
+//	version u8 = 1, default handling u8, most expires uvarint (seconds), then uvarints:
+//	pending by watcher, pending, watchers, kept, per minute, sessions sharing
+func (l Limits) Settings() []byte {
+	l = l.WithDefaults()
+	b := []byte{settingsVersion, byte(l.Default)}
+	b = binary.AppendUvarint(b, uint64(l.Life.MostExpires/time.Second))
+	for _, f := range l.fields() {
+		b = binary.AppendUvarint(b, uint64(*f.value))
+	}
+	return b
+}
+
+// ReadSettings reads what Settings returned; of anything else it says what is wrong.
+func ReadSettings(data []byte) (l Limits, err error) {
+	if len(data) < 2 || data[0] != settingsVersion {
+		return l, errors.New("of another version, or none")
+	}
+	l.Default, data = policy.Handling(data[1]), data[2:]
+	if l.Default != policy.PoliteBlock && l.Default != policy.Confirm {
+		return l, fmt.Errorf("default handling: %d, want polite-block or confirm", l.Default)
+	}
+	seconds, n := binary.Uvarint(data)
+	if n <= 0 || seconds < uint64(life.MinExpires/time.Second) || seconds > 1<<32 {
+		return l, fmt.Errorf("longest time: %d seconds", seconds)
+	}
+	l.Life.MostExpires, data = time.Duration(seconds)*time.Second, data[n:]
+	for _, f := range l.fields() {
+		v, n := binary.Uvarint(data)
+		if n <= 0 {
+			return l, fmt.Errorf("%s: cut short", f.name)
+		}
+		if v < 1 || v > uint64(f.most) {
+			return l, fmt.Errorf("%s: %d, want 1 to %d", f.name, v, f.most)
+		}
+		*f.value, data = int(v), data[n:]
+	}
+	if len(data) > 0 {
+		return l, errors.New("something follows")
+	}
+	return l, nil
+}
+
+// CheckSettings says what is wrong with settings.
+func (p *Profile) CheckSettings(data []byte) error {
+	if _, err := ReadSettings(data); err != nil {
+		return fmt.Errorf("%s: %w", p.kind.Name(), err)
+	}
+	return nil
+}
+
+// Adjust takes note of the settings that are in force on this node, by which it shows
+// resources.
+func (p *Profile) Adjust(settings []byte) {
+	l := p.limitsOf(settings)
+	p.shownBy.Store(&l)
+}
+
+// limitsIn returns the limits in force for a command.
+func (p *Profile) limitsIn(tx *broker.ProfileTx) Limits { return p.limitsOf(tx.Settings()) }
+
+func (p *Profile) limitsOf(settings []byte) Limits {
+	if settings == nil {
+		return Limits{}.WithDefaults()
+	}
+	l, err := ReadSettings(settings)
+	if err != nil {
+		panic(fmt.Sprintf("state: settings in force: %v", err)) // they were checked
+	}
+	return l
+}
