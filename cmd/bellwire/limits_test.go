@@ -75,7 +75,7 @@ default:
 			Sessions: 1013, SessionExpiryMax: 90 * 86400, QueueEvents: 1015, QueueBytes: 16 << 30,
 			VolatileEvents: 1017, VolatileBytes: 18 << 20, SubscriptionsPerSession: 1019, RetainedTopics: 1020, Backlog: 21 << 20,
 		},
-		im:       inbox.Limits{Rate: 1026, Burst: 1027, Kept: 1028, KeptBytes: 29 << 20, IDs: 1030, Contacts: 1031},
+		im: inbox.Limits{Rate: 1026, Burst: 1027, Kept: 1028, KeptBytes: 29 << 20, IDs: 1030, Contacts: 1031},
 		state: state.Limits{Default: policy.Confirm, Life: life.Limits{
 			MostExpires: 32 * 24 * time.Hour, PendingByWatcher: 1033, PendingOf: 1034, Watchers: 1035, KeptOf: 1036, PerMinute: 1037, SessionsSharing: 1038,
 		}},
