@@ -13,6 +13,9 @@ type role struct {
 	line   int
 	who    *audience
 	domain string
+
+	// unshown: what they look at is written down, and not shown to whom it is about.
+	unshown bool
 }
 
 // MaxRoles bounds the roles of a policy.
@@ -20,7 +23,7 @@ const MaxRoles = 1_000
 
 // readRole reads an entry of `roles`.
 func (r *reader) readRole(n *yamltree.Node) {
-	f, ok := r.Table(n, "a role", "id", "who", "domain")
+	f, ok := r.Table(n, "a role", "id", "who", "domain", "unshown")
 	if !ok {
 		return
 	}
@@ -37,6 +40,14 @@ func (r *reader) readRole(n *yamltree.Node) {
 		}
 		made.domain = domain
 	}
+	if f["unshown"] != nil {
+		switch text, ok := r.Text(f["unshown"], "unshown"); {
+		case ok && text == "true":
+			made.unshown = true
+		case ok && text != "false":
+			r.FailAt(f["unshown"].Pos, problemf("unshown: %q, want true or false", shown(text)))
+		}
+	}
 	for _, other := range r.policy.roles {
 		if other.id == made.id && made.id != "" {
 			r.FailAt(n.Pos, problemf("a second role with id %q, the first is at line %d", made.id, other.line))
@@ -46,7 +57,11 @@ func (r *reader) readRole(n *yamltree.Node) {
 }
 
 func (o role) describe() string {
-	return "who " + strings.Join(o.who.words(), ",") + "; domain " + o.domain
+	text := "who " + strings.Join(o.who.words(), ",") + "; domain " + o.domain
+	if o.unshown {
+		text += "; unshown"
+	}
+	return text
 }
 
 // HasRoles says whether there are any, or tenants, which came with them.
@@ -63,6 +78,13 @@ func (p *Policy) Administers(principal string) (domains []string) {
 	}
 	slices.Sort(domains)
 	return slices.Compact(domains)
+}
+
+// Unshown says whether what principal looks at of a domain is not shown to whom it is about.
+func (p *Policy) Unshown(principal, domain string) bool {
+	return slices.ContainsFunc(p.roles, func(o role) bool {
+		return o.unshown && o.domain == domain && o.who.has(principal)
+	})
 }
 
 // OfDomains returns what of the answers of WhoCan is about domains, for who may see no

@@ -85,6 +85,9 @@ func Handler(c Config) http.Handler {
 	if c.Domains != nil {
 		registerDomains(mux, c.Domains, c.Operators)
 	}
+	if c.Operators != nil && c.Operators.Audits != nil {
+		registerAudit(mux, c.Operators.Audits, c.Operators)
+	}
 	if c.Backup != nil {
 		registerBackup(mux, c.Backup, c.Operators, c.Now)
 	}

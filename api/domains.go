@@ -49,21 +49,26 @@ func (o *Operators) ofDomain(next func(w http.ResponseWriter, r *http.Request, w
 // registerDomains adds /v1/domains/{domain}/.
 func registerDomains(mux *http.ServeMux, d Domains, o *Operators) {
 	const policy = "/v1/domains/{domain}/policy"
-	text := func(w http.ResponseWriter, r *http.Request, domain string, number uint64) {
+	text := func(w http.ResponseWriter, r *http.Request, who, domain string, number uint64) {
 		text, err := d.Policy(r.Context(), domain, number)
-		serveVersion(w, r, text, err)
+		if o.audited(w, r, Look{By: who, What: "policy read", About: "*@" + domain, Result: resultOf(err)}) {
+			serveVersion(w, r, text, err)
+		}
 	}
-	mux.HandleFunc("GET "+policy, o.ofDomain(func(w http.ResponseWriter, r *http.Request, _, domain string) { text(w, r, domain, 0) }))
-	mux.HandleFunc("GET "+policy+"/versions/{number}", o.ofDomain(func(w http.ResponseWriter, r *http.Request, _, domain string) {
+	mux.HandleFunc("GET "+policy, o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) { text(w, r, who, domain, 0) }))
+	mux.HandleFunc("GET "+policy+"/versions/{number}", o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
 		number, err := strconv.ParseUint(r.PathValue("number"), 10, 64)
 		if err != nil || number == 0 {
 			refusePolicy(w, ErrNoPolicy)
 			return
 		}
-		text(w, r, domain, number)
+		text(w, r, who, domain, number)
 	}))
-	mux.HandleFunc("GET "+policy+"/versions", o.ofDomain(func(w http.ResponseWriter, r *http.Request, _, domain string) {
+	mux.HandleFunc("GET "+policy+"/versions", o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
 		all, err := d.PolicyVersions(r.Context(), domain)
+		if !o.audited(w, r, Look{By: who, What: "policy versions", About: "*@" + domain, Result: resultOf(err)}) {
+			return
+		}
 		answerPolicy(w, map[string]any{"versions": all}, err)
 	}))
 	put := func(domain string) func(context.Context, PolicyChange) (PolicyResult, error) {
@@ -95,12 +100,15 @@ func registerDomains(mux *http.ServeMux, d Domains, o *Operators) {
 	mux.HandleFunc("POST "+policy+"/rollback", o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
 		rollback(w, r, func(ctx context.Context, number uint64) (PolicyText, error) { return d.Policy(ctx, domain, number) }, put(domain), who)
 	}))
-	diff := o.ofDomain(func(w http.ResponseWriter, r *http.Request, _, domain string) {
+	diff := o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
 		q := PolicyQuestion{What: "diff"}
 		if !readQuestion(w, r, &q) {
 			return
 		}
 		answer, err := d.DiffPolicy(r.Context(), domain, q)
+		if !o.audited(w, r, Look{By: who, What: "diff", About: "*@" + domain, Result: resultOf(err)}) {
+			return
+		}
 		answerPolicy(w, answer, err)
 	})
 	mux.HandleFunc("GET "+policy+"/diff", diff)

@@ -26,6 +26,9 @@ type Operators struct {
 	// without being an operator; nil: of none, whoever it is.
 	Administers func(principal string) []string
 
+	// Audits is where looks of theirs are written down; nil: nowhere.
+	Audits Audits
+
 	// Local says whether the other end of a connection, at from, to to here, is a
 	// process of this machine that runs as root or as this one does. nil: nobody
 	// is known to.

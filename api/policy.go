@@ -88,6 +88,9 @@ func registerPolicies(mux *http.ServeMux, p Policies, o *Operators) {
 		if err == nil && !operator && d.Of != "" && domain != d.Of {
 			d = d.concealed()
 		}
+		if err == nil && !o.audited(w, r, Look{By: who, What: "denial", About: d.Principal, Result: "told"}) {
+			return
+		}
 		w.Header().Set("Cache-Control", "no-store")
 		switch {
 		case errors.Is(err, ErrNoDenial):
@@ -235,17 +238,23 @@ var (
 // registerVersions adds what is about versions of the policy. All of it is for
 // operators, for a policy tells who may do what, and what proves who they are.
 func registerVersions(mux *http.ServeMux, p Policies, o *Operators) {
-	mux.HandleFunc("GET /v1/policy", o.only(func(w http.ResponseWriter, r *http.Request, _ string) {
+	mux.HandleFunc("GET /v1/policy", o.only(func(w http.ResponseWriter, r *http.Request, who string) {
 		text, err := p.Version(r.Context(), 0)
+		if !o.audited(w, r, Look{By: who, What: "policy read", Result: resultOf(err)}) {
+			return
+		}
 		serveVersion(w, r, text, err)
 	}))
-	mux.HandleFunc("GET /v1/policy/versions/{number}", o.only(func(w http.ResponseWriter, r *http.Request, _ string) {
+	mux.HandleFunc("GET /v1/policy/versions/{number}", o.only(func(w http.ResponseWriter, r *http.Request, who string) {
 		number, err := strconv.ParseUint(r.PathValue("number"), 10, 64)
 		if err != nil || number == 0 {
 			refusePolicy(w, ErrNoPolicy)
 			return
 		}
 		text, err := p.Version(r.Context(), number)
+		if !o.audited(w, r, Look{By: who, What: "policy read", Result: resultOf(err)}) {
+			return
+		}
 		serveVersion(w, r, text, err)
 	}))
 	mux.HandleFunc("GET /v1/policy/versions", o.only(func(w http.ResponseWriter, r *http.Request, _ string) {
@@ -293,6 +302,14 @@ func registerVersions(mux *http.ServeMux, p Policies, o *Operators) {
 				return
 			}
 			answer, err := p.Ask(r.Context(), q)
+			for _, about := range aboutWhom(q) {
+				if errors.Is(err, ErrNotYours) {
+					break // nothing was seen: nobody is to fill what belongs to another domain
+				}
+				if !o.audited(w, r, Look{By: who, What: what, About: about, Result: resultOf(err)}) {
+					return
+				}
+			}
 			answerPolicy(w, answer, err)
 		})
 	}
@@ -301,6 +318,17 @@ func registerVersions(mux *http.ServeMux, p Policies, o *Operators) {
 	}
 	mux.HandleFunc("POST /v1/policy/diff", ask("diff"))
 	mux.HandleFunc("GET /v1/acl/explain", ask("explain"))
+}
+
+// aboutWhom returns whom a question is about, as the audit has it.
+func aboutWhom(q PolicyQuestion) (about []string) {
+	if q.What != "who" || q.Domains == nil {
+		return []string{q.As} // of who and diff that is nobody in particular
+	}
+	for _, domain := range q.Domains {
+		about = append(about, "*@"+domain)
+	}
+	return about
 }
 
 // readQuestion reads the query of a question, and its body if it has one.

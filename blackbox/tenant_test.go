@@ -256,3 +256,62 @@ func TestClusterDomainPolicyWithinASecond(t *testing.T) {
 		t.Errorf("in force after %v, want one second at most", longest)
 	}
 }
+
+// What an administrator looks at and changes is written down, and shown at once to whom it
+// concerns, over MQTT and HTTP, unless the operator's policy exempts who looks; others read
+// nothing of it. It outlasts a restart.
+func TestLooksAreAudited(t *testing.T) {
+	t.Parallel()
+	policy := strings.Replace(tenantPolicy(), "roles:\n", "roles:\n  - {id: sec, who: [sec@example.org], domain: example.com, unshown: true}\n", 1)
+	policy = strings.Replace(policy, "users:\n", usersOf("sec@example.org", "bob@example.com", "eve@example.com"), 1)
+	s := serve(t, "--policy", writeFile(t, "policy.yaml", policy))
+	bob := s.open(v5, as("bob@example.com", clean("bob")))
+	bob.Subscribe("$me/audit", 1)
+	if first := string(bob.Receive().Payload); first != `{"entries":[],"v":1}` {
+		t.Errorf("before anybody has looked: %s", first)
+	}
+	eve := s.open(v5, as("eve@example.com", clean("eve")))
+	eve.Subscribe("$me/audit", 1)
+	eve.Receive()
+	const adm = "adm@example.com"
+	if a := s.ask(adm, "GET", "/v1/policy/can?as=bob@example.com", ""); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	if shown := string(bob.Receive().Payload); !strings.Contains(shown, `"by":"adm@example.com","door":"http","what":"can","about":"bob@example.com","result":"told"`) {
+		t.Errorf("bob is shown %s", shown)
+	}
+	eve.Quiet()
+	if a := s.ask("sec@example.org", "GET", "/v1/policy/can?as=bob@example.com", ""); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	bob.Quiet()
+	if code := bob.TryPublish(mq.Publish{Topic: "$me/audit", QoS: 1}); code < 0x80 {
+		t.Errorf("bob writes to the audit: %#02x", code)
+	}
+	if a := s.ask("adm@example.com", "PUT", "/v1/domains/example.com/policy", "rules: []\n"); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	check := func() {
+		t.Helper()
+		own := s.ask("bob@example.com", "GET", "/v1/audit", "")
+		if own.status != 200 || strings.Count(own.body, `"by"`) != 2 || strings.Contains(own.body, "sec@") || !strings.Contains(own.body, "policy put") {
+			t.Errorf("bob reads %d %s", own.status, own.body)
+		}
+		if all := s.ask(adm, "GET", "/v1/audit?domain=example.com", ""); strings.Count(all.body, `"by"`) != 3 || !strings.Contains(all.body, `"by":"sec@example.org"`) {
+			t.Errorf("the administrator reads %d %s", all.status, all.body)
+		}
+		out, errs, code := run(t, "audit", "--domain", "example.com", "--server", s.ready.HTTP, "-u", "root@example.org", "-P", "token-root@example.org")
+		if lines := strings.Split(strings.TrimSpace(out), "\n"); code != 0 || len(lines) != 3 || !strings.HasPrefix(lines[0], "3 ") {
+			t.Errorf("exit code %d\n%s%s", code, out, errs)
+		}
+	}
+	check()
+	for who, path := range map[string]string{"eve@example.com": "/v1/audit?domain=example.com", "adm@example.net": "/v1/audit?domain=example.com"} {
+		if a := s.ask(who, "GET", path, ""); a.status != 403 {
+			t.Errorf("%s reads %d %s", who, a.status, a.body)
+		}
+	}
+	s.kill()
+	s.start()
+	check()
+}

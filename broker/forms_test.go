@@ -78,6 +78,9 @@ func stored() []storedForm {
 		{"debts/empty/4", debts(nil)},
 		{"policies/full/4", policyHistory{{Number: 299, At: 1_772_000_000_123_456_789, By: "ana@example.com", Size: 1 << 20}, {Number: 300, At: 1_772_000_060_000_000_000, Size: 9}}},
 		{"policies/empty/4", policyHistory(nil)},
+		{"audited/4", &auditState{first: 300, next: 1 << 40, bytes: 1 << 20, lost: 299}},
+		{"audit/full/4", &AuditRecord{At: 1_772_000_000_123_456_789, AuditEntry: AuditEntry{By: "cy@x.org", Door: "http", What: "explain", About: "ann@x.org", Result: "told", Hidden: true}}},
+		{"audit/empty/4", &AuditRecord{}},
 		{"entry/shared/3", &entry{qos: 1, size: 300, group: 300, body: 5}},
 		{"entry/returned/3", &entry{qos: 1, size: 300, group: 300, returns: returns{2, 1_772_000_060_000_000_000}, body: 5}},
 		{"group/full/3", &group{record: record{session: 300}, turn: 299, passed: 1 << 40, edge: 1_772_000_060_000_000_000, founder: "ann@x.org"}},
@@ -120,6 +123,10 @@ func encodeStored(v any) []byte {
 	case policyHistory:
 		return v.append(nil)
 	case *group:
+		return v.append(nil)
+	case *auditState:
+		return v.append(nil)
+	case *AuditRecord:
 		return v.append(nil)
 	}
 	panic(fmt.Sprintf("%T is not stored", v))
@@ -167,6 +174,12 @@ func decodeStored(like any, b []byte) (any, error) {
 		return Level(b[0]), nil
 	case policyHistory:
 		return decodeHistory(b)
+	case *auditState:
+		s := new(auditState)
+		return s, s.decode(b)
+	case *AuditRecord:
+		r := new(AuditRecord)
+		return r, r.decode(b)
 	case *group:
 		g := new(group)
 		return g, g.decode(b)

@@ -91,7 +91,8 @@ type Machine struct {
 	operators     Authorizer       // that of the operator alone
 	policyData    []byte           // what it was compiled from
 	parts         map[string]*part // of domains, by their names
-	inForce       int64            // log time since when policy is
+	audits        map[string]*auditState
+	inForce       int64 // log time since when policy is
 	history       policyHistory
 	segments      map[uint64]*segment
 	segmentBits   uint8        // how many numbers a segment of bodies has, as a power of two
@@ -140,6 +141,7 @@ type Machine struct {
 	answer   []byte                  // what a profile has to say to the publisher
 	ref      string                  // of the entries being queued, for the profile that routes them
 	except   func(uint64) bool       // nil, or says which sessions what is routed is not queued for
+	auditing map[auditing]uint64     // sizes of what this entry has written to audits
 	written  map[string][]byte       // profiles' keys set by this entry; nil for removed ones
 	key, val []byte                  // scratch
 	body     []byte                  // scratch
@@ -197,7 +199,7 @@ var (
 
 // newMachine returns a Machine in the state that s holds.
 func newMachine(s *store.Store, compile Compile, limits Limits, domain string, logger *slog.Logger, profiles ...Profile) (*Machine, error) {
-	m := &Machine{store: s, compile: compile, begin: limits, beginDomain: domain, logger: logger, fresh: map[string]presentValue{}, written: map[string][]byte{}, segmentBits: segmentBits, survivors: survivorsMost}
+	m := &Machine{store: s, compile: compile, begin: limits, beginDomain: domain, logger: logger, fresh: map[string]presentValue{}, written: map[string][]byte{}, auditing: map[auditing]uint64{}, segmentBits: segmentBits, survivors: survivorsMost}
 	m.key, m.val = make([]byte, 0, 512), make([]byte, 0, 4096)
 	m.deliver, m.spare = func(*applied) {}, func() *applied { return new(applied) }
 	m.relive, m.raised = func() uint64 { return m.life }, func(Level) {}
@@ -250,6 +252,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.subbed = m.subbed[:0]
 	m.copying, m.dropped = nil, m.dropped[:0]
 	clear(m.written)
+	clear(m.auditing)
 	clear(m.askedNow)
 	clear(m.fresh)
 	m.now = max(m.now, stamp)
@@ -485,11 +488,19 @@ func (m *Machine) command(from event.Header, kind event.Kind, body []byte) (valu
 	case event.KindPutPolicy:
 		var c event.PutPolicy
 		m.decode(&c, body)
-		return m.applyPutPolicy(&c)
+		number, err := m.applyPutPolicy(&c)
+		m.auditPut(c.By, "", number, err)
+		return number, err
 	case event.KindPutPart:
 		var c event.PutPart
 		m.decode(&c, body)
-		return m.applyPutPart(&c)
+		number, err := m.applyPutPart(&c)
+		m.auditPut(c.By, "*@"+c.Domain, number, err)
+		return number, err
+	case event.KindAudit:
+		var c event.Audit
+		m.decode(&c, body)
+		return nil, m.applyAudit(&c)
 	case event.KindNodeUp:
 		var c event.NodeUp
 		m.decode(&c, body)

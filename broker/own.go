@@ -126,6 +126,9 @@ func ownView(profiles map[string]Profile, topicName string) (Profile, OwnView) {
 	if !own {
 		return nil, nil
 	}
+	if topicName == ownAudit {
+		return audits{}, auditView{}
+	}
 	name, prefix, _ := strings.Cut(rest, "/")
 	p := profiles[prefix]
 	if p == nil {

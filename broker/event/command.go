@@ -27,6 +27,7 @@ const (
 	KindCopy        Kind = 18 // Copy
 	KindPutPolicy   Kind = 19 // PutPolicy
 	KindPutPart     Kind = 20 // PutPart
+	KindAudit       Kind = 21 // Audit
 	KindRequest     Kind = 24 // Request
 	KindControl     Kind = 25 // Control
 )
@@ -488,6 +489,27 @@ func (c *PutPart) append(b []byte) []byte {
 
 func (c *PutPart) decode(r *reader) {
 	c.Domain, c.Base, c.By, c.Data = r.string(), r.uvarint(), r.string(), r.bytes()
+}
+
+// An Audit is written down: By has looked at What of About, through Door, with Result; see
+// broker.AuditEntry.
+type Audit struct {
+	By, Door, What, About, Result string
+	Hidden                        bool
+}
+
+func (*Audit) Kind() Kind { return KindAudit }
+
+func (c *Audit) append(b []byte) []byte {
+	for _, s := range [...]string{c.By, c.Door, c.What, c.About, c.Result} {
+		b = appendString(b, s)
+	}
+	return appendBool(b, c.Hidden)
+}
+
+func (c *Audit) decode(r *reader) {
+	c.By, c.Door, c.What, c.About, c.Result = r.string(), r.string(), r.string(), r.string(), r.string()
+	c.Hidden = r.bool()
 }
 
 // Settings replace what of the configuration decides how commands are applied: it

@@ -89,6 +89,8 @@ func forms() []form {
 		{"putpolicy/empty/4", &PutPolicy{}},
 		{"putpart/full/4", &PutPart{Domain: "example.com", Data: []byte("rules: []"), By: "ana@example.com", Base: 300}},
 		{"putpart/empty/4", &PutPart{}},
+		{"audit/full/4", &Audit{By: "cy@example.com", Door: "http", What: "explain", About: "ana@example.com", Result: "told", Hidden: true}},
+		{"audit/empty/4", &Audit{}},
 		{"request/full/4", &Request{Session: 7, Epoch: 300, Queued: true, Subs: []Subscription{{Filter: "presence/example.com/bob", QoS: 1}}, Props: AppendUserProperty(nil, "evt-expires", "60")}},
 		{"request/empty/4", &Request{Subs: []Subscription{}}},
 		{"control/full/4", &Control{Principal: "bob@example.com", Profile: "presence", Verb: "approve", Data: []byte("{}"), At: 1_772_000_000_123_456_789}},
@@ -141,7 +143,7 @@ func newCommand(k Kind) Command {
 	for _, c := range []Command{
 		&Connect{}, &Disconnect{}, &Subscribe{}, &Unsubscribe{}, &Publish{}, &Release{}, &Settle{}, &Replay{},
 		&Policy{}, &NodeUp{}, &Tick{}, &Settings{}, &PassOver{}, &ProfileSettings{}, &NodeDown{}, &Raise{}, &Return{}, &PutPolicy{}, &Copy{}, &PutPart{},
-		&Request{}, &Control{},
+		&Request{}, &Control{}, &Audit{},
 	} {
 		if c.Kind() == k {
 			return c

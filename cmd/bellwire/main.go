@@ -61,6 +61,7 @@ for --pw, which keeps a password out of the list of processes.`,
 	root.AddCommand(
 		aclCommand(),
 		agentCommand(),
+		auditCommand(),
 		backupCommand(),
 		restoreCommand(),
 		certCommand(),

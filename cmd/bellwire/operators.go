@@ -27,6 +27,7 @@ func (s *server) operators() *api.Operators {
 			}
 			return nil
 		},
+		Audits: audits{s},
 		Local: func(from, to netip.AddrPort) bool {
 			uid, ok := peerUser(from, to)
 			return ok && (uid == 0 || uid == os.Geteuid())
