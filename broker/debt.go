@@ -26,14 +26,16 @@ type debt struct {
 // as they have been counted, and for as long as it is a member all that come.
 type join struct {
 	s       *stream
-	member  bool
-	era     uint64 // in which it became a member; of no meaning if it is none
+	member  bool // it grows with s, unless that is over
 	next    uint64
 	before  uint64 // what all entries of the stream before next are charged for
 	counted uint64 // those before are in left
 	total   uint64 // and what they are all charged for
 	ids     uint64 // how many identifiers each entry has for the session
 }
+
+// present says whether the debt grows with the stream.
+func (j *join) present() bool { return j.member && !j.s.over }
 
 // Bounds of one session's debts. Who is past one has entries, as if there were no
 // streams.
@@ -104,7 +106,7 @@ func (m *Machine) touchDebts(r *record) {
 func (m *Machine) joined(r *record, filter string) bool {
 	d := r.openDebt()
 	return d != nil && slices.ContainsFunc(d.joins, func(j join) bool {
-		return j.member && j.era == m.streams.era && topic.Covers(j.s.filter, filter)
+		return j.present() && topic.Covers(j.s.filter, filter)
 	})
 }
 
@@ -115,7 +117,7 @@ func (m *Machine) has(r *record, of []*stream) bool {
 		return false
 	}
 	return slices.ContainsFunc(d.joins, func(j join) bool {
-		return j.member && j.era == m.streams.era && slices.Contains(of, j.s)
+		return j.present() && slices.Contains(of, j.s)
 	})
 }
 
@@ -148,11 +150,21 @@ func (m *Machine) park(r *record) {
 		d = r.openDebt()
 	}
 	for _, s := range streams {
-		m.join(r, d, s)
+		if !m.overlapped(d, s) {
+			m.join(r, d, s)
+		}
 	}
 	m.leaveEager(r, d)
 	m.forgetOver(r)
 	m.touchDebts(r)
+}
+
+// overlapped says whether d has joined another stream that has events of s: what has
+// become crowded since must not be owed twice.
+func (m *Machine) overlapped(d *debt, s *stream) bool {
+	return slices.ContainsFunc(d.joins, func(j join) bool {
+		return j.s != s && j.present() && topic.Overlaps(j.s.filter, s.filter)
+	})
 }
 
 // subsOf returns r's subscriptions, by filter.
@@ -213,19 +225,7 @@ func even(subs []event.Subscription, filter string) bool {
 
 // join makes d a member of s, if it is none.
 func (m *Machine) join(r *record, d *debt, s *stream) {
-	for i := range d.joins {
-		if j := &d.joins[i]; j.s == s {
-			switch {
-			case j.member && j.era == m.streams.era:
-				return
-			case j.counted == s.next: // it has missed nothing
-				j.member, j.era = true, m.streams.era
-				s.members++
-				return
-			}
-		}
-	}
-	if len(d.joins) >= joinsMost {
+	if len(d.joins) >= joinsMost || slices.ContainsFunc(d.joins, func(j join) bool { return j.s == s }) {
 		return
 	}
 	ids := uint64(0)
@@ -235,7 +235,7 @@ func (m *Machine) join(r *record, d *debt, s *stream) {
 		}
 	}
 	d.joins = append(d.joins, join{
-		s: s, member: true, era: m.streams.era, next: s.next, before: s.total, counted: s.next, total: s.total, ids: ids,
+		s: s, member: true, next: s.next, before: s.total, counted: s.next, total: s.total, ids: ids,
 	})
 	s.members++
 	s.refer(s.next)
@@ -267,9 +267,7 @@ func (m *Machine) fold(r *record) {
 			continue
 		}
 		next, total := j.s.next, j.s.total
-		if j.era != m.streams.era {
-			end := slices.IndexFunc(j.s.ends, func(e eraEnd) bool { return e.era == j.era })
-			next, total = j.s.ends[end].next, j.s.ends[end].total
+		if j.s.over { // and went no further
 			j.member = false
 			m.touchDebts(r)
 		}
@@ -312,7 +310,7 @@ func (m *Machine) closeDebt(r *record) {
 	d.open = false
 	for i := range d.joins {
 		if j := &d.joins[i]; j.member {
-			if j.era == m.streams.era {
+			if !j.s.over {
 				j.s.members--
 			}
 			j.member = false
@@ -345,7 +343,7 @@ func (m *Machine) forgive(r *record) {
 	for i := range r.debts {
 		for k := range r.debts[i].joins {
 			j := &r.debts[i].joins[k]
-			if j.member && j.era == m.streams.era {
+			if j.present() {
 				j.s.members--
 			}
 			m.unrefer(j.s, j.next)

@@ -58,7 +58,7 @@ func stored() []storedForm {
 		{"streams/4", &streams{era: 300, lastID: 7, stored: [2]uint64{300, 7}}},
 		{"stream/full/4", &stream{
 			first: 1000, next: 2000, before: 1 << 33, total: 1<<33 + 5000, floor: event.PositionAt(7, 3),
-			ends: []eraEnd{{298, 1500, 1<<33 + 300}, {299, 1600, 1<<33 + 900}}, filter: "plant/+/#",
+			over: true, filter: "plant/+/#",
 		}},
 		{"stream/empty/4", &stream{filter: "a"}},
 		{"streamed/full/4", &streamed{
@@ -72,7 +72,7 @@ func stored() []storedForm {
 			{
 				open: true, number: 1 << 40,
 				subs:  []event.Subscription{{Filter: "plant/+/#", QoS: 2, NoLocal: true, RetainAsPublished: true, RetainHandling: 2, ID: 9}, {Filter: "x"}},
-				joins: []join{{s: storedStream, member: true, era: 300, next: 10, before: 100, counted: 10, total: 100, ids: 1}},
+				joins: []join{{s: storedStream, member: true, next: 10, before: 100, counted: 10, total: 100, ids: 1}},
 			},
 		}},
 		{"debts/empty/4", debts(nil)},

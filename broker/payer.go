@@ -271,7 +271,7 @@ func (m *Machine) dropNumbers(r *record, d *debt, n uint64) {
 	for left := n; left > 0; {
 		at := r.unpaid(d.number)
 		run := min(left, min(r.direct.next(at), q.done.next(at))-at)
-		q.done = q.done.add(at, at+run)
+		q.over(at, at+run)
 		d.number, left = at+run, left-run
 	}
 	if n == 0 {
@@ -302,20 +302,21 @@ func (m *Machine) dropOldest(r *record, first uint64, more func() bool) {
 		if len(r.debts) == 0 || !more() {
 			break
 		}
-		if !m.dropOwed(r, more) {
+		if !m.dropOwed(r, first, more) {
 			break
 		}
 		from = max(first, ready)
 	}
 }
 
-// dropOwed drops the oldest that r is owed while more says so, and says whether
-// there is anything else to be dropped.
-func (m *Machine) dropOwed(r *record, more func() bool) bool {
+// dropOwed drops the oldest that r is owed while more says so, with what was queued in
+// between and is not before first, and says whether there is anything else to be
+// dropped.
+func (m *Machine) dropOwed(r *record, first uint64, more func() bool) bool {
 	d := &r.debts[0]
 	if d.left == 0 && d.open {
 		// What was queued since it was opened, under the numbers after.
-		m.dropWhere(r, min(d.number, r.queue.next), r.queue.next, func(uint64, *entry) (drop, stop bool) { return true, !more() })
+		m.dropWhere(r, min(max(first, d.number), r.queue.next), r.queue.next, func(uint64, *entry) (drop, stop bool) { return true, !more() })
 		return false
 	}
 	p := m.payer(d, trimPerEntry)
@@ -327,7 +328,7 @@ func (m *Machine) dropOwed(r *record, more func() bool) bool {
 		}
 		n := r.unpaid(d.number)
 		if n > d.number { // what is in between is older
-			m.dropWhere(r, d.number, n, func(uint64, *entry) (drop, stop bool) { return true, !more() })
+			m.dropWhere(r, max(first, d.number), n, func(uint64, *entry) (drop, stop bool) { return true, !more() })
 			if !more() {
 				break
 			}
@@ -342,7 +343,7 @@ func (m *Machine) dropOwed(r *record, more func() bool) bool {
 
 func (m *Machine) dropNumber(r *record, d *debt) {
 	q := &r.queue
-	q.done = q.done.add(d.number, d.number+1)
+	q.over(d.number, d.number+1)
 	d.number++
 	q.dropped++
 	m.out.queueDropped++

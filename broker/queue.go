@@ -269,7 +269,7 @@ func (m *Machine) applySettle(c *event.Settle) error {
 	for _, seq := range c.Done {
 		if seq >= q.below && seq < ready && !q.done.has(seq) {
 			m.remove(r, seq, seq+1, m.tellTaken)
-			q.done = q.done.add(seq, seq+1)
+			q.over(seq, seq+1)
 		}
 	}
 	for _, seq := range c.Received {
@@ -296,7 +296,7 @@ func (m *Machine) applyPassOver(c *event.PassOver) error {
 	for _, seq := range c.Entries {
 		if seq >= q.below && seq < ready && !q.done.has(seq) {
 			m.remove(r, seq, seq+1, m.passedOver)
-			q.done = q.done.add(seq, seq+1)
+			q.over(seq, seq+1)
 		}
 	}
 	q.normalize()
@@ -587,7 +587,16 @@ func (m *Machine) dropWhere(r *record, from, until uint64, judge func(seq uint64
 		return true
 	})
 	for _, s := range gone {
-		q.done = q.done.add(s.from, s.to)
+		q.over(s.from, s.to)
+	}
+}
+
+// over notes that what has these numbers, up to before to, is not in the queue any
+// more.
+func (q *queue) over(from, to uint64) {
+	q.done = q.done.add(from, to)
+	if len(q.received) > 0 {
+		q.received = slices.DeleteFunc(q.received, func(s uint64) bool { return s >= from && s < to })
 	}
 }
 

@@ -37,7 +37,10 @@ import (
 //     time. It joins only where the policy says yes to all of the filter, always. A
 //     policy that takes effect ends an *era*: with it all memberships end, in no
 //     time; sessions have entries again, and a wake judges them anew, some at a
-//     time. Streams stay, and note where the era ended for whom they had.
+//     time, and so do the streams: they note where they ended, and go when nobody is
+//     owed anything of them. Who joins in the next era joins new ones. (If they went
+//     on, what somebody is owed could be pushed out by what the new policy keeps from
+//     them.)
 //   - What an entry says (QoS, identifiers, Retain As Published) follows from the
 //     session's subscriptions at the event's time. A debt has a copy of them.
 //   - A session's bound is reckoned with what it is owed; for one that is away, when
@@ -63,7 +66,7 @@ type stream struct {
 	first, next   uint64 // its entries have the numbers from first on, below next
 	before, total uint64 // what all before first, and before next, are charged for, in bytes
 	floor         uint64 // place in the log of the newest that its bound pushed out; 0 for none
-	ends          []eraEnd
+	over          bool   // its era has ended, and it with that
 
 	// What follows is not stored, and follows from what is.
 	members int            // sessions that have joined in the present era
@@ -77,12 +80,9 @@ type stream struct {
 	nextThen, sumThen uint64
 }
 
-// An eraEnd says how far a stream was when an era ended in which it had members.
-type eraEnd struct{ era, next, total uint64 }
-
 const (
-	crowdDefault = 32 // durable subscribers that a filter must have for a stream
-	streamsMost  = 4096
+	crowdDefault = 32   // durable subscribers that a filter must have for a stream
+	streamsMost  = 4096 // that go on; and four times as many, with those that are over
 
 	// A stream's segment is so many consecutive entries.
 	entriesPerSegment = 1024
@@ -95,8 +95,8 @@ type streams struct {
 	stored [2]uint64
 
 	byID     map[uint64]*stream
-	byFilter map[string]*stream
-	index    *topic.Index[uint64, *stream, []*stream] // nil until there is one
+	byFilter map[string]*stream                       // that go on
+	index    *topic.Index[uint64, *stream, []*stream] // likewise; nil until there is one
 	fat      []*stream                                // past their bound, to be trimmed
 	swollen  []*stream                                // differ from their stored form
 
@@ -121,6 +121,10 @@ func (s *streams) reset() {
 }
 
 func (s *streams) add(x *stream) {
+	s.byID[x.id] = x
+	if x.over {
+		return
+	}
 	if s.index == nil {
 		s.index = topic.NewIndex(func(_ string, matches []topic.Entry[uint64, *stream]) []*stream {
 			sortEntries(matches)
@@ -131,7 +135,7 @@ func (s *streams) add(x *stream) {
 			return list
 		}, fanoutCache)
 	}
-	s.byID[x.id], s.byFilter[x.filter] = x, x
+	s.byFilter[x.filter] = x
 	s.index.Set(x.filter, x.id, x)
 }
 
@@ -160,7 +164,7 @@ func (m *Machine) streamFor(filter string) *stream {
 	if s := m.streams.byFilter[filter]; s != nil {
 		return s
 	}
-	if len(m.streams.byID) >= streamsMost {
+	if len(m.streams.byFilter) >= streamsMost || len(m.streams.byID) >= 4*streamsMost {
 		return nil
 	}
 	m.streams.lastID++
@@ -386,23 +390,24 @@ func (m *Machine) reclaimStream(id uint64) {
 // endStream removes a stream that is empty and owes nobody anything.
 func (m *Machine) endStream(s *stream) {
 	delete(m.streams.byID, s.id)
-	delete(m.streams.byFilter, s.filter)
-	m.streams.index.Delete(s.filter, s.id)
+	if !s.over {
+		delete(m.streams.byFilter, s.filter)
+		m.streams.index.Delete(s.filter, s.id)
+	}
 	m.tx.Delete(headKey(m.key, s.id))
 }
 
-// endEra ends all memberships: another policy is in force from here on.
+// endEra ends all memberships and streams: another policy is in force from here on.
 func (m *Machine) endEra() {
 	if m.level < LevelStreams {
 		return // nobody has joined anything
 	}
-	for _, s := range m.streams.byID { // in any order: each for itself
-		if s.members > 0 {
-			s.ends = append(s.ends, eraEnd{m.streams.era, s.next, s.total})
-			s.members = 0
-			m.noteStream(s)
-		}
+	for _, s := range m.streams.byFilter { // in any order: each for itself
+		s.over, s.members = true, 0
+		m.noteStream(s)
 	}
+	m.streams.byFilter, m.streams.index = map[string]*stream{}, nil
+	m.streamWeights.Store(nil)
 	m.streams.era++
 	m.eager = nil
 	m.weights.Store(m.durable)
@@ -446,13 +451,6 @@ func (m *Machine) judge(id string) {
 	}
 	if found == itemsPerWake || len(clients) < found {
 		m.setChoreName(wakeJudge, id[:8]+clients[len(clients)-1])
-		return
-	}
-	for _, s := range m.streams.byID { // in any order: each for itself
-		if s.ends != nil {
-			s.ends = nil // no debt is of an era before this one any more
-			m.noteStream(s)
-		}
 	}
 }
 

@@ -37,17 +37,13 @@ func (s *streams) decode(b []byte) error {
 
 // append appends s as stored: what decode reads.
 //
-//	version u8 | first, next, before, total, floor, uvarints | how many eras have
-//	ended, and of each its number, next and total, uvarints | filter
+//	version u8 | first, next, before, total, floor, uvarints | over u8 | filter
 func (s *stream) append(b []byte) []byte {
 	b = append(b, recordVersion)
-	for _, v := range [...]uint64{s.first, s.next, s.before, s.total, s.floor, uint64(len(s.ends))} {
+	for _, v := range [...]uint64{s.first, s.next, s.before, s.total, s.floor} {
 		b = binary.AppendUvarint(b, v)
 	}
-	for _, e := range s.ends {
-		b = binary.AppendUvarint(binary.AppendUvarint(binary.AppendUvarint(b, e.era), e.next), e.total)
-	}
-	return append(b, s.filter...)
+	return append(append(b, asByte(s.over)), s.filter...)
 }
 
 func (s *stream) decode(b []byte) error {
@@ -56,13 +52,7 @@ func (s *stream) decode(b []byte) error {
 	}
 	u := uvarints{left: b[1:]}
 	s.first, s.next, s.before, s.total, s.floor = u.take(), u.take(), u.take(), u.take(), u.take()
-	n := u.take()
-	if n > uint64(len(u.left)) {
-		return event.ErrDamaged
-	}
-	for ; n > 0; n-- {
-		s.ends = append(s.ends, eraEnd{u.take(), u.take(), u.take()})
-	}
+	s.over = u.takeFlag()
 	if u.short || len(u.left) == 0 {
 		return event.ErrDamaged
 	}
@@ -151,7 +141,7 @@ type debts []debt
 //	  open u8 | number, left, bytes, uvarints |
 //	  how many subscriptions, uvarint, and each with its length in front |
 //	  how many joins, uvarint, and of each: member u8 |
-//	    stream, era, next, before, counted, total, identifiers, uvarints
+//	    stream, next, before, counted, total, identifiers, uvarints
 func (d debts) append(b []byte) []byte {
 	b = append(b, recordVersion)
 	b = binary.AppendUvarint(b, uint64(len(d)))
@@ -175,7 +165,7 @@ func (d *debt) append(b []byte) []byte {
 	for i := range d.joins {
 		j := &d.joins[i]
 		b = append(b, asByte(j.member))
-		for _, v := range [...]uint64{j.s.id, j.era, j.next, j.before, j.counted, j.total, j.ids} {
+		for _, v := range [...]uint64{j.s.id, j.next, j.before, j.counted, j.total, j.ids} {
 			b = binary.AppendUvarint(b, v)
 		}
 	}
@@ -225,7 +215,7 @@ func (d *debt) decode(u *uvarints, streamByID func(uint64) *stream) error {
 	for n := u.take(); n > 0 && !u.short; n-- {
 		j := join{member: u.takeFlag()}
 		j.s = streamByID(u.take())
-		j.era, j.next, j.before, j.counted, j.total, j.ids = u.take(), u.take(), u.take(), u.take(), u.take(), u.take()
+		j.next, j.before, j.counted, j.total, j.ids = u.take(), u.take(), u.take(), u.take(), u.take()
 		if j.s == nil || j.next > j.counted || j.before > j.total {
 			return event.ErrDamaged
 		}
@@ -290,7 +280,7 @@ func (m *Machine) loadStreams() error {
 			for k := range r.debts[i].joins {
 				j := &r.debts[i].joins[k]
 				j.s.refer(j.next)
-				if j.member && j.era == m.streams.era {
+				if j.present() {
 					j.s.members++
 				}
 			}

@@ -262,6 +262,7 @@ func (r *modelRun) compareOwed(s *record, got *sessionView, p *plainSession, wan
 		if i < 0 || s.openDebt() == nil {
 			break
 		}
+		got.Received = slices.DeleteFunc(got.Received, func(seq uint64) bool { return seq == all[i].seq })
 		all = slices.Delete(all, i, i+1)
 		gone++
 	}
