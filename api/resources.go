@@ -34,6 +34,11 @@ type Resources struct {
 
 	// Policy returns the policy that principal has set for a kind.
 	Policy func(principal, kind string) (Document, error)
+
+	// Preview returns, as JSON, what watcher would be shown at an instant, now if it is
+	// empty, of what of has of a kind, and which rules make that. It is an
+	// ErrNotPermitted for anybody but of, who is principal if it is empty.
+	Preview func(principal, kind, of, watcher, at string) (Document, error)
 }
 
 // A Document is what somebody is shown.
@@ -64,6 +69,11 @@ func (s *Resources) register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/{kind}/{domain}/{local}", s.as(s.show))
 	mux.HandleFunc("GET /v1/{kind}/{domain}", s.as(s.list))
 	mux.HandleFunc("GET /v1/me/policy/{kind}", s.as(s.policy))
+	mux.HandleFunc("GET /v1/me/preview/{kind}", s.as(func(w http.ResponseWriter, r *http.Request, principal string) {
+		q := r.URL.Query()
+		d, err := s.Preview(principal, r.PathValue("kind"), q.Get("of"), q.Get("watcher"), q.Get("at"))
+		serveDocument(w, r, d, err)
+	}))
 }
 
 // as finds out who asks.

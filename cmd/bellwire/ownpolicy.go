@@ -208,17 +208,37 @@ func tellWarnings(w io.Writer, file string, p *policy.Policy) error {
 
 type policyPreview struct {
 	as, watcher, at, sphere string
+	http                    httpFlags
 }
 
 func policyPreviewCommand() *cobra.Command {
 	var f policyPreview
 	cmd := &cobra.Command{
-		Use:     "preview KIND FILE --watcher ADDRESS",
-		Short:   "Say what a watcher would see, and why; no server is asked",
-		Example: `  bellwire policy preview presence ana.json --as ana@example.com --watcher bo@example.com --at 2026-11-23T20:00:00+01:00`,
-		Args:    exactArgs(2, "a kind and a file"),
-		RunE:    func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0], args[1]) },
+		Use:   "preview KIND [FILE] --watcher ADDRESS",
+		Short: "Say what a watcher would see, and why",
+		Long: `With FILE no server is asked: it is said what the policy in it shows. Without, the
+server says which document the watcher would be sent, by the policy that is in force
+and by what you have published now.`,
+		Example: `  bellwire policy preview presence --watcher bo@example.com --at 2026-11-28T20:00:00+01:00 -u ana@example.com
+  bellwire policy preview presence ana.json --as ana@example.com --watcher bo@example.com --at 2026-11-23T20:00:00+01:00`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return nil
+			}
+			return exactArgs(2, "a kind and a file")(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				if f.sphere != "" {
+					return usage("--sphere is for a FILE: the server knows what your presence says")
+				}
+				return f.ask(cmd.Context(), cmd.OutOrStdout(), args[0])
+			}
+			return f.run(cmd, args[0], args[1])
+		},
 	}
+	f.http.register(cmd)
+	cmd.PersistentFlags().Lookup("username").Usage = "your `name`, of whom the policy is, for a server"
 	flags := cmd.Flags()
 	flags.Bool("help", false, "what this verb does")
 	flags.SortFlags = false

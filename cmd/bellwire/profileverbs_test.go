@@ -142,10 +142,10 @@ func TestPolicyWarnings(t *testing.T) {
 			"preview": bellwire(t, "", "policy", "preview", "presence", file, "--as", "ana@example.com"),
 		}
 	}
-	file := writeFile(t, "ana.json", `{"v":1,"defaults":{"outside":"hold"},"rules":[{"id":"a","if":{"identity":[{"one":"sip:x@y.z"}]}}]}`)
+	file := writeFile(t, "ana.json", `{"v":1,"defaults":{"outside": "announce"},"rules":[{"id":"a","if":{"identity":[{"one":"sip:x@y.z"}]}}]}`)
 	var want strings.Builder
 	for _, line := range []string{
-		"/defaults/outside: has no effect: outside a window the neutral document is shown",
+		"/defaults/outside: has no effect yet: the neutral document is shown",
 		"/rules/0/if/identity/0/one: sip: URIs name nobody who watches here: write pres:name@domain",
 		`/rules/0: without a handling the rule allows nobody: write "then": {"handling": "allow"}`,
 	} {

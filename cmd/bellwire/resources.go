@@ -38,6 +38,7 @@ func (s *server) resources() *api.Resources {
 			})
 			return next, s.fetchError(of, err)
 		},
+		Preview:  s.preview,
 		Identify: s.signIn,
 	}
 	return r

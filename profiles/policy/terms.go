@@ -105,7 +105,9 @@ func (r *reader) readTerms(m *jsontree.Members) (t ruleTerms) {
 		faultRest(am, "silent")
 	}
 	t.MaxExpires = seconds(m.Take("maxExpires"), minExpires, maxExpires)
-	t.MaxRate = int(m.Take("maxRate").Int(1, maxRate))
+	rate := m.Take("maxRate")
+	rate.Warn(notYet)
+	t.MaxRate = int(rate.Int(1, maxRate))
 	r.readOutside(m, &t)
 	r.policy.hasTerms = r.policy.hasTerms || t != ruleTerms{}
 	return t
@@ -115,15 +117,25 @@ func (r *reader) readTerms(m *jsontree.Members) (t ruleTerms) {
 func (r *reader) readOutside(m *jsontree.Members, t *ruleTerms) {
 	if n := m.Take("outside"); n != nil {
 		t.Outside, t.has = Outside(choice(n, outsideWords)), t.has|hasOutside
+		if t.Outside == Announce || t.Outside == End {
+			n.Warn("has no effect yet: the neutral document is shown")
+		}
 	}
-	t.WarnBefore = seconds(m.Take("warnBefore"), time.Second, maxWarnBefore)
+	warn := m.Take("warnBefore")
+	warn.Warn(notYet)
+	t.WarnBefore = seconds(warn, time.Second, maxWarnBefore)
 	if n := m.Take("reveal"); n != nil {
+		n.Warn(notYet)
 		t.Reveal, t.has = n.Bool(), t.has|hasReveal
 	}
 	if n := m.Take("backlog"); n != nil {
+		n.Warn(notYet)
 		t.Backlog, t.has = n.Bool(), t.has|hasBacklog
 	}
 }
+
+// notYet is said of terms that are kept for when somebody goes by them.
+const notYet = "has no effect yet"
 
 // seconds reads a number of them; zero if there is none.
 func seconds(n *jsontree.Node, least, most time.Duration) time.Duration {

@@ -88,6 +88,9 @@ func (r *resource) show(who broker.Who, op policy.Op, at int64) broker.Shown {
 	s := r.shown(out, d.Handling >= policy.PoliteBlock, d.Until, changes)
 	s.Absent, s.Refused = r.absent(&d)
 	s.Quiet = d.Silent && d.Handling == policy.Allow && s.Nothing
+	if d.Closed && d.Outside == policy.Hold {
+		s.Absent = true // what they have is left to expire
+	}
 	return s
 }
 
@@ -98,24 +101,38 @@ func (r *resource) absent(d *policy.Decision) (is, told bool) {
 }
 
 // decide asks the policy, which is not nil, about who. changes is when what the
-// owner's presence says may be another thing, if that has a part in it: what it says
-// of no persona, for a persona is somebody's to see, and not the truth. Requires mu.
+// owner's presence says may be another thing, if that has a part in it. Requires mu.
 func (r *resource) decide(who broker.Who, op policy.Op, now time.Time) (d policy.Decision, changes time.Time) {
 	watcher := kind.Of(who.Principal)
-	in := policy.Input{Auth: policy.AuthOf(watcher), Op: op}
-	if r.policy.AsksPresence(watcher, in) {
-		c := r.face("", now).composed
-		changes = c.Expires
-		if k, ok := r.kind.(sphered); ok {
-			in.Sphere = k.Sphere(c)
-		}
-		if k, ok := r.kind.(kind.Zoned); ok {
-			if minutes, known := k.Offset(c); known {
-				in.Offset, in.Zoned = int16(minutes), true
-			}
+	in, changes := r.inputOf(watcher, op, now)
+	return r.asked.Evaluate(r.policy, watcher, now, in), changes
+}
+
+// inputOf returns what a decision depends on: of the owner's presence what it says of
+// no persona, for a persona is somebody's to see, and not the truth. Requires mu.
+func (r *resource) inputOf(watcher kind.Addr, op policy.Op, now time.Time) (in policy.Input, changes time.Time) {
+	in = policy.Input{Auth: policy.AuthOf(watcher), Op: op}
+	if !r.policy.AsksPresence(watcher, in) {
+		return in, time.Time{}
+	}
+	c := r.face("", now).composed
+	if k, ok := r.kind.(sphered); ok {
+		in.Sphere = k.Sphere(c)
+	}
+	if k, ok := r.kind.(kind.Zoned); ok {
+		if minutes, known := k.Offset(c); known {
+			in.Offset, in.Zoned = int16(minutes), true
 		}
 	}
-	return r.asked.Evaluate(r.policy, watcher, now, in), changes
+	return in, c.Expires
+}
+
+// input is inputOf for who does not hold mu.
+func (r *resource) input(who broker.Who, op policy.Op, now time.Time) policy.Input {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	in, _ := r.inputOf(kind.Of(who.Principal), op, now)
+	return in
 }
 
 // earlier returns the earlier of two instants, of which zero is never.

@@ -1,0 +1,34 @@
+package state
+
+import (
+	"time"
+
+	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/policy"
+)
+
+var (
+	_ broker.Previewed = (*resource)(nil)
+	_ broker.Fetched   = (*resource)(nil)
+)
+
+// Preview is Show at another instant, if what is published now were published still.
+// The reason is a policy.Explanation.
+func (r *resource) Preview(who broker.Who, at int64) (broker.Shown, any) {
+	now := time.Unix(0, at).UTC()
+	then := &resource{kind: r.kind, of: r.of, set: r.set, normal: r.normal, policy: r.policy, asked: r.asked, neutral: r.neutral}
+	r.mu.Lock()
+	for _, p := range r.publications() {
+		if p.Lost.IsZero() {
+			p.Expires = time.Time{}
+		}
+		then.pubs = append(then.pubs, p)
+	}
+	r.mu.Unlock()
+	s := then.Show(who, at)
+	if r.policy == nil {
+		return s, policy.Explanation{Because: "the policy is of another version of the program: it shows nothing"}
+	}
+	return s, r.policy.Explain(kind.Of(who.Principal), now, then.input(who, policy.OpSubscribe, now))
+}
