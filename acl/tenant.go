@@ -20,10 +20,7 @@ type tenant struct {
 
 // Quotas bound what a domain uses of a cluster. 0 bounds nothing.
 type Quotas struct {
-	Sessions      uint64 // of its people, connected or not
-	Subscriptions uint64 // of these sessions
-	Retained      uint64 // topics whose retained event is by its people
-	Publishes     uint64 // a second, on each node
+	Sessions uint64 // of its people, connected or not
 }
 
 // Bounds on tenants.
@@ -85,11 +82,11 @@ func (r *reader) readTenantTopics(n *yamltree.Node) (filters []string) {
 }
 
 func (r *reader) readQuotas(n *yamltree.Node) (q Quotas) {
-	f, ok := r.Table(n, "quotas", "sessions", "subscriptions", "retained", "publishes")
+	f, ok := r.Table(n, "quotas", "sessions")
 	if !ok {
 		return q
 	}
-	for name, to := range map[string]*uint64{"sessions": &q.Sessions, "subscriptions": &q.Subscriptions, "retained": &q.Retained, "publishes": &q.Publishes} {
+	for name, to := range map[string]*uint64{"sessions": &q.Sessions} {
 		if f[name] == nil {
 			continue
 		}
@@ -109,13 +106,8 @@ func (r *reader) readQuotas(n *yamltree.Node) (q Quotas) {
 
 func (t *tenant) describe() string {
 	text := "topics " + strings.Join(t.topics, ",")
-	for _, q := range [...]struct {
-		name string
-		is   uint64
-	}{{"sessions", t.quotas.Sessions}, {"subscriptions", t.quotas.Subscriptions}, {"retained", t.quotas.Retained}, {"publishes", t.quotas.Publishes}} {
-		if q.is > 0 {
-			text += "; " + q.name + " " + strconv.FormatUint(q.is, 10)
-		}
+	if n := t.quotas.Sessions; n > 0 {
+		text += "; sessions " + strconv.FormatUint(n, 10)
 	}
 	return text
 }

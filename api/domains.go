@@ -24,6 +24,21 @@ type Domains interface {
 
 	// DiffPolicy compares, as a diff of Policies.Ask does, of the domain's people and entries.
 	DiffPolicy(ctx context.Context, domain string, q PolicyQuestion) (any, error)
+
+	// Usage returns what the domain uses of its quotas.
+	Usage(ctx context.Context, domain string) (DomainUsage, error)
+}
+
+// A DomainUsage is what a domain uses.
+type DomainUsage struct {
+	Sessions QuotaUsage `json:"sessions"`
+}
+
+// A QuotaUsage is what is used of one quota.
+type QuotaUsage struct {
+	Used    uint64 `json:"used"`
+	Max     uint64 `json:"max"`     // 0: there is none
+	Refused uint64 `json:"refused"` // since the node was started
 }
 
 // Errors that the methods of Domains wrap.
@@ -111,6 +126,10 @@ func registerDomains(mux *http.ServeMux, d Domains, o *Operators) {
 		}
 		answerPolicy(w, answer, err)
 	})
+	mux.HandleFunc("GET /v1/domains/{domain}/usage", o.ofDomain(func(w http.ResponseWriter, r *http.Request, _, domain string) {
+		usage, err := d.Usage(r.Context(), domain)
+		answerPolicy(w, usage, err)
+	}))
 	mux.HandleFunc("GET "+policy+"/diff", diff)
 	mux.HandleFunc("POST "+policy+"/diff", diff)
 }

@@ -315,3 +315,59 @@ func TestLooksAreAudited(t *testing.T) {
 	s.start()
 	check()
 }
+
+// A domain has as many sessions as the operator gives it: one more is refused with 0x97,
+// connected or not, and the next is accepted when one has ended. Other domains notice
+// nothing; the domain's administrators see it, and no other's.
+func TestQuotaOfSessions(t *testing.T) {
+	t.Parallel()
+	policy := strings.Replace(tenantPolicy(), `topics: ["plant/7/#"]`, `topics: ["plant/7/#"], quotas: {sessions: 2}`, 1)
+	s := serve(t, "--policy", writeFile(t, "policy.yaml", policy))
+	const adm, other = "adm@example.com", "adm@example.net"
+	usage := func(want string) {
+		t.Helper()
+		if a := s.ask(adm, "GET", "/v1/domains/example.com/usage", ""); a.status != 200 || strings.TrimSpace(a.body) != want {
+			t.Errorf("%d %s, want %s", a.status, a.body, want)
+		}
+	}
+	connect := func(user, id string) (*mq.Conn, byte) {
+		t.Helper()
+		c, ack, err := mq.DialConnect(s.ready.MQTT, v5, as(user, clean(id)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c, ack.Code
+	}
+	first := s.open(v5, as(adm, clean("one")))
+	if _, code := connect(adm, "two"); code != 0 {
+		t.Fatalf("the second session: %#02x", code)
+	}
+	if _, code := connect(adm, "three"); code != 0x97 {
+		t.Errorf("one session more than the quota: %#02x", code)
+	}
+	if _, code := connect(adm, "two"); code != 0 {
+		t.Errorf("a session that there is: %#02x", code)
+	}
+	for _, id := range []string{"a", "b", "c"} {
+		if _, code := connect(other, id); code != 0 {
+			t.Errorf("another domain's session: %#02x", code)
+		}
+	}
+	usage(`{"sessions":{"used":2,"max":2,"refused":1}}`)
+	if a := s.ask(other, "GET", "/v1/domains/example.com/usage", ""); a.status != 403 {
+		t.Errorf("another domain's administrator: %d %s", a.status, a.body)
+	}
+	first.Send(mq.Bye)
+	first.Closed()
+	for began := time.Now(); ; {
+		if _, code := connect(adm, "four"); code == 0 {
+			break
+		} else if code != 0x97 || time.Since(began) > patience {
+			t.Fatalf("when one has ended: %#02x", code)
+		}
+	}
+	if a := s.ask(adm, "GET", "/v1/domains/example.com/usage", ""); !strings.Contains(a.body, `"used":2`) {
+		t.Error(a.body)
+	}
+}

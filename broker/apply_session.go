@@ -34,6 +34,11 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 	if r == nil && len(m.sessions) >= m.limits.Sessions {
 		return nil, ErrQuota
 	}
+	if r == nil {
+		if err := m.sessionFor(c.Principal); err != nil {
+			return nil, err
+		}
+	}
 	if r != nil && r.connected() {
 		r.lost(m.limits.window(r.recvMax))
 		m.touch(r)
@@ -54,6 +59,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 		m.sessions[r.client], m.numbers[r.session] = r, r
 		r.principal = strings.Clone(c.Principal)
 		m.principals.add(r.principal, r.session, r)
+		m.domains.add(r.principal, 1)
 	} else {
 		o.present, o.offlineSince = true, r.offlineAt
 		if r.seenAt != 0 {
@@ -234,6 +240,7 @@ func (m *Machine) endSession(r *record, cause error) {
 	delete(m.sessions, r.client)
 	delete(m.numbers, r.session)
 	m.principals.remove(r.principal, r.session)
+	m.domains.add(r.principal, -1)
 	m.tx.Delete(r.key(m.key))
 	if r.subs > 0 {
 		m.dropSubs(r)

@@ -20,6 +20,7 @@ func (m *Machine) load() error {
 	m.retained.Store(0)
 	m.counters, m.policy, m.operators, m.policyData, m.inForce = counters{}, nil, nil, nil, 0
 	m.parts = nil
+	m.domains.reset()
 	m.over = m.over[:0]
 
 	var index uint64
@@ -155,6 +156,7 @@ func (m *Machine) loadSessions() error {
 		}
 		m.sessions[r.client], m.numbers[r.session] = r, r
 		m.principals.add(r.principal, r.session, r)
+		m.domains.add(r.principal, 1)
 		return nil
 	})
 }

@@ -92,6 +92,7 @@ type Machine struct {
 	policyData    []byte           // what it was compiled from
 	parts         map[string]*part // of domains, by their names
 	audits        map[string]*auditState
+	domains       domainUses
 	inForce       int64 // log time since when policy is
 	history       policyHistory
 	segments      map[uint64]*segment

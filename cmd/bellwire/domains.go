@@ -190,6 +190,21 @@ func checkPart(operator *acl.Policy, others []*acl.Part, data []byte, domain str
 	return part, with, report.Passed, nil
 }
 
+// QuotaOf is what of a domain the broker is to bound.
+func (a *authorizer) QuotaOf(domain string) broker.DomainQuota {
+	return broker.DomainQuota(a.operator.QuotasOf(domain))
+}
+
+// Usage implements api.Domains.
+func (d domains) Usage(_ context.Context, domain string) (api.DomainUsage, error) {
+	a, err := d.tenant(domain)
+	if err != nil {
+		return api.DomainUsage{}, err
+	}
+	use := d.s.broker.UseOf(domain)
+	return api.DomainUsage{Sessions: api.QuotaUsage{Used: use.Sessions, Max: a.operator.QuotasOf(domain).Sessions, Refused: use.SessionsRefused}}, nil
+}
+
 // DiffPolicy implements api.Domains.
 func (d domains) DiffPolicy(ctx context.Context, domain string, q api.PolicyQuestion) (any, error) {
 	a, err := d.tenant(domain)
