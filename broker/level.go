@@ -47,6 +47,10 @@ const (
 	// to do things, and those of state have settings: likewise.
 	LevelRequests = LevelStreams
 
+	// LevelWeights is that from which on what composing a resource takes is bounded:
+	// likewise.
+	LevelWeights = LevelStreams
+
 	// NewestLevel is the newest that this program knows. Those above are reserved.
 	NewestLevel = LevelStreams
 )

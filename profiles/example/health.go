@@ -88,6 +88,11 @@ func (h Health) Parse(r kind.Resource, doc kind.Document) (any, error) {
 	return v, kind.RefuseJSON(tree.Err())
 }
 
+// Weight: a note is what there may be many of.
+func (Health) Weight(doc kind.Document, value any) int {
+	return kind.BaseWeight(doc) + len(value.(report).notes)
+}
+
 func (h Health) Compose(now time.Time, r kind.Resource, pubs []kind.Publication) (*kind.Composed, error) {
 	c, all := &kind.Composed{Resource: r}, report{}
 	for i := range pubs {

@@ -65,6 +65,13 @@ type Kind interface {
 	// ErrInvalid, ErrUnsupported or ErrTooBig; a *Refusal tells more.
 	Parse(r Resource, doc Document) (any, error)
 
+	// Weight says how much there is to do for what Parse returned of doc each time
+	// that its resource is composed and shown, reading included, in units: one is what
+	// an attribute takes, some microseconds. It is no less than BaseWeight. What the
+	// publications of a resource weigh together is bounded where they are kept, so
+	// whatever takes time and is not weighed is without a bound.
+	Weight(doc Document, value any) int
+
 	// Compose makes one document of those publications of r that are Live at
 	// now. Their order does not matter; of two of one source the newer counts.
 	// An error means that a Doc does not parse, which Parse would have told

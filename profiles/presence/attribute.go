@@ -187,23 +187,27 @@ func notes(all []note) jsontree.Value {
 	if len(all) == 0 {
 		return jsontree.Value{}
 	}
+	sorted := slices.Clone(all)
+	slices.SortStableFunc(sorted, func(a, b note) int { return strings.Compare(a.lang, b.lang) })
+	said := make(map[note]bool, len(sorted))
+	sorted = slices.DeleteFunc(sorted, func(n note) bool {
+		was := said[n]
+		said[n] = true
+		return was
+	})
 	var langs []string
-	for _, n := range all {
-		langs = append(langs, n.lang)
-	}
-	slices.Sort(langs)
-	langs = slices.Compact(langs)
-	values := make([]jsontree.Value, len(langs))
-	for i, lang := range langs {
+	var values []jsontree.Value
+	for len(sorted) > 0 {
+		lang, n := sorted[0].lang, 0
 		var texts []string
-		for _, n := range all {
-			if n.lang == lang && !slices.Contains(texts, n.text) {
-				texts = append(texts, n.text)
-			}
+		for ; n < len(sorted) && sorted[n].lang == lang; n++ {
+			texts = append(texts, sorted[n].text)
 		}
-		if values[i] = jsontree.OfStrings(texts); len(texts) == 1 {
-			values[i] = jsontree.OfString(texts[0])
+		value := jsontree.OfStrings(texts)
+		if n == 1 {
+			value = jsontree.OfString(texts[0])
 		}
+		langs, values, sorted = append(langs, lang), append(values, value), sorted[n:]
 	}
 	return jsontree.OfObject(langs, values)
 }

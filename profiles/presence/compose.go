@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bellwire/bellwire/profiles/jsontree"
 	"github.com/bellwire/bellwire/profiles/kind"
 )
 
@@ -24,6 +25,7 @@ func (k *Kind) Compose(now time.Time, r kind.Resource, pubs []kind.Publication) 
 	c := &kind.Composed{Resource: r}
 	d := &document{}
 	var texts []note
+	var exts joiner
 	said := false
 	known := onePerSource(pubs)
 	for i := range known {
@@ -47,14 +49,14 @@ func (k *Kind) Compose(now time.Time, r kind.Resource, pubs []kind.Publication) 
 		d.tuples = append(d.tuples, current(from.tuples, p, own, now, &c.Expires)...)
 		d.persons = append(d.persons, current(from.persons, p, own, now, &c.Expires)...)
 		d.devices = append(d.devices, current(from.devices, p, own, now, &c.Expires)...)
-		d.ext = joined(d.ext, from.ext)
+		exts.add(from.ext)
 		texts = append(texts, listNotes(from.notes)...)
 	}
 	if !said {
 		return k.Neutral(r), nil
 	}
 	d.notes = notes(texts)
-	slices.SortFunc(d.ext, extension.compare)
+	d.ext = exts.sorted()
 	slices.Sort(d.lost)
 	d.devices = onePerDevice(d.devices)
 	k.finish(d, r, kind.Class{})
@@ -73,16 +75,45 @@ func onePerSource(pubs []kind.Publication) []kind.Publication {
 	return one
 }
 
-// joined adds to all what more has. Of a member with one name there can be only
-// one: the one that is there already.
-func joined(all, more []extension) []extension {
-	for _, x := range more {
-		same := func(y extension) bool { return x == y || x.space == "" && y.space == "" && x.name == y.name }
-		if !slices.ContainsFunc(all, same) {
-			all = append(all, x)
+// A joiner joins extensions. Of a member with one name there can be only one: the
+// first.
+type joiner struct {
+	all   []extension
+	known map[extension]bool // of all, without what members say; nil while all are of one place
+}
+
+func (j *joiner) add(more []extension) {
+	switch {
+	case len(more) == 0:
+	case j.all == nil:
+		j.all = slices.Clone(more)
+	default:
+		if j.known == nil {
+			j.known = make(map[extension]bool, len(j.all)+len(more))
+			for _, x := range j.all {
+				j.known[x.place()] = true
+			}
+		}
+		for _, x := range more {
+			if at := x.place(); !j.known[at] {
+				j.known[at] = true
+				j.all = append(j.all, x)
+			}
 		}
 	}
-	return all
+}
+
+func (j *joiner) sorted() []extension {
+	slices.SortFunc(j.all, extension.compare)
+	return j.all
+}
+
+// place is what there is once: a member, whatever it says, or all of an element.
+func (x extension) place() extension {
+	if x.space == "" {
+		x.text = ""
+	}
+	return x
 }
 
 func (k *Kind) parsed(r kind.Resource, p *kind.Publication) (*document, error) {
@@ -216,19 +247,30 @@ func merged(persons []element) []element {
 	}
 	sorted := slices.SortedFunc(slices.Values(persons), byAge)
 	one := sorted[0]
-	for _, p := range sorted[1:] {
-		if one.contradicts(&p) {
+	var texts []note
+	var exts joiner
+	for i := range sorted {
+		p := &sorted[i]
+		if i > 0 && one.contradicts(p) {
 			return distinct(sorted)
 		}
 		for _, a := range p.attrs {
-			if had := one.attr(a.name); had != nil && a.name == permNote {
-				a.value = notes(append(listNotes(had.value), listNotes(a.value)...))
+			if a.name == permNote {
+				texts = append(texts, listNotes(a.value)...)
 			}
-			one = one.with(a)
+			if i > 0 && one.attr(a.name) == nil {
+				one = one.with(a)
+			}
 		}
-		one.ext = joined(slices.Clone(one.ext), p.ext)
-		slices.SortFunc(one.ext, extension.compare)
+		exts.add(p.ext)
+		one.ext = exts.all
 		one.id = min(one.id, p.id)
+	}
+	one.ext = exts.sorted()
+	if texts != nil {
+		had := *one.attr(permNote)
+		had.value = notes(texts)
+		one = one.with(had)
 	}
 	return []element{one}
 }
@@ -246,15 +288,60 @@ func (e *element) contradicts(p *element) bool {
 	})
 }
 
-// distinct leaves out persons who say what a newer one says.
+// distinct leaves out persons who say what a newer one says. Who does is looked for
+// among those who say the rarest of the things that a person says, for an owner can
+// publish hundreds of persons who differ in little.
 func distinct(persons []element) []element {
 	var kept []element
-	for _, p := range persons {
-		if !slices.ContainsFunc(kept, func(q element) bool { return q.says(&p) }) {
-			kept = append(kept, p)
+	by := map[string][]int{} // of kept: who say a thing
+	for i := range persons {
+		p := &persons[i]
+		things := p.things()
+		if len(things) == 0 && len(kept) > 0 {
+			continue // everybody says as much
 		}
+		var who []int
+		for i, thing := range things {
+			if have := by[thing]; i == 0 || len(have) < len(who) {
+				who = have
+			}
+		}
+		if slices.ContainsFunc(who, func(i int) bool { return kept[i].says(p) }) {
+			continue
+		}
+		for _, thing := range things {
+			by[thing] = append(by[thing], len(kept))
+		}
+		kept = append(kept, *p)
 	}
 	return kept
+}
+
+// things are what a person says, each in one form: who says the same has the same
+// ones.
+func (e *element) things() []string {
+	all := make([]string, 0, len(e.attrs)+len(e.ext))
+	for i := range e.attrs {
+		a := &e.attrs[i]
+		all = append(all, a.name+" "+oneForm(a.value))
+	}
+	for _, x := range e.ext {
+		all = append(all, x.space+" "+x.name+" "+x.text)
+	}
+	return all
+}
+
+// oneForm is the same for values that are Equal: whatever the order of members.
+func oneForm(v jsontree.Value) string {
+	if v.Kind() != jsontree.Object {
+		return v.String()
+	}
+	members := make([]string, v.Len())
+	for i := range members {
+		members[i] = jsontree.OfString(v.Name(i)).String() + oneForm(v.At(i))
+	}
+	slices.Sort(members)
+	return strings.Join(members, ",")
 }
 
 // says says whether q says all that p does.

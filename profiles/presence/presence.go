@@ -112,20 +112,25 @@ func (k *Kind) Parse(r kind.Resource, doc kind.Document) (any, error) {
 	if len(doc.Body) > k.Semantics().MaxBytes {
 		return nil, kind.Refuse(kind.ErrTooBig, kind.ReasonTooLarge, "", "a presence document has at most 65536 bytes")
 	}
-	contentType := doc.ContentType
-	if contentType == "" {
-		contentType = TypeJSON
-		if strings.HasPrefix(strings.TrimSpace(string(doc.Body[:min(len(doc.Body), 100)])), "<") {
-			contentType = TypePIDF
-		}
-	}
-	switch contentType {
+	switch typeOf(doc) {
 	case TypeJSON:
 		return parseJSON(r, doc.Body)
 	case TypePIDF:
 		return parsePIDF(r, doc.Body)
 	}
 	return nil, kind.Refuse(kind.ErrUnsupported, kind.ReasonUnsupported, "", "presence is published as "+TypeJSON+" or "+TypePIDF)
+}
+
+// typeOf returns a document's content type, JSON or XML by its first character if it
+// has none.
+func typeOf(doc kind.Document) string {
+	switch {
+	case doc.ContentType != "":
+		return doc.ContentType
+	case strings.HasPrefix(strings.TrimSpace(string(doc.Body[:min(len(doc.Body), 100)])), "<"):
+		return TypePIDF
+	}
+	return TypeJSON
 }
 
 // Neutral is one closed tuple.

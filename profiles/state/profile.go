@@ -19,6 +19,7 @@ import (
 const (
 	MaxSources = 64        // of a resource; a new one beyond that is refused (0x97)
 	MaxRecord  = 256 << 10 // bytes of all publications of a resource together; likewise
+	MaxWeight  = 512       // of them, by kind.Kind.Weight: what it takes to compose and show them; likewise
 	MaxBound   = 64        // resources in which a client has bound publications; likewise
 )
 
@@ -269,9 +270,14 @@ func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r reque
 	case after == nil:
 		rec.remove(at)
 	default:
-		if err := rec.set(at, old, after, until); err != nil {
+		if err := rec.hasRoom(old, after); err != nil {
 			return err
 		}
+		weight, err := p.weigh(tx, rec, old, after, r)
+		if err != nil {
+			return err
+		}
+		rec.set(at, old, after, weight, until)
 	}
 	for _, b := range bonds {
 		if is := rec.bound(b.of); is != b.was {
@@ -369,7 +375,7 @@ func (p *Profile) save(tx *broker.ProfileTx, topicName string, rec *record) {
 	if len(rec.pubs) == 0 && tx.PolicyOf(p.Owner(topicName)) == nil {
 		tx.Set(topicName, nil)
 	} else {
-		tx.Set(topicName, rec.encode())
+		tx.Set(topicName, rec.encode(versionAt(tx.Level())))
 	}
 	tx.Changed(topicName)
 	p.noteSeen(tx, topicName)

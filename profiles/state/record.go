@@ -25,6 +25,9 @@ type publication struct {
 	// life is, of a bound one, how long it is known after its connection has
 	// ended: while that lasts, Expires is the end of a delegation, or zero.
 	life time.Duration
+
+	// weight is the kind's for Doc, see MaxWeight; 0 if it has not been weighed yet.
+	weight int
 }
 
 func (r *record) find(source string) (at int, old *publication) {
@@ -37,15 +40,10 @@ func (r *record) find(source string) (at int, old *publication) {
 
 func (r *record) remove(at int) { r.pubs = slices.Delete(r.pubs, at, at+1) }
 
-// set puts a source's new publication, whose publisher may publish it until an
-// instant (zero: for good), in the place of old, nil for none.
-func (r *record) set(at int, old *publication, new *kind.Publication, until time.Time) error {
-	p := publication{Publication: *new}
-	if !p.Bound.IsZero() {
-		p.life = p.Expires.Sub(p.Published)
-	}
-	p.endBy(until)
-	size := len(p.Doc.Body)
+// hasRoom says what keeps a source's new publication from being put in the place of old,
+// nil for none, whatever it weighs.
+func (r *record) hasRoom(old *publication, new *kind.Publication) error {
+	size := len(new.Doc.Body)
 	for i := range r.pubs {
 		if &r.pubs[i] != old {
 			size += len(r.pubs[i].Doc.Body)
@@ -54,14 +52,25 @@ func (r *record) set(at int, old *publication, new *kind.Publication, until time
 	switch {
 	case size > MaxRecord:
 		return &broker.Refusal{Cause: broker.ErrQuota, Reason: fmt.Sprintf("all sources together would have %d bytes: at most %d are kept", size, MaxRecord)}
-	case old != nil:
-		*old = p
-	case len(r.pubs) >= MaxSources:
+	case old == nil && len(r.pubs) >= MaxSources:
 		return &broker.Refusal{Cause: broker.ErrQuota, Reason: fmt.Sprintf("it has %d sources: remove one, or give them names that last", len(r.pubs))}
-	default:
-		r.pubs = slices.Insert(r.pubs, at, p)
 	}
 	return nil
+}
+
+// set puts a source's new publication, whose publisher may publish it until an
+// instant (zero: for good), in the place of old, nil for none.
+func (r *record) set(at int, old *publication, new *kind.Publication, weight int, until time.Time) {
+	p := publication{Publication: *new, weight: weight}
+	if !p.Bound.IsZero() {
+		p.life = p.Expires.Sub(p.Published)
+	}
+	p.endBy(until)
+	if old != nil {
+		*old = p
+	} else {
+		r.pubs = slices.Insert(r.pubs, at, p)
+	}
 }
 
 // bound says whether the publication is bound to a connection, and has not been
@@ -107,13 +116,19 @@ func (r *record) publications() []kind.Publication {
 // The binary form of a record, of which fields are only ever appended to a new
 // version:
 //
-//	version u8 = 1, wake 8, count uvarint, then for each publication:
+//	version u8 = 1 or 2, wake 8, count uvarint, then for each publication:
 //	source, publisher, etag: strings; published, expires, life, lost: 8 each
 //	bound client: string, bound epoch: uvarint; content type, body: strings
-const recordVersion = 1
+//	if 2: weight uvarint
+//
+// Version 2 came with broker.LevelWeights, and is what is written from then on.
+const (
+	recordVersion  = 1
+	recordWeighted = 2
+)
 
-func (r *record) encode() []byte {
-	b := []byte{recordVersion}
+func (r *record) encode(version byte) []byte {
+	b := []byte{version}
 	b = fields.AppendInt64(b, r.wake)
 	b = binary.AppendUvarint(b, uint64(len(r.pubs)))
 	for i := range r.pubs {
@@ -128,6 +143,9 @@ func (r *record) encode() []byte {
 		b = binary.AppendUvarint(b, p.Bound.Epoch)
 		b = fields.AppendText(b, p.Doc.ContentType)
 		b = fields.AppendText(b, p.Doc.Body)
+		if version >= recordWeighted {
+			b = binary.AppendUvarint(b, uint64(p.weight))
+		}
 	}
 	return b
 }
@@ -139,7 +157,8 @@ func readRecord(b []byte) *record {
 	if b == nil {
 		return r
 	}
-	in := fields.Read(b, recordVersion)
+	version := min(b[0], recordWeighted)
+	in := fields.Read(b, version)
 	r.wake = in.Int64()
 	for range in.Uvarint() {
 		var p publication
@@ -150,6 +169,9 @@ func readRecord(b []byte) *record {
 		p.Bound.Client = in.Text()
 		p.Bound.Epoch = in.Uvarint()
 		p.Doc = kind.Document{ContentType: in.Text(), Body: in.Bytes()}
+		if version >= recordWeighted {
+			p.weight = int(in.Uvarint())
+		}
 		r.pubs = append(r.pubs, p)
 	}
 	in.End()

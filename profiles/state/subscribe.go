@@ -117,8 +117,15 @@ func (p *Profile) book(tx *broker.ProfileTx) *life.Book {
 	return b
 }
 
-// subscriptionsKey is what ids and times of giving up follow from.
-func subscriptionsKey(tx *broker.ProfileTx) [32]byte { return tx.Secret().Derive("subscriptions") }
+// subscriptionsKey is what ids and times of giving up follow from. Below
+// broker.LevelRequests there is no secret, and no subscription in the book that would need
+// it.
+func subscriptionsKey(tx *broker.ProfileTx) (key [32]byte) {
+	if tx.Level() < broker.LevelRequests {
+		return key
+	}
+	return tx.Secret().Derive("subscriptions")
+}
 
 // judge asks the policy of a resource's owner about a subscription.
 func (p *Profile) judge(tx *broker.ProfileTx, topicName, watcher string) life.Verdict {

@@ -107,6 +107,7 @@ var laws = []law{
 	{"classes", "grants of one class show the same octets", Suite.classes},
 	{"roundtrip", "what is encoded parses, and says the same", Suite.roundTrip},
 	{"pure", "one question has one answer, and no argument is changed", Suite.pure},
+	{"weight", "a document weighs the same each time, no less than its octets, and what is made of it no more than it", Suite.weight},
 	{"refused", "what is not accepted is refused with the right error", Suite.refused},
 }
 
@@ -445,6 +446,31 @@ func (s Suite) pure(t *rapid.T) error {
 		if !bytes.Equal(again.Encode(again.View(d, g)).Body, view.Body) || !bytes.Equal(again.Encode(d).Body, kept) {
 			return fmt.Errorf("another %s answers %s, want %s", k.Name(), again.Encode(d).Body, kept)
 		}
+	}
+	return nil
+}
+
+// octetsPerUnit is how long what is composed may be for each unit that was published,
+// beside the neutral document.
+const octetsPerUnit = 512
+
+func (s Suite) weight(t *rapid.T) error {
+	k, r := s.New(), s.resource(t)
+	doc := s.Documents(r).Draw(t, "document")
+	v, err := k.Parse(r, doc)
+	if err != nil {
+		return err
+	}
+	w := k.Weight(doc, v)
+	if again := s.New().Weight(doc, v); w != again || w < kind.BaseWeight(doc) {
+		return fmt.Errorf("%s weighs %d, and then %d, want no less than %d", doc.Body, w, again, kind.BaseWeight(doc))
+	}
+	c, err := k.Compose(base, r, []kind.Publication{{Source: "pc", Publisher: r.Addr, ETag: "1", Published: base, Doc: doc}})
+	if err != nil {
+		return err
+	}
+	if is, most := len(k.Encode(c).Body), len(k.Encode(k.Neutral(r)).Body)+w*octetsPerUnit; is > most {
+		return fmt.Errorf("%s weighs %d and becomes %d octets, want %d at most", doc.Body, w, is, most)
 	}
 	return nil
 }

@@ -32,6 +32,14 @@ func (b board) Semantics() kind.Semantics {
 	return kind.Semantics{MaxBytes: 1000, DefaultExpires: time.Hour, MinExpires: time.Second, MaxExpires: time.Hour}
 }
 
+func (b board) Weight(doc kind.Document, value any) int {
+	switch b.breaks {
+	case "weight":
+		return len(doc.Body) / 512
+	}
+	return kind.BaseWeight(doc) + len(value.([]line))
+}
+
 func (b board) DefaultPolicy(kind.Addr) []byte { return []byte(`{"v": 1}`) }
 
 func (b board) Permissions() []kind.Permission {
@@ -161,6 +169,9 @@ func (b board) Encode(c *kind.Composed) kind.Document {
 			text += ":" + l.secret
 		}
 	}
+	if b.breaks == "swells" {
+		text += strings.Repeat(" ", 1000*len(lines(c.Value)))
+	}
 	if b.breaks == "remembers" {
 		*b.asked++
 		text += strings.Repeat(" ", *b.asked%3)
@@ -215,6 +226,8 @@ func TestLawsBite(t *testing.T) {
 		{"unsupported", "refused"},
 		{"too big", "refused"},
 		{"error", "refused"},
+		{"weight", "weight"},
+		{"swells", "weight"},
 	} {
 		i := slices.IndexFunc(laws, func(l law) bool { return l.name == c.law })
 		found := rapid.Custom(func(t *rapid.T) error { return laws[i].holds(suite(c.breaks), t) })
