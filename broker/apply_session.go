@@ -116,11 +116,14 @@ func (m *Machine) filters(r *record) (filters []string) {
 	if r.subs == 0 {
 		return nil
 	}
-	lower := store.AppendUint64(store.Key(nil, store.Subs), r.session)
-	m.store.Scan(lower, store.End(lower), func(key, _ []byte) bool {
-		filters = append(filters, string(key[9:]))
-		return true
-	})
+	filters, read := m.filtersRead[r.session]
+	if !read {
+		lower := subKey(nil, r.session, "")
+		m.store.Scan(lower, store.End(lower), func(key, _ []byte) bool {
+			filters = append(filters, string(key[9:]))
+			return true
+		})
+	}
 	for _, s := range m.subbed {
 		if s.session == r.session {
 			filters = append(filters, s.filter)

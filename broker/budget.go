@@ -56,9 +56,9 @@ type chore struct {
 	session, more uint64
 }
 
-// itemsPerEntry is the budget. An item costs 1.3 to 1.9 µs, and the longest entry takes
-// 43 to 83 ms on an idle machine (BenchmarkWorstEntry); on one that has four times as
-// much to do as it has cores it is about that much longer.
+// itemsPerEntry is the budget. An item costs 0.5 to 0.65 µs of a processor, and the
+// longest entry 14 to 20 ms (BenchmarkWorstEntry); by the clock that is as much longer
+// as the machine has more to do than it has processors.
 const itemsPerEntry = 16 << 10
 
 // unbounded is for what bounds itself.

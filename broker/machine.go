@@ -156,6 +156,10 @@ type Machine struct {
 	publish  event.Publish           // scratch
 	settle   event.Settle            // scratch
 	decoder  event.Decoder           // scratch
+
+	// What was read ahead by what is under way: filters of sessions, bodies of entries.
+	filtersRead map[uint64][]string
+	bodiesRead  map[uint64][]byte
 }
 
 // counters number what the log creates. They are state.
@@ -251,6 +255,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.tags = 0
 	m.touched, m.touchedGroups, m.displaced = m.touched[:0], m.touchedGroups[:0], nil
 	m.subbed = m.subbed[:0]
+	m.filtersRead, m.bodiesRead = nil, nil
 	m.copying, m.dropped = nil, m.dropped[:0]
 	clear(m.written)
 	clear(m.auditing)

@@ -506,7 +506,10 @@ func (m *Machine) entryEvent(en *entry) *event.Event {
 	if en.body != 0 {
 		m.spend(bodyWeight)
 		var ok bool
-		if b, ok = m.store.Get(bodyKey(nil, en.body), nil); !ok {
+		if b, ok = m.bodiesRead[en.body]; !ok {
+			b, ok = m.store.Get(bodyKey(nil, en.body), nil)
+		}
+		if !ok {
 			panic(fatal{"the body of a queue entry is gone"})
 		}
 	}
@@ -556,24 +559,69 @@ func (m *Machine) takeBack(session, epoch, from uint64) {
 	q := &r.queue
 	m.touch(r)
 	first, _ := slices.BinarySearch(r.copies, from)
-	bytes := uint64(0)
-	for i, seq := range slices.Clone(r.copies[first:]) {
+	copies, bytes := slices.Clone(r.copies[first:]), uint64(0)
+	var read []entry
+	for i, seq := range copies {
 		if i == itemsPerWake || bytes > givenBytes || i > 0 && m.isSpent() {
 			m.setChore(wakeReturn, session, epoch, from)
 			break
 		}
-		key := entryKey(nil, session, seq)
-		value, ok := m.store.Get(key, nil)
-		if !ok {
-			panic(fatal{"a copy that a member was given is gone"})
+		if len(read) == 0 {
+			read = m.readCopies(session, copies[i:])
 		}
-		en := mustEntry(value)
+		en := read[0]
+		read = read[1:]
 		bytes += en.size
-		m.removeForAnother(r, key, seq, en)
+		m.removeForAnother(r, entryKey(m.key, session, seq), seq, en)
 		m.giveBack(&en, nil)
 		m.unrefMoved(&en)
 	}
+	m.bodiesRead = nil
 	q.normalize()
+}
+
+// readAhead is how many keys are read in one go by what takes them one by one: an
+// iterator for each would be most of what that costs.
+const readAhead = 256
+
+// readCopies reads the first of the copies that a session was given, one at least,
+// and their bodies.
+func (m *Machine) readCopies(session uint64, copies []uint64) (read []entry) {
+	copies = copies[:min(len(copies), readAhead)]
+	bytes := uint64(0)
+	m.store.ScanEach(len(copies), func(i int) (lower, upper []byte) {
+		return entryKey(nil, session, copies[i]), entryKey(nil, session, copies[i]+1)
+	}, func(i int, _, value []byte) bool {
+		if i == len(read) && bytes <= givenBytes {
+			read = append(read, mustEntry(slices.Clone(value)))
+			bytes += read[i].size
+		}
+		return false
+	})
+	if len(read) == 0 || len(read) < len(copies) && bytes <= givenBytes {
+		panic(fatal{"a copy that a member was given is gone"})
+	}
+	m.readBodies(read)
+	return read
+}
+
+// readBodies reads the bodies of entries, for entryEvent.
+func (m *Machine) readBodies(entries []entry) {
+	var numbers []uint64
+	for i := range entries {
+		if entries[i].body != 0 {
+			numbers = append(numbers, entries[i].body)
+		}
+	}
+	slices.Sort(numbers)
+	numbers = slices.Compact(numbers)
+	m.bodiesRead = make(map[uint64][]byte, len(numbers))
+	m.store.ScanEach(len(numbers), func(i int) (lower, upper []byte) {
+		return bodyKey(nil, numbers[i]), bodyKey(nil, numbers[i]+1)
+	}, func(i int, _, value []byte) bool {
+		m.bodiesRead[numbers[i]] = slices.Clone(value)
+		return false
+	})
 }
 
 // removeForAnother removes an entry of r's queue whose event another will have: its

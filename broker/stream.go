@@ -442,6 +442,9 @@ func (m *Machine) judge(id string) {
 			clients = clients[:i]
 			break
 		}
+		if i%readAhead == 0 {
+			m.readFilters(clients[i:min(len(clients), i+readAhead)])
+		}
 		m.spend(endWeight)
 		if r := m.sessions[client]; r != nil && !r.connected() {
 			m.fold(r)
@@ -449,9 +452,28 @@ func (m *Machine) judge(id string) {
 			m.park(r)
 		}
 	}
+	m.filtersRead = nil
 	if found == itemsPerWake || len(clients) < found {
 		m.setChoreName(wakeJudge, id[:8]+clients[len(clients)-1])
 	}
+}
+
+// readFilters reads the subscriptions of those sessions of clients that park looks at.
+func (m *Machine) readFilters(clients []string) {
+	var sessions []uint64
+	for _, client := range clients {
+		if r := m.sessions[client]; r != nil && !r.connected() && r.subs > 0 && r.subs <= subsParked {
+			sessions = append(sessions, r.session)
+		}
+	}
+	slices.Sort(sessions)
+	m.filtersRead = make(map[uint64][]string, len(sessions))
+	m.store.ScanEach(len(sessions), func(i int) (lower, upper []byte) {
+		return subKey(nil, sessions[i], ""), subKey(nil, sessions[i]+1, "")
+	}, func(i int, key, _ []byte) bool {
+		m.filtersRead[sessions[i]] = append(m.filtersRead[sessions[i]], string(key[9:]))
+		return true
+	})
 }
 
 func streamKey(buf []byte, id, n uint64) []byte {

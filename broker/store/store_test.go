@@ -708,3 +708,48 @@ func TestDeleteThenOnce(t *testing.T) {
 		}
 	}
 }
+
+// ScanEach finds in each range what Scan finds there, also if a range is left early.
+func TestScanEach(t *testing.T) {
+	s := mustOpen(t, disk.Memory(), "/data/state")
+	defer mustClose(t, s)
+	rng := rand.New(rand.NewPCG(7, 8))
+	for n := range 300 {
+		key := AppendUint64(Key(nil, Queue), uint64(rng.IntN(1000)))
+		set(s, string(key), fmt.Sprint(n))
+		if n == 150 {
+			if err := s.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	at := func(n int) []byte { return AppendUint64(Key(nil, Queue), uint64(n)) }
+	for range 200 {
+		var bounds []int
+		for n := rng.IntN(50); n < 1000; n += 1 + rng.IntN(pick(rng, 3, 100)) {
+			bounds = append(bounds, n)
+		}
+		bounds = bounds[:len(bounds)/2*2]
+		most := 1 + rng.IntN(5)
+		var got, want []string
+		found := map[int]int{}
+		s.ScanEach(len(bounds)/2, func(i int) (lower, upper []byte) { return at(bounds[2*i]), at(bounds[2*i+1]) }, func(i int, key, value []byte) bool {
+			got = append(got, fmt.Sprint(i, " ", Uint64At(key, 1), " ", string(value)))
+			found[i]++
+			return found[i] < most
+		})
+		for i := range len(bounds) / 2 {
+			n := 0
+			s.Scan(at(bounds[2*i]), at(bounds[2*i+1]), func(key, value []byte) bool {
+				want = append(want, fmt.Sprint(i, " ", Uint64At(key, 1), " ", string(value)))
+				n++
+				return n < most
+			})
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("of %v, %d of each, got\n %v, want\n %v", bounds, most, got, want)
+		}
+	}
+}
+
+func pick(rng *rand.Rand, of ...int) int { return of[rng.IntN(len(of))] }
