@@ -145,6 +145,18 @@ func (p *windowParts) window() *Window {
 // String describes the window on one line; exceptions are left out.
 func (w *Window) String() string { return w.text }
 
+// Bounds returns since when and until when the window may be open at all, zero for
+// always and for good.
+func (w *Window) Bounds() (from, until time.Time) {
+	if w.from != always {
+		from = utc(w.from)
+	}
+	if w.until != never {
+		until = utc(w.until)
+	}
+	return from, until
+}
+
 // Open says whether t is in the window. It allocates nothing.
 func (w *Window) Open(t time.Time) bool { return w.openAt(seconds(t)) }
 

@@ -50,6 +50,7 @@ func policyFor(name string) (policy.For, error) {
 
 func policyGetCommand() *cobra.Command {
 	var c clientFlags
+	var asXML bool
 	cmd := &cobra.Command{
 		Use:     "get KIND",
 		Short:   "Print your policy",
@@ -67,11 +68,15 @@ func policyGetCommand() *cobra.Command {
 				return fail(bw.NotSet, "no policy for %s is set: the default holds, and %s", args[0], byDefault(args[0])).
 					do("set one: bellwire policy set %s FILE", args[0])
 			}
+			if asXML {
+				return c.writeXML(cmd, args[0], document)
+			}
 			return writeLine(cmd.OutOrStdout(), safeJSON(bytes.TrimSpace(document)))
 		},
 	}
 	flags := cmd.Flags()
 	flags.Bool("help", false, "what this verb does")
+	flags.BoolVar(&asXML, "xml", false, "as a ruleset of RFC 4745 and RFC 5025, with warnings of what that cannot say")
 	flags.SortFlags = false
 	c.connectFlags(flags)
 	return cmd
@@ -136,7 +141,8 @@ func policySetCommand() *cobra.Command {
 		Use:   "set KIND FILE",
 		Short: "Put a policy in force; what watchers see changes at once",
 		Long: `Checks FILE (- for standard input) and puts it in force for KIND. With a file
-that is empty your policy is removed, and the default holds.`,
+that is empty your policy is removed, and the default holds. FILE may be a ruleset of
+RFC 4745 and RFC 5025 (application/auth-policy+xml).`,
 		Example: `  bellwire policy set presence ana.json -u ana@example.com`,
 		Args:    exactArgs(2, "a kind and a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -147,6 +153,11 @@ that is empty your policy is removed, and the default holds.`,
 			document, err := readAll(args[1], cmd.InOrStdin())
 			if err != nil {
 				return err
+			}
+			if isXML(document) {
+				if document, err = fromXML(cmd.ErrOrStderr(), args[1], document); err != nil {
+					return err
+				}
 			}
 			if len(strings.TrimSpace(string(document))) == 0 {
 				document = nil

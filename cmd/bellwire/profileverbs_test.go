@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -332,5 +333,23 @@ func TestMessageVerbs(t *testing.T) {
 	}
 	if got := as("ana", "", "im", "send", "bo"); got.code != exitUsage {
 		t.Errorf("without a text: %+v", got)
+	}
+}
+
+// A policy in XML is put in force as the JSON that says the same, faults in it are told
+// with where they are, and what it cannot say is told when it is written.
+func TestPolicyXML(t *testing.T) {
+	const rule = `<cr:ruleset xmlns:pr="urn:ietf:params:xml:ns:pres-rules" xmlns:cr="urn:ietf:params:xml:ns:common-policy"><cr:rule id="a"><cr:conditions>%s</cr:conditions>` +
+		`<cr:actions><pr:sub-handling>allow</pr:sub-handling></cr:actions><cr:transformations><pr:provide-note>true</pr:provide-note></cr:transformations></cr:rule></cr:ruleset>`
+	var told bytes.Buffer
+	made, err := fromXML(&told, "ana.xml", fmt.Appendf(nil, rule, `<cr:identity/><cr:sphere value="work"/>`))
+	if want := `{"rules":[{"id":"a","if":{"sphere":["work"]},"show":{"note":true},"then":{"handling":"allow"}}],"v":1}`; err != nil || string(made) != want {
+		t.Errorf("%s, %v, want %s", made, err, want)
+	}
+	if want := "warning: ana.xml: /ruleset/rule[1]/conditions/identity: an empty identity is as none: the rule is about anybody\n"; told.String() != want {
+		t.Errorf("told %q, want %q", told.String(), want)
+	}
+	if _, err := fromXML(&told, "ana.xml", fmt.Appendf(nil, rule, `<cr:identity><cr:two/></cr:identity>`)); err == nil || !strings.Contains(err.Error(), "1 fault") {
+		t.Errorf("%v", err)
 	}
 }

@@ -98,6 +98,9 @@ func OfFloat(f float64) Value {
 	return Value{kind: Number, text: strconv.FormatFloat(f, 'f', -1, 64)}
 }
 
+// OfBool returns true or false.
+func OfBool(yes bool) Value { return Value{kind: Bool, text: strconv.FormatBool(yes)} }
+
 // OfList returns a list of values.
 func OfList(items ...Value) Value { return Value{kind: Array, items: items} }
 

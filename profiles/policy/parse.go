@@ -9,7 +9,7 @@ import (
 )
 
 // Check reads a document that somebody is about to set: JSON of at most MaxBytes,
-// 32 levels and 2,000 members, of owner for the kind k. The error is a
+// 32 levels and 16,000 members, of owner for the kind k. The error is a
 // *kind.Refusal that tells all faults, each with its JSON pointer; it wraps
 // kind.ErrInvalid or kind.ErrTooBig. A member that is not known is a fault, at
 // whatever depth: what it was meant to do would not be done, and whoever publishes
@@ -39,7 +39,11 @@ func ParseFirst(data []byte, k For, owner kind.Addr) (*Policy, error) {
 }
 
 func readDocument(data []byte, k For, owner kind.Addr, r reader) (*Policy, error) {
-	doc, err := jsontree.Parse(data, jsontree.Limits{Bytes: MaxBytes})
+	bounds := jsontree.Limits{Bytes: MaxBytes, Members: maxMembers}
+	if r.first {
+		bounds.Members = 0 // 500 rules that name somebody were too many
+	}
+	doc, err := jsontree.Parse(data, bounds)
 	if err != nil {
 		return nil, kind.RefuseJSON(err)
 	}

@@ -52,6 +52,8 @@ func (v View) String() string {
 const (
 	MaxBytes = 64 << 10
 	MaxRules = 500 // rules and limits, each
+
+	maxMembers = 16_000 // MaxRules of them, and what MaxBytes leave room for
 )
 
 // For is what Parse has to know of the kind that a policy is for. Every

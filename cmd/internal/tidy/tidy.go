@@ -57,7 +57,7 @@ var mayImport = map[string][]string{
 	"profiles/location":  {"profiles/jsontree", "profiles/kind"},
 	"profiles/presence":  {"profiles/jsontree", "profiles/kind", "profiles/xmltree"},
 	"profiles/watchers":  {"profiles/jsontree", "profiles/kind", "profiles/xmltree"},
-	"profiles/policy":    {"acl", "profiles/jsontree", "profiles/kind", "yamltree"},
+	"profiles/policy":    {"acl", "profiles/jsontree", "profiles/kind", "profiles/xmltree", "yamltree"},
 	"profiles/fields":    {"profiles/kind"},
 	"profiles/refuse":    {"broker", "profiles/jsontree", "profiles/kind"},
 	"profiles/life":      {"broker/event", "profiles/fields", "profiles/kind", "profiles/policy"},
