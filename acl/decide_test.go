@@ -116,6 +116,26 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
+// BenchmarkDecideOfMany is a decision to which all of 500 rules have something to say:
+// rules for one topic, with twelve different windows, for a domain of which who asks is
+// one, and for a group.
+func BenchmarkDecideOfMany(b *testing.B) {
+	var text strings.Builder
+	text.WriteString("groups: {staff: [ana-1, bo]}\nrules:\n")
+	for i := range 500 {
+		who := [...]string{"*@example.com", "group:staff", "*@*"}[i%3]
+		fmt.Fprintf(&text, "  - {id: r%d, allow: [subscribe], who: [%q], topic: [\"plant/#\"], when: {weekly: [\"Mon-Fri %02d:00-17:00\"], tz: America/Chicago}}\n", i, who, i%12)
+	}
+	p := mustParse(b, text.String())
+	who := Who{Principal: "ana-1@example.com", Client: "c1"}
+	b.ReportAllocs()
+	for b.Loop() {
+		if !p.Decide(who, Subscribe, "plant/3/line/7", morning).Allow {
+			b.Fatal("denied")
+		}
+	}
+}
+
 func BenchmarkNextEdge(b *testing.B) {
 	p := mustParse(b, thousandRules())
 	for b.Loop() {

@@ -206,8 +206,9 @@ func (x *index) overlaps(who Who, what Action, filter string) bool {
 // An overlap is one search for a rule whose pattern shares a topic with a
 // filter.
 type overlap struct {
-	who  Who
-	what Action
+	who   Who
+	what  Action
+	which func(*rule) bool // which of their rules count; nil for all
 }
 
 // below says whether there is one at b or below, where rest of the filter
@@ -257,7 +258,7 @@ func (o *overlap) below(b *branch, rest string, more, first bool) bool {
 
 // any says whether a rule of r has to do with who and what.
 func (o *overlap) any(r *rules) bool {
-	matches := func(one *rule) bool { return one.matches(o.who, o.what) }
+	matches := func(one *rule) bool { return one.matches(o.who, o.what) && (o.which == nil || o.which(one)) }
 	return slices.ContainsFunc(r.all, matches) || slices.ContainsFunc(r.rest, matches) ||
 		slices.ContainsFunc(r.byName[o.who.Principal], matches)
 }

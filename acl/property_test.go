@@ -437,3 +437,48 @@ func TestNextEdgeIsWhenDecisionsChange(t *testing.T) {
 		}
 	})
 }
+
+// Where nothing may have opened nothing has: no topic of the filter is allowed at the
+// end that was denied at any instant between. And a close alone opens nothing.
+func TestMayOpenMissesNothing(t *testing.T) {
+	var none, some int
+	rapid.Check(t, func(t *rapid.T) {
+		p := policyOf(t, drawRules(t))
+		who, after := drawWho(t), drawInstant(t)
+		filter := rapid.SampledFrom(slices.Concat(worldFilters, worldTopics)).Draw(t, "filter")
+		upto := after.Add(rapid.SampledFrom([]time.Duration{1, time.Minute, 5 * time.Hour, 12 * time.Hour, 30 * time.Hour}).Draw(t, "span"))
+		may := p.MayOpen(who, filter, after, upto)
+		if may {
+			some++
+			return
+		}
+		none++
+		for _, name := range worldTopics {
+			if !topic.Match(filter, name) || !p.Decide(who, Subscribe, name, upto).Allow {
+				continue
+			}
+			for m := after; m.Before(upto); m = m.Truncate(time.Minute).Add(time.Minute) {
+				if !p.Decide(who, Subscribe, name, m).Allow {
+					t.Fatalf("%s was denied at %v, is allowed at %v, and nothing of %s has opened since %v", name, m, upto, filter, after)
+				}
+			}
+		}
+	})
+	if none == 0 || some == 0 {
+		t.Errorf("something may have opened %d times, nothing %d times", some, none)
+	}
+	p := mustParse(t, `rules:
+  - {id: day, allow: [subscribe], who: [anyone], topic: ["a/#"], when: {weekly: ["Mon-Sun 08:00-17:00"], tz: UTC}}
+  - {id: noon, deny: [subscribe], who: [anyone], topic: [a/b], when: {weekly: ["Mon-Sun 12:00-13:00"], tz: UTC}}
+`)
+	at := func(hour int) time.Time { return time.Date(2026, 3, 9, hour, 0, 0, 0, time.UTC) }
+	for _, c := range []struct {
+		filter string
+		hour   int
+		want   bool
+	}{{"a/#", 17, false}, {"a/c", 17, false}, {"a/#", 8, true}, {"a/#", 12, false}, {"a/#", 13, true}, {"a/c", 13, false}, {"a/b", 13, true}, {"b", 8, false}} {
+		if got := p.MayOpen(Who{}, c.filter, at(c.hour).Add(-1), at(c.hour)); got != c.want {
+			t.Errorf("%s at %d: %v, want %v", c.filter, c.hour, got, c.want)
+		}
+	}
+}

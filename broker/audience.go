@@ -181,6 +181,7 @@ func (d *Delivery) limitTo(e *event.Event, until, now int64) {
 		d.Expiry, d.Expires = e.Remaining(now)
 		return
 	}
-	closes := event.Event{Expires: until}
-	d.Expiry, d.Expires = closes.Remaining(now)
+	if d.Expires = true; now < until {
+		d.Expiry = event.SecondsUntil(until, now)
+	}
 }

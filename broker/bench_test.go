@@ -163,3 +163,25 @@ func BenchmarkResume(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*events), "ns/event")
 }
+
+// BenchmarkKeptDecision is a decision of the policy that is kept: by a subscriber's
+// place in the audience of a topic, and by a publisher's session.
+func BenchmarkKeptDecision(b *testing.B) {
+	pub, e := fanOut(b, 1)
+	n, now := pub.b, pub.b.now()
+	b.Run("subscribe", func(b *testing.B) {
+		h := &n.local.LookupString(e.Topic).hearers[0]
+		for b.Loop() {
+			if ok, _ := h.permitted(n, e.Topic, now); !ok {
+				b.Fatal("not permitted")
+			}
+		}
+	})
+	b.Run("publish", func(b *testing.B) {
+		for b.Loop() {
+			if err := pub.mayPublish(e.Topic, now); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

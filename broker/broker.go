@@ -125,7 +125,7 @@ func New(c Config) (*Broker, error) {
 	b.scans.init(b)
 	b.watch.init(b)
 	b.relays.init(b)
-	b.edges.last = b.now()
+	b.edges.last, b.edges.kicked = b.now(), make(chan struct{}, 1)
 	m.deliver, m.spare = b.loop.deliver, b.loop.spare
 	b.setPolicy(m.policy, m.history.number())
 	b.settings.Store(m.settings)
@@ -169,6 +169,7 @@ func (b *Broker) Start(ctx context.Context, log Log) error {
 		return fmt.Errorf("broker: announce the node: %w", err)
 	}
 	b.running.Go(b.runTimers)
+	b.running.Go(b.runEdges)
 	b.running.Go(b.watchDisk)
 	b.running.Go(b.copyNowAndThen)
 	if s, ok := log.(silent); ok {
@@ -403,9 +404,11 @@ func (b *Broker) decide(who Who, what Action, topicName string, at int64) Decisi
 
 // Kick makes the broker look at its clock: a test clock was moved.
 func (b *Broker) Kick() {
-	select {
-	case b.ticks <- struct{}{}:
-	default:
+	for _, waits := range [...]chan struct{}{b.ticks, b.edges.kicked} {
+		select {
+		case waits <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -434,8 +437,7 @@ func (b *Broker) CatchUp(ctx context.Context) error {
 	return b.scans.wait(ctx)
 }
 
-// runTimers proposes Ticks when a wake is due and passes window edges, by the
-// node's clock.
+// runTimers proposes Ticks when a wake is due by the node's clock.
 func (b *Broker) runTimers() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -457,8 +459,7 @@ func (b *Broker) runTimers() {
 			}
 		}
 		b.closeLives()
-		edge := b.passEdges()
-		timer.Reset(untilNext(now, edge, b.machine.NextWake()))
+		timer.Reset(untilNext(now, b.machine.NextWake()))
 		select {
 		case <-b.closing:
 			return
@@ -468,16 +469,13 @@ func (b *Broker) runTimers() {
 	}
 }
 
-// untilNext returns how long to sleep until the earlier of two instants, at
-// most a second: wakes may be added, and wall clocks are set.
-func untilNext(now, edge, wake int64) time.Duration {
-	d := time.Second
-	for _, at := range [...]int64{edge, wake} {
-		if at != 0 {
-			d = min(d, time.Duration(max(at-now, int64(time.Millisecond))))
-		}
+// untilNext returns how long to sleep until an instant, 0 for none; at most a
+// second: wakes may be added, and wall clocks are set.
+func untilNext(now, at int64) time.Duration {
+	if at == 0 {
+		return time.Second
 	}
-	return d
+	return min(time.Second, time.Duration(max(at-now, int64(time.Millisecond))))
 }
 
 // watchDisk looks at the free space once a second.

@@ -3,6 +3,7 @@ package broker
 import (
 	"encoding/json"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
@@ -14,87 +15,191 @@ import (
 // what waits somewhere is asked again before it is sent. Opening does: the
 // subscriber is to get the present state. There is one timer for the earliest
 // edge of the policy, not one for each subscriber; at an edge each session with
-// a subscription in whose permission time has a part scans what it matches for
-// topics that were closed to it just before and are open now.
+// a subscription in whose permission time has a part is looked at, and where
+// something may have opened it is sent what was closed to it just before and is open
+// now: see openings.
+//
+// An edge may concern a hundred thousand sessions. So that nothing else waits for
+// them, they are passed in pieces of edgePiece, between which the loop delivers what
+// has come meanwhile; whoever passes them, the edges' own goroutine, waits for each.
 type edges struct {
-	last int64 // edges up to here are passed; the delivery loop's
+	mu   sync.Mutex // held while edges are passed: who comes second finds that they are
+	last int64      // edges up to here are passed; the delivery loop's
+
+	kicked   chan struct{} // the next edge may have moved, or the clock
+	openings openings
 }
 
-// edgesAtOnce bounds how many edges are told apart when the clock has jumped.
-const edgesAtOnce = 64
+const (
+	// edgesAtOnce bounds how many edges are told apart when the clock has jumped.
+	edgesAtOnce = 64
+
+	// edgePiece bounds how many sessions one task of the loop looks at, or
+	// resources that nobody watches: some milliseconds.
+	edgePiece = 512
+)
+
+// runEdges passes edges when they are due by the node's clock, until the node is
+// closed. It is apart from what else is due: that must not wait for a large edge.
+func (b *Broker) runEdges() {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		edge := b.passEdges()
+		timer.Reset(untilNext(b.now(), edge))
+		select {
+		case <-b.closing:
+			return
+		case <-b.edges.kicked:
+		case <-timer.C:
+		}
+	}
+}
 
 // passEdges brings about the edges that are due and returns the next one, 0
 // for none.
 func (b *Broker) passEdges() (next int64) {
+	e := &b.edges
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	now := b.now()
-	b.loop.call(func(w *Wave) { next = b.edges.pass(b, now, w) })
-	return next
-}
-
-// pass runs in the delivery loop.
-func (e *edges) pass(b *Broker, now int64, w *Wave) (next int64) {
-	if b.silence.held.Load() {
-		return e.passPolicy(b, now, w) // the others' times are passed when it is over
-	}
-	b.loop.passTimes(now)
-	return earlier(e.passPolicy(b, now, w), b.watch.next())
-}
-
-// passPolicy passes the edges of the operator's policy.
-func (e *edges) passPolicy(b *Broker, now int64, w *Wave) (next int64) {
-	p := b.policy.Load()
-	if p == nil {
-		e.last = max(e.last, now)
+	var p passing
+	held := false
+	if !b.loop.call(func(*Wave) { p, next, held = e.begin(b, now), e.next(b), b.silence.held.Load() }) {
 		return 0
 	}
-	var passed []int64
-	at := p.NextEdge(e.last)
-	for ; at != 0 && at <= now; at = p.NextEdge(at) {
-		passed = append(passed, at)
-		if len(passed) > edgesAtOnce {
-			passed = passed[1:]
+	for more := len(p.sessions) > 0; more; {
+		if !b.loop.call(func(w *Wave) { more = p.piece(w) }) {
+			return 0
+		}
+	}
+	if !e.openings.send(b, &p) || held {
+		return next // what is held is shown when it is over
+	}
+	var t timesUnderWay
+	for more := true; more; {
+		if !b.loop.call(func(*Wave) { more = b.loop.passTimes(&t, now) }) {
+			return 0
+		}
+	}
+	return earlier(next, b.watch.next())
+}
+
+// A passing is edges of the operator's policy on their way through the sessions that
+// were connected when they came. Who subscribes later is judged by what is open then.
+type passing struct {
+	b        *Broker
+	policy   *policy
+	edges    []int64 // ascending; up to now
+	now      int64
+	here     uint64                 // the place in the log then
+	sessions []*Session             // not looked at yet
+	open     map[string][]*localSub // to be sent what their filters match, by these
+}
+
+// begin returns the passing of the edges that are due. In the delivery loop.
+func (e *edges) begin(b *Broker, now int64) passing {
+	p := passing{b: b, policy: b.policy.Load(), now: now, here: b.loop.position()}
+	if p.policy == nil {
+		e.last = max(e.last, now)
+		return p
+	}
+	for at := p.policy.NextEdge(e.last); at != 0 && at <= now; at = p.policy.NextEdge(at) {
+		p.edges = append(p.edges, at)
+		if len(p.edges) > edgesAtOnce {
+			p.edges = p.edges[1:]
 		}
 	}
 	e.last = max(e.last, now)
-	if len(passed) == 0 {
-		return at
+	if len(p.edges) == 0 {
+		return p
 	}
-	b.stats.WindowsOpened.Add(uint64(len(passed)))
+	b.stats.WindowsOpened.Add(uint64(len(p.edges)))
+	p.sessions = make([]*Session, 0, len(b.loop.live))
 	for _, s := range b.loop.live {
+		p.sessions = append(p.sessions, s)
+	}
+	return p
+}
+
+// next returns the next edge of the operator's policy, 0 for none. In the delivery
+// loop.
+func (e *edges) next(b *Broker) int64 {
+	if p := b.policy.Load(); p != nil {
+		return p.NextEdge(e.last)
+	}
+	return 0
+}
+
+// piece looks at some sessions, and returns false when none is left. In the delivery
+// loop.
+func (p *passing) piece(w *Wave) (more bool) {
+	n := min(edgePiece, len(p.sessions))
+	for _, s := range p.sessions[:n] {
+		if p.b.loop.live[s.number] != s {
+			continue
+		}
 		for _, sub := range s.subs {
 			if sub.windowed {
-				s.edge(p, sub, passed, now, w)
+				p.edge(s, sub, w)
 			}
 		}
 		s.scanning.runIfStarted()
 	}
-	return at
+	p.sessions = p.sessions[n:]
+	return len(p.sessions) > 0
 }
 
 // edge brings about what edges mean to one subscription.
-func (s *Session) edge(p *policy, sub *localSub, passed []int64, now int64, w *Wave) {
-	wasOpen := p.Decide(s.who, ActSubscribe, sub.sub.Filter, passed[0]-1).Allow
-	is := p.Decide(s.who, ActSubscribe, sub.sub.Filter, now)
-	if sub.outside == End && s.closedSince(sub.sub.Filter, passed[0]-1, now) {
-		s.subEnded(sub.sub.Filter, now, w)
+func (p *passing) edge(s *Session, sub *localSub, w *Wave) {
+	filter, before := sub.sub.Filter, p.edges[0]-1
+	if sub.outside == End && s.closedSince(filter, before, p.now) {
+		s.subEnded(filter, p.now, w)
 		if s.durable {
 			// The log's clock may be behind, and the subscriber back before it
 			// has passed the edge: what it ends then is not that one.
-			_ = s.p.propose(&event.Unsubscribe{Session: s.number, Epoch: s.epoch, Filters: []string{sub.sub.Filter}}, call{}, true)
+			_ = s.p.propose(&event.Unsubscribe{Session: s.number, Epoch: s.epoch, Filters: []string{filter}}, call{}, true)
 		}
 		return
 	}
-	if sub.outside == Announce && wasOpen != is.Allow {
-		s.announce(sub.sub.Filter, "active", is, w)
-	}
-	s.scanning.add(scan{sub: sub, since: s.sinceOpening(s.b.loop.position()), opened: func(topicName string) bool {
-		for _, at := range passed {
-			if !p.Decide(s.who, ActSubscribe, topicName, at-1).Allow {
-				return true
-			}
+	if sub.outside == Announce {
+		if is := p.policy.Decide(s.who, ActSubscribe, filter, p.now); is.Allow != p.policy.Decide(s.who, ActSubscribe, filter, before).Allow {
+			s.announce(filter, "active", is, w)
 		}
-		return false
-	}})
+	}
+	if o, ok := p.policy.Authorizer.(opener); ok && !o.MayOpen(s.who, filter, before, p.now) {
+		return
+	}
+	if s.scanning.idle() && !(s.durable && sub.sub.QoS > 0) && !mayWatch(p.b.machine.profiles, filter) {
+		if p.open == nil {
+			p.open = map[string][]*localSub{}
+		}
+		p.open[filter] = append(p.open[filter], sub)
+		return
+	}
+	p.scan(sub)
+}
+
+// An opener is an Authorizer that can tell that nothing has opened, which spares a
+// look at what there is: see acl.Policy.MayOpen.
+type opener interface {
+	MayOpen(who Who, filter string, after, upto int64) bool
+}
+
+// scan has a subscription's own scan send it what has opened. In the delivery loop.
+func (p *passing) scan(sub *localSub) {
+	s := sub.s
+	s.scanning.add(scan{sub: sub, since: s.sinceOpening(p.here), opened: func(topicName string) bool { return p.opened(s.who, topicName) }})
+}
+
+// opened says whether a topic was closed to somebody before one of the edges.
+func (p *passing) opened(who Who, topicName string) bool {
+	for _, at := range p.edges {
+		if !p.policy.Decide(who, ActSubscribe, topicName, at-1).Allow {
+			return true
+		}
+	}
+	return false
 }
 
 // closedSince says whether a subscription's window has closed after since, up

@@ -166,6 +166,9 @@ func (l *loop) step(a *applied, s *step, now int64) {
 	b, w := l.b, &l.wave
 	switch s.kind {
 	case stepEvent:
+		if s.event.Retain {
+			b.edges.openings.touch(s.event.Topic)
+		}
 		audience := b.local.LookupString(s.event.Topic)
 		audience.deliver(b, s.event, now, w)
 		l.offer(audience, a.queued[s.from:s.until], s.event, now)

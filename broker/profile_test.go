@@ -81,6 +81,9 @@ func (r *note) Show(who Who, at int64) Shown {
 	}
 	rule, ok := r.rules[who.Principal]
 	if !ok {
+		rule, ok = r.rules["*"]
+	}
+	if !ok {
 		return Shown{Nothing: true}
 	}
 	hour := at % day / int64(time.Hour)

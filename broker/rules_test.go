@@ -204,6 +204,23 @@ func (r *rules) Always(who Who, filter string) bool {
 	return allowed
 }
 
+// MayOpen says no where every rule that has to do with any of it has stood as it
+// stands since, or stands in the way.
+func (r *rules) MayOpen(who Who, filter string, after, upto int64) bool {
+	for i := range r.list {
+		x := &r.list[i]
+		if !x.about(who, ActSubscribe) || !overlap(x.filter, filter) {
+			continue
+		}
+		open, _ := x.at(upto)
+		was, until := x.at(after)
+		if open != x.deny && (was != open || until != 0 && until <= upto) {
+			return true
+		}
+	}
+	return false
+}
+
 // overlap is a guess that errs on the side of yes.
 func overlap(a, b string) bool {
 	return topic.Covers(a, b) || topic.Covers(b, a) || topic.HasWildcard(a) && topic.HasWildcard(b)

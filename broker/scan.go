@@ -250,6 +250,13 @@ func (t *scanState) run() {
 	t.running = t.s.b.scans.start(t.work)
 }
 
+// idle says that the session has started, and has no scans.
+func (t *scanState) idle() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.started && !t.stopped && !t.running && len(t.queue) == 0
+}
+
 // runIfStarted is run for scans that are not the client's own doing.
 func (t *scanState) runIfStarted() {
 	t.mu.Lock()

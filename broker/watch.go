@@ -3,6 +3,7 @@ package broker
 import (
 	"container/heap"
 	"hash/maphash"
+	"sort"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -192,16 +193,16 @@ func (t *watch) next() int64 {
 	return t.times[0].at
 }
 
-// take returns the resources whose time has come.
-func (t *watch) take(now int64) (topics []string) {
+// take returns a resource whose time has come.
+func (t *watch) take(now int64) (topicName string, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for len(t.times) > 0 && t.times[0].at <= now {
-		e := heap.Pop(&t.times).(*timeOf)
-		delete(t.due, e.topic)
-		topics = append(topics, e.topic)
+	if len(t.times) == 0 || t.times[0].at > now {
+		return "", false
 	}
-	return topics
+	e := heap.Pop(&t.times).(*timeOf)
+	delete(t.due, e.topic)
+	return e.topic, true
 }
 
 // A timeOf is when a resource is shown anew; there is one for each at most.
@@ -314,11 +315,19 @@ func (l *loop) changed(topicName, whose string, retain bool, now int64) {
 	audience := l.b.local.LookupString(topicName)
 	for i := range audience.hearers {
 		h := &audience.hearers[i]
-		if marks && h.s.durable && h.qos > 0 || whose != "" && h.s.who.Principal != whose || !h.s.begun.Load() {
-			continue // through its queue, or it is nothing to it, or its scan will show it
+		if marks && h.s.durable && h.qos > 0 || whose != "" && h.s.who.Principal != whose {
+			continue // through its queue, or it is nothing to it
 		}
+		l.showTo(h, res, &once, retain, now)
+	}
+}
+
+// showTo shows a watcher a resource, if it is not what that was shown last. One that
+// has not started its scan will show it. In the delivery loop.
+func (l *loop) showTo(h *hearer, res Resource, once *shownOnce, retain bool, now int64) {
+	if h.s.begun.Load() {
 		how := showing{qos: min(h.qos, 1), ids: h.ids, retain: retain}
-		h.s.show(&once, res, &how, now, &l.wave)
+		h.s.show(once, res, &how, now, &l.wave)
 	}
 }
 
@@ -411,39 +420,89 @@ func (l *loop) hold(topicName, whose string, ruled bool, now int64) bool {
 	return !shown
 }
 
-// passTimes shows anew what the passing of time has changed, or what was held. Time
+// Times under way are resources that are shown anew because of time, a piece at a
+// time: the one that is being shown, and to whom that has come.
+type timesUnderWay struct {
+	topic, whose string // topic is empty: none
+	retain       bool
+	once         shownOnce
+	after        uint64 // the session's number that was looked at last
+}
+
+// passTimes shows anew what the passing of time has changed up to until, or what was
+// held: a piece of it, and returns false when nothing is left. Time
 // changes a resource no more often than who publishes to it: an owner could have it
 // do so at thousands of instants. What time changes of who may see it has the pace
 // of changes of the policy. In the delivery loop.
-func (l *loop) passTimes(now int64) {
-	for _, bucket := range l.b.watch.take(now) {
-		topicName, whose, ruled := readBucket(bucket)
-		late := false
-		if p, ok := l.b.viewerOf(topicName).(Pacer); ok {
-			_, interval := p.Pace()
-			if ruled {
-				interval = ruleInterval
-			}
-			late = l.pacer.late(bucket, interval)
-		}
-		if !late && l.hold(topicName, whose, ruled, now) {
+func (l *loop) passTimes(t *timesUnderWay, until int64) (more bool) {
+	now := l.b.now()
+	for room := edgePiece; room > 0; {
+		if t.topic != "" {
+			room -= l.showSome(t, room, now)
 			continue
 		}
-		l.changed(topicName, whose, !late, now)
-		if l.b.Level() >= levelBeside {
+		bucket, ok := l.b.watch.take(until)
+		if !ok {
+			return false
+		}
+		room--
+		topicName, whose, late, due := l.due(bucket, now)
+		if !due {
 			continue
 		}
 		if _, own := l.b.viewerOf(topicName).(mine); own {
-			l.remarkOwn(topicName, whose, now)
+			l.changed(topicName, whose, !late, now)
+			if l.b.Level() < levelBeside {
+				l.remarkOwn(topicName, whose, now)
+			}
 			continue
 		}
-		audience := l.b.local.LookupString(topicName)
-		for i := range audience.hearers {
-			if h := &audience.hearers[i]; h.s.durable && h.qos > 0 && (whose == "" || h.s.who.Principal == whose) && h.s.concerned(topicName, now) {
-				h.s.remark(topicName, now)
-			}
+		*t = timesUnderWay{topic: topicName, whose: whose, retain: !late, once: shownOnce{topic: topicName}}
+	}
+	return true
+}
+
+// due says whether a resource, or what its owner's rules show of it, is to be shown
+// now that its time has come, and whether that is late: it was held before.
+func (l *loop) due(bucket string, now int64) (topicName, whose string, late, due bool) {
+	topicName, whose, ruled := readBucket(bucket)
+	if p, ok := l.b.viewerOf(topicName).(Pacer); ok {
+		_, interval := p.Pace()
+		if ruled {
+			interval = ruleInterval
+		}
+		late = l.pacer.late(bucket, interval)
+	}
+	return topicName, whose, late, late || !l.hold(topicName, whose, ruled, now)
+}
+
+// showSome shows a resource to some of its watchers who have not been shown it yet,
+// and returns how many it looked at. Between two pieces watchers may come, whose scans
+// show it to them, and go. In the delivery loop.
+func (l *loop) showSome(t *timesUnderWay, most int, now int64) (looked int) {
+	v := l.b.viewerOf(t.topic)
+	hearers := l.b.local.LookupString(t.topic).hearers
+	next := sort.Search(len(hearers), func(i int) bool { return hearers[i].s.number > t.after })
+	hearers = hearers[next:]
+	if v == nil || l.b.holds(t.topic) || len(hearers) == 0 {
+		*t = timesUnderWay{}
+		return 0
+	}
+	res := l.b.watch.resource(v, t.topic)
+	marks := l.b.Level() < levelBeside
+	for i := range hearers[:min(most, len(hearers))] {
+		h := &hearers[i]
+		looked++
+		t.after = h.s.number
+		switch {
+		case t.whose != "" && h.s.who.Principal != t.whose:
+		case !marks || !h.s.durable || h.qos == 0:
+			l.showTo(h, res, &t.once, t.retain, now)
+		case h.s.concerned(t.topic, now):
+			h.s.remark(t.topic, now)
 		}
 	}
+	return looked
 }
 
 // concerned says whether time can have changed what s is shown of a resource: it

@@ -23,7 +23,7 @@ func TestTimesOfResources(t *testing.T) {
 		}
 		if rng.IntN(10) == 0 {
 			now += rng.Int64N(300)
-			for _, name := range w.take(now) {
+			for name, ok := w.take(now); ok; name, ok = w.take(now) {
 				if at, ok := due[name]; !ok || at > now {
 					t.Fatalf("%s is taken at %d, due at %d", name, now, at)
 				}

@@ -98,8 +98,12 @@ func (e *Event) Remaining(now int64) (seconds uint32, expires bool) {
 	if left <= 0 || e.Momentary() {
 		return 0, true
 	}
-	return uint32(min((left-1)/1e9+1, math.MaxUint32)), true
+	return SecondsUntil(e.Expires, now), true
 }
+
+// SecondsUntil is the Message Expiry Interval of what is to be gone by an instant after
+// now: in seconds, rounded up.
+func SecondsUntil(at, now int64) uint32 { return uint32(min((at-now-1)/1e9+1, math.MaxUint32)) }
 
 // Momentary says whether the event's Message Expiry Interval is 0.
 func (e *Event) Momentary() bool { return e.Expires != 0 && e.Expires-e.At <= 3*momentary/2 }

@@ -112,6 +112,38 @@ func BenchmarkFanOut100(b *testing.B) {
 	b.ReportMetric(float64(cpu()-before)/float64(done)/subs, "cpu-ns/delivery")
 }
 
+// BenchmarkWindowedFanOut100 is what it costs more if the subscribers may have it within
+// a window only: the same to a hundred clients of version 5 of each, in turns, so that
+// what else the machine does is in both.
+func BenchmarkWindowedFanOut100(b *testing.B) {
+	const subs = 100
+	var pubs [2]*conn
+	var batches [2][]byte
+	var count int
+	for i, name := range []string{"bench/topic", "hours/topic"} {
+		n := newNode(b, Limits{})
+		for j := range subs {
+			n.attach(5, fmt.Sprint("sub", j)).feed(b, packet(0x82, u16(1), 0, name, 0))
+		}
+		pubs[i] = n.attach(4, "pub")
+		batches[i], count = publishes(name, 0)
+		pubs[i].feed(b, batches[i])
+	}
+	var spent [2]int64
+	done := 0
+	b.ResetTimer()
+	for ; done < b.N; done += count {
+		for i := range pubs {
+			before := cpu()
+			pubs[i].feed(b, batches[i])
+			spent[i] += cpu() - before
+		}
+	}
+	b.ReportMetric(float64(spent[0])/float64(done)/subs, "cpu-ns/delivery")
+	b.ReportMetric(float64(spent[1])/float64(done)/subs, "cpu-ns/windowed")
+	b.ReportMetric(float64(spent[1])/float64(spent[0]), "ratio")
+}
+
 // One delivery: an event into an output, and its part of the flush.
 func BenchmarkDeliver(b *testing.B) {
 	for _, x := range []struct {

@@ -66,10 +66,15 @@ func (l *soloLog) run() {
 }
 
 // rules are a policy for tests: everybody may do everything but what concerns
-// a topic below forbidden/ and topics that begin with '$'.
+// a topic below forbidden/ and topics that begin with '$'; what is below hours/ until
+// the end of the day only.
 type rules struct{}
 
-func (rules) Decide(_ broker.Who, _ broker.Action, name string, _ int64) broker.Decision {
+func (rules) Decide(_ broker.Who, _ broker.Action, name string, at int64) broker.Decision {
+	if topic.Match("hours/#", name) {
+		const day = int64(24 * time.Hour)
+		return broker.Decision{Allow: true, Windowed: true, Until: at - at%day + day}
+	}
 	if topic.Match("forbidden/#", name) || name[0] == '$' {
 		return broker.Decision{Reason: "a rule forbids it"}
 	}

@@ -466,6 +466,10 @@ func (a *authorizer) Always(who broker.Who, filter string) bool {
 	return a.policy.Always(acl.Who(who), filter)
 }
 
+func (a *authorizer) MayOpen(who broker.Who, filter string, after, upto int64) bool {
+	return a.policy.MayOpen(acl.Who(who), filter, time.Unix(0, after), time.Unix(0, upto))
+}
+
 func (a *authorizer) Authenticate(user string, password []byte) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
