@@ -118,6 +118,11 @@ func (p *Policy) entries() map[string]Change {
 	for _, t := range p.tenants {
 		add(Change{What: "tenant", Name: t.domain, Line: t.line, Is: t.describe()})
 	}
+	for what, list := range map[string][]placed{"memory": p.durability.memory, "log": p.durability.log} {
+		for _, f := range list {
+			add(Change{What: "durability", Name: f.filter, Line: f.line, Is: what})
+		}
+	}
 	for name := range p.users {
 		// Credentials are compared, not shown.
 		add(Change{What: "user", Name: name, Is: "credential " + shortCredential(p.Credential(name))})

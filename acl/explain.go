@@ -22,6 +22,9 @@ type Explanation struct {
 	// that what the owner permits decides (WithOwners).
 	Owner bool
 
+	// Memory says that what is published there is kept in memory only (Policy.Memory).
+	Memory bool
+
 	// Opens is the next instant at which the answer becomes yes: Until if it is
 	// no, the first one after Until if it is yes. Zero if there is none.
 	Opens time.Time
@@ -58,6 +61,7 @@ func (p *Policy) Explain(who Who, what Action, name string, at time.Time) (Expla
 		}
 	}
 	p.explainWhy(&e)
+	p.explainDurability(&e)
 	return e, nil
 }
 
@@ -77,7 +81,7 @@ func checkTopic(what Action, name string) (judged string, err error) {
 // MarshalJSON writes the members that scripts rely on: allow, rule and line
 // (null if no rule has to do with it), until, when the answer becomes the other
 // one, and next, when it becomes yes (null for never). With owner true, which is
-// left out else, a yes is the operator's alone.
+// left out else, a yes is the operator's alone; durability is there if it is "memory".
 func (e Explanation) MarshalJSON() ([]byte, error) {
 	out := struct {
 		Allow bool    `json:"allow"`
@@ -86,7 +90,11 @@ func (e Explanation) MarshalJSON() ([]byte, error) {
 		Until *string `json:"until"`
 		Next  *string `json:"next"`
 		Owner bool    `json:"owner,omitempty"`
+		Keeps string  `json:"durability,omitempty"`
 	}{Allow: e.Allow, Until: jsonTime(e.Until), Next: jsonTime(e.Opens), Owner: e.Owner}
+	if e.Memory {
+		out.Keeps = "memory"
+	}
 	if e.Rule != "" {
 		out.Rule, out.Line = &e.Rule, &e.Line
 	}

@@ -52,7 +52,7 @@ func (p *Policy) finish() {
 }
 
 // sections are the keys of a policy file; that of users comes first.
-var sections = []string{"users", "groups", "rules", "limits", "roles", "tenants", "tests"}
+var sections = []string{"users", "groups", "rules", "limits", "roles", "tenants", "durability", "tests"}
 
 // read reads the sections of the file.
 func (r *reader) read(top *yamltree.Node) {
@@ -85,6 +85,7 @@ func (r *reader) read(top *yamltree.Node) {
 	for _, n := range r.Items(f["roles"], "roles", MaxRoles) {
 		r.readRole(n)
 	}
+	r.readDurability(f["durability"])
 	for _, n := range r.Items(f["tests"], "tests", MaxTests) {
 		if t := r.readTest(n); t != nil {
 			r.policy.tests = append(r.policy.tests, t)

@@ -21,6 +21,7 @@ type Policy struct {
 	groups  []*group
 	roles   []role
 	tenants []tenant
+	durability
 	rules   []*rule // limits included, by id
 	index   index
 	cuts    index     // of the rules with a window that deny or limit

@@ -240,6 +240,12 @@ func startBellwire(ctx context.Context, e env, path, dir string, sc Scenario) (*
 	return e.startBellwire(ctx, path, dir, sc)
 }
 
+// bellwireMemory is the policy of rows whose topics need no log.
+const bellwireMemory = `rules:
+  - {id: all, allow: [publish, subscribe], who: [anyone], topic: ["#"]}
+durability: {memory: ["#"]}
+`
+
 // startBellwire starts a node in dir with more flags.
 func (e env) startBellwire(ctx context.Context, path, dir string, sc Scenario, more ...string) (*broker, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -250,14 +256,22 @@ func (e env) startBellwire(ctx context.Context, path, dir string, sc Scenario, m
 		"--domain", peopleDomain,
 	}
 	args = append(args, more...)
-	if sc.Permissions {
-		policy := filepath.Join(dir, "policy.yaml")
-		if err := os.WriteFile(policy, bellwireUsers(people(sc)), 0o600); err != nil {
+	var policy []byte
+	switch {
+	case sc.Permissions:
+		policy = bellwireUsers(people(sc))
+	case sc.Memory:
+		policy = []byte(bellwireMemory)
+		fallthrough
+	default:
+		args = append(args, "--allow-anonymous")
+	}
+	if policy != nil {
+		file := filepath.Join(dir, "policy.yaml")
+		if err := os.WriteFile(file, policy, 0o600); err != nil {
 			return nil, err
 		}
-		args = append(args, "--policy", policy)
-	} else {
-		args = append(args, "--allow-anonymous")
+		args = append(args, "--policy", file)
 	}
 	if e.profile {
 		args = append(args, "--pprof")

@@ -20,6 +20,7 @@ type Scenario struct {
 	QoS        byte // of publishing and of subscribing; of a retained row, of subscribing
 	Payload    int  // bytes, the stamp included
 	Durable    bool // the subscribers' sessions outlive their connections
+	Memory     bool // Bellwire is told that these topics need no log (durability: memory); others have no such word
 	Synced     bool // only brokers that sync to disk before they acknowledge take part
 
 	Retain bool // messages are retained
@@ -57,8 +58,10 @@ func Scenarios() []Scenario {
 		{Name: "a3", What: "fan-out 1 to 1000, 64 B, QoS 0", Publishers: 1, FanOut: 1000, Payload: 64},
 		{Name: "a4", What: "fan-out 1 to 1000, 1 KiB, QoS 0", Publishers: 1, FanOut: 1000, Payload: 1024},
 		{Name: "b", What: "50 pairs, 64 B, QoS 0", Publishers: 50, FanOut: 1, Payload: 64},
-		{Name: "c1", What: "10 pairs, 64 B, QoS 1", Publishers: 10, FanOut: 1, QoS: 1, Payload: 64},
-		{Name: "c2", What: "10 pairs, 64 B, QoS 2", Publishers: 10, FanOut: 1, QoS: 2, Payload: 64},
+		{Name: "c1", What: "10 pairs, 64 B, QoS 1; of Bellwire, topics with durability: memory", Publishers: 10, FanOut: 1, QoS: 1, Payload: 64, Memory: true},
+		{Name: "c2", What: "10 pairs, 64 B, QoS 2; of Bellwire, topics with durability: memory", Publishers: 10, FanOut: 1, QoS: 2, Payload: 64, Memory: true},
+		{Name: "c1l", What: "10 pairs, 64 B, QoS 1, in Bellwire's log as by default", Publishers: 10, FanOut: 1, QoS: 1, Payload: 64},
+		{Name: "c2l", What: "10 pairs, 64 B, QoS 2, in Bellwire's log as by default", Publishers: 10, FanOut: 1, QoS: 2, Payload: 64},
 		{Name: "c3", What: "10 pairs, 64 B, QoS 1, durable sessions, the broker's default sync", Publishers: 10, FanOut: 1, QoS: 1, Payload: 64, Durable: true},
 		{Name: "c3s", What: "50 pairs, 64 B, QoS 1, durable sessions, synced before the acknowledgement", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true},
 		{Name: "d", What: "three nodes: 50 pairs, 64 B, QoS 1, durable sessions, the broker's default sync", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Nodes: 3},

@@ -147,9 +147,14 @@ func (a *audience) deliver(b *Broker, e *event.Event, now int64, w *Wave) {
 		}
 		qos := min(g.qos, e.QoS)
 		if qos > 0 && h.s.durable {
-			// It comes from the queue, and may come before what a scan has read.
-			h.s.scanning.touch(e)
-			continue
+			if e.Position != 0 {
+				// It comes from the queue, and may come before what a scan has read.
+				h.s.scanning.touch(e)
+				continue
+			}
+			// Of what is kept in memory only nothing is queued: it has subscribed while
+			// the event was under way. It is better off with it than without.
+			qos = 0
 		}
 		ok, until := h.permitted(b, e.Topic, now)
 		if ok && qos == 0 && held {

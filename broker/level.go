@@ -33,6 +33,9 @@ const (
 	levelForgets = LevelStreams // profiles forget whom the policy knows no more
 	levelBeside  = LevelStreams // durable sessions are shown resources beside their queues: see beside
 
+	// Events that policies keep in memory only go from node to node at QoS 1 and 2.
+	levelMemory = LevelStreams
+
 	// LevelPolicies brings the history of the operator's policies: the same level, for
 	// both came before any program that has it was in use.
 	LevelPolicies = LevelStreams

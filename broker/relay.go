@@ -12,7 +12,7 @@ import (
 	"github.com/bellwire/bellwire/broker/topic"
 )
 
-// Relays carry events of QoS 0 to the nodes that hold subscribers of theirs.
+// Relays carry events that no log has (of QoS 0, and those kept in memory only) to the nodes that hold subscribers of theirs.
 //
 // Each node tells its peers which filters the sessions have that are connected to
 // it (see interest). What a peer has told stands in the index of local
@@ -391,7 +391,7 @@ func (p *peer) deliver(events []byte, w *Wave) {
 		e.Reset()
 		var filter string
 		var ok bool
-		if events, filter, ok = cutRelayed(events, e); !ok {
+		if events, filter, ok = cutRelayed(events, e); !ok || e.QoS > 0 && b.Level() < levelMemory {
 			b.stats.RelayRefused.Add(1)
 			return
 		}
@@ -410,8 +410,8 @@ func (p *peer) deliver(events []byte, w *Wave) {
 }
 
 // cutRelayed reads the first of the events in a frame, and the filter of the group
-// that it is for, empty for none. It may be of QoS 0 and not
-// retained only, and on a topic that can be published to.
+// that it is for, empty for none. It may not be
+// retained, is on a topic that can be published to, and of QoS 0 if it is for a group.
 func cutRelayed(b []byte, e *event.Event) (rest []byte, filter string, ok bool) {
 	if len(b) < 4 {
 		return nil, "", false
@@ -430,7 +430,7 @@ func cutRelayed(b []byte, e *event.Event) (rest []byte, filter string, ok bool) 
 		}
 		filter, b = unsafe.String(unsafe.SliceData(u.left), size), u.left[size:]
 	}
-	if e.Decode(b) != nil || e.QoS != 0 || e.Retain || topic.ValidName(e.Topic) != nil {
+	if e.Decode(b) != nil || e.QoS > 0 && filter != "" || e.Retain || topic.ValidName(e.Topic) != nil {
 		return nil, "", false
 	}
 	return rest, filter, true

@@ -473,6 +473,12 @@ func (f *farAway) Send(_ string, message []byte) bool {
 	return true
 }
 
+func atQoS(e *event.Event, qos uint8) *event.Event {
+	other := *e
+	other.QoS = qos
+	return &other
+}
+
 // What nodes say to each other reads as it was meant, and is said so still; cut
 // short anywhere it is refused, or says less of a list.
 func TestFormsBetweenNodes(t *testing.T) {
@@ -486,6 +492,7 @@ func TestFormsBetweenNodes(t *testing.T) {
 		{Name: "heard/1", Bytes: appendHeard(nil, 1<<63+5, 300)},
 		{Name: "ask/1", Bytes: appendAsk(nil)},
 		{Name: "events/1", Bytes: events},
+		{Name: "events/memory/4", Bytes: appendRelayed(binary.BigEndian.AppendUint64([]byte{peerVersion, peerEvents}, 1<<40), "", atQoS(e, 2))},
 		{Name: "events/shared/1", Bytes: appendRelayed(binary.BigEndian.AppendUint64([]byte{peerVersion, peerEvents}, 1<<40), "$share/g/plant/+", e)},
 	}
 	stored := golden.Forms(t, "peers.txt", written)
@@ -561,7 +568,7 @@ func TestHostilePeer(t *testing.T) {
 		"heard cut":        {1, peerHeard, 0, 0},
 		"claim cut":        {1, peerClaim, 0, 0},
 		"events cut":       {1, peerEvents, 0, 0},
-		"QoS 1":            relayed(event.Event{Topic: "bad", QoS: 1}),
+		"QoS 1 for one":    appendRelayed(binary.BigEndian.AppendUint64([]byte{peerVersion, peerEvents}, 0), "$share/g/bad", &event.Event{Topic: "bad", QoS: 1}),
 		"retained":         relayed(event.Event{Topic: "bad", Retain: true}),
 		"wildcard":         relayed(event.Event{Topic: "bad/#"}),
 		"no topic":         relayed(event.Event{}),

@@ -204,6 +204,9 @@ func (r *rules) Always(who Who, filter string) bool {
 	return allowed
 }
 
+// Memory says yes of topics below memory/.
+func (r *rules) Memory(name string) bool { return strings.HasPrefix(name, "memory/") }
+
 // MayOpen says no where every rule that has to do with any of it has stood as it
 // stands since, or stands in the way.
 func (r *rules) MayOpen(who Who, filter string, after, upto int64) bool {

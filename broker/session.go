@@ -35,7 +35,7 @@ type Session struct {
 
 	// The reading goroutine's: what the policy last said about publishing to
 	// a topic.
-	verdicts map[string]int64
+	verdicts map[string]publishVerdict
 	version  uint64 // of the policy that verdicts are of
 
 	// The packet ids of QoS 2 publishes not yet released, of a session that
@@ -168,8 +168,8 @@ func (s *Session) Start(w *Wave) {
 // Publish announces ev, whose Topic, Payload, Props, QoS, Retain and Expires
 // the caller has set; the session fills in the rest and copies what it keeps:
 // the memory is the caller's again on return, and ev may be reused. If logged
-// is true, c hears of it by tag later; else it is over: a QoS 0 event was
-// delivered or, with err, refused.
+// is true, c hears of it by tag later; else it is over: the event was delivered (of
+// QoS 0, or kept in memory only; see inMemory) or, with err, refused.
 //
 // packetID is that of a QoS 2 publish. Publish blocks while the backlog is
 // full: that is the back-pressure on publishers.
@@ -198,6 +198,9 @@ func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uin
 		s.b.stats.Published[0].Add(1)
 		s.b.deliverHere(ev, now, w)
 		return false, nil
+	}
+	if ev.QoS > 0 && !ownTopic && s.inMemory(ev) {
+		return false, s.publishInMemory(ev, packetID, now, w)
 	}
 	if s.b.diskFull.Load() {
 		s.b.stats.PublishRefused.Add(1)
@@ -304,7 +307,7 @@ func (s *Session) mayPublish(topicName string, now int64) error {
 	if p != nil && p.version != s.version {
 		s.verdicts, s.version = nil, p.version
 	}
-	if until := s.verdicts[topicName]; until > now {
+	if s.verdicts[topicName].until > now {
 		return nil
 	}
 	if err := s.b.reserved(topicName); err != nil {
@@ -318,14 +321,24 @@ func (s *Session) mayPublish(topicName string, now int64) error {
 		clear(s.verdicts)
 	}
 	if s.verdicts == nil {
-		s.verdicts = make(map[string]int64, 1)
+		s.verdicts = make(map[string]publishVerdict, 1)
 	}
-	until := d.Until
-	if until == 0 {
-		until = forGood
+	v := publishVerdict{until: d.Until}
+	if v.until == 0 {
+		v.until = forGood
 	}
-	s.verdicts[cloneString(topicName)] = until
+	if k, ok := p.Authorizer.(memorizer); ok {
+		v.memory = k.Memory(topicName)
+	}
+	s.verdicts[cloneString(topicName)] = v
 	return nil
+}
+
+// A publishVerdict is what the policy said about publishing to a topic: it is permitted
+// before until, and whether its events are kept in memory only.
+type publishVerdict struct {
+	until  int64
+	memory bool
 }
 
 const (

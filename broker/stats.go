@@ -6,6 +6,7 @@ import "sync/atomic"
 // that matched a subscriber was delivered, queued, or is in one of the others.
 type Stats struct {
 	Published       [3]atomic.Uint64 // events accepted, by QoS
+	InMemory        atomic.Uint64    // of these, at QoS 1 and 2, that no log has
 	PublishRefused  atomic.Uint64    // by policy, quota or reserved topic; wills too
 	Delivered       [3]atomic.Uint64 // events handed to a connection, by QoS sent
 	Queued          atomic.Uint64    // entries added to durable queues
@@ -22,7 +23,7 @@ type Stats struct {
 	ShownForgotten  atomic.Uint64    // resources of which it was forgotten that a session was shown them, by wildcards
 	WindowsOpened   atomic.Uint64    // edges passed at which something may have opened or closed
 	SubscribeDenied atomic.Uint64
-	RelaySent       atomic.Uint64 // QoS 0 events handed to links, once for each node
+	RelaySent       atomic.Uint64 // events that no log has, handed to links, once for each node
 	RelayLost       atomic.Uint64 // of those for which a link had no room, or was not there
 	RelayReceived   atomic.Uint64 // events that other nodes relayed here
 	RelayUnwanted   atomic.Uint64 // of these, to which nobody here subscribes

@@ -80,6 +80,7 @@ func (s *server) brokerMetrics() prometheus.Collector {
 		received.count(b.Published[qos].Load, name)
 		sent.count(b.Delivered[qos].Load, name)
 	}
+	t.counter("messages_in_memory_total", "events of QoS 1 and 2 that no log has, for the policy says so", b.InMemory.Load)
 	dropped := t.family(prometheus.CounterValue, "messages_dropped_total", "deliveries and publishes that came to nothing", "reason")
 	dropped.count(b.QueueDropped.Load, "queue_full")
 	dropped.count(b.Expired.Load, "expired")
@@ -113,7 +114,7 @@ func (s *server) brokerMetrics() prometheus.Collector {
 	t.gauge("sessions", "sessions there are, connected or not", func() float64 { return float64(s.broker.SessionsKnown()) })
 	t.gauge("sessions_connected", "sessions with a connection to this node", func() float64 { return float64(b.Sessions.Load()) })
 
-	relayed := t.family(prometheus.CounterValue, "relayed_total", "QoS 0 events between nodes", "fate")
+	relayed := t.family(prometheus.CounterValue, "relayed_total", "events between nodes that no log has", "fate")
 	relayed.count(b.RelaySent.Load, "sent")
 	relayed.count(b.RelayLost.Load, "lost")
 	relayed.count(b.RelayReceived.Load, "received")

@@ -113,12 +113,14 @@ func removedText(names []string, forgotten *time.Time) string {
 	return text
 }
 
-// mayHaveRoles refuses a policy with roles while a node of the cluster may not know
-// them: it would not read the policy, and have another one in force than the others.
+// mayHaveRoles refuses a policy with sections that a node of the cluster may not know
+// yet: it would not read the policy, and have another one in force than the others.
 func (s *server) mayHaveRoles(p *acl.Policy) error {
-	if p.HasRoles() && s.broker.Level() < broker.LevelPolicies {
-		return fail(bw.PolicyFile, "the policy has roles, which not all nodes of the cluster know: the feature level is %d, they need %d", s.broker.Level(), broker.LevelPolicies).
-			do("upgrade all nodes, or leave roles out")
+	for section, has := range map[string]bool{"roles": p.HasRoles(), "durability": p.HasDurability()} {
+		if has && s.broker.Level() < broker.LevelPolicies {
+			return fail(bw.PolicyFile, "the policy has %s, which not all nodes of the cluster know: the feature level is %d, it needs %d", section, s.broker.Level(), broker.LevelPolicies).
+				do("upgrade all nodes, or leave %s out", section)
+		}
 	}
 	return nil
 }

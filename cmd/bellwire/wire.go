@@ -466,6 +466,8 @@ func (a *authorizer) Always(who broker.Who, filter string) bool {
 	return a.policy.Always(acl.Who(who), filter)
 }
 
+func (a *authorizer) Memory(topic string) bool { return a.policy.Memory(topic) }
+
 func (a *authorizer) MayOpen(who broker.Who, filter string, after, upto int64) bool {
 	return a.policy.MayOpen(acl.Who(who), filter, time.Unix(0, after), time.Unix(0, upto))
 }
