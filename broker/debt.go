@@ -132,8 +132,8 @@ func (m *Machine) park(r *record) {
 	if r.willAt != 0 && slices.ContainsFunc(subs, func(s event.Subscription) bool { return s.NoLocal }) {
 		return // what it publishes itself is no event of a stream's that it is owed
 	}
-	streams := m.joinable(policy, r, subs)
-	if len(streams) == 0 {
+	filters := m.joinable(policy, r, subs)
+	if len(filters) == 0 {
 		return
 	}
 	m.fold(r)
@@ -149,9 +149,9 @@ func (m *Machine) park(r *record) {
 		r.debts = append(r.debts, debt{open: true, number: r.queue.next, subs: subs})
 		d = r.openDebt()
 	}
-	for _, s := range streams {
-		if !m.overlapped(d, s) {
-			m.join(r, d, s)
+	for _, f := range filters {
+		if !d.has(f) && len(d.joins) < joinsMost {
+			m.join(d, m.streamFor(f))
 		}
 	}
 	m.leaveEager(r, d)
@@ -159,12 +159,10 @@ func (m *Machine) park(r *record) {
 	m.touchDebts(r)
 }
 
-// overlapped says whether d has joined another stream that has events of s: what has
-// become crowded since must not be owed twice.
-func (m *Machine) overlapped(d *debt, s *stream) bool {
-	return slices.ContainsFunc(d.joins, func(j join) bool {
-		return j.s != s && j.present() && topic.Overlaps(j.s.filter, s.filter)
-	})
+// has says whether d grows with a stream that has events of filter: they must not be
+// owed twice, also if that was joined when filter was not crowded yet.
+func (d *debt) has(filter string) bool {
+	return slices.ContainsFunc(d.joins, func(j join) bool { return j.present() && topic.Overlaps(j.s.filter, filter) })
 }
 
 // subsOf returns r's subscriptions, by filter.
@@ -177,10 +175,10 @@ func (m *Machine) subsOf(r *record) (subs []event.Subscription) {
 	return subs
 }
 
-// joinable returns the streams that r may join: of filters that are allowed to it
-// whatever happens, of which no two match the same name, and of whose events each
-// has as many identifiers.
-func (m *Machine) joinable(policy steady, r *record, subs []event.Subscription) (list []*stream) {
+// joinable returns the filters by whose streams r may be owed events, if there are or
+// can be such: filters that are allowed to it whatever happens, of which no two match
+// the same name, and of whose events each has as many identifiers.
+func (m *Machine) joinable(policy steady, r *record, subs []event.Subscription) (list []string) {
 	who := Who{Principal: r.principal, Client: r.client}
 	wide := slices.Clone(subs)
 	slices.SortStableFunc(wide, func(a, b event.Subscription) int {
@@ -191,11 +189,11 @@ func (m *Machine) joinable(policy steady, r *record, subs []event.Subscription) 
 		if wide[i].QoS == 0 || !m.streamable(f) || !m.crowded(f) || !even(subs, f) || !policy.Always(who, f) {
 			continue
 		}
-		if slices.ContainsFunc(list, func(s *stream) bool { return topic.Overlaps(s.filter, f) }) {
+		if slices.ContainsFunc(list, func(other string) bool { return topic.Overlaps(other, f) }) {
 			continue
 		}
-		if s := m.streamFor(f); s != nil {
-			list = append(list, s)
+		if m.streams.hasRoom(f, len(list)) {
+			list = append(list, f)
 		}
 	}
 	return list
@@ -223,11 +221,8 @@ func even(subs []event.Subscription, filter string) bool {
 	})
 }
 
-// join makes d a member of s, if it is none.
-func (m *Machine) join(r *record, d *debt, s *stream) {
-	if len(d.joins) >= joinsMost || slices.ContainsFunc(d.joins, func(j join) bool { return j.s == s }) {
-		return
-	}
+// join makes d a member of s, which it is not.
+func (m *Machine) join(d *debt, s *stream) {
 	ids := uint64(0)
 	for i := range d.subs {
 		if d.subs[i].ID != 0 && ids < maxIDs && topic.Covers(d.subs[i].Filter, s.filter) {

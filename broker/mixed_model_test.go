@@ -252,7 +252,9 @@ func (r *modelRun) compareOwn(s *record, p *plainSession, queue []ownEntry) (gon
 	for _, e := range all {
 		p.queue = append(p.queue, e.plainEntry)
 	}
-	p.next = s.queue.next
+	// The model learns only here which numbers copies have, and so could not tell
+	// which of them a command of this entry said were sent.
+	p.next, p.sent, p.maybe = s.queue.next, s.queue.sent, s.queue.maybe
 	return gone
 }
 

@@ -158,14 +158,16 @@ func (m *Machine) crowded(filter string) bool {
 	return m.durable.Count(filter) >= crowd
 }
 
-// streamFor returns the stream of a filter, which it begins if there is none. nil
-// means that there are too many.
+// hasRoom says whether filter has a stream, or can have one besides so many others.
+func (s *streams) hasRoom(filter string, others int) bool {
+	return s.byFilter[filter] != nil || len(s.byFilter)+others < streamsMost && len(s.byID)+others < 4*streamsMost
+}
+
+// streamFor returns the stream of a filter, which it begins if there is none. Who asks
+// joins it: one that nobody has joined would stay for good.
 func (m *Machine) streamFor(filter string) *stream {
 	if s := m.streams.byFilter[filter]; s != nil {
 		return s
-	}
-	if len(m.streams.byFilter) >= streamsMost || len(m.streams.byID) >= 4*streamsMost {
-		return nil
 	}
 	m.streams.lastID++
 	s := &stream{id: m.streams.lastID, filter: strings.Clone(filter), refs: map[uint64]int{}}
