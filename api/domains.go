@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Domains is what belongs to single domains, as HTTP shows it to operators and to the
@@ -25,8 +26,40 @@ type Domains interface {
 	// DiffPolicy compares, as a diff of Policies.Ask does, of the domain's people and entries.
 	DiffPolicy(ctx context.Context, domain string, q PolicyQuestion) (any, error)
 
+	// Subscriptions returns those to and from addresses of a domain; only those to target
+	// unless it is empty. The domain need be no tenant. A target elsewhere is an ErrNotYours.
+	Subscriptions(ctx context.Context, domain, target string) (SubscriptionList, error)
+
+	// Cancel ends one to an address of the domain, and says how many there were.
+	Cancel(ctx context.Context, domain string, c Cancelling) (matched int, err error)
+
 	// Usage returns what the domain uses of its quotas.
 	Usage(ctx context.Context, domain string) (DomainUsage, error)
+}
+
+// A SubscriptionList is what an administrator is told of subscriptions.
+type SubscriptionList struct {
+	Subscriptions []Subscription `json:"subscriptions"`
+	Partial       bool           `json:"partial,omitempty"` // there are more: ask about one target
+}
+
+// A Subscription is one of them.
+type Subscription struct {
+	Kind    string    `json:"kind"`
+	Target  string    `json:"target"`            // whose resource it is to
+	Watcher string    `json:"watcher,omitempty"` // empty: they watch without being known
+	SID     string    `json:"sid"`
+	Status  string    `json:"status"`
+	Event   string    `json:"event"`
+	Since   time.Time `json:"since"`
+}
+
+// A Cancelling names a subscription, by its watcher or its id.
+type Cancelling struct {
+	Kind    string `json:"kind"`
+	Target  string `json:"target"`
+	Watcher string `json:"watcher,omitempty"`
+	SID     string `json:"sid,omitempty"`
 }
 
 // A DomainUsage is what a domain uses.
@@ -126,6 +159,42 @@ func registerDomains(mux *http.ServeMux, d Domains, o *Operators) {
 		}
 		answerPolicy(w, answer, err)
 	})
+	const subscriptions = "/v1/domains/{domain}/subscriptions"
+	mux.HandleFunc("GET "+subscriptions, o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
+		target := r.URL.Query().Get("target")
+		list, err := d.Subscriptions(r.Context(), domain, target)
+		about := target
+		switch {
+		case target == "":
+			about = "*@" + domain
+		case !strings.Contains(target, "@"):
+			about += "@" + domain
+		}
+		if !errors.Is(err, ErrNotYours) && !o.audited(w, r, Look{By: who, What: "subscriptions", About: about, Result: resultOf(err)}) {
+			return
+		}
+		answerPolicy(w, list, err)
+	}))
+	mux.HandleFunc("POST "+subscriptions+"/cancel", o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
+		var c Cancelling
+		r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
+		if !readJSON(w, r, &c) {
+			return
+		}
+		if !strings.Contains(c.Target, "@") {
+			c.Target += "@" + domain
+		}
+		if !strings.HasSuffix(strings.ToLower(c.Target), "@"+domain) {
+			refusePolicy(w, ErrNotYours)
+			return
+		}
+		// It is written before it is done: what is done is never unwritten.
+		if !o.audited(w, r, Look{By: who, What: "cancel " + c.Kind, About: c.Target, Result: "asked for: " + c.Watcher + c.SID}) {
+			return
+		}
+		matched, err := d.Cancel(r.Context(), domain, c)
+		answerPolicy(w, map[string]int{"matched": matched}, err)
+	}))
 	mux.HandleFunc("GET /v1/domains/{domain}/usage", o.ofDomain(func(w http.ResponseWriter, r *http.Request, _, domain string) {
 		usage, err := d.Usage(r.Context(), domain)
 		answerPolicy(w, usage, err)

@@ -100,8 +100,8 @@ var requirements = []requirement{
 	{row: "R5.1.16", says: "An owner can end a subscription at will.", notYet: "is not built"},
 	{row: "R5.1.17", says: "A watcher’s IP address is not told to the owner.", notYet: "is not built"},
 	{row: "R5.1.18", says: "The owner’s IP address is not told to a watcher.", notYet: "is not built"},
-	{row: "ADM-1", says: "An administrator can list the subscriptions to and from a domain, which is audited.", notYet: "is not built"},
-	{row: "ADM-2", says: "An administrator can cancel any subscription to a domain.", notYet: "is not built"},
+	{row: "ADM-1", says: "An administrator can list the subscriptions to and from a domain, which is audited."},
+	{row: "ADM-2", says: "An administrator can cancel any subscription to a domain."},
 	{row: "ADM-3", says: "An administrator can create a subscription for an address of the domain, for others only invite.", notYet: "is not built"},
 	{row: "ADM-4", says: "An administrator’s ceiling forbids or caps, and never widens silently."},
 }

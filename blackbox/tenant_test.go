@@ -3,6 +3,7 @@ package blackbox
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
@@ -369,5 +370,83 @@ func TestQuotaOfSessions(t *testing.T) {
 	}
 	if a := s.ask(adm, "GET", "/v1/domains/example.com/usage", ""); !strings.Contains(a.body, `"used":2`) {
 		t.Error(a.body)
+	}
+}
+
+// An administrator lists the subscriptions to and from the addresses of his domain, and
+// cancels one: its watcher is told, by whom, and gets nothing further. Both are written down,
+// and shown to the owner; nobody else may do either, and nothing of another domain is listed
+// or cancelled. Also ADM-2.
+func TestADM1AdministratorListsAndCancelsSubscriptions(t *testing.T) {
+	t.Parallel()
+	policy := strings.Replace(tenantPolicy(), "users:\n", usersOf("bob@example.com", "eve@example.com", "alice@example.net", "carol@example.org"), 1)
+	s := serve(t, "--policy", writeFile(t, "policy.yaml", policy))
+	const topic, adm = "presence/example.com/bob", "adm@example.com"
+	bob := s.open(v5, as("bob@example.com", clean("bob")))
+	bob.Publish("$me/policy/presence", 1, showAll)
+	alice := s.open(v5, as("alice@example.net", clean("alice")))
+	alice.Subscribe(topic, 1)
+	alice.Receive()
+	elsewhere := s.open(v5, as("eve@example.com", clean("eve")))
+	elsewhere.Subscribe("presence/example.org/carol", 1)
+	elsewhere.Receive()
+	type row struct{ Kind, Target, Watcher, SID, Status, Event string }
+	list := func(who, query string) (rows []row) {
+		t.Helper()
+		a := s.ask(who, "GET", "/v1/domains/example.com/subscriptions"+query, "")
+		var got struct{ Subscriptions []row }
+		if a.status != 200 || json.Unmarshal([]byte(a.body), &got) != nil {
+			t.Fatalf("%s: %d %s", query, a.status, a.body)
+		}
+		return got.Subscriptions
+	}
+	to := list(adm, "?target=bob")
+	if len(to) != 1 || to[0].Watcher != "alice@example.net" || to[0].Target != "bob@example.com" || to[0].Status != "active" || to[0].SID == "" {
+		t.Errorf("to bob: %+v", to)
+	}
+	if all := list(adm, ""); len(all) != 2 || all[1].Watcher != "eve@example.com" && all[0].Watcher != "eve@example.com" {
+		t.Errorf("to and from the domain: %+v", all)
+	}
+	if a := s.ask(adm, "GET", "/v1/domains/example.com/subscriptions?target=carol@example.org", ""); a.status != 403 {
+		t.Errorf("of another domain: %d %s", a.status, a.body)
+	}
+	cancel := func(who, body string) answer {
+		t.Helper()
+		return s.ask(who, "POST", "/v1/domains/example.com/subscriptions/cancel", body)
+	}
+	const it = `{"kind":"presence","target":"bob@example.com","watcher":"alice@example.net"}`
+	for _, who := range []string{"eve@example.com", "adm@example.net", "bob@example.com"} {
+		if a, b := s.ask(who, "GET", "/v1/domains/example.com/subscriptions", ""), cancel(who, it); a.status != 403 || b.status != 403 {
+			t.Errorf("%s lists %d %s and cancels %d %s", who, a.status, a.body, b.status, b.body)
+		}
+	}
+	if code := bob.TryPublish(mq.Publish{Topic: "$ctl/presence/cancel", QoS: 1, Payload: []byte(`{"watcher":"alice@example.net"}`)}); code < 0x80 {
+		t.Errorf("bob cancels as an administrator: %#02x", code)
+	}
+	if a := cancel(adm, strings.Replace(it, "bob@example.com", "carol@example.org", 1)); a.status != 403 {
+		t.Errorf("of another domain: %d %s", a.status, a.body)
+	}
+	alice.Subscribe("$me/sub/"+topic, 1)
+	if is := string(alice.Receive().Payload); !strings.Contains(is, `"active"`) {
+		t.Errorf("alice is told %s", is)
+	}
+	if a := cancel(adm, it); a.status != 200 || strings.TrimSpace(a.body) != `{"matched":1}` {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	for {
+		p := alice.Receive()
+		if p.Topic == topic {
+			continue // what she is shown in its place is for its profile to say
+		}
+		if is := string(p.Payload); !strings.Contains(is, `"terminated"`) || !strings.Contains(is, `"reason":"admin"`) {
+			t.Errorf("alice is told %s", is)
+		}
+		break
+	}
+	bob.PublishMessage(retained(topic+"/phone", `{"basic":"open"}`))
+	alice.Quiet()
+	own := s.ask("bob@example.com", "GET", "/v1/audit", "")
+	if strings.Count(own.body, `"what":"subscriptions"`) != 2 || strings.Count(own.body, `"what":"cancel presence"`) != 1 {
+		t.Errorf("bob reads in the audit: %s", own.body)
 	}
 }

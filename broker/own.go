@@ -67,6 +67,9 @@ func (k Keys) Get(key string) []byte { return storedValue(k.store, resourceKey(n
 // PolicyOf returns what the owner of a resource has set, nil for nothing.
 func (k Keys) PolicyOf(owner string) []byte { return k.Get(policyPrefix + owner) }
 
+// Keys returns the keys of a profile as this node has them now. For any goroutine.
+func (b *Broker) Keys(prefix string) Keys { return Keys{b.config.Store, prefix} }
+
 // Of returns the keys of another profile.
 func (k Keys) Of(prefix string) Keys { return Keys{k.store, prefix} }
 

@@ -30,11 +30,15 @@ const (
 	verbApprove = "approve"
 	verbDeny    = "deny"
 	verbRevoke  = "revoke"
+
+	// verbCancel is an administrator's: watcher or sid. Whoever takes it for them has made
+	// sure who they are, and asks in the owner's name; no client can.
+	verbCancel = "cancel"
 )
 
 // Controls says which verbs there are.
 func (p *Profile) Controls(verb string) bool {
-	return verb == verbApprove || verb == verbDeny || verb == verbRevoke
+	return verb == verbApprove || verb == verbDeny || verb == verbRevoke || verb == verbCancel
 }
 
 func isControl(pub *broker.Publication) bool {
@@ -68,6 +72,9 @@ func (p *Profile) readControl(pub *broker.Publication) (c control, err error) {
 	if c.owner = kind.Of(pub.From.Principal); c.owner.IsZero() {
 		return c, fmt.Errorf("%w: identity-required: whose subscriptions are meant nobody knows", kind.ErrForbidden)
 	}
+	if c.verb == verbCancel && pub.From.Client != "" {
+		return c, fmt.Errorf("%w: administrators cancel, over HTTP: revoke what is your own", kind.ErrForbidden)
+	}
 	d := json.NewDecoder(strings.NewReader(string(pub.Event.Payload)))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&c); err != nil {
@@ -88,7 +95,7 @@ func (p *Profile) readControl(pub *broker.Publication) (c control, err error) {
 		}
 		c.until = at.UnixNano()
 	}
-	if c.verb == verbRevoke {
+	if c.verb == verbRevoke || c.verb == verbCancel {
 		return c, nil
 	}
 	return c, p.ruleOf(&c)
@@ -129,7 +136,7 @@ func (p *Profile) ruleOf(c *control) error {
 // admitControl refuses what can be refused without the log.
 func (p *Profile) admitControl(pub *broker.Publication) error {
 	c, err := p.readControl(pub)
-	if err != nil || c.verb == verbRevoke || c.SID != "" {
+	if err != nil || c.verb == verbRevoke || c.verb == verbCancel || c.SID != "" {
 		return refuse.Told(err)
 	}
 	_, _, err = p.decided(pub.PolicyOf(c.owner.String()), &c, c.watcher, policy.Check)
@@ -172,7 +179,7 @@ func (p *Profile) applyControl(tx *broker.ProfileTx, pub *broker.Publication) er
 	if e != nil && (e.Live() || e.Status == life.Waiting) {
 		a.Matched = 1
 	}
-	if c.verb == verbRevoke {
+	if c.verb == verbRevoke || c.verb == verbCancel {
 		p.revoke(b, e, topicName, &c)
 	} else if err := p.rule(tx, e, &c, &a); err != nil {
 		return err
@@ -188,7 +195,9 @@ func (p *Profile) revoke(b *life.Book, e *life.Entry, topicName string, c *contr
 	if e != nil {
 		watcher = e.Watcher
 	}
-	if c.until > b.Now() {
+	if c.verb == verbCancel {
+		because = life.Admin
+	} else if c.until > b.Now() {
 		because = life.Probation
 	}
 	b.End(topicName, watcher, because, c.until)

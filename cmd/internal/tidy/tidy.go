@@ -79,7 +79,7 @@ var mayImport = map[string][]string{
 	},
 	"cmd/bellwire": {
 		"acl", "api", "bench", "broker", "broker/event", "broker/mqtt", "broker/store",
-		"broker/topic", "bw", "cluster", "cluster/certs", "cluster/link", "cluster/raftlog", "disk", "profiles/alias", "profiles/jsontree", "profiles/im", "profiles/inbox", "profiles/kind", "profiles/location",
+		"broker/topic", "bw", "cluster", "cluster/certs", "cluster/link", "cluster/raftlog", "disk", "profiles/alias", "profiles/jsontree", "profiles/im", "profiles/inbox", "profiles/kind", "profiles/life", "profiles/location",
 		"profiles/policy", "profiles/presence", "profiles/state", "yamltree",
 	},
 }
