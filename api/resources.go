@@ -1,10 +1,12 @@
 package api
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"io"
 	"math"
 	"net/http"
 	"strconv"
@@ -39,12 +41,23 @@ type Resources struct {
 	// empty, of what of has of a kind, and which rules make that. It is an
 	// ErrNotPermitted for anybody but of, who is principal if it is empty.
 	Preview func(principal, kind, of, watcher, at string) (Document, error)
+	// Subscription returns what principal is told of its own subscription to a
+	// resource, a Document without Body if there is none.
+	Subscription func(principal, kind, domain, local string) (Document, error)
+
+	// Control does what principal, as an owner, asks for about subscriptions of a kind
+	// and returns the answer, JSON: as a publication to $ctl/ does. The error may be an
+	// ErrChanged or an ErrUnacceptable.
+	Control func(ctx context.Context, principal, kind, verb string, data []byte) (reply []byte, err error)
 }
 
 // A Document is what somebody is shown.
 type Document struct {
 	Type string // media type
 	Body []byte
+
+	// Pending says that there is none yet: its owner is to decide.
+	Pending bool
 }
 
 // Errors that the functions of Resources wrap.
@@ -53,6 +66,8 @@ var (
 	ErrBadName      = errors.New("bad name")
 	ErrNotPermitted = errors.New("not permitted")
 	ErrUnavailable  = errors.New("unavailable")
+	ErrChanged      = errors.New("not as it is now")
+	ErrUnacceptable = errors.New("not acceptable")
 )
 
 // A TooMany is why who tries to sign in is not looked at: too many have failed.
@@ -74,6 +89,8 @@ func (s *Resources) register(mux *http.ServeMux) {
 		d, err := s.Preview(principal, r.PathValue("kind"), q.Get("of"), q.Get("watcher"), q.Get("at"))
 		serveDocument(w, r, d, err)
 	}))
+	mux.HandleFunc("GET /v1/me/sub/{kind}/{domain}/{local}", s.as(s.subscription))
+	mux.HandleFunc("POST /v1/{kind}/subscriptions/{verb}", s.as(s.control))
 }
 
 // as finds out who asks.
@@ -126,6 +143,43 @@ func (s *Resources) policy(w http.ResponseWriter, r *http.Request, principal str
 	serveDocument(w, r, d, err)
 }
 
+// subscription answers with the state of principal's own subscription to a resource.
+func (s *Resources) subscription(w http.ResponseWriter, r *http.Request, principal string) {
+	d, err := s.Subscription(principal, r.PathValue("kind"), r.PathValue("domain"), r.PathValue("local"))
+	if err == nil && len(d.Body) == 0 {
+		refuse(w, http.StatusNotFound, "no subscription of yours is known")
+		return
+	}
+	serveDocument(w, r, d, err)
+}
+
+// maxControl is the size of the largest request of an owner's.
+const maxControl = 64 << 10
+
+// control does what principal asks for about subscriptions to what is theirs.
+func (s *Resources) control(w http.ResponseWriter, r *http.Request, principal string) {
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxControl))
+	if err != nil {
+		refuse(w, http.StatusRequestEntityTooLarge, "a request has at most %d bytes: %v", maxControl, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), managing)
+	defer cancel()
+	reply, err := s.Control(ctx, principal, r.PathValue("kind"), r.PathValue("verb"), data)
+	switch {
+	case errors.Is(err, ErrChanged):
+		refuse(w, http.StatusPreconditionFailed, "%v", err)
+	case errors.Is(err, ErrUnacceptable):
+		refuse(w, http.StatusUnprocessableEntity, "%v", err)
+	case err != nil:
+		refuseShow(w, err)
+	default:
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(reply)
+	}
+}
+
 // serveDocument writes a document with its entity tag, or that it is still the
 // one that the client has. It differs from one who asks to the next, and is old
 // at once: nobody on the way may keep it.
@@ -135,6 +189,11 @@ func serveDocument(w http.ResponseWriter, r *http.Request, d Document, err error
 		return
 	}
 	h := w.Header()
+	if d.Pending {
+		h.Set("Cache-Control", "no-store")
+		w.WriteHeader(http.StatusAccepted)
+		return
+	}
 	tag := entityTag(d)
 	h.Set("ETag", tag)
 	h.Set("Cache-Control", "private, no-cache")

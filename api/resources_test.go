@@ -41,12 +41,12 @@ func fakeResources(anonymous bool) *Resources {
 			case "cutoff":
 				return Document{}, fmt.Errorf("%w: no leader", ErrUnavailable)
 			}
-			return Document{"text/x", fmt.Appendf(nil, "%s|%s|%s|%s", principal, kind, domain, local)}, nil
+			return Document{Type: "text/x", Body: fmt.Appendf(nil, "%s|%s|%s|%s", principal, kind, domain, local)}, nil
 		},
 		List: func(principal, kind, domain, after string, yield func(string, Document) bool) (string, error) {
 			for i := range 300 {
 				name := fmt.Sprintf("%s/%s/p%03d", kind, domain, i)
-				if name > after && !yield(name, Document{"application/json", []byte(`{"for":"` + principal + `"}`)}) {
+				if name > after && !yield(name, Document{Type: "application/json", Body: []byte(`{"for":"` + principal + `"}`)}) {
 					return name, nil
 				}
 			}
@@ -56,7 +56,7 @@ func fakeResources(anonymous bool) *Resources {
 			if kind == "unset" {
 				return Document{}, nil
 			}
-			return Document{"application/evt-policy+json", []byte(principal + kind)}, nil
+			return Document{Type: "application/evt-policy+json", Body: []byte(principal + kind)}, nil
 		},
 	}
 }

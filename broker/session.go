@@ -553,6 +553,9 @@ func (s *Session) maySubscribe(filter string, options []byte, now int64) error {
 		}
 		return notifierOf(s.b.machine.profiles, filter).CheckRequest(s.who, filter, options)
 	}
+	if filter == ownResponse || strings.HasPrefix(filter, ownResponse+"/") {
+		return nil // only its own answers come there; what else the policy permits is asked for each event
+	}
 	if mayBeState(s.b.machine.profiles, filter) {
 		return states{}.Watch(s.who, filter)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -21,13 +22,21 @@ func (s *server) resources() *api.Resources {
 	r := &api.Resources{
 		Anonymous: s.config.allowAnonymous,
 		Show: func(principal, of, domain, local string) (api.Document, error) {
-			addr, err := acl.ParseAddress(local+"@"+domain, "")
+			topicName, err := topicOf(of, domain, local)
 			if err != nil {
-				return api.Document{}, fmt.Errorf("%w: %w", api.ErrBadName, err)
+				return api.Document{}, err
 			}
-			return s.fetch(principal, of, kind.Resource{Kind: of, Addr: kind.Of(addr)}.Topic())
+			return s.fetch(principal, of, topicName)
 		},
-		Policy: func(principal, of string) (api.Document, error) { return s.fetch(principal, of, "$me/policy/"+of) },
+		Subscription: func(principal, of, domain, local string) (api.Document, error) {
+			topicName, err := topicOf(of, domain, local)
+			if err != nil {
+				return api.Document{}, err
+			}
+			return s.fetch(principal, of, "$me/sub/"+topicName)
+		},
+		Control: s.control,
+		Policy:  func(principal, of string) (api.Document, error) { return s.fetch(principal, of, "$me/policy/"+of) },
 		List: func(principal, of, domain, after string, yield func(string, api.Document) bool) (string, error) {
 			domain, err := acl.ParseDomain(domain)
 			if err != nil {
@@ -60,6 +69,29 @@ func (s *server) signIn(user, password, from string) (string, error) {
 	return principal, err
 }
 
+// topicOf is that of a resource.
+func topicOf(of, domain, local string) (string, error) {
+	addr, err := acl.ParseAddress(local+"@"+domain, "")
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", api.ErrBadName, err)
+	}
+	return kind.Resource{Kind: of, Addr: kind.Of(addr)}.Topic(), nil
+}
+
+// control does what an owner asks for about subscriptions.
+func (s *server) control(ctx context.Context, principal, of, verb string, data []byte) ([]byte, error) {
+	reply, err := s.broker.Control(ctx, principal, of, verb, data)
+	switch {
+	case errors.Is(err, broker.ErrBadEvent):
+		return nil, fmt.Errorf("%w that can be asked that: %w", api.ErrNoKind, err)
+	case errors.Is(err, broker.ErrCondition):
+		return nil, fmt.Errorf("%w: %w", api.ErrChanged, err)
+	case errors.Is(err, broker.ErrPayload):
+		return nil, fmt.Errorf("%w: %w", api.ErrUnacceptable, err)
+	}
+	return reply, s.fetchError(of, err)
+}
+
 func (s *server) fetch(principal, of, topicName string) (api.Document, error) {
 	shown, err := s.broker.Fetch(broker.Who{Principal: principal}, topicName)
 	if err != nil {
@@ -69,7 +101,7 @@ func (s *server) fetch(principal, of, topicName string) (api.Document, error) {
 }
 
 func document(shown broker.Shown) api.Document {
-	return api.Document{Type: event.ContentType(shown.Props), Body: shown.Payload}
+	return api.Document{Type: event.ContentType(shown.Props), Body: shown.Payload, Pending: shown.Absent}
 }
 
 // fetchError is err in the words of who asks for something of a kind.

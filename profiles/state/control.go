@@ -80,6 +80,9 @@ func (p *Profile) readControl(pub *broker.Publication) (c control, err error) {
 	if err := d.Decode(&c); err != nil {
 		return c, fmt.Errorf("%w: schema: %v", kind.ErrInvalid, err)
 	}
+	if c.Kind != "" && c.Kind != p.kind.Name() {
+		return c, fmt.Errorf("%w: schema: kind is %.20q, and %s is asked", kind.ErrInvalid, c.Kind, p.kind.Name())
+	}
 	if (c.Watcher == "") == (c.SID == "") {
 		return c, fmt.Errorf("%w: schema: name a watcher (an address) or a sid (of a subscription)", kind.ErrInvalid)
 	}

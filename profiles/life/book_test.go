@@ -1,0 +1,253 @@
+package life
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bellwire/bellwire/internal/golden"
+	"github.com/bellwire/bellwire/profiles/policy"
+)
+
+// A ledger is a state in memory, and whom a book told of what.
+type ledger struct {
+	now   int64
+	place uint64
+	keys  map[string][]byte
+	wakes map[string]int64 // at which they are due; 0: soon
+	ended []string
+	told  []string
+}
+
+func newLedger() *ledger {
+	return &ledger{now: time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC).UnixNano(), keys: map[string][]byte{}, wakes: map[string]int64{}}
+}
+
+func (l *ledger) Now() int64            { return l.now }
+func (l *ledger) Position() uint64      { return l.place }
+func (l *ledger) Get(key string) []byte { return l.keys[key] }
+
+func (l *ledger) Set(key string, value []byte) {
+	if len(value) == 0 {
+		delete(l.keys, key)
+		return
+	}
+	l.keys[key] = bytes.Clone(value)
+}
+
+func (l *ledger) Each(prefix, after string, yield func(key string, value []byte) bool) {
+	for _, key := range slices.Sorted(maps.Keys(l.keys)) {
+		if strings.HasPrefix(key, prefix) && key > after && !yield(key, l.keys[key]) {
+			return
+		}
+	}
+}
+
+func (l *ledger) WakeAt(at int64, id string) { l.wakes[fmt.Sprintf("%020d %s", at, id)] = at }
+func (l *ledger) Cancel(at int64, id string) { delete(l.wakes, fmt.Sprintf("%020d %s", at, id)) }
+func (l *ledger) Soon(id string)             { l.wakes[fmt.Sprintf("%020d %s", 0, id)] = 0 }
+func (l *ledger) Spend(int)                  {}
+func (l *ledger) Piece() int                 { return 3 }
+
+func (l *ledger) EndSubscription(session uint64, topic string) {
+	l.ended = append(l.ended, fmt.Sprint(session, " ", topic))
+}
+
+func (l *ledger) Told(principal, topic string) { l.told = append(l.told, principal+" "+topic) }
+func (l *ledger) ChangedFor(string, string)    {}
+func (l *ledger) book(j func(topic, watcher string) Verdict, limits Limits) *Book {
+	l.place++
+	return &Book{Tx: l, Limits: limits.WithDefaults(), Key: [32]byte{1}, Judge: j}
+}
+
+// pass moves the time and does what is due.
+func (l *ledger) pass(d time.Duration, b func() *Book) {
+	l.now += int64(d)
+	for {
+		due := ""
+		for _, name := range slices.Sorted(maps.Keys(l.wakes)) {
+			if l.wakes[name] <= l.now {
+				due = name
+			}
+			break
+		}
+		if due == "" {
+			return
+		}
+		delete(l.wakes, due)
+		b().Wake(due[21:])
+	}
+}
+
+// Whatever happens, entries, the index by watcher, the counts and the wakes say the
+// same; what is live has a session, and no session is left where nothing is live; bounds
+// hold.
+func TestBook(t *testing.T) {
+	for seed := range uint64(40) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		l := newLedger()
+		limits := Limits{PendingByWatcher: 3, PendingOf: 3, Watchers: 5, KeptOf: 4, PerMinute: 5, SessionsSharing: 2}
+		policies := map[string]Verdict{}
+		book := func() *Book {
+			return l.book(func(topic, watcher string) Verdict {
+				v := policies[topic+watcher[:1]]
+				if v == (Verdict{}) {
+					v.Handling = policy.Confirm
+				}
+				return v
+			}, limits)
+		}
+		has := map[string]bool{} // session and topic
+		for range 400 {
+			topic := fmt.Sprint("presence/example.com/", "xyz"[r.IntN(3):][:1])
+			session := uint64(r.IntN(8))
+			watcher := fmt.Sprint("abcd"[session/2:][:1], "@x.org")
+			key := fmt.Sprint(session, " ", topic)
+			l.ended = nil
+			switch r.IntN(7) {
+			case 0, 1:
+				o := Options{}
+				if r.IntN(2) == 0 {
+					o = Options{Bounded: true, Expires: []time.Duration{0, 30 * time.Second, time.Hour}[r.IntN(3)]}
+				}
+				_, once, err := book().Subscribe(Request{Topic: topic, Watcher: watcher, Session: session, Known: has[key], Options: o})
+				if err == nil {
+					has[key] = !once
+				}
+			case 2:
+				if has[key] {
+					book().Leave(topic, watcher, session, r.IntN(2) == 0)
+					delete(has, key)
+				}
+			case 3:
+				policies[topic+watcher[:1]] = []Verdict{
+					{Handling: policy.Allow}, {Handling: policy.Allow, Silent: true}, {Handling: policy.PoliteBlock}, {Handling: policy.Confirm},
+					{Handling: policy.Confirm, Ignored: true}, {Handling: policy.Block},
+				}[r.IntN(6)]
+				book().Follow(topic)
+			case 4:
+				book().End(topic, watcher, Deactivated, []int64{0, l.now + int64(time.Minute)}[r.IntN(2)])
+			default:
+				l.pass([]time.Duration{time.Second, time.Minute, time.Hour, 50 * time.Hour, 9 * 24 * time.Hour}[r.IntN(5)], book)
+			}
+			for _, key := range l.ended {
+				delete(has, key)
+			}
+			if err := l.check(has, limits); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+		}
+		l.pass(100*24*time.Hour, book)
+	}
+}
+
+// check compares everything that is kept.
+func (l *ledger) check(has map[string]bool, limits Limits) error {
+	of := map[string]counts{}
+	sessions, wakes := map[string]bool{}, 0
+	for key, value := range l.keys {
+		if !strings.HasPrefix(key, entryPrefix) {
+			continue
+		}
+		e := ReadEntry(key, value)
+		for _, where := range []string{countPrefix + e.Topic, countPrefix + "\x00" + e.Watcher} {
+			c, is := of[where], countsIn(e)
+			of[where] = counts{c.live + is.live, c.pending + is.pending, c.kept + is.kept, c.unseen + is.unseen}
+		}
+		if e.Live() != (len(e.Sessions) > 0) {
+			return fmt.Errorf("%+v has %d sessions", e, len(e.Sessions))
+		}
+		for _, s := range e.Sessions {
+			sessions[fmt.Sprint(s.Number, " ", e.Topic)] = true
+		}
+		if e.wake != 0 {
+			wakes++
+			if l.wakes[fmt.Sprintf("%020d %s", e.wake, wakeEntry+e.Topic+"\x00"+e.Watcher)] != e.wake || e.wake != e.next() {
+				return fmt.Errorf("%+v is not woken at %d", e, e.next())
+			}
+		}
+		if l.keys[KeysBy(e.Watcher)+e.Topic] == nil {
+			return fmt.Errorf("%+v is not in the index", e)
+		}
+		if (e.Status == Pending) != (e.GiveUp != 0) {
+			return fmt.Errorf("%+v is given up at %d", e, e.GiveUp)
+		}
+	}
+	for key, is := range has {
+		if is != sessions[key] {
+			return fmt.Errorf("session %s: %t, want %t", key, sessions[key], is)
+		}
+	}
+	b := Book{Tx: l}
+	for where, want := range of {
+		if is := b.readCounts(where); is != want {
+			return fmt.Errorf("%q: counts are %+v, want %+v", where, is, want)
+		}
+		if strings.HasPrefix(where, countPrefix+"p") && (want.pending > limits.PendingOf+limits.Watchers || want.live > limits.Watchers) {
+			return fmt.Errorf("%q: %+v", where, want)
+		}
+	}
+	for _, at := range l.wakes {
+		if at != 0 {
+			wakes--
+		}
+	}
+	if wakes != 0 {
+		return fmt.Errorf("%d wakes too few", wakes)
+	}
+	return nil
+}
+
+// What is undecided, what is ignored, and what nobody can decide is told the same, octet
+// for octet, at the same instants; another watcher, and another address, has another.
+func TestGivenUpAlike(t *testing.T) {
+	trace := func(v Verdict, topic, watcher string) string {
+		l := newLedger()
+		book := func() *Book { return l.book(func(string, string) Verdict { return v }, Limits{}) }
+		if _, _, err := book().Subscribe(Request{Topic: topic, Watcher: watcher, Session: 1}); err != nil {
+			t.Fatal(err)
+		}
+		var b strings.Builder
+		for range 20 * 24 * 4 {
+			l.pass(15*time.Minute, book)
+			fmt.Fprintf(&b, "%s %v\n", book().Get(topic, watcher).StateFor(l.now), l.told)
+			l.told = nil
+		}
+		return b.String()
+	}
+	const bob, ann = "presence/example.com/bob", "ann@example.net"
+	undecided := trace(Verdict{Handling: policy.Confirm}, bob, ann)
+	if ignored := trace(Verdict{Handling: policy.Confirm, Ignored: true}, bob, ann); ignored != undecided {
+		t.Errorf("ignored:\n%s\nundecided:\n%s", ignored, undecided)
+	}
+	at := func(trace string) int { return strings.Index(trace, "giveup") }
+	if at(undecided) < 0 {
+		t.Fatal("it is never given up")
+	}
+	lines := func(s string) int { return strings.Count(s[:at(s)], "\n") }
+	if n := lines(undecided); n < 5*24*4-1 || n > 9*24*4 {
+		t.Errorf("it is given up after %d quarters of an hour", n)
+	}
+	if other := trace(Verdict{Handling: policy.Confirm}, bob, "eve@example.net"); lines(other) == lines(undecided) {
+		t.Error("another watcher is given up at the same time")
+	}
+}
+
+// An entry is written as it always was.
+func TestEntryForm(t *testing.T) {
+	full := &Entry{
+		Topic: "presence/example.com/bob", Watcher: "ann@example.net", ID: "s-4fq2m6zkcw3hxq5a", Status: Active, Event: Approved, Style: Polite, Silent: true, Seen: true,
+		Since: 1, Asked: 2, Note: "hello", Visibility: "anonymous", GiveUp: 3, Changes: 4, Forget: 5, Barred: 6, Repeats: 7, Minute: 8, Fetches: 9, Day: 10,
+		Sessions: []Session{{300, 11}, {301, 0}}, wake: 12,
+	}
+	golden.Forms(t, "forms.txt", []golden.Form{{Name: "entry/full/4", Bytes: full.encode()}, {Name: "entry/empty/4", Bytes: (&Entry{}).encode()}})
+	again := ReadEntry(Key(full.Topic, full.Watcher), full.encode())
+	if fmt.Sprintf("%+v", again) != fmt.Sprintf("%+v", full) {
+		t.Errorf("read as %+v, was %+v", again, full)
+	}
+}
