@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -33,6 +34,10 @@ type Resources struct {
 	// until yield returns false, and returns where to go on, empty if there are
 	// no more. An after of any other kind is an ErrBadName.
 	List func(principal, kind, domain, after string, yield func(name string, d Document) bool) (next string, err error)
+
+	// Lists bounds how many lists each asker is given, by Now; nil for no bound.
+	Lists *Rate
+	Now   func() time.Time
 
 	// Policy returns the policy that principal has set for a kind.
 	Policy func(principal, kind string) (Document, error)
@@ -255,6 +260,9 @@ type listed struct {
 // list answers with what principal may see of a domain's resources, at most
 // mostListed at a time: "next" is what to ask for with ?after=.
 func (s *Resources) list(w http.ResponseWriter, r *http.Request, principal string) {
+	if !s.mayList(w, r, principal) {
+		return
+	}
 	items := []listed{}
 	next, err := s.List(principal, r.PathValue("kind"), r.PathValue("domain"), r.URL.Query().Get("after"), func(name string, d Document) bool {
 		item := listed{Resource: name, Type: d.Type}
@@ -273,4 +281,23 @@ func (s *Resources) list(w http.ResponseWriter, r *http.Request, principal strin
 	w.Header().Set("Cache-Control", "private, no-cache")
 	w.Header().Set("Vary", "Authorization")
 	writeJSON(w, http.StatusOK, map[string]any{"items": items, "next": next})
+}
+
+// mayList answers who asks for lists too often, and returns false for them. Who says no
+// name is one by network address.
+func (s *Resources) mayList(w http.ResponseWriter, r *http.Request, principal string) bool {
+	if s.Lists == nil {
+		return true
+	}
+	who := principal
+	if who == "" {
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		who = "?" + host
+	}
+	wait := s.Lists.take(who, s.Now())
+	if wait > 0 {
+		retryAfter(w, wait)
+		refuse(w, http.StatusTooManyRequests, "too many lists: %d at once, and one more each second: subscribe to be told of changes, or ask again later", listsAtOnce)
+	}
+	return wait == 0
 }

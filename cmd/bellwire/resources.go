@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/bellwire/bellwire/acl"
 	"github.com/bellwire/bellwire/api"
@@ -21,6 +22,8 @@ import (
 func (s *server) resources() *api.Resources {
 	r := &api.Resources{
 		Anonymous: s.config.allowAnonymous,
+		Lists:     &s.lists,
+		Now:       time.Now,
 		Show: func(principal, of, domain, local string) (api.Document, error) {
 			topicName, err := topicOf(of, domain, local)
 			if err != nil {

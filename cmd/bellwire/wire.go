@@ -110,6 +110,7 @@ type server struct {
 	mqtt      *mqtt.Server
 	ticker    *time.Ticker
 	elsewhere elsewhere
+	lists     api.Rate // of resources, by HTTP
 
 	mqttListener, httpListener net.Listener
 	http                       *http.Server
