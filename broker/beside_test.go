@@ -174,6 +174,7 @@ func TestChangesPushOutNothing(t *testing.T) {
 						must(t, pub.publish("plain", fmt.Sprint(i/(changes/events)), 1))
 					}
 				}
+				synctest.Wait()
 				for name, c := range watchers {
 					if q := &n.machine.sessions[name].queue; q.count != events || q.next != events {
 						t.Errorf("%s: %d events are queued, under numbers to %d, want %d", name, q.count, q.next, events)
@@ -336,6 +337,7 @@ func TestMarksOfALowerLevel(t *testing.T) {
 		for i := range 5 {
 			must(t, bob.publish("note/x.org/bob", fmt.Sprint("below ", i), 1))
 		}
+		synctest.Wait()
 		if q := &n.machine.sessions["ann"].queue; q.count < 5 {
 			t.Fatalf("%d marks are queued, want one for each change", q.count)
 		}
@@ -349,6 +351,7 @@ func TestMarksOfALowerLevel(t *testing.T) {
 		}
 		ann.want("note/x.org/bob=0 q1 retain", "note/x.org/bob=above 4 q1")
 		elapse(time.Second)
+		synctest.Wait()
 		if q := &n.machine.sessions["ann"].queue; q.count != 0 {
 			t.Errorf("%d marks are left", q.count)
 		}
