@@ -107,6 +107,15 @@ type Viewer interface {
 	Load(topicName string, record, policy []byte) Resource
 }
 
+// A Consulter is a Viewer what whose resources show depends on more of the profile's keys
+// than a record and a policy.
+type Consulter interface {
+	// LoadWith is Load with the profile's keys, as this node has them whenever they are
+	// asked for: who is shown something else because of one is told so by
+	// ProfileTx.Changed or ChangedFor.
+	LoadWith(keys Keys, topicName string, record, policy []byte) Resource
+}
+
 // A Rulebook is a profile that has no topics: what principals set with it, as
 // $me/policy/ and its prefix, is for other profiles to go by.
 type Rulebook interface {

@@ -97,6 +97,9 @@ func (t *watch) load(v Viewer, topicName string, record, policy []byte) Resource
 	if k, keyed := v.(KeyedViewer); keyed {
 		return k.LoadKeyed(topicName, record, policy, t.b.Secret())
 	}
+	if c, ok := v.(Consulter); ok {
+		return c.LoadWith(Keys{t.b.config.Store, v.Prefix()}, topicName, record, policy)
+	}
 	return v.Load(topicName, record, policy)
 }
 

@@ -43,9 +43,7 @@ func (d domains) Subscriptions(_ context.Context, domain, target string) (api.Su
 			return true
 		}
 		s := api.Subscription{Kind: of, Target: t.Addr.String(), SID: e.ID, Status: e.Status.String(), Event: e.Event.String(), Since: time.Unix(0, e.Since).UTC()}
-		if !e.Anonymous() && (e.Visibility == "" || e.Visibility == "identified") {
-			s.Watcher = e.Watcher
-		}
+		s.Watcher = e.SeenAs().String() // as the owner sees them; empty for somebody anonymous
 		list.Subscriptions = append(list.Subscriptions, s)
 		return true
 	}

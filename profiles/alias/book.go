@@ -54,22 +54,31 @@ func (b Book) Name(watcher, target kind.Addr) kind.Addr {
 // pseudonym that it returns. ErrBarred: target has blocked the one before; ErrQuota: she
 // has too many. Then nothing has changed.
 func (b Book) Hold(watcher, target kind.Addr) (kind.Addr, error) {
-	p := readPair(b.Get(pairKey(watcher, target)))
-	if p.barred > b.Now() {
-		return kind.Addr{}, ErrBarred
+	name, err := b.May(watcher, target)
+	if err != nil {
+		return kind.Addr{}, err
 	}
-	name := b.Secret.Pseudonym(watcher, target, p.turn)
 	n := readName(b.Get(nameKey(name)))
 	if n == nil {
-		if b.count(watcher, 0) >= MostNames {
-			return kind.Addr{}, ErrQuota
-		}
 		b.count(watcher, 1)
 		n = &Name{Watcher: watcher, Target: target}
 	}
 	n.Held++
 	n.Until, n.Most = 0, b.RulesOf(watcher).Uses
 	b.save(name, n)
+	return name, nil
+}
+
+// May returns what Hold would, and changes nothing.
+func (b Book) May(watcher, target kind.Addr) (kind.Addr, error) {
+	p := readPair(b.Get(pairKey(watcher, target)))
+	if p.barred > b.Now() {
+		return kind.Addr{}, ErrBarred
+	}
+	name := b.Secret.Pseudonym(watcher, target, p.turn)
+	if b.Get(nameKey(name)) == nil && b.count(watcher, 0) >= MostNames {
+		return kind.Addr{}, ErrQuota
+	}
 	return name, nil
 }
 

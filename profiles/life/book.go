@@ -89,8 +89,18 @@ type Book struct {
 	// Key is the cluster's, for what nobody may foretell.
 	Key [32]byte
 
-	// Judge asks the policy of a resource's owner.
-	Judge func(topic, watcher string) Verdict
+	// Judge asks the policy of a resource's owner about a watcher who is seen as as says,
+	// which is Entry.As.
+	Judge func(topic, watcher, as string) Verdict
+
+	// Noted is told of each entry of a resource that has changed; fetched says that it
+	// is one of Entry.Fetched.
+	Noted func(topic string, fetched bool)
+
+	// Hold is told that an entry has come to be live under a pseudonym, and Release that
+	// one is so no more.
+	Hold    func(e *Entry)
+	Release func(pseudonym string)
 }
 
 // Errors of Subscribe. What follows the sentinel is for the watcher.
@@ -104,7 +114,8 @@ var (
 type Request struct {
 	Topic, Watcher string
 	Session        uint64
-	Known          bool // the session has it already
+	Known          bool   // the session has it already
+	As             string // how the owner sees the watcher, as Entry.As
 	Options
 }
 
@@ -129,7 +140,10 @@ func (b *Book) Subscribe(r Request) (e *Entry, once bool, err error) {
 		}
 		e.Repeats++
 	}
-	v := b.Judge(r.Topic, r.Watcher)
+	v := b.Judge(r.Topic, r.Watcher, r.As)
+	if !e.Live() {
+		e.As = r.As
+	}
 	if v.Handling == policy.Block {
 		if e.ID != "" || b.countsOf(r.Topic).kept < b.Limits.KeptOf {
 			b.end(e, Rejected)
@@ -144,6 +158,11 @@ func (b *Book) Subscribe(r Request) (e *Entry, once bool, err error) {
 	if err := b.mayBegin(e, v); err != nil {
 		return nil, false, err
 	}
+	if e.As != r.As { // to the owner it is another who watches from now on
+		sessions := e.Sessions
+		b.begin(e)
+		e.Sessions, e.As = sessions, r.As
+	}
 	if !e.Live() {
 		b.begin(e)
 	}
@@ -153,7 +172,6 @@ func (b *Book) Subscribe(r Request) (e *Entry, once bool, err error) {
 	if r.Note != "" {
 		e.Note = r.Note
 	}
-	e.Visibility = r.Visibility
 	b.decide(e, v)
 	b.save(e)
 	b.Told(e.principal(), e.Topic)
@@ -320,7 +338,7 @@ func (b *Book) leave(e *Entry, session uint64, event Event) {
 
 // follow makes an entry what its owner's policy says now.
 func (b *Book) follow(e *Entry) {
-	v := b.Judge(e.Topic, e.Watcher)
+	v := b.Judge(e.Topic, e.Watcher, e.As)
 	switch e.Status {
 	case Terminated:
 		return
@@ -507,6 +525,7 @@ func (b *Book) save(e *Entry) {
 	if was != nil && was.wake != 0 && was.wake > b.Now() {
 		b.Cancel(was.wake, id)
 	}
+	b.note(was, is)
 	if forgotten {
 		b.Set(key, nil)
 		b.Set(index, nil)

@@ -62,7 +62,11 @@ func (l *ledger) Told(principal, topic string) { l.told = append(l.told, princip
 func (l *ledger) ChangedFor(string, string)    {}
 func (l *ledger) book(j func(topic, watcher string) Verdict, limits Limits) *Book {
 	l.place++
-	return &Book{Tx: l, Limits: limits.WithDefaults(), Key: [32]byte{1}, Judge: j}
+	return &Book{
+		Tx: l, Limits: limits.WithDefaults(), Key: [32]byte{1},
+		Judge: func(topic, watcher, _ string) Verdict { return j(topic, watcher) },
+		Noted: func(string, bool) {}, Hold: func(*Entry) {}, Release: func(string) {},
+	}
 }
 
 // pass moves the time and does what is due.
@@ -242,7 +246,7 @@ func TestGivenUpAlike(t *testing.T) {
 func TestEntryForm(t *testing.T) {
 	full := &Entry{
 		Topic: "presence/example.com/bob", Watcher: "ann@example.net", ID: "s-4fq2m6zkcw3hxq5a", Status: Active, Event: Approved, Style: Polite, Silent: true, Seen: true,
-		Since: 1, Asked: 2, Note: "hello", Visibility: "anonymous", GiveUp: 3, Changes: 4, Forget: 5, Barred: 6, Repeats: 7, Minute: 8, Fetches: 9, Day: 10,
+		Since: 1, Asked: 2, Note: "hello", As: Somebody, GiveUp: 3, Changes: 4, Forget: 5, Barred: 6, Repeats: 7, Minute: 8, Fetches: 9, Day: 10, changed: 0,
 		Sessions: []Session{{300, 11}, {301, 0}}, wake: 12,
 	}
 	golden.Forms(t, "forms.txt", []golden.Form{{Name: "entry/full/4", Bytes: full.encode()}, {Name: "entry/empty/4", Bytes: (&Entry{}).encode()}})

@@ -79,8 +79,8 @@ type Entry struct {
 	Since  int64 // of the status; instants are log time, unix nanoseconds, 0 for never
 	Asked  int64 // when it was asked for
 
-	Note       string // what the watcher says to the owner: not to be trusted
-	Visibility string // how the watcher wants to be known; empty: as identified
+	Note string // what the watcher says to the owner: not to be trusted
+	As   string // how the owner sees the watcher: as itself if empty, by a pseudonym, or as Somebody
 
 	GiveUp  int64 // of a pending one
 	Changes int64 // when its owner's policy may say something else by the passing of time
@@ -95,7 +95,8 @@ type Entry struct {
 
 	Sessions []Session // that share it, by number
 
-	wake int64 // when its book is woken for it
+	wake    int64  // when its book is woken for it
+	changed uint64 // where in the log it has last
 }
 
 // A Session is one of those that share a subscription.
@@ -169,7 +170,7 @@ func (e *Entry) next() (first int64) {
 //
 //	version u8 = 1, status u8, event u8, style u8, flags u8 (1 silent, 2 seen), id: text,
 //	since, asked, giveup, changes, forget, barred, minute, day, wake: 8 each,
-//	repeats, fetches: uvarints, note, visibility: texts,
+//	repeats, fetches, changed: uvarints, note, as: texts,
 //	how many sessions: uvarint, of each: number uvarint, expires 8
 const entryVersion = 1
 
@@ -186,8 +187,8 @@ func (e *Entry) encode() []byte {
 	for _, at := range e.instants() {
 		b = fields.AppendInt64(b, *at)
 	}
-	b = binary.AppendUvarint(binary.AppendUvarint(b, e.Repeats), e.Fetches)
-	b = fields.AppendText(fields.AppendText(b, e.Note), e.Visibility)
+	b = binary.AppendUvarint(binary.AppendUvarint(binary.AppendUvarint(b, e.Repeats), e.Fetches), e.changed)
+	b = fields.AppendText(fields.AppendText(b, e.Note), e.As)
 	b = binary.AppendUvarint(b, uint64(len(e.Sessions)))
 	for _, s := range e.Sessions {
 		b = fields.AppendInt64(binary.AppendUvarint(b, s.Number), s.Expires)
@@ -211,8 +212,8 @@ func ReadEntry(key string, value []byte) *Entry {
 	for _, at := range e.instants() {
 		*at = in.Int64()
 	}
-	e.Repeats, e.Fetches = in.Uvarint(), in.Uvarint()
-	e.Note, e.Visibility = in.Text(), in.Text()
+	e.Repeats, e.Fetches, e.changed = in.Uvarint(), in.Uvarint(), in.Uvarint()
+	e.Note, e.As = in.Text(), in.Text()
 	for range in.Uvarint() {
 		e.Sessions = append(e.Sessions, Session{in.Uvarint(), in.Int64()})
 	}

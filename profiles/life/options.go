@@ -9,6 +9,7 @@ import (
 
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/watchers"
 )
 
 // MinExpires is the shortest time that can be asked for.
@@ -23,8 +24,8 @@ type Options struct {
 	Expires time.Duration
 	Bounded bool
 
-	Note       string // evt-note
-	Visibility string // evt-visibility, as written
+	Note  string         // evt-note
+	Offer watchers.Offer // evt-visibility; empty: it says nothing
 }
 
 // ReadOptions reads User Properties in wire form. The error wraps kind.ErrInvalid, or
@@ -52,7 +53,9 @@ func ReadOptions(props []byte) (o Options, err error) {
 			}
 			o.Note = value
 		case "evt-visibility":
-			o.Visibility = value
+			if o.Offer, err = watchers.ParseOffer(value); err != nil {
+				return o, fmt.Errorf("%w: %w", kind.ErrInvalid, err)
+			}
 		}
 	}
 	return o, nil

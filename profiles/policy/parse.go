@@ -5,6 +5,7 @@ import (
 
 	"github.com/bellwire/bellwire/profiles/jsontree"
 	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/watchers"
 	"github.com/bellwire/bellwire/yamltree"
 )
 
@@ -102,7 +103,8 @@ func (r *reader) read(n *jsontree.Node) {
 	r.defaults(m.Take("defaults"))
 	known := []string{"entity", "kind", "defaults", "rules", "limits", "delegates"}
 	if !r.first {
-		known = append(known, "compose")
+		known = append(known, "compose", "publishCount", "anonymousShownFrom")
+		p.publishing = watchers.ReadPublishing(m)
 		if c := m.Take("compose"); c != nil {
 			p.compose = Composition(choice(c, compositionWords))
 			r.mustJudge(c, !r.contacts, "messages are not joined")

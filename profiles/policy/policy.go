@@ -6,6 +6,7 @@ import (
 	"github.com/bellwire/bellwire/acl"
 	"github.com/bellwire/bellwire/profiles/jsontree"
 	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/watchers"
 )
 
 // A Handling decides the life of a subscription (RFC 5025 section 3.2.1). Of
@@ -75,6 +76,7 @@ type Policy struct {
 	demanded    Visibility // whoever offers less is considered by no rule; zero: nothing is
 	terms       Terms      // of whom no rule says otherwise
 	compose     Composition
+	publishing  watchers.Publishing
 	rules       []rule
 	limits      []limit
 	delegates   []delegate
@@ -86,6 +88,12 @@ type Policy struct {
 	hasTerms        bool // some rule, or the default, has any
 	everything      kind.Grant
 }
+
+// Demanded is the least that the owner wants to know of who watches; 0: nothing.
+func (p *Policy) Demanded() Visibility { return p.demanded }
+
+// Publishing says what is told of how many watch.
+func (p *Policy) Publishing() watchers.Publishing { return p.publishing }
 
 // Compose says how the owner wants publications joined.
 func (p *Policy) Compose() Composition { return p.compose }

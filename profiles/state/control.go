@@ -9,10 +9,12 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/profiles/alias"
 	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/life"
 	"github.com/bellwire/bellwire/profiles/policy"
 	"github.com/bellwire/bellwire/profiles/refuse"
+	"github.com/bellwire/bellwire/profiles/watchers"
 )
 
 var _ broker.Controller = (*Profile)(nil)
@@ -38,7 +40,7 @@ const (
 
 // Controls says which verbs there are.
 func (p *Profile) Controls(verb string) bool {
-	return verb == verbApprove || verb == verbDeny || verb == verbRevoke || verb == verbCancel
+	return verb == verbApprove || verb == verbDeny || verb == verbRevoke || verb == verbCancel || ofWatcher(verb)
 }
 
 func isControl(pub *broker.Publication) bool {
@@ -138,6 +140,10 @@ func (p *Profile) ruleOf(c *control) error {
 
 // admitControl refuses what can be refused without the log.
 func (p *Profile) admitControl(pub *broker.Publication) error {
+	if verb, _ := broker.ControlVerb(pub.Event.Topic); ofWatcher(verb) {
+		_, err := p.readTurn(pub)
+		return refuse.Told(err)
+	}
 	c, err := p.readControl(pub)
 	if err != nil || c.verb == verbRevoke || c.verb == verbCancel || c.SID != "" {
 		return refuse.Told(err)
@@ -166,13 +172,16 @@ type answer struct {
 
 // applyControl does what an owner asks for.
 func (p *Profile) applyControl(tx *broker.ProfileTx, pub *broker.Publication) error {
+	if verb, _ := broker.ControlVerb(pub.Event.Topic); ofWatcher(verb) {
+		return p.applyTurn(tx, pub)
+	}
 	c, err := p.readControl(pub)
 	if err != nil {
 		return refuse.Told(err)
 	}
 	b := p.book(tx)
 	topicName := kind.Resource{Kind: p.kind.Name(), Addr: c.owner}.Topic()
-	e := b.Get(topicName, c.watcher.String())
+	e := p.entryOf(tx, b, topicName, c.watcher)
 	if c.SID != "" {
 		if e = b.ByID(topicName, c.SID); e == nil {
 			return &broker.Refusal{Cause: broker.ErrCondition, Reason: "no-such-subscription: it may be over: $me/watchers has those that there are"}
@@ -192,28 +201,50 @@ func (p *Profile) applyControl(tx *broker.ProfileTx, pub *broker.Publication) er
 	return err
 }
 
+// entryOf returns the entry of the watcher whom an owner knows by an address; nil if there
+// is none.
+func (p *Profile) entryOf(tx *broker.ProfileTx, b *life.Book, topicName string, watcher kind.Addr) *life.Entry {
+	known := watcher.String()
+	if who, ok := alias.Behind(tx.Of(alias.Kind).Get, watcher); ok {
+		watcher = who
+	}
+	if e := b.Get(topicName, watcher.String()); e != nil && e.SeenAs().String() == known {
+		return e
+	}
+	return nil
+}
+
+// seenInput is what a policy is asked with about whom an owner knows by an address.
+func seenInput(watcher kind.Addr) policy.Input {
+	in := policy.Input{Auth: policy.AuthOf(watcher)}
+	if watchers.IsPseudonym(watcher) {
+		in.Visibility = policy.Pseudonymous
+	}
+	return in
+}
+
 // revoke ends a subscription, if there is one.
 func (p *Profile) revoke(b *life.Book, e *life.Entry, topicName string, c *control) {
-	watcher, because := c.watcher.String(), life.Deactivated
-	if e != nil {
-		watcher = e.Watcher
+	if e == nil {
+		return
 	}
+	because := life.Deactivated
 	if c.verb == verbCancel {
 		because = life.Admin
 	} else if c.until > b.Now() {
 		because = life.Probation
 	}
-	b.End(topicName, watcher, because, c.until)
+	b.End(topicName, e.Watcher, because, c.until)
 }
 
 // rule changes the owner's policy.
 func (p *Profile) rule(tx *broker.ProfileTx, e *life.Entry, c *control, a *answer) error {
 	watcher := c.watcher
 	if watcher.IsZero() {
-		if e.Anonymous() {
+		if e.Visibility() == watchers.Anonymous {
 			return &broker.Refusal{Cause: broker.ErrCondition, Reason: "anonymous: nobody can be named in a rule: revoke it, or write a rule for all who are anonymous"}
 		}
-		watcher = kind.Of(e.Watcher)
+		watcher = e.SeenAs()
 	}
 	document := tx.PolicyOf(c.owner.String())
 	if tag := policy.Tag(document); c.IfMatch != "" && c.IfMatch != tag {
@@ -243,7 +274,7 @@ func (p *Profile) mustDeny(document []byte, c *control, watcher kind.Addr, now i
 	if err != nil {
 		return refuse.Told(err)
 	}
-	d := of.Evaluate(watcher, time.Unix(0, now).UTC(), policy.Input{Auth: policy.AuthOf(watcher)})
+	d := of.Evaluate(watcher, time.Unix(0, now).UTC(), seenInput(watcher))
 	wanted := map[string]policy.Handling{"": policy.Block, "refuse": policy.Block, "polite": policy.PoliteBlock, "ignore": policy.Confirm}[c.Style]
 	if is, ignored := d.Life(); is != wanted || ignored != (c.Style == "ignore") {
 		return &broker.Refusal{Cause: broker.ErrCondition, Reason: fmt.Sprintf("allowed: by another rule of the policy it is %s for them, and of several the one that allows most holds: except them there", is)}

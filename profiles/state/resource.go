@@ -8,6 +8,7 @@ import (
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/life"
 	"github.com/bellwire/bellwire/profiles/policy"
 )
 
@@ -16,10 +17,11 @@ import (
 type resource struct {
 	kind   kind.Kind
 	of     kind.Resource
-	record []byte          // as it is stored
-	set    bool            // its owner has set a policy
-	normal policy.Handling // of whom the owner has said nothing about
-	policy *policy.Policy  // nil if this version cannot read it: it shows nothing to anybody
+	record []byte                  // as it is stored
+	get    func(key string) []byte // of the profile\'s keys; nil: nobody is seen as somebody else
+	set    bool                    // its owner has set a policy
+	normal policy.Handling         // of whom the owner has said nothing about
+	policy *policy.Policy          // nil if this version cannot read it: it shows nothing to anybody
 	asked  *policy.Cache
 
 	mu      sync.Mutex         // guards the following
@@ -38,11 +40,27 @@ const viewsKept = 32
 // Load reads a resource, whose owner has the kind's default policy if they have
 // not set one.
 func (p *Profile) Load(topicName string, record, document []byte) broker.Resource {
+	return p.load(topicName, record, document, nil)
+}
+
+var _ broker.Consulter = (*Profile)(nil)
+
+// LoadWith is Load for a resource some of whose watchers may be seen as somebody else.
+func (p *Profile) LoadWith(keys broker.Keys, topicName string, record, document []byte) broker.Resource {
+	if life.ReadTally(keys.Get(life.TallyKey(topicName))).Veiled == 0 {
+		return p.load(topicName, record, document, nil)
+	}
+	return p.load(topicName, record, document, keys.Get)
+}
+
+// load is Load; who is seen as whom is by what get returns of the profile's keys, nil for
+// everybody as themselves.
+func (p *Profile) load(topicName string, record, document []byte, get func(key string) []byte) broker.Resource {
 	t, err := kind.ParseTopic(topicName)
 	if err != nil || t.Source != "" {
 		return nothing{}
 	}
-	r := &resource{kind: p.kind, of: t.Resource, record: record, asked: p.policies, set: document != nil, normal: p.shownBy.Load().Default}
+	r := &resource{kind: p.kind, of: t.Resource, record: record, asked: p.policies, get: get, set: document != nil, normal: p.shownBy.Load().Default}
 	r.policy = p.policies.Read(t.Addr, p.documentOf(t.Addr, document))
 	r.neutral = r.render(p.kind.Neutral(t.Resource))
 	return r
@@ -103,17 +121,17 @@ func (r *resource) absent(d *policy.Decision) (is, told bool) {
 // decide asks the policy, which is not nil, about who. changes is when what the
 // owner's presence says may be another thing, if that has a part in it. Requires mu.
 func (r *resource) decide(who broker.Who, op policy.Op, now time.Time) (d policy.Decision, changes time.Time) {
-	watcher := kind.Of(who.Principal)
-	in, changes := r.inputOf(watcher, op, now)
+	watcher, in := watcherOf(r.get, r.of.Topic(), who)
+	in.Op = op
+	changes = r.complete(&in, watcher, now)
 	return r.asked.Evaluate(r.policy, watcher, now, in), changes
 }
 
-// inputOf returns what a decision depends on: of the owner's presence what it says of
-// no persona, for a persona is somebody's to see, and not the truth. Requires mu.
-func (r *resource) inputOf(watcher kind.Addr, op policy.Op, now time.Time) (in policy.Input, changes time.Time) {
-	in = policy.Input{Auth: policy.AuthOf(watcher), Op: op}
-	if !r.policy.AsksPresence(watcher, in) {
-		return in, time.Time{}
+// complete adds to what a decision depends on what the owner's presence says of no
+// persona, for a persona is somebody's to see, and not the truth. Requires mu.
+func (r *resource) complete(in *policy.Input, watcher kind.Addr, now time.Time) (changes time.Time) {
+	if !r.policy.AsksPresence(watcher, *in) {
+		return time.Time{}
 	}
 	c := r.face("", now).composed
 	if k, ok := r.kind.(sphered); ok {
@@ -124,14 +142,16 @@ func (r *resource) inputOf(watcher kind.Addr, op policy.Op, now time.Time) (in p
 			in.Offset, in.Zoned = int16(minutes), true
 		}
 	}
-	return in, c.Expires
+	return c.Expires
 }
 
-// input is inputOf for who does not hold mu.
+// input is what a decision about who depends on, for who does not hold mu.
 func (r *resource) input(who broker.Who, op policy.Op, now time.Time) policy.Input {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	in, _ := r.inputOf(kind.Of(who.Principal), op, now)
+	watcher, in := watcherOf(r.get, r.of.Topic(), who)
+	in.Op = op
+	r.complete(&in, watcher, now)
 	return in
 }
 

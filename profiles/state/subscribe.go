@@ -33,9 +33,13 @@ func (p *Profile) Subscribed(tx *broker.ProfileTx, r *broker.Request) error {
 		r.Once = options.Bounded && options.Expires == 0
 		return nil
 	}
+	as, err := p.agree(tx, r, kind.Of(owner), options.Offer)
+	if err != nil {
+		return err
+	}
 	b := p.book(tx)
 	e, once, err := b.Subscribe(life.Request{
-		Topic: r.Topic, Watcher: life.WatcherOf(r.Principal, r.Session), Session: r.Session, Known: r.Known, Options: options,
+		As: as, Topic: r.Topic, Watcher: life.WatcherOf(r.Principal, r.Session), Session: r.Session, Known: r.Known, Options: options,
 	})
 	if err != nil {
 		return told(err)
@@ -90,7 +94,7 @@ func (p *Profile) SubscriptionState(get func(key string) []byte, who broker.Who,
 
 // showsSomething says whether there is something of a resource for who to see.
 func (p *Profile) showsSomething(get func(key string) []byte, who broker.Who, topicName string, at int64) bool {
-	return !p.Load(topicName, get(topicName), get(broker.PolicyKey(p.Owner(topicName)))).Show(who, at).Nothing
+	return !p.load(topicName, get(topicName), get(broker.PolicyKey(p.Owner(topicName))), get).Show(who, at).Nothing
 }
 
 // noteSeen notes to whom a resource has shown something of whose approval they were not
@@ -113,7 +117,10 @@ func (p *Profile) SubscriptionsKey(who broker.Who) string { return life.KeysBy(w
 // book returns what changes subscriptions within a command.
 func (p *Profile) book(tx *broker.ProfileTx) *life.Book {
 	b := &life.Book{Tx: tx, Limits: p.limitsIn(tx).Life, Key: subscriptionsKey(tx)}
-	b.Judge = func(topicName, watcher string) life.Verdict { return p.judge(tx, topicName, watcher) }
+	b.Judge = func(topicName, watcher, as string) life.Verdict { return p.judge(tx, topicName, watcher, as) }
+	b.Noted = func(topicName string, fetched bool) { p.noted(tx, topicName, fetched) }
+	b.Hold = func(e *life.Entry) { _, _ = named(tx).Hold(kind.Of(e.Watcher), kind.Of(p.Owner(e.Topic))) } // agree has asked
+	b.Release = func(pseudonym string) { named(tx).Release(kind.Of(pseudonym)) }
 	return b
 }
 
@@ -128,18 +135,14 @@ func subscriptionsKey(tx *broker.ProfileTx) (key [32]byte) {
 }
 
 // judge asks the policy of a resource's owner about a subscription.
-func (p *Profile) judge(tx *broker.ProfileTx, topicName, watcher string) life.Verdict {
+func (p *Profile) judge(tx *broker.ProfileTx, topicName, watcher, as string) life.Verdict {
 	owner, now := kind.Of(p.Owner(topicName)), time.Unix(0, tx.Now()).UTC()
 	document := tx.PolicyOf(owner.String())
 	of := p.policies.Read(owner, p.documentOf(owner, document))
 	if of == nil {
 		return life.Verdict{Handling: policy.PoliteBlock} // this version cannot read it: nobody is shown anything
 	}
-	who := kind.Addr{}
-	if !strings.HasPrefix(watcher, "?") {
-		who = kind.Of(watcher)
-	}
-	in := policy.Input{Auth: policy.AuthOf(who)}
+	who, in := seen(watcher, as)
 	d := p.policies.Evaluate(of, who, now, in)
 	v := life.Verdict{Until: kind.Nanos(of.StaticUntil(who, now, in)), Silent: d.Silent, MostExpires: d.MaxExpires}
 	v.Handling, v.Ignored = lifeOf(of, &d, document != nil, p.limitsIn(tx).Default)
