@@ -36,8 +36,10 @@ func TestPartReachesNowhereElse(t *testing.T) {
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 0))
 	p := parseWithOwners(t, tenantPolicy)
-	words := []string{"plant/7/#", "plant/7/siren", "plant/+/x", "plant/8/x", "own/a", "own/a/b", "#", "shared/x", "presence/example.com/#", "location/example.com/bob",
-		"location/example.net/dee", "location/#", "{local}/7/x", "plant/{local}/x"}
+	words := []string{
+		"plant/7/#", "plant/7/siren", "plant/+/x", "plant/8/x", "own/a", "own/a/b", "#", "shared/x", "presence/example.com/#", "location/example.com/bob",
+		"location/example.net/dee", "location/#", "{local}/7/x", "plant/{local}/x",
+	}
 	names := []string{"plant/7/siren", "plant/7/x", "plant/8/x", "own/a", "own/a/b", "shared/x", "presence/example.com/bob", "location/example.com/bob", "location/example.net/dee", "bob/7/x"}
 	whose := []string{"bob@example.com", "cy@example.com", "dee@example.net", "root@example.org", ""}
 	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)

@@ -347,8 +347,10 @@ func TestApprovalIsAnswered(t *testing.T) {
 	a.Subscribe(bobsPresence, 1)
 	takes(a, 1)
 	pc.Subscribe("$me/rsp", 1)
-	pc.Send(mq.Publish{Topic: "$ctl/approve", QoS: 1, ID: pc.ID(), Payload: []byte(`{"id":"1","kind":"presence","watcher":"pres:alice@example.net"}`),
-		Properties: mq.Properties{mq.Text(mq.PropResponseTopic, "$me/rsp"), mq.Text(mq.PropCorrelationData, "x")}})
+	pc.Send(mq.Publish{
+		Topic: "$ctl/approve", QoS: 1, ID: pc.ID(), Payload: []byte(`{"id":"1","kind":"presence","watcher":"pres:alice@example.net"}`),
+		Properties: mq.Properties{mq.Text(mq.PropResponseTopic, "$me/rsp"), mq.Text(mq.PropCorrelationData, "x")},
+	})
 	if p := pc.Expect(mq.PUBLISH); p.Topic != "$me/rsp" || !contains(string(p.Payload), `"matched":1`) || p.Properties.Text(mq.PropCorrelationData) != "x" {
 		t.Errorf("the answer is %v %s", p, p.Payload)
 	}

@@ -130,8 +130,12 @@ func TestBook(t *testing.T) {
 				}
 			case 3:
 				policies[topic+watcher[:1]] = []Verdict{
-					{Handling: policy.Allow}, {Handling: policy.Allow, Silent: true}, {Handling: policy.PoliteBlock}, {Handling: policy.Confirm},
-					{Handling: policy.Confirm, Ignored: true}, {Handling: policy.Block},
+					{Handling: policy.Allow},
+					{Handling: policy.Allow, Silent: true},
+					{Handling: policy.PoliteBlock},
+					{Handling: policy.Confirm},
+					{Handling: policy.Confirm, Ignored: true},
+					{Handling: policy.Block},
 				}[r.IntN(6)]
 				book().Follow(topic)
 			case 4:

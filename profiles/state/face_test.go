@@ -135,8 +135,10 @@ func TestPersonasArePublications(t *testing.T) {
 
 // How publications are joined is the owner's to say.
 func TestCompositions(t *testing.T) {
-	published := []string{`{"tuples":[{"id":"t","basic":"open","contact":{"uri":"x:first","priority":0.2}}]}`,
-		`{"tuples":[{"id":"t","basic":"open","contact":{"uri":"x:second","priority":0.9}}]}`, tuple("third")}
+	published := []string{
+		`{"tuples":[{"id":"t","basic":"open","contact":{"uri":"x:first","priority":0.2}}]}`,
+		`{"tuples":[{"id":"t","basic":"open","contact":{"uri":"x:second","priority":0.9}}]}`, tuple("third"),
+	}
 	for how, want := range map[string]string{"": "[first second third]", "merge": "[first second third]", "newest": "[third]", "priority": "[second]"} {
 		n := newNode(t)
 		pc, watcher := n.Connect(bob), n.Connect(ann)

@@ -27,8 +27,10 @@ func TestRecordOnDisk(t *testing.T) {
 		version byte
 		of      *record
 	}{
-		{"record/full/1", recordVersion, full(0)}, {"record/empty/1", recordVersion, &record{}},
-		{"record/weighed/4", recordWeighted, full(300)}, {"record/unweighed/4", recordWeighted, &record{}},
+		{"record/full/1", recordVersion, full(0)},
+		{"record/empty/1", recordVersion, &record{}},
+		{"record/weighed/4", recordWeighted, full(300)},
+		{"record/unweighed/4", recordWeighted, &record{}},
 	}
 	var written []golden.Form
 	for _, f := range forms {

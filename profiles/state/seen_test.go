@@ -79,10 +79,16 @@ func demanding(visibility string) string {
 // refused; and who is refused has left no trace.
 func TestVisibilityIsAgreed(t *testing.T) {
 	for _, c := range []struct{ offer, demand, want string }{
-		{"", "identified", "identified"}, {"identified", "anonymous", "identified"},
-		{"pseudonymous", "anonymous", "pseudonymous"}, {"pseudonymous", "pseudonymous", "pseudonymous"}, {"pseudonymous", "identified", ""},
-		{"anonymous", "anonymous", "anonymous"}, {"anonymous", "pseudonymous", ""}, {"anonymous", "identified", ""},
-		{"anonymous,pseudonymous", "pseudonymous", "pseudonymous"}, {"anonymous,identified", "identified", "identified"},
+		{"", "identified", "identified"},
+		{"identified", "anonymous", "identified"},
+		{"pseudonymous", "anonymous", "pseudonymous"},
+		{"pseudonymous", "pseudonymous", "pseudonymous"},
+		{"pseudonymous", "identified", ""},
+		{"anonymous", "anonymous", "anonymous"},
+		{"anonymous", "pseudonymous", ""},
+		{"anonymous", "identified", ""},
+		{"anonymous,pseudonymous", "pseudonymous", "pseudonymous"},
+		{"anonymous,identified", "identified", "identified"},
 	} {
 		n := newNodeOfNames(t)
 		pc, watcher := n.Connect(bob), n.Connect(ann)
