@@ -211,7 +211,7 @@ func (l *life) open(fs *disk.FS) (err error) {
 	node, err := cluster.Open(cluster.Config{
 		Dir: l.dir, Machine: l.machine, Logger: logger, Links: l.links, Die: die, Now: l.now, Raise: l.raise,
 		LogBytes: w.memory, Retain: 32 << 10, MemTable: 256 << 10,
-		Stall: time.Hour, Patience: 100 * time.Millisecond, Stable: 500 * time.Millisecond,
+		Stall: time.Hour, Stable: 500 * time.Millisecond,
 	})
 	if err != nil {
 		return err
