@@ -95,9 +95,11 @@ func subscribeOptions(pk *packets.Packet) (options []byte) {
 	return options
 }
 
-// tellGranted adds to a SUBACK what the broker has to say of what is granted.
+// tellGranted adds to a SUBACK what the broker has to say of what is granted, unless the
+// client wants no problem information: then it gets no User Property but in PUBLISH,
+// CONNACK and DISCONNECT (5.0 [MQTT-3.1.2-29]).
 func (c *conn) tellGranted(suback *packets.Packet, answer []byte) {
-	if c.version < 5 {
+	if c.version < 5 || !c.problemInfo {
 		return
 	}
 	for name, value := range event.UserProperties(answer) {
@@ -118,7 +120,8 @@ func grant(r broker.SubResult, qos byte) (code byte, reason string) {
 }
 
 // acknowledge queues a SUBACK or UNSUBACK. Its Reason String is about code, one
-// of those in it.
+// of those in it. It and the User Properties are left out where the client takes no
+// packet so large (5.0 [MQTT-3.9.2-1], [MQTT-3.9.2-2]).
 func (c *conn) acknowledge(pk *packets.Packet, code byte, reason string, w *broker.Wave) {
 	if c.version < 5 {
 		for i, code := range pk.ReasonCodes {
@@ -132,11 +135,25 @@ func (c *conn) acknowledge(pk *packets.Packet, code byte, reason string, w *brok
 	if c.ending {
 		return
 	}
-	pk.Properties.ReasonString = c.reasonString(code, reason, maxHeader+2+len(pk.ReasonCodes))
+	n := maxHeader + 2 + len(pk.ReasonCodes)
+	if told := userPropertiesSize(pk.Properties.User); n+maxVarint+told <= c.maxPacket {
+		n += told
+	} else {
+		pk.Properties.User = nil
+	}
+	pk.Properties.ReasonString = c.reasonString(code, reason, n)
 	c.dirty(w)
 	if !c.put(pk) {
 		c.beginEnd(endTold, codeTooLarge, "the answer is larger than the client's Maximum Packet Size")
 	}
+}
+
+// userPropertiesSize is how many bytes User Properties take on the wire.
+func userPropertiesSize(of []packets.UserProperty) (n int) {
+	for _, u := range of {
+		n += 1 + 2 + len(u.Key) + 2 + len(u.Val)
+	}
+	return n
 }
 
 // handleUnsubscribe removes subscriptions.
