@@ -46,6 +46,11 @@ type Resources struct {
 	// empty, of what of has of a kind, and which rules make that. It is an
 	// ErrNotPermitted for anybody but of, who is principal if it is empty.
 	Preview func(principal, kind, of, watcher, at string) (Document, error)
+
+	// Own returns what principal is shown of their own under a name, OwnWatchers or
+	// OwnStats, for a kind.
+	Own func(principal, name, kind string) (Document, error)
+
 	// Subscription returns what principal is told of its own subscription to a
 	// resource, a Document without Body if there is none.
 	Subscription func(principal, kind, domain, local string) (Document, error)
@@ -82,6 +87,12 @@ func (*TooMany) Error() string {
 	return "too many have failed to sign in under this name from your network: try again later"
 }
 
+// What principals are shown of their own, by the names of the paths below /v1/me/.
+const (
+	OwnWatchers = "watchers" // who watches them
+	OwnStats    = "stats"    // how many
+)
+
 // mostListed bounds the resources in one answer.
 const mostListed = 100
 
@@ -94,6 +105,16 @@ func (s *Resources) register(mux *http.ServeMux) {
 		d, err := s.Preview(principal, r.PathValue("kind"), q.Get("of"), q.Get("watcher"), q.Get("at"))
 		serveDocument(w, r, d, err)
 	}))
+	for _, name := range []string{OwnWatchers, OwnStats} {
+		mux.HandleFunc("GET /v1/me/"+name+"/{kind}", s.as(func(w http.ResponseWriter, r *http.Request, principal string) {
+			if principal == "" {
+				challenge(w, "say who you are: nobody else is shown who watches you")
+				return
+			}
+			d, err := s.Own(principal, name, r.PathValue("kind"))
+			serveDocument(w, r, d, err)
+		}))
+	}
 	mux.HandleFunc("GET /v1/me/sub/{kind}/{domain}/{local}", s.as(s.subscription))
 	mux.HandleFunc("POST /v1/{kind}/subscriptions/{verb}", s.as(s.control))
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -58,6 +59,32 @@ func fakeResources(anonymous bool) *Resources {
 			}
 			return Document{Type: "application/evt-policy+json", Body: []byte(principal + kind)}, nil
 		},
+		Own: func(principal, name, kind string) (Document, error) {
+			if kind == "unknown" {
+				return Document{}, fmt.Errorf("%w: bad-event", ErrNoKind)
+			}
+			return Document{Type: "application/json", Body: fmt.Appendf(nil, "%s|%s|%s", principal, name, kind)}, nil
+		},
+		Subscription: func(principal, kind, domain, local string) (Document, error) {
+			if local == "nobody" {
+				return Document{}, nil
+			}
+			return Document{Type: "application/json", Body: fmt.Appendf(nil, "%s|sub|%s|%s|%s", principal, kind, domain, local)}, nil
+		},
+		Control: func(_ context.Context, principal, kind, verb string, data []byte) ([]byte, error) {
+			switch string(data) {
+			case "moved":
+				return nil, fmt.Errorf("%w: stale-etag", ErrChanged)
+			case "odd":
+				return nil, fmt.Errorf("%w: schema", ErrUnacceptable)
+			case "secret":
+				return nil, fmt.Errorf("%w: identity-required", ErrNotPermitted)
+			}
+			if verb == "unknown" {
+				return nil, fmt.Errorf("%w: bad-event", ErrNoKind)
+			}
+			return fmt.Appendf(nil, "%s|%s|%s|%s", principal, kind, verb, data), nil
+		},
 	}
 }
 
@@ -97,6 +124,16 @@ func TestFetch(t *testing.T) {
 		{"/v1/me/policy/presence", "ann:right", false, 200, "ann@x.orgpresence"},
 		{"/v1/me/policy/unset", "ann:right", false, 404, "default"},
 		{"/v1/presence/example.com/bob/phone", "ann:right", false, 404, ""},
+		{"/v1/me/sub/presence/example.com/bob", "ann:right", false, 200, "ann@x.org|sub|presence|example.com|bob"},
+		{"/v1/me/sub/presence/example.com/nobody", "ann:right", false, 404, "no subscription of yours"},
+		{"/v1/me/sub/presence/example.com/bob", "", false, 401, "say who you are"},
+		{"/v1/me/watchers/presence", "ann:right", false, 200, "ann@x.org|watchers|presence"},
+		{"/v1/me/stats/location", "ann:right", true, 200, "ann@x.org|stats|location"},
+		{"/v1/me/watchers/unknown", "ann:right", false, 404, "bad-event"},
+		{"/v1/me/watchers/presence", "", false, 401, "say who you are"},
+		{"/v1/me/watchers/presence", "", true, 401, "say who you are"}, // nobody has watchers
+		{"/v1/me/stats/presence", "", true, 401, "say who you are"},
+		{"/v1/me/stats/presence", "ann:wrong", true, 401, "bad user name or password"},
 	} {
 		w := get(Handler(Config{Resources: fakeResources(x.anonymous)}), x.path, x.user)
 		if w.Code != x.status || !strings.Contains(w.Body.String(), x.body) {
@@ -133,6 +170,51 @@ func TestEntityTag(t *testing.T) {
 	}
 	if cc := first.Header().Get("Cache-Control"); cc != "private, no-cache" || first.Header().Get("Vary") != "Authorization" {
 		t.Errorf("a cache may keep it: %q", cc)
+	}
+}
+
+// What owners are shown of their own has an entity tag, and no cache may keep it.
+func TestOwnHasEntityTag(t *testing.T) {
+	h := Handler(Config{Resources: fakeResources(true)})
+	for _, path := range []string{"/v1/me/watchers/presence", "/v1/me/stats/presence", "/v1/me/sub/presence/x.org/bob"} {
+		first := get(h, path, "ann:right")
+		tag := first.Header().Get("ETag")
+		again, other := get(h, path, "ann:right", "If-None-Match", tag), get(h, path, "eve:right", "If-None-Match", tag)
+		if tag == "" || again.Code != 304 || again.Body.Len() > 0 || other.Code != 200 || first.Header().Get("Cache-Control") != "private, no-cache" {
+			t.Errorf("%s: %d with tag %q, again %d %q, somebody else %d", path, first.Code, tag, again.Code, again.Body, other.Code)
+		}
+	}
+}
+
+// What owners ask for is done in their name, and what is refused says why.
+func TestControl(t *testing.T) {
+	for _, x := range []struct {
+		verb, user, body string
+		anonymous        bool
+		status           int
+		says             string
+	}{
+		{"approve", "ann:right", "data", false, 200, "ann@x.org|presence|approve|data"},
+		{"deny", "ann:right", "moved", false, 412, "stale-etag"},
+		{"deny", "ann:right", "odd", false, 422, "schema"},
+		{"revoke", "", "secret", true, 403, "identity-required"},
+		{"revoke", "", "data", false, 401, "say who you are"},
+		{"revoke", "ann:wrong", "data", true, 401, "bad user name"},
+		{"unknown", "ann:right", "data", false, 404, "bad-event"},
+		{"approve", "ann:right", strings.Repeat("x", maxControl+1), false, 413, "at most 65536 bytes"},
+	} {
+		r := httptest.NewRequest("POST", "/v1/presence/subscriptions/"+x.verb, strings.NewReader(x.body))
+		if name, password, ok := strings.Cut(x.user, ":"); ok {
+			r.SetBasicAuth(name, password)
+		}
+		w := httptest.NewRecorder()
+		Handler(Config{Resources: fakeResources(x.anonymous)}).ServeHTTP(w, r)
+		if w.Code != x.status || !strings.Contains(w.Body.String(), x.says) {
+			t.Errorf("%s %.20q as %q: %d %s, want %d and %q", x.verb, x.body, x.user, w.Code, w.Body, x.status, x.says)
+		}
+		if w.Code == 200 && w.Header().Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: a cache may keep the answer", x.verb)
+		}
 	}
 }
 

@@ -39,6 +39,7 @@ func (s *server) resources() *api.Resources {
 			return s.fetch(principal, of, "$me/sub/"+topicName)
 		},
 		Control: s.control,
+		Own:     s.own,
 		Policy:  func(principal, of string) (api.Document, error) { return s.fetch(principal, of, "$me/policy/"+of) },
 		List: func(principal, of, domain, after string, yield func(string, api.Document) bool) (string, error) {
 			domain, err := acl.ParseDomain(domain)
@@ -101,6 +102,15 @@ func (s *server) fetch(principal, of, topicName string) (api.Document, error) {
 		return api.Document{}, s.fetchError(of, err)
 	}
 	return document(shown), nil
+}
+
+// own returns what somebody is shown of their own: who watches them, and how many.
+func (s *server) own(principal, name, of string) (api.Document, error) {
+	d, err := s.fetch(principal, of, "$me/"+name+"/"+of)
+	if _, there := policyKinds()[of]; there && errors.Is(err, api.ErrNoKind) {
+		return d, fmt.Errorf("%w to watch: there are no %s of %q", api.ErrNoKind, name, of)
+	}
+	return d, err
 }
 
 func document(shown broker.Shown) api.Document {
