@@ -136,7 +136,7 @@ func TestPresencePolicyRefusals(t *testing.T) {
 	rules := func(n int) string {
 		var all []string
 		for i := range n {
-			all = append(all, fmt.Sprintf(`{"id":"r%d"}`, i))
+			all = append(all, fmt.Sprintf(`{"id":"r%d","then":{"handling":"polite-block"}}`, i))
 		}
 		return `{"v":1,"rules":[` + strings.Join(all, ",") + `]}`
 	}
