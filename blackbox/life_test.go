@@ -360,3 +360,21 @@ func TestApprovalIsAnswered(t *testing.T) {
 		t.Errorf("told %v, shown %v", states, shown)
 	}
 }
+
+// What is granted is told with SUBACK, but not to a client that has declined problem
+// information: it has User Properties in no other packets than 5.0 3.1.2.11.7 says.
+func TestGrantedIsTold(t *testing.T) {
+	t.Parallel()
+	s := kinds(t, "2026-03-09T12:00:00Z")
+	for most, declines := range map[int]bool{2: false, 0: true} {
+		var with mq.Properties
+		if declines {
+			with = mq.Properties{mq.Number(mq.PropRequestProblemInfo, 0)}
+		}
+		a := s.person(alice, fmt.Sprint("pc", most), with...)
+		ack := a.TrySubscribe(mq.Properties{mq.User("evt-expires", "60")}, mq.Filter{Filter: bobsPresence, QoS: 1})
+		if ack.Codes[0] != 1 || len(ack.Properties) != most {
+			t.Errorf("declines: %v, answered %v with % x, want %d properties", declines, ack, ack.Raw, most)
+		}
+	}
+}

@@ -93,7 +93,7 @@ func (f *locationSet) run(cmd *cobra.Command, position string) error {
 		payload: mustJSON(doc), contentType: location.TypeJSON, user: map[string]string{"evt-bind": "none"},
 	}
 	if f.until != "" {
-		if p.user["evt-expires"], err = secondsUntil(f.until, time.Now()); err != nil {
+		if p.user["evt-expires"], err = secondsUntil("--until", f.until, time.Now()); err != nil {
 			return err
 		}
 	}
@@ -101,22 +101,7 @@ func (f *locationSet) run(cmd *cobra.Command, position string) error {
 }
 
 func locationWatchCommand() *cobra.Command {
-	var f watchFlags
-	cmd := &cobra.Command{
-		Use:     "watch ADDRESS...",
-		Short:   "Print where somebody is, now and at each change",
-		Example: `  bellwire location watch -u bo@example.com ana@example.com`,
-		Args:    someArgs(1, 100, "the addresses to watch"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			topics, err := topicsOf("location", &f.sub.client, args)
-			if err != nil {
-				return err
-			}
-			return f.watch(cmd, topics, locationLine)
-		},
-	}
-	f.register(cmd)
-	return cmd
+	return watchCommand("location", "Print where somebody is, now and at each change", locationLine)
 }
 
 func locationLine(b *bytes.Buffer, m *paho.Publish, at time.Time) error {

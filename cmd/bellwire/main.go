@@ -78,6 +78,7 @@ for --pw, which keeps a password out of the list of processes.`,
 		serveCommand(),
 		userCommand(),
 		versionCommand(),
+		watchersCommand(),
 	)
 	prepareGroups(root)
 	return root

@@ -60,7 +60,7 @@ func policyGetCommand() *cobra.Command {
 			if _, err := policyFor(args[0]); err != nil {
 				return err
 			}
-			document, err := c.present(cmd, "$me/policy/"+args[0])
+			document, err := c.present(cmd, "$me/policy/"+args[0], "your policy for "+args[0]+" is not told")
 			if err != nil {
 				return err
 			}
@@ -97,9 +97,9 @@ func writeLine(w io.Writer, b []byte) error {
 	return nil
 }
 
-// present returns what is shown of one topic now.
-func (c *clientFlags) present(cmd *cobra.Command, topicName string) (document []byte, err error) {
-	kindName := strings.TrimPrefix(topicName, "$me/policy/")
+// present returns what is shown of one topic now. refused says what it means if that
+// is refused.
+func (c *clientFlags) present(cmd *cobra.Command, topicName, refused string) (document []byte, err error) {
 	to, packet, err := c.resolve(cmd.Flags())
 	if err != nil {
 		return nil, err
@@ -121,7 +121,7 @@ func (c *clientFlags) present(cmd *cobra.Command, topicName string) (document []
 		return nil, noAnswer(conn, "SUBSCRIBE", err)
 	}
 	if code := answer.Reasons[0]; code >= 0x80 {
-		return nil, refusal("your policy for "+kindName+" is not told", code, answer.Properties.ReasonString)
+		return nil, refusal(refused, code, answer.Properties.ReasonString)
 	}
 	select {
 	case document = <-got:

@@ -81,7 +81,7 @@ func (f *presenceSet) run(cmd *cobra.Command, args []string) error {
 		if f.hold {
 			return usage("--hold and --until exclude each other: it holds while the command runs")
 		}
-		if p.user["evt-expires"], err = secondsUntil(f.until, time.Now()); err != nil {
+		if p.user["evt-expires"], err = secondsUntil("--until", f.until, time.Now()); err != nil {
 			return err
 		}
 	}
@@ -119,22 +119,7 @@ func statusDocument(status, note string, at time.Time) []byte {
 }
 
 func presenceWatchCommand() *cobra.Command {
-	var f watchFlags
-	cmd := &cobra.Command{
-		Use:     "watch ADDRESS...",
-		Short:   "Print the presence of somebody, now and at each change",
-		Example: `  bellwire presence watch -u bo@example.com ana@example.com`,
-		Args:    someArgs(1, 100, "the addresses to watch"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			topics, err := topicsOf("presence", &f.sub.client, args)
-			if err != nil {
-				return err
-			}
-			return f.watch(cmd, topics, presenceLine)
-		},
-	}
-	f.register(cmd)
-	return cmd
+	return watchCommand("presence", "Print the presence of somebody, now and at each change", presenceLine)
 }
 
 // topicsOf returns the topics of a kind about the addresses that args name.

@@ -250,16 +250,16 @@ func (c *clientFlags) everything(cmd *cobra.Command, filter, of string, each fun
 	}
 }
 
-// secondsUntil reads when something is to end: a duration, a time of day, or an
-// instant.
-func secondsUntil(text string, now time.Time) (string, error) {
+// secondsUntil reads when something is to end, the value of a flag: a duration, a time
+// of day, or an instant.
+func secondsUntil(flag, text string, now time.Time) (string, error) {
 	if d, err := time.ParseDuration(text); err == nil && d >= time.Second {
 		return strconv.Itoa(int(d.Seconds())), nil
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
 		if at, err = time.ParseInLocation("15:04", text, now.Location()); err != nil {
-			return "", usage("--until %q: want 90m, 13:00 or 2026-03-09T13:00:00Z", text)
+			return "", usage("%s %q: want 90m, 13:00 or 2026-03-09T13:00:00Z", flag, text)
 		}
 		at = time.Date(now.Year(), now.Month(), now.Day(), at.Hour(), at.Minute(), 0, 0, now.Location())
 		if !at.After(now) {
@@ -267,7 +267,7 @@ func secondsUntil(text string, now time.Time) (string, error) {
 		}
 	}
 	if !at.After(now) {
-		return "", usage("--until %s is over", text)
+		return "", usage("%s %s is over", flag, text)
 	}
 	return strconv.Itoa(int(at.Sub(now).Round(time.Second).Seconds())), nil
 }

@@ -221,7 +221,7 @@ func TestSecondsUntil(t *testing.T) {
 		"90m": "5400", "1h30m": "5400", "13:00": "3600", "11:00": "82800", "12:00": "86400", "2026-03-09T12:00:30Z": "30",
 		"0s": "", "-5m": "", "25:00": "", "2026-03-09T12:00:00Z": "", "soon": "",
 	} {
-		got, err := secondsUntil(text, now)
+		got, err := secondsUntil("--until", text, now)
 		if got != want || (err == nil) != (want != "") {
 			t.Errorf("%s: %q, %v, want %q", text, got, err, want)
 		}
