@@ -100,7 +100,9 @@ func (s *Session) showOnce(topicName string, now int64, w *Wave) {
 	if v == nil {
 		return
 	}
-	shown := s.b.show(s.b.watch.resource(v, topicName), s.who, topicName, now)
+	// What is kept may not know yet as whom this request is seen: it was answered in the
+	// command that changes that.
+	shown := s.b.show(s.b.watch.read(v, topicName).Resource, s.who, topicName, now)
 	if shown.Absent {
 		return
 	}

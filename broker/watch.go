@@ -75,6 +75,17 @@ func (t *watch) resource(v Viewer, topicName string) Resource {
 	if ok {
 		return kept.Resource
 	}
+	r := t.read(v, topicName)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.changes == changes {
+		t.keep(topicName, r)
+	}
+	return r.Resource
+}
+
+// read loads a resource from the store, whatever is kept of it.
+func (t *watch) read(v Viewer, topicName string) loaded {
 	s := t.b.config.Store
 	record, ok := s.Get(resourceKey(nil, v.Prefix(), topicName), nil)
 	if !ok {
@@ -84,13 +95,7 @@ func (t *watch) resource(v Viewer, topicName string) Resource {
 	if !ok {
 		policy = nil
 	}
-	r := loaded{t.load(v, topicName, record, policy), len(topicName) + len(record) + len(policy) + resourceBytes}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.changes == changes {
-		t.keep(topicName, r)
-	}
-	return r.Resource
+	return loaded{t.load(v, topicName, record, policy), len(topicName) + len(record) + len(policy) + resourceBytes}
 }
 
 func (t *watch) load(v Viewer, topicName string, record, policy []byte) Resource {

@@ -50,7 +50,7 @@ func held(e *Entry) string {
 }
 
 // veiled says whether a principal watches who is not seen as who it is.
-func veiled(e *Entry) bool { return e != nil && e.Live() && e.As != "" && !e.Anonymous() }
+func veiled(e *Entry) bool { return e != nil && e.As != "" && !e.Anonymous() }
 
 // Fetched says whether the entry is only kept because its state was fetched.
 func (e *Entry) Fetched() bool { return !e.Live() && e.Status != Waiting && e.Fetches > 0 }
@@ -91,7 +91,7 @@ func ReadAnew(value []byte) uint64 {
 // A Tally is how many of a resource's watchers are seen how.
 type Tally struct {
 	watchers.Counts
-	Veiled uint64 // live entries of principals who are not seen as who they are
+	Veiled uint64 // entries of principals who are not seen as who they are
 }
 
 // TallyKey is the key of a resource's.

@@ -93,14 +93,15 @@ func seen(watcher, as string) (who kind.Addr, in policy.Input) {
 }
 
 // watcherOf returns about whom a policy is asked for who watches a resource, by what get
-// returns of the profile's keys.
+// returns of the profile's keys. As long as it is known that somebody has hidden who they
+// are, also when they have asked but once or it is over, they are not shown what is for
+// their name: what is sent last would be, and the owner could see nobody who has it.
 func watcherOf(get func(key string) []byte, topicName string, who broker.Who) (kind.Addr, policy.Input) {
 	if get != nil && who.Principal != "" {
 		key := life.Key(topicName, who.Principal)
 		if value := get(key); value != nil {
-			if e := life.ReadEntry(key, value); e.Live() {
-				return seen(e.Watcher, e.As)
-			}
+			e := life.ReadEntry(key, value)
+			return seen(e.Watcher, e.As)
 		}
 	}
 	return seen(who.Principal, "")
@@ -251,9 +252,13 @@ func (v watcherList) Next(keys broker.Keys, who broker.Who, at int64, n uint64, 
 	tally := life.ReadTally(keys.Get(life.TallyKey(topicName)))
 	publishing := v.publishing(keys, who.Principal)
 	hidden := publishing.Hidden(&tally.Counts)
+	total := tally.Total() + tally.Pending
+	if hidden { // or it would tell
+		total -= tally.Anonymous
+	}
 	l := watchers.List{
 		Version: n, Full: !partial, Of: kind.Of(who.Principal), Kind: v.kind.Name(), Scheme: v.kind.Scheme(),
-		Total: int(tally.Total() + tally.Pending), At: kind.Instant(at),
+		Total: int(total), At: kind.Instant(at),
 	}
 	prefix := life.LatestOf(topicName)
 	keys.Each(prefix, "", func(key string, _ []byte) bool {

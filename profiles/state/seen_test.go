@@ -183,6 +183,47 @@ func TestDemandsGrow(t *testing.T) {
 	}
 }
 
+// Who hides who they are is not shown what is for their name either when they ask but
+// once, or by the change that ends it; when they ask by their name they are.
+func TestHiddenIsNotShownWhatIsForTheName(t *testing.T) {
+	const byName = `{"v":1,"rules":[{"id":"a","if":{"identity":[{"many":{}}]},"then":{"handling":"allow"},"show":{"services":["*"]}}]}`
+	for _, as := range []string{"pseudonymous", "anonymous"} {
+		n := newNodeOfNames(t)
+		pc, watcher := n.Connect(bob), n.Connect(ann)
+		pc.Publish(policy, strings.Replace(byName, `{"many":{}}`, `{"one":"pres:`+ann+`"}`, 1))
+		pc.Publish(bobs, open)
+		ask := func(expires, as string) {
+			t.Helper()
+			if _, err := watcher.TrySubscribeWith(bobs, 1, "evt-visibility", as, "evt-expires", expires); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ask("0", as)
+		wants(t, n, watcher, "nothing")
+		ask("600", as)
+		wants(t, n, watcher, "nothing")
+		pc.Publish(policy, strings.Replace(byName, `"rules"`, `"defaults":{"minVisibility":"identified"},"rules"`, 1))
+		wants(t, n, watcher)
+		ask("0", "identified")
+		wants(t, n, watcher, "open")
+		n.CheckReplay(nil)
+	}
+}
+
+// A list says nothing of the anonymous whom counts hide.
+func TestHiddenCrowdIsNotCounted(t *testing.T) {
+	n := newNodeOfNames(t)
+	pc, watcher := n.Connect(bob), n.Connect(ann)
+	pc.Publish(policy, strings.Replace(demanding("anonymous"), `"rules"`, `"anonymousShownFrom":2,"rules"`, 1))
+	if _, err := watcher.TrySubscribeWith(bobs, 1, "evt-visibility", "anonymous"); err != nil {
+		t.Fatal(err)
+	}
+	n.Connect(carol).Subscribe(bobs, 1)
+	if list := ownOf(t, n, bob, watchersTopic); !strings.HasSuffix(list, `"total":1}`) || strings.Contains(list, "anonymous") {
+		t.Errorf("bob sees %s", list)
+	}
+}
+
 // An owner's list is whole at first, and then has what is new, at most once in five
 // seconds, by numbers without gaps; nobody else's changes with it.
 func TestWatcherList(t *testing.T) {
