@@ -23,7 +23,7 @@ func Dial(t testing.TB, addr string, version byte) *Client {
 	if err != nil {
 		t.Fatalf("dial %s: %v", addr, err)
 	}
-	return wrap(t, c)
+	return Wrap(t, c)
 }
 
 // DialSlow is Dial with a small receive buffer, for a client that will stop
@@ -34,10 +34,11 @@ func DialSlow(t testing.TB, addr string, version byte) *Client {
 	if err != nil {
 		t.Fatalf("dial %s: %v", addr, err)
 	}
-	return wrap(t, c)
+	return Wrap(t, c)
 }
 
-func wrap(t testing.TB, c *Conn) *Client {
+// Wrap makes a connection one of a test, which closes it at its end.
+func Wrap(t testing.TB, c *Conn) *Client {
 	t.Cleanup(func() { c.Close() })
 	return &Client{Conn: c, t: t}
 }
