@@ -89,7 +89,7 @@ func simulate(t *testing.T, seed uint64) {
 		}
 		stats := w.net.Stats()
 		t.Logf("seed %d: %d nodes, %d batches acknowledged, %d faults made; goes on %v after the last; %d connections, %d expired, %d reset; %d slow syncs; feature level raised %d times",
-			seed, len(w.nodes), w.ledger.Told(), len(w.trace), healed, stats.Dialed, stats.Expired, stats.Reset, s.syncs.Load(), w.raised.Load())
+			seed, len(w.nodes), w.ledger.Told(), w.noted(), healed, stats.Dialed, stats.Expired, stats.Reset, s.syncs.Load(), w.raised.Load())
 		if w.ledger.Told() < 100 {
 			t.Errorf("seed %d: only %d batches acknowledged: it shows nothing", seed, w.ledger.Told())
 		}

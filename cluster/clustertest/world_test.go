@@ -98,6 +98,13 @@ func (w *world) note(format string, args ...any) {
 	w.trace = append(w.trace, fmt.Sprintf("%8.3f  ", time.Since(w.began).Seconds())+fmt.Sprintf(format, args...))
 }
 
+// noted returns how many lines the trace has.
+func (w *world) noted() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.trace)
+}
+
 // tell prints the trace and how the nodes are.
 func (w *world) tell() {
 	w.mu.Lock()
