@@ -40,8 +40,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 		}
 	}
 	if r != nil && r.connected() {
-		r.lost(m.limits.window(r.recvMax))
-		m.touch(r)
+		m.lost(r)
 		m.endConnection(r, ErrStale, true, c.Clean)
 		r = m.sessions[c.Client]
 	}
@@ -190,7 +189,6 @@ func (m *Machine) endConnection(r *record, cause error, publishWill, cleared boo
 		m.setWake(m.now+seconds(r.expiry), wakeExpiry, r.session, r.epoch)
 	}
 	m.absent(r)
-	r.wasLost = false
 	m.writeRecord(r)
 }
 
@@ -239,6 +237,10 @@ func (m *Machine) endSession(r *record, cause error) {
 	if r.will != nil && r.willAt != 0 {
 		m.publishWill(r)
 	}
+	unsent := uint64(0)
+	if len(r.copies) > 0 {
+		unsent = r.firstUnsent()
+	}
 	m.forgive(r)
 	delete(m.sessions, r.client)
 	delete(m.numbers, r.session)
@@ -250,10 +252,6 @@ func (m *Machine) endSession(r *record, cause error) {
 	}
 	m.tx.Delete(cursorKey(m.key, r.session))
 	if r.queue.next > 0 {
-		unsent := uint64(0)
-		if len(r.copies) > 0 {
-			unsent = r.firstUnsent()
-		}
 		m.setChore(wakePurge, r.session, unsent)
 	}
 	if len(r.inbound) > 0 {

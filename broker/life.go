@@ -96,8 +96,7 @@ func (m *Machine) sweep(node string) {
 			break
 		}
 		r.seenAt = state.former // nobody knows when the node died after that
-		r.lost(m.limits.window(r.recvMax))
-		m.touch(r)
+		m.lost(r)
 		m.endConnection(r, nil, true, false)
 		m.park(r)
 	}

@@ -3,6 +3,7 @@ package broker
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -21,6 +22,7 @@ type mixed struct {
 	jobs  map[jobKey]*job
 	taken map[jobKey]bool // settled, or passed over, by the entry being applied
 	dying bool            // and it has ended a session
+	paid  bool            // and it has paid of what streams owe
 
 	missing, dropped uint64 // what is not there although it has to be; what bounds pushed out
 }
@@ -36,7 +38,8 @@ type job struct {
 	plainJob
 	over   bool   // it is in no queue any more, and must not come into one
 	sent   bool   // at QoS 2, it may have been, to the holder, whose session has ended: [MQTT-4.8.2-5]
-	unsure bool   // it was given to a session by the entry that ended that
+	unsure bool   // it was given to a session, or became readable there, by the entry that ended that
+	behind bool   // at QoS 2, it was not readable when the entry began that is being applied, and ends the holder
 	holder uint64 // in whose queue it was last: a session's number, or the group's; 0 for none
 }
 
@@ -82,7 +85,8 @@ func newMixedRun(t *testing.T, seed uint64) *modelRun {
 		r.mixed.dying = true
 		for _, e := range s.queue {
 			if j := r.mixed.jobs[jobKey{e.group, e.event.payload}]; j != nil && e.qos == 2 && e.seq < s.maybe {
-				j.sent = true
+				j.sent = e.seq < s.readable
+				j.behind, j.unsure = !j.sent, j.unsure || !j.sent && s.unsure
 			}
 		}
 	}
@@ -132,8 +136,10 @@ func withoutQueues(v *sessionView) {
 // under which numbers.
 func (r *modelRun) compareMixed() {
 	m := r.mixed
+	m.paid = false
 	for _, a := range r.main.steps {
 		m.dropped += a.queueDropped
+		m.paid = m.paid || a.paid > 0
 	}
 	r.handed()
 	copies, gone := r.entriesOf()
@@ -255,7 +261,23 @@ func (r *modelRun) compareOwn(s *record, p *plainSession, queue []ownEntry) (gon
 	// The model learns only here which numbers copies have, and so could not tell
 	// which of them a command of this entry said were sent.
 	p.next, p.sent, p.maybe = s.queue.next, s.queue.sent, s.queue.maybe
+	r.readBy(s, p)
 	return gone
+}
+
+// readBy has the model know up to where a session's node could read its queue: no
+// further is anything sent. What is further when the connection ends is taken back by
+// the entry after; what a session has then, its node could read.
+func (r *modelRun) readBy(s *record, p *plainSession) {
+	switch {
+	case s.connected():
+		p.readable, p.unsure = s.ready(), false
+	case p.away:
+		p.readable, p.unsure = math.MaxUint64, false
+	default:
+		p.unsure = r.mixed.paid // further, perhaps, before it ended
+	}
+	p.away = !s.connected()
 }
 
 // isMissing notes what has to be there and is not.
@@ -297,6 +319,7 @@ func (r *modelRun) compareJobs(copies map[jobKey][]uint64) {
 		}
 	}
 	for key, j := range m.jobs {
+		j.behind, j.unsure = false, j.unsure || j.behind && m.paid
 		switch {
 		case !groups[key.group]:
 			delete(m.jobs, key)

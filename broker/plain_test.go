@@ -81,6 +81,9 @@ type plainSession struct {
 	inbound           map[uint16]bool
 
 	queue       []plainEntry // those that are not over
+	readable    uint64       // see modelRun.readBy, which alone knows of this and the next two
+	unsure      bool         // more was, perhaps
+	away        bool
 	next        uint64
 	sent, maybe uint64
 	received    []uint64

@@ -324,23 +324,18 @@ func (q *queue) normalize() {
 // As many entries as could be under way count as sent. What it had sent beyond
 // them, after acknowledgements that the log has not heard of, nobody can tell:
 // any entry there is may have been sent. So it is for one to whom a stream owes some of
-// them still, as if it had them; but a copy behind those was not sent, whatever the
-// queue says of it, and another may have it.
-func (r *record) lost(window uint64) {
+// them still, as if it had them; but see firstUnsent.
+func (m *Machine) lost(r *record) {
 	q := &r.queue
-	q.sent = max(q.sent, q.first(window))
+	q.sent = max(q.sent, q.first(m.limits.window(r.recvMax)))
 	q.maybe = q.next
-	r.wasLost, r.unsent = true, r.sendable()
+	m.touch(r)
 }
 
-// firstUnsent returns the number from which on no copy was sent by the connection that
-// has just ended.
-func (r *record) firstUnsent() uint64 {
-	if r.wasLost {
-		return min(r.unsent, r.queue.maybe)
-	}
-	return r.queue.maybe
-}
+// firstUnsent returns the number from which on no copy was sent by a connection of r
+// that has ended: also none that is behind what streams owe it still, whatever the
+// queue says of it.
+func (r *record) firstUnsent() uint64 { return min(r.queue.maybe, r.sendable()) }
 
 // sendable returns the number before which r's client may have been sent what there
 // is.

@@ -57,8 +57,6 @@ type record struct {
 	added           uint64
 	addedBytes      int64
 	groups          []*group // of its shared subscriptions
-	wasLost         bool     // the connection that is being ended ends without a word
-	unsent          uint64   // if so: see lost
 	copies          []uint64 // entries of the queue that it was given as a member of them, ascending: at most sharedAtOnce
 }
 
