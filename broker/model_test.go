@@ -32,6 +32,7 @@ var modelPolicies = map[string]*rules{
 	"breaks":   parseRules("allow * #\ndeny bob a/# 10:00-10:30 subscribe\ndeny * b/1 09:00-11:00"),
 	"trap":     parseRules("allow * #\npanic * trap/#"),
 	"half":     parseRules("allow * # publish\nallow * a/#\nallow alice b/#\ndeny bob a/2 subscribe"),
+	"noon":     parseRules("allow * #\ndeny idle jobs/1 12:00-12:10 subscribe"),
 	"no wills": parseRules("allow * #\ndeny * a/will publish\ndeny * b/will publish"),
 }
 

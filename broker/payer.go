@@ -211,6 +211,9 @@ func (m *Machine) settleFloors(r *record) {
 	}
 	q.normalize()
 	m.settled(r)
+	if r.connected() {
+		m.roomFor(r)
+	}
 }
 
 // passFloor moves a join past what was in the log before floor, or past all, and

@@ -485,6 +485,9 @@ func (m *Machine) trim() (behind bool) {
 		there := m.numbers[r.session] == r
 		if there && left > 0 && m.isOver(r) {
 			left -= m.trimQueue(r, left)
+			if g := m.groups[r.session]; g != nil {
+				m.feedNow(g) // what waited behind what is gone
+			}
 		}
 		r.isOver = there && m.isOver(r)
 		return !r.isOver

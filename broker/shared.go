@@ -31,7 +31,8 @@ import (
 //     those it is the turn of the one after who had the last. If there is nobody but
 //     such as are behind, or away and durable, the copy waits.
 //   - What waits is given in its order, as far as permission lets it: so an event that
-//     comes while others wait, waits behind them.
+//     comes while others wait, waits behind them, until the first has been given, may be
+//     given to somebody who is not behind, or has expired.
 //   - A copy goes back to the group if its member cannot be sent it: its window has
 //     closed, it has unsubscribed, or gone away before it was sent (Return says so, or
 //     the end of the connection); if it is pushed out of the member's queue; or if the
@@ -259,7 +260,11 @@ func (m *Machine) keep(s *sharing, e *event.Event, body uint64) {
 	if waited {
 		return
 	}
-	if to, why := m.choose(s, e, []int64{e.At, m.now}, nil); to == nil && !why.behind {
+	switch to, why := m.choose(s, e, []int64{e.At, m.now}, nil); {
+	case to != nil:
+	case why.behind:
+		m.lookAt(g, earlier(why.until, e.Expires))
+	default:
 		m.pass(g, g.queue.next, why.until)
 	}
 }
@@ -474,6 +479,7 @@ func (m *Machine) feedOne(g *group, en *entry) feeding {
 		m.giveLater(g, to, e, en)
 		return fed
 	case why.behind:
+		m.lookAt(g, earlier(why.until, e.Expires)) // for it, and for what waits behind it
 		return waiting
 	}
 	m.lookAt(g, why.until)
