@@ -36,6 +36,89 @@ func (d *driver) leaves(o *opened) {
 	d.entry(&event.Disconnect{Session: o.session, Epoch: o.epoch})
 }
 
+// What a session that is away is owed, within its bound, is not pushed out by events
+// that a later policy keeps from it, however many others are owed of the same filter.
+func TestOwedOutlivesAPolicy(t *testing.T) {
+	const owed, bound = 5, 20
+	d, u := owing(t, bound)
+	for client, principal := range map[string]string{"a1": "alice", "a2": "alice", "b": "bob"} {
+		d.leaves(d.durable(client, principal, "c/#"))
+	}
+	for n := range owed {
+		d.entry(publishing("c/1", fmt.Sprint(n), 1))
+	}
+	d.entry(&event.Policy{Data: []byte("some")}) // bob has nothing of c/#
+	for range 5 {
+		d.entry(&event.Tick{}) // all are judged anew
+	}
+	for n := range 5 * bound {
+		d.entry(publishing("c/1", fmt.Sprint("not for bob ", n), 1))
+	}
+	o := d.durable("b", "bob")
+	if o.next != owed || o.dropped != 0 {
+		t.Errorf("back it has %d events, and %d are lost; want %d and 0", o.next, o.dropped, owed)
+	}
+	if got := u.numbers[o.session].queue.count; got != owed {
+		t.Errorf("its queue has %d entries, want %d", got, owed)
+	}
+	if o = d.durable("a1", "alice"); o.next != owed+5*bound || o.dropped != owed+4*bound {
+		t.Errorf("one who may have all has events up to %d, and %d are lost; want %d and %d", o.next, o.dropped, owed+5*bound, owed+4*bound)
+	}
+}
+
+// What was queued between what streams owe a session, and may be under way, stays at
+// the bound: the oldest that is not goes.
+func TestOwedBetweenIsUnderWay(t *testing.T) {
+	const bound = 20
+	d, u := owing(t, bound)
+	d.leaves(d.durable("other", "alice", "hot"))
+	d.leaves(d.durable("one", "alice", "hot", "cold"))
+	for n := range bound { // under even numbers what is owed, under odd ones what is not
+		d.entry(publishing([]string{"hot", "cold"}[n%2], fmt.Sprint(n), 1))
+	}
+	u.streams.ahead, u.streams.piece = 1, 1 // as if many others were being paid
+	o := d.durable("one", "alice")
+	d.entry(publishing("cold", "one too many", 1))
+	d.entry(&event.Tick{})
+	underWay := u.limits.window(1)
+	if underWay%2 != 0 || o.next != bound {
+		t.Fatalf("%d may be under way of %d, want an even number of %d", underWay, o.next, bound)
+	}
+	r := u.numbers[o.session]
+	for n := range underWay {
+		if _, ok := u.store.Get(entryKey(nil, o.session, n), nil); !ok {
+			t.Errorf("entry %d, which may be under way, is gone", n)
+		}
+	}
+	if r.queue.dropped != 1 || !r.queue.done.has(underWay) {
+		t.Errorf("%d are lost, and over are %v; want 1, the number %d", r.queue.dropped, r.queue.done, underWay)
+	}
+}
+
+// Who has joined a stream does not join another that has the same events, when its
+// filter has become crowded since.
+func TestOwedOnce(t *testing.T) {
+	d, u := owing(t, 100)
+	d.leaves(d.durable("other", "alice", "a/1"))
+	o := d.connect(event.Connect{
+		Client: "one", Principal: "alice", Expiry: event.Never, ReceiveMax: 1,
+		Will: &event.Will{Topic: "w", Delay: 10},
+	})
+	d.entry(&event.Subscribe{Session: o.session, Epoch: o.epoch, Subs: []event.Subscription{{Filter: "a/1", QoS: 1}, {Filter: "a/#", QoS: 1}}})
+	d.entry(&event.Disconnect{Session: o.session, Epoch: o.epoch, PublishWill: true})
+	if joins := u.numbers[o.session].debts[0].joins; len(joins) != 1 || joins[0].s.filter != "a/1" {
+		t.Fatalf("it has joined %+v, want the stream of a/1", joins)
+	}
+	d.leaves(d.durable("third", "alice", "a/#"))
+	d.now += 11e9
+	d.entry(&event.Tick{}) // its will: it is looked at what it may join
+	d.entry(publishing("a/1", "x", 1), publishing("a/2", "y", 1))
+	d.entry(publishing("a/1", "z", 1))
+	if o = d.durable("one", "alice"); o.next != 3 {
+		t.Errorf("of three events it has %d", o.next)
+	}
+}
+
 // A copy of QoS 2 that a member was given behind what streams owe it was not sent: if
 // another connection discards its session, somebody else gets it. Without a debt it
 // may have been sent, and nobody does ([MQTT-4.8.2-5]).
