@@ -97,7 +97,7 @@ func listWatchers(cmd *cobra.Command, c *clientFlags, args []string, output stri
 	}
 	var l watchersList
 	var rows []watcherRow
-	if err := json.Unmarshal(document, &l); err == nil {
+	if err = json.Unmarshal(document, &l); err == nil {
 		err = json.Unmarshal(l.Watchers, &rows)
 	}
 	if err != nil {
