@@ -142,7 +142,7 @@ func (b *Book) Subscribe(r Request) (e *Entry, once bool, err error) {
 	}
 	v := b.Judge(r.Topic, r.Watcher, r.As)
 	if !e.Live() {
-		e.As = r.As
+		e.seenAs(r.As)
 	}
 	if v.Handling == policy.Block {
 		if e.ID != "" || b.countsOf(r.Topic).kept < b.Limits.KeptOf {
@@ -161,7 +161,8 @@ func (b *Book) Subscribe(r Request) (e *Entry, once bool, err error) {
 	if e.As != r.As { // to the owner it is another who watches from now on
 		sessions := e.Sessions
 		b.begin(e)
-		e.Sessions, e.As = sessions, r.As
+		e.Sessions = sessions
+		e.seenAs(r.As)
 	}
 	if !e.Live() {
 		b.begin(e)
@@ -176,6 +177,14 @@ func (b *Book) Subscribe(r Request) (e *Entry, once bool, err error) {
 	b.save(e)
 	b.Told(e.principal(), e.Topic)
 	return e, false, nil
+}
+
+// seenAs notes as whom the owner sees the watcher. What was counted of another must not
+// tell that it is the same.
+func (e *Entry) seenAs(as string) {
+	if e.As != as {
+		e.As, e.Day, e.Fetches = as, 0, 0
+	}
 }
 
 // mayBegin checks the bounds on what is not live yet, or becomes pending.

@@ -210,6 +210,28 @@ func TestHiddenIsNotShownWhatIsForTheName(t *testing.T) {
 	}
 }
 
+// Who fetched by name, and then watches without one, is not given away by how often
+// somebody has fetched.
+func TestFetchesDoNotTellWhoHides(t *testing.T) {
+	n := newNodeOfNames(t)
+	pc, watcher := n.Connect(bob), n.Connect(ann)
+	pc.Publish(policy, demanding("anonymous"))
+	ask := func(props ...string) {
+		t.Helper()
+		if _, err := watcher.TrySubscribeWith(bobs, 1, props...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask("evt-expires", "0")
+	if list := ownOf(t, n, bob, watchersTopic); !strings.Contains(list, `"fetches24h":1`) {
+		t.Errorf("ann has fetched, and bob sees %s", list)
+	}
+	ask("evt-visibility", "anonymous")
+	if list := ownOf(t, n, bob, watchersTopic); !strings.Contains(list, "anonymous") || strings.Contains(list, `"fetches24h":1`) {
+		t.Errorf("somebody watches, and bob sees %s", list)
+	}
+}
+
 // A list says nothing of the anonymous whom counts hide.
 func TestHiddenCrowdIsNotCounted(t *testing.T) {
 	n := newNodeOfNames(t)
