@@ -117,7 +117,7 @@ func TestVisibilityIsAgreed(t *testing.T) {
 		d := watchersOf(t, n, bob)
 		if len(d.Watchers) != 1 || d.Watchers[0].Visibility != c.want || d.Watchers[0].Status != "active" {
 			t.Errorf("%s: bob sees %+v", what, d)
-		} else if named := strings.Contains(ownOf(t, n, bob, watchersTopic), "ann"); named != (c.want == "identified") {
+		} else if named := strings.Contains(ownOf(t, n, bob, watchersTopic), "pres:ann@"); named != (c.want == "identified") {
 			t.Errorf("%s: bob sees who it is: %v", what, named)
 		}
 		var counts map[string]int
