@@ -29,7 +29,7 @@ type Limits struct {
 	PendingByWatcher int           // undecided requests of one watcher: 0 means 50
 	PendingOf        int           // and to one resource: 0 means 1,000
 	Watchers         int           // subscriptions to one resource: 0 means 100,000
-	KeptOf           int           // those that are over and kept, of one resource: 0 means 1,000. The loser is the one that would be one more
+	KeptOf           int           // those that are over and kept, of one resource, and of one watcher: 0 means 1,000. The loser is the one that would be one more; see crowded
 	PerMinute        int           // how often one may be asked for again: 0 means 20
 	SessionsSharing  int           // one subscription: 0 means 1,000
 	MostExpires      time.Duration // 0 means 30 days
@@ -518,7 +518,7 @@ func (b *Book) save(e *Entry) {
 	if old := b.Tx.Get(key); old != nil {
 		was = ReadEntry(key, old)
 	}
-	forgotten := !e.Live() && e.Forget <= b.Now()
+	forgotten := !e.Live() && (e.Forget <= b.Now() || b.crowded(was, e))
 	is := e
 	if forgotten {
 		is = nil
@@ -547,6 +547,17 @@ func (b *Book) save(e *Entry) {
 	if was == nil {
 		b.Set(index, []byte{entryVersion})
 	}
+}
+
+// crowded says that e, which was a subscription, is not kept now that it is over: its
+// resource, or its watcher, has as many of those as are kept. Without that whoever comes
+// and goes, anonymously, or from address to address, would leave one each time. What its
+// owner has ended is kept: the watcher is to be told, and owners end one at a time.
+func (b *Book) crowded(was, e *Entry) bool {
+	if was != nil && !was.Live() || e.Barred > b.Now() || e.Event != Unsubscribed && e.Event != Timeout {
+		return false
+	}
+	return max(b.countsOf(e.Topic).kept, b.countsBy(e.Watcher).kept) >= b.Limits.KeptOf
 }
 
 // Unseen returns entries of a resource that were approved in silence, and whose watchers

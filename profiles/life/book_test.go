@@ -211,6 +211,54 @@ func (l *ledger) check(has map[string]bool, limits Limits) error {
 	return nil
 }
 
+// Who comes and goes leaves no more than is kept of one resource, whoever they are; nor
+// does one watcher who goes from address to address, be there somebody or not. What its
+// owner has ended is kept all the same: the watcher is to be told.
+func TestWhatIsOverIsBounded(t *testing.T) {
+	for name, of := range map[string]func(i int) (topic, watcher string){
+		"one resource": func(i int) (string, string) { return "presence/x.org/bob", WatcherOf("", uint64(i)) },
+		"one watcher":  func(i int) (string, string) { return fmt.Sprint("presence/x.org/", i), "ann@x.org" },
+	} {
+		for _, handling := range []policy.Handling{policy.Allow, policy.PoliteBlock, policy.Confirm} {
+			l := newLedger()
+			book := func() *Book {
+				return l.book(func(string, string) Verdict { return Verdict{Handling: handling} }, Limits{KeptOf: 10})
+			}
+			for i := range 100 {
+				topic, watcher := of(i)
+				if _, _, err := book().Subscribe(Request{Topic: topic, Watcher: watcher, Session: uint64(i)}); err != nil {
+					t.Fatal(err)
+				}
+				book().Leave(topic, watcher, uint64(i), i%2 == 0)
+			}
+			kept := 0
+			for key := range l.keys {
+				if strings.HasPrefix(key, entryPrefix) {
+					kept++
+				}
+			}
+			if kept != 10 {
+				t.Errorf("%s, %s: %d are kept of 100, want 10", name, handling, kept)
+			}
+			topic, watcher := of(100)
+			if _, _, err := book().Subscribe(Request{Topic: topic, Watcher: watcher, Session: 100}); err != nil {
+				t.Fatal(err)
+			}
+			book().End(topic, watcher, Deactivated, 0)
+			if e := book().Get(topic, watcher); e == nil || e.Event != Deactivated {
+				t.Errorf("%s, %s: of what the owner has ended %+v is kept", name, handling, e)
+			}
+			if err := l.check(nil, Limits{}.WithDefaults()); err != nil {
+				t.Errorf("%s, %s: %v", name, handling, err)
+			}
+			l.pass(100*24*time.Hour, book)
+			if len(l.keys) != 0 || len(l.wakes) != 0 {
+				t.Errorf("%s, %s: left are %d keys and %d wakes", name, handling, len(l.keys), len(l.wakes))
+			}
+		}
+	}
+}
+
 // What is undecided, what is ignored, and what nobody can decide is told the same, octet
 // for octet, at the same instants; another watcher, and another address, has another.
 func TestGivenUpAlike(t *testing.T) {
