@@ -182,8 +182,13 @@ func (s *Resources) subscription(w http.ResponseWriter, r *http.Request, princip
 // maxControl is the size of the largest request of an owner's.
 const maxControl = 64 << 10
 
-// control does what principal asks for about subscriptions to what is theirs.
+// control does what principal asks for about subscriptions to what is theirs. To
+// cancel is an administrator's, and says so to the watcher, by another path.
 func (s *Resources) control(w http.ResponseWriter, r *http.Request, principal string) {
+	if r.PathValue("verb") == "cancel" {
+		refuse(w, http.StatusNotFound, "bad-event: administrators cancel: revoke what is your own")
+		return
+	}
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxControl))
 	if err != nil {
 		refuse(w, http.StatusRequestEntityTooLarge, "a request has at most %d bytes: %v", maxControl, err)
