@@ -72,6 +72,7 @@ var mayImport = map[string][]string{
 	"internal/fixedseed": {"internal/effort"},
 	"internal/formats":   {},
 	"internal/golden":    {},
+	"internal/letter":    {},
 	"blackbox":           {},
 	"cmd/internal/tidy":  {},
 	"cmd/internal/check": {
