@@ -140,14 +140,14 @@ type Digest struct {
 const managing = 25 * time.Second
 
 // registerCluster adds what is for operators. To see how the cluster is takes no
-// credentials, as with /readyz and /metrics.
+// credentials, as with /readyz and /metrics; those that are given have to be good.
 func registerCluster(mux *http.ServeMux, c Cluster, o *Operators) {
-	mux.HandleFunc("GET /v1/cluster", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET /v1/cluster", o.anybody(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), managing)
 		defer cancel()
 		w.Header().Set("Cache-Control", "no-store")
 		writeJSON(w, http.StatusOK, c.Status(ctx))
-	})
+	}))
 	busy := make(chan struct{}, 1)
 	mux.HandleFunc("GET /v1/cluster/verify", o.only(func(w http.ResponseWriter, r *http.Request, _ string) {
 		select {

@@ -179,7 +179,8 @@ func TestClusterRefusals(t *testing.T) {
 	}
 }
 
-// How the cluster is takes no credentials, and is there without a leader.
+// How the cluster is takes no credentials, and is there without a leader; but it is
+// not told to who shows bad ones.
 func TestClusterStatus(t *testing.T) {
 	f := &fakeCluster{}
 	w := ask(t, f, false, func(r *http.Request) {
@@ -189,6 +190,29 @@ func TestClusterStatus(t *testing.T) {
 	var got Status
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != 200 || got.Leader != "n1" || got.CanLose() != 0 {
 		t.Errorf("%d %s: %+v, %v", w.Code, w.Body, got, err)
+	}
+	for _, c := range []struct {
+		name   string
+		change func(*http.Request)
+		status int
+	}{
+		{"an operator", func(r *http.Request) { r.SetBasicAuth("ana", "right") }, 200},
+		{"somebody else", func(r *http.Request) { r.SetBasicAuth("bo", "right") }, 200},
+		{"a guess", func(r *http.Request) { r.SetBasicAuth("ana", "wrong") }, 401},
+		{"too many guesses", func(r *http.Request) { r.SetBasicAuth("ana", "again") }, 429},
+		{"a token of another kind", func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }, 401},
+	} {
+		w := ask(t, f, true, func(r *http.Request) {
+			n := httptest.NewRequest("GET", "/v1/cluster", nil)
+			r.Method, r.URL, r.Body = n.Method, n.URL, n.Body
+			c.change(r)
+		})
+		if w.Code != c.status || c.status == 401 && w.Header().Get("WWW-Authenticate") == "" {
+			t.Errorf("%s: %d %v %s, want %d", c.name, w.Code, w.Header(), w.Body, c.status)
+		}
+		if c.status != 200 && strings.Contains(w.Body.String(), "n1") {
+			t.Errorf("%s is told how the cluster is: %s", c.name, w.Body)
+		}
 	}
 	for _, c := range []struct{ voters, up, lose int }{{1, 1, 0}, {2, 2, 0}, {3, 3, 1}, {3, 2, 0}, {3, 1, -1}, {5, 5, 2}, {5, 2, -1}} {
 		if got := (Status{Voters: c.voters, Up: c.up}).CanLose(); got != c.lose {

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+
+	"github.com/bellwire/bellwire/bw"
 )
 
 // Operators says who may act on a node and on its cluster: change who is in it,
@@ -75,6 +77,26 @@ func (o *Operators) known(next func(w http.ResponseWriter, r *http.Request, who 
 	}
 }
 
+// anybody lets everybody through but those whose credentials are not good: what is
+// told to whoever asks would otherwise seem to be told because of a password that
+// was mistyped, to somebody who is about to change something by it.
+func (o *Operators) anybody(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		user, password, given := r.BasicAuth()
+		switch {
+		case given:
+			if _, err := o.Identify(user, password, r.RemoteAddr); err != nil {
+				refuseSignIn(w, err)
+				return
+			}
+		case r.Header.Get("Authorization") != "":
+			challenge(w, "this takes a user name and password (Basic), or none")
+			return
+		}
+		next(w, r)
+	}
+}
+
 // domains returns what who, as known tells it, is an administrator of.
 func (o *Operators) domains(who string) []string {
 	if o.Administers == nil {
@@ -121,7 +143,7 @@ func refuseSignIn(w http.ResponseWriter, err error) {
 	case errors.Is(err, ErrUnavailable):
 		unavailable(w, err)
 	default:
-		challenge(w, "bad user name or password")
+		challengeAs(w, problem{Code: bw.BadCredentials.String(), Detail: "bad user name or password"})
 	}
 }
 

@@ -144,9 +144,12 @@ func retryAfter(w http.ResponseWriter, d time.Duration) {
 	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(d.Seconds())))))
 }
 
-func challenge(w http.ResponseWriter, detail string) {
+func challenge(w http.ResponseWriter, detail string) { challengeAs(w, problem{Detail: detail}) }
+
+func challengeAs(w http.ResponseWriter, p problem) {
 	w.Header().Set("WWW-Authenticate", `Basic realm="bellwire", charset="UTF-8"`)
-	refuse(w, http.StatusUnauthorized, "%s", detail)
+	p.Status = http.StatusUnauthorized
+	refuseWith(w, p)
 }
 
 // show answers with one resource, or as list does where its local part is the

@@ -49,7 +49,7 @@ func statusCommand(f *httpFlags) *cobra.Command {
 		Use:   "status",
 		Short: "Which nodes there are, and how they are",
 		Long: `Lists the nodes as the one that is asked sees them; it answers also when there
-is no leader. "can lose 1 node" means that one more voter may fail before
+is no leader, and takes no credentials: but those that are given have to be good. "can lose 1 node" means that one more voter may fail before
 nothing can be published durably.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
