@@ -13,8 +13,9 @@ test: setup
 setup:
 	go run ./cmd/internal/check setup
 
+# -buildvcs: whatever GOFLAGS says, bellwire version is to tell the commit.
 build:
-	CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o bin/bellwire ./cmd/bellwire
+	CGO_ENABLED=0 go build -buildvcs=auto -trimpath -ldflags="-s -w" -o bin/bellwire ./cmd/bellwire
 
 soak: setup
 	go run ./cmd/internal/check soak

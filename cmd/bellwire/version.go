@@ -19,7 +19,10 @@ func versionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Which bellwire this is",
-		Args:  noArgs,
+		Long: `Prints the version, the commit that it was built from, with + if there were
+changes beside, and the Go that built it. What was built without version control
+says so: go run does, and builds with -buildvcs=false.`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := struct {
 				Version  string `json:"version"`
@@ -41,23 +44,36 @@ func versionCommand() *cobra.Command {
 	return cmd
 }
 
-// revision is the commit the binary was built from, shortened; "+" marks a
-// tree with changes that were not committed.
+// revision is the commit that this binary was built from.
 func revision() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "unknown"
+		return noRevision
 	}
-	rev, changed := "unknown", ""
+	return revisionOf(info)
+}
+
+// noRevision is said of a binary that does not know its commit: go run and
+// -buildvcs=false leave it out, and so does a build outside of a git checkout, or in
+// one of several that share a repository (git worktree).
+const noRevision = "built without version control"
+
+// revisionOf returns the commit of a build, shortened; "+" marks a tree with changes
+// that were not committed. A build of the module by its version (go install …@v0.1.0)
+// has that instead.
+func revisionOf(info *debug.BuildInfo) string {
+	of := map[string]string{}
 	for _, s := range info.Settings {
-		switch s.Key {
-		case "vcs.revision":
-			rev = s.Value[:min(12, len(s.Value))]
-		case "vcs.modified":
-			if s.Value == "true" {
-				changed = "+"
-			}
-		}
+		of[s.Key] = s.Value
 	}
-	return rev + changed
+	rev := of["vcs.revision"]
+	switch {
+	case rev == "" && info.Main.Version != "" && info.Main.Version != "(devel)":
+		return info.Main.Version
+	case rev == "":
+		return noRevision
+	case of["vcs.modified"] == "true":
+		return rev[:min(12, len(rev))] + "+"
+	}
+	return rev[:min(12, len(rev))]
 }
