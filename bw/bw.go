@@ -44,6 +44,7 @@ const (
 	SomeRefused     Code = 3003
 	Denied          Code = 4001
 	BadCredentials  Code = 4002
+	ByOwner         Code = 4003
 	ByPolicy        Code = 4031
 	NotExplained    Code = 4032
 	DataInUse       Code = 5001

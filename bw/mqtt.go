@@ -1,8 +1,21 @@
 package bw
 
+import "strings"
+
 // ExplainHint is how a Reason String goes on that says how to learn more, but for the
 // id: "no rule allows …; bellwire acl explain 7Q2MK3XD".
 const ExplainHint = "bellwire acl explain "
+
+// OfOwner says whether a refusal, by its reason, is the answer of whoever owns what was
+// asked for.
+func OfOwner(why string) bool {
+	for _, begins := range []string{"rejected:", "probation:", "blocked-source:", "identity-required: its owner"} {
+		if strings.HasPrefix(why, begins) {
+			return true
+		}
+	}
+	return false
+}
 
 // OfReason returns the code of what a reason code of MQTT 5 that refuses (0x80
 // and above; 5.0 2.4) means, as far as that alone tells.

@@ -172,10 +172,11 @@ the first reason.`,
 	},
 	{
 		Denied, "not allowed",
-		"check user name, password and what the policy allows: bellwire acl explain",
-		`The server knows the request and this client may not make it: the credentials
-are wrong, or no rule of the policy allows it to this principal, or none does
-at this hour.`,
+		"the message says why; -u and -P say who you are",
+		`The server knows the request and this client may not make it: not as who it is,
+or not without saying who. What the operator's policy refuses has a code of its
+own, BW-4031, what somebody's own policy refuses BW-4003, and a wrong password
+BW-4002.`,
 	},
 	{
 		BadCredentials, "bad user name or password",
@@ -183,6 +184,15 @@ at this hour.`,
 		`The credentials of a CONNECT prove nothing: the policy has no such user, or the
 password or token is another one. Which of the two is not told. A client
 without credentials is anonymous, and is let in with --allow-anonymous only.`,
+	},
+	{
+		ByOwner, "whose it is does not allow it",
+		"ask them: their own policy decides, and why is for them alone to know",
+		`Who sees somebody's presence or location, and as whom, is said by a policy of
+theirs, which they may change at any time; the operator's has no say in that.
+"rejected" and the end of a subscription are their answer. "identity-required":
+they show it to who shows more of itself (bellwire presence watch --visibility).
+"probation": they want to be asked again later only.`,
 	},
 	{
 		ByPolicy, "the operator's policy does not allow it",

@@ -40,6 +40,8 @@ func numberOf(code byte, why string) bw.Code {
 		return bw.NoQuorum
 	case code == codeNotAuthorized && strings.Contains(why, "; "+bw.ExplainHint):
 		return bw.ByPolicy
+	case code == codeNotAuthorized && bw.OfOwner(why):
+		return bw.ByOwner
 	case code == codeUnspecified:
 		return bw.Unclassified
 	}

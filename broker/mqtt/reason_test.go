@@ -17,6 +17,8 @@ func TestReasonsAreNumbered(t *testing.T) {
 		{codeSuccess, "", ""},
 		{codeNoSubscribers, "", ""},
 		{codeNotAuthorized, "no rule allows it", "BW-4001 no rule allows it"},
+		{codeNotAuthorized, "rejected: its owner shows it to others", "BW-4003 rejected: its owner shows it to others"},
+		{codeNotAuthorized, "identity-required: nobody knows who is meant by me", "BW-4001 identity-required: nobody knows who is meant by me"},
 		{codeBadCredentials, "", "BW-4002 bad user name or password"},
 		{codeQuota, "", "BW-8001 quota exceeded"},
 		{codeQuota, whyDiskFull, "BW-5005 disk-full"},

@@ -40,7 +40,7 @@ func exitOf(c bw.Code) int {
 		return exitTestFailed
 	case bw.SomeRefused:
 		return exitPartial
-	case bw.Denied, bw.BadCredentials, bw.ByPolicy:
+	case bw.Denied, bw.BadCredentials, bw.ByOwner, bw.ByPolicy:
 		return exitDenied
 	}
 	return exitFailed

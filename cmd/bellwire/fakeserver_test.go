@@ -178,6 +178,20 @@ func TestPubRefused(t *testing.T) {
 			"by policy", 1, 1, always(0x87, "BW-4001 no rule allows publish to a/b; bellwire acl explain 7Q2M"), exitDenied,
 			"bellwire: publish to a/b refused: no rule allows publish to a/b\n  bellwire acl explain 7Q2M     BW-4001\n", "",
 		},
+		{
+			"by an owner", 1, 1, always(0x87, "BW-4003 rejected: its owner shows it to others"), exitDenied,
+			"rejected: its owner shows it to others\n  ask them: their own policy decides, and why is for them alone to know     BW-4003\n", "",
+		},
+		{"by an owner, for a time", 1, 1, always(0x87, "BW-4003 probation: retry-after=90"), exitDenied, "\n  ask again in 1m30s     BW-4003\n", ""},
+		{
+			"by an owner who wants to know more", 1, 1, always(0x87, "BW-4003 identity-required: its owner wants to know more of who watches"), exitDenied,
+			"\n  let them know more of who you are: --visibility pseudonymous,identified     BW-4003\n", "",
+		},
+		{"without a name", 1, 1, always(0x87, "BW-4001 identity-required: nobody knows who is meant by me"), exitDenied, "\n  say who you are: -u NAME@DOMAIN, and -P     BW-4001\n", ""},
+		{
+			"what is another's", 1, 1, always(0x87, "BW-4001 presence of bo@example.com is theirs, or a delegate's, to publish"), exitDenied,
+			"\n  publish your own, or have them name you in the delegates of their policy     BW-4001\n", "",
+		},
 		{"at QoS 2", 2, 1, always(0x87, ""), exitDenied, "publish to a/b refused: not authorized", ""},
 		{"reason of another server", 1, 1, always(0x87, "go away"), exitDenied, "publish to a/b refused: not authorized: go away", ""},
 		{"code of a newer server", 1, 1, always(0x87, "BW-4999 closed (Mon 08:00-12:00; Tue 08:00-12:00); bellwire update"), exitDenied, "closed (Mon 08:00-12:00; Tue 08:00-12:00) (BW-4999)\n  bellwire update     BW-4001", ""},

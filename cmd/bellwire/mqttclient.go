@@ -190,8 +190,39 @@ func refusal(what string, number byte, text string) *fault {
 	} else {
 		f.what += " (" + m[1] + ")"
 	}
-	f.todo = m[3]
+	if f.todo = m[3]; f.todo == "" {
+		f.todo = afterRefusal(m[2])
+	}
 	return f
+}
+
+// afterRefusal returns what to do about a refusal, by its reason, if there is better
+// advice than that for all of its code; empty if there is not.
+func afterRefusal(why string) string {
+	if m := retryAfter.FindStringSubmatch(why); m != nil {
+		if d, err := time.ParseDuration(m[1] + "s"); err == nil {
+			return "ask again in " + d.String()
+		}
+	}
+	for _, known := range refusals {
+		if strings.Contains(why, known.says) {
+			return known.todo
+		}
+	}
+	return ""
+}
+
+var retryAfter = regexp.MustCompile(`^probation: retry-after=(\d+)`)
+
+var refusals = []struct{ says, todo string }{
+	{"identity-required: its owner", "let them know more of who you are: --visibility pseudonymous,identified"},
+	{"identity-required", "say who you are: -u NAME@DOMAIN, and -P"},
+	{"anonymous clients are not permitted", "say who you are: -u NAME@DOMAIN, and -P"},
+	{"theirs, or a delegate's, to publish", "publish your own, or have them name you in the delegates of their policy"},
+	{"in use by another principal", "use another client id: --id"},
+	{"credentials are no longer valid", "ask the operator for new ones: the policy was changed"},
+	{"does not know the user any more", "ask the operator: the policy was changed"},
+	{"blocked-source", "they have blocked you under another name: ask again in 30 days, or by your name"},
 }
 
 // reasonName names the reason codes of MQTT 5 that refuse (5.0 2.4).
