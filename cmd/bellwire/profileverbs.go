@@ -155,6 +155,7 @@ func (c *clientFlags) hold(cmd *cobra.Command, what *publication, told func()) e
 type watchFlags struct {
 	sub    subFlags
 	output string
+	tells  bool // how the subscriptions stand is told, on standard error
 }
 
 func (f *watchFlags) register(cmd *cobra.Command) {
@@ -183,6 +184,9 @@ func (f *watchFlags) watch(cmd *cobra.Command, topics []string, line formatter) 
 		return usage("--output %q: want jsonl", f.output)
 	}
 	f.sub.topics = topics
+	if f.tells {
+		f.sub.standing = newStanding(topics, cmd.ErrOrStderr(), time.Now)
+	}
 	if err := f.sub.check(cmd.Flags()); err != nil {
 		return err
 	}

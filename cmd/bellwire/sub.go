@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/eclipse/paho.golang/paho"
@@ -35,6 +36,10 @@ type subFlags struct {
 	removeRetained    bool
 	retainAsPublished bool
 	randomFilter      float64 // percent of messages to print
+
+	// standing has the state of the subscriptions to topics subscribed to with them, by
+	// the verbs that watch; nil: it is not.
+	standing *standing
 }
 
 func subCommand() *cobra.Command {
@@ -170,7 +175,7 @@ func (f *subFlags) filteredOut(name string) bool {
 	return false
 }
 
-// A subscriptionCount is how many filters the server granted and refused.
+// A subscriptionCount is how many of the topics the server granted and refused.
 type subscriptionCount struct{ granted, refused int }
 
 // subscribe sends one SUBSCRIBE with all filters, as mosquitto_sub does, and
@@ -182,7 +187,11 @@ func (f *subFlags) subscribe(ctx context.Context, c *client, notes io.Writer) (s
 	if len(f.topics) > 0 {
 		request := &paho.Subscribe{}
 		request.InitProperties(f.client.props.of("subscribe"))
-		for _, filter := range f.topics {
+		filters := f.topics
+		if f.standing != nil {
+			filters = slices.Concat(filters, f.standing.filters(f.topics))
+		}
+		for _, filter := range filters {
 			request.Subscriptions = append(request.Subscriptions, paho.SubscribeOptions{
 				Topic: filter, QoS: byte(f.client.qos), RetainAsPublished: f.retainAsPublished,
 			})
@@ -210,10 +219,13 @@ func (f *subFlags) subscribe(ctx context.Context, c *client, notes io.Writer) (s
 func (f *subFlags) tellRefused(answer *paho.Suback, notes io.Writer) (subscriptionCount, error) {
 	var n subscriptionCount
 	var faults []*fault
-	for i, code := range answer.Reasons {
-		if code < 0x80 || i >= len(f.topics) {
+	for i, code := range answer.Reasons[:min(len(answer.Reasons), len(f.topics))] {
+		if code < 0x80 {
 			n.granted++
 			continue
+		}
+		if f.standing != nil {
+			f.standing.refused(f.topics[i])
 		}
 		faults = append(faults, refusal("subscribe to "+f.topics[i]+" refused", code, answer.Properties.ReasonString))
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/eclipse/paho.golang/packets"
@@ -60,9 +61,17 @@ func (s *ackState) Ack(m *packets.Publish) error {
 	}
 	if end := s.sub.ending; end != nil {
 		s.sub.finished = true
-		s.sub.done <- end.err // has room: sent once
+		s.sub.end(end.err)
 	}
 	return err
+}
+
+// end has the run end, and say why: the first reason is the one.
+func (s *subscriber) end(why error) {
+	select {
+	case s.done <- why:
+	default:
+	}
 }
 
 const (
@@ -131,10 +140,18 @@ func (s *subscriber) connect(ctx context.Context, state *ackState, again bool) (
 	if again && c.connack.SessionPresent {
 		return c, subscriptionCount{}, nil
 	}
+	if again && s.flags.standing != nil {
+		s.flags.standing.again()
+	}
 	n, err := s.flags.subscribe(ctx, c, s.notes)
 	if err != nil {
 		c.close(ctx, s.flags.client.disconnectPacket())
 		return nil, n, err
+	}
+	if s.flags.standing != nil {
+		if over, became := s.flags.standing.over(); over { // what was granted ended before it was known what was refused
+			s.end(became)
+		}
 	}
 	return c, n, nil
 }
@@ -173,10 +190,17 @@ func (s *subscriber) receive(ctx context.Context, m *paho.Publish) {
 		return
 	}
 	f := s.flags
+	if f.standing != nil && strings.HasPrefix(m.Topic, ownSubscriptions) {
+		f.standing.hear(m)
+		if over, became := f.standing.over(); over {
+			s.ending = &endReason{became}
+		}
+		return
+	}
 	if f.retainedOnly && !m.Retain {
 		// It ends the run and is not acknowledged: nobody has seen it.
 		s.finished = true
-		s.done <- nil
+		s.end(nil)
 		return
 	}
 	if f.filteredOut(m.Topic) {
@@ -202,7 +226,7 @@ func (s *subscriber) receive(ctx context.Context, m *paho.Publish) {
 	if _, err := s.out.Write(s.line.Bytes()); err != nil {
 		// Not acknowledged: it was not delivered.
 		s.finished = true
-		s.done <- fail(bw.File, "cannot write: %w", err)
+		s.end(fail(bw.File, "cannot write: %w", err))
 		return
 	}
 	if s.printed++; s.printed == f.count {

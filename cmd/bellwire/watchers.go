@@ -405,6 +405,14 @@ func watchCommand(of, short string, line formatter) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch ADDRESS...",
 		Short: short,
+		Long: short + `.
+
+Whom you ask for it decides: how it stands with the subscription, that it is not decided
+yet, until when it is granted, or why it is over, is told on standard error, as far as
+the server tells you. When nothing more can come of any ADDRESS the watch is over.
+
+Exit code 0: its time is over, that of --expires or what was granted. 4: it was refused,
+or has been ended. 6: nobody has decided in time, or -W is over.`,
 		Example: fmt.Sprintf(`  bellwire %[1]s watch -u bo@example.com ana@example.com
   bellwire %[1]s watch -u bo@example.com ana@example.com --expires 10m --note "Bo, of the third floor"`, of),
 		Args: someArgs(1, 100, "the addresses to watch"),
@@ -416,6 +424,10 @@ func watchCommand(of, short string, line formatter) *cobra.Command {
 			ended, err := ask.apply(&f, len(topics), time.Now())
 			if err != nil {
 				return err
+			}
+			f.tells = ask.expires != "0" // what is shown once is no subscription
+			if ask.expires == "0" {
+				return nothingCame(f.watch(cmd, topics, line))
 			}
 			if ended.IsZero() {
 				return f.watch(cmd, topics, line)
@@ -432,4 +444,12 @@ func watchCommand(of, short string, line formatter) *cobra.Command {
 	f.register(cmd)
 	ask.register(cmd.Flags())
 	return cmd
+}
+
+// nothingCame says what it may mean that what was to be shown once was not shown.
+func nothingCame(err error) error {
+	if f, ok := errors.AsType[*fault](err); ok && f.code == bw.TimedOut {
+		f.todo = "of who has not decided yet nothing is shown: watch without --expires 0 to ask them, and to be told how it stands"
+	}
+	return err
 }
