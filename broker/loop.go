@@ -207,7 +207,7 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		b.watch.forget(s.topic)
 		held := l.hold(s.topic, s.whose, s.ruled, now)
 		if !held {
-			l.changed(s.topic, s.whose, false, now)
+			l.changed(s.topic, s.whose, now)
 		}
 		l.offerMarks(a.queued[s.from:s.until], held, now)
 	case stepPassed:

@@ -254,7 +254,7 @@ func (m *Machine) markOwn(topicName, whose string) {
 
 // showOwn shows a topic of somebody's own anew to their sessions that are connected
 // here.
-func (l *loop) showOwn(v mine, topicName, whose string, retain bool, now int64) {
+func (l *loop) showOwn(v mine, topicName, whose string, now int64) {
 	once := shownOnce{topic: topicName}
 	marks := l.b.Level() < levelBeside
 	for _, s := range l.principals.of(whose) {
@@ -262,7 +262,7 @@ func (l *loop) showOwn(v mine, topicName, whose string, retain bool, now int64) 
 		if sub == nil || marks && s.durable && sub.sub.QoS > 0 || !s.begun.Load() {
 			continue // it does not subscribe, or has it from its queue or its scan
 		}
-		how := showing{qos: min(sub.sub.QoS, 1), retain: retain}
+		how := showing{qos: min(sub.sub.QoS, 1)}
 		if sub.sub.ID != 0 {
 			how.ids = []uint32{sub.sub.ID}
 		}

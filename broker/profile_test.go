@@ -199,7 +199,7 @@ func resourceWindow(t *testing.T, level Level) {
 		must(t, bob.publish("note/x.org/bob", "at the pub", 1))
 		must(t, bob.publish("note/x.org/bob", "asleep", 1))
 		n.pass(15 * time.Hour)
-		want := []string{"note/x.org/bob= q1 retain", "note/x.org/bob=at work q1 expires18000", "note/x.org/bob= q1", "note/x.org/bob=asleep q1 retain expires32400"}
+		want := []string{"note/x.org/bob= q1 retain", "note/x.org/bob=at work q1 expires18000", "note/x.org/bob= q1", "note/x.org/bob=asleep q1 expires32400"}
 		if got := boss.await(4); !slices.Equal(got, want) {
 			t.Errorf("expiry %d: got %q, want %q", expiry, got, want)
 		}

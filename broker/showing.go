@@ -99,8 +99,9 @@ type judged struct {
 
 // judge asks what s is shown of a resource now, and whether to send it: not if s was
 // sent just that, nor if it is nothing to s, who never saw it and has not named it.
-// wanted is the RETAIN to send it with, but not for what is withheld from somebody who
-// has seen more: that a window has closed must look as if the owner had gone.
+// wanted is the RETAIN to send it with, if it is the first that s is shown of it: what
+// follows is a change, whatever brought it about, so that a window that closes looks as
+// if the owner had gone, and one that opens as if they had come.
 // The outbox's lock is held until it is sent and that is noted.
 func (s *Session) judge(res Resource, topicName string, now int64, named, wanted bool) (j judged) {
 	if m, ok := res.(mine); ok {
@@ -121,7 +122,7 @@ func (s *Session) judge(res Resource, topicName string, now int64, named, wanted
 	if had && last == j.sum || !had && (!j.shown.Visible && !named || j.shown.Absent || j.shown.Quiet) {
 		return j
 	}
-	j.retain, j.send = wanted && !(had && j.shown.Nothing), true
+	j.retain, j.send = wanted && !had, true
 	return j
 }
 

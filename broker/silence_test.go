@@ -66,9 +66,9 @@ func silenceHolds(t *testing.T, forbidden bool, expiry uint32, qos uint8) {
 	l.settle()
 	must(t, fetch())
 	if !forbidden {
-		want := "note/x.org/bob=hello q0 retain expires39536"
+		want := "note/x.org/bob=hello q0 expires39536"
 		if qos == 1 {
-			want = "note/x.org/bob=hello q1 retain expires39536"
+			want = "note/x.org/bob=hello q1 expires39536"
 		}
 		before = append(before, want)
 	}

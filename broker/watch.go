@@ -308,13 +308,13 @@ func (s *Shown) believed() int64 {
 
 // changed shows a resource anew to everybody connected here who watches it, or
 // to one principal. In the delivery loop.
-func (l *loop) changed(topicName, whose string, retain bool, now int64) {
+func (l *loop) changed(topicName, whose string, now int64) {
 	v := l.b.viewerOf(topicName)
 	if v == nil || l.b.holds(topicName) {
 		return
 	}
 	if own, ok := v.(mine); ok {
-		l.showOwn(own, topicName, whose, retain, now)
+		l.showOwn(own, topicName, whose, now)
 		return
 	}
 	res := l.b.watch.resource(v, topicName)
@@ -326,15 +326,15 @@ func (l *loop) changed(topicName, whose string, retain bool, now int64) {
 		if marks && h.s.durable && h.qos > 0 || whose != "" && h.s.who.Principal != whose {
 			continue // through its queue, or it is nothing to it
 		}
-		l.showTo(h, res, &once, retain, now)
+		l.showTo(h, res, &once, now)
 	}
 }
 
 // showTo shows a watcher a resource, if it is not what that was shown last. One that
 // has not started its scan will show it. In the delivery loop.
-func (l *loop) showTo(h *hearer, res Resource, once *shownOnce, retain bool, now int64) {
+func (l *loop) showTo(h *hearer, res Resource, once *shownOnce, now int64) {
 	if h.s.begun.Load() {
-		how := showing{qos: min(h.qos, 1), ids: h.ids, retain: retain}
+		how := showing{qos: min(h.qos, 1), ids: h.ids}
 		h.s.show(once, res, &how, now, &l.wave)
 	}
 }
@@ -432,7 +432,6 @@ func (l *loop) hold(topicName, whose string, ruled bool, now int64) bool {
 // time: the one that is being shown, and to whom that has come.
 type timesUnderWay struct {
 	topic, whose string // topic is empty: none
-	retain       bool
 	once         shownOnce
 	after        uint64 // the session's number that was looked at last
 }
@@ -454,26 +453,27 @@ func (l *loop) passTimes(t *timesUnderWay, until int64) (more bool) {
 			return false
 		}
 		room--
-		topicName, whose, late, due := l.due(bucket, now)
+		topicName, whose, due := l.due(bucket, now)
 		if !due {
 			continue
 		}
 		if _, own := l.b.viewerOf(topicName).(mine); own {
-			l.changed(topicName, whose, !late, now)
+			l.changed(topicName, whose, now)
 			if l.b.Level() < levelBeside {
 				l.remarkOwn(topicName, whose, now)
 			}
 			continue
 		}
-		*t = timesUnderWay{topic: topicName, whose: whose, retain: !late, once: shownOnce{topic: topicName}}
+		*t = timesUnderWay{topic: topicName, whose: whose, once: shownOnce{topic: topicName}}
 	}
 	return true
 }
 
 // due says whether a resource, or what its owner's rules show of it, is to be shown
-// now that its time has come, and whether that is late: it was held before.
-func (l *loop) due(bucket string, now int64) (topicName, whose string, late, due bool) {
+// now that its time has come, or that it was held before and is late.
+func (l *loop) due(bucket string, now int64) (topicName, whose string, due bool) {
 	topicName, whose, ruled := readBucket(bucket)
+	late := false
 	if p, ok := l.b.viewerOf(topicName).(Pacer); ok {
 		_, interval := p.Pace()
 		if ruled {
@@ -481,7 +481,7 @@ func (l *loop) due(bucket string, now int64) (topicName, whose string, late, due
 		}
 		late = l.pacer.late(bucket, interval)
 	}
-	return topicName, whose, late, late || !l.hold(topicName, whose, ruled, now)
+	return topicName, whose, late || !l.hold(topicName, whose, ruled, now)
 }
 
 // showSome shows a resource to some of its watchers who have not been shown it yet,
@@ -505,7 +505,7 @@ func (l *loop) showSome(t *timesUnderWay, most int, now int64) (looked int) {
 		switch {
 		case t.whose != "" && h.s.who.Principal != t.whose:
 		case !marks || !h.s.durable || h.qos == 0:
-			l.showTo(h, res, &t.once, t.retain, now)
+			l.showTo(h, res, &t.once, now)
 		case h.s.concerned(t.topic, now):
 			h.s.remark(t.topic, now)
 		}

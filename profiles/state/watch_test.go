@@ -143,6 +143,36 @@ func TestClosingLooksLikeGoing(t *testing.T) {
 	}
 }
 
+// Nor does what is sent when a window opens tell that it was not the owner who came.
+func TestOpeningLooksLikeComing(t *testing.T) {
+	for _, qos := range []uint8{0, 1} {
+		for _, expiry := range []uint32{0, 3600} {
+			var traces [2]string
+			for i, opens := range []string{"08:00", "18:00"} {
+				n := newNode(t)
+				pc, watcher := n.Connect(bob), n.Connect(ann, brokertest.Expiry(expiry))
+				pc.Publish(policy, rules(rule("r", "allow", `"services":["*"]`, `,"weekly":{"tz":"UTC","windows":[{"days":["mon"],"start":"`+opens+`","end":"20:00"}]}`, ann)))
+				if i == 1 {
+					pc.Publish(bobs, open)
+				}
+				watcher.Subscribe(bobs, qos)
+				n.Settle()
+				n.Pass(6 * time.Hour) // 18:00
+				if i == 0 {
+					pc.Publish(bobs, open)
+				}
+				n.Settle()
+				for _, g := range watcher.Take() {
+					traces[i] += fmt.Sprintf("%+v\n", g)
+				}
+			}
+			if traces[0] != traces[1] || strings.Count(traces[0], "\n") != 2 {
+				t.Errorf("QoS %d, expiry %d: he came:\n%sthe window opened:\n%s", qos, expiry, traces[0], traces[1])
+			}
+		}
+	}
+}
+
 // A document is made once for all who are shown the same.
 func TestRenderedOnceForAClass(t *testing.T) {
 	n := newNode(t)
