@@ -90,19 +90,23 @@ func (m *Machine) updateNextWake() {
 	}
 }
 
-// findNextWake finds the earliest wake in the store.
+// findNextWake finds the earliest wake in the store. Others read what is known of it
+// meanwhile: it must not look as if there were none.
 func (m *Machine) findNextWake() {
-	m.nextWake.Store(0)
+	first := int64(0)
 	for _, lower := range [...]uint64{choreBit, 0} {
 		m.store.Scan(wakesFrom(lower), store.End(wakesFrom(0)[:1]), func(key, _ []byte) bool {
-			if place := store.Uint64At(key, 1); isChore(place) {
-				m.noteWake(choresDueNow)
-			} else {
-				m.noteWake(int64(place))
+			at := int64(store.Uint64At(key, 1))
+			if isChore(store.Uint64At(key, 1)) {
+				at = choresDueNow
+			}
+			if first == 0 || at < first {
+				first = at
 			}
 			return false
 		})
 	}
+	m.nextWake.Store(first)
 }
 
 // wakesFrom returns the key before all wakes of a place.
