@@ -9,7 +9,7 @@ import (
 )
 
 // Whoever asks for lists too often is told when to ask again, and nobody else is held
-// up by it; what is fetched by name is not counted.
+// up by it; what is fetched by name is counted apart.
 func TestListsHaveARate(t *testing.T) {
 	now := time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)
 	r := fakeResources(true)
@@ -68,10 +68,10 @@ func TestListsHaveARate(t *testing.T) {
 }
 
 // What is kept of askers is bounded; who has waited long enough goes first.
-func TestListersAreBounded(t *testing.T) {
+func TestAskersAreBounded(t *testing.T) {
 	var r Rate
 	now := time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)
-	for i := range listersKept {
+	for i := range askersKept {
 		r.take(fmt.Sprint("early ", i), now)
 	}
 	now = now.Add(2 * listsInterval)
@@ -79,10 +79,62 @@ func TestListersAreBounded(t *testing.T) {
 	if len(r.busy) != 1 {
 		t.Errorf("%d are kept though all but one may have all again", len(r.busy))
 	}
-	for i := range 2 * listersKept {
+	for i := range 2 * askersKept {
 		r.take(fmt.Sprint("late ", i), now)
 	}
-	if len(r.busy) != listersKept {
-		t.Errorf("%d are kept, want %d", len(r.busy), listersKept)
+	if len(r.busy) != askersKept {
+		t.Errorf("%d are kept, want %d", len(r.busy), askersKept)
+	}
+}
+
+// Whoever fetches too often is told when to ask again, whatever they ask for, be it there or
+// not; nobody else is held up by it, and lists are counted apart.
+func TestFetchesHaveARate(t *testing.T) {
+	now := time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)
+	r := fakeResources(true)
+	r.Lists, r.Fetches, r.Now = new(Rate), NewRate(3, 10), func() time.Time { return now }
+	h := Handler(Config{Resources: r})
+	get := func(user, path string) (status int, wait, body string) {
+		t.Helper()
+		q := httptest.NewRequest(http.MethodGet, path, nil)
+		q.SetBasicAuth(user, "right")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, q)
+		return w.Code, w.Header().Get("Retry-After"), w.Body.String()
+	}
+	for i := range 3 {
+		if status, _, _ := get("ann", "/v1/presence/example.com/bob"); status != http.StatusOK {
+			t.Fatalf("fetch %d: %d", i, status)
+		}
+	}
+	refusal := ""
+	for _, path := range []string{
+		"/v1/presence/example.com/bob", "/v1/presence/example.com/nobody", "/v1/me/watchers/presence", "/v1/me/stats/presence",
+		"/v1/me/policy/presence", "/v1/me/preview/presence", "/v1/me/sub/presence/example.com/bob",
+	} {
+		status, wait, body := get("ann", path)
+		if status != http.StatusTooManyRequests || wait != "1" {
+			t.Errorf("%s: %d, to wait for %q", path, status, wait)
+		}
+		if refusal == "" {
+			refusal = body
+		}
+		if body != refusal {
+			t.Errorf("%s: told %s, of others %s", path, body, refusal)
+		}
+	}
+	if got := r.Fetches.Refused.Load(); got != 7 {
+		t.Errorf("%d are counted, want 7", got)
+	}
+	for user, path := range map[string]string{"ann": "/v1/presence/example.com", "bob": "/v1/presence/example.com/bob"} {
+		if status, _, _ := get(user, path); status != http.StatusOK {
+			t.Errorf("%s, %s: %d, want 200", user, path, status)
+		}
+	}
+	now = now.Add(100 * time.Millisecond)
+	for _, want := range []int{http.StatusOK, http.StatusTooManyRequests} {
+		if status, _, _ := get("ann", "/v1/presence/example.com/bob"); status != want {
+			t.Errorf("after a tenth of a second: %d, want %d", status, want)
+		}
 	}
 }

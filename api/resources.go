@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -35,9 +34,10 @@ type Resources struct {
 	// no more. An after of any other kind is an ErrBadName.
 	List func(principal, kind, domain, after string, yield func(name string, d Document) bool) (next string, err error)
 
-	// Lists bounds how many lists each asker is given, by Now; nil for no bound.
-	Lists *Rate
-	Now   func() time.Time
+	// Lists bounds how many lists each asker is given, by Now, and Fetches how much else;
+	// nil for no bound.
+	Lists, Fetches *Rate
+	Now            func() time.Time
 
 	// Policy returns the policy that principal has set for a kind.
 	Policy func(principal, kind string) (Document, error)
@@ -99,28 +99,41 @@ const mostListed = 100
 func (s *Resources) register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/{kind}/{domain}/{local}", s.as(s.show))
 	mux.HandleFunc("GET /v1/{kind}/{domain}", s.as(s.list))
-	mux.HandleFunc("GET /v1/me/policy/{kind}", s.as(s.policy))
-	mux.HandleFunc("GET /v1/me/preview/{kind}", s.as(func(w http.ResponseWriter, r *http.Request, principal string) {
+	mux.HandleFunc("GET /v1/me/policy/{kind}", s.as(s.paced(s.policy)))
+	mux.HandleFunc("GET /v1/me/preview/{kind}", s.as(s.paced(func(w http.ResponseWriter, r *http.Request, principal string) {
 		q := r.URL.Query()
 		d, err := s.Preview(principal, r.PathValue("kind"), q.Get("of"), q.Get("watcher"), q.Get("at"))
 		serveDocument(w, r, d, err)
-	}))
+	})))
 	for _, name := range []string{OwnWatchers, OwnStats} {
-		mux.HandleFunc("GET /v1/me/"+name+"/{kind}", s.as(func(w http.ResponseWriter, r *http.Request, principal string) {
+		mux.HandleFunc("GET /v1/me/"+name+"/{kind}", s.as(s.paced(func(w http.ResponseWriter, r *http.Request, principal string) {
 			if principal == "" {
 				challenge(w, "say who you are: nobody else is shown who watches you")
 				return
 			}
 			d, err := s.Own(principal, name, r.PathValue("kind"))
 			serveDocument(w, r, d, err)
-		}))
+		})))
 	}
-	mux.HandleFunc("GET /v1/me/sub/{kind}/{domain}/{local}", s.as(s.subscription))
+	mux.HandleFunc("GET /v1/me/sub/{kind}/{domain}/{local}", s.as(s.paced(s.subscription)))
 	mux.HandleFunc("POST /v1/{kind}/subscriptions/{verb}", s.as(s.control))
 }
 
+// A served answers a request of a principal's, who is empty for nobody.
+type served func(w http.ResponseWriter, r *http.Request, principal string)
+
+// paced answers only who does not fetch too often. That is asked before anything else is: it
+// tells nobody what there is.
+func (s *Resources) paced(next served) served {
+	return func(w http.ResponseWriter, r *http.Request, principal string) {
+		if s.Fetches.allow(w, r, principal, s.Now, "fetches: subscribe to be told of changes, or ask again later") {
+			next(w, r, principal)
+		}
+	}
+}
+
 // as finds out who asks.
-func (s *Resources) as(next func(w http.ResponseWriter, r *http.Request, principal string)) http.HandlerFunc {
+func (s *Resources) as(next served) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		user, password, given := r.BasicAuth()
 		if !given {
@@ -159,8 +172,10 @@ func (s *Resources) show(w http.ResponseWriter, r *http.Request, principal strin
 		s.list(w, r, principal)
 		return
 	}
-	d, err := s.Show(principal, r.PathValue("kind"), r.PathValue("domain"), r.PathValue("local"))
-	serveDocument(w, r, d, err)
+	s.paced(func(w http.ResponseWriter, r *http.Request, principal string) {
+		d, err := s.Show(principal, r.PathValue("kind"), r.PathValue("domain"), r.PathValue("local"))
+		serveDocument(w, r, d, err)
+	})(w, r, principal)
 }
 
 func (s *Resources) policy(w http.ResponseWriter, r *http.Request, principal string) {
@@ -289,7 +304,7 @@ type listed struct {
 // list answers with what principal may see of a domain's resources, at most
 // mostListed at a time: "next" is what to ask for with ?after=.
 func (s *Resources) list(w http.ResponseWriter, r *http.Request, principal string) {
-	if !s.mayList(w, r, principal) {
+	if !s.Lists.allow(w, r, principal, s.Now, "lists: subscribe to be told of changes, or ask again later") {
 		return
 	}
 	items := []listed{}
@@ -310,23 +325,4 @@ func (s *Resources) list(w http.ResponseWriter, r *http.Request, principal strin
 	w.Header().Set("Cache-Control", "private, no-cache")
 	w.Header().Set("Vary", "Authorization")
 	writeJSON(w, http.StatusOK, map[string]any{"items": items, "next": next})
-}
-
-// mayList answers who asks for lists too often, and returns false for them. Who says no
-// name is one by network address.
-func (s *Resources) mayList(w http.ResponseWriter, r *http.Request, principal string) bool {
-	if s.Lists == nil {
-		return true
-	}
-	who := principal
-	if who == "" {
-		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		who = "?" + host
-	}
-	wait := s.Lists.take(who, s.Now())
-	if wait > 0 {
-		retryAfter(w, wait)
-		refuse(w, http.StatusTooManyRequests, "too many lists: %d at once, and one more each second: subscribe to be told of changes, or ask again later", listsAtOnce)
-	}
-	return wait == 0
 }

@@ -19,8 +19,12 @@ type limits struct {
 	mqtt     mqtt.Limits
 	im       inbox.Limits
 	state    state.Limits // of presence and location alike
+	fetches  fetchLimits
 	lowWater uint64
 }
+
+// Fetches over HTTP of one asker, as api.NewRate has them.
+type fetchLimits struct{ atOnce, perSecond int }
 
 // A limitRow is one bound as files have it.
 type limitRow struct {
@@ -92,9 +96,12 @@ var limitRows = []limitRow{
 	{"watch.pending", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.state.Life.PendingByWatcher = int(n) }},
 	{"watch.pendingPerAddress", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.state.Life.PendingOf = int(n) }},
 	{"watch.perAddress", inCount, 1, 1 << 24, false, func(l *limits, n int64) { l.state.Life.Watchers = int(n) }},
+	{"watch.perWatcher", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.state.Life.ByWatcher = int(n) }},
 	{"watch.keptPerAddress", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.state.Life.KeptOf = int(n) }},
 	{"watch.perMinute", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.state.Life.PerMinute = int(n) }},
 	{"watch.sessions", inCount, 1, 10_000, false, func(l *limits, n int64) { l.state.Life.SessionsSharing = int(n) }},
+	{"fetch.burst", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.fetches.atOnce = int(n) }},
+	{"fetch.perSecond", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.fetches.perSecond = int(n) }},
 	{"disk.lowWater", inBytes, 1, bytesMax, false, func(l *limits, n int64) { l.lowWater = uint64(n) }},
 }
 

@@ -99,6 +99,7 @@ func (s *server) brokerMetrics() prometheus.Collector {
 	t.gauge("shared_waiting", "events that wait for a member of the group of their shared subscription", func() float64 { return float64(s.broker.SharedWaiting()) })
 	t.counter("shared_refused_total", "SUBSCRIBEs for more shared subscriptions than a session, or groups than a user, may have", b.SharedRefused.Load)
 	t.counter("lists_refused_total", "lists of resources that somebody asked for too soon, by HTTP", s.lists.Refused.Load)
+	t.counter("fetches_refused_total", "what else somebody asked for too soon, by HTTP", s.fetches.Refused.Load)
 	t.counter("shared_returned_total", "events of shared subscriptions that went from one member to another, or to wait for one", b.SharedReturned.Load)
 	t.gauge("body_segments", "segments of events that several queues share, each of 1,024; unless they are full of what waits, little of what they take is needed", func() float64 { return float64(s.broker.BodySegments()) })
 	t.counter("bodies_copied_total", "events stored anew, because little else was left of their segment", b.BodiesCopied.Load)

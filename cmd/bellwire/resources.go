@@ -23,6 +23,7 @@ func (s *server) resources() *api.Resources {
 	r := &api.Resources{
 		Anonymous: s.config.allowAnonymous,
 		Lists:     &s.lists,
+		Fetches:   s.fetches,
 		Now:       time.Now,
 		Show: func(principal, of, domain, local string) (api.Document, error) {
 			topicName, err := topicOf(of, domain, local)

@@ -110,7 +110,8 @@ type server struct {
 	mqtt      *mqtt.Server
 	ticker    *time.Ticker
 	elsewhere elsewhere
-	lists     api.Rate // of resources, by HTTP
+	lists     api.Rate  // of resources, by HTTP
+	fetches   *api.Rate // of anything else, likewise
 
 	mqttListener, httpListener net.Listener
 	http                       *http.Server
@@ -133,7 +134,7 @@ const (
 // startServer opens the data directory, brings the node up and returns when it
 // serves. What was opened is closed again if it fails.
 func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
-	s = &server{config: c, gate: acl.NewGate(passwordsAtOnce, passwordsWait), failed: make(chan error, 2)}
+	s = &server{config: c, gate: acl.NewGate(passwordsAtOnce, passwordsWait), fetches: api.NewRate(c.limits.fetches.atOnce, c.limits.fetches.perSecond), failed: make(chan error, 2)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close(ctx))

@@ -52,7 +52,6 @@ func (l *ledger) WakeAt(at int64, id string) { l.wakes[fmt.Sprintf("%020d %s", a
 func (l *ledger) Cancel(at int64, id string) { delete(l.wakes, fmt.Sprintf("%020d %s", at, id)) }
 func (l *ledger) Soon(id string)             { l.wakes[fmt.Sprintf("%020d %s", 0, id)] = 0 }
 func (l *ledger) Spend(int)                  {}
-func (l *ledger) Piece() int                 { return 3 }
 
 func (l *ledger) EndSubscription(session uint64, topic string) {
 	l.ended = append(l.ended, fmt.Sprint(session, " ", topic))
@@ -95,7 +94,7 @@ func TestBook(t *testing.T) {
 	for seed := range uint64(40) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		l := newLedger()
-		limits := Limits{PendingByWatcher: 3, PendingOf: 3, Watchers: 5, KeptOf: 4, PerMinute: 5, SessionsSharing: 2}
+		limits := Limits{PendingByWatcher: 3, PendingOf: 3, Watchers: 5, ByWatcher: 2, KeptOf: 4, PerMinute: 5, SessionsSharing: 2}
 		policies := map[string]Verdict{}
 		book := func() *Book {
 			return l.book(func(topic, watcher string) Verdict {
@@ -157,7 +156,7 @@ func TestBook(t *testing.T) {
 // check compares everything that is kept.
 func (l *ledger) check(has map[string]bool, limits Limits) error {
 	of := map[string]counts{}
-	sessions, wakes := map[string]bool{}, 0
+	sessions, wakes, ids := map[string]bool{}, 0, 0
 	for key, value := range l.keys {
 		if !strings.HasPrefix(key, entryPrefix) {
 			continue
@@ -179,12 +178,23 @@ func (l *ledger) check(has map[string]bool, limits Limits) error {
 				return fmt.Errorf("%+v is not woken at %d", e, e.next())
 			}
 		}
-		if l.keys[KeysBy(e.Watcher)+e.Topic] == nil {
-			return fmt.Errorf("%+v is not in the index", e)
+		if l.keys[KeysBy(e.Watcher)+e.Topic] == nil || e.ID != "" && string(l.keys[idKey(e.Topic, e.ID)]) != e.Watcher {
+			return fmt.Errorf("%+v is not in an index", e)
+		}
+		if e.ID != "" {
+			ids++
 		}
 		if (e.Status == Pending) != (e.GiveUp != 0) {
 			return fmt.Errorf("%+v is given up at %d", e, e.GiveUp)
 		}
+	}
+	for key := range l.keys {
+		if strings.HasPrefix(key, idPrefix) {
+			ids--
+		}
+	}
+	if ids != 0 {
+		return fmt.Errorf("the index of ids has %d too many", -ids)
 	}
 	for key, is := range has {
 		if is != sessions[key] {
@@ -197,6 +207,9 @@ func (l *ledger) check(has map[string]bool, limits Limits) error {
 			return fmt.Errorf("%q: counts are %+v, want %+v", where, is, want)
 		}
 		if strings.HasPrefix(where, countPrefix+"p") && (want.pending > limits.PendingOf+limits.Watchers || want.live > limits.Watchers) {
+			return fmt.Errorf("%q: %+v", where, want)
+		}
+		if strings.HasPrefix(where, countPrefix+"\x00") && want.live > limits.ByWatcher {
 			return fmt.Errorf("%q: %+v", where, want)
 		}
 	}
@@ -256,6 +269,40 @@ func TestWhatIsOverIsBounded(t *testing.T) {
 				t.Errorf("%s, %s: left are %d keys and %d wakes", name, handling, len(l.keys), len(l.wakes))
 			}
 		}
+	}
+}
+
+// A policy that very many watch by is followed by all of them, in pieces: each log entry
+// does a bounded part.
+func TestFollowedInPieces(t *testing.T) {
+	const topic, many = "presence/x.org/bob", followAtOnce + 2*followPiece + 1
+	l, handling := newLedger(), policy.Allow
+	book := func() *Book {
+		return l.book(func(string, string) Verdict { return Verdict{Handling: handling} }, Limits{})
+	}
+	for i := range many {
+		if _, _, err := book().Subscribe(Request{Topic: topic, Watcher: fmt.Sprint(i, "@x.org"), Session: uint64(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	handling = policy.PoliteBlock
+	book().Follow(topic)
+	for piece, want := range []int{followAtOnce, followAtOnce + followPiece, followAtOnce + 2*followPiece, many} {
+		if got := ReadTally(l.keys[TallyKey(topic)]).Polite; got != uint64(want) {
+			t.Errorf("after %d pieces %d have followed, want %d", piece, got, want)
+		}
+		for name, at := range maps.Clone(l.wakes) {
+			if at == 0 {
+				delete(l.wakes, name)
+				book().Wake(name[21:])
+			}
+		}
+	}
+	if len(l.wakes) != 0 {
+		t.Errorf("%d wakes are left", len(l.wakes))
+	}
+	if err := l.check(nil, Limits{}.WithDefaults()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -30,7 +30,7 @@
 //
 // # State
 //
-// All is in keys of the profile: entries by resource and watcher, an index of them by
-// watcher, and counts of both. A Book changes them, in log order, and has no state of
+// All is in keys of the profile: entries by resource and watcher, indexes of them by
+// watcher, by id, and by when they changed, and counts of resources and of watchers. A Book changes them, in log order, and has no state of
 // its own.
 package life

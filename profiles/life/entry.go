@@ -227,7 +227,10 @@ const (
 	watcherPrefix = "\x04" // watcher, NUL, topic: there is an entry
 	unseenPrefix  = "\x06" // topic, NUL, watcher: approved in silence
 	countPrefix   = "\x05" // topic, or NUL and watcher: counts
+	idPrefix      = "\x0c" // topic, NUL, the id of a subscription: its watcher
 )
+
+func idKey(topic, id string) string { return idPrefix + topic + "\x00" + id }
 
 // Key is the key of an entry.
 func Key(topic, watcher string) string { return entryPrefix + topic + "\x00" + watcher }

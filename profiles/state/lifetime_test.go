@@ -195,6 +195,27 @@ func TestRequestsAreBounded(t *testing.T) {
 	n.CheckReplay(nil)
 }
 
+// So many addresses one watcher watches, by all its sessions together, be there somebody or
+// not; what has ended makes room, and others are not held up.
+func TestAddressesOfAWatcherAreBounded(t *testing.T) {
+	n := newLimited(t, state.Limits{Life: life.Limits{ByWatcher: 3}})
+	n.Connect(bob).Publish(policy, everything)
+	pc, phone, other := n.Connect(ann), n.Connect(ann, brokertest.Expiry(3600)), n.Connect("eve@example.net")
+	pc.Subscribe(bobs, 1)
+	phone.Subscribe(bobs, 1) // it is the same
+	pc.Subscribe("presence/example.com/nobody", 1)
+	phone.Subscribe("presence/example.com/somebody", 1)
+	for _, name := range []string{"presence/example.com/carol", "presence/example.com/none"} {
+		for _, c := range []*brokertest.Client{pc, phone} {
+			refuses(t, c.TrySubscribe(name, 1), broker.ErrQuota, "you watch 3 addresses")
+		}
+	}
+	other.Subscribe(bobs, 1)
+	phone.Unsubscribe("presence/example.com/somebody")
+	pc.Subscribe("presence/example.com/carol", 1)
+	n.CheckReplay(nil)
+}
+
 // What is let in for a time is not for longer.
 func TestHandlingEndsWithTime(t *testing.T) {
 	n := newNode(t)

@@ -49,6 +49,7 @@ func (l *Limits) fields() []field {
 		{"subscriptions kept that are over", &l.Life.KeptOf, 1 << 20},
 		{"subscriptions a minute", &l.Life.PerMinute, 1 << 20},
 		{"sessions of one watcher", &l.Life.SessionsSharing, 10_000},
+		{"addresses that one watcher watches", &l.Life.ByWatcher, 1 << 20},
 	}
 }
 
@@ -57,7 +58,7 @@ const settingsVersion = 1
 // Settings returns what the log is to be told of l, its zero fields replaced.
 //
 //	version u8 = 1, default handling u8, most expires uvarint (seconds), then uvarints:
-//	pending by watcher, pending, watchers, kept, per minute, sessions sharing
+//	pending by watcher, pending, watchers, kept, per minute, sessions sharing, by watcher
 func (l Limits) Settings() []byte {
 	l = l.WithDefaults()
 	b := []byte{settingsVersion, byte(l.Default)}
