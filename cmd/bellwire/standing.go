@@ -207,12 +207,13 @@ func (s *standing) fate(is *stands, told *toldState) *fault {
 	return fail(bw.Denied, "%s: the subscription has ended%s", is.name, strings.TrimSuffix(": "+told.Reason, ": ")).do("%s", again)
 }
 
+func (s *standing) clock(at time.Time) string { return clock(at, s.now()) }
+
 // clock is an instant as people here read it: with its date if that is not today's.
-func (s *standing) clock(at time.Time) string {
-	now := s.now()
+func clock(at, now time.Time) string {
 	at = at.In(now.Location())
 	if at.YearDay() == now.YearDay() && at.Year() == now.Year() {
 		return at.Format(time.TimeOnly)
 	}
-	return at.Format("2006-01-02 15:04:05")
+	return at.Format(time.DateTime)
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -109,11 +110,12 @@ func listWatchers(cmd *cobra.Command, c *clientFlags, args []string, output stri
 	if output == "json" {
 		return writeLine(cmd.OutOrStdout(), safeJSON(bytes.TrimSpace(l.Watchers)))
 	}
+	now := time.Now()
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ADDRESS\tSTATUS\tSINCE\tEXPIRES\tID\tNOTE")
 	for i := range rows {
 		r := &rows[i]
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", safe(r.who()), safe(r.state()), safe(r.Since), r.expires(), safe(r.ID), safe(r.Note))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", safe(r.who()), safe(r.state()), safe(r.since(now)), r.expires(), safe(r.ID), safe(r.Note))
 	}
 	if err := w.Flush(); err != nil {
 		return fail(bw.File, "cannot write: %w", err)
@@ -147,6 +149,18 @@ func (r *watcherRow) state() string {
 	return r.Status + " (" + why + ")"
 }
 
+// since is when it was asked for, to the second; -o json has it as the server tells it.
+func (r *watcherRow) since(now time.Time) string {
+	at, err := time.Parse(time.RFC3339Nano, r.Since)
+	switch {
+	case r.Since == "":
+		return "-" // the watcher does not let it be seen
+	case err != nil:
+		return r.Since
+	}
+	return clock(at, now)
+}
+
 func (r *watcherRow) expires() string {
 	if r.Expires == nil {
 		return "-"
@@ -159,8 +173,11 @@ type ownerDecision struct {
 	client            clientFlags
 	verb, done        string
 	sid, style, until string
+	show              string
 	silent            bool
 	output            string
+
+	ends time.Time // what until says; zero: never
 }
 
 func decisionCommand(f *ownerDecision) *cobra.Command {
@@ -175,10 +192,20 @@ func decisionCommand(f *ownerDecision) *cobra.Command {
 	switch f.verb {
 	case "approve":
 		cmd.Short = "Let somebody see what you publish"
-		cmd.Long = `Puts a rule into your policy that shows ADDRESS all of your presence, or KIND, also
-if they have not asked yet. A second decision about them takes the place of the first.`
+		cmd.Long = `Puts a rule into your policy that shows ADDRESS your presence, or KIND, also if they
+have not asked yet: everything, and for good, unless --show and --until say less. A
+second decision about them takes the place of the first.
+
+What --show names, with commas, is shown, and nothing else. There is
+
+` + showable("presence") + "\n" + showable("location") + `
+
+A list such as services is shown whole, or services=im. It may be JSON, too, as in
+a policy. What another rule shows them they see all the same.`
 		cmd.Example = `  bellwire watchers approve bo@example.com -u ana@example.com
-  bellwire watchers approve bo@example.com location --until 18:00 -u ana@example.com`
+  bellwire watchers approve bo@example.com --show services,persons,activities -u ana@example.com
+  bellwire watchers approve bo@example.com location --show radius=1000,civic=city --until 18:00 -u ana@example.com`
+		flags.StringVar(&f.show, "show", "", "`what` they are shown, such as services,note or radius=1000 (default: everything)")
 		flags.BoolVar(&f.silent, "silent", false, "they are not told so until there is something to see")
 		flags.StringVar(&f.until, "until", "", "how long it holds: `90m`, 13:00 or 2026-03-09T13:00:00Z (default: for good)")
 	case "deny":
@@ -235,6 +262,13 @@ func (f *ownerDecision) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	request["kind"] = of
+	if f.show != "" {
+		show, err := readShow("--show", of, f.show)
+		if err != nil {
+			return err
+		}
+		request["show"], f.show = show, string(show)
+	}
 	if err := f.terms(request, time.Now()); err != nil {
 		return err
 	}
@@ -260,7 +294,26 @@ func (f *ownerDecision) run(cmd *cobra.Command, args []string) error {
 	if is.Rule != "" {
 		line += ", by rule " + is.Rule + " of your policy"
 	}
-	return writeLine(cmd.OutOrStdout(), []byte(safe(line)))
+	return writeLine(cmd.OutOrStdout(), []byte(safe(line+f.says(time.Now()))))
+}
+
+// says is what holds from now on, and until when.
+func (f *ownerDecision) says(now time.Time) string {
+	until := "for good"
+	if !f.ends.IsZero() {
+		until = "until " + clock(f.ends, now)
+	}
+	switch {
+	case f.verb == "approve" && f.show == "":
+		return ", " + until + ": everything is shown (less: --show)"
+	case f.verb == "approve":
+		return ", " + until + ": shown is " + f.show
+	case f.verb == "deny":
+		return ", " + until
+	case !f.ends.IsZero():
+		return ", and may not be asked for again " + until
+	}
+	return ", and may be asked for again"
 }
 
 // terms adds to a request what is decided, beside whom it is about.
@@ -286,7 +339,8 @@ func (f *ownerDecision) terms(request map[string]any, now time.Time) error {
 	if err != nil {
 		return usage("--until %q: %w", f.until, err)
 	}
-	until := now.Add(time.Duration(seconds) * time.Second).UTC().Format(time.RFC3339)
+	f.ends = now.Add(time.Duration(seconds) * time.Second)
+	until := f.ends.UTC().Format(time.RFC3339)
 	if f.verb == "revoke" {
 		request["until"] = until
 		return nil
@@ -452,4 +506,18 @@ func nothingCame(err error) error {
 		f.todo = "of who has not decided yet nothing is shown: watch without --expires 0 to ask them, and to be told how it stands"
 	}
 	return err
+}
+
+// showable lists what --show may name of a kind, as lines of a help text.
+func showable(of string) string {
+	var b strings.Builder
+	line := fmt.Sprintf("  %-10s", of)
+	for _, word := range strings.Split(permissionNames(policyKinds()[of].Permissions()), " ") {
+		if len(line)+len(word) > 80 {
+			b.WriteString(line + "\n")
+			line = strings.Repeat(" ", 12)
+		}
+		line += " " + word
+	}
+	return b.String() + line
 }

@@ -25,7 +25,7 @@ func TestWatchersVerbs(t *testing.T) {
 	}
 	const undecided = `{"v":1,"defaults":{"handling":"confirm"}}`
 	const header = `ADDRESS +STATUS +SINCE +EXPIRES +ID +NOTE *\n`
-	const since = `\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*Z`
+	const since = `(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d`
 	live := func(who string, args ...string) { // watches ana until the test is over
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan struct{})
@@ -53,7 +53,7 @@ func TestWatchersVerbs(t *testing.T) {
 		{who: "ana", args: []string{"watchers", "ls"}, stdout: header + `bo@example\.com +pending +` + since + ` +(10m0s|9m5\ds) +s-\S+ +It's Bo\n`},
 		{who: "ana", args: []string{"watchers", "ls", "presence", "-o", "json"}, stdout: `\[\{"id":"s-.*"uri":"pres:bo@example\.com","status":"pending".*"note":"It's Bo".*\}\]\n`},
 		{who: "ana", args: []string{"watchers", "ls", "location"}, stdout: header},
-		{who: "ana", args: []string{"watchers", "approve", "bo"}, stdout: `approved: bo@example\.com, presence, 1 subscription, by rule \S+ of your policy\n`},
+		{who: "ana", args: []string{"watchers", "approve", "bo"}, stdout: `approved: bo@example\.com, presence, 1 subscription, by rule \S+ of your policy, for good: everything is shown \(less: --show\)\n`},
 		{who: "ana", args: []string{"watchers", "ls"}, stdout: header + `bo@example\.com +active +` + since + ` .*It's Bo\n`},
 		{who: "ana", args: []string{"watchers", "approve", "mia", "--silent", "--until", "90m", "-o", "json"}, stdout: `\{"rule":"\S+","etag":"\S+","matched":0\}\n`},
 		{who: "ana", args: []string{"policy", "get", "presence"}, stdout: `(?s:.*"silent": ?true.*)`},
@@ -65,7 +65,7 @@ func TestWatchersVerbs(t *testing.T) {
 		{who: "ana", args: []string{"watchers", "ls"}, stdout: header + `anonymous +pending (?s:.*)`},
 		{who: "eve", args: []string{"--visibility", "pseudonymous"}, live: true},
 		{who: "ana", args: []string{"watchers", "ls"}, stdout: header + `p-[a-z2-7]{24}@example\.com +pending (?s:.*)`},
-		{who: "ana", args: []string{"watchers", "deny", "gil", "--style", "polite"}, stdout: `denied: gil@example\.com, presence, 0 subscriptions, by rule \S+ of your policy\n`},
+		{who: "ana", args: []string{"watchers", "deny", "gil", "--style", "polite"}, stdout: `denied: gil@example\.com, presence, 0 subscriptions, by rule \S+ of your policy, for good\n`},
 		{who: "gil", args: []string{"presence", "watch", "ana", "-C", "1"}, stdout: `\S+  ana@example\.com +offline +\n`},
 		{who: "ana", args: []string{"watchers", "deny", "gil", "location", "--until", "1h"}, stdout: `denied: gil@example\.com, location, .*\n`},
 		{who: "gil", args: []string{"location", "watch", "ana", "-C", "1"}, code: exitDenied, stderr: `rejected.*ask them: .*BW-4003`},
@@ -78,6 +78,9 @@ func TestWatchersVerbs(t *testing.T) {
 		{who: "bo", args: []string{"presence", "watch", "ana", "--expires", "soon"}, code: exitUsage, stderr: `--expires "soon": want 90m`},
 		{who: "ana", args: []string{"watchers", "approve"}, code: exitUsage, stderr: `takes an address`},
 		{who: "ana", args: []string{"watchers", "approve", "bo", "--sid", "s-1"}, code: exitUsage, stderr: `"bo" is no kind`},
+		{who: "ana", args: []string{"watchers", "approve", "kai", "--show", "services,note", "--until", "90m"}, stdout: `approved: kai@example\.com, presence, 0 subscriptions, by rule \S+ of your policy, until [-0-9 :]+: shown is \{"note":true,"services":\["\*"\]\}\n`},
+		{who: "kai", args: []string{"presence", "watch", "ana", "--expires", "0"}, stdout: `\S+  ana@example\.com +available +\n`},
+		{who: "ana", args: []string{"watchers", "approve", "kai", "--show", "nots"}, code: exitUsage, stderr: `there is no "nots" to show: did you mean note\?.*presence can show services`},
 	} {
 		if step.live {
 			live(step.who, step.args...)
@@ -199,6 +202,32 @@ func TestAskFlags(t *testing.T) {
 		}
 		if err != nil || user.String() != x.user || w.sub.count != x.count || !ended.Equal(x.ended) || (w.sub.wait > 0) != (x.ask.expires == "0") {
 			t.Errorf("%+v: %q, %d, %d, %v, %v", x.ask, user.String(), w.sub.count, w.sub.wait, ended, err)
+		}
+	}
+}
+
+// What an owner names to be shown is what a policy has for it; what there is not, or has
+// another form, is refused with what there is.
+func TestReadShow(t *testing.T) {
+	for _, x := range []struct{ of, text, show, fault string }{
+		{"presence", "services,persons, note", `{"note":true,"persons":["*"],"services":["*"]}`, ""},
+		{"presence", "services=im,services=sip,userInput=bare", `{"services":["im","sip"],"userInput":"bare"}`, ""},
+		{"location", "radius=1000,civic=city", `{"civic":"city","radius":1000}`, ""},
+		{"location", `{"radius": 0}`, `{"radius":0}`, ""},
+		{"presence", "radius=1000", "", `there is no "radius" to show`},
+		{"presence", "nots", "", "did you mean note?"},
+		{"presence", "note=yes", "", "note is shown or not"},
+		{"presence", "userInput", "", "userInput=bare|thresholds|full"},
+		{"presence", "persons=x", "", "write * for all"},
+		{"presence", `{"nots":true}`, "", "nots"},
+		{"presence", `{"note":`, "", "this is no JSON"},
+		{"presence", "", "", `there is no "" to show`},
+		{"location", "radius=far", "", `radius is "far": want radius=0…1000000`},
+		{"location", "radius=9000000,civic=town", "", "out of range"},
+	} {
+		show, err := readShow("--show", x.of, x.text)
+		if string(show) != x.show || (err == nil) != (x.fault == "") || err != nil && !strings.Contains(err.Error(), x.fault) {
+			t.Errorf("%s %q: %s, %v, want %s %s", x.of, x.text, show, err, x.show, x.fault)
 		}
 	}
 }
