@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/bellwire/bellwire/bw"
 )
@@ -122,6 +125,7 @@ type PolicyVersion struct {
 // A PolicyChange is what is to be put in force.
 type PolicyChange struct {
 	Data []byte
+	File string // what messages call it; empty if whoever sends it does not say
 	By   string
 	Base uint64 // the version that must be in force; 0 for any
 	Dry  bool   // only say what is wrong with it
@@ -195,11 +199,14 @@ type PolicyFault struct {
 }
 
 func (e *PolicyFaults) Error() string {
-	kind := "faults"
+	has, many := "has %d fault", "s"
 	if e.Tests {
-		kind = "tests of its own that fail"
+		has, many = "fails %d test", "s of its own"
 	}
-	return fmt.Sprintf("the policy has %d %s: the one in force stays", len(e.Faults), kind)
+	if len(e.Faults) == 1 {
+		many = strings.TrimPrefix(many, "s")
+	}
+	return fmt.Sprintf("the policy "+has+"%s: the one in force stays", len(e.Faults), many)
 }
 
 // A PolicyQuestion is about what a version says. Empty fields have their defaults.
@@ -214,6 +221,7 @@ type PolicyQuestion struct {
 	// newer one, unless there is Data; Than the older one, 0 for the one in force.
 	Version, Than uint64
 	Data          []byte
+	File          string // what messages call Data; may be empty
 
 	// Domains, if not nil, are those whose people may be asked about, by who may see no
 	// others: explain and can of an address elsewhere are an ErrNotYours, and who answers
@@ -353,6 +361,7 @@ func readQuestion(w http.ResponseWriter, r *http.Request, q *PolicyQuestion) boo
 	}
 	var ok bool
 	q.Data, ok = readPolicy(w, r)
+	q.File = fileOf(r)
 	return ok
 }
 
@@ -371,14 +380,14 @@ func rollback(w http.ResponseWriter, r *http.Request, version func(context.Conte
 		return
 	}
 	text, err := version(r.Context(), body.To)
-	if err != nil || body.To == 0 {
-		if err == nil || !errors.Is(err, ErrNoTenant) {
-			err = errors.Join(ErrNoPolicy, err)
-		}
+	if err == nil && body.To == 0 {
+		err = fmt.Errorf("%w: 0", ErrNoPolicy)
+	}
+	if err != nil {
 		refusePolicy(w, err)
 		return
 	}
-	c.Data = text.Data
+	c.Data, c.File = text.Data, fmt.Sprintf("policy %d", body.To)
 	putPolicy(w, r, put, c)
 }
 
@@ -394,10 +403,24 @@ func readPolicy(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
 	return data, err == nil
 }
 
+// FileHeader is in which a request may say how the policy in its body is called, escaped as
+// in a path: messages about it use that.
+const FileHeader = "Bellwire-File"
+
+// fileOf returns it, empty for none and for what could be no name.
+func fileOf(r *http.Request) string {
+	const most = 255
+	name, err := url.PathUnescape(r.Header.Get(FileHeader))
+	if err != nil || len(name) > most || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+		return ""
+	}
+	return name
+}
+
 // changeOf returns what a request wants to be done with a policy. What it asks for that
 // there is not is refused: misspelt, a question would be a change.
 func changeOf(r *http.Request, who string) (c PolicyChange, err error) {
-	c.By = who
+	c.By, c.File = who, fileOf(r)
 	for name, values := range r.URL.Query() {
 		value := values[0]
 		switch name {
@@ -478,16 +501,21 @@ func refusePolicy(w http.ResponseWriter, err error) {
 	case errors.Is(err, ErrNotYours):
 		refuse(w, http.StatusForbidden, "%v", err)
 	case errors.Is(err, ErrNoTenant):
-		refuse(w, http.StatusNotFound, "%v", err)
+		refuseWith(w, problem{
+			Status: http.StatusNotFound, Detail: err.Error(), Code: bw.NoSuchPolicy.String(),
+			Todo: "the operator says under tenants which domains have a policy of their own",
+		})
 	case errors.Is(err, ErrTooOften):
 		w.Header().Set("Retry-After", "60")
 		refuse(w, http.StatusTooManyRequests, "%v", err)
 	case errors.Is(err, ErrNoShadow):
-		refuseAs(w, http.StatusNotFound, bw.NoSuchPolicy, "%v", err)
+		refuseWith(w, problem{
+			Status: http.StatusNotFound, Detail: err.Error(), Code: bw.NoSuchPolicy.String(), Todo: "bellwire acl apply FILE --shadow 1h tries one",
+		})
 	case errors.Is(err, ErrNoPolicy):
 		refuseAs(w, http.StatusNotFound, bw.NoSuchPolicy, "%v", err)
 	case errors.Is(err, ErrBadQuestion):
-		refuseAs(w, http.StatusBadRequest, bw.Usage, "%v", err)
+		refuseAs(w, http.StatusBadRequest, bw.Usage, "%s", strings.TrimPrefix(err.Error(), ErrBadQuestion.Error()+": "))
 	default:
 		refuseCluster(w, err)
 	}

@@ -123,6 +123,8 @@ func TestPolicyRefusals(t *testing.T) {
 		{ErrNoPolicy, 404, "BW-2019"},
 		{ErrBadQuestion, 400, "BW-2001"},
 		{ErrNoShadow, 404, "BW-2019"},
+		{ErrNoTenant, 404, "BW-2019"},
+		{fmt.Errorf("%w: when?", ErrBadQuestion), 400, `"detail":"when?"`},
 		{fmt.Errorf("%w: x", ErrNoLeader), 503, "BW-7001"},
 		{context.DeadlineExceeded, 504, "BW-7006"},
 		{fmt.Errorf("%w: x", ErrMayBeDone), 504, "may yet be done"},
@@ -159,5 +161,31 @@ func TestPolicyRefusals(t *testing.T) {
 	}
 	if w := askPolicies(t, new(fakePolicies), "ana", "PUT", "/v1/policy", "x", "Sec-Fetch-Site", "cross-site"); w.Code != 403 {
 		t.Errorf("from a page of another origin: %d", w.Code)
+	}
+}
+
+// A policy is called in messages what its sender calls it; what could be no name is none.
+func TestFileHeader(t *testing.T) {
+	for header, want := range map[string]string{
+		"": "", "better.yaml": "better.yaml", "a%20%C3%B1.yaml": "a ñ.yaml", "%1B%5B31m": "", "%FF": "", "%x": "", strings.Repeat("a", 256): "",
+	} {
+		r := httptest.NewRequest("PUT", "/v1/policy", nil)
+		r.Header.Set(FileHeader, header)
+		if got := fileOf(r); got != want {
+			t.Errorf("%q: %q, want %q", header, got, want)
+		}
+	}
+}
+
+func TestFaultsAreCounted(t *testing.T) {
+	for want, e := range map[string]PolicyFaults{
+		"the policy has 1 fault: the one in force stays":              {Faults: make([]PolicyFault, 1)},
+		"the policy has 2 faults: the one in force stays":             {Faults: make([]PolicyFault, 2)},
+		"the policy fails 1 test of its own: the one in force stays":  {Faults: make([]PolicyFault, 1), Tests: true},
+		"the policy fails 2 tests of its own: the one in force stays": {Faults: make([]PolicyFault, 2), Tests: true},
+	} {
+		if e.Error() != want {
+			t.Errorf("%q, want %q", e.Error(), want)
+		}
 	}
 }

@@ -171,15 +171,20 @@ func TestPolicyIsChangedByVerbs(t *testing.T) {
 	if mayRead() {
 		t.Error("bob may read at first")
 	}
-	want(2, "rulez", "apply", faulty)
+	for _, verb := range [][]string{{"apply", faulty}, {"apply", faulty, "--shadow", "1h"}, {"diff", faulty}} {
+		want(2, faulty+":", verb...) // by the name that it has here
+		want(2, `unknown key "rulez"`, verb...)
+	}
 	want(9, "bob reads", "apply", failing)
+	want(9, failing+":", "apply", failing)
+	want(9, "bellwire: the policy fails 1 test of its own: the one in force stays\n", "apply", failing)
 	want(7, "policy 1 is in force, not 7", "apply", better, "--if-match", "7")
 	want(0, "bob@example.com may now subscribe ward/# ", "diff", better)
 	want(0, "policy 1 stays in force", "apply", better, "--dry-run")
 	if mayRead() {
 		t.Error("bob may read by a policy that was not put in force")
 	}
-	want(0, "policy 2 in force · 1 tests passed", "apply", better, "--if-match", "1")
+	want(0, "policy 2 in force · 1 test passed", "apply", better, "--if-match", "1")
 	if !mayRead() {
 		t.Error("bob may not read by the policy in force")
 	}
@@ -187,7 +192,9 @@ func TestPolicyIsChangedByVerbs(t *testing.T) {
 	want(0, "ana@example.com\nbob@example.com\n", "who", "subscribe ward/3")
 	want(0, "subscribe ward/#\n", "can", "bob")
 	want(0, "+ rule   bob", "diff")
-	want(3, "BW-2019", "rollback", "9")
+	want(3, "bellwire: no such policy is kept: 9\n  bellwire acl history lists those that are     BW-2019\n", "rollback", "9")
+	want(3, "bellwire acl apply FILE --shadow 1h tries one     BW-2019\n", "shadow")
+	want(3, "under tenants which domains have a policy of their own     BW-2019\n", "history", "--domain", "none.example")
 	want(0, "policy 3 in force", "rollback", "1")
 	if mayRead() {
 		t.Error("bob may read by the policy that was taken back")

@@ -98,7 +98,7 @@ tests:
 	}
 	want(adm, 0, "stays in force", "apply", file, domain, "--dry-run")
 	want(adm, 0, "bob@example.com", "diff", file, domain)
-	want(adm, 0, "policy 1 in force · 1 tests passed", "apply", file, domain)
+	want(adm, 0, "policy 1 in force · 1 test passed", "apply", file, domain)
 	want(adm, 7, "policy 1 of example.com is in force, not 9", "apply", withoutRules(t, own), domain, "--if-match", "9")
 	bob := s.open(v5, as("bob@example.com", clean("bob")))
 	try := func(name string) byte { return bob.TryPublish(mq.Publish{Topic: name, QoS: 1}) }

@@ -105,7 +105,7 @@ than N. 9: a test in the file failed.`,
 			}
 			path := policyPath(domain)
 			if end {
-				return c.putPolicy(cmd, http.MethodDelete, path, policyBody{nil, base}, output)
+				return c.putPolicy(cmd, http.MethodDelete, path, policyBody{base: base}, output)
 			}
 			data, err := readPolicyData(args[0])
 			if err != nil {
@@ -119,7 +119,7 @@ than N. 9: a test in the file failed.`,
 			case shadow != "":
 				path += "?shadow=" + url.QueryEscape(shadow)
 			}
-			return c.putPolicy(cmd, http.MethodPut, path, policyBody{data, base}, output)
+			return c.putPolicy(cmd, http.MethodPut, path, policyBody{args[0], data, base}, output)
 		},
 	}
 	cmd.Flags().Uint64Var(&base, "if-match", 0, "`number` of the policy that must be in force; 0: whichever is")
@@ -147,7 +147,7 @@ func (c *httpClient) putPolicy(cmd *cobra.Command, method, path string, body any
 	if result.Dry {
 		what = "stays in force: nothing was changed"
 	}
-	text := fmt.Sprintf("policy %d %s · %d tests passed\n", result.Number, what, result.Tests)
+	text := fmt.Sprintf("policy %d %s · %s passed\n", result.Number, what, plural(result.Tests, "test"))
 	if len(result.Removed) > 0 {
 		removed := safe(removedText(result.Removed, result.Forgotten))
 		if result.Dry {
@@ -362,7 +362,7 @@ func diffDomain(cmd *cobra.Command, server *httpFlags, domain string, args []str
 		if err != nil {
 			return err
 		}
-		method, body = http.MethodPost, policyBody{data, 0}
+		method, body = http.MethodPost, policyBody{args[0], data, 0}
 	}
 	var d acl.Diff
 	if err := c.call(cmd.Context(), method, path, body, &d); err != nil {
@@ -416,7 +416,12 @@ func aclWhoCommand(server *httpFlags) *cobra.Command {
 		Long: `Lists who may subscribe to or publish to a topic: kinds of principals such as
 *@example.com, the addresses that may though their kind may not, and with a ! those
 that may not though their kind may.`,
-		Args: someArgs(1, 2, "an action and a topic"),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if topic := strings.TrimPrefix(strings.Join(args, " "), " "); len(args) > 2 || !strings.Contains(topic, " ") {
+				return fail(bw.Usage, "bellwire acl who takes an action and a topic").do(`such as: bellwire acl who "subscribe ward/3/alarm"`)
+			}
+			return nil
+		},
 	}, "who", func(args []string, _ string) (url.Values, error) {
 		word, name, _ := strings.Cut(strings.Join(args, " "), " ")
 		_, err := parseAction(word)

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -110,9 +111,10 @@ administrators.`,
 			}
 			var page struct {
 				Entries []struct {
-					Number                            uint64
-					At, By, Door, What, About, Result string
-					Hidden                            bool
+					Number                        uint64
+					At                            time.Time
+					By, Door, What, About, Result string
+					Hidden                        bool
 				}
 				Before, Lost uint64
 			}
@@ -133,7 +135,7 @@ administrators.`,
 				if e.Hidden {
 					hidden = "not shown to whom it is about"
 				}
-				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.Number, e.At, safe(e.By), e.Door, safe(e.What), safe(e.About), safe(e.Result), hidden)
+				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.Number, e.At.Format(time.RFC3339), safe(e.By), e.Door, safe(e.What), safe(e.About), safe(e.Result), hidden)
 			}
 			if err := w.Flush(); err != nil {
 				return err

@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bellwire/bellwire/api"
 	"github.com/bellwire/bellwire/bw"
 )
 
@@ -122,6 +123,9 @@ func (c *httpClient) open(ctx context.Context, method, path string, body any) (*
 	if body != nil {
 		req.Header.Set("Content-Type", kind)
 	}
+	if policy.file != "" {
+		req.Header.Set(api.FileHeader, url.PathEscape(policy.file))
+	}
 	if policy.base > 0 {
 		req.Header.Set("If-Match", fmt.Sprintf("%q", strconv.FormatUint(policy.base, 10)))
 	}
@@ -142,6 +146,7 @@ func (c *httpClient) open(ctx context.Context, method, path string, body any) (*
 // A policyBody is a body that is a policy file, to be taken if the version base is in
 // force; 0 if any is.
 type policyBody struct {
+	file string // its name; empty if there is none
 	data []byte
 	base uint64
 }
@@ -159,6 +164,11 @@ func (c *httpClient) unreachable(ctx context.Context, err error) error {
 		return fail(bw.TimedOut, "%s did not answer within %s", c.base, c.flags.timeout).do("wait longer with --timeout, or ask another node with --server")
 	case badCert:
 		return fail(bw.TLS, "no TLS with %s: %w", c.base, err)
+	case strings.Contains(err.Error(), "HTTP response to HTTPS client"):
+		return fail(bw.TLS, "no TLS with %s: it answers without", c.base).do("give --server http://%s", c.base.Host)
+	case errors.Is(err, io.EOF), strings.Contains(err.Error(), "malformed HTTP"):
+		return fail(bw.NoAnswer, "%s took the connection and does not answer as HTTP does", c.base).
+			do("is --server the address of a node's --http, and not of its --mqtt? If that has TLS, begin it with https://")
 	}
 	return fail(bw.Unreachable, "cannot connect to %s: %w", c.base, rootCause(err)).
 		do("is the node up, and served with --http? give that address with --server")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -49,7 +50,7 @@ func (p policies) Versions(context.Context) []api.PolicyVersion {
 // Put implements api.Policies.
 func (p policies) Put(ctx context.Context, c api.PolicyChange) (api.PolicyResult, error) {
 	in, _ := p.s.broker.Settings()
-	made, tests, err := checkSent(c.Data, in.Domain)
+	made, tests, err := checkSent(c.File, c.Data, in.Domain)
 	if err != nil {
 		return api.PolicyResult{}, err
 	}
@@ -100,13 +101,13 @@ func putError(err error) error {
 	return fmt.Errorf("%w: %w", as, err)
 }
 
-// sentName is what messages call a policy that came over HTTP.
+// sentName is what messages call a policy that came over HTTP without a name.
 const sentName = "policy.yaml"
 
 // checkSent parses a policy that was sent, and runs its own tests. The error is an
 // *api.PolicyFaults.
-func checkSent(data []byte, domain string) (p *acl.Policy, tests int, err error) {
-	p, err = acl.Parse(sentName, data, domain)
+func checkSent(file string, data []byte, domain string) (p *acl.Policy, tests int, err error) {
+	p, err = acl.Parse(cmp.Or(file, sentName), data, domain)
 	if err != nil {
 		return nil, 0, policyFaults(err)
 	}
@@ -131,7 +132,7 @@ func (p policies) Ask(ctx context.Context, q api.PolicyQuestion) (any, error) {
 		}
 		if q.Data != nil {
 			in, _ := p.s.broker.Settings()
-			if is, _, err = checkSent(q.Data, in.Domain); err != nil {
+			if is, _, err = checkSent(q.File, q.Data, in.Domain); err != nil {
 				return nil, err
 			}
 			is = is.WithOwners(ownedKinds()...)
