@@ -169,10 +169,11 @@ func (r *sharedRun) step() {
 	r.n.told()
 }
 
-// ack acknowledges some of what a member has got.
+// ack acknowledges some of what a member has got, and was seen to have got: more may
+// come while it does.
 func (r *sharedRun) ack(m *sharedMember, n int) {
 	r.look(m)
-	for _, g := range m.awaitGot(0)[m.acked:] {
+	for _, g := range m.awaitGot(0)[m.acked:m.seen] {
 		if n--; n < 0 {
 			break
 		}
