@@ -1,10 +1,12 @@
 # make test         everything that must hold, with its set-up; about ten minutes on two cores
-# make soak         long seeds, thousands of crash points
+# make soak         as many seeds and crash points as there is time for, SOAK, beginning with seed SEEDS
 # make fuzz         every fuzz target for FUZZTIME each
 # make conformance  other people's suites against the built binary
 # make bench        the comparison with peers
 
 FUZZTIME ?= 60s
+SOAK ?= 3h
+SEEDS ?= 1
 
 .PHONY: test setup build soak fuzz conformance bench
 test: setup
@@ -18,7 +20,7 @@ build:
 	CGO_ENABLED=0 go build -buildvcs=auto -trimpath -ldflags="-s -w" -o bin/bellwire ./cmd/bellwire
 
 soak: setup
-	go run ./cmd/internal/check soak
+	go run ./cmd/internal/check soak $(SOAK) $(SEEDS)
 
 fuzz:
 	go run ./cmd/internal/check fuzz $(FUZZTIME)

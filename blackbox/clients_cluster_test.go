@@ -122,7 +122,7 @@ func TestClusterRealClientsRoam(t *testing.T) {
 			}
 		})
 	}
-	for round := range effort.Rounds(3, 30) {
+	for round := range effort.Turns(t) {
 		n := c.nodes[round%clusterSize]
 		arrive(t, &got, len(sent), 50)
 		n.kill()

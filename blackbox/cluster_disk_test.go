@@ -250,7 +250,7 @@ func TestClusterPowerCutOfOne(t *testing.T) {
 	n := c.nodes[0]
 	l := c.load()
 	l.start()
-	for round := range effort.Rounds(2, 30) {
+	for round := range effort.Turns(t) {
 		c.lead(0, round%2 == 0)
 		l.await(clusterRate())
 		v.cut()
@@ -281,7 +281,7 @@ func TestClusterPowerCut(t *testing.T) {
 	c := p.start(t)
 	l := c.load()
 	l.start()
-	for range effort.Rounds(2, 20) {
+	for range effort.Turns(t) {
 		l.await(500)
 		for _, v := range volumes {
 			v.cut()

@@ -22,10 +22,10 @@ func TestClusterKills(t *testing.T) {
 	c := newTrio(t)
 	l := c.load()
 	l.start()
-	rng := rand.New(rand.NewPCG(1, 41))
+	rng := rand.New(rand.NewPCG(effort.First(), 41))
 	took := map[string][]time.Duration{}
 	victims := []string{"leader", "follower", "subscriber's node"}
-	for range effort.Rounds(1, 50) {
+	for range effort.Turns(t) {
 		for _, who := range victims {
 			l.await(clusterRate()/5 + rng.Int64N(clusterRate()))
 			i := c.leader()
@@ -53,7 +53,7 @@ func TestClusterKills(t *testing.T) {
 		all = append(all, took[who]...)
 		told(t, who+" killed", took[who])
 	}
-	if median, p99 := told(t, "any killed", all); effort.Soaking() && (median >= 600*time.Millisecond || p99 >= time.Second) {
+	if median, p99 := told(t, "any killed", all); machineIsOurs() && (median >= 600*time.Millisecond || p99 >= time.Second) {
 		t.Errorf("delivery went on after %v at the median, p99 %v: want less than 600ms and 1s", median, p99)
 	}
 }
@@ -107,7 +107,7 @@ func TestClusterAllKilled(t *testing.T) {
 	c := newTrio(t)
 	l := c.load()
 	l.start()
-	for round := range effort.Rounds(2, 20) {
+	for round := range effort.Turns(t) {
 		l.await(500 + int64(round)*100)
 		for _, n := range c.nodes {
 			if err := syscall.Kill(n.pid(), syscall.SIGKILL); err != nil {
@@ -152,7 +152,7 @@ func TestClusterLeaderStandsStill(t *testing.T) {
 	c := newTrio(t)
 	l := c.load()
 	l.start()
-	for range effort.Rounds(1, 10) {
+	for range effort.Turns(t) {
 		l.await(500)
 		stopped := c.nodes[c.leader()]
 		// Publishers at the node that stands still wait for their answers: those
@@ -177,9 +177,9 @@ func TestClusterLeaderStandsStill(t *testing.T) {
 func TestClusterExactlyOnce(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t)
-	rng := rand.New(rand.NewPCG(1, 42))
+	rng := rand.New(rand.NewPCG(effort.First(), 42))
 	exactlyOnce(t, c.nodes[0], func(l *load) {
-		for range effort.Rounds(4, 60) {
+		for range effort.Turns(t) {
 			l.await(20 + rng.Int64N(300))
 			i := rng.IntN(clusterSize)
 			c.nodes[i].kill()

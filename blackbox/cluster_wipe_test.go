@@ -85,9 +85,10 @@ func TestClusterFlippedBit(t *testing.T) {
 	c := newTrio(t)
 	l := c.load()
 	l.start()
-	rng := rand.New(rand.NewPCG(1, 46))
-	refused := 0
-	for range effort.Rounds(4, 60) {
+	rng := rand.New(rand.NewPCG(effort.First(), 46))
+	tried, refused := 0, 0
+	for range effort.Turns(t) {
+		tried++
 		l.await(200)
 		i := (c.leader() + 1 + rng.IntN(2)) % clusterSize
 		if i == 0 {
@@ -107,7 +108,7 @@ func TestClusterFlippedBit(t *testing.T) {
 	}
 	l.finish()
 	c.alike()
-	t.Logf("%d of %d nodes with a flipped bit did not start", refused, effort.Rounds(4, 60))
+	t.Logf("%d of %d nodes with a flipped bit did not start", refused, tried)
 }
 
 // The end of a stopped node's log is cut off, or overwritten: what it had acknowledged
@@ -119,8 +120,8 @@ func TestClusterDamagedTail(t *testing.T) {
 	c := newTrio(t)
 	l := c.load()
 	l.start()
-	rng := rand.New(rand.NewPCG(1, 48))
-	for round := range effort.Rounds(2, 20) {
+	rng := rand.New(rand.NewPCG(effort.First(), 48))
+	for round := range effort.Turns(t) {
 		l.await(clusterRate() * 2) // what was synced more than a second ago is known to have been
 		i := 1 + round%2           // the founder cannot join anew: it was started with --bootstrap
 		n := c.nodes[i]

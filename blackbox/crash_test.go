@@ -459,7 +459,7 @@ func (l *load) finish() {
 // acknowledged reaches every durable subscriber, in order per publisher.
 func TestKillUnderLoad(t *testing.T) {
 	t.Parallel()
-	underSeeds(t, 10, effort.Rounds(5, 200), func(t *testing.T, rng *rand.Rand) {
+	underSeeds(t, 10, func(t *testing.T, rng *rand.Rand) {
 		s := serve(t, "--allow-anonymous")
 		l := newLoad(t, s, 4)
 		l.start()
@@ -471,11 +471,10 @@ func TestKillUnderLoad(t *testing.T) {
 	})
 }
 
-// underSeeds runs a test with the random choices of each of n seeds.
-func underSeeds(t *testing.T, stream uint64, n int, test func(t *testing.T, rng *rand.Rand)) {
-	for seed := range uint64(n) {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { test(t, rand.New(rand.NewPCG(seed, stream))) })
-	}
+// underSeeds runs a test with the random choices of each seed.
+func underSeeds(t *testing.T, stream uint64, test func(t *testing.T, rng *rand.Rand)) {
+	t.Helper()
+	effort.Seeds(t, func(t *testing.T, seed uint64) { test(t, rand.New(rand.NewPCG(seed, stream))) })
 }
 
 // each hands over what comes and sends the answers, until the load is stopped or
@@ -522,7 +521,7 @@ func (l *load) restart(s *server) {
 // received (PUBREC) when the server died; with the same packet id and DUP.
 func TestKillUnderLoadExactlyOnce(t *testing.T) {
 	t.Parallel()
-	underSeeds(t, 11, effort.Rounds(3, 100), func(t *testing.T, rng *rand.Rand) {
+	underSeeds(t, 11, func(t *testing.T, rng *rand.Rand) {
 		s := serve(t, "--allow-anonymous")
 		exactlyOnce(t, s, func(l *load) {
 			for range 3 {
@@ -537,7 +536,7 @@ func TestKillUnderLoadExactlyOnce(t *testing.T) {
 // of their exchanges, a hundred times: closed, reset, taken over.
 func TestMQTT24ExactlyOnceThroughReconnects(t *testing.T) {
 	t.Parallel()
-	underSeeds(t, 24, effort.Rounds(2, 50), func(t *testing.T, rng *rand.Rand) {
+	underSeeds(t, 24, func(t *testing.T, rng *rand.Rand) {
 		exactlyOnce(t, serve(t, "--allow-anonymous"), func(l *load) {
 			for range 100 {
 				l.await(1 + rng.Int64N(20))

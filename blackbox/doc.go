@@ -13,7 +13,8 @@
 // broker: BELLWIRE_BLACKBOX_TARGET=127.0.0.1:1883 go test ./blackbox. The others
 // start a server of their own in a directory of their own, and are skipped
 // then. BELLWIRE_BINARY names a binary that is already built.
-// BELLWIRE_SOAK=1 runs many seeds where the normal run has a few, and the load of a
-// cluster at 5,000 events a second where it has 500; BELLWIRE_RATE is another rate,
-// for a machine that has other work.
+// BELLWIRE_SOAK (package effort) has many seeds where the normal run has a few, and the
+// load of a cluster at 5,000 events a second where it has 500; BELLWIRE_RATE is another
+// rate, for a machine that has other work: if it is lower, times are told, and not held
+// to what is promised.
 package blackbox

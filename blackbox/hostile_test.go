@@ -20,8 +20,8 @@ func TestHostileClientsHarmNobody(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--allow-anonymous")
 	healthy := newWitnesses(t, s.ready.MQTT)
-	rng := rand.New(rand.NewPCG(63, 0))
-	for i := range effort.Rounds(1500, 100_000) {
+	rng := rand.New(rand.NewPCG(63, effort.First()))
+	for i := range effort.Turns(t) {
 		if err := attack(s.ready.MQTT, rng); err != nil {
 			t.Fatalf("attack %d: %v", i, err)
 		}

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bellwire/bellwire/internal/effort"
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
 
@@ -345,7 +344,7 @@ func (d *device) hand(x *correspondence, p *mq.Packet) {
 // those of another sender in between, in the same order at both.
 func TestS27OrderThroughDeath(t *testing.T) {
 	t.Parallel()
-	underSeeds(t, 27, effort.Rounds(1, 50), func(t *testing.T, rng *rand.Rand) {
+	underSeeds(t, 27, func(t *testing.T, rng *rand.Rand) {
 		correspond(t,
 			&writer{who: alice, inbox: bobsInbox, qos: 2, total: 1000},
 			&writer{who: carol, inbox: bobsInbox, qos: 1, total: 300},
@@ -358,7 +357,7 @@ func TestS27OrderThroughDeath(t *testing.T) {
 // once for each place in the inbox, in the inbox's order.
 func TestMessagesBetweenTwoThroughKills(t *testing.T) {
 	t.Parallel()
-	underSeeds(t, 28, effort.Rounds(1, 50), func(t *testing.T, rng *rand.Rand) {
+	underSeeds(t, 28, func(t *testing.T, rng *rand.Rand) {
 		correspond(t,
 			&writer{who: alice, inbox: bobsInbox, qos: 2, total: 1000},
 			&writer{who: bob, inbox: alicesInbox, qos: 2, total: 1000},

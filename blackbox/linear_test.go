@@ -129,7 +129,7 @@ func TestClusterRetainedIsLinearizable(t *testing.T) {
 			}
 		})
 	}
-	c.disturb(effort.Rounds(3, 30))
+	c.disturb()
 	close(stop)
 	clients.Wait()
 	h.judge(t, retainedModel)
@@ -173,10 +173,10 @@ func (a access) at(addr string) (output any, keep bool, err error) {
 }
 
 // disturb kills nodes, and lets the leader stand still, one after the other.
-func (c *trio) disturb(rounds int) {
+func (c *trio) disturb() {
 	c.t.Helper()
-	rng := rand.New(rand.NewPCG(1, 44))
-	for round := range rounds {
+	rng := rand.New(rand.NewPCG(effort.First(), 44))
+	for round := range effort.Turns(c.t) {
 		i := c.leader()
 		if round%3 == 1 {
 			i = rng.IntN(clusterSize)
@@ -259,7 +259,7 @@ func TestClusterSessionHasOneOwner(t *testing.T) {
 			}
 		})
 	}
-	c.disturb(effort.Rounds(3, 30))
+	c.disturb()
 	close(stop)
 	clients.Wait()
 	h.judge(t, ownerModel)

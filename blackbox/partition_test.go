@@ -37,7 +37,7 @@ func TestClusterPartitions(t *testing.T) {
 			k.cut(b, leader)
 		}},
 	}
-	for range effort.Rounds(1, 5) {
+	for range effort.Turns(t) {
 		for _, fault := range faults {
 			l.await(300)
 			leader := c.leader()

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"github.com/bellwire/bellwire/internal/effort"
 )
 
 // A volume is an ext4 file system in a file, mounted through a loop device,
@@ -141,7 +139,7 @@ func TestPowerCutLosesWhatIsNotSynced(t *testing.T) {
 // disk is back everything that was acknowledged is delivered, in order.
 func TestPowerCutUnderLoad(t *testing.T) {
 	t.Parallel()
-	underSeeds(t, 12, effort.Rounds(2, 50), func(t *testing.T, rng *rand.Rand) {
+	underSeeds(t, 12, func(t *testing.T, rng *rand.Rand) {
 		v := newVolume(t)
 		s := serveIn(t, filepath.Join(v.at, "data"), "--allow-anonymous")
 		l := newLoad(t, s, 4)

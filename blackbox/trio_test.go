@@ -52,6 +52,10 @@ func clusterRate() int64 {
 	return int64(effort.Rounds(gateRate, soakRate))
 }
 
+// machineIsOurs says whether times are held to what is promised: when soaking, but not
+// where BELLWIRE_RATE says that the machine has other work.
+func machineIsOurs() bool { return effort.Soaking() && clusterRate() >= soakRate }
+
 // A plan says where the nodes of a trio are.
 type plan struct {
 	host   func(i int) string

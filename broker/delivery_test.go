@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"flag"
 	"fmt"
 	"maps"
 	"math"
@@ -10,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,8 +18,6 @@ import (
 	"github.com/bellwire/bellwire/internal/bubble"
 	"github.com/bellwire/bellwire/internal/effort"
 )
-
-var deliverySeed = flag.Uint64("delivery.seed", 0, "run this seed of TestDeliveryModel only")
 
 // A device is a client as the standard wants it, that outlives its connections
 // and the node: it remembers what it has got and which QoS 2 packet ids it has not
@@ -355,26 +351,17 @@ type deliveryRun struct {
 // newer one, nothing that their owner does not permit, at last the last state; and
 // however often they change, that pushes out nothing.
 func TestDeliveryModel(t *testing.T) {
-	seeds, steps := uint64(effort.RoundsOfOne(6, 30, 4000)), effort.Rounds(150, 400)
-	first := uint64(1)
-	var copied atomic.Uint64
-	if *deliverySeed == 0 {
-		wantCopies(t, &copied, 20)
-	}
-	if *deliverySeed != 0 {
-		first, seeds = *deliverySeed, *deliverySeed
-	}
-	for seed := first; seed <= seeds; seed++ {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			t.Parallel()
-			bubble.Test(t, func(t *testing.T) {
-				r := newDeliveryRun(t, seed)
-				r.run(steps)
-				copied.Add(r.n.machine.copies)
-				checkBodies(t, r.n.machine)
-			})
+	steps := effort.Rounds(150, 400)
+	var made copied
+	made.want(t, 6, 20)
+	effort.ParallelSeeds(t, func(t *testing.T, seed uint64) {
+		bubble.Test(t, func(t *testing.T) {
+			r := newDeliveryRun(t, seed)
+			r.run(steps)
+			made.add(r.n.machine.copies)
+			checkBodies(t, r.n.machine)
 		})
-	}
+	})
 }
 
 func newDeliveryRun(t *testing.T, seed uint64) *deliveryRun {

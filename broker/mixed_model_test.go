@@ -55,20 +55,13 @@ var sharedFilters = []string{"$share/g/a/#", "$share/g/a/1", "$share/h/#", "$sha
 // as something refers to them. A machine that begins with a copy from midway and
 // applies what came after is in the same state.
 func TestMixedModel(t *testing.T) {
-	first, last := uint64(1), uint64(effort.RoundsOfOne(1, 24, 3000))
-	if *modelSeeds != "" {
-		first, last = parseSeeds(t, *modelSeeds)
-	}
 	entries := effort.Rounds(200, 500)
-	for seed := first; seed <= last; seed++ {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			t.Parallel()
-			r := newMixedRun(t, seed)
-			defer r.close()
-			r.run(entries)
-			r.replayMidway()
-		})
-	}
+	effort.ParallelSeeds(t, func(t *testing.T, seed uint64) {
+		r := newMixedRun(t, seed)
+		defer r.close()
+		r.run(entries)
+		r.replayMidway()
+	})
 }
 
 func newMixedRun(t *testing.T, seed uint64) *modelRun {

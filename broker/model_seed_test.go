@@ -1,34 +1,14 @@
 package broker
 
 import (
-	"errors"
-	"flag"
 	"fmt"
 	"reflect"
-	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/internal/effort"
 )
-
-var modelSeeds = flag.String("model.seeds", "", "run these seeds of TestMachineModel only: 1680, or 501-1000")
-
-// parseSeeds reads what -model.seeds says.
-func parseSeeds(t *testing.T, s string) (first, last uint64) {
-	t.Helper()
-	from, to, ok := strings.Cut(s, "-")
-	if !ok {
-		to = from
-	}
-	first, err1 := strconv.ParseUint(from, 10, 64)
-	last, err2 := strconv.ParseUint(to, 10, 64)
-	if err := errors.Join(err1, err2); err != nil || last < first {
-		t.Fatalf("-model.seeds=%s: want a number, or two with a hyphen between them, ascending", s)
-	}
-	return first, last
-}
 
 // A seed is a history: what fails once fails again.
 func TestModelSeedIsAHistory(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -110,24 +109,15 @@ type modelRun struct {
 // (it is another node, it loses what was not flushed and replays, it begins
 // with a copy of another's state) its digest is that of the first.
 func TestMachineModel(t *testing.T) {
-	first, last := uint64(1), uint64(effort.RoundsOfOne(1, 10, 3000))
-	if *modelSeeds != "" {
-		first, last = parseSeeds(t, *modelSeeds)
-	}
 	entries := effort.Rounds(150, 400)
-	var made atomic.Uint64
-	if last-first >= 3 {
-		wantCopies(t, &made, uint64(entries))
-	}
-	for seed := first; seed <= last; seed++ {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			t.Parallel()
-			r := newModelRun(t, seed)
-			defer r.close() // not by Cleanup: T keeps the function, and so all of r, until the last seed has ended
-			r.run(entries)
-			made.Add(r.made)
-		})
-	}
+	var made copied
+	made.want(t, 4, uint64(entries))
+	effort.ParallelSeeds(t, func(t *testing.T, seed uint64) {
+		r := newModelRun(t, seed)
+		defer r.close() // not by Cleanup: T keeps the function, and so all of r, until the last seed has ended
+		r.run(entries)
+		made.add(r.made)
+	})
 }
 
 func newModelRun(t *testing.T, seed uint64) *modelRun {

@@ -162,11 +162,9 @@ func (c *counted) all() map[uint64][]error {
 // Under a log that refuses, loses, doubles and reorders, what clients publish is
 // ordered once each, in each client's order, and each is told once, yes.
 func TestEachProposalIsOrderedOnce(t *testing.T) {
-	for seed := range uint64(effort.Rounds(8, 1000)) {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			bubble.Test(t, func(t *testing.T) { orderedOnce(t, seed) })
-		})
-	}
+	effort.Seeds(t, func(t *testing.T, seed uint64) {
+		bubble.Test(t, func(t *testing.T) { orderedOnce(t, seed) })
+	})
 }
 
 func orderedOnce(t *testing.T, seed uint64) {

@@ -249,11 +249,9 @@ func (l *sharedLog) isFaulty() bool {
 // was published; a will comes once for each connection that ended without a word;
 // and all nodes have the same state.
 func TestSessionsRoam(t *testing.T) {
-	for seed := range uint64(effort.RoundsOfOne(2, 6, 500)) {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			bubble.Test(t, func(t *testing.T) { sessionsRoam(t, seed) })
-		})
-	}
+	effort.Seeds(t, func(t *testing.T, seed uint64) {
+		bubble.Test(t, func(t *testing.T) { sessionsRoam(t, seed) })
+	})
 }
 
 const roamed = 40 // events of each publisher

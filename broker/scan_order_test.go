@@ -222,17 +222,13 @@ type scanRun struct {
 // room, subscribes again, or comes back, sees each topic's versions in their
 // order, and in the end the last of each.
 func TestScanModel(t *testing.T) {
-	seeds := uint64(effort.RoundsOfOne(4, 12, 1000))
-	for seed := uint64(1); seed <= seeds; seed++ {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			t.Parallel()
-			bubble.Test(t, func(t *testing.T) {
-				r := &scanRun{t: t, rng: rand.New(rand.NewPCG(seed, 2)), n: newNode(t, Limits{}), now: map[string]int64{}, last: map[string]int64{}}
-				r.qos, r.expiry = uint8(seed%2), uint32(seed/2%2*3600)
-				r.run()
-			})
+	effort.ParallelSeeds(t, func(t *testing.T, seed uint64) {
+		bubble.Test(t, func(t *testing.T) {
+			r := &scanRun{t: t, rng: rand.New(rand.NewPCG(seed, 2)), n: newNode(t, Limits{}), now: map[string]int64{}, last: map[string]int64{}}
+			r.qos, r.expiry = uint8(seed%2), uint32(seed/2%2*3600)
+			r.run()
 		})
-	}
+	})
 }
 
 func (r *scanRun) run() {

@@ -91,14 +91,23 @@ func checkBodies(t testing.TB, m *Machine) {
 	}
 }
 
-// wantCopies has a test whose histories are to show copies fail if, when the last of
-// them has ended, they have not made as many.
-func wantCopies(t *testing.T, made *atomic.Uint64, want uint64) {
+// A copied counts the bodies that the histories of a test have copied.
+type copied struct{ bodies, histories atomic.Uint64 }
+
+// want has a test whose histories are to show copies fail if, when the last of them
+// has ended, there were so many, and they have not made as many.
+func (c *copied) want(t *testing.T, histories, want uint64) {
 	t.Cleanup(func() {
-		if n := made.Load(); n < want && !t.Failed() {
+		if n := c.bodies.Load(); n < want && c.histories.Load() >= histories && !t.Failed() {
 			t.Errorf("%d bodies were copied in all histories, want %d at least", n, want)
 		}
 	})
+}
+
+// add counts those of another history.
+func (c *copied) add(bodies uint64) {
+	c.bodies.Add(bodies)
+	c.histories.Add(1)
 }
 
 // compareBodies looks at the bodies of main.

@@ -53,12 +53,10 @@ var sharedPolicies = map[string]*rules{
 // nobody after it was acknowledged; nothing waits that somebody who is there could
 // have; and all of it follows from the log.
 func TestSharedModel(t *testing.T) {
-	seeds, steps := effort.RoundsOfOne(1, 8, 2000), effort.Rounds(120, 400)
-	for seed := range uint64(seeds) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			bubble.Test(t, func(t *testing.T) { runShared(t, seed, steps) })
-		})
-	}
+	steps := effort.Rounds(120, 400)
+	effort.ParallelSeeds(t, func(t *testing.T, seed uint64) {
+		bubble.Test(t, func(t *testing.T) { runShared(t, seed, steps) })
+	})
 }
 
 func runShared(t *testing.T, seed uint64, steps int) {

@@ -2,12 +2,12 @@ package broker
 
 import (
 	"fmt"
-	"os"
 	"runtime"
 	"testing"
 
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/internal/bubble"
+	"github.com/bellwire/bellwire/internal/effort"
 )
 
 // What an entry of the log becomes is bounded by the sessions that it goes to, not
@@ -20,7 +20,7 @@ func TestBurstIsOrderedInPieces(t *testing.T) { bubble.Test(t, burstInPieces) }
 
 func burstInPieces(t *testing.T) {
 	sessions, events := 400, 300
-	if os.Getenv("BELLWIRE_SOAK") != "" {
+	if effort.Soaking() {
 		sessions, events = 5000, 400
 	}
 	n := newNode(t, Limits{})

@@ -21,16 +21,14 @@ import (
 // Machine has applied all that was acknowledged, in the same order, with the same
 // stamps, and at most what was submitted beyond.
 func TestNodePowerCuts(t *testing.T) {
-	cuts := 0
-	for seed := range uint64(effort.Rounds(2, 100)) {
+	cuts, seeds := 0, 0
+	effort.Seeds(t, func(t *testing.T, seed uint64) {
 		cuts += newSurvivor(t, seed).run()
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
-		}
-	}
+		seeds++
+	})
 	t.Logf("%d power cuts", cuts)
-	if cuts < effort.Rounds(100, 5000) {
-		t.Errorf("only %d power cuts", cuts)
+	if cuts < 50*seeds {
+		t.Errorf("only %d power cuts by %d seeds", cuts, seeds)
 	}
 }
 

@@ -171,7 +171,7 @@ func TestDiskFaultEndsTheProcess(t *testing.T) {
 // reordered.
 func TestKilledUnderLoad(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	for i := range effort.Rounds(4, 60) {
+	for i := range effort.Turns(t) {
 		last, log, code := runChild(t, dir, "", 100+137*i%400)
 		if code != -1 {
 			t.Fatalf("exit code %d\n%s", code, log)

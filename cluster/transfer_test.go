@@ -202,7 +202,7 @@ func (c *courier) wantNothingLeft() {
 // twice is little.
 func TestSnapshotGoesOn(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	for seed := range uint64(effort.RoundsOfOne(2, 3, 40)) {
+	effort.Seeds(t, func(t *testing.T, seed uint64) {
 		c := newCourier(t)
 		request, data := c.snapshot()
 		rng := rand.New(rand.NewPCG(seed, 7))
@@ -231,7 +231,7 @@ func TestSnapshotGoesOn(t *testing.T) {
 			t.Error(err)
 		}
 		c.end()
-	}
+	})
 }
 
 // A sender that has not heard the answer is told it again, and does not send again.

@@ -76,21 +76,19 @@ func (p Policy) GoString() string { return p.Document }
 //     to another state, or
 //   - a command makes the machine panic.
 //
-// Failures are shrunk. `go test` runs the same few histories each time;
-// BELLWIRE_SOAK=1 many others.
+// Failures are shrunk. A seed is a few histories.
 func TestProfile(t *testing.T, s Suite) {
 	t.Helper()
-	checks, seed := effort.RoundsOfOne(5, 20, 3000), "1"
-	if effort.Soaking() {
-		seed = "0" // another each time
-	}
+	checks := fmt.Sprint(effort.RoundsOfOne(5, 20, 20))
 	for _, part := range []struct {
 		name string
 		run  func(t *rapid.T, s Suite)
 	}{{"histories", histories}, {"silence", silence}} {
 		t.Run(part.name, func(t *testing.T) {
-			defer setFlags(t, map[string]string{"rapid.checks": fmt.Sprint(checks), "rapid.seed": seed})()
-			rapid.Check(t, func(t *rapid.T) { part.run(t, s) })
+			effort.Seeds(t, func(t *testing.T, seed uint64) {
+				defer setFlags(t, map[string]string{"rapid.checks": checks, "rapid.seed": fmt.Sprint(seed)})()
+				rapid.Check(t, func(t *rapid.T) { part.run(t, s) })
+			})
 		})
 	}
 }

@@ -86,9 +86,7 @@ var applied = []byte("\x01applied")
 // whatever of the unsynced bytes survives. Durable says which entry that is,
 // or an earlier one.
 func TestCrashLeavesWholeEntries(t *testing.T) {
-	for seed := range uint64(effort.RoundsOfOne(2, 6, 2000)) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { crashes(t, rand.New(rand.NewPCG(seed, 1))) })
-	}
+	effort.Seeds(t, func(t *testing.T, seed uint64) { crashes(t, rand.New(rand.NewPCG(seed, 1))) })
 }
 
 func crashes(t *testing.T, rng *rand.Rand) {

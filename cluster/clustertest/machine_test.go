@@ -57,7 +57,7 @@ func play(m *Machine, entries ...Entry) {
 // copied and restored: what is left is a state that it had, not older than what
 // it called durable before.
 func TestMachineSurvivesPowerCuts(t *testing.T) {
-	for seed := range uint64(effort.Rounds(3, 100)) {
+	effort.Seeds(t, func(t *testing.T, seed uint64) {
 		rng, dice := rand.New(rand.NewPCG(seed, 1)), rand.New(rand.NewPCG(seed, 2))
 		l := NewLedger()
 		fs := disk.Crashable()
@@ -102,7 +102,7 @@ func TestMachineSurvivesPowerCuts(t *testing.T) {
 		if faults := l.Settle(map[string]*Machine{"n": again}); len(faults) > 0 {
 			t.Errorf("seed %d: %v", seed, faults)
 		}
-	}
+	})
 }
 
 // A copy that was restored elsewhere is the same state, and goes on alike. One

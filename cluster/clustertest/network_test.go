@@ -441,7 +441,7 @@ func TestClose(t *testing.T) {
 // Under random cuts, mendings and resets, a stream is a prefix of what was sent,
 // at any time; and in the end nothing is left of the connections.
 func TestStreamsAreNeverGarbled(t *testing.T) {
-	for seed := range uint64(effort.RoundsOfOne(2, 8, 200)) {
+	effort.Seeds(t, func(t *testing.T, seed uint64) {
 		inBubble(t, func(t *testing.T, n *Network) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			n.ShapeAll(Conditions{Delay: 10 * time.Millisecond, Jitter: 20 * time.Millisecond, Rate: 1 << 20})
@@ -496,5 +496,5 @@ func TestStreamsAreNeverGarbled(t *testing.T) {
 				t.Errorf("seed %d: %d connections and %d events are left", seed, len(n.pairs), len(n.events))
 			}
 		})
-	}
+	})
 }

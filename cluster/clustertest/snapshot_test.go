@@ -13,8 +13,8 @@ import (
 // through, and although nodes are killed, cut off and made to lead meanwhile. What
 // was acknowledged is kept by all, at one place.
 func TestSnapshotsGoOn(t *testing.T) {
-	resumed := uint64(0)
-	for seed := range uint64(effort.RoundsOfOne(2, 3, 40)) {
+	resumed, seeds := uint64(0), uint64(0)
+	effort.Seeds(t, func(t *testing.T, seed uint64) {
 		bubble.Test(t, func(t *testing.T) {
 			w := newWorld(t, seed, 3)
 			w.memory = 1 << 20 // what follows a snapshot on its way is kept up to there
@@ -28,12 +28,10 @@ func TestSnapshotsGoOn(t *testing.T) {
 				w.tell()
 			}
 		})
-		if t.Failed() {
-			return
-		}
-	}
-	if resumed < 10 {
-		t.Errorf("snapshots went on %d times: nothing is shown", resumed)
+		seeds++
+	})
+	if resumed < 5*seeds && !t.Failed() {
+		t.Errorf("snapshots went on %d times with %d seeds: nothing is shown", resumed, seeds)
 	}
 	t.Logf("snapshots went on %d times", resumed)
 }

@@ -334,9 +334,7 @@ func TestGroupsAreApart(t *testing.T) {
 
 // A log under random operations agrees with a dumb one: a map.
 func TestLogAgainstModel(t *testing.T) {
-	for seed := range effort.RoundsOfOne(3, 20, 1000) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { modelRun(t, rand.New(rand.NewPCG(uint64(seed), 0))) })
-	}
+	effort.Seeds(t, func(t *testing.T, seed uint64) { modelRun(t, rand.New(rand.NewPCG(seed, 0))) })
 }
 
 func modelRun(t *testing.T, rng *rand.Rand) {

@@ -516,7 +516,7 @@ func TestSnapshotGoesOn(t *testing.T) {
 	from.apply(t, 1, 40)
 	from.state.Flush()
 	from.apply(t, 41, 50)
-	for seed := range uint64(effort.Rounds(20, 400)) {
+	effort.Seeds(t, func(t *testing.T, seed uint64) {
 		rng := rand.New(rand.NewPCG(seed, 9))
 		meta, r, err := from.snaps.Open(LiveID)
 		if err != nil {
@@ -556,7 +556,7 @@ func TestSnapshotGoesOn(t *testing.T) {
 		if breaks < 3 {
 			t.Errorf("seed %d: %d pieces: nothing is shown", seed, breaks)
 		}
-	}
+	})
 	_, r, err := from.snaps.Open(LiveID)
 	if err != nil {
 		t.Fatal(err)
@@ -574,8 +574,8 @@ func TestSnapshotGoesOn(t *testing.T) {
 // stands under a copy's name is complete, and a copy that is ahead of the state is
 // one that the log knows to have been installed.
 func TestSnapshotPowerCuts(t *testing.T) {
-	cuts := 0
-	for seed := range uint64(effort.Rounds(8, 60)) {
+	cuts, seeds := 0, 0
+	effort.Seeds(t, func(t *testing.T, seed uint64) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		from := newStore3(t, disk.Memory(), 1)
 		from.apply(t, 1, 20)
@@ -608,10 +608,11 @@ func TestSnapshotPowerCuts(t *testing.T) {
 			inHook = false
 		}
 		fs.Intercept(nil)
-	}
+		seeds++
+	})
 	t.Logf("%d power cuts", cuts)
-	if cuts < 50 {
-		t.Errorf("only %d power cuts", cuts)
+	if cuts < 6*seeds {
+		t.Errorf("only %d power cuts by %d seeds", cuts, seeds)
 	}
 }
 

@@ -4,9 +4,9 @@
 //
 //	import _ "github.com/bellwire/bellwire/internal/fixedseed"
 //
-// With BELLWIRE_SOAK=1, and with -rapid.seed, they draw otherwise. Under the race
-// detector they draw a fifth as often: the draws of a property test run one after
-// the other, in one goroutine.
+// When soaking they draw from the first seed of the run, and with -rapid.seed from
+// that one. Under the race detector they draw a fifth as often: the draws of a property
+// test run one after the other, in one goroutine.
 package fixedseed
 
 import (
@@ -19,11 +19,8 @@ import (
 )
 
 func init() {
-	if effort.Soaking() {
-		return
-	}
 	for name, value := range map[string]string{
-		"rapid.seed":   "1",
+		"rapid.seed":   strconv.FormatUint(effort.First(), 10),
 		"rapid.checks": strconv.Itoa(effort.RoundsOfOne(20, 100, 100)),
 	} {
 		if err := flag.Set(name, value); err != nil {

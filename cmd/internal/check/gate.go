@@ -47,11 +47,14 @@ const measures = module + "/bench"
 // with this tree: they belong to conformance.
 const external = "^TestPacketSequences$"
 
-// withoutRace are tests that start the built binary and load it for real: the race
+// loadsTheBinary are tests that start the built binary and load it for real: the race
 // detector sees their own side only, which others of bench show it, and makes that
-// so slow that it is itself what is measured. And those that have one Machine do much
-// in one goroutine, where there is nothing to find.
-const withoutRace = "^TestRows?Against|" +
+// so slow that it is itself what is measured.
+const loadsTheBinary = "^TestRows?Against"
+
+// withoutRace are those, and such as have one Machine do much in one goroutine, where
+// there is nothing to find: soak looks nevertheless.
+const withoutRace = loadsTheBinary + "|" +
 	"^Test(EntryKeepsToItsBudget|SharedBesideWhatIsOwed|PoliciesAreBounded|SharedReturnedWithoutEnd|SurvivorsAreCopied|EverySecondJob)$"
 
 // What the tests wait for, time-outs of clusters and disks that sync, takes longer

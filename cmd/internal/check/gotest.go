@@ -9,9 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/bellwire/bellwire/internal/effort"
 )
 
 // An event is one line of `go test -json`.
@@ -21,6 +24,7 @@ type event struct {
 	Test       string
 	Elapsed    float64 // seconds
 	Output     string
+	Key, Value string // of an attribute
 	ImportPath string // of a build that failed
 }
 
@@ -31,9 +35,20 @@ type result struct {
 	tests   int    // tests and subtests that passed or failed
 	failed  int
 	skipped []skip
+	soaked  map[string]progress // by test
 	took    time.Duration
 	ok      bool
 }
+
+// A progress is how far a test has come that tries many seeds.
+type progress struct {
+	tried int
+	seeds string
+	shown time.Time // when somebody was told last
+}
+
+// showEvery is how often it is shown how far a test has come.
+const showEvery = 30 * time.Second
 
 // A skip is a test that did not run, and what it said about it.
 type skip struct{ test, why string }
@@ -103,13 +118,16 @@ func (t *tally) take(e event) {
 	}
 	p := t.open[e.Package]
 	if p == nil {
-		p = &result{pkg: e.Package, mode: t.mode}
+		p = &result{pkg: e.Package, mode: t.mode, soaked: map[string]progress{}}
 		t.open[e.Package] = p
 	}
 	key := e.Package + " " + e.Test
 	switch e.Action {
 	case "output":
 		t.lines[key] = append(t.lines[key], e.Output)
+		return
+	case "attr":
+		t.attribute(p, e)
 		return
 	case "pass", "fail", "skip":
 	default:
@@ -130,6 +148,24 @@ func (t *tally) take(e event) {
 		p.skipped = append(p.skipped, skip{e.Test, reason(t.lines[key])})
 	}
 	delete(t.lines, key)
+}
+
+// attribute takes what a test tells of itself.
+func (t *tally) attribute(p *result, e event) {
+	how := p.soaked[e.Test]
+	switch e.Key {
+	case effort.Range:
+		how.seeds = e.Value
+	case effort.Tried:
+		how.tried, _ = strconv.Atoi(e.Value) // 0 is as good an answer to what is none
+		if now := time.Now(); how.shown.IsZero() {
+			how.shown = now
+		} else if now.Sub(how.shown) >= showEvery {
+			how.shown = now
+			fmt.Fprintf(t.out, "%s\t%s %s: %d tried\n", now.Format(time.TimeOnly), short(p.pkg), e.Test, how.tried)
+		}
+	}
+	p.soaked[e.Test] = how
 }
 
 func (t *tally) finish(p *result, e event) {

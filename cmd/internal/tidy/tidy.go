@@ -76,7 +76,7 @@ var mayImport = map[string][]string{
 	"blackbox":           {},
 	"cmd/internal/tidy":  {},
 	"cmd/internal/check": {
-		"cmd/internal/tidy", "internal/formats",
+		"cmd/internal/tidy", "internal/effort", "internal/formats",
 	},
 	"cmd/bellwire": {
 		"acl", "api", "bench", "broker", "broker/event", "broker/mqtt", "broker/store",

@@ -11,30 +11,6 @@ import (
 	"time"
 )
 
-// soak runs all tests with their long seeds. It has no budgets: it ends when
-// it has ended.
-func soak(ctx context.Context, root string) error {
-	start := time.Now()
-	if err := build(ctx, root); err != nil {
-		return err
-	}
-	results, err := goTest(ctx, os.Stdout, root, "", []string{"BELLWIRE_SOAK=1"}, "-count=1", "-p=1", "-timeout=6h", "./...")
-	printTable(os.Stdout, results)
-	var faults []error
-	if err != nil {
-		faults = append(faults, err)
-	}
-	for _, r := range results {
-		if !r.ok {
-			faults = append(faults, fmt.Errorf("%s: %d tests failed", short(r.pkg), r.failed))
-		}
-		for _, s := range r.skipped {
-			fmt.Printf("note\t%s: %s was skipped: %s\n", short(r.pkg), s.test, s.why)
-		}
-	}
-	return verdict(os.Stdout, results, faults, time.Since(start))
-}
-
 // fuzz runs every fuzz target of the tree in turn, each for the given time. It
 // goes on after a finding.
 func fuzz(ctx context.Context, root, duration string) error {
