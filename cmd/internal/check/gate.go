@@ -53,7 +53,7 @@ const external = "^TestPacketSequences$"
 const loadsTheBinary = "^TestRows?Against"
 
 // withoutRace are those, and such as have one Machine do much in one goroutine, where
-// there is nothing to find: soak looks nevertheless.
+// there is nothing to find.
 const withoutRace = loadsTheBinary + "|" +
 	"^Test(EntryKeepsToItsBudget|SharedBesideWhatIsOwed|PoliciesAreBounded|SharedReturnedWithoutEnd|SurvivorsAreCopied|EverySecondJob)$"
 

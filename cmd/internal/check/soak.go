@@ -18,13 +18,14 @@ import (
 // soak is `make soak`: one run that ends when its time is over, or when it has done
 // what it must, which may be later. In this order:
 //
-//  1. all tests that try no seeds, in their long variants;
-//  2. all tests under the race detector, those too that the gate leaves out there;
+//  1. the tests of effort.Long, in their long variants;
+//  2. all tests under the race detector;
 //  3. the tests of effort.Tests one after the other. The time that is left is shared
 //     out anew before each of them, so that what one of them took longer is taken
 //     from all others alike.
 //
-// It goes on after a fault.
+// Properties (package fixedseed) are drawn from the first seed. It goes on after a
+// fault.
 func soak(ctx context.Context, root, duration, seeds string) error {
 	start := time.Now()
 	lasts, err := time.ParseDuration(duration)
@@ -80,36 +81,26 @@ func (s *soaking) test(ctx context.Context, mode string, env []string, args ...s
 // environment is that of a test which soaks for d, from the seeds on that are to be
 // tried.
 func (s *soaking) environment(d time.Duration) []string {
-	return []string{"BELLWIRE_SOAK=" + d.String(), fmt.Sprintf("BELLWIRE_SEEDS=%d-", s.first)}
+	return []string{"BELLWIRE_SOAK=" + d.String(), s.seeds()}
 }
 
-// longVariants runs what is not listed.
+func (s *soaking) seeds() string { return fmt.Sprintf("BELLWIRE_SEEDS=%d-", s.first) }
+
+// longVariants runs the tests that are longer when soaking and try no seeds.
 func (s *soaking) longVariants(ctx context.Context) error {
-	packages, err := lines(ctx, s.root, "go", "list", "./...")
-	if err != nil {
-		return err
+	var faults []error
+	for _, one := range effort.Long {
+		_, err := s.test(ctx, "", s.environment(time.Second), "-timeout=2h", "-parallel=1", "-run="+allOf(one.Tests), module+"/"+one.Package)
+		faults = append(faults, err)
 	}
-	rest := slices.DeleteFunc(slices.Clone(packages), func(pkg string) bool { return pkg == blackbox })
-	env, skip := s.environment(time.Second), "-skip="+unlisted(effort.Tests)
-	_, err = s.test(ctx, "", env, append([]string{"-p=1", "-timeout=2h", skip}, rest...)...)
-	_, errBlackbox := s.test(ctx, "", env, "-timeout=4h", "-parallel=2", skip+"|"+external, blackbox)
-	return errors.Join(err, errBlackbox)
+	return errors.Join(faults...)
 }
 
-// unlisted is what -skip wants so that all are left out that are listed.
-func unlisted(tests []effort.Test) string {
-	var names []string
-	for _, one := range tests {
-		name, _, _ := strings.Cut(one.Name, "/")
-		if !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	return "^(" + strings.Join(names, "|") + ")$"
-}
+// allOf is what -run wants for exactly these tests.
+func allOf(tests []string) string { return "^(" + strings.Join(tests, "|") + ")$" }
 
-// underRace runs the whole suite under the race detector, with as many seeds as the
-// gate tries there.
+// underRace runs the whole suite under the race detector, with as many seeds as are
+// listed for that; but blackbox, where the detector would see the clients only.
 func (s *soaking) underRace(ctx context.Context) error {
 	packages, err := lines(ctx, s.root, "go", "list", "./...")
 	if err != nil {
@@ -121,7 +112,7 @@ func (s *soaking) underRace(ctx context.Context) error {
 	}
 	defer os.RemoveAll(reports)
 	rest := slices.DeleteFunc(packages, func(pkg string) bool { return pkg == blackbox })
-	_, err = s.test(ctx, "race", []string{raceLog(reports)}, append([]string{"-p=1", "-timeout=2h", "-race", "-skip=" + loadsTheBinary}, rest...)...)
+	_, err = s.test(ctx, "race", []string{raceLog(reports), s.seeds()}, append([]string{packagesInRace, "-timeout=2h", "-race", "-skip=" + withoutRace}, rest...)...)
 	return errors.Join(err, races(os.Stdout, reports))
 }
 
