@@ -28,6 +28,7 @@ type Look struct {
 	What   string
 	About  string // an address, as it was asked about; *@domain; empty for none
 	Result string
+	Door   string // by which they have come, if it is not the one that By says
 }
 
 // An AuditQuery says what of the audit is wanted.
@@ -52,6 +53,9 @@ var ErrNotAudited = errors.New("what you look at is written down, and cannot be 
 func (o *Operators) audited(w http.ResponseWriter, r *http.Request, l Look) bool {
 	if o.Audits == nil {
 		return true
+	}
+	if c, ok := callerOf(r); ok {
+		l.Door = c.door
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), managing)
 	defer cancel()

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // Domains is what belongs to single domains, as HTTP shows it to operators and to the
@@ -33,33 +32,17 @@ type Domains interface {
 	// Cancel ends one to an address of the domain, and says how many there were.
 	Cancel(ctx context.Context, domain string, c Cancelling) (matched int, err error)
 
+	// Provision provides somebody of the domain with a subscription, by the administrator
+	// of that name, and returns what its watcher is told of it: "active" or "pending". A
+	// watcher elsewhere is an ErrNotYours; whom the owner refuses an ErrOwner.
+	Provision(ctx context.Context, domain, by string, p Provision) (state string, err error)
+
+	// Invite offers somebody, wherever, to subscribe to somebody of the domain. A target
+	// elsewhere is an ErrNotYours; who has declined an ErrOwner.
+	Invite(ctx context.Context, domain, by string, i Invitation) error
+
 	// Usage returns what the domain uses of its quotas.
 	Usage(ctx context.Context, domain string) (DomainUsage, error)
-}
-
-// A SubscriptionList is what an administrator is told of subscriptions.
-type SubscriptionList struct {
-	Subscriptions []Subscription `json:"subscriptions"`
-	Partial       bool           `json:"partial,omitempty"` // there are more: ask about one target
-}
-
-// A Subscription is one of them.
-type Subscription struct {
-	Kind    string    `json:"kind"`
-	Target  string    `json:"target"`            // whose resource it is to
-	Watcher string    `json:"watcher,omitempty"` // empty: they watch without being known
-	SID     string    `json:"sid"`
-	Status  string    `json:"status"`
-	Event   string    `json:"event"`
-	Since   time.Time `json:"since"`
-}
-
-// A Cancelling names a subscription, by its watcher or its id.
-type Cancelling struct {
-	Kind    string `json:"kind"`
-	Target  string `json:"target"`
-	Watcher string `json:"watcher,omitempty"`
-	SID     string `json:"sid,omitempty"`
 }
 
 // A DomainUsage is what a domain uses.
@@ -159,42 +142,7 @@ func registerDomains(mux *http.ServeMux, d Domains, o *Operators) {
 		}
 		answerPolicy(w, answer, err)
 	})
-	const subscriptions = "/v1/domains/{domain}/subscriptions"
-	mux.HandleFunc("GET "+subscriptions, o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
-		target := r.URL.Query().Get("target")
-		list, err := d.Subscriptions(r.Context(), domain, target)
-		about := target
-		switch {
-		case target == "":
-			about = "*@" + domain
-		case !strings.Contains(target, "@"):
-			about += "@" + domain
-		}
-		if !errors.Is(err, ErrNotYours) && !o.audited(w, r, Look{By: who, What: "subscriptions", About: about, Result: resultOf(err)}) {
-			return
-		}
-		answerPolicy(w, list, err)
-	}))
-	mux.HandleFunc("POST "+subscriptions+"/cancel", o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
-		var c Cancelling
-		r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
-		if !readJSON(w, r, &c) {
-			return
-		}
-		if !strings.Contains(c.Target, "@") {
-			c.Target += "@" + domain
-		}
-		if !strings.HasSuffix(strings.ToLower(c.Target), "@"+domain) {
-			refusePolicy(w, ErrNotYours)
-			return
-		}
-		// It is written before it is done: what is done is never unwritten.
-		if !o.audited(w, r, Look{By: who, What: "cancel " + c.Kind, About: c.Target, Result: "asked for: " + c.Watcher + c.SID}) {
-			return
-		}
-		matched, err := d.Cancel(r.Context(), domain, c)
-		answerPolicy(w, map[string]int{"matched": matched}, err)
-	}))
+	registerSubscriptions(mux, d, o)
 	mux.HandleFunc("GET /v1/domains/{domain}/usage", o.ofDomain(func(w http.ResponseWriter, r *http.Request, _, domain string) {
 		usage, err := d.Usage(r.Context(), domain)
 		answerPolicy(w, usage, err)

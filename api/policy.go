@@ -239,6 +239,7 @@ var (
 	ErrNoPolicy    = errors.New("no such policy is kept")
 	ErrBadQuestion = errors.New("bad question")
 	ErrNotYours    = errors.New("not of a domain that you administer")
+	ErrNobody      = errors.New("no such user")
 	ErrNoShadow    = errors.New("no policy is being tried")
 	ErrNotInForce  = errors.New("the policy was changed meanwhile")
 )
@@ -498,8 +499,12 @@ func refusePolicy(w http.ResponseWriter, err error) {
 		refuseWith(w, problem{Status: http.StatusUnprocessableEntity, Detail: err.Error(), Code: code.String(), Faults: faults.Faults, Report: faults.Report})
 	case errors.Is(err, ErrNotInForce):
 		refuseAs(w, http.StatusPreconditionFailed, bw.PolicyMoved, "%v", err)
-	case errors.Is(err, ErrNotYours):
+	case errors.Is(err, ErrNotYours), errors.Is(err, ErrOwner):
 		refuse(w, http.StatusForbidden, "%v", err)
+	case errors.Is(err, ErrFull):
+		refuse(w, http.StatusTooManyRequests, "%v", err)
+	case errors.Is(err, ErrNobody):
+		refuse(w, http.StatusNotFound, "%v", err)
 	case errors.Is(err, ErrNoTenant):
 		refuseWith(w, problem{
 			Status: http.StatusNotFound, Detail: err.Error(), Code: bw.NoSuchPolicy.String(),

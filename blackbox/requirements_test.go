@@ -39,7 +39,7 @@ var requirements = []requirement{
 	{row: "S18", says: "Who is no party learns nothing of the subscriptions of others."},
 	{row: "S19", says: "An owner knows how many watch, also where they do not know who.", notYet: "owners count exactly (TestCountsAreExact), and a policy may say that others are told (`publishCount`), but there is no topic or path where they are"},
 	{row: "S20", says: "How somebody is refused is the owner’s choice: told, politely, or by no answer."},
-	{row: "S21", says: "An administrator cancels and creates subscriptions of their domain.", notYet: "is not built"},
+	{row: "S21", says: "An administrator cancels and creates subscriptions of their domain."},
 	{row: "S22", says: "My boss can subscribe to me between eight and five only."},
 	{row: "S23", says: "A subscription has an end, and is refreshed."},
 	{row: "S24", says: "An owner accepts a subscription without telling."},
@@ -102,7 +102,7 @@ var requirements = []requirement{
 	{row: "R5.1.18", says: "The owner’s IP address is not told to a watcher."},
 	{row: "ADM-1", says: "An administrator can list the subscriptions to and from a domain, which is audited."},
 	{row: "ADM-2", says: "An administrator can cancel any subscription to a domain."},
-	{row: "ADM-3", says: "An administrator can create a subscription for an address of the domain, for others only invite.", notYet: "is not built"},
+	{row: "ADM-3", says: "An administrator can create a subscription for an address of the domain, for others only invite."},
 	{row: "ADM-4", says: "An administrator’s ceiling forbids or caps, and never widens silently."},
 }
 

@@ -26,6 +26,7 @@ const (
 
 // A watcherRow is what an owner is shown of one watcher.
 type watcherRow struct {
+	Origin, By                                                   string
 	ID, URI, Status, Event, Visibility, Style, Since, Note, Name string
 
 	Auth    int

@@ -81,6 +81,7 @@ const (
 	stepSettings
 	stepRestored // the state was replaced by a later one
 	stepSubEnded // a subscription has ended with its window
+	stepProvided // one has begun that its client has not asked for
 	stepRegrant  // who may read what, a profile has to be asked anew
 	stepLife     // this node's life is over, by the log's account: another begins
 	stepNumbered // the policy in force has a number from here on

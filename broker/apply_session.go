@@ -75,6 +75,9 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 	m.tx.Set(heldKey(m.key, r), nil)
 	m.tellConnected(r)
 	m.present(r)
+	if !o.present {
+		m.provideAll(r)
+	}
 
 	o.session, o.epoch = r.session, r.epoch
 	// One that waited for its client has a queue, whatever becomes of it at
@@ -106,6 +109,9 @@ func (m *Machine) describe(r *record, o *opened) {
 		}
 	}
 	o.asked = m.askedBy(r.session)
+	if !r.durable() {
+		o.subs = append(o.subs, providedSubs(o.asked)...)
+	}
 }
 
 // filters returns the filters of r's subscriptions, and perhaps some that it
@@ -297,27 +303,34 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 			groups[strings.Clone(c.Subs[i].Filter)] = m.joinGroup(r, c.Subs[i], here)
 			continue
 		}
-		s := storedSub{Subscription: c.Subs[i], since: here}
-		s.Filter = strings.Clone(s.Filter)
-		old, had := m.durable.Value(s.Filter, r.session)
-		s.ends, s.first = old.ends, old.first
-		m.setEnd(r, &s, m.endsAt(r, s.Filter, m.now))
-		if !had {
-			s.first = r.queue.next
-			r.subs++
-			m.subbed = append(m.subbed, sessionFilter{r.session, s.Filter})
-		}
-		wanted := s.RetainHandling == 0 || s.RetainHandling == 1 && !had
-		if had && !wanted {
-			s.since, s.replaying, s.position = old.since, old.replaying, old.position
-		}
-		replay[i] = wanted && m.mayHaveRetained(s.Filter)
-		s.replaying = s.replaying || replay[i]
-		m.setSub(r, &s)
-		m.writeSub(r, &s)
+		replay[i] = m.subscribe(r, c.Subs[i], here)
 	}
 	m.tellSubscribed(r, awaited)
 	return &subscribed{replay: replay, since: here, groups: groups}, nil
+}
+
+// subscribe sets a subscription of a session that has a queue, which is no shared one, and
+// says whether there may be retained events to be sent to it.
+func (m *Machine) subscribe(r *record, sub event.Subscription, here uint64) (replay bool) {
+	s := storedSub{Subscription: sub, since: here}
+	s.Filter = strings.Clone(s.Filter)
+	old, had := m.durable.Value(s.Filter, r.session)
+	s.ends, s.first = old.ends, old.first
+	m.setEnd(r, &s, m.endsAt(r, s.Filter, m.now))
+	if !had {
+		s.first = r.queue.next
+		r.subs++
+		m.subbed = append(m.subbed, sessionFilter{r.session, s.Filter})
+	}
+	wanted := s.RetainHandling == 0 || s.RetainHandling == 1 && !had
+	if had && !wanted {
+		s.since, s.replaying, s.position = old.since, old.replaying, old.position
+	}
+	replay = wanted && m.mayHaveRetained(s.Filter)
+	s.replaying = s.replaying || replay
+	m.setSub(r, &s)
+	m.writeSub(r, &s)
+	return replay
 }
 
 // checkSubscribe says whether r may subscribe to so many.

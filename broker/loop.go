@@ -219,6 +219,10 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		if session := l.live[s.session]; session != nil && session.epoch == s.epoch {
 			session.subEnded(s.topic, now, w)
 		}
+	case stepProvided:
+		if session := l.live[s.session]; session != nil && session.epoch == s.epoch {
+			session.provided(s.topic, s.position, now)
+		}
 	case stepAdjust:
 		b.adjust()
 	case stepReply:

@@ -62,6 +62,9 @@ type Request struct {
 	Lasting bool   // the session outlives its connection
 	Known   bool   // the session subscribes to it already
 
+	// Provided says that the session has not asked: its principal is provided with it.
+	Provided bool
+
 	// Once is set by Subscribed if the state is to be shown once, and nothing more:
 	// a subscription that there was has ended.
 	Once bool

@@ -129,6 +129,11 @@ func (s *Session) resume(o *opened, now int64) {
 		s.b.scans.start(s.goOn) // the queue is not read here
 	}
 	here := s.b.loop.position()
+	for i := range o.subs { // of a session without a queue: what it was provided with meanwhile
+		if sub := o.subs[i].Subscription; s.subs[sub.Filter] == nil {
+			s.attach(sub, here, 0, now).asked = true
+		}
+	}
 	for filter, sub := range s.subs {
 		if _, still := slices.BinarySearch(o.asked, filter); sub.asked && !still { // ended meanwhile
 			delete(s.subs, filter)

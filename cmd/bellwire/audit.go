@@ -45,8 +45,11 @@ func (a audits) Write(ctx context.Context, l api.Look) error {
 		return nil
 	}
 	door := "http"
-	if l.By == "local" {
+	switch {
+	case l.By == "local":
 		door = "local"
+	case l.Door != "":
+		door = l.Door
 	}
 	e := broker.AuditEntry{By: l.By, Door: door, What: l.What, About: about, Result: l.Result}
 	if in, ok := b.Policy().(*authorizer); ok {

@@ -42,8 +42,13 @@ func (d domains) Subscriptions(_ context.Context, domain, target string) (api.Su
 		if err != nil {
 			return true
 		}
-		s := api.Subscription{Kind: of, Target: t.Addr.String(), SID: e.ID, Status: e.Status.String(), Event: e.Event.String(), Since: time.Unix(0, e.Since).UTC()}
+		s := api.Subscription{Kind: of, Target: t.Addr.String(), SID: e.ID, By: e.By}
 		s.Watcher = e.SeenAs().String() // as the owner sees them; empty for somebody anonymous
+		if t.Addr.Domain == domain {
+			s.Status, s.Event, s.Since = e.Status.String(), e.Event.String(), time.Unix(0, e.Since).UTC()
+		} else { // what an owner elsewhere has decided is told as to the watcher
+			s.Status = e.ToldAs().String()
+		}
 		list.Subscriptions = append(list.Subscriptions, s)
 		return true
 	}
@@ -91,6 +96,11 @@ func (d domains) Cancel(ctx context.Context, domain string, c api.Cancelling) (m
 	if !strings.HasSuffix(target, "@"+domain) {
 		return 0, api.ErrNotYours
 	}
+	if c.Watcher != "" {
+		if c.Watcher, err = acl.ParseAddress(c.Watcher, domain); err != nil {
+			return 0, fmt.Errorf("%w: watcher: %w", api.ErrBadQuestion, err)
+		}
+	}
 	request := map[string]string{}
 	for name, value := range map[string]string{"watcher": c.Watcher, "sid": c.SID} {
 		if value != "" {
@@ -101,16 +111,88 @@ func (d domains) Cancel(ctx context.Context, domain string, c api.Cancelling) (m
 	if err != nil {
 		return 0, err
 	}
-	reply, err := d.s.broker.Control(ctx, target, c.Kind, "cancel", data)
+	var answer struct{ Matched int }
+	err = d.control(ctx, target, c.Kind, "cancel", data, &answer)
+	return answer.Matched, err
+}
+
+// control has a kind do what an administrator asks for, in the name of whom it is about.
+func (d domains) control(ctx context.Context, target, kind, verb string, data []byte, answer any) error {
+	reply, err := d.s.broker.Control(ctx, target, kind, verb, data)
+	told := err
+	if refusal, ok := errors.AsType[*broker.Refusal](err); ok {
+		told = errors.New(refusal.Reason) // what is its cause the status says
+	}
 	switch {
 	case errors.Is(err, broker.ErrNoCommit):
-		return 0, fmt.Errorf("%w: %w", api.ErrNoLeader, err)
-	case errors.Is(err, broker.ErrRefused), errors.Is(err, broker.ErrBadEvent):
-		return 0, fmt.Errorf("%w: %w", api.ErrBadQuestion, err)
+		return fmt.Errorf("%w: %w", api.ErrNoLeader, err)
+	case errors.Is(err, broker.ErrQuota):
+		return fmt.Errorf("%w: %w", api.ErrFull, told)
+	case errors.Is(err, broker.ErrPayload), errors.Is(err, broker.ErrBadEvent), verb == "cancel" && errors.Is(err, broker.ErrRefused):
+		return fmt.Errorf("%w: %w", api.ErrBadQuestion, told)
+	case errors.Is(err, broker.ErrRefused):
+		return fmt.Errorf("%w: %w", api.ErrOwner, told)
 	case err != nil:
-		return 0, err
+		return err
 	}
-	var answer struct{ Matched int }
-	err = json.Unmarshal(reply, &answer)
-	return answer.Matched, err
+	return json.Unmarshal(reply, answer)
+}
+
+// An asked is what a kind is asked to do for an administrator.
+type asked struct {
+	Watcher string `json:"watcher"`
+	By      string `json:"by"`
+	Note    string `json:"note,omitempty"`
+	Until   string `json:"until,omitempty"`
+}
+
+// addresses reads whom it is about.
+func addresses(domain, watcher, target string) (w, t string, err error) {
+	if w, err = acl.ParseAddress(watcher, domain); err != nil {
+		return "", "", fmt.Errorf("%w: watcher: %w", api.ErrBadQuestion, err)
+	}
+	if t, err = acl.ParseAddress(target, domain); err != nil {
+		return "", "", fmt.Errorf("%w: target: %w", api.ErrBadQuestion, err)
+	}
+	return w, t, nil
+}
+
+// Provision implements api.Domains.
+func (d domains) Provision(ctx context.Context, domain, by string, p api.Provision) (state string, err error) {
+	watcher, target, err := addresses(domain, p.Watcher, p.Target)
+	switch a, ok := d.s.broker.Policy().(*authorizer); {
+	case err != nil:
+		return "", err
+	case !strings.HasSuffix(watcher, "@"+domain):
+		return "", api.ErrNotYours
+	case !ok || !a.Knows(watcher):
+		return "", fmt.Errorf("%w: %s", api.ErrNobody, watcher)
+	}
+	ask := asked{Watcher: watcher, By: by, Note: p.Note}
+	if !p.Until.IsZero() {
+		ask.Until = p.Until.UTC().Format(time.RFC3339)
+	}
+	data, err := json.Marshal(ask)
+	if err != nil {
+		return "", err
+	}
+	var answer struct{ State string }
+	err = d.control(ctx, target, p.Kind, "provision", data, &answer)
+	return answer.State, err
+}
+
+// Invite implements api.Domains.
+func (d domains) Invite(ctx context.Context, domain, by string, i api.Invitation) error {
+	watcher, target, err := addresses(domain, i.Watcher, i.Target)
+	if err != nil {
+		return err
+	}
+	if !strings.HasSuffix(target, "@"+domain) {
+		return api.ErrNotYours
+	}
+	data, err := json.Marshal(asked{Watcher: watcher, By: by, Note: i.Note})
+	if err != nil {
+		return err
+	}
+	return d.control(ctx, target, i.Kind, "invite", data, new(struct{}))
 }

@@ -101,6 +101,15 @@ type Book struct {
 	// one is so no more.
 	Hold    func(e *Entry)
 	Release func(pseudonym string)
+
+	// Provided is told that an entry has come to be one that is provided, and live; or is so
+	// no more.
+	Provided func(e *Entry, is bool)
+
+	// MayWatch refuses one live subscription more to a resource; nil refuses none. Watched is
+	// told of how many more there are.
+	MayWatch func(topic string) error
+	Watched  func(topic string, more int)
 }
 
 // Errors of Subscribe. What follows the sentinel is for the watcher.
@@ -131,25 +140,16 @@ func (b *Book) Subscribe(r Request) (e *Entry, once bool, err error) {
 	if e.Barred > now {
 		return nil, false, fmt.Errorf("%w: retry-after=%d", ErrBarred, (e.Barred-now+int64(time.Second)-1)/int64(time.Second))
 	}
-	if now-e.Minute >= int64(time.Minute) {
-		e.Minute, e.Repeats = now, 0
-	}
-	if r.Known || e.Status == Terminated && e.Event == Unsubscribed {
-		if e.Repeats >= uint64(b.Limits.PerMinute) {
-			return nil, false, fmt.Errorf("%w: rate: asked for %d times in a minute", ErrQuota, e.Repeats)
-		}
-		e.Repeats++
+	if err := b.repeated(e, r.Known || e.Status == Terminated && e.Event == Unsubscribed); err != nil {
+		return nil, false, err
 	}
 	v := b.Judge(r.Topic, r.Watcher, r.As)
+	if v.Handling == policy.Block {
+		b.reject(e, r.As)
+		return nil, false, ErrRejected
+	}
 	if !e.Live() {
 		e.seenAs(r.As)
-	}
-	if v.Handling == policy.Block {
-		if e.ID != "" || b.countsOf(r.Topic).kept < b.Limits.KeptOf {
-			b.end(e, Rejected)
-			b.save(e)
-		}
-		return nil, false, ErrRejected
 	}
 	if r.Bounded && r.Expires == 0 {
 		b.fetch(e, r.Session)
@@ -173,10 +173,38 @@ func (b *Book) Subscribe(r Request) (e *Entry, once bool, err error) {
 	if r.Note != "" {
 		e.Note = r.Note
 	}
+	b.accepted(e.Topic, e.Watcher)
 	b.decide(e, v)
 	b.save(e)
 	b.Told(e.principal(), e.Topic)
 	return e, false, nil
+}
+
+// repeated checks, if something is asked for again, that it is not too often in a minute.
+func (b *Book) repeated(e *Entry, again bool) error {
+	if now := b.Now(); now-e.Minute >= int64(time.Minute) {
+		e.Minute, e.Repeats = now, 0
+	}
+	if !again {
+		return nil
+	}
+	if e.Repeats >= uint64(b.Limits.PerMinute) {
+		return fmt.Errorf("%w: rate: asked for %d times in a minute", ErrQuota, e.Repeats)
+	}
+	e.Repeats++
+	return nil
+}
+
+// reject ends e, whose watcher is seen as as says, because its owner's policy says so. What
+// there was not is kept if there is room, for the owner to learn of it.
+func (b *Book) reject(e *Entry, as string) {
+	if !e.Live() {
+		e.seenAs(as)
+	}
+	if e.ID != "" || b.countsOf(e.Topic).kept < b.Limits.KeptOf {
+		b.end(e, Rejected)
+		b.save(e)
+	}
 }
 
 // seenAs notes as whom the owner sees the watcher. What was counted of another must not
@@ -189,6 +217,11 @@ func (e *Entry) seenAs(as string) {
 
 // mayBegin checks the bounds on what is not live yet, or becomes pending.
 func (b *Book) mayBegin(e *Entry, v Verdict) error {
+	if !e.Live() && b.MayWatch != nil {
+		if err := b.MayWatch(e.Topic); err != nil {
+			return err
+		}
+	}
 	pends := v.Handling == policy.Confirm
 	of, by := b.countsOf(e.Topic), b.countsBy(e.Watcher)
 	switch {
@@ -210,6 +243,7 @@ func (b *Book) begin(e *Entry) {
 	e.ID = b.newID(e.Topic, e.Watcher)
 	e.Status, e.Event, e.Style, e.Silent, e.Seen = 0, Subscribe, NoStyle, false, false
 	e.Asked, e.Forget, e.GiveUp, e.Sessions, e.Note = b.Now(), 0, 0, nil, ""
+	e.By, e.Until = "", 0
 }
 
 // share has a session share e, for as long as it is granted.
@@ -307,7 +341,7 @@ func (b *Book) over(e *Entry, status Status, event Event, kept time.Duration) {
 		e.ID = b.newID(e.Topic, e.Watcher)
 	}
 	e.Status, e.Event, e.Style, e.Silent, e.Since = status, event, NoStyle, false, b.Now()
-	e.Sessions, e.GiveUp, e.Changes = nil, 0, 0
+	e.Sessions, e.GiveUp, e.Changes, e.Until = nil, 0, 0, 0
 	e.Forget = max(b.Now()+int64(kept), e.Barred)
 }
 
@@ -332,7 +366,13 @@ func (b *Book) Leave(topic, watcher string, session uint64, gone bool) {
 
 func (b *Book) leave(e *Entry, session uint64, event Event) {
 	at, _ := e.session(session)
-	if e.Sessions = slices.Delete(e.Sessions, at, at+1); len(e.Sessions) > 0 {
+	e.Sessions = slices.Delete(e.Sessions, at, at+1)
+	if e.By != "" && event == Unsubscribed { // they do not want it: nor do their other sessions
+		for _, s := range e.Sessions {
+			b.EndSubscription(s.Number, e.Topic)
+		}
+		e.Sessions = nil
+	} else if len(e.Sessions) > 0 || e.By != "" {
 		return
 	}
 	switch pending := e.Status == Pending; {
@@ -404,11 +444,12 @@ const (
 const (
 	wakeEntry = "\x03e" // topic, NUL, watcher
 	wakeSweep = "\x03s" // topic, NUL, the watcher to go on after
+	wakeOffer = "\x03i" // topic, NUL, who is invited
 )
 
 // Wakes says whether an id is of a wake of a Book's.
 func Wakes(id string) bool {
-	return strings.HasPrefix(id, wakeEntry) || strings.HasPrefix(id, wakeSweep)
+	return strings.HasPrefix(id, wakeEntry) || strings.HasPrefix(id, wakeSweep) || strings.HasPrefix(id, wakeOffer)
 }
 
 // Wake does what is due.
@@ -417,6 +458,10 @@ func (b *Book) Wake(id string) {
 	topic, watcher, _ := strings.Cut(rest, "\x00")
 	if strings.HasPrefix(id, wakeSweep) {
 		b.sweep(topic, watcher, followPiece)
+		return
+	}
+	if strings.HasPrefix(id, wakeOffer) {
+		b.lapse(topic, watcher)
 		return
 	}
 	if e := b.Get(topic, watcher); e != nil {
@@ -463,6 +508,11 @@ func (b *Book) due(e *Entry) {
 		if !ignored {
 			e.Status, e.Forget = Waiting, now+int64(WaitsFor)
 		}
+		b.save(e)
+		b.Told(e.principal(), e.Topic)
+		return
+	case e.Until != 0 && e.Until <= now:
+		b.end(e, Timeout)
 		b.save(e)
 		b.Told(e.principal(), e.Topic)
 		return
@@ -521,7 +571,7 @@ func (b *Book) Get(topic, watcher string) *Entry {
 
 // save stores an entry that has changed, or forgets it.
 func (b *Book) save(e *Entry) {
-	key, index, id := Key(e.Topic, e.Watcher), KeysBy(e.Watcher)+e.Topic, wakeEntry+e.Topic+"\x00"+e.Watcher
+	key, id := Key(e.Topic, e.Watcher), wakeEntry+e.Topic+"\x00"+e.Watcher
 	var was *Entry
 	if old := b.Tx.Get(key); old != nil {
 		was = ReadEntry(key, old)
@@ -546,7 +596,7 @@ func (b *Book) save(e *Entry) {
 	b.note(was, is)
 	if forgotten {
 		b.Set(key, nil)
-		b.Set(index, nil)
+		b.index(e.Topic, e.Watcher, func(in *indexed) { in.entry = false })
 		return
 	}
 	if e.wake = e.next(); e.wake != 0 {
@@ -554,7 +604,7 @@ func (b *Book) save(e *Entry) {
 	}
 	b.Set(key, e.encode())
 	if was == nil {
-		b.Set(index, []byte{entryVersion})
+		b.index(e.Topic, e.Watcher, func(in *indexed) { in.entry = true })
 	}
 }
 
@@ -607,7 +657,7 @@ func (b *Book) Saw(e *Entry) {
 func (e *Entry) unseen() bool { return e.Status == Active && e.Silent && !e.Seen }
 
 // Counts are of a resource's entries, or of a watcher's.
-type counts struct{ live, pending, kept, unseen int }
+type counts struct{ live, pending, kept, unseen, invited int }
 
 func (b *Book) countsOf(topic string) counts   { return b.readCounts(countPrefix + topic) }
 func (b *Book) countsBy(watcher string) counts { return b.readCounts(countPrefix + "\x00" + watcher) }
@@ -618,8 +668,11 @@ func (b *Book) readCounts(key string) (c counts) {
 		return c
 	}
 	in := fields.Read(value, entryVersion)
-	c = counts{int(in.Uvarint()), int(in.Uvarint()), int(in.Uvarint()), int(in.Uvarint())}
-	in.End()
+	c = counts{int(in.Uvarint()), int(in.Uvarint()), int(in.Uvarint()), int(in.Uvarint()), 0}
+	if rest := in.Rest(); len(rest) > 0 {
+		n, _ := binary.Uvarint(rest)
+		c.invited = int(n)
+	}
 	return c
 }
 
@@ -633,12 +686,24 @@ func (b *Book) count(was, is *Entry) {
 	if e == nil {
 		e = was
 	}
-	for _, key := range []string{countPrefix + e.Topic, countPrefix + "\x00" + e.Watcher} {
+	more := counts{after.live - before.live, after.pending - before.pending, after.kept - before.kept, after.unseen - before.unseen, 0}
+	b.addCounts(e.Topic, e.Watcher, more)
+	if more.live != 0 && b.Watched != nil {
+		b.Watched(e.Topic, more.live)
+	}
+}
+
+// addCounts adds to the counts of a resource and of a watcher.
+//
+//	version u8 = 1; live, pending, kept, unseen: uvarints; unless it is 0, invited: uvarint
+func (b *Book) addCounts(topic, watcher string, more counts) {
+	for _, key := range []string{countPrefix + topic, countPrefix + "\x00" + watcher} {
 		c := b.readCounts(key)
-		c.live += after.live - before.live
-		c.pending += after.pending - before.pending
-		c.kept += after.kept - before.kept
-		c.unseen += after.unseen - before.unseen
+		c.live += more.live
+		c.pending += more.pending
+		c.kept += more.kept
+		c.unseen += more.unseen
+		c.invited += more.invited
 		if c == (counts{}) {
 			b.Set(key, nil)
 			continue
@@ -646,6 +711,9 @@ func (b *Book) count(was, is *Entry) {
 		value := []byte{entryVersion}
 		for _, n := range []int{c.live, c.pending, c.kept, c.unseen} {
 			value = binary.AppendUvarint(value, uint64(n))
+		}
+		if c.invited > 0 {
+			value = binary.AppendUvarint(value, uint64(c.invited))
 		}
 		b.Set(key, value)
 	}

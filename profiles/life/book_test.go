@@ -22,10 +22,13 @@ type ledger struct {
 	wakes map[string]int64 // at which they are due; 0: soon
 	ended []string
 	told  []string
+
+	provided map[string]bool // watcher and topic
+	watched  map[string]int  // by topic
 }
 
 func newLedger() *ledger {
-	return &ledger{now: time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC).UnixNano(), keys: map[string][]byte{}, wakes: map[string]int64{}}
+	return &ledger{now: time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC).UnixNano(), keys: map[string][]byte{}, wakes: map[string]int64{}, provided: map[string]bool{}, watched: map[string]int{}}
 }
 
 func (l *ledger) Now() int64            { return l.now }
@@ -65,6 +68,12 @@ func (l *ledger) book(j func(topic, watcher string) Verdict, limits Limits) *Boo
 		Tx: l, Limits: limits.WithDefaults(), Key: [32]byte{1},
 		Judge: func(topic, watcher, _ string) Verdict { return j(topic, watcher) },
 		Noted: func(string, bool) {}, Hold: func(*Entry) {}, Release: func(string) {},
+		Watched: func(topic string, more int) { l.watched[topic] += more },
+		Provided: func(e *Entry, is bool) {
+			if delete(l.provided, e.Watcher+" "+e.Topic); is {
+				l.provided[e.Watcher+" "+e.Topic] = true
+			}
+		},
 	}
 }
 
@@ -112,7 +121,7 @@ func TestBook(t *testing.T) {
 			watcher := fmt.Sprint("abcd"[session/2:][:1], "@x.org")
 			key := fmt.Sprint(session, " ", topic)
 			l.ended = nil
-			switch r.IntN(7) {
+			switch r.IntN(10) {
 			case 0, 1:
 				o := Options{}
 				if r.IntN(2) == 0 {
@@ -139,6 +148,14 @@ func TestBook(t *testing.T) {
 				book().Follow(topic)
 			case 4:
 				book().End(topic, watcher, Deactivated, []int64{0, l.now + int64(time.Minute)}[r.IntN(2)])
+			case 5:
+				_, _ = book().Provide(Offer{Topic: topic, Watcher: watcher, By: "adm@x.org", Until: []int64{0, l.now + int64(time.Hour)}[r.IntN(2)]})
+			case 6:
+				if err := book().Invite(Offer{Topic: topic, Watcher: watcher, By: "adm@x.org", Note: "look"}); err == nil && by(l, watcher).invited > limits.PendingByWatcher {
+					t.Fatalf("seed %d: %s has %d invitations", seed, watcher, by(l, watcher).invited)
+				}
+			case 7:
+				book().Decline(topic, watcher)
 			default:
 				l.pass([]time.Duration{time.Second, time.Minute, time.Hour, 50 * time.Hour, 9 * 24 * time.Hour}[r.IntN(5)], book)
 			}
@@ -153,10 +170,12 @@ func TestBook(t *testing.T) {
 	}
 }
 
+func by(l *ledger, watcher string) counts { b := Book{Tx: l}; return b.countsBy(watcher) }
+
 // check compares everything that is kept.
 func (l *ledger) check(has map[string]bool, limits Limits) error {
 	of := map[string]counts{}
-	sessions, wakes, ids := map[string]bool{}, 0, 0
+	sessions, wakes, ids, watched := map[string]bool{}, 0, 0, map[string]int{}
 	for key, value := range l.keys {
 		if !strings.HasPrefix(key, entryPrefix) {
 			continue
@@ -164,9 +183,9 @@ func (l *ledger) check(has map[string]bool, limits Limits) error {
 		e := ReadEntry(key, value)
 		for _, where := range []string{countPrefix + e.Topic, countPrefix + "\x00" + e.Watcher} {
 			c, is := of[where], countsIn(e)
-			of[where] = counts{c.live + is.live, c.pending + is.pending, c.kept + is.kept, c.unseen + is.unseen}
+			of[where] = counts{c.live + is.live, c.pending + is.pending, c.kept + is.kept, c.unseen + is.unseen, c.invited}
 		}
-		if e.Live() != (len(e.Sessions) > 0) {
+		if e.Live() != (len(e.Sessions) > 0) && !provided(e) {
 			return fmt.Errorf("%+v has %d sessions", e, len(e.Sessions))
 		}
 		for _, s := range e.Sessions {
@@ -178,11 +197,15 @@ func (l *ledger) check(has map[string]bool, limits Limits) error {
 				return fmt.Errorf("%+v is not woken at %d", e, e.next())
 			}
 		}
-		if l.keys[KeysBy(e.Watcher)+e.Topic] == nil || e.ID != "" && string(l.keys[idKey(e.Topic, e.ID)]) != e.Watcher {
+		if !readIndexed(l.keys[KeysBy(e.Watcher)+e.Topic]).entry || e.ID != "" && string(l.keys[idKey(e.Topic, e.ID)]) != e.Watcher {
 			return fmt.Errorf("%+v is not in an index", e)
 		}
 		if e.ID != "" {
 			ids++
+		}
+		watched[e.Topic] += countsIn(e).live
+		if provided(e) != l.provided[e.Watcher+" "+e.Topic] {
+			return fmt.Errorf("%+v is told to be provided: %t", e, !provided(e))
 		}
 		if (e.Status == Pending) != (e.GiveUp != 0) {
 			return fmt.Errorf("%+v is given up at %d", e, e.GiveUp)
@@ -199,6 +222,32 @@ func (l *ledger) check(has map[string]bool, limits Limits) error {
 	for key, is := range has {
 		if is != sessions[key] {
 			return fmt.Errorf("session %s: %t, want %t", key, sessions[key], is)
+		}
+	}
+	for key, value := range l.keys {
+		watcher, topic, ok := strings.Cut(strings.TrimPrefix(key, watcherPrefix), "\x00")
+		if !ok || !strings.HasPrefix(key, watcherPrefix) {
+			continue
+		}
+		in := readIndexed(value)
+		if in.entry != (l.keys[Key(topic, watcher)] != nil) {
+			return fmt.Errorf("%s %s is in the index: %t", watcher, topic, in.entry)
+		}
+		if in.invitation != nil {
+			for _, where := range []string{countPrefix + topic, countPrefix + "\x00" + watcher} {
+				c := of[where]
+				c.invited++
+				of[where] = c
+			}
+			wakes++
+			if l.wakes[fmt.Sprintf("%020d %s", in.invitation.Until, wakeOffer+topic+"\x00"+watcher)] != in.invitation.Until {
+				return fmt.Errorf("%s %s: %+v is not woken for", watcher, topic, in.invitation)
+			}
+		}
+	}
+	for topic, n := range watched {
+		if l.watched[topic] != n {
+			return fmt.Errorf("%s: %d are told to watch, %d do", topic, l.watched[topic], n)
 		}
 	}
 	b := Book{Tx: l}
@@ -348,7 +397,21 @@ func TestEntryForm(t *testing.T) {
 		Since: 1, Asked: 2, Note: "hello", As: Somebody, GiveUp: 3, Changes: 4, Forget: 5, Barred: 6, Repeats: 7, Minute: 8, Fetches: 9, Day: 10, changed: 0,
 		Sessions: []Session{{300, 11}, {301, 0}}, wake: 12,
 	}
-	golden.Forms(t, "forms.txt", []golden.Form{{Name: "entry/full/4", Bytes: full.encode()}, {Name: "entry/empty/4", Bytes: (&Entry{}).encode()}})
+	provided := &Entry{Status: Active, Event: Approved, ID: "s-", By: "adm@example.com", Until: 13}
+	invited := indexed{entry: true, invitation: &Invitation{By: "adm@example.com", Note: "look", Until: 14, Declined: true}}
+	l := newLedger()
+	(&Book{Tx: l}).addCounts("t", "w", counts{live: 300, invited: 2})
+	of := l.keys[countPrefix+"t"]
+	golden.Forms(t, "forms.txt", []golden.Form{
+		{Name: "entry/full/4", Bytes: full.encode()}, {Name: "entry/empty/4", Bytes: (&Entry{}).encode()},
+		{Name: "entry/provided/4", Bytes: provided.encode()}, {Name: "indexed/4", Bytes: invited.encode()}, {Name: "counts/4", Bytes: of},
+	})
+	if is := ReadEntry(Key("", ""), provided.encode()); is.By != provided.By || is.Until != provided.Until {
+		t.Errorf("read as %+v, was %+v", is, provided)
+	}
+	if is := readIndexed(invited.encode()); !is.entry || *is.invitation != *invited.invitation {
+		t.Errorf("read as %+v, was %+v", is, invited)
+	}
 	again := ReadEntry(Key(full.Topic, full.Watcher), full.encode())
 	if fmt.Sprintf("%+v", again) != fmt.Sprintf("%+v", full) {
 		t.Errorf("read as %+v, was %+v", again, full)

@@ -93,6 +93,11 @@ type Entry struct {
 	Fetches uint64 // how often its state was fetched instead, in the day from FetchDay on
 	Day     int64
 
+	// By is the administrator who has provided it, empty for one that its watcher has asked
+	// for: then it lasts without sessions, until Until, 0 for ever.
+	By    string
+	Until int64
+
 	Sessions []Session // that share it, by number
 
 	wake    int64  // when its book is woken for it
@@ -110,6 +115,9 @@ func (e *Entry) Live() bool { return e.Status == Pending || e.Status == Active }
 
 // Expires returns when it is over unless it is refreshed: 0 for never.
 func (e *Entry) Expires() (last int64) {
+	if e.By != "" {
+		return e.Until
+	}
 	for _, s := range e.Sessions {
 		if s.Expires == 0 {
 			return 0
@@ -127,6 +135,9 @@ func (e *Entry) ForOwner() (Status, Event) {
 	}
 	return e.Status, e.Event
 }
+
+// ToldAs returns the status as the watcher is told.
+func (e *Entry) ToldAs() Status { return e.visible() }
 
 // Anonymous says whether the watcher is a client without an identity.
 func (e *Entry) Anonymous() bool { return strings.HasPrefix(e.Watcher, anonymous) }
@@ -159,6 +170,7 @@ func (e *Entry) next() (first int64) {
 	}
 	sooner(e.GiveUp)
 	sooner(e.Changes)
+	sooner(e.Until)
 	for _, s := range e.Sessions {
 		sooner(s.Expires)
 	}
@@ -168,10 +180,10 @@ func (e *Entry) next() (first int64) {
 // The binary form of an entry, of which fields are only ever appended to a new
 // version:
 //
-//	version u8 = 1, status u8, event u8, style u8, flags u8 (1 silent, 2 seen), id: text,
+//	version u8 = 1, status u8, event u8, style u8, flags u8 (1 silent, 2 seen, 4 provided), id: text,
 //	since, asked, giveup, changes, forget, barred, minute, day, wake: 8 each,
 //	repeats, fetches, changed: uvarints, note, as: texts,
-//	how many sessions: uvarint, of each: number uvarint, expires 8
+//	how many sessions: uvarint, of each: number uvarint, expires 8, if provided: by: text, until 8
 const entryVersion = 1
 
 func (e *Entry) encode() []byte {
@@ -181,6 +193,9 @@ func (e *Entry) encode() []byte {
 	}
 	if e.Seen {
 		flags |= 2
+	}
+	if e.By != "" {
+		flags |= 4
 	}
 	b := []byte{entryVersion, byte(e.Status), byte(e.Event), byte(e.Style), flags}
 	b = fields.AppendText(b, e.ID)
@@ -192,6 +207,9 @@ func (e *Entry) encode() []byte {
 	b = binary.AppendUvarint(b, uint64(len(e.Sessions)))
 	for _, s := range e.Sessions {
 		b = fields.AppendInt64(binary.AppendUvarint(b, s.Number), s.Expires)
+	}
+	if e.By != "" {
+		b = fields.AppendInt64(fields.AppendText(b, e.By), e.Until)
 	}
 	return b
 }
@@ -217,6 +235,9 @@ func ReadEntry(key string, value []byte) *Entry {
 	for range in.Uvarint() {
 		e.Sessions = append(e.Sessions, Session{in.Uvarint(), in.Int64()})
 	}
+	if flags&4 != 0 {
+		e.By, e.Until = in.Text(), in.Int64()
+	}
 	in.End()
 	return e
 }
@@ -224,7 +245,7 @@ func ReadEntry(key string, value []byte) *Entry {
 // Keys, within a profile's. No topic begins like them.
 const (
 	entryPrefix   = "\x03" // and Key's: an entry
-	watcherPrefix = "\x04" // watcher, NUL, topic: there is an entry
+	watcherPrefix = "\x04" // watcher, NUL, topic: there is an entry, or an invitation (see indexed)
 	unseenPrefix  = "\x06" // topic, NUL, watcher: approved in silence
 	countPrefix   = "\x05" // topic, or NUL and watcher: counts
 	idPrefix      = "\x0c" // topic, NUL, the id of a subscription: its watcher

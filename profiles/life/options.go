@@ -43,15 +43,9 @@ func ReadOptions(props []byte) (o Options, err error) {
 				return o, fmt.Errorf("%w: min-expires=%d: %d seconds are asked for", kind.ErrTooBrief, int(MinExpires/time.Second), seconds)
 			}
 		case "evt-note":
-			if n := utf8.RuneCountInString(value); n > MaxNote {
-				return o, fmt.Errorf("%w: evt-note has %d characters: at most %d are possible", kind.ErrInvalid, n, MaxNote)
+			if o.Note, err = CheckNote(value); err != nil {
+				return o, err
 			}
-			for _, c := range value {
-				if unicode.IsControl(c) {
-					return o, fmt.Errorf("%w: evt-note has the control character %U", kind.ErrInvalid, c)
-				}
-			}
-			o.Note = value
 		case "evt-visibility":
 			if o.Offer, err = watchers.ParseOffer(value); err != nil {
 				return o, fmt.Errorf("%w: %w", kind.ErrInvalid, err)
@@ -59,4 +53,17 @@ func ReadOptions(props []byte) (o Options, err error) {
 		}
 	}
 	return o, nil
+}
+
+// CheckNote returns a note. The error wraps kind.ErrInvalid.
+func CheckNote(note string) (string, error) {
+	if n := utf8.RuneCountInString(note); n > MaxNote {
+		return "", fmt.Errorf("%w: evt-note has %d characters: at most %d are possible", kind.ErrInvalid, n, MaxNote)
+	}
+	for _, c := range note {
+		if unicode.IsControl(c) {
+			return "", fmt.Errorf("%w: evt-note has the control character %U", kind.ErrInvalid, c)
+		}
+	}
+	return note, nil
 }

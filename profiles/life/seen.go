@@ -189,6 +189,9 @@ func (b *Book) note(was, is *Entry) {
 			b.Release(before)
 		}
 	}
+	if before, after := provided(was), provided(is); before != after {
+		b.Provided(e, after)
+	}
 	if veiled(was) || veiled(is) {
 		b.ChangedFor(e.Topic, e.principal())
 	}

@@ -10,11 +10,14 @@ const StateType = "application/json"
 
 // A state is what a watcher is told.
 type state struct {
-	ID         string `json:"sid"`
+	ID         string `json:"sid,omitempty"` // none of an invitation
 	State      string `json:"state"`
 	Reason     string `json:"reason,omitempty"`
 	Remaining  *int64 `json:"rem,omitempty"` // seconds
 	RetryAfter *int64 `json:"retry-after,omitempty"`
+	Origin     string `json:"origin,omitempty"` // admin: by has provided it, or invites
+	By         string `json:"by,omitempty"`
+	Note       string `json:"note,omitempty"` // of who invites
 }
 
 // StateFor returns what its watcher is told of an entry at an instant, nil for nothing:
@@ -35,9 +38,19 @@ func (e *Entry) StateFor(at int64) []byte {
 	if end := e.Expires(); e.Live() && end != 0 {
 		s.Remaining = secondsTo(at, end)
 	}
+	if e.By != "" {
+		s.Origin, s.By = originAdmin, e.By
+	}
 	if e.Barred > at {
 		s.RetryAfter = secondsTo(at, e.Barred)
 	}
+	return s.json()
+}
+
+// originAdmin says that somebody's administrator has done what they have not asked for.
+const originAdmin = "admin"
+
+func (s *state) json() []byte {
 	text, err := json.Marshal(s)
 	if err != nil {
 		panic(err) // texts and numbers

@@ -36,11 +36,19 @@ const (
 	// verbCancel is an administrator's: watcher or sid. Whoever takes it for them has made
 	// sure who they are, and asks in the owner's name; no client can.
 	verbCancel = "cancel"
+
+	// So are these: watcher; by, who asks; note, and until of what is provided.
+	verbProvision = "provision"
+	verbInvite    = "invite"
 )
 
 // Controls says which verbs there are.
 func (p *Profile) Controls(verb string) bool {
-	return verb == verbApprove || verb == verbDeny || verb == verbRevoke || verb == verbCancel || ofWatcher(verb)
+	return verb == verbApprove || verb == verbDeny || verb == verbRevoke || ofAdministrator(verb) || ofWatcher(verb)
+}
+
+func ofAdministrator(verb string) bool {
+	return verb == verbCancel || verb == verbProvision || verb == verbInvite
 }
 
 func isControl(pub *broker.Publication) bool {
@@ -57,6 +65,8 @@ type control struct {
 	IfMatch string `json:"ifMatch"`
 	Until   string
 	Style   string
+	By      string
+	Note    string
 	Silent  *bool
 	If      map[string]json.RawMessage
 	Then    map[string]json.RawMessage
@@ -74,8 +84,8 @@ func (p *Profile) readControl(pub *broker.Publication) (c control, err error) {
 	if c.owner = kind.Of(pub.From.Principal); c.owner.IsZero() {
 		return c, fmt.Errorf("%w: identity-required: whose subscriptions are meant nobody knows", kind.ErrForbidden)
 	}
-	if c.verb == verbCancel && pub.From.Client != "" {
-		return c, fmt.Errorf("%w: administrators cancel, over HTTP: revoke what is your own", kind.ErrForbidden)
+	if ofAdministrator(c.verb) && pub.From.Client != "" {
+		return c, fmt.Errorf("%w: administrators do that, by $adm/: revoke what is your own", kind.ErrForbidden)
 	}
 	d := json.NewDecoder(strings.NewReader(string(pub.Event.Payload)))
 	d.DisallowUnknownFields()
@@ -100,7 +110,10 @@ func (p *Profile) readControl(pub *broker.Publication) (c control, err error) {
 		}
 		c.until = at.UnixNano()
 	}
-	if c.verb == verbRevoke || c.verb == verbCancel {
+	if offers := c.verb == verbProvision || c.verb == verbInvite; !offers && c.By+c.Note != "" || offers && c.watcher.IsZero() {
+		return c, fmt.Errorf("%w: schema: by and note are of administrators who provide somebody with a subscription, or invite: they name a watcher", kind.ErrInvalid)
+	}
+	if c.verb == verbRevoke || ofAdministrator(c.verb) {
 		return c, nil
 	}
 	return c, p.ruleOf(&c)
@@ -145,7 +158,7 @@ func (p *Profile) admitControl(pub *broker.Publication) error {
 		return refuse.Told(err)
 	}
 	c, err := p.readControl(pub)
-	if err != nil || c.verb == verbRevoke || c.verb == verbCancel || c.SID != "" {
+	if err != nil || c.verb == verbRevoke || ofAdministrator(c.verb) || c.SID != "" {
 		return refuse.Told(err)
 	}
 	_, _, err = p.decided(pub.PolicyOf(c.owner.String()), &c, c.watcher, policy.Check)
@@ -166,8 +179,9 @@ func (p *Profile) decided(document []byte, c *control, watcher kind.Addr, parse 
 type answer struct {
 	ID      json.RawMessage `json:"id,omitempty"`
 	Rule    string          `json:"rule,omitempty"`
-	ETag    string          `json:"etag,omitempty"` // of the policy as it is now
-	Matched int             `json:"matched"`        // subscriptions, and requests, that it was about
+	ETag    string          `json:"etag,omitempty"`  // of the policy as it is now
+	Matched int             `json:"matched"`         // subscriptions, and requests, that it was about
+	State   string          `json:"state,omitempty"` // of what is provided, as its watcher is told
 }
 
 // applyControl does what an owner asks for.
@@ -181,6 +195,9 @@ func (p *Profile) applyControl(tx *broker.ProfileTx, pub *broker.Publication) er
 	}
 	b := p.book(tx)
 	topicName := kind.Resource{Kind: p.kind.Name(), Addr: c.owner}.Topic()
+	if c.verb == verbProvision || c.verb == verbInvite {
+		return p.offer(tx, pub, &c, topicName)
+	}
 	e := p.entryOf(tx, b, topicName, c.watcher)
 	if c.SID != "" {
 		if e = b.ByID(topicName, c.SID); e == nil {

@@ -7,10 +7,12 @@ import (
 
 var _ broker.Forgetter = (*Profile)(nil)
 
-// Forget removes a principal's resource, whoever published it, and policy. That is
-// bounded as a resource is.
+// Forget removes a principal's resource, whoever published it, and policy, and what
+// administrators have provided or offered them. That is bounded as a resource is, and as
+// what is kept of a watcher without sessions.
 func (p *Profile) Forget(tx *broker.ProfileTx, principal string) (done bool) {
 	topicName := kind.Resource{Kind: p.kind.Name(), Addr: kind.Of(principal)}.Topic()
+	p.book(tx).Forget(principal)
 	record := tx.Get(topicName)
 	if record == nil && tx.PolicyOf(principal) == nil {
 		return true

@@ -117,14 +117,18 @@ func (p *Profile) noted(tx *broker.ProfileTx, topicName string, fetched bool) {
 	}
 }
 
-// What watchers ask for, by publishing to $ctl/reveal or $ctl/rotate: JSON with the kind,
-// and as entity whom they watch.
+// What watchers ask for, by publishing to $ctl/reveal, $ctl/rotate or $ctl/decline: JSON
+// with the kind, and as entity whom they watch, or are invited to.
 const (
 	verbReveal = "reveal" // they are seen as who they are from now on
 	verbRotate = "rotate" // their subscription ends, and the next has a fresh pseudonym
+
+	verbDecline = "decline" // they are invited, and do not want to be again
 )
 
-func ofWatcher(verb string) bool { return verb == verbReveal || verb == verbRotate }
+func ofWatcher(verb string) bool {
+	return verb == verbReveal || verb == verbRotate || verb == verbDecline
+}
 
 // A turn is what a watcher asks for.
 type turn struct {
@@ -163,6 +167,10 @@ func (p *Profile) applyTurn(tx *broker.ProfileTx, pub *broker.Publication) error
 	topicName := kind.Resource{Kind: p.kind.Name(), Addr: t.target}.Topic()
 	e := b.Get(topicName, t.watcher.String())
 	switch {
+	case t.verb == verbDecline:
+		if b.Decline(topicName, t.watcher.String()) {
+			a.Matched = 1
+		}
 	case t.verb == verbReveal:
 		if e == nil || !e.Live() || e.As == "" {
 			return &broker.Refusal{Cause: broker.ErrCondition, Reason: "no-such-subscription: you do not watch them as anybody else"}
@@ -297,7 +305,7 @@ func rowOf(keys broker.Keys, e *life.Entry, at int64, partial bool) (row watcher
 	status, because := e.ForOwner()
 	row = watchers.Row{
 		ID: e.ID, Watcher: e.SeenAs(), Status: watchers.Status(status.String()), Event: because.String(), Visibility: e.Visibility(),
-		Style: e.Style.String(), Since: kind.Instant(e.Asked), Note: e.Note,
+		Style: e.Style.String(), Since: kind.Instant(e.Asked), Note: e.Note, By: e.By,
 	}
 	row.Auth = int(policy.AuthOf(row.Watcher))
 	if e.Live() && status != life.Terminated {

@@ -85,6 +85,14 @@ func (p *Profile) SubscriptionState(get func(key string) []byte, who broker.Who,
 			e.Seen = p.showsSomething(get, who, topicName, at)
 		}
 		shown.Payload = e.StateFor(at)
+		if e.Live() {
+			key = ""
+		}
+	}
+	if key != "" && who.Principal != "" { // what they are invited to they do not have
+		if invited := life.InvitationIn(get(life.KeysBy(who.Principal) + topicName)).StateFor(at); invited != nil {
+			shown.Payload = invited
+		}
 	}
 	if shown.Payload != nil {
 		shown.Props = event.AppendContentType(nil, life.StateType)
@@ -121,6 +129,7 @@ func (p *Profile) book(tx *broker.ProfileTx) *life.Book {
 	b.Noted = func(topicName string, fetched bool) { p.noted(tx, topicName, fetched) }
 	b.Hold = func(e *life.Entry) { _, _ = named(tx).Hold(kind.Of(e.Watcher), kind.Of(p.Owner(e.Topic))) } // agree has asked
 	b.Release = func(pseudonym string) { named(tx).Release(kind.Of(pseudonym)) }
+	b.Provided = func(e *life.Entry, is bool) { tx.SetProvided(e.Watcher, e.Topic, is) }
 	return b
 }
 

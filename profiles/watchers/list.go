@@ -46,6 +46,7 @@ type Row struct {
 	Fetches    int       // in the last 24 hours
 	Note       string    // what she wrote with her request: a stranger's words
 	Name       string    // what she wants to be called; empty if she has not said
+	By         string    // the administrator who has subscribed for her; empty: she has
 }
 
 // A List is a document about an owner's watchers.
@@ -134,6 +135,10 @@ func (r *Row) JSON(scheme string, at time.Time) []byte {
 	}
 	if r.Name != "" {
 		w.Member("name", r.Name)
+	}
+	if r.By != "" {
+		w.Member("origin", "admin")
+		w.Member("by", r.By)
 	}
 	w.Close('}')
 	return w.Bytes()

@@ -1,0 +1,170 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// A SubscriptionList is what an administrator is told of subscriptions.
+type SubscriptionList struct {
+	Subscriptions []Subscription `json:"subscriptions"`
+	Partial       bool           `json:"partial,omitempty"` // there are more: ask about one target
+}
+
+// A Subscription is one of them.
+type Subscription struct {
+	Kind    string    `json:"kind"`
+	Target  string    `json:"target"`            // whose resource it is to
+	Watcher string    `json:"watcher,omitempty"` // empty: they watch without being known
+	SID     string    `json:"sid"`
+	Status  string    `json:"status"`
+	Event   string    `json:"event,omitempty"` // what brought that about; empty of a target elsewhere
+	Since   time.Time `json:"since,omitzero"`  // likewise
+	By      string    `json:"by,omitempty"`    // the administrator who has provided it; empty: its watcher has asked
+}
+
+// A Cancelling names a subscription, by its watcher or its id.
+type Cancelling struct {
+	Kind    string `json:"kind"`
+	Target  string `json:"target"`
+	Watcher string `json:"watcher,omitempty"`
+	SID     string `json:"sid,omitempty"`
+}
+
+// A Provision says with what somebody is to be provided.
+type Provision struct {
+	Kind    string    `json:"kind"`
+	Watcher string    `json:"watcher"` // of the domain
+	Target  string    `json:"target"`  // anywhere
+	Until   time.Time `json:"until,omitzero"`
+	Note    string    `json:"note,omitempty"` // for the owner
+}
+
+// An Invitation says to what somebody is to be invited.
+type Invitation struct {
+	Kind    string `json:"kind"`
+	Watcher string `json:"watcher"` // anywhere
+	Target  string `json:"target"`  // of the domain
+	Note    string `json:"note,omitempty"`
+}
+
+// ErrOwner means that whoever is concerned does not want it.
+var ErrOwner = errors.New("not permitted by whom it is about")
+
+// ErrFull means that there are as many as are possible.
+var ErrFull = errors.New("no room")
+
+// maxRequest bounds a request about a subscription, in bytes.
+const maxRequest = 4 << 10
+
+// within completes an address of the domain, and says whether it is one.
+func within(domain string, address *string) bool {
+	if !strings.Contains(*address, "@") {
+		*address += "@" + domain
+	}
+	return strings.HasSuffix(strings.ToLower(*address), "@"+domain)
+}
+
+// registerSubscriptions adds what administrators do with subscriptions. What changes one
+// is written down before it is done, for what is done is never unwritten: with whom of the
+// domain it is about. Others' audits are not theirs to fill.
+func registerSubscriptions(mux *http.ServeMux, d Domains, o *Operators) {
+	const subscriptions = "/v1/domains/{domain}/subscriptions"
+	mux.HandleFunc("GET "+subscriptions, o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
+		target := r.URL.Query().Get("target")
+		about := "*@" + domain
+		if target != "" {
+			about = target
+			if !within(domain, &about) {
+				refusePolicy(w, ErrNotYours)
+				return
+			}
+		}
+		list, err := d.Subscriptions(r.Context(), domain, target)
+		if o.audited(w, r, Look{By: who, What: "subscriptions", About: about, Result: resultOf(err)}) {
+			answerPolicy(w, list, err)
+		}
+	}))
+	change := func(verb string, next func(w http.ResponseWriter, r *http.Request, who, domain string)) {
+		mux.HandleFunc("POST "+subscriptions+"/"+verb, o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
+			r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
+			next(w, r, who, domain)
+		}))
+	}
+	change("cancel", func(w http.ResponseWriter, r *http.Request, who, domain string) {
+		var c Cancelling
+		if !readJSON(w, r, &c) {
+			return
+		}
+		if !within(domain, &c.Target) {
+			refusePolicy(w, ErrNotYours)
+			return
+		}
+		if o.audited(w, r, Look{By: who, What: "cancel " + c.Kind, About: c.Target, Result: "asked for: " + c.Watcher + c.SID}) {
+			matched, err := d.Cancel(r.Context(), domain, c)
+			answerPolicy(w, map[string]int{"matched": matched}, err)
+		}
+	})
+	// both writes what is done down with each of the two whom it is about and who is of the
+	// domain.
+	both := func(w http.ResponseWriter, r *http.Request, l Look, domain, watcher, target string) bool {
+		for _, one := range [...]struct{ is, other string }{{watcher, target}, {target, watcher}} {
+			if strings.HasSuffix(strings.ToLower(one.is), "@"+domain) {
+				l.About, l.Result = one.is, "asked for: "+one.other
+				if !o.audited(w, r, l) {
+					return false
+				}
+			}
+		}
+		return true
+	}
+	change("provision", func(w http.ResponseWriter, r *http.Request, who, domain string) {
+		var p Provision
+		if !readJSON(w, r, &p) {
+			return
+		}
+		if !within(domain, &p.Watcher) {
+			refuse(w, http.StatusForbidden, "%v: whoever is of another domain can be invited", ErrNotYours)
+			return
+		}
+		within(domain, &p.Target)
+		if both(w, r, Look{By: who, What: "provision " + p.Kind}, domain, p.Watcher, p.Target) {
+			state, err := d.Provision(r.Context(), domain, who, p)
+			answerPolicy(w, map[string]string{"state": state}, err)
+		}
+	})
+	change("invite", func(w http.ResponseWriter, r *http.Request, who, domain string) {
+		var i Invitation
+		if !readJSON(w, r, &i) {
+			return
+		}
+		if !within(domain, &i.Target) {
+			refusePolicy(w, ErrNotYours)
+			return
+		}
+		within(domain, &i.Watcher)
+		if both(w, r, Look{By: who, What: "invite " + i.Kind}, domain, i.Watcher, i.Target) {
+			err := d.Invite(r.Context(), domain, who, i)
+			answerPolicy(w, map[string]string{"state": "invited"}, err)
+		}
+	})
+}
+
+// A caller is who asks otherwise than by an HTTP request of their own.
+type caller struct{ principal, door string }
+
+type callerKey struct{}
+
+// callerOf returns who asks, if a request is made for somebody who has proved otherwise who
+// they are.
+func callerOf(r *http.Request) (c caller, ok bool) {
+	c, ok = r.Context().Value(callerKey{}).(caller)
+	return c, ok
+}
+
+func withCaller(ctx context.Context, c caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
