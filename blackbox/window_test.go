@@ -503,3 +503,25 @@ func TestWindowClosesWhileDown(t *testing.T) {
 		})
 	}
 }
+
+// Windows of rules that allow say nothing of what has owners: whoever watches somebody under
+// one that is for everything is neither told of it nor ended by it.
+func TestWindowOfARuleSaysNothingOfViews(t *testing.T) {
+	t.Parallel()
+	for _, outside := range []string{"announce", "end"} {
+		rule := fmt.Sprintf("  - {id: day, allow: [subscribe], who: [bob@example.com], topic: [\"#\"], when: {weekly: [\"Mon-Fri 08:00-17:00\"], tz: UTC}, outside: %s}\n", outside)
+		s := serve(t, "--test-clock", monday1659, "--policy", policyFile(t, []string{"ana", "bob"}, rule))
+		ana, bob := s.open(v5, as("ana", clean("ana"))), s.open(v5, as("bob", clean("bob")))
+		ana.Publish("$me/policy/presence", 1, rulesOf(forOne("bob", "bob@example.com", `"then":{"handling":"allow"},"show":{"services":["*"]}`)))
+		bob.Subscribe("presence/example.com/ana", 1)
+		drain(bob)
+		for _, at := range []string{monday1700, tuesday0800} {
+			s.setClock(at)
+			bob.Quiet()
+			ana.PublishMessage(retained("presence/example.com/ana/"+at[11:13], `{"basic":"open"}`))
+			if bob.Receive(); len(drain(bob)) > 0 {
+				t.Errorf("%s: bob is sent more at %s than what ana has published", outside, at)
+			}
+		}
+	}
+}

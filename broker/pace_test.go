@@ -94,6 +94,23 @@ func floodIsCoalesced(t *testing.T, level Level) {
 	}
 }
 
+// What is replayed when a node starts is no flood: the first change after it is shown at
+// once, however many there were.
+func TestReplayIsNoFlood(t *testing.T) {
+	n := newNodeWith(t, Limits{}, pacedNotes{})
+	bob := n.person("bob", 0)
+	allow(bob, `{"ann@x.org":{}}`)
+	for i := range 20 {
+		must(t, bob.publish("note/x.org/bob", fmt.Sprint(i), 1))
+	}
+	n.crash()
+	bob, ann := n.person("bob", 0), n.person("ann", 0)
+	ann.subscribe("note/x.org/bob", 1)
+	ann.want("note/x.org/bob=19 q1 retain")
+	must(t, bob.publish("note/x.org/bob", "after", 1))
+	ann.want("note/x.org/bob=19 q1 retain", "note/x.org/bob=after q1")
+}
+
 // What an owner takes from somebody is taken at once, however often what they
 // watch has changed.
 func TestFloodDelaysNoPolicy(t *testing.T) { marksAndBeside(t, floodDelaysNoPolicy) }

@@ -579,7 +579,13 @@ func (b *Broker) grant(who Who, filter string, now int64) Decision {
 	if p == nil {
 		return Decision{Reason: noPolicy}
 	}
-	return p.Grant(who, filter, now)
+	d := p.Grant(who, filter, now)
+	if profileOf(b.machine.profiles, filter) != nil {
+		// Rules that allow have no say there, so that no window of theirs ends or announces
+		// anything: what denies and limits closes what is shown, without a word.
+		d.Outside = Hold
+	}
+	return d
 }
 
 // Unsubscribe removes filters and says which existed. After it nothing is

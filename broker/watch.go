@@ -414,7 +414,7 @@ func (l *loop) hold(topicName, whose string, ruled bool, now int64) bool {
 	}
 	burst, interval := p.Pace()
 	bucket := ownBucket(topicName, whose)
-	if burst == 0 {
+	if burst == 0 || len(l.live) == 0 { // what is replayed at a start floods nobody
 		return false
 	}
 	if ruled {

@@ -361,3 +361,8 @@ func Compact(document []byte) string {
 	}
 	return b.String()
 }
+
+// Timed says whether something in the document begins or ends for good.
+func (p *Owner) Timed() bool {
+	return slices.ContainsFunc(p.rules, func(r ownerRule) bool { return r.hasSpans })
+}

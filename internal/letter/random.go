@@ -25,6 +25,7 @@ var (
 	randomLines   = []string{"Mon-Fri", "Sat,Sun", "Sun-Sat", "Fri,Sat"}
 	randomHours   = [][2]string{{"08:00", "17:00"}, {"22:00", "06:00"}, {"00:00", "12:00"}, {"12:00", "24:00"}, {"02:00", "03:00"}, {"09:00", "10:00"}, {"00:00", "24:00"}}
 	randomFilters = []string{"w/#", "w/a/#", "w/+/x", "w/b/y", "m/#", "m/+", "#", "w/a/x", "w/{local}/#", "c/{client}/#", "d/{domain}/+"}
+	randomCut     = []string{"w/#", "w/a/#", "w/+/x", "w/b/y", "m/#", "m/+", "w/a/x", "w/{local}/#", "c/{client}/#", "d/{domain}/+", "+/+/+"} // not all: something is always to be allowed
 	randomOwned   = []string{"presence/#", "location/#", "im/#", "presence/example.com/ana", "location/example.com/+", "im/example.com/bob", "presence/{domain}/#"}
 )
 
@@ -62,7 +63,7 @@ func (r *Random) Operator(users map[string]any, fixed []any, groups map[string][
 	}
 	document := object{"users": users, "groups": all, "rules": rules, "durability": object{"memory": []string{"m/#"}, "log": []string{"m/kept"}}}
 	var limits []any
-	for i := range r.IntN(3) {
+	for i := range max(0, r.IntN(4)-1) {
 		limits = append(limits, r.operatorLimit(i))
 	}
 	if limits != nil {
@@ -94,6 +95,7 @@ func (r *Random) operatorRule(i int) object {
 	switch {
 	case r.Chance(4):
 		rule["deny"] = actions
+		rule["topic"] = []string{pick(r, randomCut)}
 		if r.Chance(3) {
 			rule["topic"] = []string{pick(r, randomOwned)}
 		}
@@ -123,7 +125,7 @@ func (r *Random) operatorLimit(i int) object {
 	if len(only) == 0 || r.Chance(2) {
 		only["who"] = append(r.whom(), r.whom()...)
 	}
-	topic := pick(r, randomFilters[:8])
+	topic := pick(r, randomCut)
 	if r.Chance(2) {
 		topic = pick(r, randomOwned)
 	}
