@@ -518,7 +518,7 @@ func TestWindowOfARuleSaysNothingOfViews(t *testing.T) {
 		for _, at := range []string{monday1700, tuesday0800} {
 			s.setClock(at)
 			bob.Quiet()
-			ana.PublishMessage(retained("presence/example.com/ana/"+at[11:13], `{"basic":"open"}`))
+			ana.PublishMessage(retained("presence/example.com/ana/"+at[11:13], `{"basic":"open"}`, mq.User("evt-expires", day)))
 			if bob.Receive(); len(drain(bob)) > 0 {
 				t.Errorf("%s: bob is sent more at %s than what ana has published", outside, at)
 			}
