@@ -31,6 +31,7 @@ func watchersCommand() *cobra.Command {
 	cmd.AddCommand(watchersListCommand(),
 		decisionCommand(&ownerDecision{verb: "approve", done: "approved"}),
 		decisionCommand(&ownerDecision{verb: "deny", done: "denied"}),
+		decisionCommand(&ownerDecision{verb: "withdraw", done: "withdrawn"}),
 		decisionCommand(&ownerDecision{verb: "revoke", done: "revoked"}))
 	return cmd
 }
@@ -211,11 +212,16 @@ a policy. What another rule shows them they see all the same.`
 	case "deny":
 		cmd.Short = "Let somebody see nothing"
 		cmd.Long = `Puts a rule into your policy that shows ADDRESS nothing of your presence, or KIND.
-It is refused while another rule of it lets them in. A second decision about them
-takes the place of the first.`
+It decides alone, whatever other rules say of them; withdraw takes it back. A second
+decision about them takes the place of the first.`
 		cmd.Example = `  bellwire watchers deny eve@example.com --style polite -u ana@example.com`
 		flags.StringVar(&f.style, "style", "refuse", "`how`: refuse, they are told; polite, they see somebody who is away; ignore, as if you had not decided")
 		flags.StringVar(&f.until, "until", "", "how long it holds: `90m`, 13:00 or 2026-03-09T13:00:00Z (default: for good)")
+	case "withdraw":
+		cmd.Short = "Take back what you approved or denied"
+		cmd.Long = `Takes the rule about ADDRESS out of your policy that approve or deny has put there:
+what the other rules say of them holds again.`
+		cmd.Example = `  bellwire watchers withdraw eve@example.com -u ana@example.com`
 	case "revoke":
 		cmd.Short = "End a subscription to what you publish"
 		cmd.Long = `Ends the subscription of ADDRESS to your presence, or KIND. Your policy stays as it
@@ -291,7 +297,10 @@ func (f *ownerDecision) run(cmd *cobra.Command, args []string) error {
 		return writeLine(cmd.OutOrStdout(), safeJSON(reply))
 	}
 	line := fmt.Sprintf("%s: %s, %s, %s", f.done, who, of, plural(is.Matched, "subscription"))
-	if is.Rule != "" {
+	switch {
+	case f.verb == "withdraw":
+		line += ", rule " + is.Rule + " of your policy is gone"
+	case is.Rule != "":
 		line += ", by rule " + is.Rule + " of your policy"
 	}
 	return writeLine(cmd.OutOrStdout(), []byte(safe(line+f.says(time.Now()))))

@@ -67,6 +67,8 @@ func TestWatchersVerbs(t *testing.T) {
 		{who: "ana", args: []string{"watchers", "ls"}, stdout: header + `p-[a-z2-7]{24}@example\.com +pending (?s:.*)`},
 		{who: "ana", args: []string{"watchers", "deny", "gil", "--style", "polite"}, stdout: `denied: gil@example\.com, presence, 0 subscriptions, by rule \S+ of your policy, for good\n`},
 		{who: "gil", args: []string{"presence", "watch", "ana", "-C", "1"}, stdout: `\S+  ana@example\.com +offline +\n`},
+		{who: "ana", args: []string{"watchers", "withdraw", "gil"}, stdout: `withdrawn: gil@example\.com, presence, 0 subscriptions, rule \S+ of your policy is gone\n`},
+		{who: "ana", args: []string{"watchers", "withdraw", "gil"}, code: exitFailed, stderr: `cannot withdraw: no-such-decision`},
 		{who: "ana", args: []string{"watchers", "deny", "gil", "location", "--until", "1h"}, stdout: `denied: gil@example\.com, location, .*\n`},
 		{who: "gil", args: []string{"location", "watch", "ana", "-C", "1"}, code: exitDenied, stderr: `rejected.*ask them: .*BW-4003`},
 		{who: "ana", args: []string{"watchers", "revoke", "nobody", "--until", "1h"}, code: exitNotFound, stderr: `nobody@example\.com has no subscription to your presence`},

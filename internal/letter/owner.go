@@ -37,6 +37,9 @@ type ownerRule struct {
 
 	handling, outside, style string
 	show                     Grant
+
+	alone bool // while it is valid no other counts for whom it is about
+	id    string
 }
 
 type identity []struct {
@@ -75,6 +78,7 @@ type ownerDocument struct {
 			Outside  string `json:"outside"`
 			Style    string `json:"style"`
 			Rank     int    `json:"rank"`
+			Alone    bool   `json:"alone"`
 			Approve  struct {
 				Silent bool `json:"silent"`
 			} `json:"approve"`
@@ -100,7 +104,7 @@ func ReadOwner(document []byte, kind, owner, otherwise string) (*Owner, error) {
 		p.handling = otherwise
 	}
 	for _, r := range d.Rules {
-		rule := ownerRule{handling: r.Then.Handling, outside: r.Then.Outside, style: r.Then.Style}
+		rule := ownerRule{handling: r.Then.Handling, outside: r.Then.Outside, style: r.Then.Style, alone: r.Then.Alone, id: r.ID}
 		if rule.handling == "" {
 			rule.handling = "block"
 		}
@@ -244,8 +248,9 @@ func (p *Owner) Decide(a Asking) (v Verdict) {
 	}
 	handling, live := 0, 0
 	show := Grant{}
-	for _, r := range p.rules {
-		if !r.concerns(a) || !r.mayYetHold(a.At) {
+	alone := p.alone(a)
+	for i, r := range p.rules {
+		if !r.concerns(a) || !r.mayYetHold(a.At) || alone >= 0 && i != alone || alone < 0 && r.alone {
 			continue
 		}
 		v.Named = true
@@ -274,6 +279,18 @@ func (p *Owner) Decide(a Asking) (v Verdict) {
 		v.Shown = show
 	}
 	return v
+}
+
+// alone is the place of the rule that decides alone, -1 if none does: of several the one
+// whose id comes first.
+func (p *Owner) alone(a Asking) int {
+	at := -1
+	for i, r := range p.rules {
+		if r.alone && r.concerns(a) && r.holds(a) && (at < 0 || r.id < p.rules[at].id) {
+			at = i
+		}
+	}
+	return at
 }
 
 func (p *Owner) reads(a Asking) bool {

@@ -257,7 +257,13 @@ func (r *Random) ownerRule(kind string, i int) object {
 	if then["handling"] == "allow" && r.Chance(6) && kind != "im" {
 		then["outside"] = "hold"
 	}
-	return object{"id": fmt.Sprint("r", i), "if": r.conditions(kind), "then": then, "show": r.show(kind)}
+	conditions := r.conditions(kind)
+	if r.Chance(8) { // a rule that decides alone has no conditions that come and go
+		then["alone"] = true
+		delete(conditions, "weekly")
+		delete(conditions, "sphere")
+	}
+	return object{"id": fmt.Sprint("r", i), "if": conditions, "then": then, "show": r.show(kind)}
 }
 
 func (r *Random) show(kind string) object {

@@ -23,6 +23,55 @@ type Ruling struct {
 	Show    json.RawMessage // nil: nothing
 }
 
+// Withdraw returns a document without the rule that Decide has put into it for a watcher,
+// and that rule's id, empty if there is none.
+func Withdraw(document []byte, watcher kind.Addr) (left []byte, id string, err error) {
+	if document == nil {
+		return nil, "", nil
+	}
+	members, err := membersOf(document)
+	if err != nil {
+		return nil, "", err
+	}
+	for i, m := range members {
+		if m.name != "rules" {
+			continue
+		}
+		var rules []json.RawMessage
+		if err := json.Unmarshal(m.value, &rules); err != nil {
+			return nil, "", fmt.Errorf("rules: %w", err)
+		}
+		kept, ids := split(rules, watcher)
+		if len(ids) == 0 {
+			return document, "", nil
+		}
+		if members[i].value, err = json.Marshal(kept); err != nil {
+			return nil, "", err
+		}
+		return write(members), ids[len(ids)-1], nil
+	}
+	return document, "", nil
+}
+
+// split returns the rules that Decide has not made for a watcher, and the ids of those that
+// it has.
+func split(rules []json.RawMessage, watcher kind.Addr) (kept []json.RawMessage, ids []string) {
+	kept = rules[:0:0]
+	for _, text := range rules {
+		var is struct {
+			ID string
+			If struct{ Identity []map[string]json.RawMessage }
+		}
+		_ = json.Unmarshal(text, &is)
+		if strings.HasPrefix(is.ID, ownRule) && isOnly(is.If.Identity, watcher) {
+			ids = append(ids, is.ID)
+			continue
+		}
+		kept = append(kept, text)
+	}
+	return kept, ids
+}
+
 // Decide returns a document, nil for none, with a rule for a ruling, and the rule's id.
 // A rule that an earlier call has made for that watcher, and for nobody else, goes: its
 // id is used again. Everything else stays as it was written. It does the same on every
@@ -48,19 +97,15 @@ func Decide(document []byte, r Ruling) (decided []byte, id string, err error) {
 	if at < 0 {
 		at, members = len(members), append(members, member{name: "rules"})
 	}
-	kept, id, used := rules[:0:0], "", map[string]bool{}
+	kept, ids := split(rules, r.Watcher)
+	used := map[string]bool{}
 	for _, text := range rules {
-		var is struct {
-			ID string
-			If struct{ Identity []map[string]json.RawMessage }
-		}
+		var is struct{ ID string }
 		_ = json.Unmarshal(text, &is)
 		used[is.ID] = true
-		if strings.HasPrefix(is.ID, ownRule) && isOnly(is.If.Identity, r.Watcher) {
-			id = is.ID
-			continue
-		}
-		kept = append(kept, text)
+	}
+	if len(ids) > 0 {
+		id = ids[len(ids)-1]
 	}
 	for n := 1; id == ""; n++ {
 		if next := ownRule + strconv.Itoa(n); !used[next] {

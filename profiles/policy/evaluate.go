@@ -117,7 +117,8 @@ func (q *query) decide(at time.Time) Decision {
 	named, live := false, Block
 	var show kind.Grant
 	var in guise
-	for _, r := range q.rules {
+	rules := q.counting(at)
+	for _, r := range rules {
 		if !r.if_.everValid(at) {
 			continue
 		}
@@ -132,7 +133,7 @@ func (q *query) decide(at time.Time) Decision {
 		}
 	}
 	if q.policy.hasTerms {
-		d.Terms = q.terms(at, d.Handling)
+		d.Terms = q.terms(at, d.Handling, rules)
 	}
 	switch {
 	case d.Handling < PoliteBlock:
@@ -147,10 +148,28 @@ func (q *query) decide(at time.Time) Decision {
 	return d
 }
 
+// counting returns the rules that count at the instant at: the one that decides alone if
+// there is one, of several the first by rank, and else those that never do.
+func (q *query) counting(at time.Time) []*rule {
+	if !q.policy.hasAlone {
+		return q.rules
+	}
+	first := -1
+	for i, r := range q.rules {
+		if r.alone && r.if_.valid(at) && (first < 0 || r.place < q.rules[first].place) {
+			first = i
+		}
+	}
+	if first >= 0 {
+		return q.rules[first : first+1]
+	}
+	return slices.DeleteFunc(slices.Clone(q.rules), func(r *rule) bool { return r.alone })
+}
+
 // terms returns what the rules that make the handling say of the subscription.
-func (q *query) terms(at time.Time, handling Handling) Terms {
+func (q *query) terms(at time.Time, handling Handling, rules []*rule) Terms {
 	var c chosen
-	for _, r := range q.rules {
+	for _, r := range rules {
 		if r.handling == handling && r.if_.everValid(at) {
 			c.add(r)
 		}
@@ -213,7 +232,9 @@ func (q *query) cost() int {
 // open and close. Most of these cannot matter: nothing is shown whatever is
 // open, or what a rule grants is granted anyway. Without passing over them a
 // rule that repeats itself every week and changes nothing would never let the
-// search end.
+// search end. A rule that decides alone counts here as any other does, and so do those
+// beside it: that makes edges at which nothing changes, and misses none, for it has no
+// windows.
 func (q *query) edge(at time.Time) time.Time {
 	var next time.Time
 	for _, until := range q.reads {

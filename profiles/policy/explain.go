@@ -18,6 +18,9 @@ type Explanation struct {
 	// Because is a sentence about what decided.
 	Because string
 
+	// Alone is the id of the rule that decides alone, empty if none does.
+	Alone string
+
 	// Live are the ids of the rules that make the view together, CutBy those
 	// of the limits that cut it; in the order of the document.
 	Live, CutBy []string
@@ -60,10 +63,15 @@ type ConditionReport struct {
 // Explain is Evaluate with its reasons. It costs more: every rule is reported.
 func (p *Policy) Explain(w kind.Addr, at time.Time, in Input) Explanation {
 	e := Explanation{Decision: p.Evaluate(w, at, in)}
+	q := p.ask(w, in)
+	counting := q.counting(at)
+	if len(counting) > 0 && counting[0].alone {
+		e.Alone = counting[0].id
+	}
 	for i := range p.rules {
 		r := &p.rules[i]
 		report := RuleReport{ID: r.id, Pointer: r.pointer, Handling: r.handling, Show: r.show}
-		report.Counts = r.if_.concerns(w, in) && r.if_.everValid(at)
+		report.Counts = r.if_.concerns(w, in) && r.if_.everValid(at) && (e.Alone == "" && !r.alone || e.Alone == r.id)
 		report.Holds = report.Counts && r.if_.open(at, in)
 		report.Conditions = r.if_.report(w, at, in)
 		e.Rules = append(e.Rules, report)
@@ -110,6 +118,8 @@ func (p *Policy) because(e *Explanation, w kind.Addr, at time.Time, in Input) {
 	switch {
 	case counts == 0:
 		e.Because = fmt.Sprintf("no rule is about this watcher: handling %s is the default", e.Handling)
+	case e.Alone != "" && e.Handling < Allow:
+		e.Because = fmt.Sprintf("rule %s decides alone about this watcher: %s", e.Alone, e.Handling)
 	case e.View == ViewNone:
 		e.Because = fmt.Sprintf("of the rules about this watcher none does more than %s", e.Handling)
 	case e.Handling == PoliteBlock:

@@ -218,13 +218,20 @@ func (r *reader) rule(n *jsontree.Node, ids map[string]bool) rule {
 	} else {
 		n.Warn("without a handling the rule allows nobody: write \"then\": {\"handling\": \"allow\"}")
 	}
-	known := []string{"handling", "persona", "approve", "maxExpires", "maxRate", "style", "outside", "warnBefore", "reveal", "backlog"}
+	known := []string{"handling", "alone", "persona", "approve", "maxExpires", "maxRate", "style", "outside", "warnBefore", "reveal", "backlog"}
 	if !r.first {
 		if p := tm.Take("persona"); p != nil {
 			rule.persona = readPersona(p)
 			r.mustJudge(p, !r.contacts, "there are no personas of inboxes")
 		}
 		rule.terms = r.readTerms(tm)
+		if a := tm.Take("alone"); a != nil {
+			rule.alone = a.Bool()
+			if c := &rule.if_; rule.alone && (c.weekly != nil || c.sphere != nil) {
+				a.Fault("a rule that decides alone does so at all times, or while its validity lasts: leave out weekly and sphere")
+			}
+			r.policy.hasAlone = r.policy.hasAlone || rule.alone
+		}
 		rule.rank = m.Take("rank").Int(-maxRank, maxRank)
 	}
 	if r.strict {

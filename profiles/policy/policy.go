@@ -86,6 +86,7 @@ type Policy struct {
 	ruleOf, limitOf index
 	asks            bool // some condition asks what the owner's presence says
 	hasTerms        bool // some rule, or the default, has any
+	hasAlone        bool // some rule decides alone
 	everything      kind.Grant
 }
 
@@ -120,6 +121,7 @@ type rule struct {
 	if_       conditions
 	handling  Handling
 	terms     ruleTerms
+	alone     bool   // while it is valid no other rule counts for whom it concerns
 	persona   string // empty: it has no say in that
 	show      kind.Grant
 	overrides []kind.Override

@@ -315,11 +315,14 @@ func (x *importer) component(at string, e *xmltree.Element, all string) jsontree
 // XML writes the policy as a ruleset. What XML cannot say is in warnings, each with
 // its JSON pointer: a rule with a condition that it cannot say is left out, for without
 // it would show more; what limits cut it does not cut, and none of the rules of a
-// policy with limits is written.
+// policy with limits, or with one that decides alone, is written.
 func (p *Policy) XML() (document []byte, warnings jsontree.Faults) {
 	b := bytes.NewBufferString(`<?xml version="1.0" encoding="UTF-8"?>` + "\n" + `<ruleset xmlns="` + nsCommon + `" xmlns:pr="` + nsPres + `">` + "\n")
 	warn := func(pointer, what string) {
 		warnings = append(warnings, jsontree.Fault{Pointer: pointer, What: what})
+	}
+	if p.hasAlone {
+		warn("/rules", "XML has no rules that decide alone: without that the others would show more, and are all left out")
 	}
 	for i := range p.limits {
 		warn(p.limits[i].pointer, "XML has no limits: without it the rules would show more, and are left out")
@@ -334,6 +337,9 @@ func (p *Policy) XML() (document []byte, warnings jsontree.Faults) {
 		warn("/defaults/handling", "XML has no default")
 	}
 	for i := range p.rules {
+		if p.hasAlone {
+			break
+		}
 		r := &p.rules[i]
 		if c := &r.if_; c.weekly != nil || c.seen != 0 || c.auth > 0 || c.ops != 0 || c.contact != nil || c.unknown != nil || len(p.limits) > 0 || openEnded(c) {
 			if len(p.limits) == 0 {

@@ -23,15 +23,18 @@ var _ broker.Controller = (*Profile)(nil)
 //
 //	approve  watcher or sid; then, if, show: as in a rule; silent
 //	deny     watcher or sid; style: refuse, polite or ignore; if
+//	withdraw watcher or sid: what was approved or denied is decided by the other rules again
 //	revoke   watcher or sid; until: an instant, before which it is not granted again
 //
 // Approving and denying puts a rule into the owner's policy, in the place of the one that
-// they had put there for that watcher before; ifMatch makes that depend on the policy's
-// entity tag. Revoking ends a subscription and changes no policy.
+// they had put there for that watcher before; withdrawing takes it out. One that denies
+// decides alone: whatever other rules say of the watcher. ifMatch makes all three depend on
+// the policy's entity tag. Revoking ends a subscription and changes no policy.
 const (
-	verbApprove = "approve"
-	verbDeny    = "deny"
-	verbRevoke  = "revoke"
+	verbApprove  = "approve"
+	verbDeny     = "deny"
+	verbWithdraw = "withdraw"
+	verbRevoke   = "revoke"
 
 	// verbCancel is an administrator's: watcher or sid. Whoever takes it for them has made
 	// sure who they are, and asks in the owner's name; no client can.
@@ -44,7 +47,11 @@ const (
 
 // Controls says which verbs there are.
 func (p *Profile) Controls(verb string) bool {
-	return verb == verbApprove || verb == verbDeny || verb == verbRevoke || ofAdministrator(verb) || ofWatcher(verb)
+	switch verb {
+	case verbApprove, verbDeny, verbWithdraw, verbRevoke:
+		return true
+	}
+	return ofAdministrator(verb) || ofWatcher(verb)
 }
 
 func ofAdministrator(verb string) bool {
@@ -113,11 +120,14 @@ func (p *Profile) readControl(pub *broker.Publication) (c control, err error) {
 	if offers := c.verb == verbProvision || c.verb == verbInvite; !offers && c.By+c.Note != "" || offers && c.watcher.IsZero() {
 		return c, fmt.Errorf("%w: schema: by and note are of administrators who provide somebody with a subscription, or invite: they name a watcher", kind.ErrInvalid)
 	}
-	if c.verb == verbRevoke || ofAdministrator(c.verb) {
+	if !c.rules() {
 		return c, nil
 	}
 	return c, p.ruleOf(&c)
 }
+
+// rules says whether the request puts a rule into the policy.
+func (c *control) rules() bool { return c.verb == verbApprove || c.verb == verbDeny }
 
 // ruleOf completes what a rule is made of.
 func (p *Profile) ruleOf(c *control) error {
@@ -137,6 +147,7 @@ func (p *Profile) ruleOf(c *control) error {
 		}
 		return nil
 	}
+	c.Then["alone"] = json.RawMessage("true")
 	switch c.Style {
 	case "", "refuse":
 		word("handling", policy.Block.String())
@@ -158,7 +169,7 @@ func (p *Profile) admitControl(pub *broker.Publication) error {
 		return refuse.Told(err)
 	}
 	c, err := p.readControl(pub)
-	if err != nil || c.verb == verbRevoke || ofAdministrator(c.verb) || c.SID != "" {
+	if err != nil || !c.rules() || c.SID != "" {
 		return refuse.Told(err)
 	}
 	_, _, err = p.decided(pub.PolicyOf(c.owner.String()), &c, c.watcher, policy.Check)
@@ -267,6 +278,9 @@ func (p *Profile) rule(tx *broker.ProfileTx, e *life.Entry, c *control, a *answe
 	if tag := policy.Tag(document); c.IfMatch != "" && c.IfMatch != tag {
 		return &broker.Refusal{Cause: broker.ErrCondition, Reason: "stale-etag: the policy is another by now: its tag is " + tag}
 	}
+	if c.verb == verbWithdraw {
+		return p.withdraw(tx, document, c, watcher, a)
+	}
 	decided, id, err := p.decided(document, c, watcher, parserAt(tx.Level()))
 	if err != nil {
 		return refuse.Told(err)
@@ -274,15 +288,33 @@ func (p *Profile) rule(tx *broker.ProfileTx, e *life.Entry, c *control, a *answe
 	if err := p.mustDeny(decided, c, watcher, tx.Now()); err != nil {
 		return err
 	}
-	p.setPolicy(tx, c.owner, decided)
-	tx.OwnChanged("policy", c.owner.String())
-	a.Rule, a.ETag = id, policy.Tag(decided)
+	p.decide(tx, decided, id, c, a)
 	return nil
 }
 
-// mustDeny refuses to deny somebody of whom another rule of the owner's says something
-// else: of several the greatest handling holds, and to say that they are denied would not
-// be true.
+// decide puts a policy in force that differs by one rule.
+func (p *Profile) decide(tx *broker.ProfileTx, decided []byte, id string, c *control, a *answer) {
+	p.setPolicy(tx, c.owner, decided)
+	tx.OwnChanged("policy", c.owner.String())
+	a.Rule, a.ETag = id, policy.Tag(decided)
+}
+
+// withdraw takes out of the owner's policy what they have decided about a watcher.
+func (p *Profile) withdraw(tx *broker.ProfileTx, document []byte, c *control, watcher kind.Addr, a *answer) error {
+	left, id, err := policy.Withdraw(document, watcher)
+	if err != nil {
+		return refuse.Told(fmt.Errorf("%w: schema: %v", kind.ErrInvalid, err))
+	}
+	if id == "" {
+		return &broker.Refusal{Cause: broker.ErrCondition, Reason: "no-such-decision: nothing was approved or denied about them alone: the other rules of the policy are changed in it"}
+	}
+	p.decide(tx, left, id, c, a)
+	return nil
+}
+
+// mustDeny refuses to deny somebody of whom the policy says something else all the same: a
+// delegate who reads sees everything, and of two rules that decide alone the greater rank
+// does. To say that they are denied would not be true.
 func (p *Profile) mustDeny(document []byte, c *control, watcher kind.Addr, now int64) error {
 	if c.verb != verbDeny {
 		return nil
@@ -294,7 +326,7 @@ func (p *Profile) mustDeny(document []byte, c *control, watcher kind.Addr, now i
 	d := of.Evaluate(watcher, time.Unix(0, now).UTC(), seenInput(watcher))
 	wanted := map[string]policy.Handling{"": policy.Block, "refuse": policy.Block, "polite": policy.PoliteBlock, "ignore": policy.Confirm}[c.Style]
 	if is, ignored := d.Life(); is != wanted || ignored != (c.Style == "ignore") {
-		return &broker.Refusal{Cause: broker.ErrCondition, Reason: fmt.Sprintf("allowed: by another rule of the policy it is %s for them, and of several the one that allows most holds: except them there", is)}
+		return &broker.Refusal{Cause: broker.ErrCondition, Reason: fmt.Sprintf("allowed: with it, it is %s for them all the same: they may read as a delegate, or another rule decides alone, or its own condition does not hold now: change that in the policy", is)}
 	}
 	return nil
 }

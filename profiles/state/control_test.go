@@ -94,7 +94,7 @@ func TestRevoke(t *testing.T) {
 func TestControlsAreChecked(t *testing.T) {
 	n := newNode(t)
 	pc := n.Connect(bob)
-	pc.Publish(policy, rules(allow("all", `"services":["*"]`, ann)))
+	pc.Publish(policy, strings.Replace(rules(allow("all", `"services":["*"]`, ann)), `"rules"`, `"delegates":[{"one":"pres:del@example.net","read":true}],"rules"`, 1))
 	before, _ := n.Fetch(broker.Who{Principal: bob}, policy)
 	for body, want := range map[string]error{
 		`{`:                                 broker.ErrPayload,
@@ -105,7 +105,7 @@ func TestControlsAreChecked(t *testing.T) {
 		`{"kind":"mood","watcher":"a@b.c"}`: broker.ErrBadEvent,
 		`{"kind":"presence","watcher":"ann@example.net","whatever":1}`:                     broker.ErrPayload,
 		`{"kind":"presence","watcher":"ann@example.net","style":"rude"}`:                   broker.ErrPayload,
-		`{"kind":"presence","watcher":"ann@example.net","style":"refuse"}`:                 broker.ErrCondition,
+		`{"kind":"presence","watcher":"del@example.net","style":"refuse"}`:                 broker.ErrCondition,
 		`{"kind":"presence","watcher":"ann@example.net","if":{"identity":[]}}`:             broker.ErrPayload,
 		`{"kind":"presence","watcher":"eve@example.net","ifMatch":"1"}`:                    broker.ErrCondition,
 		`{"kind":"presence","watcher":"eve@example.net","if":{"validity":[{"from":"x"}]}}`: broker.ErrPayload,
@@ -123,6 +123,62 @@ func TestControlsAreChecked(t *testing.T) {
 	if after, _ := n.Fetch(broker.Who{Principal: bob}, policy); string(after.Payload) != string(before.Payload) {
 		t.Errorf("the policy is %s", after.Payload)
 	}
+}
+
+// Who is let in by a rule for many is denied alone: that beats all others, of whatever rank,
+// and reaches what there is. Nobody else is touched. What is withdrawn is as if it had never
+// been, and to approve takes its place, too.
+func TestDeniedAlone(t *testing.T) {
+	eachSession(t, func(t *testing.T, qos uint8, expiry uint32) {
+		n := newNode(t)
+		pc, watcher, other := n.Connect(bob), n.Connect(ann, brokertest.Expiry(expiry)), n.Connect("eve@example.net")
+		mine := `{"v":1,"rules":[{"id":"net","rank":9,"if":{"identity":[{"many":{"domain":"example.net"}}]},"then":{"handling":"allow"},"show":{"services":["*"]}},` +
+			`{"id":"z","rank":99,"then":{"handling":"allow"},"show":{"note":true}}]}`
+		pc.Publish(policy, mine)
+		pc.Publish(bobs, open)
+		watcher.Subscribe("$me/sub/#", qos)
+		watcher.Subscribe(bobs, qos)
+		other.Subscribe(bobs, qos)
+		saw(t, n, watcher, "active", "open")
+		saw(t, n, other, "open")
+		ask := func(verb, more string) {
+			t.Helper()
+			answer, err := pc.PublishAnswer("$ctl/"+verb, `{"kind":"presence","watcher":"pres:`+ann+`"`+more+`}`)
+			if err != nil || answer["rule"] != "r-1" {
+				t.Fatalf("%s: %v, %v", verb, answer, err)
+			}
+		}
+		ask("deny", `,"style":"polite"`)
+		saw(t, n, watcher, "nothing")
+		ask("withdraw", "")
+		saw(t, n, watcher, "open")
+		if is := ownOf(t, n, bob, policy); is != mine {
+			t.Errorf("withdrawn, the policy is %s", is)
+		}
+		ask("deny", `,"style":"ignore"`)
+		saw(t, n, watcher, "pending")
+		ask("approve", "")
+		saw(t, n, watcher, "open", "active")
+		middle := n.Copy()
+		until := n.Now().Add(time.Hour).Format(time.RFC3339)
+		ask("deny", `,"style":"polite","if":{"validity":[{"from":"2026-01-01T00:00:00Z","until":"`+until+`"}]}`)
+		saw(t, n, watcher, "nothing")
+		n.Pass(time.Hour)
+		saw(t, n, watcher, "open") // what is denied for a time is not for longer
+		ask("deny", "")
+		saw(t, n, watcher, "terminated rejected")
+		if err := watcher.TrySubscribe(bobs, qos); !errors.Is(err, broker.ErrRefused) || !strings.Contains(err.Error(), "rejected") {
+			t.Errorf("denied, it subscribes: %v", err)
+		}
+		ask("withdraw", "")
+		watcher.Subscribe(bobs, qos)
+		saw(t, n, watcher, "active", "open")
+		saw(t, n, other)
+		if err := pc.TryPublish("$ctl/withdraw", `{"kind":"presence","watcher":"ann@example.net"}`); !errors.Is(err, broker.ErrCondition) || !strings.Contains(err.Error(), "no-such-decision") {
+			t.Errorf("withdrawn twice: %v", err)
+		}
+		n.CheckReplay(middle)
+	})
 }
 
 // Of two who change a policy that they have both read the first wins, and the other is
