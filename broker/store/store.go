@@ -2,10 +2,12 @@
 // to Pebble besides the Raft log.
 //
 // The state has no write-ahead log: the Raft log is one. Each log entry is one
-// Tx, which carries the entry's position in the key Applied; memtables are
-// flushed in order, so what a crash leaves is the state as of some entry, and
-// that entry's position, which Durable reads. Raft replays from there. A log
-// entry may be truncated once Durable has passed it, not before.
+// Tx, which carries the entry's position in the key Applied; entries are gathered
+// in memory until somebody reads (see pending), the database is given them whole
+// and in order, and memtables are flushed in order: so what a crash leaves is the
+// state as of some entry, and that entry's position, which Durable reads. Raft
+// replays from there. A log entry may be truncated once Durable has passed it, not
+// before.
 //
 // A read or write that fails ends the process: a state machine that goes on
 // after losing a write is no replica of anything (see Options.Die).
@@ -106,7 +108,8 @@ type Store struct {
 	mu sync.RWMutex // held for reading while db is used, for writing to replace it
 	db *pebble.DB
 
-	spare atomic.Pointer[Tx] // the last one that has ended, for its memory
+	pending pending            // what is committed, and not in db yet
+	spare   atomic.Pointer[Tx] // the last one that has ended, for its memory
 }
 
 // Open opens the state in o.Dir, or begins an empty one.
@@ -121,6 +124,7 @@ func Open(o Options) (*Store, error) {
 		o.Newest = FirstFormat
 	}
 	s := &Store{o: o}
+	s.pending.init(s)
 	if err := s.prepare(); err != nil {
 		return nil, fmt.Errorf("store: open %q: %w", o.Dir, err)
 	}
@@ -250,6 +254,7 @@ func (s *Store) Close() error {
 func (s *Store) Get(key, buf []byte) ([]byte, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	s.show(spaceOf(key))
 	v, closer, err := s.db.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return buf[:0], false
@@ -267,6 +272,7 @@ func (s *Store) Get(key, buf []byte) ([]byte, bool) {
 func (s *Store) Scan(lower, upper []byte, yield func(key, value []byte) bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	s.show(spacesOf(lower, upper))
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	s.check("scan", err)
 	for ok := it.First(); ok; ok = it.Next() {
@@ -291,6 +297,7 @@ func (s *Store) ScanEach(n int, bounds func(i int) (lower, upper []byte), yield 
 	defer s.mu.RUnlock()
 	first, _ := bounds(0)
 	_, last := bounds(n - 1)
+	s.show(spacesOf(first, last))
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: first, UpperBound: last})
 	s.check("scan", err)
 	there := it.First()
@@ -333,6 +340,7 @@ func (s *Store) Durable(key []byte) ([]byte, bool) {
 func (s *Store) Flush() error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	s.show(everything)
 	return s.db.Flush()
 }
 
@@ -341,6 +349,7 @@ func (s *Store) Flush() error {
 func (s *Store) Checkpoint(dir string) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	s.show(everything)
 	if err := s.db.Flush(); err != nil {
 		return fmt.Errorf("store: checkpoint: %w", err)
 	}
@@ -359,6 +368,7 @@ func (s *Store) Replace(dir string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.pending.drop()
 	if err := s.db.Close(); err != nil {
 		return fmt.Errorf("store: restore: close the present state: %w", err)
 	}
@@ -435,6 +445,7 @@ type Pinned struct {
 // Pin keeps the state as it is now.
 func (s *Store) Pin() *Pinned {
 	s.mu.RLock()
+	s.show(everything)
 	it, err := s.db.NewIter(nil)
 	s.check("digest", err)
 	return &Pinned{s, it}
@@ -476,10 +487,10 @@ func (s *Store) Size() uint64 {
 	return s.db.Metrics().DiskSpaceUsage()
 }
 
-// MemTables returns the bytes that memtables hold: what waits to be written to
-// the disk. It is bounded by Options.MemTable.
+// MemTables returns the bytes of memory that memtables hold, and what is not in them
+// yet: what waits to be written to the disk. It is bounded by Options.MemTable.
 func (s *Store) MemTables() uint64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.db.Metrics().MemTable.Size
+	return s.db.Metrics().MemTable.Size + uint64(s.pending.bytes.Load())
 }
