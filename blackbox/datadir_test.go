@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 // fingerprint is names and contents of all files below dir.
@@ -239,14 +239,33 @@ func TestBadLimitsFile(t *testing.T) {
 	}
 }
 
-// An address that is taken is told, with what to do.
+// An address that is taken is told, with who has it, and nothing was begun.
 func TestPortTaken(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--allow-anonymous")
-	start := time.Now()
-	_, errs, code := run(t, "serve", "--data", t.TempDir(), "--mqtt", s.ready.MQTT, "--http", "127.0.0.1:0", "--domain", "example.com", "--allow-anonymous")
-	if code == 0 || !strings.Contains(errs, s.ready.MQTT) {
-		t.Errorf("exit code %d, want a refusal that names %s\n%s", code, s.ready.MQTT, errs)
+	one := freeAddress(t)
+	for _, taken := range [][]string{{"--mqtt", s.ready.MQTT, "--http", "127.0.0.1:0"}, {"--mqtt", "127.0.0.1:0", "--http", s.ready.MQTT}, {"--mqtt", one, "--http", one}} {
+		dir := t.TempDir()
+		_, errs, code := run(t, append([]string{"serve", "--data", dir, "--domain", "example.com", "--allow-anonymous"}, taken...)...)
+		if code == 0 || !strings.Contains(errs, "BW-2013") {
+			t.Errorf("%q: exit code %d, want a refusal\n%s", taken, code, errs)
+		}
+		if taken[1] != one && !regexp.MustCompile(regexp.QuoteMeta(s.ready.MQTT)+`: bind: address already in use, by \S+ \(pid \d+\)\n`).MatchString(errs) {
+			t.Errorf("%q: it does not say who has it\n%s", taken, errs)
+		}
+		if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
+			t.Errorf("%q: the directory has %v, %v", taken, files, err)
+		}
 	}
-	t.Logf("refused after %v", time.Since(start))
+}
+
+// freeAddress returns an address of the loopback that nobody listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }

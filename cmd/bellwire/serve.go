@@ -51,12 +51,21 @@ func serveCommand() *cobra.Command {
 		Long: `Runs a node until it is told to end. When it serves it prints a line of JSON
 with its addresses.
 
-A configuration file is YAML with the keys node, domain, data, mqtt: {addr: …},
-http: {addr: …}, cluster: {listen: …, advertise: …, advertise_mqtt: …, join: […],
-bootstrap: true, name: …, tls: DIR, non_voter: true, remove_dead_after: 72h}, policy, limits (a file, or its rows right here), allow_anonymous,
-hold_level, pprof and verbose. Relative paths in it begin where it lies. A flag counts more
-than its twin in the environment, that more than the file, that more than the
-default. Everything that is wrong with the files is told at once.
+A configuration file (-f) is YAML, such as
+
+  domain: example.com
+  data: ./data
+  mqtt: {addr: "127.0.0.1:1883"}
+  http: {addr: "127.0.0.1:8080"}
+  policy: policy.yaml
+
+Its keys are node, domain, data, mqtt: {addr: …}, http: {addr: …}, cluster: {listen:
+…, advertise: …, advertise_mqtt: …, join: […], bootstrap: true, name: …, tls: DIR,
+non_voter: true, remove_dead_after: 72h}, policy, limits (a file, or its rows right
+here), allow_anonymous, hold_level, pprof and verbose. Relative paths in it begin
+where it lies. A flag counts more than its twin in the environment, that more than
+the file, that more than the default. Everything that is wrong with the files is
+told at once.
 
 With --cluster it is one node of several. The first is started with --bootstrap,
 each other one with --join and the address of one that runs; after its first
@@ -307,7 +316,7 @@ func startFault(err error, f serveFlags) error {
 	case errors.Is(err, cluster.ErrRefused):
 		return fail(bw.ClusterRefuses, "%w", err)
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fail(bw.AddressInUse, "%w", err)
+		return fail(bw.AddressInUse, "%w%s", err, holderOf(err))
 	case errors.Is(err, cluster.ErrInUse):
 		code = bw.DataInUse
 	case errors.Is(err, cluster.ErrNewer), errors.Is(err, store.ErrNewer):
@@ -326,6 +335,22 @@ func startFault(err error, f serveFlags) error {
 		return fail(code, "%w", err)
 	}
 	return fail(code, "data directory %s: %w", f.data, err)
+}
+
+// holderOf says who has the address that an error is about, if the system tells.
+func holderOf(err error) string {
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok {
+		return ""
+	}
+	at, ok := op.Addr.(*net.TCPAddr)
+	if !ok {
+		return ""
+	}
+	if who, ok := portHolder(at.Port); ok {
+		return ", by " + who
+	}
+	return ""
 }
 
 func levelRefused(err error) bool {

@@ -140,6 +140,9 @@ func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
 			err = errors.Join(err, s.close(ctx))
 		}
 	}()
+	if err := c.tryAddresses(ctx); err != nil {
+		return s, err
+	}
 	if err := s.openLinks(ctx); err != nil {
 		return s, err
 	}
@@ -159,6 +162,23 @@ func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
 		return s, err
 	}
 	return s, s.listen(ctx)
+}
+
+// tryAddresses says whether the addresses for clients are free, before anything is opened:
+// a node that cannot serve is to change nothing, in its directory and its cluster. They
+// are listened on only when it serves, so that nobody waits in vain until it does.
+func (c *serverConfig) tryAddresses(ctx context.Context) error {
+	for name, addr := range map[string]string{"mqtt": c.mqtt, "http": c.http} {
+		if addr == "" {
+			continue
+		}
+		l, err := mqtt.Listen(ctx, addr)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		defer l.Close() // not before the other: they may be one
+	}
+	return nil
 }
 
 // clusterAddress returns where other nodes reach this one; empty if it is alone.
