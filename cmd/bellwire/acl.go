@@ -51,6 +51,8 @@ named at the end. Of presence, location and messages allow means that neither a
 rule nor a limit forbids it: their owners decide.
 
 Exit code 0: all passed. 2: the file is faulty. 9: a test failed.`,
+		Example: `  bellwire acl test policy.yaml
+  bellwire acl test policy.yaml -o json`,
 		Args: exactArgs(1, "the policy file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output); err != nil {
@@ -116,7 +118,8 @@ func aclExplainCommand(server *httpFlags) *cobra.Command {
 		Short: "Who may do what, when, by which rule",
 		Long: `Answers whether somebody may subscribe to or publish to a topic at an instant,
 by which rule, until when, and what happens then: by a policy file, or, without
---policy, by what is in force on a server. TOPIC may be a filter for subscribe: then all of it is meant.
+--policy, by what is in force on a server. TOPIC may be a filter for subscribe: then
+all of it is meant.
 
 With an ID, which ends the message of a refusal and stands in the node's log, it
 asks a server about that: who wanted what, when, and by which rule it was

@@ -91,6 +91,10 @@ under tenants. --end ends what the domain has.
 
 Exit code 0: it is in force. 2: the file is faulty. 7: another policy is in force
 than N. 9: a test in the file failed.`,
+		Example: `  bellwire acl apply policy.yaml --dry-run
+  bellwire acl apply policy.yaml --if-match 7
+  bellwire acl apply policy.yaml --shadow 1h
+  bellwire acl apply ours.yaml --domain example.com -u adm@example.com`,
 		Args: someArgs(0, 1, "the policy file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output); err != nil {
@@ -170,6 +174,8 @@ func aclShadowCommand(server *httpFlags) *cobra.Command {
 		Short: "What a policy that is tried would change",
 		Long: `Lists where the policy that bellwire acl apply --shadow tries has answered otherwise
 than the one in force, on all nodes: each who, action and topic once.`,
+		Example: `  bellwire acl shadow
+  bellwire acl shadow --stop`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {
@@ -227,7 +233,9 @@ func aclHistoryCommand(server *httpFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "history",
 		Short: "Which policies were in force, since when, by whom",
-		Args:  noArgs,
+		Example: `  bellwire acl history
+  bellwire acl history -o json --server http://10.0.0.1:8080 -u ana@example.com`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
@@ -269,7 +277,8 @@ func aclRollbackCommand(server *httpFlags) *cobra.Command {
 		Long: `Puts the policy of that number in force again, on all nodes, as a new one: the
 numbers go on. bellwire acl history lists what there is, bellwire acl diff NUMBER
 what it changes.`,
-		Args: exactArgs(1, "the number of a policy"),
+		Example: `  bellwire acl rollback 7`,
+		Args:    exactArgs(1, "the number of a policy"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
@@ -310,6 +319,10 @@ and each topic of their rules. Without an argument, with the policy before.
 
 With --policy FILE no server is asked: the two files are compared. With --domain and
 without --policy it is the policy of that domain of its own.`,
+		Example: `  bellwire acl diff                                # what the last change was
+  bellwire acl diff policy.yaml                    # what this one would change
+  bellwire acl diff 7
+  bellwire acl diff new.yaml --policy old.yaml     # no server is asked`,
 		Args: someArgs(0, 1, "the number of a policy or a file, at most"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output); err != nil {
@@ -416,6 +429,8 @@ func aclWhoCommand(server *httpFlags) *cobra.Command {
 		Long: `Lists who may subscribe to or publish to a topic: kinds of principals such as
 *@example.com, the addresses that may though their kind may not, and with a ! those
 that may not though their kind may.`,
+		Example: `  bellwire acl who "subscribe ward/3/alarm"
+  bellwire acl who "publish ward/3/alarm" --policy policy.yaml --at "08:00 Europe/Madrid"`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if topic := strings.TrimPrefix(strings.Join(args, " "), " "); len(args) > 2 || !strings.Contains(topic, " ") {
 				return fail(bw.Usage, "bellwire acl who takes an action and a topic").do(`such as: bellwire acl who "subscribe ward/3/alarm"`)
@@ -446,6 +461,8 @@ func aclCanCommand(server *httpFlags) *cobra.Command {
 		Short: "What somebody may do by the rules, at an instant",
 		Long: `Lists what somebody, or anonymous, may publish and subscribe to, and with a !
 which parts of that a rule denies or a limit cuts.`,
+		Example: `  bellwire acl can ana@example.com
+  bellwire acl can anonymous --policy policy.yaml`,
 		Args: exactArgs(1, "an address, or anonymous"),
 	}, "can", func(args []string, domain string) (url.Values, error) {
 		as, err := asServer(args[0], domain)

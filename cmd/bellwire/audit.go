@@ -94,6 +94,8 @@ what, about whom, by which door and with what result. Without flags, operators a
 told of what is about no domain, and anybody else of what concerns them, but for
 what the operator's policy exempts. --domain is for operators and the domain's
 administrators.`,
+		Example: `  bellwire audit -u ana@example.com                # what concerns ana
+  bellwire audit --domain example.com              # for operators and the domain's administrators`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {

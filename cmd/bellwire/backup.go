@@ -168,9 +168,10 @@ func backupFault(name string, err error) error {
 func backupVerifyCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use:   "verify FILE",
-		Short: "Check that a backup is whole",
-		Args:  exactArgs(1, "the file"),
+		Use:     "verify FILE",
+		Short:   "Check that a backup is whole",
+		Example: `  bellwire backup verify bellwire.backup`,
+		Args:    exactArgs(1, "the file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
@@ -200,6 +201,8 @@ data directories before they join.
 Start it as any node that has been started before:
 
   bellwire serve --data DIR --node n1 …`,
+		Example: `  bellwire restore --data ./r1 --node r1 bellwire.backup
+  bellwire serve --data ./r1 --node r1`,
 		Args: exactArgs(1, "the file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if data == "" {

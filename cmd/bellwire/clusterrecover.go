@@ -43,7 +43,7 @@ The node must be stopped. It is refused while any other node of the cluster
 answers at its address.`,
 		Example: `  bellwire cluster recover --data ./n3 --node n3 --dry-run
   bellwire cluster recover --data ./n3 --node n3 --confirm prod
-  bellwire serve --data ./n3 --node n3 …`,
+  bellwire serve --data ./n3 --node n3`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}

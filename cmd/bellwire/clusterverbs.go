@@ -49,8 +49,11 @@ func statusCommand(f *httpFlags) *cobra.Command {
 		Use:   "status",
 		Short: "Which nodes there are, and how they are",
 		Long: `Lists the nodes as the one that is asked sees them; it answers also when there
-is no leader, and takes no credentials: but those that are given have to be good. "can lose 1 node" means that one more voter may fail before
-nothing can be published durably.`,
+is no leader, and takes no credentials: but those that are given have to be good.
+"can lose 1 node" means that one more voter may fail before nothing can be published
+durably.`,
+		Example: `  bellwire cluster status
+  bellwire cluster status -o json --server http://10.0.0.2:8080`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {
@@ -184,7 +187,8 @@ func verifyCommand(f *httpFlags) *cobra.Command {
 		Long: `Has every node hash its whole state at one index, and compares. It reads all of
 the state, and publishing goes on meanwhile. The exit code is 0 if all are
 equal, 1 if they differ, 8 if some did not answer.`,
-		Args: noArgs,
+		Example: `  bellwire cluster verify`,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
@@ -344,8 +348,10 @@ func promoteCommand(f *httpFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "promote NODE",
 		Short: "Give a node a vote now",
-		Long:  `Gives a vote to a node that has joined, before it has proved stable, which is when it gets one by itself.`,
-		Args:  exactArgs(1, "the node to promote"),
+		Long: `Gives a vote to a node that has joined, before it has proved stable, which is when it
+gets one by itself.`,
+		Example: `  bellwire cluster promote n3`,
+		Args:    exactArgs(1, "the node to promote"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.change(cmd, "promote", args[0], false, true)
 		},
@@ -356,8 +362,10 @@ func transferCommand(f *httpFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "transfer-leader [NODE]",
 		Short: "Have another node lead",
-		Long:  `Has a node lead: the one that is named, or the one that is best off. Publishing stops for a moment.`,
-		Args:  someArgs(0, 1, "the node that is to lead"),
+		Long: `Has a node lead: the one that is named, or the one that is best off. Publishing stops
+for a moment.`,
+		Example: `  bellwire cluster transfer-leader n2`,
+		Args:    someArgs(0, 1, "the node that is to lead"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			node := ""
 			if len(args) == 1 {
@@ -377,7 +385,8 @@ func drainCommand(f *httpFlags) *cobra.Command {
 clients to connect elsewhere, a few at a time, and takes no new ones; /readyz
 says so. It keeps its vote. Refused where the others have no quorum without it,
 unless --force is given. bellwire node resume takes it back.`,
-		Args: exactArgs(1, "the node to drain"),
+		Example: `  bellwire node drain n2`,
+		Args:    exactArgs(1, "the node to drain"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.change(cmd, "drain", args[0], force, true); err != nil {
 				return err
@@ -392,9 +401,10 @@ unless --force is given. bellwire node resume takes it back.`,
 
 func resumeCommand(f *httpFlags) *cobra.Command {
 	return &cobra.Command{
-		Use:   "resume NODE",
-		Short: "Have a node that was drained take clients again",
-		Args:  exactArgs(1, "the node to take back"),
+		Use:     "resume NODE",
+		Short:   "Have a node that was drained take clients again",
+		Example: `  bellwire node resume n2`,
+		Args:    exactArgs(1, "the node to take back"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.change(cmd, "resume", args[0], false, true)
 		},
@@ -410,7 +420,8 @@ func joinCommand(f *httpFlags) *cobra.Command {
 serve with the addresses of the nodes there are. With --wait it waits until the
 node has a vote, unless it wants none, and has caught up, and ends with exit
 code 6 if that takes longer.`,
-		Args: exactArgs(1, "the name of the node to be"),
+		Example: `  bellwire cluster join n3`,
+		Args:    exactArgs(1, "the name of the node to be"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := args[0]
 			if err := certs.CheckName(name); err != nil {

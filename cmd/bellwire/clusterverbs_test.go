@@ -386,7 +386,8 @@ func TestNotAnOperator(t *testing.T) {
 		{[]string{"-u", "ana", "-P", "sesame"}, exitConflict, "node n1 is the last voter"},
 		{nil, exitConflict, "node n1 is the last voter"}, // this process serves it
 		{[]string{"-u", "bo", "-P", "sesame"}, exitDenied, "bo@example.com is no operator: the policy's group operators does not list it"},
-		{[]string{"-u", "ana", "-P", "guess"}, exitDenied, "bad user name or password"},
+		{[]string{"-u", "ana", "-P", "guess"}, exitDenied, "bad user name or password\n  check -u and -P"},
+		{[]string{"-u", "ana"}, exitDenied, "bad user name or password\n  there was no password with it"},
 	} {
 		got := c.at(n1, append([]string{"cluster", "remove", "n1", "--yes"}, v.args...)...)
 		if got.code != v.code || !strings.Contains(got.stderr, v.says) {

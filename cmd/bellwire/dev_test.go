@@ -67,7 +67,7 @@ func TestDeniedByPolicy(t *testing.T) {
 		{[]string{"pub", "-u", "night", "-t", "hosts/x/load", "-m", "1", "-q", "1"}, "publish to hosts/x/load refused: "},
 		{[]string{"pub", "-u", "night", "-t", "hosts/x/load", "-m", "1", "-q", "2"}, "publish to hosts/x/load refused: "},
 		{[]string{"sub", "-u", "visitor", "-t", "hosts/#"}, "subscribe to hosts/# refused: "},
-		{[]string{"pub", "-u", "night", "-P", "guess", "-t", "hosts/x/load", "-m", "1"}, "bad user name or password"},
+		{[]string{"pub", "-u", "night", "-P", "guess", "-t", "hosts/x/load", "-m", "1"}, "check -u and -P"},
 	} {
 		got := bellwire(t, "", append(c.args, "-p", port)...)
 		if got.code != exitDenied || !strings.Contains(got.stderr, c.want) || !strings.Contains(got.stderr, "     BW-4") {

@@ -14,6 +14,8 @@ func explainCommand() *cobra.Command {
 		Short: "What an error code means and what to do about it",
 		Long: `Prints what is known about an error code such as BW-2001, and lists all codes
 when none is given.`,
+		Example: `  bellwire explain BW-1002
+  bellwire explain                                 # all there are`,
 		Args: someArgs(0, 1, "one code at most"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -83,6 +84,9 @@ func flagFault(cmd *cobra.Command, err error) error {
 	}
 	name := unknown.GetSpecifiedName()
 	if verbs := verbsOf(cmd); len(verbs) > 0 { // its verb is unknown, or missing: then the flag is none of its own
+		if verb := cmd.Flags().Arg(0); verb != "" {
+			return unknownVerb(cmd, verb)
+		}
 		return fail(bw.Usage, "%s takes a verb before its flags: %s", cmd.CommandPath(), strings.Join(verbs, ", ")).
 			do("see %s --help", cmd.CommandPath())
 	}
@@ -129,17 +133,7 @@ func prepareGroups(cmd *cobra.Command) {
 		if len(args) == 0 {
 			return nil
 		}
-		f := fail(bw.Usage, "unknown command %q", cmd.CommandPath()+" "+args[0])
-		names := verbsOf(cmd)
-		for _, sub := range cmd.Commands() {
-			if !sub.Hidden {
-				names = append(names, sub.Aliases...)
-			}
-		}
-		if near := yamltree.Nearest(args[0], names); near != "" {
-			return f.do("did you mean %s %s?", cmd.CommandPath(), near)
-		}
-		return f.do("see %s --help", cmd.CommandPath())
+		return unknownVerb(cmd, args[0])
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cmd.SetOut(cmd.ErrOrStderr()) // nobody asked for it: no data
@@ -148,6 +142,41 @@ func prepareGroups(cmd *cobra.Command) {
 		}
 		return exitCode(exitUsage)
 	}
+}
+
+// unknownVerb says which verb of a group may have been meant: one that is spelt much
+// alike, or, anywhere below, one that others call so (SuggestFor).
+func unknownVerb(cmd *cobra.Command, verb string) error {
+	f := fail(bw.Usage, "unknown command %q", cmd.CommandPath()+" "+verb)
+	names := verbsOf(cmd)
+	for _, sub := range cmd.Commands() {
+		if !sub.Hidden {
+			names = append(names, sub.Aliases...)
+		}
+	}
+	if near := yamltree.Nearest(verb, names); near != "" {
+		return f.do("did you mean %s %s?", cmd.CommandPath(), near)
+	}
+	if other := calledSo(cmd, verb); other != nil {
+		return f.do("did you mean %s?", other.CommandPath())
+	}
+	if cmd.HasParent() {
+		return f.do("its verbs are %s: see %s --help", strings.Join(verbsOf(cmd), ", "), cmd.CommandPath())
+	}
+	return f.do("see %s --help", cmd.CommandPath())
+}
+
+// calledSo returns the verb below a group that a word is suggested to mean; nil for none.
+func calledSo(cmd *cobra.Command, word string) *cobra.Command {
+	for _, sub := range cmd.Commands() {
+		if slices.Contains(sub.SuggestFor, word) {
+			return sub
+		}
+		if found := calledSo(sub, word); found != nil {
+			return found
+		}
+	}
+	return nil
 }
 
 // verbsOf returns the names of the verbs of a group, none for a command that is no

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -27,6 +28,8 @@ import (
 type httpFlags struct {
 	server, username, password, caFile string
 	timeout                            time.Duration
+
+	who string // what to do about not being whom it takes; empty: be an operator
 }
 
 func (f *httpFlags) register(cmd *cobra.Command) {
@@ -190,11 +193,14 @@ func (c *httpClient) refusal(r *http.Response) error {
 	if e, ok := bw.Find(p.Code); ok && p.Code != "" {
 		f := fail(e.Code, "%s", p.Detail)
 		f.todo, f.detail = p.Todo, strings.TrimSuffix(p.Report, "\n")
+		if f.todo == "" && e.Code == bw.BadCredentials && c.flags.password == "" {
+			f.todo = noPassword
+		}
 		return f
 	}
 	switch r.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return fail(bw.Denied, "%s", p.Detail).do("give -u and -P of an operator, or run this on the node's machine as the node's user")
+		return fail(bw.Denied, "%s", p.Detail).do("%s", cmp.Or(c.flags.who, "give -u and -P of an operator, or run this on the node's machine as the node's user"))
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		return fail(bw.Busy, "%s", p.Detail)
 	}

@@ -36,8 +36,9 @@ func imSendCommand() *cobra.Command {
 		Use:   "send ADDRESS TEXT...",
 		Short: "Send a message to somebody's inbox",
 		Long: `Ends with 0 when the server has stored the message, and prints its id; what
-becomes of it after that is a report with that id (im tail). Who may write to ADDRESS, its owner's policy for im
-says: without one, whom they have written to themselves.`,
+becomes of it after that is a report with that id (im tail). Who may write to
+ADDRESS, its owner's policy for im says: without one, whom they have written to
+themselves.`,
 		Example: `  bellwire im send -u ana@example.com bo@example.com "Lunch at noon?"`,
 		Args:    someArgs(2, 1000, "an address and a text"),
 		RunE:    func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },

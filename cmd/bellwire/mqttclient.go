@@ -129,7 +129,11 @@ func connect(ctx context.Context, to target, connect *paho.Connect, state sessio
 	c.connack, err = c.Connect(ctx, connect)
 	switch {
 	case c.connack != nil && c.connack.ReasonCode >= 0x80:
-		return nil, refusal(to.String()+" does not let this client in", c.connack.ReasonCode, c.connack.Properties.ReasonString)
+		f := refusal(to.String()+" does not let this client in", c.connack.ReasonCode, c.connack.Properties.ReasonString)
+		if f.code == bw.BadCredentials && !connect.PasswordFlag {
+			f.todo = noPassword
+		}
+		return nil, f
 	case errors.Is(err, context.DeadlineExceeded):
 		return nil, fail(bw.NoAnswer, "%s took the connection and has not answered for %s", to, to.timeout)
 	case errors.Is(err, context.Canceled):
@@ -141,6 +145,9 @@ func connect(ctx context.Context, to target, connect *paho.Connect, state sessio
 	}
 	return c, nil
 }
+
+// noPassword is what to do if a user name without a password proved nothing.
+const noPassword = "there was no password with it: give one with -P, or in the environment as BELLWIRE_PW"
 
 // close sends DISCONNECT and waits until the connection is gone. Who waits for
 // a blocked output must not wait for this: it returns when ctx ends.

@@ -249,6 +249,7 @@ and by what you have published now.`,
 		},
 	}
 	f.http.register(cmd)
+	f.http.who = "give -u and -P: whose policy it is, to whom alone it is told"
 	cmd.PersistentFlags().Lookup("username").Usage = "your `name`, of whom the policy is, for a server"
 	flags := cmd.Flags()
 	flags.Bool("help", false, "what this verb does")

@@ -253,7 +253,9 @@ func presenceListCommand() *cobra.Command {
 		Use:     "ls [DOMAIN]",
 		Aliases: []string{"list"},
 		Short:   "List whose presence you may see",
-		Args:    someArgs(0, 1, "a domain, or nothing"),
+		Example: `  bellwire presence ls -u bo@example.com
+  bellwire presence ls example.com -u bo@example.com`,
+		Args: someArgs(0, 1, "a domain, or nothing"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			domain := "+"
 			if len(args) == 1 {

@@ -60,7 +60,7 @@ func TestProfilesPage(t *testing.T) {
 		}
 	}
 	for _, line := range regexp.MustCompile(`(?m)^    \$ bellwire (.*)$`).FindAllStringSubmatch(page+readFile(t, "../../docs/subscriptions.md"), -1) {
-		if err := understood(strings.Fields(line[1])); err != nil {
+		if err := understood(shellWords(line[1])); err != nil {
 			t.Errorf("bellwire %s: %v", line[1], err)
 		}
 	}

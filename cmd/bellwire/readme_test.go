@@ -33,17 +33,12 @@ func TestReadme(t *testing.T) {
 		t.Errorf("the owner's policy: %+v", got)
 	}
 
-	word := regexp.MustCompile(`'[^']*'|"[^"]*"|\S+`)
-	lines := regexp.MustCompile(`(?m)^    \$ (?:go run \./cmd/)?bellwire ([^#&\n]*)`).FindAllStringSubmatch(readme, -1)
+	lines := regexp.MustCompile(`(?m)^    \$ (?:go run \./cmd/)?bellwire (.*)`).FindAllStringSubmatch(readme, -1)
 	if len(lines) < 12 {
 		t.Errorf("%d command lines found", len(lines))
 	}
 	for _, line := range lines {
-		var args []string
-		for _, w := range word.FindAllString(line[1], -1) {
-			args = append(args, strings.Trim(w, `'"`))
-		}
-		if err := understood(args); err != nil {
+		if err := understood(shellWords(line[1])); err != nil {
 			t.Errorf("bellwire %s: %v", line[1], err)
 		}
 	}

@@ -31,8 +31,9 @@ const maxPassword = 65535
 func userHashCommand() *cobra.Command {
 	var token bool
 	cmd := &cobra.Command{
-		Use:   "hash",
-		Short: "The hash of a password, for password_hash",
+		Use:        "hash",
+		SuggestFor: []string{"passwd", "password", "add", "useradd"},
+		Short:      "The hash of a password, for password_hash",
 		Long: `Reads a password and prints its argon2id hash for password_hash in a policy
 file. From a terminal it is asked for twice and not shown; else it is standard
 input without the line's end.
@@ -40,6 +41,8 @@ input without the line's end.
 With --token it is a device's token, and what is printed is for token_sha256.
 Only random tokens belong there (bellwire user token makes one): a token that
 a person thought of can be guessed from its hash.`,
+		Example: `  bellwire user hash                               # asks for it
+  printf %s "$PASSWORD" | bellwire user hash`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			what := "password"
@@ -71,6 +74,8 @@ func userTokenCommand() *cobra.Command {
 		Short: "A new random token for a device, and its hash",
 		Long: `Makes a token of 256 random bits. The device uses it as its MQTT password; the
 policy file holds only its hash, as token_sha256. It is shown once.`,
+		Example: `  bellwire user token
+  bellwire user token -o json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {

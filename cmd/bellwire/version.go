@@ -22,6 +22,8 @@ func versionCommand() *cobra.Command {
 		Long: `Prints the version, the commit that it was built from, with + if there were
 changes beside, and the Go that built it. What was built without version control
 says so: go run does, and builds with -buildvcs=false.`,
+		Example: `  bellwire version
+  bellwire version -o json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := struct {
