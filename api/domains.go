@@ -50,6 +50,17 @@ type DomainUsage struct {
 	Sessions QuotaUsage `json:"sessions"`
 }
 
+// A QuotaRow is one of them, with its name.
+type QuotaRow struct {
+	Name string
+	QuotaUsage
+}
+
+// Rows lists them.
+func (u *DomainUsage) Rows() []QuotaRow {
+	return []QuotaRow{{"sessions", u.Sessions}}
+}
+
 // A QuotaUsage is what is used of one quota.
 type QuotaUsage struct {
 	Used    uint64 `json:"used"`

@@ -268,3 +268,133 @@ func TestADM3ProvisionsEnd(t *testing.T) {
 		t.Errorf("after a week alice is told %+v", got)
 	}
 }
+
+// administers publishes a request of an administrator's and returns the code of the
+// acknowledgement, and what is answered.
+func administers(t *testing.T, c *mq.Client, topic, payload string) (code byte, status int, body string) {
+	t.Helper()
+	code = c.TryPublish(mq.Publish{Topic: topic, QoS: 1, Payload: []byte(payload), Properties: mq.Properties{
+		mq.Text(mq.PropResponseTopic, "$me/rsp"), mq.Binary(mq.PropCorrelationData, []byte("c-1")),
+	}})
+	p := c.Receive()
+	if p.Topic != "$me/rsp" || p.Properties.Text(mq.PropCorrelationData) != "c-1" {
+		t.Fatalf("%s is answered %v", topic, p)
+	}
+	var reply struct {
+		Status int
+		Body   json.RawMessage
+	}
+	if err := json.Unmarshal(p.Payload, &reply); err != nil {
+		t.Fatalf("%s: %s", topic, p.Payload)
+	}
+	return code, reply.Status, string(reply.Body)
+}
+
+// asks connects somebody who asks below $adm/.
+func (s *server) asks(who string) *mq.Client {
+	s.t.Helper()
+	c := s.person(who, "asks")
+	c.Subscribe("$me/rsp", 0)
+	return c
+}
+
+// What administrators do they do over MQTT, by topics below $adm/, and by verbs: list,
+// cancel, provide, invite, see what is used and what was looked at, and change the domain's
+// policy. It is answered as over HTTP, and in the audit with its door; nobody else may, nor
+// read what is answered.
+func TestS21AdministratorByTopicsAndVerbs(t *testing.T) {
+	t.Parallel()
+	s := administered(t)
+	pc := s.person(bob, "pc")
+	pc.Publish("$me/policy/presence", 1, showAll)
+	a := s.person(alice, "pc")
+	a.Subscribe("$me/sub/"+bobsPresence, 1)
+	a.ReceiveText("$me/sub/"+bobsPresence, "")
+	c := s.asks(admCom)
+	do := func(what, payload string, wantCode byte, wantStatus int, wantBody string) {
+		t.Helper()
+		code, status, body := administers(t, c, "$adm/example.com/"+what, payload)
+		if code != wantCode || status != wantStatus || !strings.Contains(body, wantBody) {
+			t.Errorf("%s %s: %#02x, %d %s, want %#02x, %d %s", what, payload, code, status, body, wantCode, wantStatus, wantBody)
+		}
+	}
+	do("provision", bossToBob, 0, 200, `{"state":"active"}`)
+	do("invite", `{"kind":"presence","watcher":"alice@example.net","target":"bob"}`, 0, 200, `{"state":"invited"}`)
+	if is := readState(t, shownOf(a, "$me/sub/"+bobsPresence)); is.State != "invited" || is.By != admCom {
+		t.Errorf("alice is told %+v", is)
+	}
+	do("subs", `{"target":"bob"}`, 0, 200, `"watcher":"boss@example.com"`)
+	do("subs", ``, 0, 200, `"target":"bob@example.com"`)
+	do("subs", `{"target":"alice@example.net"}`, 0x87, 403, "not of a domain")
+	do("cancel", `{"kind":"presence","target":"bob","watcher":"boss"}`, 0, 200, `{"matched":1}`)
+	do("provision", `{"kind":"presence","watcher":"nobody","target":"bob"}`, 0x83, 404, "no such user")
+	do("provision", `{"kind":"presence","watcher":"alice@example.net","target":"bob"}`, 0x87, 403, "invited")
+	do("usage", ``, 0, 200, `"sessions"`)
+	do("usage", `{"of":"bob"}`, 0x99, 400, `of`)
+	do("nothing", ``, 0x99, 400, `provision`)
+	do("policy", ``, 0x83, 404, "no such policy")
+	do("policy/put", `{"policy":"rules: [\n"}`, 0x99, 422, "faults")
+	do("policy/put", `{"policy":"rules:\n  - {id: x, allow: [publish], who: [bob], topic: [\"plant/7/#\"]}\n"}`, 0, 200, `"number":1`)
+	do("policy/put", `{"policy":"rules: []\n","ifMatch":9}`, 0x83, 412, "not 9")
+	do("policy/put", `{"policy":"rules: []\n","dryRun":true}`, 0, 200, `"number":1`)
+	do("policy", ``, 0, 200, `rules:\n`)
+	do("policy/put", `{"policy":"rules: []\n"}`, 0, 200, `"number":2`)
+	do("policy/versions", ``, 0, 200, `"number":2`)
+	do("policy/diff", ``, 0, 200, `"entries"`)
+	do("policy/rollback", `{"to":1}`, 0, 200, `"number":3`)
+	do("policy/end", ``, 0, 200, `"number":4`)
+	do("audit", `{"about":"bob@example.com"}`, 0, 200, `"door":"mqtt","what":"invite presence"`)
+	for what, path := range map[string]string{
+		"subs": "/v1/domains/example.com/subscriptions", "usage": "/v1/domains/example.com/usage",
+		"audit": "/v1/audit?domain=example.com", "policy/versions": "/v1/domains/example.com/policy/versions",
+	} {
+		_, _, is := administers(t, c, "$adm/example.com/"+what, "")
+		want := strings.TrimSpace(s.ask(admCom, "GET", path, "").body)
+		if is != want {
+			t.Errorf("%s: over MQTT\n%s\nby HTTP\n%s", what, is, want)
+		}
+	}
+	if code := c.TryPublish(mq.Publish{Topic: "$adm/example.com/usage", QoS: 2}); code != 0x83 {
+		t.Errorf("at QoS 2: %#02x", code)
+	}
+	for _, who := range []string{bob, admNet} {
+		other := s.asks(who)
+		for _, what := range []string{"subs", "usage", "audit", "policy", "policy/put", "policy/end", "cancel", "provision", "invite"} {
+			payload := ""
+			if what == "cancel" || what == "provision" || what == "invite" {
+				payload = `{"kind":"presence","target":"bob","watcher":"boss"}`
+			}
+			if code, status, body := administers(t, other, "$adm/example.com/"+what, payload); code != 0x87 || status != 403 || strings.Contains(body, "boss") {
+				t.Errorf("%s asks for %s: %#02x, %d %s", who, what, code, status, body)
+			}
+		}
+		if code := other.TrySubscribe(nil, mq.Filter{Filter: "$adm/example.com/subs", QoS: 1}).Codes[0]; code != 0x87 {
+			t.Errorf("%s subscribes: %#02x", who, code)
+		}
+		other.Quiet()
+	}
+	// By verbs.
+	verb := func(wantCode int, wantText string, args ...string) {
+		t.Helper()
+		out, errs, code := run(t, append(append([]string{"admin"}, args...), "--domain=example.com", "--server", s.ready.HTTP, "-u", admCom, "-P", "token-"+admCom)...)
+		if code != wantCode || !strings.Contains(out+errs, wantText) {
+			t.Errorf("admin %v: exit code %d, want %d and %q\n%s%s", args, code, wantCode, wantText, out, errs)
+		}
+	}
+	verb(0, "active", "provision", "boss", "bob")
+	verb(0, "boss@example.com", "ls", "--target", "bob")
+	verb(0, `"watcher":"boss@example.com"`, "ls", "-o", "json")
+	verb(0, "canceled 1", "cancel", "bob", "boss")
+	verb(3, "no such subscription", "cancel", "bob", "eve")
+	verb(0, "invited", "invite", "carol@example.org", "bob", "location", "--note", "look")
+	verb(0, "sessions", "usage")
+	verb(0, "invite location", "audit")
+	verb(0, "policy 5 in force", "policy", "put", writeFile(t, "own.yaml", "rules: []\n"))
+	verb(0, "rules: []", "policy", "get")
+	verb(0, "", "policy", "diff")
+	verb(0, "policy 6 in force", "policy", "rollback", "1")
+	verb(0, "6 ", "policy", "history")
+	if _, errs, code := run(t, "admin", "usage", "--server", s.ready.HTTP); code != 2 || !strings.Contains(errs, "--domain") {
+		t.Errorf("without a domain: %d %s", code, errs)
+	}
+}

@@ -53,6 +53,8 @@ type Config struct {
 	// requests are read, and in the delivery loop: it must be quick. nil: the Reason.
 	Denied func(d *Denial) string
 
+	Administer Administrator // nil: nobody can ask by $adm/
+
 	Tap Tap // nil: nobody watches
 }
 

@@ -177,8 +177,17 @@ func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uin
 	now := s.b.now()
 	ev.At, ev.Origin, ev.Client, ev.Principal = now, s.number, s.who.Client, s.who.Principal
 	var ownTopic, transient bool
-	if strings.HasPrefix(ev.Topic, ownControl) {
-		ev.Topic, err = s.b.controlTopic(ev)
+	if ev.Topic != "" && ev.Topic[0] == '$' {
+		if isAdministration(ev.Topic) {
+			if err := s.administer(ev, w); err != nil {
+				s.b.stats.PublishRefused.Add(1)
+				return false, err
+			}
+			return false, nil
+		}
+		if strings.HasPrefix(ev.Topic, ownControl) {
+			ev.Topic, err = s.b.controlTopic(ev)
+		}
 	}
 	if err == nil {
 		ownTopic, transient, err = s.admit(ev, now)

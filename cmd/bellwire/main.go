@@ -60,6 +60,7 @@ for --pw, which keeps a password out of the list of processes.`,
 	root.SetFlagErrorFunc(flagFault)
 	root.AddCommand(
 		aclCommand(),
+		adminCommand(),
 		agentCommand(),
 		auditCommand(),
 		backupCommand(),

@@ -114,6 +114,7 @@ type server struct {
 	fetches   *api.Rate // of anything else, likewise
 
 	mqttListener, httpListener net.Listener
+	handler                    atomic.Pointer[http.Handler] // of HTTP, and of administrators
 	http                       *http.Server
 	httpTurnedAway             turnedAway
 	failed                     chan error // a listener broke
@@ -267,6 +268,7 @@ func (s *server) openState() (err error) {
 		Node: s.dir.Identity().Node, Store: s.store, Compile: s.compile, Limits: s.config.limits.broker, Domain: s.config.domain,
 		Now: s.now, Logger: s.config.logger, Profiles: profiles(s.dir.Identity(), s.config.limits.im),
 		Free: s.config.fs.Free, LowWater: s.config.limits.lowWater, Tap: s.config.tap, Raised: s.levelRaised, Denied: s.denied,
+		Administer: s.administer,
 	})
 	if err == nil {
 		s.levelRaised(s.broker.Level()) // a crash may have come between the two
@@ -339,6 +341,8 @@ func (s *server) listen(ctx context.Context) (err error) {
 		return err
 	}
 	s.serving.Store(s.mqtt)
+	handler := api.Handler(s.apiConfig())
+	s.handler.Store(&handler)
 	if s.mqttListener, err = mqtt.Listen(ctx, s.config.mqtt); err != nil {
 		return fmt.Errorf("mqtt: %w", err)
 	}
@@ -351,7 +355,7 @@ func (s *server) listen(ctx context.Context) (err error) {
 		return fmt.Errorf("http: %w", err)
 	}
 	s.httpListener = limitConnections(s.httpListener, httpConnections, s.mqtt.Limits().PerAddress, &s.httpTurnedAway)
-	s.http = httpServer(api.Handler(s.apiConfig()))
+	s.http = httpServer(handler)
 	go func() { s.serveEnded("http", s.http.Serve(s.httpListener), http.ErrServerClosed) }()
 	return nil
 }
