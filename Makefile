@@ -1,5 +1,5 @@
 # make test         everything that must hold, with its set-up; about ten minutes on two cores
-# make soak         as many seeds and crash points as there is time for, SOAK, beginning with seed SEEDS
+# make soak         as many seeds and crash points as there is time for, SOAK, beginning with seed SEEDS; PARTS of it
 # make fuzz         every fuzz target for FUZZTIME each
 # make conformance  other people's suites against the built binary
 # make bench        the comparison with peers
@@ -7,6 +7,7 @@
 FUZZTIME ?= 60s
 SOAK ?= 3h
 SEEDS ?= 1
+PARTS ?= long race seeds
 
 .PHONY: test setup build soak fuzz conformance bench
 test: setup
@@ -20,7 +21,7 @@ build:
 	CGO_ENABLED=0 go build -buildvcs=auto -trimpath -ldflags="-s -w" -o bin/bellwire ./cmd/bellwire
 
 soak: setup
-	go run ./cmd/internal/check soak $(SOAK) $(SEEDS)
+	go run ./cmd/internal/check soak $(SOAK) $(SEEDS) $(PARTS)
 
 fuzz:
 	go run ./cmd/internal/check fuzz $(FUZZTIME)

@@ -3,7 +3,8 @@
 //
 //	check setup           installs what the tests need and the machine lacks
 //	check test            everything that must hold, in about ten minutes
-//	check soak TIME SEED  as many seeds from that one on as there is time for, and all tests at length
+//	check soak TIME SEED [PART...]
+//	                      as many seeds from that one on as there is time for, long variants, race detector
 //	check fuzz DURATION   every fuzz target in turn, each for DURATION
 //	check conformance     other people's suites against bin/bellwire
 //	check bench           the comparison with peers
@@ -36,7 +37,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	if len(args) == 0 {
-		return fmt.Errorf("no verb: want setup, test, soak TIME SEED, fuzz DURATION, conformance or bench")
+		return fmt.Errorf("no verb: want setup, test, soak TIME SEED [PART...], fuzz DURATION, conformance or bench")
 	}
 	verb, args := args[0], args[1:]
 	switch {
@@ -44,8 +45,8 @@ func run(ctx context.Context, args []string) error {
 		return setup(ctx, root)
 	case verb == "test" && len(args) == 0:
 		return gate(ctx, root)
-	case verb == "soak" && len(args) == 2:
-		return soak(ctx, root, args[0], args[1])
+	case verb == "soak" && len(args) >= 2:
+		return soak(ctx, root, args[0], args[1], args[2:])
 	case verb == "fuzz" && len(args) == 1:
 		return fuzz(ctx, root, args[0])
 	case verb == "conformance" && len(args) == 0:
@@ -53,7 +54,7 @@ func run(ctx context.Context, args []string) error {
 	case verb == "bench":
 		return command(ctx, root, nil, "go", append([]string{"run", "./bench/cmd"}, args...)...)
 	}
-	return fmt.Errorf("%q with %d arguments: want setup, test, soak TIME SEED, fuzz DURATION, conformance or bench", verb, len(args))
+	return fmt.Errorf("%q with %d arguments: want setup, test, soak TIME SEED [PART...], fuzz DURATION, conformance or bench", verb, len(args))
 }
 
 // moduleRoot walks up to the go.mod, so that check can be started anywhere in

@@ -16,17 +16,17 @@ import (
 )
 
 // soak is `make soak`: one run that ends when its time is over, or when it has done
-// what it must, which may be later. In this order:
+// what it must, which may be later. Its parts, in the order in which they are given:
 //
-//  1. the tests of effort.Long, in their long variants;
-//  2. all tests under the race detector;
-//  3. the tests of effort.Tests one after the other. The time that is left is shared
-//     out anew before each of them, so that what one of them took longer is taken
-//     from all others alike.
+//   - long: the tests of effort.Long, in their long variants;
+//   - race: all tests under the race detector;
+//   - seeds: the tests of effort.Tests one after the other. The time that is left is
+//     shared out anew before each of them, so that what one of them took longer is
+//     taken from all others alike. So it comes last.
 //
 // Properties (package fixedseed) are drawn from the first seed. It goes on after a
 // fault.
-func soak(ctx context.Context, root, duration, seeds string) error {
+func soak(ctx context.Context, root, duration, seeds string, parts []string) error {
 	start := time.Now()
 	lasts, err := time.ParseDuration(duration)
 	if err != nil || lasts <= 0 {
@@ -36,13 +36,22 @@ func soak(ctx context.Context, root, duration, seeds string) error {
 	if err != nil {
 		return fmt.Errorf("soak from seed %q on: want a number", seeds)
 	}
-	fmt.Printf("soaking for %s from seed %d on\n", lasts, first)
 	s := &soaking{root: root, first: first, end: start.Add(lasts)}
-	for _, step := range []func(context.Context) error{
-		func(ctx context.Context) error { return build(ctx, root) },
-		s.longVariants, s.underRace, s.listed,
-	} {
-		if err := step(ctx); err != nil {
+	all := map[string]func(context.Context) error{"long": s.longVariants, "race": s.underRace, "seeds": s.listed}
+	if len(parts) == 0 {
+		parts = []string{"long", "race", "seeds"}
+	}
+	for _, part := range parts {
+		if all[part] == nil {
+			return fmt.Errorf("soak %q: want parts of long, race and seeds", part)
+		}
+	}
+	fmt.Printf("soaking for %s from seed %d on: %s\n", lasts, first, strings.Join(parts, ", "))
+	if err := build(ctx, root); err != nil {
+		return err
+	}
+	for _, part := range parts {
+		if err := all[part](ctx); err != nil {
 			fmt.Printf("FAIL\t%v\n", err)
 			s.faults = append(s.faults, err)
 		}
