@@ -107,6 +107,17 @@ type Sphered interface {
 	Sphere(c *Composed) string
 }
 
+// A Tracker is a kind whose publications can tell what happened on the way to them.
+type Tracker interface {
+	Kind
+
+	// HasTrack says whether what Parse returned does.
+	HasTrack(value any) bool
+
+	// Track returns it, oldest first. The error wraps ErrInvalid.
+	Track(r Resource, p *Publication) ([]*Composed, error)
+}
+
 // The permissions of an inbox that are asked for by name.
 const (
 	MaySend   = "send"     // messages to it

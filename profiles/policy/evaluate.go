@@ -17,6 +17,9 @@ type Decision struct {
 	// the owner demands: the same watcher, identified, may not be.
 	Hidden bool
 
+	// Blocked says that it is Input.Blocked that has decided, and no rule.
+	Blocked bool
+
 	// Closed says that rules allow the watcher something, and not now: what it sees
 	// then is by Outside.
 	Closed bool
@@ -41,7 +44,7 @@ type Decision struct {
 
 // equal says whether two decisions are the same but for their end.
 func (d *Decision) equal(e *Decision) bool {
-	return d.Handling == e.Handling && d.Named == e.Named && d.View == e.View && d.Hidden == e.Hidden && d.Closed == e.Closed && d.Terms == e.Terms && d.Grant.Same(e.Grant)
+	return d.Handling == e.Handling && d.Named == e.Named && d.View == e.View && d.Hidden == e.Hidden && d.Blocked == e.Blocked && d.Closed == e.Closed && d.Terms == e.Terms && d.Grant.Same(e.Grant)
 }
 
 // Most is the decision about who sees everything for good.
@@ -80,7 +83,7 @@ type query struct {
 
 func (p *Policy) ask(w kind.Addr, in Input) query {
 	q := query{policy: p, who: w, in: in, owner: w == p.owner && !w.IsZero(), hidden: in.visibility(w) < p.demanded}
-	if q.owner || q.hidden {
+	if q.owner || q.hidden || in.Blocked != 0 {
 		return q
 	}
 	for i := range p.delegates {
@@ -110,10 +113,12 @@ func (q *query) decide(at time.Time) Decision {
 	switch {
 	case q.owner || slices.ContainsFunc(q.reads, at.Before):
 		return q.policy.most()
+	case q.in.Blocked != 0:
+		return q.in.Blocked.decision()
 	case q.hidden:
 		return Decision{Hidden: true, Named: true, Terms: q.policy.terms}
 	}
-	d := Decision{Handling: q.policy.handling}
+	d := Decision{Handling: q.policy.handling, Terms: q.policy.terms}
 	named, live := false, Block
 	var show kind.Grant
 	var in guise

@@ -89,11 +89,15 @@ func (p *Policy) Explain(w kind.Addr, at time.Time, in Input) Explanation {
 
 // because fills in what decided.
 func (p *Policy) because(e *Explanation, w kind.Addr, at time.Time, in Input) {
-	if read, _ := p.MayRead(w, at); read {
+	if read, _ := p.MayRead(w, at); read && (in.Blocked == 0 || w == p.owner) {
 		e.Because = "the owner sees everything"
 		if w != p.owner {
 			e.Because = "who may read for the owner sees everything"
 		}
+		return
+	}
+	if in.Blocked != 0 {
+		e.Because = fmt.Sprintf("the owner has blocked them, whatever the policy says ($me/blocklist): %s", Style(in.Blocked-1))
 		return
 	}
 	if shown := in.visibility(w); shown < p.demanded {

@@ -26,11 +26,30 @@ type Input struct {
 
 	Op Op
 
+	// Blocked says that the owner has blocked the watcher, whatever the policy says, and
+	// how the watcher is refused.
+	Blocked Blocking
+
 	// Offset is what the owner's clocks are ahead of UTC, in minutes, as their
 	// presence says it; it counts only if Zoned. Where they are it is unknown, or said
 	// to be two, hours in the owner's own zone are closed.
 	Offset int16
 	Zoned  bool
+}
+
+// A Blocking says whether somebody is blocked, and how they notice. Zero: they are not.
+type Blocking uint8
+
+// BlockingBy returns that of somebody who is blocked in a style.
+func BlockingBy(s Style) Blocking { return Blocking(s) + 1 }
+
+// decision is what becomes of a watcher so blocked.
+func (b Blocking) decision() Decision {
+	d := Decision{Named: true, Blocked: true}
+	if d.Style = Style(b - 1); d.Style == Polite {
+		d.Handling, d.View = PoliteBlock, ViewNeutral
+	}
+	return d
 }
 
 // A Visibility says what a watcher shows of itself; the greater shows more.

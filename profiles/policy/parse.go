@@ -51,7 +51,9 @@ func readDocument(data []byte, k For, owner kind.Addr, r reader) (*Policy, error
 	r.kind, r.policy = k, &Policy{owner: owner, kind: k.Name(), permissions: k.Permissions(), handling: Block}
 	_, r.spheres = k.(kind.Sphered)
 	_, r.zones = k.(kind.Zoned)
-	_, r.contacts = k.(kind.Inbox)
+	if _, r.contacts = k.(kind.Inbox); r.contacts {
+		r.policy.terms.Style = Polite // of messages nobody is told why they fail, unless that is said
+	}
 	r.read(doc.Root())
 	if err := doc.Err(); err != nil {
 		return nil, kind.RefuseJSON(err)
@@ -69,7 +71,9 @@ func (p *Policy) compile() {
 		c := &p.rules[i].if_
 		p.ruleOf.add(i, c.who)
 		p.asks = p.asks || c.asksPresence()
+		p.tells = p.tells || p.rules[i].terms.Tells()
 	}
+	p.tells = p.tells || p.terms.Tells()
 	for i := range p.limits {
 		l := &p.limits[i]
 		p.limitOf.add(i, l.who.who)
@@ -180,7 +184,7 @@ func (r *reader) defaults(n *jsontree.Node) {
 	switch {
 	case !r.first:
 		known = append(known, "style", "warnBefore", "reveal", "backlog")
-		var t ruleTerms
+		t := ruleTerms{Terms: r.policy.terms}
 		if s := m.Take("style"); s != nil {
 			t.Style = Style(choice(s, styleWords))
 		}

@@ -87,6 +87,7 @@ type Policy struct {
 	asks            bool // some condition asks what the owner's presence says
 	hasTerms        bool // some rule, or the default, has any
 	hasAlone        bool // some rule decides alone
+	tells           bool // see Tells
 	everything      kind.Grant
 }
 

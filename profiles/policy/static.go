@@ -11,7 +11,7 @@ import (
 // close have no part in that. Zero means never.
 func (p *Policy) StaticUntil(w kind.Addr, at time.Time, in Input) time.Time {
 	q := p.ask(w, in)
-	if q.owner || q.hidden {
+	if q.owner || q.hidden || in.Blocked != 0 {
 		return time.Time{}
 	}
 	d := q.decide(at)

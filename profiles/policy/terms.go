@@ -12,16 +12,16 @@ import (
 // Terms are what an owner says about a subscription beside who may have it. They
 // are static, as the handling is. Zero values are what holds if nothing is said.
 type Terms struct {
-	Style  Style // of a refusal
+	Style  Style // of a refusal; of messages Polite if nothing is said
 	Silent bool  // that it is approved is not told: it is pending until there is something to see
 
 	MaxExpires time.Duration // how long it may last before it is refreshed; 0: as the kind has it
 	MaxRate    int           // notifications in a minute; 0: as the kind has it
 
 	Outside    Outside       // what a watcher sees while the rules show nothing for now
-	WarnBefore time.Duration // how long before a close it is told; 0: not at all
-	Reveal     bool          // that it is a window that is closed, and until when, is told
-	Backlog    bool          // events that occurred meanwhile are delivered when it opens
+	WarnBefore time.Duration // how long before a close the watcher is told; 0: not at all
+	Reveal     bool          // whether it is open, and until when, is told with the state of the subscription
+	Backlog    bool          // what happened on the way to what is shown when it opens is shown, too
 }
 
 // A Style says what somebody who is refused notices.
@@ -106,7 +106,7 @@ func (r *reader) readTerms(m *jsontree.Members) (t ruleTerms) {
 	}
 	t.MaxExpires = seconds(m.Take("maxExpires"), minExpires, maxExpires)
 	rate := m.Take("maxRate")
-	rate.Warn(notYet)
+	r.ofState(rate)
 	t.MaxRate = int(rate.Int(1, maxRate))
 	r.readOutside(m, &t)
 	r.policy.hasTerms = r.policy.hasTerms || t != ruleTerms{}
@@ -115,27 +115,43 @@ func (r *reader) readTerms(m *jsontree.Members) (t ruleTerms) {
 
 // readOutside takes what a rule or the defaults say of closed windows.
 func (r *reader) readOutside(m *jsontree.Members, t *ruleTerms) {
-	if n := m.Take("outside"); n != nil {
-		t.Outside, t.has = Outside(choice(n, outsideWords)), t.has|hasOutside
-		if t.Outside == Announce || t.Outside == End {
-			n.Warn("has no effect yet: the neutral document is shown")
-		}
+	outside, warn, reveal := m.Take("outside"), m.Take("warnBefore"), m.Take("reveal")
+	if outside != nil {
+		r.ofState(outside)
+		t.Outside, t.has = Outside(choice(outside, outsideWords)), t.has|hasOutside
 	}
-	warn := m.Take("warnBefore")
-	warn.Warn(notYet)
+	r.ofState(warn)
 	t.WarnBefore = seconds(warn, time.Second, maxWarnBefore)
-	if n := m.Take("reveal"); n != nil {
-		n.Warn(notYet)
-		t.Reveal, t.has = n.Bool(), t.has|hasReveal
+	if reveal != nil {
+		r.ofState(reveal)
+		t.Reveal, t.has = reveal.Bool(), t.has|hasReveal
 	}
 	if n := m.Take("backlog"); n != nil {
-		n.Warn(notYet)
+		if _, can := r.kind.(kind.Tracker); !can {
+			n.Warn("has no effect: of this kind the last state matters, and is shown when a window opens")
+		}
 		t.Backlog, t.has = n.Bool(), t.has|hasBacklog
+	}
+	if t.has&hasReveal != 0 || r.policy.terms.Reveal {
+		return
+	}
+	if t.Outside == Announce {
+		outside.Warn(sayWhat)
+	}
+	if t.WarnBefore > 0 {
+		warn.Warn(sayWhat)
 	}
 }
 
-// notYet is said of terms that are kept for when somebody goes by them.
-const notYet = "has no effect yet"
+// sayWhat is said of events that say nothing.
+const sayWhat = `the watcher is told that something has changed, and not what: "reveal": true says what, and when it changes again`
+
+// ofState warns of what is about windows on what is shown, of a kind that shows nothing.
+func (r *reader) ofState(n *jsontree.Node) {
+	if r.contacts {
+		n.Warn("has no effect on messages")
+	}
+}
 
 // seconds reads a number of them; zero if there is none.
 func seconds(n *jsontree.Node, least, most time.Duration) time.Duration {

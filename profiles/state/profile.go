@@ -286,7 +286,7 @@ func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r reque
 			}
 		}
 	}
-	if t, ok := p.kind.(tracker); ok && after != nil && r.update.Doc != nil && t.HasTrack(after.Value) {
+	if t, ok := p.kind.(kind.Tracker); ok && after != nil && r.update.Doc != nil && t.HasTrack(after.Value) {
 		tx.Passed(topicName, r.topic.Key())
 	}
 	p.save(tx, topicName, rec)

@@ -188,19 +188,10 @@ func (r *resource) render(c *kind.Composed) rendered {
 	return rendered{payload: doc.Body, props: event.AppendContentType(nil, doc.ContentType)}
 }
 
-// A tracker is a kind whose publications can tell what happened on the way.
-type tracker interface {
-	// HasTrack says whether a parsed document does.
-	HasTrack(value any) bool
-
-	// Track returns it, oldest first.
-	Track(r kind.Resource, p *kind.Publication) ([]*kind.Composed, error)
-}
-
 // Passed shows what a source's publication told of the way, to who sees
 // something of it. What looks the same as what went before it is shown once.
 func (r *resource) Passed(source string, who broker.Who, at int64) []broker.Shown {
-	t, ok := r.kind.(tracker)
+	t, ok := r.kind.(kind.Tracker)
 	if !ok || r.policy == nil {
 		return nil
 	}
@@ -250,7 +241,7 @@ type trackOf struct {
 	views  map[kind.Class][]rendered
 }
 
-func (r *resource) readTrack(t tracker, source string) []*kind.Composed {
+func (r *resource) readTrack(t kind.Tracker, source string) []*kind.Composed {
 	pubs := r.publications()
 	for i := range pubs {
 		if p := &pubs[i]; p.Source == source {
