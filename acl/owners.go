@@ -9,8 +9,8 @@ import (
 )
 
 // WithOwners returns p as Explain, Sweep and Test are to speak for it where
-// topics have owners: below the first levels kinds, and at $me/policy/ and one of
-// them, rules allow nothing, and what none denies and no limit cuts is left to the
+// topics have owners: below the first levels kinds, at $me/policy/ and one of
+// them, and at $me/blocklist, rules allow nothing, and what none denies and no limit cuts is left to the
 // owner (Ceiling). Of Decide and the like it changes nothing: who asks those says
 // which is meant.
 func (p *Policy) WithOwners(kinds ...string) *Policy {
@@ -25,7 +25,7 @@ func (p *Policy) owned(name string) bool {
 	if !own {
 		of, _, own = strings.Cut(name, "/")
 	}
-	return own && slices.Contains(p.kinds, of)
+	return own && slices.Contains(p.kinds, of) || name == "$me/blocklist" && p.kinds != nil
 }
 
 // owners stands for what the owners of things allow, for Ceiling.

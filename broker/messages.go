@@ -73,6 +73,10 @@ func (t *ProfileTx) RouteExcept(e *event.Event, ref string, except func(session 
 	return len(m.out.queued) - from
 }
 
+// Regrant says that who may read which topics is not what it was, for a reason other than
+// SetPolicy.
+func (t *ProfileTx) Regrant() { t.m.regrant() }
+
 // Subscribes says whether a durable session subscribes to a topic at QoS 1 or 2.
 func (t *ProfileTx) Subscribes(session uint64, topicName string) bool {
 	return t.m.targetOf(session, topicName) != nil

@@ -132,13 +132,13 @@ func ownView(profiles map[string]Profile, topicName string) (Profile, OwnView) {
 	if topicName == ownAudit {
 		return audits{}, auditView{}
 	}
+	if p := profileOfPolicy(profiles, topicName); p != nil {
+		return p, policyView{}
+	}
 	name, prefix, _ := strings.Cut(rest, "/")
 	p := profiles[prefix]
 	if p == nil {
 		return nil, nil
-	}
-	if name == "policy" {
-		return p, policyView{}
 	}
 	if v, ok := p.(OwnViewer); ok {
 		if view := v.Own(name); view != nil {

@@ -125,6 +125,15 @@ type Rulebook interface {
 	Rulebook()
 }
 
+// A Personal is a Rulebook whose documents are of no kind: what principals set with it is
+// $me/ and its prefix.
+type Personal interface {
+	Rulebook
+
+	// Personal does nothing.
+	Personal()
+}
+
 // A Pacer is a Viewer that has changes which follow each other closely shown
 // less often.
 type Pacer interface {
@@ -193,6 +202,10 @@ type Shown struct {
 
 	Payload []byte // never changes
 	Props   []byte // as Event.Props
+
+	// Mark, unless it is nil, tells it from others in place of what is to see: of two
+	// with one mark the second is no news, and of two with different ones it is.
+	Mark []byte
 
 	// Until is the first later instant at which something else may be shown
 	// by the passing of time alone; 0 for never.

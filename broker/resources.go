@@ -52,13 +52,19 @@ func profileFor(profiles map[string]Profile, topicName string) Profile {
 	return profileOf(profiles, topicName)
 }
 
-// profileOfPolicy returns the profile for which a topic is the owner's policy,
-// nil for none.
+// profileOfPolicy returns the profile for which a topic is the owner's policy, or what
+// else they set with it, nil for none.
 func profileOfPolicy(profiles map[string]Profile, topicName string) Profile {
-	if kind, own := strings.CutPrefix(topicName, ownPolicy); own {
-		return profiles[kind]
+	name, own := strings.CutPrefix(topicName, ownTree)
+	if !own {
+		return nil
 	}
-	return nil
+	kind, ofKind := strings.CutPrefix(name, ownPolicy[len(ownTree):])
+	p := profiles[kind]
+	if _, personal := p.(Personal); personal == ofKind {
+		return nil // $me/policy/ and one that is of no kind, or only the name of a kind
+	}
+	return p
 }
 
 // levelRulebooks is that from which on there are Rulebooks: LevelStreams again, for no

@@ -670,10 +670,11 @@ func (s *Session) Close(willToo, setExpiry bool, expiry uint32) {
 // not enabled here, or is what one permits in one that there is not. A wildcard at
 // the first level reaches no such tree.
 func (b *Broker) reserved(name string) error {
-	if kind, own := strings.CutPrefix(name, ownPolicy); own && b.machine.profiles[kind] == nil && !strings.ContainsAny(kind, "+#") {
+	set := profileOfPolicy(b.machine.profiles, name)
+	if kind, own := strings.CutPrefix(name, ownPolicy); own && set == nil && !strings.ContainsAny(kind, "+#") {
 		return ErrBadEvent
 	}
-	if p, _ := ownView(b.machine.profiles, name); p != nil && !strings.HasPrefix(name, ownPolicy) {
+	if p, _ := ownView(b.machine.profiles, name); p != nil && set == nil {
 		return errShown
 	}
 	for _, kind := range b.config.Reserved {

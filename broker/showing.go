@@ -191,6 +191,10 @@ func (s *Session) unname(filter string) {
 func (t *watch) sum(shown *Shown) uint64 {
 	var h maphash.Hash
 	h.SetSeed(t.seed)
+	if shown.Mark != nil {
+		_, _ = h.Write(shown.Mark)
+		return h.Sum64()
+	}
 	_, _ = h.Write(shown.Payload)
 	_, _ = h.Write(shown.Props)
 	return h.Sum64()

@@ -23,6 +23,7 @@ import (
 	"github.com/bellwire/bellwire/cluster/link"
 	"github.com/bellwire/bellwire/disk"
 	"github.com/bellwire/bellwire/profiles/alias"
+	"github.com/bellwire/bellwire/profiles/blocklist"
 	"github.com/bellwire/bellwire/profiles/im"
 	"github.com/bellwire/bellwire/profiles/inbox"
 	"github.com/bellwire/bellwire/profiles/kind"
@@ -44,12 +45,13 @@ func profiles(id cluster.Identity, messages inbox.Limits) []broker.Profile {
 		k := sha256.Sum256([]byte("bellwire " + of + " key 1\n" + id.Cluster))
 		return k[:]
 	}
-	return []broker.Profile{
+	all := []broker.Profile{
 		state.New(presence.New(key("presence"))),
 		state.New(location.New(key("location"))),
 		inbox.New(im.New(), messages),
 		&alias.Profile{},
 	}
+	return append(all, blocklist.For(all))
 }
 
 // serverConfig is what a node is made of.

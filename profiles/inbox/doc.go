@@ -5,6 +5,7 @@
 //	im/example.com/bob/reports   to publish: what became of a message that bob sent; to subscribe: the same people
 //	im/example.com/bob/typing    to publish: that one is writing to bob; to subscribe: the same people
 //	$me/policy/im                to publish: who may send to bob
+//	$me/blocklist                to publish: whom bob has blocked, of all kinds (package blocklist)
 //
 // User Properties say of a message that is plain text what a document says
 // itself: evt-id, and evt-wants (delivered, displayed, …, with commas). The
@@ -36,8 +37,9 @@
 //
 // An owner need not tell whom they do not want to hear from. So a message that
 // the policy does not let in is acknowledged like any other, and fails with the
-// reason that a message to nobody fails with. Only who may send is refused
-// because an inbox is full.
+// reason that a message to nobody fails with; only if the owner has blocked its
+// sender in so many words ("style": "refuse", in the policy or the blocklist) with
+// "forbidden". Only who may send is refused because an inbox is full.
 //
 // # State
 //

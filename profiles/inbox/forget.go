@@ -5,6 +5,7 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/policy"
 )
 
 var _ broker.Forgetter = (*Profile)(nil)
@@ -22,6 +23,7 @@ func (p *Profile) Forget(tx *broker.ProfileTx, principal string) (done bool) {
 	if tx.PolicyOf(principal) != nil {
 		tx.SetPolicy(principal, nil)
 	}
+	tx.Set(policy.BlocklistKey(who), nil)
 	if !tx.Clear(contactKey(who, kind.Addr{}), pieceKeys) {
 		return false
 	}

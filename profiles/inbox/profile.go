@@ -21,6 +21,7 @@ type Profile struct {
 	kind     kind.Inbox
 	limits   Limits
 	policies *policy.Cache
+	lists    policy.Blocklists
 }
 
 // New returns the profile of k. While the log has no settings of it, these limits
@@ -69,7 +70,7 @@ func (p *Profile) MayRead(get func(key string) []byte, who broker.Who, topicName
 	if from == t.Addr && !from.IsZero() {
 		return broker.Decision{Allow: true}
 	}
-	if document := get(broker.PolicyKey(t.Addr.String())); document != nil {
+	if document := get(broker.PolicyKey(t.Addr.String())); document != nil && p.lists.Of(get, t.Addr).Of(from) == 0 {
 		if of := p.policyOf(t.Addr, document); of != nil {
 			if ok, until := of.MayRead(from, kind.Instant(at)); ok {
 				return broker.Decision{Allow: true, Until: kind.Nanos(until)}
@@ -89,16 +90,39 @@ func (p *Profile) policyOf(owner kind.Addr, document []byte) *policy.Policy {
 	return p.policies.Read(owner, document)
 }
 
-// may says whether an owner's policy, as get has it, lets from do what. Who knows the
+// judge says what an owner's policy, as get has it, makes of what from sends. Who knows the
 // owner by a pseudonym only is as one whom the owner has written to: to be reached is
 // what a pseudonym is for.
-func (p *Profile) may(get func(key string) []byte, owner reader, from kind.Addr, what string, at time.Time) bool {
+func (p *Profile) judge(get func(key string) []byte, owner reader, from kind.Addr, at time.Time) policy.Decision {
 	of := p.policyOf(owner.Addr, get(broker.PolicyKey(owner.Addr.String())))
 	if of == nil {
-		return false
+		return policy.Decision{Handling: policy.PoliteBlock}
 	}
-	in := policy.Input{Contact: owner.hidden || get(contactKey(owner.Addr, from)) != nil, Auth: policy.AuthOf(from), Op: policy.OpPublish}
-	return of.Granted(from, at, in).Has(what)
+	return of.Now(from, at, policy.Input{
+		Contact: owner.hidden || get(contactKey(owner.Addr, from)) != nil, Auth: policy.AuthOf(from), Op: policy.OpPublish,
+		Blocked: p.lists.Of(get, owner.Addr).Of(from),
+	})
+}
+
+// may says whether an owner's policy, as get has it, lets from do what.
+func (p *Profile) may(get func(key string) []byte, owner reader, from kind.Addr, what string, at time.Time) bool {
+	d := p.judge(get, owner, from, at)
+	return d.Grant.Has(what)
+}
+
+// failure is what the sender of a message is told that an owner does not take: that they are
+// refused if the owner has said so (style refuse), else what who writes to nobody is told.
+func failure(d *policy.Decision, level broker.Level) string {
+	if level >= broker.LevelOwners && d.Handling == policy.Block && d.Style == policy.Refuse && !d.Hidden {
+		return reasonForbidden
+	}
+	return reasonUnavailable
+}
+
+// Block sets or removes whom an owner has blocked.
+func (p *Profile) Block(tx *broker.ProfileTx, owner kind.Addr, document []byte) {
+	tx.Set(policy.BlocklistKey(owner), document)
+	tx.Regrant() // of delegates who read
 }
 
 // A policyParser is policy.Check, policy.Parse or policy.ParseFirst.

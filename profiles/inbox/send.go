@@ -17,7 +17,8 @@ import (
 
 // Reasons of failures, as reports have them.
 const (
-	reasonUnavailable = "unavailable"
+	reasonUnavailable = "unavailable" // there is no such inbox, or the sender is not to know
+	reasonForbidden   = "forbidden"   // its owner refuses, and says so
 	reasonExpired     = "expired"
 )
 
@@ -41,12 +42,12 @@ func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request
 		return err
 	}
 	box, expires, failed := readBox(tx.Get(topicName)), p.expires(&m, pub.Event, now), ""
-	doc := p.kind.Deliver(m, box.iseq+1, kind.Instant(now))
+	doc, judged := p.kind.Deliver(m, box.iseq+1, kind.Instant(now)), p.judge(tx.Get, to, m.From, kind.Instant(now))
 	switch {
 	case expires <= now:
 		failed = reasonExpired
-	case !p.may(tx.Get, to, m.From, kind.MaySend, kind.Instant(now)):
-		failed = reasonUnavailable
+	case !judged.Grant.Has(kind.MaySend):
+		failed = failure(&judged, tx.Level())
 	case len(box.kept) >= limits.Kept || box.bytes()+len(doc.Body) > limits.KeptBytes:
 		return &broker.Refusal{Cause: broker.ErrQuota, Reason: fmt.Sprintf("quota: the inbox of %s is full", m.To)}
 	}

@@ -63,6 +63,8 @@ type Verdict struct {
 
 	// MostExpires is the longest that may be granted; 0 for any.
 	MostExpires time.Duration
+
+	Windowed
 }
 
 // A Tx is the door to the state, within one command: broker.ProfileTx is one.
@@ -155,6 +157,9 @@ func (b *Book) Subscribe(r Request) (e *Entry, once bool, err error) {
 		b.fetch(e, r.Session)
 		return e, true, nil
 	}
+	if v.Ended {
+		return nil, false, b.shut(e, v)
+	}
 	if err := b.mayBegin(e, v); err != nil {
 		return nil, false, err
 	}
@@ -175,6 +180,7 @@ func (b *Book) Subscribe(r Request) (e *Entry, once bool, err error) {
 	}
 	b.accepted(e.Topic, e.Watcher)
 	b.decide(e, v)
+	b.window(e, v)
 	b.save(e)
 	b.Told(e.principal(), e.Topic)
 	return e, false, nil
@@ -244,6 +250,7 @@ func (b *Book) begin(e *Entry) {
 	e.Status, e.Event, e.Style, e.Silent, e.Seen = 0, Subscribe, NoStyle, false, false
 	e.Asked, e.Forget, e.GiveUp, e.Sessions, e.Note = b.Now(), 0, 0, nil, ""
 	e.By, e.Until = "", 0
+	e.Window, e.Announced, e.Closes, e.Opens = NoWindow, 0, 0, 0
 }
 
 // share has a session share e, for as long as it is granted.
@@ -342,6 +349,7 @@ func (b *Book) over(e *Entry, status Status, event Event, kept time.Duration) {
 	}
 	e.Status, e.Event, e.Style, e.Silent, e.Since = status, event, NoStyle, false, b.Now()
 	e.Sessions, e.GiveUp, e.Changes, e.Until = nil, 0, 0, 0
+	e.Window, e.Closes, e.Opens = NoWindow, 0, 0
 	e.Forget = max(b.Now()+int64(kept), e.Barred)
 }
 
@@ -400,14 +408,20 @@ func (b *Book) follow(e *Entry) {
 		}
 		return
 	}
+	if b.closed(e, v) {
+		return
+	}
 	was := *e
 	b.decide(e, v)
-	if e.Status == was.Status && e.Style == was.Style && e.Silent == was.Silent && e.Changes == was.Changes {
+	tell := b.window(e, v)
+	if e.Status == was.Status && e.Style == was.Style && e.Silent == was.Silent && e.Changes == was.Changes && e.Window == was.Window && e.Closes == was.Closes {
 		return
 	}
 	b.save(e)
-	if e.visible() != was.visible() {
+	if tell || e.visible() != was.visible() {
 		b.Told(e.principal(), e.Topic)
+	}
+	if e.visible() != was.visible() {
 		if e.Status == Active {
 			b.ChangedFor(e.Topic, e.principal())
 		}
@@ -445,23 +459,32 @@ const (
 	wakeEntry = "\x03e" // topic, NUL, watcher
 	wakeSweep = "\x03s" // topic, NUL, the watcher to go on after
 	wakeOffer = "\x03i" // topic, NUL, who is invited
+	wakeEdge  = "\x03w" // topic
 )
 
 // Wakes says whether an id is of a wake of a Book's.
 func Wakes(id string) bool {
-	return strings.HasPrefix(id, wakeEntry) || strings.HasPrefix(id, wakeSweep) || strings.HasPrefix(id, wakeOffer)
+	for _, prefix := range []string{wakeEntry, wakeSweep, wakeOffer, wakeEdge} {
+		if strings.HasPrefix(id, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 // Wake does what is due.
 func (b *Book) Wake(id string) {
 	rest := id[len(wakeEntry):]
 	topic, watcher, _ := strings.Cut(rest, "\x00")
-	if strings.HasPrefix(id, wakeSweep) {
+	switch {
+	case strings.HasPrefix(id, wakeSweep):
 		b.sweep(topic, watcher, followPiece)
 		return
-	}
-	if strings.HasPrefix(id, wakeOffer) {
+	case strings.HasPrefix(id, wakeOffer):
 		b.lapse(topic, watcher)
+		return
+	case strings.HasPrefix(id, wakeEdge):
+		b.passEdge(topic)
 		return
 	}
 	if e := b.Get(topic, watcher); e != nil {

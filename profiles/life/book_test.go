@@ -367,7 +367,8 @@ func TestGivenUpAlike(t *testing.T) {
 		var b strings.Builder
 		for range 20 * 24 * 4 {
 			l.pass(15*time.Minute, book)
-			fmt.Fprintf(&b, "%s %v\n", book().Get(topic, watcher).StateFor(l.now), l.told)
+			text, _ := book().Get(topic, watcher).StateFor(l.now, View{})
+			fmt.Fprintf(&b, "%s %v\n", text, l.told)
 			l.told = nil
 		}
 		return b.String()
@@ -402,9 +403,12 @@ func TestEntryForm(t *testing.T) {
 	l := newLedger()
 	(&Book{Tx: l}).addCounts("t", "w", counts{live: 300, invited: 2})
 	of := l.keys[countPrefix+"t"]
+	windowed := *full
+	windowed.By, windowed.Window, windowed.Announced, windowed.Closes, windowed.Opens = "adm@example.com", Closing, 13, 14, 15
 	golden.Forms(t, "forms.txt", []golden.Form{
 		{Name: "entry/full/4", Bytes: full.encode()}, {Name: "entry/empty/4", Bytes: (&Entry{}).encode()},
 		{Name: "entry/provided/4", Bytes: provided.encode()}, {Name: "indexed/4", Bytes: invited.encode()}, {Name: "counts/4", Bytes: of},
+		{Name: "entry/windowed/4", Bytes: windowed.encode()},
 	})
 	if is := ReadEntry(Key("", ""), provided.encode()); is.By != provided.By || is.Until != provided.Until {
 		t.Errorf("read as %+v, was %+v", is, provided)
@@ -412,8 +416,10 @@ func TestEntryForm(t *testing.T) {
 	if is := readIndexed(invited.encode()); !is.entry || *is.invitation != *invited.invitation {
 		t.Errorf("read as %+v, was %+v", is, invited)
 	}
-	again := ReadEntry(Key(full.Topic, full.Watcher), full.encode())
-	if fmt.Sprintf("%+v", again) != fmt.Sprintf("%+v", full) {
-		t.Errorf("read as %+v, was %+v", again, full)
+	for _, e := range []*Entry{full, &windowed} {
+		again := ReadEntry(Key(e.Topic, e.Watcher), e.encode())
+		if fmt.Sprintf("%+v", again) != fmt.Sprintf("%+v", e) {
+			t.Errorf("read as %+v, was %+v", again, e)
+		}
 	}
 }

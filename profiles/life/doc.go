@@ -28,9 +28,16 @@
 // whether or not somebody has that address. No bound is another for an address that
 // exists.
 //
+// # Windows
+//
+// What closes and opens by the clock ends no subscription unless its owner says so; its
+// watcher may be told of it. What brings that about, once, and with one wake for all who
+// watch a resource, stands in window.go.
+//
 // # State
 //
 // All is in keys of the profile: entries by resource and watcher, indexes of them by
-// watcher, by id, and by when they changed, and counts of resources and of watchers. A Book changes them, in log order, and has no state of
+// watcher, by id, and by when they changed, counts of resources and of watchers,
+// and when a resource's windows are looked at next. A Book changes them, in log order, and has no state of
 // its own.
 package life

@@ -98,6 +98,11 @@ type Entry struct {
 	By    string
 	Until int64
 
+	Window    Window // what its watcher was told of the window last
+	Announced int64  // when: the state is never that of an earlier instant
+	Closes    int64  // when it is over because the window closes
+	Opens     int64  // of one that is over because of that: when the window is open again
+
 	Sessions []Session // that share it, by number
 
 	wake    int64  // when its book is woken for it
@@ -180,10 +185,11 @@ func (e *Entry) next() (first int64) {
 // The binary form of an entry, of which fields are only ever appended to a new
 // version:
 //
-//	version u8 = 1, status u8, event u8, style u8, flags u8 (1 silent, 2 seen, 4 provided), id: text,
+//	version u8 = 1, status u8, event u8, style u8, flags u8 (1 silent, 2 seen, 4 provided, 8 windowed), id: text,
 //	since, asked, giveup, changes, forget, barred, minute, day, wake: 8 each,
 //	repeats, fetches, changed: uvarints, note, as: texts,
-//	how many sessions: uvarint, of each: number uvarint, expires 8, if provided: by: text, until 8
+//	how many sessions: uvarint, of each: number uvarint, expires 8, if provided: by: text, until 8,
+//	if windowed: window u8, announced, closes, opens: 8 each
 const entryVersion = 1
 
 func (e *Entry) encode() []byte {
@@ -196,6 +202,10 @@ func (e *Entry) encode() []byte {
 	}
 	if e.By != "" {
 		flags |= 4
+	}
+	windowed := e.Window != NoWindow || e.Announced != 0 || e.Closes != 0 || e.Opens != 0
+	if windowed {
+		flags |= 8
 	}
 	b := []byte{entryVersion, byte(e.Status), byte(e.Event), byte(e.Style), flags}
 	b = fields.AppendText(b, e.ID)
@@ -211,12 +221,20 @@ func (e *Entry) encode() []byte {
 	if e.By != "" {
 		b = fields.AppendInt64(fields.AppendText(b, e.By), e.Until)
 	}
+	if windowed {
+		b = append(b, byte(e.Window))
+		for _, at := range e.edges() {
+			b = fields.AppendInt64(b, *at)
+		}
+	}
 	return b
 }
 
 func (e *Entry) instants() []*int64 {
 	return []*int64{&e.Since, &e.Asked, &e.GiveUp, &e.Changes, &e.Forget, &e.Barred, &e.Minute, &e.Day, &e.wake}
 }
+
+func (e *Entry) edges() []*int64 { return []*int64{&e.Announced, &e.Closes, &e.Opens} }
 
 // ReadEntry reads an entry: its key, as Key returns it, and its value.
 func ReadEntry(key string, value []byte) *Entry {
@@ -238,6 +256,12 @@ func ReadEntry(key string, value []byte) *Entry {
 	if flags&4 != 0 {
 		e.By, e.Until = in.Text(), in.Int64()
 	}
+	if flags&8 != 0 {
+		e.Window = Window(in.Byte())
+		for _, at := range e.edges() {
+			*at = in.Int64()
+		}
+	}
 	in.End()
 	return e
 }
@@ -249,6 +273,7 @@ const (
 	unseenPrefix  = "\x06" // topic, NUL, watcher: approved in silence
 	countPrefix   = "\x05" // topic, or NUL and watcher: counts
 	idPrefix      = "\x0c" // topic, NUL, the id of a subscription: its watcher
+	edgePrefix    = "\x0e" // topic: when its entries are looked at next because of windows
 )
 
 func idKey(topic, id string) string { return idPrefix + topic + "\x00" + id }

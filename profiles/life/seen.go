@@ -143,7 +143,9 @@ func (b *Book) SeeAs(e *Entry, as string) {
 	sessions, note := e.Sessions, e.Note
 	b.begin(e)
 	e.Sessions, e.Note, e.As = sessions, note, as
-	b.decide(e, b.Judge(e.Topic, e.Watcher, as))
+	v := b.Judge(e.Topic, e.Watcher, as)
+	b.decide(e, v)
+	b.window(e, v)
 	b.save(e)
 	b.Told(e.principal(), e.Topic)
 }

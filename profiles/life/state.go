@@ -3,6 +3,8 @@ package life
 import (
 	"encoding/json"
 	"time"
+
+	"github.com/bellwire/bellwire/profiles/fields"
 )
 
 // StateType is the content type of what a watcher is told of its subscription.
@@ -13,7 +15,9 @@ type state struct {
 	ID         string `json:"sid,omitempty"` // none of an invitation
 	State      string `json:"state"`
 	Reason     string `json:"reason,omitempty"`
-	Remaining  *int64 `json:"rem,omitempty"` // seconds
+	Window     string `json:"window,omitempty"` // open or closed
+	Next       string `json:"next,omitempty"`   // when that changes
+	Remaining  *int64 `json:"rem,omitempty"`    // seconds
 	RetryAfter *int64 `json:"retry-after,omitempty"`
 	Origin     string `json:"origin,omitempty"` // admin: by has provided it, or invites
 	By         string `json:"by,omitempty"`
@@ -23,10 +27,11 @@ type state struct {
 // StateFor returns what its watcher is told of an entry at an instant, nil for nothing:
 // nil entries say nothing, nor do those that a watcher was told of long ago. It tells
 // nobody who is ignored from who waits, nor whom it is polite to from who is shown
-// something.
-func (e *Entry) StateFor(at int64) []byte {
+// something. Of two with one mark the second is no news; of two that say the same it is if
+// something has been announced since.
+func (e *Entry) StateFor(at int64, window View) (text, mark []byte) {
 	if e == nil || !e.Live() && at >= e.Since+int64(KeptFor) || e.Event == 0 {
-		return nil
+		return nil, nil
 	}
 	s := state{ID: e.ID, State: e.visible().String()}
 	if !e.Live() {
@@ -35,16 +40,21 @@ func (e *Entry) StateFor(at int64) []byte {
 			s.Reason = "" // it knows
 		}
 	}
+	announced := int64(0)
+	if e.visible() == Active {
+		s.Window, s.Next, announced = window.word(), window.next(), e.Announced
+	}
 	if end := e.Expires(); e.Live() && end != 0 {
 		s.Remaining = secondsTo(at, end)
 	}
 	if e.By != "" {
 		s.Origin, s.By = originAdmin, e.By
 	}
-	if e.Barred > at {
-		s.RetryAfter = secondsTo(at, e.Barred)
+	if again := max(e.Barred, e.Opens); again > at {
+		s.RetryAfter = secondsTo(at, again)
 	}
-	return s.json()
+	text = s.json()
+	return text, fields.AppendInt64(fields.AppendText(nil, text), announced)
 }
 
 // originAdmin says that somebody's administrator has done what they have not asked for.

@@ -61,11 +61,10 @@ func (p *Policy) Evaluate(w kind.Addr, at time.Time, in Input) Decision {
 	return d
 }
 
-// Granted returns what Evaluate grants the watcher w at the instant at. It is
-// cheaper: until when that holds is not looked for.
-func (p *Policy) Granted(w kind.Addr, at time.Time, in Input) kind.Grant {
+// Now is Evaluate but for the decision's end, which costs most.
+func (p *Policy) Now(w kind.Addr, at time.Time, in Input) Decision {
 	q := p.ask(w, in)
-	return q.decide(at).Grant
+	return q.decide(at)
 }
 
 // A query is the part of a policy that has to do with one watcher. What is in

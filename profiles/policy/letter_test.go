@@ -52,7 +52,7 @@ func TestWholeDocumentsByTheLetter(t *testing.T) {
 			if got, should := saidOf(t, &d, k, v.All), verdictOf(&v); got != should {
 				t.Fatalf("seed %d: %+v\ngot  %s\nwant %s\n%s", seed, a, got, should, document)
 			}
-			if g := p.Granted(w, a.At, in); !g.Same(d.Grant) {
+			if g := p.Now(w, a.At, in).Grant; !g.Same(d.Grant) {
 				t.Fatalf("seed %d: %+v: granted %v, and evaluated as %v\n%s", seed, a, g, d.Grant, document)
 			}
 		}

@@ -385,15 +385,15 @@ func TestEdgesWithoutEffect(t *testing.T) {
 	}
 }
 
-// Granted is what Evaluate grants.
-func TestGranted(t *testing.T) {
+// Now is Evaluate, but for the end.
+func TestNow(t *testing.T) {
 	at := time.Date(2026, 3, 9, 0, 30, 0, 0, time.UTC)
 	p := relay(t, 3, 0, 0, `, "activities": true`)
 	for range 24 {
 		for _, who := range []kind.Addr{{}, bob, kind.Of("ana@example.com")} {
-			d, g := p.Evaluate(who, at, Input{}), p.Granted(who, at, Input{})
-			if !g.Covers(d.Grant) || !d.Grant.Covers(g) {
-				t.Errorf("at %s %v is granted %s, want %s", at, who, describe(g), describe(d.Grant))
+			d, is := p.Evaluate(who, at, Input{}), p.Now(who, at, Input{})
+			if !is.equal(&d) {
+				t.Errorf("at %s about %v it decides %+v, want %+v", at, who, is, d)
 			}
 		}
 		at = at.Add(time.Hour)

@@ -274,6 +274,9 @@ func (p *Profile) rule(tx *broker.ProfileTx, e *life.Entry, c *control, a *answe
 		}
 		watcher = e.SeenAs()
 	}
+	if c.verb == verbApprove && p.lists.Of(tx.Get, c.owner).Of(watcher) != 0 {
+		return &broker.Refusal{Cause: broker.ErrCondition, Reason: "blocked: they are on your blocklist, which holds before all policies: take them off it ($me/blocklist)"}
+	}
 	document := tx.PolicyOf(c.owner.String())
 	if tag := policy.Tag(document); c.IfMatch != "" && c.IfMatch != tag {
 		return &broker.Refusal{Cause: broker.ErrCondition, Reason: "stale-etag: the policy is another by now: its tag is " + tag}

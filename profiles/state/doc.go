@@ -6,6 +6,7 @@
 //	presence/example.com/bob/phone   to publish: the source called phone
 //	presence/…/bob/phone/@work       to publish: the same, for who is shown the persona work
 //	$me/policy/presence              to publish: who may watch bob, and what each of them sees
+//	$me/blocklist                    to publish: whom bob has blocked, of all kinds (package blocklist)
 //
 // # Publications
 //

@@ -3,6 +3,7 @@ package state
 import (
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/policy"
 )
 
 var _ broker.Forgetter = (*Profile)(nil)
@@ -14,9 +15,11 @@ func (p *Profile) Forget(tx *broker.ProfileTx, principal string) (done bool) {
 	topicName := kind.Resource{Kind: p.kind.Name(), Addr: kind.Of(principal)}.Topic()
 	p.book(tx).Forget(principal)
 	record := tx.Get(topicName)
-	if record == nil && tx.PolicyOf(principal) == nil {
+	list := policy.BlocklistKey(kind.Of(principal))
+	if record == nil && tx.PolicyOf(principal) == nil && tx.Get(list) == nil {
 		return true
 	}
+	tx.Set(list, nil)
 	tx.SetPolicy(principal, nil)
 	rec := readRecord(record)
 	p.drop(tx, topicName, rec, func(*publication) bool { return true })

@@ -17,6 +17,7 @@ const bobsState = "$me/sub/" + bobs
 // A told is what a watcher is told of its subscription.
 type told struct {
 	SID, State, Reason string
+	Window, Next       string
 	Rem                *int
 	RetryAfter         *int `json:"retry-after"`
 }

@@ -34,6 +34,7 @@ const LostAfter = 15 * time.Second
 type Profile struct {
 	kind     kind.Kind
 	policies *policy.Cache
+	lists    policy.Blocklists
 	shownBy  atomic.Pointer[Limits] // those in force, as this node shows resources
 }
 
@@ -123,7 +124,7 @@ func (p *Profile) Admit(pub *broker.Publication) error {
 		return nil
 	}
 	if res, ok := pub.Resource(r.topic.Resource.Topic()).(*resource); ok {
-		_, err = mayPublish(res.policy, r, time.Unix(0, pub.Event.At))
+		_, err = mayPublish(res.policy, res.blocked, r, time.Unix(0, pub.Event.At))
 		return refuse.Told(err)
 	}
 	return nil
@@ -227,12 +228,12 @@ func (p *Profile) readProperties(e *event.Event, r *request) error {
 
 // mayPublish returns until when the policy lets the publisher speak for its
 // owner, zero for as long as it stands; an error if it does not.
-func mayPublish(of *policy.Policy, r request, at time.Time) (until time.Time, err error) {
+func mayPublish(of *policy.Policy, blocked *policy.Blocklist, r request, at time.Time) (until time.Time, err error) {
 	from := r.update.Publisher
 	if from == r.topic.Addr {
 		return time.Time{}, nil
 	}
-	if of != nil {
+	if of != nil && blocked.Of(from) == 0 {
 		if ok, until := of.MayPublish(from, r.topic.Source, at); ok {
 			return until, nil
 		}
@@ -244,7 +245,7 @@ func mayPublish(of *policy.Policy, r request, at time.Time) (until time.Time, er
 func (p *Profile) publish(tx *broker.ProfileTx, pub *broker.Publication, r request) error {
 	now := time.Unix(0, tx.Now()).UTC()
 	topicName := r.topic.Resource.Topic()
-	until, err := mayPublish(p.policyOf(tx, r.topic.Addr), r, now)
+	until, err := mayPublish(p.policyOf(tx, r.topic.Addr), p.lists.Of(tx.Get, r.topic.Addr), r, now)
 	if err != nil {
 		return err
 	}
@@ -338,17 +339,29 @@ func (p *Profile) replacePolicy(tx *broker.ProfileTx, pub *broker.Publication, o
 	return nil
 }
 
-// setPolicy sets or removes an owner's policy. What somebody published who may
-// no longer publish it goes at once, and the rest when they may no longer.
+// setPolicy sets or removes an owner's policy.
 func (p *Profile) setPolicy(tx *broker.ProfileTx, owner kind.Addr, document []byte) {
 	tx.SetPolicy(owner.String(), document)
+	p.followOwner(tx, owner)
+}
+
+// Block sets or removes whom an owner has blocked.
+func (p *Profile) Block(tx *broker.ProfileTx, owner kind.Addr, document []byte) {
+	tx.Set(policy.BlocklistKey(owner), document)
+	p.followOwner(tx, owner)
+}
+
+// followOwner does what an owner has decided. What somebody published who may
+// no longer publish it goes at once, and the rest when they may no longer.
+func (p *Profile) followOwner(tx *broker.ProfileTx, owner kind.Addr) {
 	topicName := kind.Resource{Kind: p.kind.Name(), Addr: owner}.Topic()
 	rec, of, now := readRecord(tx.Get(topicName)), p.policyOf(tx, owner), time.Unix(0, tx.Now())
+	blocked := p.lists.Of(tx.Get, owner)
 	p.drop(tx, topicName, rec, func(pub *publication) bool {
 		if pub.Publisher == owner {
 			return false
 		}
-		if of == nil {
+		if of == nil || blocked.Of(pub.Publisher) != 0 {
 			return true
 		}
 		_, source := kind.SplitKey(pub.Source)
@@ -379,6 +392,9 @@ func (p *Profile) save(tx *broker.ProfileTx, topicName string, rec *record) {
 	}
 	tx.Changed(topicName)
 	p.noteSeen(tx, topicName)
+	if of := p.policyOf(tx, kind.Of(p.Owner(topicName))); of != nil && of.Asks() && of.Tells() {
+		p.book(tx).Follow(topicName) // a window may have opened or closed by what was published
+	}
 }
 
 // Wake forgets what has expired, or gives up the sources of a client that did

@@ -15,14 +15,15 @@ import (
 // A resource is what a node shows of an address. It never changes, but for what
 // it has worked out already.
 type resource struct {
-	kind   kind.Kind
-	of     kind.Resource
-	record []byte                  // as it is stored
-	get    func(key string) []byte // of the profile\'s keys; nil: nobody is seen as somebody else
-	set    bool                    // its owner has set a policy
-	normal policy.Handling         // of whom the owner has said nothing about
-	policy *policy.Policy          // nil if this version cannot read it: it shows nothing to anybody
-	asked  *policy.Cache
+	kind    kind.Kind
+	of      kind.Resource
+	record  []byte                  // as it is stored
+	get     func(key string) []byte // of the profile\'s keys; nil: nobody is seen as somebody else
+	set     bool                    // its owner has set a policy
+	blocked *policy.Blocklist       // nil: nobody
+	normal  policy.Handling         // of whom the owner has said nothing about
+	policy  *policy.Policy          // nil if this version cannot read it: it shows nothing to anybody
+	asked   *policy.Cache
 
 	mu      sync.Mutex         // guards the following
 	pubs    []kind.Publication // of record, once somebody may see something of it
@@ -47,14 +48,15 @@ var _ broker.Consulter = (*Profile)(nil)
 
 // LoadWith is Load for a resource some of whose watchers may be seen as somebody else.
 func (p *Profile) LoadWith(keys broker.Keys, topicName string, record, document []byte) broker.Resource {
-	if life.ReadTally(keys.Get(life.TallyKey(topicName))).Veiled == 0 {
-		return p.load(topicName, record, document, nil)
+	res := p.load(topicName, record, document, keys.Get)
+	if r, ok := res.(*resource); ok && life.ReadTally(keys.Get(life.TallyKey(topicName))).Veiled == 0 {
+		r.get = nil
 	}
-	return p.load(topicName, record, document, keys.Get)
+	return res
 }
 
-// load is Load; who is seen as whom is by what get returns of the profile's keys, nil for
-// everybody as themselves.
+// load is Load; who is seen as whom, and who is blocked, is by what get returns of the
+// profile's keys, nil for everybody as themselves, and nobody.
 func (p *Profile) load(topicName string, record, document []byte, get func(key string) []byte) broker.Resource {
 	t, err := kind.ParseTopic(topicName)
 	if err != nil || t.Source != "" {
@@ -62,6 +64,9 @@ func (p *Profile) load(topicName string, record, document []byte, get func(key s
 	}
 	r := &resource{kind: p.kind, of: t.Resource, record: record, asked: p.policies, get: get, set: document != nil, normal: p.shownBy.Load().Default}
 	r.policy = p.policies.Read(t.Addr, p.documentOf(t.Addr, document))
+	if get != nil {
+		r.blocked = p.lists.Of(get, t.Addr)
+	}
 	r.neutral = r.render(p.kind.Neutral(t.Resource))
 	return r
 }
@@ -122,7 +127,7 @@ func (r *resource) absent(d *policy.Decision) (is, told bool) {
 // owner's presence says may be another thing, if that has a part in it. Requires mu.
 func (r *resource) decide(who broker.Who, op policy.Op, now time.Time) (d policy.Decision, changes time.Time) {
 	watcher, in := watcherOf(r.get, r.of.Topic(), who)
-	in.Op = op
+	in.Op, in.Blocked = op, r.blocked.Of(watcher)
 	changes = r.complete(&in, watcher, now)
 	return r.asked.Evaluate(r.policy, watcher, now, in), changes
 }
@@ -150,7 +155,7 @@ func (r *resource) input(who broker.Who, op policy.Op, now time.Time) policy.Inp
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	watcher, in := watcherOf(r.get, r.of.Topic(), who)
-	in.Op = op
+	in.Op, in.Blocked = op, r.blocked.Of(watcher)
 	r.complete(&in, watcher, now)
 	return in
 }

@@ -200,6 +200,7 @@ func (p *Profile) blocks(tx *broker.ProfileTx, topicName string, watcher, name k
 		return false
 	}
 	who, in := seen(watcher.String(), name.String())
+	in.Blocked = p.lists.Of(tx.Get, owner).Of(who)
 	d := p.policies.Evaluate(of, who, kind.Instant(tx.Now()), in)
 	h, ignored := d.Life()
 	return d.Named && !d.Hidden && (h == policy.Block || h == policy.PoliteBlock || ignored)

@@ -84,14 +84,14 @@ func (p *Profile) SubscriptionState(get func(key string) []byte, who broker.Who,
 		if e.Status == life.Active && e.Silent && !e.Seen {
 			e.Seen = p.showsSomething(get, who, topicName, at)
 		}
-		shown.Payload = e.StateFor(at)
+		shown.Payload, shown.Mark = e.StateFor(at, p.windowOf(get, e, max(at, e.Announced)))
 		if e.Live() {
 			key = ""
 		}
 	}
 	if key != "" && who.Principal != "" { // what they are invited to they do not have
 		if invited := life.InvitationIn(get(life.KeysBy(who.Principal) + topicName)).StateFor(at); invited != nil {
-			shown.Payload = invited
+			shown.Payload, shown.Mark = invited, nil
 		}
 	}
 	if shown.Payload != nil {
@@ -102,7 +102,12 @@ func (p *Profile) SubscriptionState(get func(key string) []byte, who broker.Who,
 
 // showsSomething says whether there is something of a resource for who to see.
 func (p *Profile) showsSomething(get func(key string) []byte, who broker.Who, topicName string, at int64) bool {
-	return !p.load(topicName, get(topicName), get(broker.PolicyKey(p.Owner(topicName))), get).Show(who, at).Nothing
+	return !p.stored(get, topicName).Show(who, at).Nothing
+}
+
+// stored returns a resource as it is by what get returns of the profile's keys.
+func (p *Profile) stored(get func(key string) []byte, topicName string) broker.Resource {
+	return p.load(topicName, get(topicName), get(broker.PolicyKey(p.Owner(topicName))), get)
 }
 
 // noteSeen notes to whom a resource has shown something of whose approval they were not
@@ -152,9 +157,13 @@ func (p *Profile) judge(tx *broker.ProfileTx, topicName, watcher, as string) lif
 		return life.Verdict{Handling: policy.PoliteBlock} // this version cannot read it: nobody is shown anything
 	}
 	who, in := seen(watcher, as)
+	in.Blocked = p.lists.Of(tx.Get, owner).Of(who)
 	d := p.policies.Evaluate(of, who, now, in)
 	v := life.Verdict{Until: kind.Nanos(of.StaticUntil(who, now, in)), Silent: d.Silent, MostExpires: d.MaxExpires}
 	v.Handling, v.Ignored = lifeOf(of, &d, document != nil, p.limitsIn(tx).Default)
+	if v.Handling == policy.Allow && d.Tells() {
+		v.Windowed = p.windowed(tx.Get, topicName, of, who, in, &d.Terms, now)
+	}
 	return v
 }
 

@@ -63,6 +63,7 @@ var mayImport = map[string][]string{
 	"profiles/life":      {"broker/event", "profiles/fields", "profiles/kind", "profiles/policy", "profiles/watchers"},
 	"profiles/state":     {"broker", "broker/event", "broker/secret", "profiles/alias", "profiles/fields", "profiles/kind", "profiles/life", "profiles/policy", "profiles/refuse", "profiles/watchers"},
 	"profiles/alias":     {"broker", "profiles/fields", "profiles/jsontree", "profiles/kind", "profiles/refuse", "profiles/watchers"},
+	"profiles/blocklist": {"broker", "broker/event", "profiles/kind", "profiles/policy", "profiles/refuse"},
 	"profiles/inbox":     {"broker", "broker/event", "broker/secret", "profiles/alias", "profiles/fields", "profiles/kind", "profiles/policy", "profiles/refuse", "profiles/watchers"},
 	"bench":              {},
 	"bench/cmd":          {"bench"},
@@ -80,7 +81,7 @@ var mayImport = map[string][]string{
 	},
 	"cmd/bellwire": {
 		"acl", "api", "bench", "broker", "broker/event", "broker/mqtt", "broker/store",
-		"broker/topic", "bw", "cluster", "cluster/certs", "cluster/link", "cluster/raftlog", "disk", "profiles/alias", "profiles/jsontree", "profiles/im", "profiles/inbox", "profiles/kind", "profiles/life", "profiles/location",
+		"broker/topic", "bw", "cluster", "cluster/certs", "cluster/link", "cluster/raftlog", "disk", "profiles/alias", "profiles/blocklist", "profiles/jsontree", "profiles/im", "profiles/inbox", "profiles/kind", "profiles/life", "profiles/location",
 		"profiles/policy", "profiles/presence", "profiles/state", "yamltree",
 	},
 }
