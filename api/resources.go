@@ -42,6 +42,9 @@ type Resources struct {
 	// Policy returns the policy that principal has set for a kind.
 	Policy func(principal, kind string) (Document, error)
 
+	// Blocklist returns whom principal has blocked, of all kinds.
+	Blocklist func(principal string) (Document, error)
+
 	// Preview returns, as JSON, what watcher would be shown at an instant, now if it is
 	// empty, of what of has of a kind, and which rules make that. It is an
 	// ErrNotPermitted for anybody but of, who is principal if it is empty.
@@ -100,6 +103,14 @@ func (s *Resources) register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/{kind}/{domain}/{local}", s.as(s.show))
 	mux.HandleFunc("GET /v1/{kind}/{domain}", s.as(s.list))
 	mux.HandleFunc("GET /v1/me/policy/{kind}", s.as(s.paced(s.policy)))
+	mux.HandleFunc("GET /v1/me/blocklist", s.as(s.paced(func(w http.ResponseWriter, r *http.Request, principal string) {
+		d, err := s.Blocklist(principal)
+		if err == nil && len(d.Body) == 0 {
+			refuse(w, http.StatusNotFound, "nobody is blocked")
+			return
+		}
+		serveDocument(w, r, d, err)
+	})))
 	mux.HandleFunc("GET /v1/me/preview/{kind}", s.as(s.paced(func(w http.ResponseWriter, r *http.Request, principal string) {
 		q := r.URL.Query()
 		d, err := s.Preview(principal, r.PathValue("kind"), q.Get("of"), q.Get("watcher"), q.Get("at"))

@@ -72,7 +72,7 @@ var requirements = []requirement{
 	{row: "R2.3.2", says: "The owner controls who can subscribe."},
 	{row: "R2.3.3", says: "The owner controls what a watcher sees, fetched or notified."},
 	{row: "R2.3.4", says: "The owner controls who else may update."},
-	{row: "R2.3.5", says: "The owner of an inbox controls who can send.", notYet: "is not built"},
+	{row: "R2.3.5", says: "The owner of an inbox controls who can send."},
 	{row: "R2.3.6", says: "The owner of an inbox controls who can read."},
 	{row: "R2.3.7", says: "Access is decided also while the owner is away."},
 	{row: "R3.2.1", says: "One can fetch while the owner is out of contact."},

@@ -190,13 +190,18 @@ func parseOwnPolicy(kindName, file string, document []byte, owner kind.Addr) (*p
 	if !ok {
 		return nil, fail(bw.OwnPolicy, "%s: %w", file, err)
 	}
+	return nil, refusedFile(file, refused)
+}
+
+// refusedFile is the error that tells all faults of a document.
+func refusedFile(file string, refused *kind.Refusal) error {
 	f := fail(bw.OwnPolicy, "%s has %s", file, plural(len(refused.Faults), "fault"))
 	var lines []string
 	for _, fault := range refused.Faults {
 		lines = append(lines, file+": "+pointed(fault))
 	}
 	f.detail = strings.Join(lines, "\n")
-	return nil, f
+	return f
 }
 
 // pointed is a fault as a terminal may show it: where it is and what is wrong.

@@ -41,7 +41,7 @@ func TestProfilesPage(t *testing.T) {
 	}
 	for what, least := range map[string]int{
 		"presence": 2, "location": 2, "geojson": 1, "shown": 1, "im": 1, "envelope": 1, "report": 1, "typing": 1,
-		"policy presence": 1, "policy location": 1, "policy im": 1, "limits": 1, "operator": 1, "clock": 2, "fault": 1,
+		"policy presence": 1, "policy location": 1, "policy im": 1, "limits": 1, "operator": 1, "clock": 2, "fault": 1, "blocklist": 1,
 	} {
 		if r.seen[what] < least {
 			t.Errorf("%d examples of %s, want %d", r.seen[what], what, least)
@@ -121,6 +121,8 @@ func (r *pageReader) read(s sample) {
 		_, err = policy.Check(doc.Body, r.located, pageAna)
 	case "policy im":
 		_, err = policy.Check(doc.Body, r.texts, pageAna)
+	case "blocklist":
+		_, err = policy.ReadBlocklist(doc.Body, pageAna)
 	case "watcher":
 		_, err = alias.ReadRules(doc.Body, pageAlice)
 	case "limits":

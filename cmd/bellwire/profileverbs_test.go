@@ -146,7 +146,7 @@ func TestPolicyWarnings(t *testing.T) {
 	file := writeFile(t, "ana.json", `{"v":1,"defaults":{"outside": "announce"},"rules":[{"id":"a","if":{"identity":[{"one":"sip:x@y.z"}]}}]}`)
 	var want strings.Builder
 	for _, line := range []string{
-		"/defaults/outside: has no effect yet: the neutral document is shown",
+		`/defaults/outside: the watcher is told that something has changed, and not what: "reveal": true says what, and when it changes again`,
 		"/rules/0/if/identity/0/one: sip: URIs name nobody who watches here: write pres:name@domain",
 		`/rules/0: without a handling the rule allows nobody: write "then": {"handling": "allow"}`,
 	} {

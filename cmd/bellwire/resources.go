@@ -14,6 +14,7 @@ import (
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/mqtt"
+	"github.com/bellwire/bellwire/profiles/blocklist"
 	"github.com/bellwire/bellwire/profiles/kind"
 )
 
@@ -42,6 +43,9 @@ func (s *server) resources() *api.Resources {
 		Control: s.control,
 		Own:     s.own,
 		Policy:  func(principal, of string) (api.Document, error) { return s.fetch(principal, of, "$me/policy/"+of) },
+		Blocklist: func(principal string) (api.Document, error) {
+			return s.fetch(principal, blocklist.Prefix, ownBlocklist)
+		},
 		List: func(principal, of, domain, after string, yield func(string, api.Document) bool) (string, error) {
 			domain, err := acl.ParseDomain(domain)
 			if err != nil {
