@@ -51,8 +51,9 @@ type Resources struct {
 	Preview func(principal, kind, of, watcher, at string) (Document, error)
 
 	// Own returns what principal is shown of their own under a name, OwnWatchers or
-	// OwnStats, for a kind.
-	Own func(principal, name, kind string) (Document, error)
+	// OwnStats, for a kind: a page of it, from where an earlier one said to go on (after),
+	// or the first if that is empty. An after of any other kind is an ErrBadName.
+	Own func(principal, name, kind, after string) (Document, error)
 
 	// Subscription returns what principal is told of its own subscription to a
 	// resource, a Document without Body if there is none.
@@ -122,7 +123,7 @@ func (s *Resources) register(mux *http.ServeMux) {
 				challenge(w, "say who you are: nobody else is shown who watches you")
 				return
 			}
-			d, err := s.Own(principal, name, r.PathValue("kind"))
+			d, err := s.Own(principal, name, r.PathValue("kind"), r.URL.Query().Get("after"))
 			serveDocument(w, r, d, err)
 		})))
 	}
@@ -211,11 +212,14 @@ func (s *Resources) subscription(w http.ResponseWriter, r *http.Request, princip
 // maxControl is the size of the largest request of an owner's.
 const maxControl = 64 << 10
 
-// control does what principal asks for about subscriptions to what is theirs. To
-// cancel is an administrator's, and says so to the watcher, by another path.
+// controls are what principals may ask for about subscriptions. The others that there are
+// are administrators', by other paths.
+var controls = map[string]bool{"approve": true, "deny": true, "withdraw": true, "revoke": true, "reveal": true, "rotate": true, "decline": true}
+
+// control does what principal asks for about subscriptions to what is theirs.
 func (s *Resources) control(w http.ResponseWriter, r *http.Request, principal string) {
-	if r.PathValue("verb") == "cancel" {
-		refuse(w, http.StatusNotFound, "bad-event: administrators cancel: revoke what is your own")
+	if !controls[r.PathValue("verb")] {
+		refuse(w, http.StatusNotFound, "bad-event: no such request here: approve, deny, withdraw and revoke are an owner's, reveal, rotate and decline a watcher's")
 		return
 	}
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxControl))

@@ -59,7 +59,7 @@ func fakeResources(anonymous bool) *Resources {
 			}
 			return Document{Type: "application/evt-policy+json", Body: []byte(principal + kind)}, nil
 		},
-		Own: func(principal, name, kind string) (Document, error) {
+		Own: func(principal, name, kind, _ string) (Document, error) {
 			if kind == "unknown" {
 				return Document{}, fmt.Errorf("%w: bad-event", ErrNoKind)
 			}
@@ -201,7 +201,7 @@ func TestControl(t *testing.T) {
 		{"revoke", "", "data", false, 401, "say who you are"},
 		{"revoke", "ann:wrong", "data", true, 401, "bad user name"},
 		{"unknown", "ann:right", "data", false, 404, "bad-event"},
-		{"cancel", "ann:right", "data", false, 404, "revoke what is your own"},
+		{"cancel", "ann:right", "data", false, 404, "no such request here"},
 		{"approve", "ann:right", strings.Repeat("x", maxControl+1), false, 413, "at most 65536 bytes"},
 	} {
 		r := httptest.NewRequest("POST", "/v1/presence/subscriptions/"+x.verb, strings.NewReader(x.body))

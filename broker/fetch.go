@@ -43,6 +43,32 @@ func (b *Broker) mayFetch(who Who, topicName string, v Viewer) error {
 	return v.Watch(who, topicName)
 }
 
+// FetchPage is Fetch of what who is shown of their own, if that is more than one document:
+// after is what the one before said to ask for next, empty for the first. It tells nothing,
+// and is good for the same who and topic, at this node, as long as it runs; a *Refusal with
+// ErrTopicName says that it is no such thing.
+func (b *Broker) FetchPage(who Who, topicName, after string) (Shown, error) {
+	m, own := b.viewerOf(topicName).(mine)
+	if !own {
+		return Shown{}, ErrBadEvent
+	}
+	paged, is := m.view.(Paged)
+	if !is {
+		if after != "" {
+			return Shown{}, &Refusal{Cause: ErrTopicName, Reason: "after: this has one document only"}
+		}
+		return b.Fetch(who, topicName)
+	}
+	if err := b.mayFetch(who, topicName, m); err != nil {
+		return Shown{}, err
+	}
+	place, err := b.cursors.open(who, topicName, after)
+	if err != nil {
+		return Shown{}, err
+	}
+	return paged.Page(m.keys, who, b.now(), place, func(place string) string { return b.cursors.seal(who, topicName, place) }), nil
+}
+
 // fetchLookedAt bounds how many resources one FetchAll looks at, and fetchPiece
 // how many it holds names of. A page that is not full tells how many of them its
 // asker may not see; so it ends before there is enough only for the sake of the

@@ -55,6 +55,15 @@ type Series interface {
 	Next(keys Keys, who Who, at int64, n uint64, last any) (s Shown, now any, send bool)
 }
 
+// A Paged is an OwnView of what may be more than one document has.
+type Paged interface {
+	OwnView
+
+	// Page returns a document of what comes after a place, and of what comes first if that
+	// is empty. seal makes of a place in it what who asks for the next one with.
+	Page(keys Keys, who Who, at int64, after string, seal func(place string) string) Shown
+}
+
 // Keys are a profile's keys as a node has them now.
 type Keys struct {
 	store  *store.Store

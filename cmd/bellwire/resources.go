@@ -110,8 +110,12 @@ func (s *server) fetch(principal, of, topicName string) (api.Document, error) {
 }
 
 // own returns what somebody is shown of their own: who watches them, and how many.
-func (s *server) own(principal, name, of string) (api.Document, error) {
-	d, err := s.fetch(principal, of, "$me/"+name+"/"+of)
+func (s *server) own(principal, name, of, after string) (d api.Document, err error) {
+	shown, err := s.broker.FetchPage(broker.Who{Principal: principal}, "$me/"+name+"/"+of, after)
+	if err == nil {
+		d = document(shown)
+	}
+	err = s.fetchError(of, err)
 	if _, there := policyKinds()[of]; there && errors.Is(err, api.ErrNoKind) {
 		return d, fmt.Errorf("%w to watch: there are no %s of %q", api.ErrNoKind, name, of)
 	}

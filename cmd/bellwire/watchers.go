@@ -319,6 +319,8 @@ func (f *ownerDecision) says(now time.Time) string {
 		return ", " + until + ": shown is " + f.show
 	case f.verb == "deny":
 		return ", " + until
+	case f.verb == "withdraw":
+		return ": what the others say holds again"
 	case !f.ends.IsZero():
 		return ", and may not be asked for again " + until
 	}

@@ -67,7 +67,7 @@ func TestWatchersVerbs(t *testing.T) {
 		{who: "ana", args: []string{"watchers", "ls"}, stdout: header + `p-[a-z2-7]{24}@example\.com +pending (?s:.*)`},
 		{who: "ana", args: []string{"watchers", "deny", "gil", "--style", "polite"}, stdout: `denied: gil@example\.com, presence, 0 subscriptions, by rule \S+ of your policy, for good\n`},
 		{who: "gil", args: []string{"presence", "watch", "ana", "-C", "1"}, stdout: `\S+  ana@example\.com +offline +\n`},
-		{who: "ana", args: []string{"watchers", "withdraw", "gil"}, stdout: `withdrawn: gil@example\.com, presence, 0 subscriptions, rule \S+ of your policy is gone\n`},
+		{who: "ana", args: []string{"watchers", "withdraw", "gil"}, stdout: `withdrawn: gil@example\.com, presence, 0 subscriptions, rule \S+ of your policy is gone: what the others say holds again\n`},
 		{who: "ana", args: []string{"watchers", "withdraw", "gil"}, code: exitFailed, stderr: `cannot withdraw: no-such-decision`},
 		{who: "ana", args: []string{"watchers", "deny", "gil", "location", "--until", "1h"}, stdout: `denied: gil@example\.com, location, .*\n`},
 		{who: "gil", args: []string{"location", "watch", "ana", "-C", "1"}, code: exitDenied, stderr: `rejected.*ask them: .*BW-4003`},
@@ -167,7 +167,8 @@ func checkWatchersByHTTP(t *testing.T, server string) {
 		{"POST", "/v1/presence/subscriptions/approve", "ana", `{"watcher":"pres:ian@example.com"}`, 200, `"rule":`},
 		{"POST", "/v1/presence/subscriptions/approve", "ana", `{"watcher":"pres:ian@example.com","ifMatch":"x"}`, 412, "stale-etag"},
 		{"POST", "/v1/presence/subscriptions/approve", "ana", `{"who":"ian"}`, 422, "schema"},
-		{"POST", "/v1/presence/subscriptions/praise", "ana", `{}`, 404, "no such kind"},
+		{"POST", "/v1/presence/subscriptions/praise", "ana", `{}`, 404, "no such request here"},
+		{"POST", "/v1/presence/subscriptions/provision", "ana", `{"watcher":"pres:ian@example.com"}`, 404, "no such request here"},
 		{"POST", "/v1/presence/subscriptions/approve", "", `{"watcher":"pres:ian@example.com"}`, 403, "identity-required"},
 	} {
 		status, body, _ := ask(x.method, x.path, x.who, x.body, "")

@@ -10,21 +10,8 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/broker"
-	"github.com/bellwire/bellwire/broker/brokertest"
 	"github.com/bellwire/bellwire/profiles/life"
-	owners "github.com/bellwire/bellwire/profiles/policy"
-	"github.com/bellwire/bellwire/profiles/presence"
-	"github.com/bellwire/bellwire/profiles/state"
 )
-
-// A crowd is a profile whose resources can be given very many watchers at once: by what
-// is published to crowds.
-type crowd struct {
-	*state.Profile
-
-	came   *int // so many
-	pieces *pieces
-}
 
 // Pieces are what log entries took that had subscriptions follow a policy.
 type pieces struct {
@@ -34,14 +21,13 @@ type pieces struct {
 	longest, whole time.Duration
 }
 
-// Wake measures what is done.
-func (c crowd) Wake(tx *broker.ProfileTx, id string) {
+// wake measures what is done.
+func (p *pieces) wake(tx *broker.ProfileTx, f func()) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	before := processorTime(rusageThread)
-	c.Profile.Wake(tx, id)
-	p, entry := c.pieces, tx.Position()>>entryBits
-	if p.entry != entry {
+	f()
+	if entry := tx.Position() >> entryBits; p.entry != entry {
 		p.entry, p.took = entry, 0
 		p.count++
 	}
@@ -49,54 +35,6 @@ func (c crowd) Wake(tx *broker.ProfileTx, id string) {
 	p.took += took
 	p.whole += took
 	p.longest = max(p.longest, p.took)
-}
-
-const (
-	crowds  = "presence/example.com/crowd"
-	atATime = 1000
-)
-
-func watcherNumber(i int) string { return fmt.Sprintf("w%06d@example.net", i) }
-
-func (c crowd) Admit(pub *broker.Publication) error {
-	if pub.Event.Topic == crowds {
-		return nil
-	}
-	return c.Profile.Admit(pub)
-}
-
-// Apply has atATime more watch bob.
-func (c crowd) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
-	if pub.Event.Topic != crowds {
-		return c.Profile.Apply(tx, pub)
-	}
-	b := life.Book{
-		Tx: tx, Limits: life.Limits{}.WithDefaults(), Key: [32]byte{1},
-		Judge: func(string, string, string) life.Verdict { return life.Verdict{Handling: owners.Allow} },
-		Noted: func(string, bool) {}, Hold: func(*life.Entry) {}, Release: func(string) {},
-	}
-	for range atATime {
-		if _, _, err := b.Subscribe(life.Request{Topic: bobs, Watcher: watcherNumber(*c.came), Session: 1<<40 + uint64(*c.came)}); err != nil {
-			return err
-		}
-		*c.came++
-	}
-	return nil
-}
-
-// newCrowd starts a node at which so many watch bob, who lets everybody.
-func newCrowd(b *testing.B, watchers int) (*brokertest.Node, *brokertest.Client, *pieces) {
-	b.Helper()
-	came, followed := 0, new(pieces)
-	n := brokertest.New(b, func() []broker.Profile {
-		return []broker.Profile{crowd{state.New(presence.New([]byte("key"))), &came, followed}}
-	})
-	pc := n.Connect(bob)
-	pc.Publish(policy, everything)
-	for range watchers / atATime {
-		pc.Publish(crowds, "more")
-	}
-	return n, pc, followed
 }
 
 const (
@@ -119,7 +57,7 @@ func processorTime(whose int) time.Duration {
 func BenchmarkRevokeByID(b *testing.B) {
 	for _, watchers := range []int{1000, 100_000} {
 		b.Run(fmt.Sprint("watchers=", watchers), func(b *testing.B) {
-			n, pc, _ := newCrowd(b, watchers)
+			n, pc := newCrowd(b, watchers, nil)
 			keys, i, before := n.Keys("presence"), watchers, processorTime(syscall.RUSAGE_SELF)
 			for b.Loop() {
 				i--
@@ -138,7 +76,8 @@ func BenchmarkFollowPolicy(b *testing.B) {
 	const polite = `{"v":1,"defaults":{"handling":"polite-block"}}`
 	for _, watchers := range []int{1000, 100_000} {
 		b.Run(fmt.Sprint("watchers=", watchers), func(b *testing.B) {
-			n, pc, followed := newCrowd(b, watchers)
+			followed := new(pieces)
+			n, pc := newCrowd(b, watchers, followed.wake)
 			*followed = pieces{}
 			before := processorTime(syscall.RUSAGE_SELF)
 			for i := 0; b.Loop(); i++ {

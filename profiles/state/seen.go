@@ -253,46 +253,99 @@ func (v watcherList) Show(keys broker.Keys, who broker.Who, at int64) broker.Sho
 // which is the place in the log of the last change that the one before told of.
 func (v watcherList) Next(keys broker.Keys, who broker.Who, at int64, n uint64, last any) (s broker.Shown, now any, send bool) {
 	since, partial := last.(uint64)
-	topicName := kind.Resource{Kind: v.kind.Name(), Addr: kind.Of(who.Principal)}.Topic()
-	if partial && life.ReadAnew(keys.Get(life.AnewKey(topicName))) > since {
-		partial = false
+	if partial && life.ReadAnew(keys.Get(life.AnewKey(v.topicOf(who)))) > since {
+		since, partial = 0, false
 	}
-	newest := since
+	l, look := v.begin(keys, who, at)
+	l.Version, l.Full, l.Rest = n, !partial, "/v1/me/"+ownWatchers+"/"+v.kind.Name()
+	newest := max(since, look.rows(l, "", since, partial))
+	if partial && len(l.Rows) == 0 {
+		return broker.Shown{}, nil, false
+	}
+	if v.xml {
+		return shownAs(l.XML(), watchers.XMLType), newest, true
+	}
+	return shownAs(l.JSON(), watchers.ListType), newest, true
+}
+
+var _ broker.Paged = watcherList{}
+
+// Page lists all in the same order, from a key of the index on. Who changes meanwhile is at
+// the front of the next list.
+func (v watcherList) Page(keys broker.Keys, who broker.Who, at int64, after string, seal func(place string) string) broker.Shown {
+	l, look := v.begin(keys, who, at)
+	l.Full = after == ""
+	look.rows(l, after, 0, false)
+	l.Next = func(rows int) string {
+		if rows < len(look.places) {
+			return seal(look.places[max(rows-1, 0)])
+		}
+		return seal(look.last)
+	}
+	return shownAs(l.JSON(), watchers.ListType)
+}
+
+func (v watcherList) topicOf(who broker.Who) string {
+	return kind.Resource{Kind: v.kind.Name(), Addr: kind.Of(who.Principal)}.Topic()
+}
+
+// begin makes a list without rows, and what looks for them.
+func (v watcherList) begin(keys broker.Keys, who broker.Who, at int64) (*watchers.List, *look) {
+	topicName := v.topicOf(who)
 	tally := life.ReadTally(keys.Get(life.TallyKey(topicName)))
 	publishing := v.publishing(keys, who.Principal)
-	hidden := publishing.Hidden(&tally.Counts)
+	look := &look{keys: keys, topic: topicName, at: at, hidden: publishing.Hidden(&tally.Counts)}
 	total := tally.Total() + tally.Pending
-	if hidden { // or it would tell
+	if look.hidden { // or it would tell
 		total -= tally.Anonymous
 	}
-	l := watchers.List{
-		Version: n, Full: !partial, Of: kind.Of(who.Principal), Kind: v.kind.Name(), Scheme: v.kind.Scheme(),
-		Total: int(total), At: kind.Instant(at),
+	return &watchers.List{Of: kind.Of(who.Principal), Kind: v.kind.Name(), Scheme: v.kind.Scheme(), Total: int(total), At: kind.Instant(at)}, look
+}
+
+// mostLooked bounds the entries that are read for one list: an owner may hide as many
+// anonymous ones as there may be.
+const mostLooked = 4 * watchers.MaxRows
+
+// A look finds the rows of an owner's list.
+type look struct {
+	keys   broker.Keys
+	topic  string
+	at     int64
+	hidden bool // who is anonymous is not listed
+
+	places []string // where in the index each row is
+	last   string   // what was looked at last
+}
+
+// rows adds to a list those that come after a place in the index, the one that changed last
+// first, and if it is partial only those that have changed since; as many as it may have and
+// one. It returns the place in the log of the last change.
+func (k *look) rows(l *watchers.List, after string, since uint64, partial bool) (newest uint64) {
+	prefix, looked := life.LatestOf(k.topic), 0
+	if after != "" {
+		after = prefix + after
 	}
-	prefix := life.LatestOf(topicName)
-	keys.Each(prefix, "", func(key string, _ []byte) bool {
+	k.keys.Each(prefix, after, func(key string, _ []byte) bool {
 		place, watcher := life.ReadLatest(key[len(prefix):])
-		if newest = max(newest, place); partial && place <= since || len(l.Rows) > watchers.MaxRows {
+		newest = max(newest, place)
+		switch {
+		case partial && place <= since:
+			return false
+		case len(l.Rows) > watchers.MaxRows, looked == mostLooked:
+			l.More = true
 			return false
 		}
-		if value := keys.Get(life.Key(topicName, watcher)); value != nil {
-			e := life.ReadEntry(life.Key(topicName, watcher), value)
-			if row, shown := rowOf(keys, e, at, partial); shown && !(hidden && row.Visibility == watchers.Anonymous) {
-				l.Rows = append(l.Rows, row)
+		looked++
+		k.last = key[len(prefix):]
+		if value := k.keys.Get(life.Key(k.topic, watcher)); value != nil {
+			e := life.ReadEntry(life.Key(k.topic, watcher), value)
+			if row, shown := rowOf(k.keys, e, k.at, partial); shown && !(k.hidden && row.Visibility == watchers.Anonymous) {
+				l.Rows, k.places = append(l.Rows, row), append(k.places, k.last)
 			}
 		}
 		return true
 	})
-	if partial && len(l.Rows) == 0 {
-		return broker.Shown{}, nil, false
-	}
-	body, typ := []byte(nil), watchers.ListType
-	if v.xml {
-		body, typ = l.XML(), watchers.XMLType
-	} else {
-		body = l.JSON()
-	}
-	return shownAs(body, typ), newest, true
+	return newest
 }
 
 func shownAs(body []byte, contentType string) broker.Shown {

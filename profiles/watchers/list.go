@@ -59,6 +59,13 @@ type List struct {
 	Rows    []Row
 	Total   int // how many watchers there are, whatever Rows holds
 	At      time.Time
+
+	More bool   // there are others beside Rows
+	Rest string // where all can be read a page at a time: it is told if there are others
+
+	// Next, of a page, returns what to ask for those with that come after the first so many
+	// rows; nil if it is no page.
+	Next func(rows int) string
 }
 
 // nobody is how an anonymous watcher is called where a URI must be (as RFC 3323
@@ -73,7 +80,7 @@ func (r *Row) uri(scheme string) string {
 }
 
 // JSON writes the list: as many rows from the front as there is room for. "more"
-// says that there are others.
+// says that there are others, "rest" where they are, and "next", in a page, what to ask for.
 func (l *List) JSON() []byte {
 	var w jsontree.Writer
 	w.Open('{')
@@ -97,9 +104,15 @@ func (l *List) JSON() []byte {
 	w.Close(']')
 	w.Name("total")
 	w.Int(int64(l.Total))
-	if written < len(l.Rows) || l.Full && written < l.Total {
+	if written < len(l.Rows) || l.More || l.Next == nil && l.Full && written < l.Total {
 		w.Name("more")
 		w.Bool(true)
+		if l.Rest != "" {
+			w.Member("rest", l.Rest)
+		}
+		if l.Next != nil {
+			w.Member("next", l.Next(written))
+		}
 	}
 	w.Close('}')
 	return w.Bytes()
