@@ -73,19 +73,29 @@ type query struct {
 	more []timed
 }
 
+// A timed is a rule with a window, and where that stands at the instant that is looked
+// at while an answer is searched: each is asked once, and again when it has changed.
 type timed struct {
 	rule *rule
-	next int64 // while an answer is searched: the next edge of rule's window
+	next int64 // the window's next edge
+	open bool
 }
+
+// at has t stand where its window does at u.
+func (t *timed) at(u int64) { t.open, t.next = t.rule.when.stateAt(u) }
 
 // consider takes r into account if it has to do with who and what. Of equals
 // it keeps the one with the least rank, so that order does not matter.
 func (q *query) consider(r *rule) {
-	if !r.matches(q.who, q.what) {
-		return
+	if r.matches(q.who, q.what) {
+		q.add(r, r.excludes(q.who))
 	}
+}
+
+// add is consider of a rule that has to do with them, and excludes who or not.
+func (q *query) add(r *rule, excludes bool) {
 	switch {
-	case r.excludes(q.who), r.effect == deny && r.when == nil:
+	case excludes, r.effect == deny && r.when == nil:
 		// What a rule denies is blamed on it before any limit.
 		if b := q.barred; b == nil || r.effect < b.effect || r.effect == b.effect && r.rank < b.rank {
 			q.barred = r
@@ -142,19 +152,18 @@ func (q *query) decide(u int64) (d Decision, flips bool) {
 	case q.allowed != nil && q.n == q.opens:
 		return Decision{Allow: true, Rule: q.allowed.id, Line: q.allowed.pos.Line, Outside: q.mildest}, false
 	}
-	q.setNext(u)
-	d = q.stateAt(u)
-	d.Outside = q.outside(u)
+	q.setTimed(u)
+	d = q.state()
+	d.Outside = q.outside()
 	until, flips := q.flip(u, d.Allow)
 	d.Until = instant(until)
 	return d, flips
 }
 
-// setNext sets next in timed for u.
-func (q *query) setNext(u int64) {
+// setTimed has timed stand as of u.
+func (q *query) setTimed(u int64) {
 	for i := range q.n {
-		t := q.timed(i)
-		t.next = t.rule.when.nextAt(u)
+		q.timed(i).at(u)
 	}
 }
 
@@ -164,18 +173,17 @@ var noRule = [...]string{Publish: "no rule allows publishing to it", Subscribe: 
 // NoRule is the Reason of a Decision, or a Grant, where no rule allows anything.
 func NoRule(what Action) string { return noRule[what] }
 
-// stateAt answers at u, where windows decide, but for Until and Outside. next
-// must be set in timed for u.
-func (q *query) stateAt(u int64) Decision {
+// state answers where windows decide, but for Until and Outside, as of the instant
+// that timed stands at.
+func (q *query) state() Decision {
 	var cut, open, shut *timed // the rules to name: what denies, what allows, what would allow
 	if q.allowed != nil {
 		open = &timed{rule: q.allowed}
 	}
 	for i := range q.n {
 		t := q.timed(i)
-		isOpen := t.rule.when.openAt(u)
 		switch {
-		case t.rule.effect == allow && isOpen:
+		case t.rule.effect == allow && t.open:
 			if open == nil || q.allowed == nil && t.rule.rank < open.rule.rank {
 				open = t
 			}
@@ -183,7 +191,7 @@ func (q *query) stateAt(u int64) Decision {
 			if shut == nil || t.next < shut.next || t.next == shut.next && t.rule.rank < shut.rule.rank {
 				shut = t
 			}
-		case isOpen == (t.rule.effect == deny): // a deny rule that is open, a limit that is closed
+		case t.open == (t.rule.effect == deny): // a deny rule that is open, a limit that is closed
 			if cut == nil || t.rule.effect < cut.rule.effect || t.rule.effect == cut.rule.effect && t.rule.rank < cut.rule.rank {
 				cut = t
 			}
@@ -210,7 +218,7 @@ func (t *timed) decision(reason string) Decision {
 
 // flip returns the first instant after u at which the answer is no longer
 // allowed, never and false if there is none; and the last edge it looked at and
-// false if it has looked at maxEdges. next must be set in timed for u.
+// false if it has looked at maxEdges. timed must stand as of u.
 func (q *query) flip(u int64, allowed bool) (until int64, flips bool) {
 	for range maxEdges {
 		now, holds := q.holdsUntil(u)
@@ -223,7 +231,7 @@ func (q *query) flip(u int64, allowed bool) (until int64, flips bool) {
 		u = holds
 		for i := range q.n {
 			if t := q.timed(i); t.next <= u {
-				t.next = t.rule.when.nextAt(u)
+				t.at(u)
 			}
 		}
 	}
@@ -233,18 +241,18 @@ func (q *query) flip(u int64, allowed bool) (until int64, flips bool) {
 // holdsUntil returns the answer at u and an instant until which it certainly
 // holds: as long as one window that cuts stays as it is, or if none does, until
 // the first that may cut changes or the last that is open closes. Edges that
-// cannot matter are passed over. next must be set in timed for u.
+// cannot matter are passed over. timed must stand as of u.
 func (q *query) holdsUntil(u int64) (allowed bool, until int64) {
 	cut, lastCut, firstCut := false, u, int64(never)
 	open, lastClose, firstOpen := q.allowed != nil, u, int64(never)
 	for i := range q.n {
 		t := q.timed(i)
-		switch isOpen := t.rule.when.openAt(u); {
-		case t.rule.effect == allow && isOpen:
+		switch {
+		case t.rule.effect == allow && t.open:
 			open, lastClose = true, max(lastClose, t.next)
 		case t.rule.effect == allow:
 			firstOpen = min(firstOpen, t.next)
-		case isOpen == (t.rule.effect == deny): // it cuts
+		case t.open == (t.rule.effect == deny): // it cuts
 			cut, lastCut = true, max(lastCut, t.next)
 		default:
 			firstCut = min(firstCut, t.next)
@@ -261,10 +269,10 @@ func (q *query) holdsUntil(u int64) (allowed bool, until int64) {
 	return true, min(firstCut, lastClose)
 }
 
-// outside returns what a subscription is to get at u, or would get, while no
-// window is open: the mildest of what the allow rules say. Rules that have
-// closed for good count only if all have. next must be set in timed for u.
-func (q *query) outside(u int64) Outside {
+// outside returns what a subscription is to get at the instant that timed stands at,
+// or would get, while no window is open: the mildest of what the allow rules say.
+// Rules that have closed for good count only if all have.
+func (q *query) outside() Outside {
 	mild, mildOver := End+1, End
 	if q.allowed != nil {
 		mild = q.mildest
@@ -273,7 +281,7 @@ func (q *query) outside(u int64) Outside {
 		t := q.timed(i)
 		switch {
 		case t.rule.effect != allow:
-		case t.next == never && !t.rule.when.openAt(u):
+		case t.next == never && !t.open:
 			mildOver = min(mildOver, t.rule.outside)
 		default:
 			mild = min(mild, t.rule.outside)

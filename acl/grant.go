@@ -48,11 +48,11 @@ func (p *Policy) Grant(who Who, filter string, at time.Time) Grant {
 }
 
 func (p *Policy) grant(q *query, filter string, u int64) Grant {
-	q.setNext(u)
+	q.setTimed(u)
 	if r := q.allowed; r != nil {
 		return Grant{
 			Allowed: true, Windowed: p.cuts.overlaps(q.who, Subscribe, filter),
-			Outside: q.outside(u), Rule: r.id, Line: r.pos.Line,
+			Outside: q.outside(), Rule: r.id, Line: r.pos.Line,
 		}
 	}
 	if q.opens == 0 {
@@ -63,15 +63,15 @@ func (p *Policy) grant(q *query, filter string, u int64) Grant {
 		return g
 	}
 	best := q.soonest(u)
-	g := Grant{Windowed: true, Outside: q.outside(u), Rule: best.rule.id, Line: best.rule.pos.Line}
-	if g.Allowed = best.next != never || best.rule.when.openAt(u); !g.Allowed {
+	g := Grant{Windowed: true, Outside: q.outside(), Rule: best.rule.id, Line: best.rule.pos.Line}
+	if g.Allowed = best.next != never || best.open; !g.Allowed {
 		g.Reason = best.rule.over
 	}
 	return g
 }
 
 // soonest returns the allow rule with a window that is open at u or opens
-// first. There must be one, and next be set in timed for u.
+// first. There must be one, and timed stand as of u.
 func (q *query) soonest(u int64) *timed {
 	var best *timed
 	var bestOpens int64
@@ -81,7 +81,7 @@ func (q *query) soonest(u int64) *timed {
 			continue
 		}
 		opens := t.next
-		if t.rule.when.openAt(u) {
+		if t.open {
 			opens = u
 		}
 		if best == nil || opens < bestOpens || opens == bestOpens && t.rule.rank < best.rule.rank {

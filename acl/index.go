@@ -29,7 +29,9 @@ type templateBranch struct {
 }
 
 // rules are the rules with a pattern at one place of the index. Few are tried
-// one by one; of many, those for named people are found by name.
+// one by one; of many, those for named people are found by name, and of those that
+// do the same to the same people at the same times there is one: what is asked is
+// what can be answered differently, not each rule there is.
 type rules struct {
 	all    []*rule            // nil if byName is not
 	byName map[string][]*rule // nil if there are few
@@ -134,7 +136,37 @@ func (r *rules) finish(room *int) {
 			r.byName[name] = append(r.byName[name], one)
 		}
 	}
-	r.all = nil
+	for name, all := range r.byName {
+		r.byName[name] = distinct(all, func(*audience) likeness { return likeness{} })
+	}
+	r.all, r.rest = nil, distinct(r.rest, (*audience).likeness)
+}
+
+// A class is what rules with a pattern in common have in common if one can stand for
+// all of them: that with the least rank, which is the one to be named.
+type class struct {
+	effect  effect
+	actions [2]bool
+	when    *Window // windows that are equal are one
+	outside Outside
+	who     likeness
+}
+
+// distinct returns the first rule of each class, if there are many: they come in the
+// order of their ranks.
+func distinct(all []*rule, who func(*audience) likeness) []*rule {
+	if len(all) <= fewRules {
+		return all
+	}
+	kept, known := all[:0], map[class]bool{}
+	for _, r := range all {
+		c := class{r.effect, r.actions, r.when, r.outside, who(r.who)}
+		if !known[c] {
+			known[c] = true
+			kept = append(kept, r)
+		}
+	}
+	return slices.Clip(kept)
 }
 
 // find adds to q the rules whose patterns match topic, a name, or cover it, a
@@ -189,7 +221,9 @@ func (r *rules) find(q *query) {
 		return
 	}
 	for _, one := range r.byName[q.who.Principal] {
-		q.consider(one)
+		if one.actions[q.what] {
+			q.add(one, false) // it is about them, and no limit
+		}
 	}
 	for _, one := range r.rest {
 		q.consider(one)

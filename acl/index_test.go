@@ -2,12 +2,14 @@ package acl
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/bellwire/bellwire/broker/topic"
+	"github.com/bellwire/bellwire/internal/effort"
 )
 
 // one returns a policy of one rule for everybody on one topic.
@@ -113,5 +115,67 @@ func TestPlaceholdersStayInPlace(t *testing.T) {
 		if got := one(t, c.pattern).Decide(who, Publish, c.topic, time.Time{}).Allow; got != c.want {
 			t.Errorf("%q for %+v matches %q: %v, want %v", c.pattern, who, c.topic, got, c.want)
 		}
+	}
+}
+
+// Of many rules that do the same to the same people at the same times one stands for
+// all: whatever is asked, the answer, who is named for it, and until when it holds are
+// those of all of them, one by one.
+func TestOneForAllAlike(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	pick := func(of ...string) string { return of[rnd.IntN(len(of))] }
+	fewer := 0
+	for range effort.RoundsOfOne(30, 100, 3000) {
+		var b strings.Builder
+		b.WriteString("groups: {few: [p1, p2], more: [p2, p3], some: [p1, p3]}\nrules:\n")
+		for i := range 60 {
+			when := ""
+			if rnd.IntN(8) != 0 {
+				when = fmt.Sprintf(`, when: {weekly: ["Mon-Fri %02d:00-17:00"], tz: %s}`, 8+rnd.IntN(3), pick("Europe/Madrid", "America/Chicago"))
+			}
+			effect := pick("allow", "allow", "allow", "deny")
+			if effect == "deny" && when == "" {
+				continue // it would decide all by itself
+			}
+			outside, actions := "", pick("subscribe", "publish", "publish, subscribe")
+			if effect == "allow" && actions != "publish" {
+				outside = ", outside: " + pick("hold", "announce", "end")
+			}
+			who := pick(`p1`, `p1, p2`, `"group:few"`, `"group:few", "group:more"`, `"group:few", "group:more", "group:some"`, `"*@example.com"`, `"*@*"`, `anyone`, `anonymous`, `"*@example.net", "*@example.com"`)
+			fmt.Fprintf(&b, "  - {id: r%d, %s: [%s], who: [%s], topic: [x]%s%s}\n", rnd.IntN(1e9)*100+i, effect, actions, who, when, outside)
+		}
+		p := mustParse(t, b.String())
+		unnamed := 0
+		for _, r := range p.rules {
+			if !r.who.byName() {
+				unnamed++
+			}
+		}
+		if len(p.index.root.words["x"].ends.rest) < unnamed {
+			fewer++
+		}
+		for range 20 {
+			who := Who{Principal: pick("", "p1@example.com", "p2@example.com", "p3@example.com", "p4@example.com", "zoe@example.net")}
+			what := Action(rnd.IntN(2))
+			at := morning.Add(time.Duration(rnd.IntN(14*24*60)) * time.Minute)
+			q := query{who: who, what: what}
+			for _, r := range p.rules {
+				q.consider(r)
+			}
+			want, _ := q.decide(seconds(at))
+			if got := p.Decide(who, what, "x", at); got != want {
+				t.Fatalf("%s by %s at %s: %+v, want %+v\n%s", what, who, at, got, want, b.String())
+			}
+			upto := at.Add(time.Duration(rnd.IntN(600)) * time.Minute)
+			opens := slices.ContainsFunc(p.rules, func(r *rule) bool {
+				return r.matches(who, Subscribe) && r.relieved(seconds(at), seconds(upto))
+			})
+			if got := p.MayOpen(who, "x", at, upto); got != opens {
+				t.Fatalf("may open to %s from %s to %s: %v, want %v\n%s", who, at, upto, got, opens, b.String())
+			}
+		}
+	}
+	if fewer == 0 {
+		t.Error("no rule stood for others")
 	}
 }

@@ -88,6 +88,26 @@ func (a *audience) byName() bool {
 	return !a.anyone && !a.anonymous && !a.signedIn && len(a.domains) == 0
 }
 
+// A likeness is equal for audiences that are the same people, as far as that is easily
+// seen: those of named people are like no other.
+type likeness struct {
+	anyone, anonymous, signedIn bool
+
+	domains string // of words without spaces
+	groups  [2]*group
+	alone   *audience
+}
+
+func (a *audience) likeness() likeness {
+	l := likeness{anyone: a.anyone, anonymous: a.anonymous, signedIn: a.signedIn}
+	if len(a.people) > 0 || len(a.groups) > len(l.groups) {
+		return likeness{alone: a}
+	}
+	l.domains = strings.Join(slices.Sorted(slices.Values(a.domains)), " ")
+	copy(l.groups[:], a.groups)
+	return l
+}
+
 // names returns the addresses in a, those of groups included.
 func (a *audience) names() []string {
 	names := slices.Collect(maps.Keys(a.people))

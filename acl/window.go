@@ -183,7 +183,19 @@ func (w *Window) openAt(u int64) bool {
 // these candidates it is, openAt says. There are few: the schedule changes
 // within a week or is the whole week, and exceptions are bounded.
 func (w *Window) nextAt(u int64) int64 {
-	open := w.openAt(u)
+	_, next := w.stateAt(u)
+	return next
+}
+
+// stateAt is openAt and nextAt.
+func (w *Window) stateAt(u int64) (open bool, next int64) {
+	open = w.openAt(u)
+	return open, w.changesFrom(u, open)
+}
+
+// changesFrom returns the first instant after u at which the window is not open, or
+// not closed, as it is at u.
+func (w *Window) changesFrom(u int64, open bool) int64 {
 	for u < w.until {
 		if u < w.from {
 			u = w.from
