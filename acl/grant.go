@@ -56,7 +56,7 @@ func (p *Policy) grant(q *query, filter string, u int64) Grant {
 		}
 	}
 	if q.opens == 0 {
-		g := Grant{Reason: noRule[Subscribe], Covered: p.covered(q.who, filter)}
+		g := Grant{Windowed: p.partlyWindowed(q.who, filter), Reason: noRule[Subscribe], Covered: p.covered(q.who, filter)}
 		if len(g.Covered) > 0 {
 			g.Reason = "PARTIAL: only a part of the filter is allowed: " + listed(g.Covered, maxCovered)
 		}
@@ -108,6 +108,23 @@ func (p *Policy) covered(who Who, filter string) []string {
 		}
 	}
 	return widest(parts)
+}
+
+// partlyWindowed says whether time has a part in what is delivered of a filter that no
+// rule allows as a whole: who has subscribed to it under another policy is still sent what
+// rules allow of it.
+func (p *Policy) partlyWindowed(who Who, filter string) bool {
+	for _, r := range p.rules {
+		if r.effect != allow || r.when == nil || !r.matches(who, Subscribe) {
+			continue
+		}
+		for _, pattern := range r.patterns {
+			if own, ok := pattern.filterFor(who); ok && topic.Overlaps(own, filter) {
+				return true
+			}
+		}
+	}
+	return p.cuts.overlaps(who, Subscribe, filter)
 }
 
 // allows returns the filters that rules allow who at some time.

@@ -28,8 +28,8 @@ func (r *leak) pickAct() act {
 		{"unsubscribe", 3, r.actUnsubscribe},
 		{"connect", 10, r.actConnect},
 		{"disconnect", 5, r.actDisconnect},
-		{"clock", 14, r.actClock},
-		{"policy", 3, r.actPolicy},
+		{"clock", 20, r.actClock},
+		{"policy", 2, r.actPolicy},
 		{"owner", 5, r.actOwner},
 		{"decide", 3, r.actDecide},
 		{"fetch", 4, r.actFetch},
@@ -501,7 +501,7 @@ func (r *leak) actDecide() {
 		return
 	}
 	code := r.publishAndWait(r.consoles[owner], mq.Publish{Topic: "$ctl/" + verb, Payload: fmt.Appendf(nil, `{"kind":%q,"watcher":"pres:%s"}`, kind, watcher)})
-	status, text := r.ask(owner, "GET", "/v1/me/policy/"+kind, nil)
+	status, text := r.askAt(r.consoles[owner].node, owner, "GET", "/v1/me/policy/"+kind, nil)
 	if status == 404 {
 		text = ""
 	}

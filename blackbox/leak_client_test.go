@@ -107,7 +107,7 @@ func (r *leak) connect(c *leakClient, discard bool) {
 	old := c.conn
 	m := mq.Connect{ClientID: c.id, Clean: discard || !c.durable, User: c.who}
 	if c.who != "" {
-		m.Password = []byte(law.TokenOf(c.who))
+		m.Password = []byte(leakToken(c.who))
 	}
 	if c.version == v5 {
 		m.Clean = discard

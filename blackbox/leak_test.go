@@ -6,9 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -35,44 +33,35 @@ import (
 // had to acknowledge. What a client reads after the clock was moved was then sent after it
 // was; nothing is in a kernel's buffer meanwhile.
 
-// TestNoLeak is the run: some 20,000 acts each time, a million when soaking. One seed is
-// run again by BELLWIRE_LEAK_SEED=N go test ./blackbox -run 'TestNoLeak$'.
+// A run is of so many acts, each an event or something else that happens.
+const leakActs = 10_000
+
+// The run against one node, which is killed now and then.
 func TestNoLeak(t *testing.T) {
 	t.Parallel()
-	leakSeeds(t, 2, 20_000/2, 20, 1_000_000/20, func(t *testing.T, r *leak) {
+	effort.Seeds(t, func(t *testing.T, seed uint64) {
+		r := newLeak(t, seed)
 		r.nodes = []*server{serve(t, "--test-clock", r.at.Format(time.RFC3339), "--allow-anonymous", "--policy", writeFile(t, "policy.yaml", string(r.text)))}
 		r.http = []string{r.nodes[0].ready.HTTP}
+		r.run(leakActs)
 	})
 }
 
-// leakSeeds runs so many seeds with so many acts each: in every run, or when soaking.
-func leakSeeds(t *testing.T, few uint64, fewActs int, many uint64, manyActs int, start func(*testing.T, *leak)) {
-	t.Helper()
-	first, n, acts := uint64(1), few, fewActs
-	if effort.Soaking() {
-		n, acts = many, manyActs
-	}
-	if text := os.Getenv("BELLWIRE_LEAK_SEED"); text != "" {
-		seed, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		first, n = seed, 1
-	}
-	if text := os.Getenv("BELLWIRE_LEAK_ACTS"); text != "" {
-		most, err := strconv.Atoi(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		acts = most
-	}
-	for seed := first; seed < first+n; seed++ {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			r := newLeak(t, seed)
-			start(t, r)
-			r.run(acts)
+// The same on three nodes, among which clients go about. Their clocks are moved one after
+// the other, so that what is sent meanwhile may be right by the one time or the other.
+func TestClusterNoLeak(t *testing.T) {
+	t.Parallel()
+	effort.Seeds(t, func(t *testing.T, seed uint64) {
+		r := newLeak(t, seed)
+		p := loopback()
+		p.policy = string(r.text)
+		c := p.start(t, "--test-clock", r.at.Format(time.RFC3339))
+		c.await("the level that has everything", func(all []member) bool {
+			return allVote(all) && !slices.ContainsFunc(all, func(m member) bool { return m.Level < m.Supports })
 		})
-	}
+		r.nodes, r.http = c.nodes, c.http
+		r.run(effort.Rounds(leakActs/4, leakActs))
+	})
 }
 
 // The world of a run.
@@ -83,6 +72,14 @@ var (
 )
 
 const leakOperator = "op@example.com"
+
+// leakToken is what somebody signs in with. Ana is the operator whom a trio asks as.
+func leakToken(who string) string {
+	if who == leakPeople[0] {
+		return "sesame"
+	}
+	return law.TokenOf(who)
+}
 
 // A moment is an instant and the operator's policy then: what decides about plain topics.
 type moment struct {
@@ -135,7 +132,7 @@ func newLeak(t *testing.T, seed uint64) *leak {
 		client: http.Client{Timeout: 3 * patience},
 	}
 	for _, who := range append([]string{leakOperator}, leakPeople...) {
-		sum := sha256.Sum256([]byte(law.TokenOf(who)))
+		sum := sha256.Sum256([]byte(leakToken(who)))
 		r.user[who] = map[string]string{"token_sha256": hex.EncodeToString(sum[:])}
 	}
 	for _, kind := range leakKinds {
@@ -153,11 +150,15 @@ func (r *leak) drawPolicy() {
 	if !r.rnd.Chance(6) {
 		fixed = append(fixed, map[string]any{"id": "speak", "allow": []string{"publish"}, "who": []string{"*@*"}, "topic": []string{"w/#", "m/#", "c/#", "d/#"}})
 	}
-	if !r.rnd.Chance(4) {
-		fixed = append(fixed, map[string]any{"id": "hear", "allow": []string{"subscribe"}, "who": []string{"*@*"}, "topic": []string{"w/#", "m/#"}})
+	if r.rnd.Chance(2) {
+		hear := map[string]any{"id": "hear", "allow": []string{"subscribe"}, "who": []string{"*@*"}, "topic": []string{"w/#", "m/#"}}
+		if !r.rnd.Chance(4) {
+			hear["when"] = r.rnd.When()
+		}
+		fixed = append(fixed, hear)
 	}
 	r.rnd.Around = r.at
-	r.text = r.rnd.Operator(r.user, fixed, map[string][]string{"operators": {leakOperator}})
+	r.text = r.rnd.Operator(r.user, fixed, map[string][]string{"operators": {leakOperator, leakPeople[0]}})
 	policy, err := law.ReadOperator(r.text)
 	if err != nil {
 		r.t.Fatal(err)
@@ -203,8 +204,8 @@ func (r *leak) tell(format string, args ...any) {
 // fail ends the run.
 func (r *leak) fail(format string, args ...any) {
 	r.t.Helper()
-	r.t.Fatalf("%s\n\nat %s, act %d, once more by\n  BELLWIRE_LEAK_SEED=%d go test ./blackbox -run '%s$'\n\nbefore that\n  %s\n\nthe operator's policy\n%s", fmt.Sprintf(format, args...),
-		r.at.Format(time.RFC3339), r.serial, r.seed, strings.Split(r.t.Name(), "/")[0], strings.Join(r.story, "\n  "), r.text)
+	r.t.Fatalf("%s\n\nat %s, step %d, before that\n  %s\n\nthe operator's policy\n%s", fmt.Sprintf(format, args...),
+		r.at.Format(time.RFC3339), r.serial, strings.Join(r.story, "\n  "), r.text)
 }
 
 // run does so many acts, an event each, or something else that happens.
@@ -323,11 +324,17 @@ func (r *leak) setClock(address string) {
 // ask sends a request as somebody, and returns the answer.
 func (r *leak) ask(who, method, path string, body []byte) (status int, answer string) {
 	r.t.Helper()
-	req, err := http.NewRequest(method, "http://"+r.http[r.rnd.IntN(len(r.http))]+path, strings.NewReader(string(body)))
+	return r.askAt(r.rnd.IntN(len(r.nodes)), who, method, path, body)
+}
+
+// askAt is ask of one of the nodes.
+func (r *leak) askAt(node int, who, method, path string, body []byte) (status int, answer string) {
+	r.t.Helper()
+	req, err := http.NewRequest(method, "http://"+r.http[node]+path, strings.NewReader(string(body)))
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	req.SetBasicAuth(who, law.TokenOf(who))
+	req.SetBasicAuth(who, leakToken(who))
 	res, err := r.client.Do(req)
 	if err != nil {
 		r.fail("%s %s: %v", method, path, err)

@@ -109,7 +109,7 @@ func (r *Random) operatorRule(i int) object {
 		}
 	}
 	if r.Chance(2) {
-		rule["when"] = r.when()
+		rule["when"] = r.When()
 		if rule["allow"] != nil && actions[len(actions)-1] == "subscribe" {
 			rule["outside"] = pick(r, []string{"hold", "hold", "hold", "announce", "end"})
 		}
@@ -120,7 +120,7 @@ func (r *Random) operatorRule(i int) object {
 func (r *Random) operatorLimit(i int) object {
 	only := object{}
 	if r.Chance(2) {
-		only["when"] = r.when()
+		only["when"] = r.When()
 	}
 	if len(only) == 0 || r.Chance(2) {
 		only["who"] = append(r.whom(), r.whom()...)
@@ -132,7 +132,8 @@ func (r *Random) operatorLimit(i int) object {
 	return object{"id": fmt.Sprint("l", i), "topic": []string{topic}, "only": only}
 }
 
-func (r *Random) when() object {
+// When makes up when a rule of the operator's is open.
+func (r *Random) When() map[string]any {
 	when := object{}
 	if !r.Chance(4) {
 		var lines []string
