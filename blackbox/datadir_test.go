@@ -250,7 +250,7 @@ func TestPortTaken(t *testing.T) {
 		if code == 0 || !strings.Contains(errs, "BW-2013") {
 			t.Errorf("%q: exit code %d, want a refusal\n%s", taken, code, errs)
 		}
-		if taken[1] != one && !regexp.MustCompile(regexp.QuoteMeta(s.ready.MQTT)+`: bind: address already in use, by \S+ \(pid \d+\)\n`).MatchString(errs) {
+		if taken[1] != one && !regexp.MustCompile(regexp.QuoteMeta(s.ready.MQTT)+`: address already in use by \S+ \(pid \d+\)\n`).MatchString(errs) {
 			t.Errorf("%q: it does not say who has it\n%s", taken, errs)
 		}
 		if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {

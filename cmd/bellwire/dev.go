@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"syscall"
@@ -208,7 +209,7 @@ func (w warnings) WithGroup(name string) slog.Handler   { return warnings{w.Hand
 // portTaken says who has the port, as far as the system tells.
 func portTaken(port int) error {
 	who := "by another process"
-	if p, ok := portHolder(port); ok {
+	if p, ok := portHolder(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))); ok {
 		who = "by " + p
 	}
 	return fail(bw.AddressInUse, "port %d on 127.0.0.1 is taken %s", port, who).

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"regexp"
 	"strconv"
@@ -102,11 +103,16 @@ func TestListeners(t *testing.T) {
    1: 0100007F:075B 0100007F:D431 01 00000000:00000000 00:00000000 00000000     0        0 31338 1 0000000000000000 20 4 30 10 -1
    2: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0000000000000000 100 0 0 10 0
 `
-	if got := listeners(table, 1883); len(got) != 1 || got[0] != "31337" {
-		t.Errorf("got %q, want the listener and not the connection", got)
-	}
-	if got := listeners(table, 80); got != nil {
-		t.Errorf("got %q, want nobody", got)
+	for _, c := range []struct{ at, want string }{
+		{"127.0.0.1:1883", "31337"}, // the listener, and not the connection
+		{"0.0.0.0:1883", "31337"},
+		{"127.0.0.2:1883", ""},
+		{"127.0.0.1:22", "4711"},
+		{"127.0.0.1:80", ""},
+	} {
+		if got := strings.Join(listeners(table, netip.MustParseAddrPort(c.at)), " "); got != c.want {
+			t.Errorf("%s: got %q, want %q", c.at, got, c.want)
+		}
 	}
 }
 

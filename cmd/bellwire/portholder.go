@@ -2,23 +2,23 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 )
 
-// portHolder returns who listens on a TCP port, as Linux's /proc tells: "name
-// (pid 12)". It is false where there is no /proc, or the process is somebody
-// else's.
-func portHolder(port int) (string, bool) {
+// portHolder returns who listens at a TCP address, or where it could not be listened
+// at because of that, as Linux's /proc tells: "name (pid 12)". It is false where there
+// is no /proc, or the process is somebody else's.
+func portHolder(at netip.AddrPort) (string, bool) {
 	inodes := map[string]bool{}
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		text, err := os.ReadFile(table)
 		if err != nil {
 			continue
 		}
-		for _, inode := range listeners(string(text), port) {
+		for _, inode := range listeners(string(text), at) {
 			inodes["socket:["+inode+"]"] = true
 		}
 	}
@@ -43,21 +43,22 @@ func portHolder(port int) (string, bool) {
 	return "", false
 }
 
-// listeners returns the inodes of the sockets that listen on port, from the
-// text of /proc/net/tcp:
+// listeners returns the inodes of the sockets that listen at an address, or at all of
+// the machine's, from the text of /proc/net/tcp:
 //
 //	sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
 //	 0: 0100007F:075B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 31337 …
-func listeners(text string, port int) []string {
+func listeners(text string, at netip.AddrPort) []string {
 	const listen, state, inode = "0A", 3, 9
+	all := !at.Addr().IsValid() || at.Addr().IsUnspecified()
 	var found []string
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
 		if len(f) <= inode || f[state] != listen {
 			continue
 		}
-		_, hex, ok := strings.Cut(f[1], ":")
-		if n, err := strconv.ParseUint(hex, 16, 16); ok && err == nil && int(n) == port {
+		l, ok := parseProcAddress(f[1])
+		if ok && l.Port() == at.Port() && (all || l.Addr().IsUnspecified() || sameAddress(l, at)) {
 			found = append(found, f[inode])
 		}
 	}

@@ -308,15 +308,14 @@ func exitAtOnce(string) { os.Exit(exitFailed) }
 // startFault says what a node's failure to start means to its operator.
 func startFault(err error, f serveFlags) error {
 	code := bw.Code(0)
+	_, told := errors.AsType[faults](err)
 	switch {
-	case errors.Is(err, context.Canceled):
+	case told, errors.Is(err, context.Canceled):
 		return err
 	case levelRefused(err):
 		return fail(bw.NodeTooOld, "%w", err)
 	case errors.Is(err, cluster.ErrRefused):
 		return fail(bw.ClusterRefuses, "%w", err)
-	case errors.Is(err, syscall.EADDRINUSE):
-		return fail(bw.AddressInUse, "%w%s", err, holderOf(err))
 	case errors.Is(err, cluster.ErrInUse):
 		code = bw.DataInUse
 	case errors.Is(err, cluster.ErrNewer), errors.Is(err, store.ErrNewer):
@@ -335,22 +334,6 @@ func startFault(err error, f serveFlags) error {
 		return fail(code, "%w", err)
 	}
 	return fail(code, "data directory %s: %w", f.data, err)
-}
-
-// holderOf says who has the address that an error is about, if the system tells.
-func holderOf(err error) string {
-	op, ok := errors.AsType[*net.OpError](err)
-	if !ok {
-		return ""
-	}
-	at, ok := op.Addr.(*net.TCPAddr)
-	if !ok {
-		return ""
-	}
-	if who, ok := portHolder(at.Port); ok {
-		return ", by " + who
-	}
-	return ""
 }
 
 func levelRefused(err error) bool {

@@ -115,6 +115,7 @@ type server struct {
 	lists     api.Rate  // of resources, by HTTP
 	fetches   *api.Rate // of anything else, likewise
 
+	ports                      ports
 	mqttListener, httpListener net.Listener
 	handler                    atomic.Pointer[http.Handler] // of HTTP, and of administrators
 	http                       *http.Server
@@ -134,8 +135,9 @@ const (
 	passwordsWait   = 256
 )
 
-// startServer opens the data directory, brings the node up and returns when it
-// serves. What was opened is closed again if it fails.
+// startServer takes the node's addresses, opens the data directory, brings the node up
+// and returns when it serves. What was opened is closed again if it fails; and if it
+// is the addresses that cannot be had, nothing was touched.
 func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
 	s = &server{config: c, gate: acl.NewGate(passwordsAtOnce, passwordsWait), fetches: api.NewRate(c.limits.fetches.atOnce, c.limits.fetches.perSecond), failed: make(chan error, 2)}
 	defer func() {
@@ -143,7 +145,7 @@ func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
 			err = errors.Join(err, s.close(ctx))
 		}
 	}()
-	if err := c.tryAddresses(ctx); err != nil {
+	if s.ports, err = takePorts(ctx, &s.config); err != nil {
 		return s, err
 	}
 	if err := s.openLinks(ctx); err != nil {
@@ -164,24 +166,7 @@ func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
 	if err := s.firstPolicy(ctx); err != nil {
 		return s, err
 	}
-	return s, s.listen(ctx)
-}
-
-// tryAddresses says whether the addresses for clients are free, before anything is opened:
-// a node that cannot serve is to change nothing, in its directory and its cluster. They
-// are listened on only when it serves, so that nobody waits in vain until it does.
-func (c *serverConfig) tryAddresses(ctx context.Context) error {
-	for name, addr := range map[string]string{"mqtt": c.mqtt, "http": c.http} {
-		if addr == "" {
-			continue
-		}
-		l, err := mqtt.Listen(ctx, addr)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		defer l.Close() // not before the other: they may be one
-	}
-	return nil
+	return s, s.listen()
 }
 
 // clusterAddress returns where other nodes reach this one; empty if it is alone.
@@ -217,21 +202,18 @@ func (s *server) openLinks(ctx context.Context) (err error) {
 	if err := s.nameCluster(); err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", c.cluster)
-	if err != nil {
-		return fmt.Errorf("cluster: %w", err)
-	}
 	advertise := c.advertise
 	if _, port, _ := net.SplitHostPort(c.cluster); advertise == "" && port != "0" {
 		advertise = c.cluster // a name stays one: it may come to mean another address
 	}
 	s.links, err = cluster.Listen(s.dir, cluster.LinkConfig{
-		Listener: listener, Dial: dialTCP, Advertise: advertise, Join: c.join, Reader: c.nonVoter, Logger: c.logger, Now: time.Now,
+		Listener: s.ports.cluster, Dial: dialTCP, Advertise: advertise, Join: c.join, Reader: c.nonVoter, Logger: c.logger, Now: time.Now,
 		TLS: &link.TLS{Server: c.credentials.Server(), Client: c.credentials.Client, Name: certs.PeerName, Explain: certs.Explain},
 	})
 	if err != nil {
-		return errors.Join(err, listener.Close())
+		return err
 	}
+	s.ports.cluster = nil // it is the links'
 	return s.links.Join(ctx)
 }
 
@@ -332,7 +314,7 @@ func (s *server) compile(data []byte, domain string) (broker.Authorizer, error) 
 }
 
 // listen begins to serve clients.
-func (s *server) listen(ctx context.Context) (err error) {
+func (s *server) listen() (err error) {
 	s.ticker = time.NewTicker(mqtt.Tick)
 	s.mqtt, err = mqtt.New(mqtt.Config{
 		Broker: s.broker, Limits: s.config.limits.mqtt, Clock: s.now, Ticks: s.ticker.C, Logger: s.config.logger,
@@ -345,18 +327,13 @@ func (s *server) listen(ctx context.Context) (err error) {
 	s.serving.Store(s.mqtt)
 	handler := api.Handler(s.apiConfig())
 	s.handler.Store(&handler)
-	if s.mqttListener, err = mqtt.Listen(ctx, s.config.mqtt); err != nil {
-		return fmt.Errorf("mqtt: %w", err)
-	}
+	s.mqttListener = s.ports.mqtt.release()
 	s.tellClientsAddress()
 	go func() { s.serveEnded("mqtt", s.mqtt.Serve(s.mqttListener), mqtt.ErrServerClosed) }()
 	if s.config.http == "" {
 		return nil
 	}
-	if s.httpListener, err = net.Listen("tcp", s.config.http); err != nil {
-		return fmt.Errorf("http: %w", err)
-	}
-	s.httpListener = limitConnections(s.httpListener, httpConnections, s.mqtt.Limits().PerAddress, &s.httpTurnedAway)
+	s.httpListener = limitConnections(s.ports.http.release(), httpConnections, s.mqtt.Limits().PerAddress, &s.httpTurnedAway)
 	s.http = httpServer(handler)
 	go func() { s.serveEnded("http", s.http.Serve(s.httpListener), http.ErrServerClosed) }()
 	return nil
@@ -427,6 +404,7 @@ func (s *server) checks() []api.Check {
 // are closed. It is for a server in any state of being started.
 func (s *server) close(ctx context.Context) error {
 	var errs []error
+	s.ports.close()
 	if s.http != nil {
 		errs = append(errs, s.http.Close())
 	}
