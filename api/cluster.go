@@ -23,9 +23,9 @@ type Cluster interface {
 	// Verify compares the states of all nodes at one index.
 	Verify(ctx context.Context) (Verification, error)
 
-	// Remove takes a node out for good. Unless forced it refuses to where the
-	// rest would have no quorum: a *QuorumError.
-	Remove(ctx context.Context, node string, force bool) error
+	// Remove takes a node out for good, for who: a principal, or "local". Unless
+	// forced it refuses to where the rest would have no quorum: a *QuorumError.
+	Remove(ctx context.Context, node string, force bool, who string) error
 
 	// Promote gives a node a vote.
 	Promote(ctx context.Context, node string) error
@@ -172,17 +172,18 @@ func registerCluster(mux *http.ServeMux, c Cluster, o *Operators) {
 		path string
 		do   func(ctx context.Context, q change) error
 	}{
-		{"POST /v1/cluster/remove", func(ctx context.Context, q change) error { return c.Remove(ctx, q.Node, q.Force) }},
+		{"POST /v1/cluster/remove", func(ctx context.Context, q change) error { return c.Remove(ctx, q.Node, q.Force, q.who) }},
 		{"POST /v1/cluster/promote", func(ctx context.Context, q change) error { return c.Promote(ctx, q.Node) }},
 		{"POST /v1/cluster/transfer-leader", func(ctx context.Context, q change) error { return c.Transfer(ctx, q.Node) }},
 		{"POST /v1/cluster/drain", func(ctx context.Context, q change) error { return c.Drain(ctx, q.Node, q.Force) }},
 		{"POST /v1/cluster/resume", func(ctx context.Context, q change) error { return c.Resume(ctx, q.Node) }},
 	} {
-		mux.HandleFunc(verb.path, o.only(func(w http.ResponseWriter, r *http.Request, _ string) {
+		mux.HandleFunc(verb.path, o.only(func(w http.ResponseWriter, r *http.Request, who string) {
 			q, ok := readChange(w, r)
 			if !ok {
 				return
 			}
+			q.who = who
 			if q.Node == "" && verb.path != "POST /v1/cluster/transfer-leader" {
 				refuse(w, http.StatusBadRequest, `want {"node": "n2"}`)
 				return
@@ -202,6 +203,8 @@ func registerCluster(mux *http.ServeMux, c Cluster, o *Operators) {
 type change struct {
 	Node  string `json:"node"`
 	Force bool   `json:"force"`
+
+	who string // asks for it
 }
 
 func readChange(w http.ResponseWriter, r *http.Request) (q change, ok bool) {

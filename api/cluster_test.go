@@ -32,8 +32,8 @@ func (f *fakeCluster) do(format string, args ...any) error {
 	return f.err
 }
 
-func (f *fakeCluster) Remove(_ context.Context, node string, force bool) error {
-	return f.do("remove %s %t", node, force)
+func (f *fakeCluster) Remove(_ context.Context, node string, force bool, who string) error {
+	return f.do("remove %s %t %s", node, force, who)
 }
 
 func (f *fakeCluster) Promote(_ context.Context, node string) error {
@@ -123,8 +123,8 @@ func TestOnlyOperators(t *testing.T) {
 // Each verb does what it says, with what it was given.
 func TestClusterVerbs(t *testing.T) {
 	for _, c := range []struct{ method, path, body, did string }{
-		{"POST", "/v1/cluster/remove", `{"node":"n2"}`, "remove n2 false"},
-		{"POST", "/v1/cluster/remove", `{"node":"n2","force":true}`, "remove n2 true"},
+		{"POST", "/v1/cluster/remove", `{"node":"n2"}`, "remove n2 false local"},
+		{"POST", "/v1/cluster/remove", `{"node":"n2","force":true}`, "remove n2 true local"},
 		{"POST", "/v1/cluster/promote", `{"node":"n2"}`, "promote n2"},
 		{"POST", "/v1/cluster/transfer-leader", `{"node":"n2"}`, "transfer n2"},
 		{"POST", "/v1/cluster/transfer-leader", `{}`, "transfer "},

@@ -65,6 +65,7 @@ const (
 	ClusterSlow     Code = 7006
 	Diverged        Code = 7007
 	NodeTooOld      Code = 7008
+	NodeRemoved     Code = 7009
 	Limit           Code = 8001
 	Unclassified    Code = 9001
 )

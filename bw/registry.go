@@ -334,6 +334,19 @@ fall: what is stored and sent since then, this version would not understand. It
 is not taken in, and nothing was changed.`,
 	},
 	{
+		NodeRemoved, "this node was removed from its cluster",
+		"have it join anew: an empty data directory, and --join with the address of a member",
+		`An operator removed the node (bellwire cluster remove), or the others did after it
+had been silent for --remove-dead-after. It ends, with exit code 7, and so does
+each further start with its data directory: what is in there is no part of the
+cluster any more, and a disk that may have forgotten its votes is another node.
+What others have acknowledged is with the cluster. Whether the node was removed
+by mistake is told by who did it, if that is known; bellwire cluster join NODE,
+asked of a member, prints the commands by which it becomes one again, under the
+same name if you like. A node that runs under a service manager is better not
+started again after this exit code (systemd: RestartPreventExitStatus=7).`,
+	},
+	{
 		Limit, "a limit of the server was reached",
 		"send less at a time, or have the operator raise the limit",
 		`The server bounds what a client may send, store or hold open, and this request

@@ -37,7 +37,11 @@ type question struct {
 	Body   []byte       `json:"body,omitempty"` // opProgram: what is asked
 	Hops   int          `json:"hops,omitempty"` // how often it was passed on
 
-	Knows Level `json:"knows,omitempty"` // opJoin: the newest level that Member knows
+	Knows Level  `json:"knows,omitempty"` // opJoin: the newest level that Member knows
+	By    string `json:"by,omitempty"`    // opRemove, opRemoved: who removes it, for people
+	Index uint64 `json:"index,omitempty"` // opRemoved: of the configuration without it
+
+	from link.Member // who asks
 }
 
 const (
@@ -49,13 +53,14 @@ const (
 	opState    = "state"    // how is the node that is asked?
 	opProgram  = "program"  // something that the node's program answers
 	opHears    = "hears"    // does it hear node ID?
+	opRemoved  = "removed"  // the node that is asked was removed
 )
 
 // A response is what a node answers.
 type response struct {
 	Error   string        `json:"error,omitempty"`
 	Final   bool          `json:"final,omitempty"` // asking again changes nothing
-	Index   uint64        `json:"index,omitempty"`
+	Index   uint64        `json:"index,omitempty"` // opJoin: at which the node is a member
 	Members []link.Member `json:"members,omitempty"`
 	State   *State        `json:"state,omitempty"`
 	Body    []byte        `json:"body,omitempty"`
@@ -129,6 +134,7 @@ func (n *Node) serveForward(c *link.Conn) {
 			if json.Unmarshal(body, &q) != nil || !member && q.Op != opJoin {
 				return
 			}
+			q.from = c.Peer
 			select {
 			case slots <- struct{}{}:
 			case <-n.leaving:
@@ -202,6 +208,8 @@ func (n *Node) answer(q question) *response {
 			err = errNotLeader
 		}
 		a.Index = n.Applied()
+	case opRemoved:
+		err = n.removedBy(q)
 	case opJoin, opRemove, opPromote, opTransfer:
 		return n.manage(q)
 	default:

@@ -47,6 +47,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 			f.command(l)
 		case raft.LogConfiguration:
 			f.machine.Configure(l.Index, l.Term, l.Data)
+			f.node.settleEntry(l.Index, l.Data)
 		}
 		f.applied.Store(l.Index)
 		f.fresh += uint64(len(l.Data))
@@ -98,6 +99,9 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		return err
 	}
 	f.applied.Store(m.Index)
+	if err := f.node.settleState(); err != nil {
+		return err
+	}
 	return f.node.snapshots.Reap()
 }
 

@@ -121,7 +121,7 @@ func (l *Links) admit(m link.Member) error {
 	if len(n.servers()) == 0 || n.Member(m.ID) {
 		return nil
 	}
-	return fmt.Errorf("node %q (%s) is no member of this cluster, or no longer: to have it join anew, clear its data directory", m.Name, m.ID)
+	return n.expelled(m)
 }
 
 // serve takes a connection that another node has made.
@@ -161,6 +161,7 @@ func faultLevel(err error) slog.Level {
 // dial connects with a node, and tells when that begins or ceases to fail.
 func (l *Links) dial(id string, plane link.Plane) (*link.Conn, error) {
 	c, err := l.mesh.Dial(l.ctx, id, plane)
+	l.refusedBy(err)
 	fault := ""
 	if err != nil {
 		fault = err.Error()
@@ -247,6 +248,11 @@ func (l *Links) join(ctx context.Context, address string) error {
 		return errors.New(a.Error)
 	}
 	l.book.Learn(a.Members...)
+	if a.Index > 0 { // a leader of an earlier version does not say it: then the log will
+		if err := l.dir.takeIn(a.Index); err != nil {
+			return err
+		}
+	}
 	if err := l.dir.joined(cluster); err != nil {
 		return err
 	}

@@ -145,14 +145,15 @@ func (n *Node) find(name string) (raft.Server, error) {
 	return raft.Server{}, fmt.Errorf("%w: there is no member called %q", ErrRefused, name)
 }
 
-// Remove takes a node out of the cluster for good, by name or id. Unless forced,
-// it refuses to when the rest would have no quorum of nodes that answer.
-func (n *Node) Remove(ctx context.Context, name string, force bool) error {
+// Remove takes a node out of the cluster for good, by name or id; the node is told by
+// whom, if it can be. Unless forced, it refuses to when the rest would have no quorum
+// of nodes that answer.
+func (n *Node) Remove(ctx context.Context, name string, force bool, by string) error {
 	s, err := n.find(name)
 	if err != nil {
 		return err
 	}
-	return n.request(ctx, question{Op: opRemove, ID: string(s.ID), Force: force})
+	return n.request(ctx, question{Op: opRemove, ID: string(s.ID), Force: force, By: by})
 }
 
 // Promote gives a node a vote now, rather than when it has proved itself stable.
@@ -187,10 +188,12 @@ func (n *Node) lead(q question) *response {
 	defer n.endChange()
 	switch q.Op {
 	case opJoin:
-		a.fail(n.takeIn(q.Member, q.Knows))
+		var err error
+		a.Index, err = n.takeIn(q.Member, q.Knows)
+		a.fail(err)
 		a.Members, a.Called = n.links.book.Members(), n.clusterName
 	case opRemove:
-		a.fail(n.remove(raft.ServerID(q.ID), q.Force))
+		a.fail(n.remove(raft.ServerID(q.ID), q.Force, q.By))
 	case opPromote:
 		a.fail(n.promote(raft.ServerID(q.ID)))
 	case opTransfer:
@@ -213,30 +216,34 @@ func (n *Node) beginChange() bool {
 
 func (n *Node) endChange() { <-n.managing }
 
-// takeIn makes m a member without a vote. knows is the newest level that it knows.
-func (n *Node) takeIn(m *link.Member, knows Level) error {
+// takeIn makes m a member without a vote, and returns an index of the log at which it
+// is one. knows is the newest level that it knows.
+//
+// Who is a member has not heard that it was taken in, and asks again. It is taken in
+// again: the entry that did so may not be agreed, and the node believes what it hears.
+func (n *Node) takeIn(m *link.Member, knows Level) (index uint64, err error) {
 	if m == nil || !isUUID(m.ID) || m.Name == "" || m.Address == "" {
-		return fmt.Errorf("%w: who wants to join does not say who it is", ErrRefused)
+		return 0, fmt.Errorf("%w: who wants to join does not say who it is", ErrRefused)
 	}
+	again := n.Member(m.ID)
 	for _, s := range n.servers() {
-		if string(s.ID) == m.ID {
-			n.links.book.Learn(*m)
-			return nil // it asks again: it did not hear that it was taken in
-		}
-		if name, _ := n.nameOf(string(s.ID)); name == m.Name {
-			return fmt.Errorf("%w: there is a node called %q, with another disk (%s): a disk that has forgotten its votes is another node. "+
+		if name, _ := n.nameOf(string(s.ID)); name == m.Name && !again {
+			return 0, fmt.Errorf("%w: there is a node called %q, with another disk (%s): a disk that has forgotten its votes is another node. "+
 				"Remove the old one first (bellwire cluster remove %s), or give this one another name", ErrRefused, m.Name, s.ID, m.Name)
 		}
 	}
 	if in := n.cfg.Dir.Level(); max(knows, firstLevel) < in {
-		return fmt.Errorf("%w: node %q knows feature level %d, and this cluster is at %d: upgrade it, then have it join", ErrRefused, m.Name, max(knows, firstLevel), in)
+		return 0, fmt.Errorf("%w: node %q knows feature level %d, and this cluster is at %d: upgrade it, then have it join", ErrRefused, m.Name, max(knows, firstLevel), in)
 	}
-	n.cfg.Logger.Info("cluster: a node joins", "node", m.Name, "id", m.ID, "address", m.Address)
-	err := n.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.ID), 0, askTime).Error()
-	if err == nil {
-		n.links.book.Learn(*m) // not before: the book holds members only
+	if !again {
+		n.cfg.Logger.Info("cluster: a node joins", "node", m.Name, "id", m.ID, "address", m.Address)
 	}
-	return err
+	added := n.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.ID), 0, askTime)
+	if err := added.Error(); err != nil {
+		return 0, err
+	}
+	n.links.book.Learn(*m) // not before: the book holds members only
+	return added.Index(), nil
 }
 
 // promote gives a node a vote.
@@ -253,8 +260,8 @@ func (n *Node) promote(id raft.ServerID) error {
 	return fmt.Errorf("%w: it is no member", ErrRefused)
 }
 
-// remove takes a node out.
-func (n *Node) remove(id raft.ServerID, force bool) error {
+// remove takes a node out. by is who wants that, for people.
+func (n *Node) remove(id raft.ServerID, force bool, by string) error {
 	voters, up := 0, 0
 	found := false
 	for _, s := range n.servers() {
@@ -283,10 +290,12 @@ func (n *Node) remove(id raft.ServerID, force bool) error {
 		}
 		return errNotLeader
 	}
-	n.cfg.Logger.Info("cluster: a node is removed", "node", name, "id", string(id))
-	if err := n.raft.RemoveServer(id, 0, askTime).Error(); err != nil {
+	n.cfg.Logger.Info("cluster: a node is removed", "node", name, "id", string(id), "by", by)
+	removed := n.raft.RemoveServer(id, 0, askTime)
+	if err := removed.Error(); err != nil {
 		return err
 	}
+	n.farewell(id, removed.Index(), by)
 	return nil
 }
 

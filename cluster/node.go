@@ -169,6 +169,7 @@ type Node struct {
 	leadership  signal           // another node leads than before
 	audible     audible          // who sends us heartbeats
 	managing    chan struct{}    // holds one, of the leader while it changes the membership
+	membership  membership
 
 	forwarding chan struct{} // something waits that another node has to order
 	leaving    chan struct{} // closed when the node stops talking to others
@@ -200,6 +201,7 @@ func Open(cfg Config) (*Node, error) {
 		stop:    make(chan struct{}),
 		leaving: make(chan struct{}), forwarding: make(chan struct{}, 1), managing: make(chan struct{}, 1),
 	}
+	n.membership.over = make(chan struct{})
 	n.relays = newRelays(n)
 	if n.links != nil {
 		n.real = n.links.cfg.Now
@@ -213,6 +215,9 @@ func Open(cfg Config) (*Node, error) {
 
 func (n *Node) open() (err error) {
 	if n.clusterName, err = n.cfg.Dir.ClusterName(); err != nil {
+		return err
+	}
+	if n.membership.known, err = n.cfg.Dir.takenIn(); err != nil {
 		return err
 	}
 	if err := n.openLog(); err != nil {
@@ -238,6 +243,9 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	n.log.SetFloor(floor) // the entry that has it may be truncated without being applied again
+	if err := n.settleState(); err != nil {
+		return err
+	}
 	n.clock = newLogClock(n.cfg.Now, floor)
 	n.fsm = newFSM(n, last)
 	n.proposer = newProposer(n)

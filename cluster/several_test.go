@@ -353,7 +353,7 @@ func TestTrap23EmptiedDiskCannotVote(t *testing.T) {
 	}
 	waitFor(t, "a leader removes it", func() bool {
 		l := c.leader()
-		return l != nil && l.node.Remove(t.Context(), m.name, false) == nil
+		return l != nil && l.node.Remove(t.Context(), m.name, false, "a test") == nil
 	})
 	m.fs = disk.Memory()
 	m.seen = map[string]uint64{}
@@ -602,15 +602,15 @@ func TestTrap21And22RemovalKeepsTheQuorum(t *testing.T) {
 	l := c.leader()
 	other := c.follower()
 	waitFor(t, "the leader has missed it", func() bool { return !l.node.recently(raft.ServerID(dead.dir.id.Node)) })
-	err := l.node.Remove(t.Context(), other.name, false)
+	err := l.node.Remove(t.Context(), other.name, false, "a test")
 	if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "lose quorum (1 of 2 voters up)") {
 		t.Fatalf("of three, one of them dead, another was taken out: %v", err)
 	}
-	if err := l.node.Remove(t.Context(), "nobody", false); !errors.Is(err, ErrRefused) {
+	if err := l.node.Remove(t.Context(), "nobody", false, "a test"); !errors.Is(err, ErrRefused) {
 		t.Errorf("somebody who is no member: %v", err)
 	}
 	// The dead one may go: the two that are up are then all.
-	if err := other.node.Remove(t.Context(), dead.name, false); err != nil {
+	if err := other.node.Remove(t.Context(), dead.name, false, "a test"); err != nil {
 		t.Fatal(err)
 	}
 	other.submit([]byte("two are left"))
@@ -671,7 +671,7 @@ func TestTrap26And27HandOverUnderLoad(t *testing.T) {
 func TestLeaderIsRemoved(t *testing.T) {
 	c := newCrew(t, 3)
 	l, f := c.leader(), c.follower()
-	if err := l.node.Remove(t.Context(), l.name, false); err != nil {
+	if err := l.node.Remove(t.Context(), l.name, false, "a test"); err != nil {
 		t.Fatal(err)
 	}
 	f.submit([]byte("without it"))

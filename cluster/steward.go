@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -14,7 +15,7 @@ const stewardTick = 200 * time.Millisecond
 const trailing = 250
 
 // A steward looks after the cluster: on every node it keeps a connection for
-// messages with each other; on the leader it gives a vote to who has joined and
+// messages with each other, and ends those of nodes that were removed; on the leader it gives a vote to who has joined and
 // proved stable, tells of who has gone, takes out who has been gone for very long,
 // and raises the feature level when all know the next.
 //
@@ -34,7 +35,7 @@ func (n *Node) steward() {
 	s := &steward{n: n, levels: leveler{n: n}, stable: map[raft.ServerID]time.Time{}, told: map[raft.ServerID]time.Time{}}
 	tick := time.NewTicker(stewardTick)
 	defer tick.Stop()
-	last := n.real()
+	last, reviewed := n.real(), uint64(0)
 	for {
 		select {
 		case <-n.leaving:
@@ -47,6 +48,10 @@ func (n *Node) steward() {
 		servers := n.servers()
 		n.keepBook(servers)
 		n.relays.reconcile(n.others(servers))
+		if at := n.settledAt(); at != reviewed {
+			reviewed = at
+			n.links.mesh.Review()
+		}
 		if !n.proposer.isOpen() || slept {
 			s.since = time.Time{} // what we know of others is as old as our sleep
 			continue
@@ -151,7 +156,7 @@ func (s *steward) bury(server raft.Server, silent time.Duration) {
 	}
 	defer n.endChange()
 	name, _ := n.nameOf(string(server.ID))
-	if err := n.remove(server.ID, false); err != nil {
+	if err := n.remove(server.ID, false, fmt.Sprintf("the cluster, after %v of silence", silent.Round(time.Second))); err != nil {
 		n.cfg.Logger.Warn("cluster: a dead node stays a member", "node", name, "err", err.Error())
 		return
 	}

@@ -134,6 +134,9 @@ func (s *survey) goOn() error {
 			Suffrage: raft.Voter, ID: raft.ServerID(d.id.Node), Address: raft.ServerAddress(d.id.Node),
 		}}}),
 	})
+	if err == nil {
+		err = d.takeIn(s.Last + 1) // it may have been removed from the former cluster
+	}
 	if err != nil {
 		return err
 	}

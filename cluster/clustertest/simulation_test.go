@@ -256,10 +256,16 @@ func (s *storm) wipe(m *mate) {
 	if l := s.leader(); l == nil || l.mate == m {
 		return
 	}
-	s.note("wipe %s", m.name)
-	old := m.living().dir.Identity().Node
-	m.kill(false, 0)
-	m.fs, m.founder = disk.Crashable(), false
+	how := s.disks.IntN(3) // what it is like while it is removed
+	s.note("wipe %s, which is %s when it is removed", m.name, []string{"down", "up", "cut off"}[how])
+	l := m.living()
+	old := l.dir.Identity().Node
+	switch l.expelled = true; how {
+	case 0:
+		m.kill(false, 0)
+	case 2:
+		s.net.Isolate(m.name)
+	}
 	err := errors.New("nobody leads")
 	if !s.eventually(30*time.Second, "the wiped node is removed", func() bool {
 		l := s.leader()
@@ -268,7 +274,7 @@ func (s *storm) wipe(m *mate) {
 		}
 		// It may have been done although nobody could say so: then it is no
 		// member the next time.
-		if err = l.node.Remove(l.ended, old, false); err != nil && !l.node.Member(old) {
+		if err = l.node.Remove(l.ended, old, false, "the storm"); err != nil && !l.node.Member(old) {
 			s.note("%s has been removed: %v", m.name, err)
 			err = nil
 		}
@@ -277,6 +283,16 @@ func (s *storm) wipe(m *mate) {
 		s.note("it is not removed: %v", err)
 		return
 	}
+	if how > 0 {
+		if how == 2 {
+			<-time.After(time.Duration(s.disks.IntN(30)) * time.Second) // sooner or later than the leader gives it up
+			s.net.Heal()
+		}
+		s.eventually(30*time.Second, "the removed node is told", l.isRemoved)
+		s.note("it is told: %+v", l.node.Removal())
+		m.kill(false, 0)
+	}
+	m.fs, m.founder = disk.Crashable(), false
 	m.start()
 	s.eventually(60*time.Second, "the wiped node is back", s.even)
 }

@@ -62,6 +62,8 @@ type life struct {
 	end     context.CancelFunc
 	leap    time.Duration // of its clock; guarded by mate.mu
 
+	expelled bool // it was taken out; of the goroutine that makes the faults
+
 	// Set by open, before opened is closed.
 	dir     *cluster.Dir
 	machine *Machine
@@ -267,12 +269,35 @@ func (m *mate) kill(silently bool, kept int) {
 	}
 	l.witness.Retire()
 	l.source.Stop()
+	l.wantMember()
 	m.fs = m.fs.Crash(kept, m.w.rng)
 	m.mu.Lock()
 	m.life = nil
 	m.mu.Unlock()
 	l.end()
 	m.w.reaping.Go(func() { l.reap() })
+}
+
+// isRemoved says whether a life knows that its node was removed.
+func (l *life) isRemoved() bool {
+	select {
+	case <-l.node.Removed():
+		return true
+	default:
+		return false
+	}
+}
+
+// wantMember fails the world if a node takes itself for removed that nobody removed.
+func (l *life) wantMember() {
+	select {
+	case <-l.opened:
+	default:
+		return
+	}
+	if l.node != nil && l.isRemoved() && !l.expelled {
+		l.mate.w.t.Errorf("seed %d: %s takes itself for removed: %+v", l.mate.w.seed, l.mate.name, l.node.Removal())
+	}
 }
 
 // reap closes what a life has opened.
@@ -299,6 +324,7 @@ func (w *world) close() {
 		if l := m.living(); l != nil {
 			l.witness.Retire()
 			l.source.Stop()
+			l.wantMember()
 			l.end()
 			w.reaping.Go(func() { l.reap() })
 		}

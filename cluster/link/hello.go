@@ -39,6 +39,10 @@ type answer struct {
 	Self    Member   `json:"self"`
 	Members []Member `json:"members,omitempty"`
 	Levels  Levels   `json:"levels"`
+
+	// Of RefusedMember: see NoMember.
+	Without   uint64 `json:"without,omitempty"`
+	RemovedBy string `json:"removed_by,omitempty"`
 }
 
 // Levels say what a node can do and what its cluster has agreed on: feature levels,
@@ -90,7 +94,25 @@ type RefusedError struct {
 	Code   Refusal
 	Reason string
 	By     string // the node's name, or its address
+
+	// Without and RemovedBy are of a NoMember. They are given only if it is proved
+	// that the node is the one that was dialled, and of our cluster.
+	Without   uint64
+	RemovedBy string
 }
+
+// A NoMember is what Config.Admit returns of a node that is none. The node is told all
+// of it.
+type NoMember struct {
+	Reason string
+
+	// Without is the index of an agreed configuration without the node, if there is
+	// one: with that it can tell whether it is a member no more, or not yet.
+	Without uint64
+	By      string // who removed it, for people; empty if that is not known
+}
+
+func (e *NoMember) Error() string { return e.Reason }
 
 func (e *RefusedError) Error() string {
 	return fmt.Sprintf("node %s refuses (%s): %s", e.By, e.Code, e.Reason)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -95,7 +96,7 @@ type Mesh struct {
 	told told
 
 	mu     sync.Mutex
-	open   map[net.Conn]struct{} // those that others have made
+	open   map[net.Conn]Member // those that others have made, and who, if they are of our cluster
 	closed bool
 }
 
@@ -128,7 +129,7 @@ func (t *told) next(now time.Time) (untold int, ok bool) {
 
 // New returns a mesh that accepts connections.
 func New(cfg Config) *Mesh {
-	m := &Mesh{cfg: cfg, open: map[net.Conn]struct{}{}}
+	m := &Mesh{cfg: cfg, open: map[net.Conn]Member{}}
 	m.cluster.Store(&cfg.Cluster)
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	cfg.Book.Learn(cfg.Self)
@@ -195,7 +196,7 @@ func (m *Mesh) enter(nc net.Conn) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.closed {
-		m.open[nc] = struct{}{}
+		m.open[nc] = Member{}
 	}
 	return !m.closed
 }
@@ -205,6 +206,28 @@ func (m *Mesh) leave(nc net.Conn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.open, nc)
+}
+
+// identify notes who has made the connection nc.
+func (m *Mesh) identify(nc net.Conn, who Member) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, open := m.open[nc]; open {
+		m.open[nc] = who
+	}
+}
+
+// Review ends the connections of nodes of our cluster that Admit does not admit any
+// more. Who is admitted meanwhile, and should not be, is ended too.
+func (m *Mesh) Review() {
+	m.mu.Lock()
+	open := maps.Clone(m.open)
+	m.mu.Unlock()
+	for nc, who := range open {
+		if who.ID != "" && m.cfg.Admit(who) != nil {
+			_ = nc.Close()
+		}
+	}
 }
 
 // welcome serves a connection that was accepted.
@@ -257,6 +280,13 @@ func (m *Mesh) greet(raw net.Conn) (*Conn, error) {
 	}
 	a := answer{Version: helloVersion, Cluster: m.Cluster(), Self: m.cfg.Self, Levels: m.levels()}
 	a.Refusal, a.Reason = m.judge(&h, name)
+	if a.Refusal == "" && h.Cluster != "" {
+		m.identify(raw, h.Self) // before it is admitted: see Review
+		a.admitted(m.cfg.Admit(h.Self))
+	}
+	if a.Refusal == "" {
+		a.Refusal, a.Reason = m.judgeLevels(&h)
+	}
 	if a.Refusal == "" && h.Cluster != "" { // who is to join is learnt of when it is taken in
 		m.cfg.Book.Learn(h.Self)
 		m.cfg.Book.Learn(h.Members...)
@@ -271,8 +301,8 @@ func (m *Mesh) greet(raw net.Conn) (*Conn, error) {
 	return newConn(nc, h.Self, h.Plane), nc.SetDeadline(time.Time{})
 }
 
-// judge says why we do not talk with who says h, if so. name is what its
-// certificate proves.
+// judge says why we do not talk with who says h, if so, members or not. name is what
+// its certificate proves.
 func (m *Mesh) judge(h *hello, name string) (Refusal, string) {
 	own := m.Cluster()
 	known, isKnown := m.cfg.Book.Find(h.Self.ID)
@@ -288,7 +318,7 @@ func (m *Mesh) judge(h *hello, name string) (Refusal, string) {
 	case h.To != "" && h.To != m.cfg.Self.ID:
 		return RefusedNode, fmt.Sprintf("it looks for node %s here, and this is node %q, %s", h.To, m.cfg.Self.Name, m.cfg.Self.ID)
 	case h.Cluster == "" && own != "" && m.strange(h.Plane):
-		return m.judgeLevels(h)
+		return "", ""
 	case own == "":
 		return RefusedYet, fmt.Sprintf("node %q has not joined a cluster yet", m.cfg.Self.Name)
 	case h.Cluster == "":
@@ -297,10 +327,18 @@ func (m *Mesh) judge(h *hello, name string) (Refusal, string) {
 		return RefusedCluster, fmt.Sprintf("node %q is of cluster %s, and node %q of %s: clear the data directory of the one that is to join the other's, or correct the address by which it found it",
 			h.Self.Name, h.Cluster, m.cfg.Self.Name, own)
 	}
-	if err := m.cfg.Admit(h.Self); err != nil {
-		return RefusedMember, err.Error()
+	return "", ""
+}
+
+// admitted takes what Admit returned.
+func (a *answer) admitted(err error) {
+	if err == nil {
+		return
 	}
-	return m.judgeLevels(h)
+	a.Refusal, a.Reason = RefusedMember, err.Error()
+	if e, ok := errors.AsType[*NoMember](err); ok {
+		a.Without, a.RemovedBy = e.Without, e.By
+	}
 }
 
 func (m *Mesh) judgeLevels(h *hello) (Refusal, string) {
@@ -409,7 +447,12 @@ func (m *Mesh) check(a *answer, peer Member, name string) error {
 	}
 	switch {
 	case a.Refusal != "":
-		return &RefusedError{Code: a.Refusal, Reason: a.Reason, By: by}
+		e := &RefusedError{Code: a.Refusal, Reason: a.Reason, By: by}
+		proved := m.cfg.TLS == nil || name == a.Self.Name
+		if proved && a.Refusal == RefusedMember && own != "" && a.Cluster == own && peer.ID != "" && a.Self.ID == peer.ID && a.Self.Name == peer.Name {
+			e.Without, e.RemovedBy = a.Without, a.RemovedBy
+		}
+		return e
 	case a.Version != helloVersion:
 		return &RefusedError{Code: RefusedVersion, Reason: fmt.Sprintf("it speaks version %d of the link protocol", a.Version), By: by}
 	case m.cfg.TLS != nil && name != a.Self.Name:

@@ -158,6 +158,8 @@ func (f devFlags) live(ctx context.Context, s *server, show *demo) error {
 	select {
 	case err := <-s.failed:
 		return err
+	case <-s.node.Removed():
+		return s.takenOut()
 	case <-ctx.Done():
 		return nil // it was asked to end
 	}

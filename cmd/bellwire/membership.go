@@ -100,7 +100,7 @@ func spare(status api.Status, node api.Member, gone bool, verb string) error {
 }
 
 // Remove implements api.Cluster.
-func (m membership) Remove(ctx context.Context, node string, force bool) error {
+func (m membership) Remove(ctx context.Context, node string, force bool, who string) error {
 	status, one, err := m.find(ctx, node)
 	if err != nil {
 		return err
@@ -111,8 +111,11 @@ func (m membership) Remove(ctx context.Context, node string, force bool) error {
 	if err := spare(status, one, true, "removed"); err != nil && !force {
 		return err
 	}
+	if who == "local" {
+		who = "an operator on the machine of node " + m.s.config.node
+	}
 	return m.change(ctx, func() error {
-		err := m.s.node.Remove(ctx, one.ID, force)
+		err := m.s.node.Remove(ctx, one.ID, force, who)
 		if err != nil {
 			if _, _, gone := m.find(ctx, one.ID); gone != nil {
 				return nil // an earlier try did it, and its answer was lost

@@ -287,6 +287,8 @@ func (s *server) openNode(ctx context.Context) (err error) {
 	}
 	select {
 	case <-s.node.Ready():
+	case <-s.node.Removed():
+		return s.takenOut()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
