@@ -91,3 +91,28 @@ func TestDeadAreTakenOut(t *testing.T) {
 		return false
 	})
 }
+
+// Whoever joins a cluster whose leader has led for long has not been silent for as long:
+// it has Config.Dead from when it is a member, like everybody.
+func TestNewcomerIsNotDead(t *testing.T) {
+	const dead = 2 * time.Second
+	c := &crew{t: t, change: func(cfg *Config) { cfg.Dead = dead }}
+	c.begin(2)
+	l := c.leader()
+	led := time.Now()
+	waitFor(t, "it has led for long", func() bool { return time.Since(led) > dead+time.Second })
+	newcomer := link.Member{ID: newUUID(), Name: "n9", Address: "127.0.0.1:1", Since: 1}
+	begin := time.Now()
+	if _, err := l.node.takeIn(&newcomer, firstLevel); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "it is taken out, for it never comes", func() bool { return !l.node.Member(newcomer.ID) })
+	if took := time.Since(begin); took < dead {
+		t.Errorf("it was taken out %v after it joined, want %v", took, dead)
+	}
+	for len(l.lost) > 0 {
+		if id := <-l.lost; id != newcomer.ID {
+			t.Errorf("%s is lost", id)
+		}
+	}
+}

@@ -21,18 +21,19 @@ const trailing = 250
 //
 // What must hold: no change of membership is made by two leaders at once (Raft
 // refuses), none makes the cluster lose its quorum, and none is made because the
-// leader itself had been asleep: the time in which a node is silent counts from
-// when this node began to lead.
+// leader itself had been asleep, or the node has only just joined: the time in which a
+// node is silent counts from when this node began to lead, or knew it as a member.
 type steward struct {
 	n      *Node
-	since  time.Time // this node leads since; zero if it does not
+	since  time.Time                   // this node leads since; zero if it does not
+	known  map[raft.ServerID]time.Time // since when others are members, as this reign knows
 	stable map[raft.ServerID]time.Time
 	told   map[raft.ServerID]time.Time // when Lost was last called
 	levels leveler
 }
 
 func (n *Node) steward() {
-	s := &steward{n: n, levels: leveler{n: n}, stable: map[raft.ServerID]time.Time{}, told: map[raft.ServerID]time.Time{}}
+	s := &steward{n: n, levels: leveler{n: n}, known: map[raft.ServerID]time.Time{}, stable: map[raft.ServerID]time.Time{}, told: map[raft.ServerID]time.Time{}}
 	tick := time.NewTicker(stewardTick)
 	defer tick.Stop()
 	last, reviewed := n.real(), uint64(0)
@@ -58,6 +59,7 @@ func (n *Node) steward() {
 		}
 		if s.since.IsZero() {
 			s.since = now
+			clear(s.known)
 			clear(s.stable)
 			clear(s.told)
 		}
@@ -97,8 +99,11 @@ func (s *steward) look(now time.Time, servers []raft.Server) {
 		}
 		c := n.transport.contact(server.ID)
 		heard := c.at
-		if heard.Before(s.since) {
-			heard = s.since
+		if s.known[server.ID].IsZero() {
+			s.known[server.ID] = now
+		}
+		if heard.Before(s.known[server.ID]) {
+			heard = s.known[server.ID]
 		}
 		silent := now.Sub(heard)
 		healthy := silent < n.cfg.lately() && c.at.After(s.since)
