@@ -113,8 +113,11 @@ func grant(r broker.SubResult, qos byte) (code byte, reason string) {
 		return qos, ""
 	}
 	code, reason = refusal(r.Err)
-	if code == codeBadTopic {
+	switch code {
+	case codeBadTopic:
 		code = codeBadFilter // what a name is to PUBACK a filter is to SUBACK
+	case codeBadPayload:
+		code = codeImplementation // of a SUBSCRIBE it is its User Properties, and SUBACK has no 0x99
 	}
 	return legal(packets.Suback, code), reason
 }

@@ -42,7 +42,27 @@ it shown to whom it is about: see bellwire admin audit.`,
 			server.register(sub)
 		}
 	}
+	for _, sub := range append(cmd.Commands(), policy.Commands()...) {
+		if !sub.HasSubCommands() {
+			sub.Example = "  bellwire admin " + adminExamples[sub.Name()] + " --domain example.com -u adm@example.com"
+		}
+	}
 	return cmd
+}
+
+// adminExamples are how verbs are called, without whose domain it is and who asks.
+var adminExamples = map[string]string{
+	"ls":        "ls --target ana@example.com",
+	"cancel":    "cancel ana@example.com bo@example.net",
+	"provision": "provision bo@example.net ana@example.com --note \"the new shift\"",
+	"invite":    "invite bo@example.net ana@example.com",
+	"usage":     "usage",
+	"audit":     "audit",
+	"get":       "policy get",
+	"put":       "policy put ours.yaml --if-match 7",
+	"diff":      "policy diff ours.yaml",
+	"rollback":  "policy rollback 3",
+	"history":   "policy history",
 }
 
 // mustName has a verb that knows --domain want it.

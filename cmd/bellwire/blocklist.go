@@ -63,9 +63,10 @@ func blocklistGetCommand() *cobra.Command {
 func blocklistSetCommand() *cobra.Command {
 	var c clientFlags
 	return clientOnly(&c, &cobra.Command{
-		Use:     "set FILE",
-		Short:   "Put a blocklist in force; it acts at once",
-		Long:    `Checks FILE (- for standard input) and puts it in force. A file that is empty removes the list.`,
+		Use:   "set FILE",
+		Short: "Put a blocklist in force; it acts at once",
+		Long: `Checks FILE (- for standard input) and puts it in force. A file that is empty removes
+the list.`,
 		Example: `  bellwire blocklist set blocked.json -u ana@example.com`,
 		Args:    exactArgs(1, "a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -154,16 +154,17 @@ RFC 4745 and RFC 5025 (application/auth-policy+xml).`,
 			if err != nil {
 				return err
 			}
+			file := calledFile(args[1])
 			if isXML(document) {
-				if document, err = fromXML(cmd.ErrOrStderr(), args[1], document); err != nil {
+				if document, err = fromXML(cmd.ErrOrStderr(), file, document); err != nil {
 					return err
 				}
 			}
 			if len(strings.TrimSpace(string(document))) == 0 {
 				document = nil
-			} else if p, err := parseOwnPolicy(args[0], args[1], document, owner); err != nil {
+			} else if p, err := parseOwnPolicy(args[0], file, document, owner); err != nil {
 				return err
-			} else if err := tellWarnings(cmd.ErrOrStderr(), args[1], p); err != nil {
+			} else if err := tellWarnings(cmd.ErrOrStderr(), file, p); err != nil {
 				return err
 			}
 			return c.send(cmd, &publication{topic: "$me/policy/" + args[0], payload: document, contentType: "application/evt-policy+json"})
@@ -290,6 +291,7 @@ func (f *policyPreview) run(cmd *cobra.Command, kindName, file string) error {
 	if err != nil {
 		return err
 	}
+	file = calledFile(file)
 	p, err := parseOwnPolicy(kindName, file, document, owner)
 	if err != nil {
 		return err

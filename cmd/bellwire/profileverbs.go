@@ -285,6 +285,14 @@ func mustJSON(v any) []byte {
 	return b
 }
 
+// calledFile is what messages call a file that readAll has read.
+func calledFile(name string) string {
+	if name == "-" {
+		return "standard input"
+	}
+	return name
+}
+
 // readAll reads a file, or standard input for "-".
 func readAll(name string, stdin io.Reader) ([]byte, error) {
 	if name == "-" {

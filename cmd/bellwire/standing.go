@@ -30,7 +30,7 @@ type standing struct {
 	notes io.Writer
 	now   func() time.Time
 
-	mu     sync.Mutex // guards the following: refused is called while others are heard
+	mu     sync.Mutex // guards the following: answered is called while others are heard
 	of     map[string]*stands
 	live   int    // how many of them may still show something
 	became *fault // of the first that ended before its time
@@ -38,11 +38,16 @@ type standing struct {
 
 // stands is how one subscription does.
 type stands struct {
-	name  string // for people: presence of ana@example.com
-	sid   string
-	said  string
-	until time.Time // as it was said, zero for no end
-	over  bool
+	name string // for people: presence of ana@example.com
+	sid  string
+	said string
+
+	// Until it is known whether SUBACK grants it, the end of a subscription may be that of
+	// an earlier one: what was refused before the log has seen it leaves that as it was.
+	granted bool
+	early   *toldState
+	until   time.Time // as it was said, zero for no end
+	over    bool
 }
 
 // newStanding follows the subscriptions to topics.
@@ -73,17 +78,25 @@ func (s *standing) again() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, is := range s.of {
-		is.sid, is.over = "", false
+		is.sid, is.over, is.granted, is.early = "", false, false, nil
 	}
 	s.live, s.became = len(s.of), nil
 }
 
-// refused notes that there is no subscription to a topic, which SUBACK has told.
-func (s *standing) refused(topic string) {
+// answered notes what SUBACK says of a topic. What it refuses is no subscription, and has
+// been told.
+func (s *standing) answered(topic string, granted bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if is := s.of[ownSubscriptions+topic]; is != nil {
+	is := s.of[ownSubscriptions+topic]
+	switch {
+	case is == nil:
+	case !granted:
 		s.end(is, nil)
+	case is.early != nil:
+		s.ended(is, is.early)
+	default:
+		is.granted = true
 	}
 }
 
@@ -133,8 +146,8 @@ func (s *standing) hear(m *paho.Publish) {
 		return // an empty one says that there is no subscription: to what is one's own nobody needs one
 	}
 	switch {
-	case told.State == "terminated" && told.Reason == "rejected" && is.sid == "":
-		s.end(is, nil) // SUBACK tells it
+	case told.State == "terminated" && is.sid == "" && !is.granted:
+		is.early = &told
 	case told.State == "terminated" && told.Reason != "":
 		s.ended(is, &told)
 	case is.sid != "" && told.SID != is.sid:

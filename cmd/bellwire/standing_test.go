@@ -45,8 +45,8 @@ func TestStanding(t *testing.T) {
 			},
 			notes: []string{"waiting: its window is closed until 13:00:00", "active", "waiting: its window is closed"},
 		},
-		"refused when it was asked for": { // SUBACK tells it
-			told: []string{`{"sid":"s-1","state":"terminated","reason":"rejected"}`}, over: true,
+		"ended before it was heard that it was granted": {
+			told: []string{`{"sid":"s-1","state":"terminated","reason":"rejected"}`}, over: true, code: bw.ByOwner,
 		},
 		"refused afterwards": {
 			told:  []string{`{"sid":"s-1","state":"pending"}`, `{"sid":"s-1","state":"terminated","reason":"rejected"}`},
@@ -89,6 +89,7 @@ func TestStanding(t *testing.T) {
 			for _, payload := range x.told {
 				s.hear(&paho.Publish{Topic: "$me/sub/presence/example.com/ana", Payload: []byte(payload)})
 			}
+			s.answered("presence/example.com/ana", true)
 			s.hear(&paho.Publish{Topic: "$me/sub/presence/example.com/zoe", Payload: []byte(`{"sid":"s-9","state":"active"}`)})
 			var want strings.Builder
 			for _, note := range x.notes {
@@ -114,7 +115,13 @@ func TestStandingOfSeveral(t *testing.T) {
 	hear := func(who, payload string) {
 		s.hear(&paho.Publish{Topic: "$me/sub/presence/d.example/" + who, Payload: []byte(payload)})
 	}
-	s.refused("presence/d.example/a")
+	hear("a", `{"sid":"s-a","state":"terminated","reason":"timeout"}`) // of an earlier one
+	s.answered("presence/d.example/a", false)
+	s.answered("presence/d.example/b", true)
+	s.answered("presence/d.example/c", true)
+	if notes.Len() > 0 {
+		t.Errorf("told %q", &notes)
+	}
 	hear("b", `{"sid":"s-b","state":"active"}`)
 	hear("c", `{"sid":"s-c","state":"active"}`)
 	hear("b", `{"sid":"s-b","state":"terminated","reason":"deactivated"}`)

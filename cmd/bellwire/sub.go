@@ -220,12 +220,12 @@ func (f *subFlags) tellRefused(answer *paho.Suback, notes io.Writer) (subscripti
 	var n subscriptionCount
 	var faults []*fault
 	for i, code := range answer.Reasons[:min(len(answer.Reasons), len(f.topics))] {
+		if f.standing != nil {
+			f.standing.answered(f.topics[i], code < 0x80)
+		}
 		if code < 0x80 {
 			n.granted++
 			continue
-		}
-		if f.standing != nil {
-			f.standing.refused(f.topics[i])
 		}
 		faults = append(faults, refusal("subscribe to "+f.topics[i]+" refused", code, answer.Properties.ReasonString))
 	}

@@ -350,7 +350,7 @@ func (f *ownerDecision) terms(request map[string]any, now time.Time) error {
 	if err != nil {
 		return usage("--until %q: %w", f.until, err)
 	}
-	f.ends = now.Add(time.Duration(seconds) * time.Second)
+	f.ends = now.Add(time.Duration(seconds) * time.Second).Round(time.Second)
 	until := f.ends.UTC().Format(time.RFC3339)
 	if f.verb == "revoke" {
 		request["until"] = until

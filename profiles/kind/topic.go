@@ -63,6 +63,7 @@ func ParseTopic(name string) (Topic, error) {
 	}
 	t := Topic{Resource: Resource{Kind: levels[0], Addr: Of(canonical)}}
 	if want := t.Resource.Topic(); want != strings.Join(levels[:3], "/") {
+		want = strings.Join(append([]string{want}, levels[3:]...), "/")
 		return Topic{}, addressf("%q is not how this topic is spelt: write %q", short(name), want)
 	}
 	if len(levels) == 3 {
