@@ -207,6 +207,12 @@ type Shown struct {
 	// with one mark the second is no news, and of two with different ones it is.
 	Mark []byte
 
+	// Every is how long it is at least, in nanoseconds, from one that a session is sent to
+	// the next, as long as Grant, which tells apart by what it is shown, is the same; 0 for
+	// no bound. What shows Nothing does not wait.
+	Every int64
+	Grant [16]byte
+
 	// Until is the first later instant at which something else may be shown
 	// by the passing of time alone; 0 for never.
 	Until int64

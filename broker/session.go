@@ -47,6 +47,7 @@ type Session struct {
 
 	shownMu sync.Mutex
 	shown   map[string]uint64   // what it was shown last, by resource: a hash
+	rated   map[string]rating   // of what is not to be sent often
 	named   map[string]struct{} // resources that it subscribes to by their names
 	series  map[string]series   // how far it is in documents that follow each other, by topic
 

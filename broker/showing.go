@@ -93,6 +93,7 @@ type judged struct {
 	shown  Shown
 	sum    uint64  // for note, once it was sent
 	next   *series // of a Series, likewise
+	at     int64
 	retain bool
 	send   bool
 }
@@ -116,38 +117,48 @@ func (s *Session) judge(res Resource, topicName string, now int64, named, wanted
 	defer s.shownMu.Unlock()
 	last, had := s.shown[topicName]
 	if _, exactly := s.named[topicName]; j.shown.Absent && exactly {
-		delete(s.shown, topicName) // what is shown next is news, whatever it is
+		s.unshow(topicName) // what is shown next is news, whatever it is
 		return j
 	}
 	if had && last == j.sum || !had && (!j.shown.Visible && !named || j.shown.Absent || j.shown.Quiet) {
 		return j
 	}
-	j.retain, j.send = wanted && !had, true
+	if at := s.mayNext(topicName, &j.shown, had, now); at != 0 {
+		s.b.watch.note(ratedBucket(topicName), at, now)
+		s.b.stats.Coalesced.Add(1)
+		return j
+	}
+	j.retain, j.send, j.at = wanted && !had, true, now
 	return j
+}
+
+// unshow forgets what s was shown of a resource. Requires shownMu.
+func (s *Session) unshow(topicName string) {
+	delete(s.shown, topicName)
+	delete(s.rated, topicName)
 }
 
 // note notes that s was sent what was judged of a resource.
 func (s *Session) note(topicName string, j *judged) {
-	if j.next == nil {
-		s.noteShown(topicName, j.sum)
-		return
-	}
 	s.shownMu.Lock()
 	defer s.shownMu.Unlock()
+	if j.next == nil {
+		s.noteShown(topicName, j.sum)
+		s.noteRated(topicName, &j.shown, j.at)
+		return
+	}
 	if s.series == nil {
 		s.series = map[string]series{}
 	}
 	s.series[topicName] = *j.next
 }
 
-// noteShown notes what s was sent of a resource.
+// noteShown notes what s was sent of a resource. Requires shownMu.
 func (s *Session) noteShown(topicName string, sum uint64) {
-	s.shownMu.Lock()
-	defer s.shownMu.Unlock()
 	if _, had := s.shown[topicName]; !had && len(s.shown) >= shownKept+len(s.named) {
 		for other := range s.shown { // shownKept of them at least are by wildcards
 			if _, named := s.named[other]; !named {
-				delete(s.shown, other)
+				s.unshow(other)
 				s.b.stats.ShownForgotten.Add(1)
 				break
 			}
@@ -222,13 +233,13 @@ func (s *Session) reshow(filter string) {
 	s.shownMu.Lock()
 	defer s.shownMu.Unlock()
 	if !topic.HasWildcard(filter) {
-		delete(s.shown, filter)
+		s.unshow(filter)
 		delete(s.series, filter)
 		return
 	}
 	for name := range s.shown {
 		if topic.Match(filter, name) {
-			delete(s.shown, name)
+			s.unshow(name)
 		}
 	}
 }

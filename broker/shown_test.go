@@ -21,11 +21,11 @@ func TestNamedResourcesAreNotForgotten(t *testing.T) {
 	ann.await(2)
 	n.catchUp()
 	flood := func() {
+		ann.s.shownMu.Lock()
+		defer ann.s.shownMu.Unlock()
 		for i := range 2 * shownKept {
 			ann.s.noteShown(fmt.Sprint("note/y.org/", i), 1)
 		}
-		ann.s.shownMu.Lock()
-		defer ann.s.shownMu.Unlock()
 		if most := shownKept + len(ann.s.named); len(ann.s.shown) > most || len(ann.s.named) != 1 {
 			t.Errorf("%d are known, of which %d named, want at most %d and 1", len(ann.s.shown), len(ann.s.named), most)
 		}

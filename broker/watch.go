@@ -472,6 +472,9 @@ func (l *loop) passTimes(t *timesUnderWay, until int64) (more bool) {
 // due says whether a resource, or what its owner's rules show of it, is to be shown
 // now that its time has come, or that it was held before and is late.
 func (l *loop) due(bucket string, now int64) (topicName, whose string, due bool) {
+	if topicName, rated := readRated(bucket); rated {
+		return topicName, "", true
+	}
 	topicName, whose, ruled := readBucket(bucket)
 	late := false
 	if p, ok := l.b.viewerOf(topicName).(Pacer); ok {

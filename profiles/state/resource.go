@@ -110,6 +110,9 @@ func (r *resource) show(who broker.Who, op policy.Op, at int64) broker.Shown {
 	}
 	s := r.shown(out, d.Handling >= policy.PoliteBlock, d.Until, changes)
 	s.Absent, s.Refused = r.absent(&d)
+	if d.MaxRate > 0 {
+		s.Every, s.Grant = int64(time.Minute)/int64(d.MaxRate), [16]byte(d.Grant.Class())
+	}
 	s.Quiet = d.Silent && d.Handling == policy.Allow && s.Nothing
 	if d.Closed && d.Outside == policy.Hold {
 		s.Absent = true // what they have is left to expire

@@ -374,3 +374,123 @@ func TestManyAreToldByOneWake(t *testing.T) {
 	}
 	n.CheckReplay(nil)
 }
+
+// rated is a policy by which ann is notified so often in a minute.
+func rated(most int, more string) string {
+	return fmt.Sprintf(`{"v":1,"rules":[{"id":"r","if":{"identity":[{"one":"pres:%s"}]%s},"then":{"handling":"allow","maxRate":%d},"show":{"services":["*"],"note":true}}]}`, ann, more, most)
+}
+
+// note is a document that says a number.
+func note(i int) string {
+	return fmt.Sprintf(`{"basic":"open","tuples":[{"id":"t","basic":"open","note":{"en":"n%d."}}]}`, i)
+}
+
+// Who is notified so often at most is shown the last state exactly, within that time, and
+// nothing in between; who is not so bound is shown each.
+func TestMaxRate(t *testing.T) {
+	eachSession(t, func(t *testing.T, qos uint8, expiry uint32) {
+		n := newNode(t)
+		pc, watcher, free := n.Connect(bob), n.Connect(ann, brokertest.Expiry(expiry)), n.Connect("eve@example.net")
+		document := rated(1, "")
+		pc.Publish(policy, strings.Replace(document, `"rules":[`, `"rules":[`+allow("eve", `"services":["*"],"note":true`, "eve@example.net")+`,`, 1))
+		stay := []brokertest.PublishOption{brokertest.Retain, seconds(86400)}
+		pc.Publish(bobs, note(0), stay...)
+		watcher.Subscribe(bobs, qos)
+		free.Subscribe(bobs, qos)
+		n.Settle()
+		_, _ = watcher.Take(), free.Take()
+		last, sent := n.Now(), 0
+		for i := range 60 {
+			n.Pass(10 * time.Second)
+			if i < 50 {
+				pc.Publish(bobs, note(i+1), stay...)
+				n.Settle()
+			}
+			got := watcher.Take()
+			if len(got) > 1 || len(got) == 1 && n.Now().Sub(last) < time.Minute {
+				t.Fatalf("after %s it is sent %v", n.Now().Sub(last), got)
+			}
+			if len(got) == 1 {
+				last, sent = n.Now(), sent+1
+				if latest := fmt.Sprintf("n%d.", min(i+1, 50)); !strings.Contains(got[0].Payload, latest) && !strings.Contains(got[0].Payload, fmt.Sprintf("n%d.", i)) {
+					t.Fatalf("it is shown %s, and it is %s", got[0].Payload, latest)
+				}
+			}
+		}
+		if sent < 6 || sent > 9 {
+			t.Errorf("%d times in ten minutes", sent)
+		}
+		shown, err := n.Fetch(broker.Who{Principal: ann}, bobs)
+		if err != nil || !strings.Contains(string(shown.Payload), "n50.") {
+			t.Errorf("asked, it is %s, %v", shown.Payload, err)
+		}
+		if got := len(free.Take()); got < 40 {
+			t.Errorf("who is not bound is shown %d", got)
+		}
+	})
+}
+
+// What is last is shown although nothing follows, to each of those who waited, whenever
+// they were shown something last; also on return.
+func TestMaxRateWithholdsNothingForGood(t *testing.T) {
+	n := newNode(t)
+	pc := n.Connect(bob)
+	pc.Publish(policy, strings.Replace(rated(2, ""), fmt.Sprintf(`{"one":"pres:%s"}`, ann), `{"many":{}}`, 1))
+	stay := []brokertest.PublishOption{brokertest.Retain, seconds(86400)}
+	pc.Publish(bobs, note(0), stay...)
+	var all []*brokertest.Client
+	for i := range 20 {
+		c := n.Connect(fmt.Sprintf("w%d@example.net", i), brokertest.ClientID(fmt.Sprint("w", i)), brokertest.Expiry(3600*uint32(i%2)))
+		c.Subscribe(bobs, uint8(i%2))
+		all = append(all, c)
+		n.Pass(time.Second)
+	}
+	pc.Publish(bobs, note(1), stay...)
+	pc.Publish(bobs, note(2), stay...)
+	all[1].Lose()
+	n.Pass(40 * time.Second)
+	all[1] = n.Connect("w1@example.net", brokertest.ClientID("w1"), brokertest.Expiry(3600))
+	n.Settle()
+	for i, c := range all {
+		got := c.Take()
+		if len(got) == 0 || !strings.Contains(got[len(got)-1].Payload, "n2.") {
+			t.Errorf("watcher %d has %v", i, got)
+		}
+	}
+}
+
+// That a window closes, or that the owner goes, is shown at once, whatever was shown a
+// moment ago, and alike; and so is what another policy shows.
+func TestMaxRateDelaysNoClose(t *testing.T) {
+	stay := []brokertest.PublishOption{brokertest.Retain, seconds(86400)}
+	for _, how := range []string{"closes", "goes", "another policy"} {
+		n := newNode(t)
+		pc, watcher := n.Connect(bob), n.Connect(ann)
+		pc.Publish(policy, rated(1, ","+office))
+		pc.Publish(bobs, note(0), stay...)
+		n.Pass(toFive - 2*time.Second)
+		watcher.Subscribe(bobs, 1)
+		n.Settle()
+		_ = watcher.Take()
+		n.Pass(time.Second)
+		pc.Publish(bobs, note(1), stay...)
+		wants(t, n, watcher)
+		switch how {
+		case "closes":
+			n.Pass(time.Second)
+			wants(t, n, watcher, "nothing")
+			n.Pass(time.Hour)
+			wants(t, n, watcher)
+		case "goes":
+			pc.Publish(bobs, "", brokertest.Retain)
+			n.Pass(10 * time.Second)
+			wants(t, n, watcher, "nothing")
+		default:
+			pc.Publish(policy, strings.Replace(rated(1, ","+office), `,"note":true`, "", 1))
+			n.Settle()
+			if got := watcher.Take(); len(got) != 1 || strings.Contains(got[0].Payload, "n1.") {
+				t.Errorf("another policy shows %v", got)
+			}
+		}
+	}
+}
