@@ -183,6 +183,16 @@ type Passing interface {
 	Passed(of string, who Who, at int64) []Shown
 }
 
+// A Backlogged is a Passing that makes up for some of that for whom a window was closed.
+type Backlogged interface {
+	Passing
+
+	// Backlog returns what who, who is shown something at the instant at and was shown
+	// nothing before, is shown before that of what happened meanwhile; oldest first. It is
+	// for who is connected, at QoS 0, and kept for nobody.
+	Backlog(who Who, at int64) []Shown
+}
+
 // A Shown is a document for one watcher. Two are the same to see if their
 // payloads are equal.
 type Shown struct {

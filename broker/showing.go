@@ -220,6 +220,15 @@ func (s *Session) isNews(topicName string, shown *Shown) bool {
 	return was && last != sum
 }
 
+// wasLast says whether what s was shown of a resource last looks like that.
+func (s *Session) wasLast(topicName string, shown *Shown) bool {
+	sum := s.b.watch.sum(shown)
+	s.shownMu.Lock()
+	defer s.shownMu.Unlock()
+	last, was := s.shown[topicName]
+	return was && last == sum
+}
+
 // wasShown says whether s was sent a resource.
 func (s *Session) wasShown(topicName string) bool {
 	s.shownMu.Lock()

@@ -330,6 +330,21 @@ func (l *loop) changed(topicName, whose string, now int64) {
 	}
 }
 
+// showBacklog shows a watcher for whom a resource opens now what happened while it was
+// closed, if that is to be made up for. In the delivery loop.
+func (l *loop) showBacklog(h *hearer, res Resource, topicName string, once *shownOnce, now int64) {
+	b, ok := res.(Backlogged)
+	neutral := res.Neutral()
+	if !ok || !h.s.begun.Load() || !h.s.wasLast(topicName, &neutral) || !l.b.policy.Load().Ceiling(h.s.who, ActSubscribe, topicName, now).Allow {
+		return
+	}
+	for _, shown := range b.Backlog(h.s.who, now) {
+		d := &l.wave.delivery
+		*d = Delivery{Event: once.event(&shown), IDs: h.ids}
+		h.s.hear(d, 0, &l.wave)
+	}
+}
+
 // showTo shows a watcher a resource, if it is not what that was shown last. One that
 // has not started its scan will show it. In the delivery loop.
 func (l *loop) showTo(h *hearer, res Resource, once *shownOnce, now int64) {
@@ -508,6 +523,7 @@ func (l *loop) showSome(t *timesUnderWay, most int, now int64) (looked int) {
 		switch {
 		case t.whose != "" && h.s.who.Principal != t.whose:
 		case !marks || !h.s.durable || h.qos == 0:
+			l.showBacklog(h, res, t.topic, &t.once, now)
 			l.showTo(h, res, &t.once, now)
 		case h.s.concerned(t.topic, now):
 			h.s.remark(t.topic, now)

@@ -197,8 +197,28 @@ func (r *resource) render(c *kind.Composed) rendered {
 }
 
 // Passed shows what a source's publication told of the way, to who sees
-// something of it. What looks the same as what went before it is shown once.
+// something of it. What looks the same as what went before it is shown once. Who is
+// notified so often at most (maxRate) is shown none of it.
 func (r *resource) Passed(source string, who broker.Who, at int64) []broker.Shown {
+	t, ok := r.kind.(kind.Tracker)
+	if !ok || r.policy == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d, _ := r.decide(who, policy.OpSubscribe, time.Unix(0, at).UTC())
+	if d.View != policy.ViewFiltered || d.MaxRate > 0 || !slices.ContainsFunc(worn(r.publications(), d.Grant.Persona()), func(p kind.Publication) bool { return p.ETag == r.tagOf(source) }) {
+		return nil
+	}
+	return r.way(t, source, d.Grant)
+}
+
+var _ broker.Backlogged = (*resource)(nil)
+
+// Backlog shows what publications that still count told of the way, oldest first, to
+// who was shown nothing when they were made because a window was closed, and has it made
+// up for (backlog).
+func (r *resource) Backlog(who broker.Who, at int64) (shown []broker.Shown) {
 	t, ok := r.kind.(kind.Tracker)
 	if !ok || r.policy == nil {
 		return nil
@@ -207,17 +227,57 @@ func (r *resource) Passed(source string, who broker.Who, at int64) []broker.Show
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	d, _ := r.decide(who, policy.OpSubscribe, now)
-	if d.View != policy.ViewFiltered || !slices.ContainsFunc(worn(r.publications(), d.Grant.Persona()), func(p kind.Publication) bool { return p.ETag == r.tagOf(source) }) {
+	if !d.Backlog || d.View != policy.ViewFiltered || d.MaxRate > 0 {
 		return nil
 	}
+	pubs := slices.Clone(worn(r.publications(), d.Grant.Persona()))
+	slices.SortStableFunc(pubs, func(a, b kind.Publication) int { return a.Published.Compare(b.Published) })
+	for i := range pubs {
+		p := &pubs[i]
+		if !p.Live(now) {
+			continue
+		}
+		if r.openedSince(who, p.Published, now) {
+			shown = append(shown, r.way(t, r.sourceOf(p.ETag), d.Grant)...)
+		}
+	}
+	return shown
+}
+
+// openedSince says whether what somebody is shown was closed at an instant, and has opened
+// since then, once, and is open now. Requires mu.
+func (r *resource) openedSince(who broker.Who, then, now time.Time) bool {
+	watcher, in := watcherOf(r.get, r.of.Topic(), who)
+	in.Blocked = r.blocked.Of(watcher)
+	r.complete(&in, watcher, now)
+	was := r.policy.Span(watcher, then, in)
+	if !was.Closed || !was.Exact || was.Until.After(now) {
+		return false
+	}
+	is := r.policy.Span(watcher, was.Until, in)
+	return is.Shown && (is.Until.IsZero() || is.Until.After(now))
+}
+
+// sourceOf is the source whose publication has an entity tag. Requires mu.
+func (r *resource) sourceOf(tag string) string {
+	for i := range r.pubs {
+		if r.pubs[i].ETag == tag {
+			return r.pubs[i].Source
+		}
+	}
+	return ""
+}
+
+// way shows what a source's publication told of the way, as a grant shows it. Requires mu.
+func (r *resource) way(t kind.Tracker, source string, g kind.Grant) []broker.Shown {
 	if r.track.of != source || r.track.views == nil {
 		r.track = trackOf{of: source, events: r.readTrack(t, source), views: map[kind.Class][]rendered{}}
 	}
-	class := d.Grant.Class()
+	class := g.Class()
 	views, known := r.track.views[class]
 	if !known {
 		for _, e := range r.track.events {
-			v := r.render(r.kind.View(e, d.Grant))
+			v := r.render(r.kind.View(e, g))
 			if n := len(views); string(v.payload) != string(r.neutral.payload) && (n == 0 || string(v.payload) != string(views[n-1].payload)) {
 				views = append(views, v)
 			}
