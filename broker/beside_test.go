@@ -14,6 +14,7 @@ import (
 
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/internal/bubble"
+	"github.com/bellwire/bellwire/internal/effort"
 )
 
 // Packet ids of documents count down from below what is under way of the queue, and
@@ -146,7 +147,8 @@ func TestDocumentIsAcknowledged(t *testing.T) {
 // watches them: connected and taking nothing, with a full socket, or away; whether or
 // not he may see them. Nor does it make the queue longer, or the log know of it.
 func TestChangesPushOutNothing(t *testing.T) {
-	const events, changes, bound = 50, 10_000, 100
+	const events, bound = 50, 100
+	changes := effort.RoundsOfOne(2_000, 10_000, 10_000)
 	for _, how := range []string{"takes nothing", "socket full", "away"} {
 		t.Run(how, func(t *testing.T) {
 			bubble.Test(t, func(t *testing.T) {

@@ -63,7 +63,7 @@ func TestParent(t *testing.T) {
 	})
 	reports := t.TempDir()
 	var printed bytes.Buffer
-	results, err := goTest(t.Context(), &printed, root, "race", []string{"GOFLAGS=-mod=mod", "CGO_ENABLED=1", raceLog(reports)}, "-race", "./...")
+	results, err := goTest(t.Context(), &printed, root, false, "race", []string{"GOFLAGS=-mod=mod", "CGO_ENABLED=1", raceLog(reports)}, "-race", "./...")
 	if err != nil || len(results) != 1 || !results[0].ok {
 		t.Fatalf("the test itself is to pass: %+v, %v\n%s", results, err, &printed)
 	}
@@ -88,7 +88,7 @@ func TestGoTestIsUnderstood(t *testing.T) {
 		"none/n.go":      "package none\n",
 	})
 	var printed bytes.Buffer
-	results, err := goTest(t.Context(), &printed, root, "", []string{"GOFLAGS=-mod=mod"}, "./...")
+	results, err := goTest(t.Context(), &printed, root, false, "", []string{"GOFLAGS=-mod=mod"}, "./...")
 	if err != nil {
 		t.Fatal(err)
 	}

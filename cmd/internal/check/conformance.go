@@ -24,7 +24,7 @@ func conformance(ctx context.Context, root string) error {
 		return err
 	}
 	var faults []error
-	results, err := goTest(ctx, os.Stdout, root, "", asBuilt(root), "-count=1", "-v", "-timeout=30m", "-run", external, blackbox)
+	results, err := goTest(ctx, os.Stdout, root, false, "", asBuilt(root), "-count=1", "-v", "-timeout=30m", "-run", external, blackbox)
 	if err != nil {
 		faults = append(faults, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bellwire/bellwire/internal/formats"
@@ -53,9 +54,17 @@ const external = "^TestPacketSequences$"
 const loadsTheBinary = "^TestRows?Against"
 
 // withoutRace are those, and such as have one Machine do much in one goroutine, where
-// there is nothing to find.
+// there is nothing to find. Soak does not leave them out.
 const withoutRace = loadsTheBinary + "|" +
-	"^Test(EntryKeepsToItsBudget|SharedBesideWhatIsOwed|PoliciesAreBounded|SharedReturnedWithoutEnd|SurvivorsAreCopied|EverySecondJob)$"
+	"^Test(EntryKeepsToItsBudget|SharedBesideWhatIsOwed|PoliciesAreBounded|PartsAreBounded|AuditIsBounded|SharedReturnedWithoutEnd|" +
+	"SurvivorsAreCopied|EverySecondJob|ModelSeedIsAHistory|SweepIsBounded|GapsOfAGroupAreBounded|TimeIsNotDelayedByPurges)$"
+
+// timeless are the packages whose tests wait for nothing that takes time: they compute,
+// or live in bubbles, and may be kept waiting.
+var timeless = []string{
+	module + "/acl", module + "/broker", module + "/broker/store", module + "/broker/topic", module + "/cluster/clustertest",
+	module + "/internal/bubble", module + "/profiles/policy", module + "/profiles/state",
+}
 
 // What the tests wait for, time-outs of clusters and disks that sync, takes longer
 // than what they compute: more packages at once than there are processors, and of
@@ -71,10 +80,10 @@ func asBuilt(root string) []string {
 	return []string{"BELLWIRE_BINARY=" + filepath.Join(root, "bin", "bellwire")}
 }
 
-// compileOnce has all that the gate runs compile as build does, until restore is
-// called: a machine with an empty cache spends more time on compiling than on
-// testing, and would otherwise compile everything twice before it comes to the
-// race detector, which needs cgo.
+// compileOnce has all that is run from now on compile as build does, until restore is
+// called: a machine with an empty cache spends more time on compiling than on testing,
+// and would otherwise compile everything twice before it comes to the race detector,
+// which needs cgo. Nor does it matter then where the tree lies.
 func compileOnce() (restore func(), err error) {
 	flags, cgo := os.Getenv("GOFLAGS"), os.Getenv("CGO_ENABLED")
 	set := func(flags, cgo string) error {
@@ -86,8 +95,22 @@ func compileOnce() (restore func(), err error) {
 	return func() { _ = set(flags, cgo) }, nil // what could be set once can be set back
 }
 
+// A gating is a run of the gate. Two of its stages may run at once.
+type gating struct {
+	root    string
+	reports string // directory of the race detector's
+
+	mu      sync.Mutex // guards the following
+	results []result
+	faults  []error
+}
+
 // gate is `make test`. It goes on after a fault, so that one run shows all of
 // them.
+//
+// The tests of blackbox wait more than they compute. So what only computes is done
+// beside them, at the lowest priority, by which it takes what they leave: the
+// linters, and the race detector in packages that no clock runs for.
 func gate(ctx context.Context, root string) error {
 	start := time.Now()
 	restore, err := compileOnce()
@@ -99,53 +122,108 @@ func gate(ctx context.Context, root string) error {
 	if err != nil {
 		return err
 	}
-	var faults []error
-	fault := func(err error) {
-		if err != nil {
-			fmt.Printf("FAIL\t%v\n", err)
-			faults = append(faults, err)
-		}
+	goroutines, err := concurrent(root, packages)
+	if err != nil {
+		return err
 	}
-	fault(mustBeSilent(ctx, root, "gofumpt", "go", "run", gofumpt, "-l", "."))
-	fault(mustBeSilent(ctx, root, "vet", "go", "vet", "./..."))
-	fault(mustBeSilent(ctx, root, "staticcheck", "go", "run", staticcheck, "./..."))
-	fault(build(ctx, root))
-
-	var results []result
-	test := func(mode string, env []string, args ...string) {
-		r, err := goTest(ctx, os.Stdout, root, mode, env, args...)
-		results = append(results, r...)
-		fault(err)
-	}
-	// The rules of the tree first: they take no time and explain much.
-	const rules = module + "/cmd/internal/tidy"
-	// Without the vet of go test, for all of it has been done above.
-	test("", nil, "-count=1", "-vet=off", rules)
-	rest := slices.DeleteFunc(slices.Clone(packages), func(pkg string) bool { return pkg == rules || pkg == blackbox })
-	others := slices.DeleteFunc(slices.Clone(rest), func(pkg string) bool { return pkg == measures })
-	test("", asBuilt(root), append([]string{packagesAtOnce, "-count=1", "-vet=off", "-timeout=5m"}, others...)...)
-	if slices.Contains(rest, measures) {
-		test("", asBuilt(root), "-count=1", "-vet=off", "-timeout=5m", measures)
-	}
-	if slices.Contains(packages, blackbox) {
-		test("", asBuilt(root), testsAtOnce, "-count=1", "-vet=off", "-timeout=10m", "-skip", external, blackbox)
-	}
-	fault(mustBeSilent(ctx, root, "deadcode", "go", "run", deadcode, "-test", "./..."))
-	restore()
 	reports, err := os.MkdirTemp("", "bellwire-races-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(reports)
-	test("race", append(asBuilt(root), raceLog(reports)), append([]string{packagesInRace, "-count=1", "-vet=off", "-timeout=10m", "-race", "-skip", withoutRace}, rest...)...)
-	fault(races(os.Stdout, reports))
+	g := &gating{root: root, reports: reports}
+	g.fault(build(ctx, root))
+	g.rules(ctx)
+	g.rooms(ctx, packages)
+
+	var beside sync.WaitGroup
+	beside.Go(func() {
+		g.linters(ctx)
+		g.underRace(ctx, true, only(goroutines, timeless))
+	})
+	if slices.Contains(packages, blackbox) {
+		g.test(ctx, false, "", asBuilt(root), testsAtOnce, "-count=1", "-vet=off", "-timeout=10m", "-skip", external, blackbox)
+	}
+	beside.Wait()
+	g.underRace(ctx, false, without(goroutines, append(slices.Clone(timeless), blackbox)))
+	g.fault(races(os.Stdout, reports))
 
 	fmt.Println()
-	printTable(os.Stdout, results)
-	for _, err := range judge(os.Stdout, results, allowances(root)) {
-		fault(err)
+	printTable(os.Stdout, g.results)
+	for _, err := range judge(os.Stdout, g.results, allowances(root)) {
+		g.fault(err)
 	}
-	return verdict(os.Stdout, results, faults, time.Since(start))
+	return verdict(os.Stdout, g.results, g.faults, time.Since(start))
+}
+
+func (g *gating) fault(err error) {
+	if err != nil {
+		fmt.Printf("FAIL\t%v\n", err)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.faults = append(g.faults, err)
+	}
+}
+
+func (g *gating) test(ctx context.Context, aside bool, mode string, env []string, args ...string) {
+	r, err := goTest(ctx, os.Stdout, g.root, aside, mode, env, args...)
+	g.fault(err)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.results = append(g.results, r...)
+}
+
+// theRules is the package of the rules of the tree: first, for they take no time and
+// explain much.
+const theRules = module + "/cmd/internal/tidy"
+
+func (g *gating) rules(ctx context.Context) {
+	// Without the vet of go test, here and elsewhere: linters does all of it.
+	g.test(ctx, false, "", nil, "-count=1", "-vet=off", theRules)
+}
+
+// rooms tests all other packages but blackbox.
+func (g *gating) rooms(ctx context.Context, packages []string) {
+	others := without(packages, []string{theRules, blackbox, measures})
+	g.test(ctx, false, "", asBuilt(g.root), append([]string{packagesAtOnce, "-count=1", "-vet=off", "-timeout=5m"}, others...)...)
+	if slices.Contains(packages, measures) {
+		g.test(ctx, false, "", asBuilt(g.root), "-count=1", "-vet=off", "-timeout=5m", measures)
+	}
+}
+
+func (g *gating) linters(ctx context.Context) {
+	for _, tool := range [][]string{
+		{"gofumpt", "run", gofumpt, "-l", "."},
+		{"vet", "vet", "./..."},
+		{"staticcheck", "run", staticcheck, "./..."},
+		{"deadcode", "run", deadcode, "-test", "./..."},
+	} {
+		g.fault(mustBeSilent(ctx, g.root, tool[0], tool[1:]...))
+	}
+}
+
+func (g *gating) underRace(ctx context.Context, aside bool, packages []string) {
+	env := append(asBuilt(g.root), raceLog(g.reports), "CGO_ENABLED=1")
+	g.test(ctx, aside, "race", env, append([]string{packagesInRace, "-count=1", "-vet=off", "-timeout=10m", "-race", "-skip", withoutRace}, packages...)...)
+}
+
+// without returns packages but those.
+func without(packages, those []string) []string {
+	return slices.DeleteFunc(slices.Clone(packages), func(pkg string) bool { return slices.Contains(those, pkg) })
+}
+
+// only returns those of packages that are wanted.
+func only(packages, wanted []string) []string {
+	return slices.DeleteFunc(slices.Clone(packages), func(pkg string) bool { return !slices.Contains(wanted, pkg) })
+}
+
+// goCommand is the go command, aside or not: at the lowest priority, so that it takes
+// what others leave.
+func goCommand(ctx context.Context, aside bool, args ...string) *exec.Cmd {
+	if !aside {
+		return exec.CommandContext(ctx, "go", args...)
+	}
+	return exec.CommandContext(ctx, "nice", append([]string{"-n", "19", "go"}, args...)...)
 }
 
 // An allowance lets tests be skipped that cannot be run here, whatever is installed.
@@ -284,11 +362,11 @@ func verdict(out io.Writer, results []result, faults []error, took time.Duration
 	return nil
 }
 
-// mustBeSilent runs a tool that prints what it finds, and fails if it prints
-// anything. What `go run` says about downloading the tool does not count.
-func mustBeSilent(ctx context.Context, root, what, name string, args ...string) error {
+// mustBeSilent runs a tool of Go's, aside, that prints what it finds, and fails if it
+// prints anything. What `go run` says about downloading the tool does not count.
+func mustBeSilent(ctx context.Context, root, what string, args ...string) error {
 	fmt.Printf("== %s\n", what)
-	c := exec.CommandContext(ctx, name, args...)
+	c := goCommand(ctx, true, args...)
 	c.Dir = root
 	text, err := c.CombinedOutput()
 	var findings []string

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,10 +55,10 @@ type skip struct{ test, why string }
 // goTest runs `go test -json` with args and returns a result for each package
 // that has tests. It prints a line for each finished package, and the output
 // of what failed.
-func goTest(ctx context.Context, out io.Writer, root, mode string, env []string, args ...string) ([]result, error) {
+func goTest(ctx context.Context, out io.Writer, root string, aside bool, mode string, env []string, args ...string) ([]result, error) {
 	args = append([]string{"test", "-json"}, args...)
 	fmt.Fprintf(out, "== go %s\n", strings.Join(args, " "))
-	c := exec.CommandContext(ctx, "go", args...)
+	c := goCommand(ctx, aside, args...)
 	c.Dir, c.Env, c.Stderr = root, append(os.Environ(), env...), os.Stderr
 	stdout, err := c.StdoutPipe()
 	if err != nil {

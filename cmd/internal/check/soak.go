@@ -47,6 +47,11 @@ func soak(ctx context.Context, root, duration, seeds string, parts []string) err
 		}
 	}
 	fmt.Printf("soaking for %s from seed %d on: %s\n", lasts, first, strings.Join(parts, ", "))
+	restore, err := compileOnce()
+	if err != nil {
+		return err
+	}
+	defer restore()
 	if err := build(ctx, root); err != nil {
 		return err
 	}
@@ -82,7 +87,7 @@ type soaked struct {
 }
 
 func (s *soaking) test(ctx context.Context, mode string, env []string, args ...string) ([]result, error) {
-	r, err := goTest(ctx, os.Stdout, s.root, mode, append(asBuilt(s.root), env...), append([]string{"-count=1", "-vet=off"}, args...)...)
+	r, err := goTest(ctx, os.Stdout, s.root, false, mode, append(asBuilt(s.root), env...), append([]string{"-count=1", "-vet=off"}, args...)...)
 	s.results = append(s.results, r...)
 	return r, err
 }
@@ -121,7 +126,7 @@ func (s *soaking) underRace(ctx context.Context) error {
 	}
 	defer os.RemoveAll(reports)
 	rest := slices.DeleteFunc(packages, func(pkg string) bool { return pkg == blackbox })
-	_, err = s.test(ctx, "race", []string{raceLog(reports), s.seeds()}, append([]string{packagesInRace, "-timeout=2h", "-race", "-skip=" + withoutRace}, rest...)...)
+	_, err = s.test(ctx, "race", []string{raceLog(reports), "CGO_ENABLED=1", s.seeds()}, append([]string{packagesInRace, "-timeout=2h", "-race", "-skip=" + loadsTheBinary}, rest...)...)
 	return errors.Join(err, races(os.Stdout, reports))
 }
 
