@@ -271,9 +271,12 @@ func (r *sharedRun) replay() {
 	r.n.log.mu.Lock()
 	defer r.n.log.mu.Unlock()
 	checkBodies(r.t, r.n.machine)
+	// To load is to read the whole state: of a long history not after each few entries.
+	const times = 40
+	every := max(7, len(r.n.entries)/times)
 	for i, e := range r.n.entries {
 		twin.Apply(uint64(i+1), 1, e.stamp, e.batches)
-		if i%7 == 0 {
+		if i%every == 0 {
 			if err := twin.load(); err != nil { // all it knows is in the store
 				r.t.Fatal(err)
 			}
