@@ -53,11 +53,12 @@ const external = "^TestPacketSequences$"
 // so slow that it is itself what is measured.
 const loadsTheBinary = "^TestRows?Against"
 
-// withoutRace are those, and such as have one Machine do much in one goroutine, where
-// there is nothing to find. Soak does not leave them out.
+// withoutRace are those, and such as do much in one goroutine, where there is nothing to
+// find. Soak does not leave them out.
 const withoutRace = loadsTheBinary + "|" +
 	"^Test(EntryKeepsToItsBudget|SharedBesideWhatIsOwed|PoliciesAreBounded|PartsAreBounded|AuditIsBounded|SharedReturnedWithoutEnd|" +
-	"SurvivorsAreCopied|EverySecondJob|ModelSeedIsAHistory|SweepIsBounded|GapsOfAGroupAreBounded|TimeIsNotDelayedByPurges)$"
+	"SurvivorsAreCopied|EverySecondJob|ModelSeedIsAHistory|SweepIsBounded|GapsOfAGroupAreBounded|TimeIsNotDelayedByPurges|" +
+	"AskersAreBounded|DenialsAreBounded|EveryChangeOfEveryZone|TrapDamagedTail)$"
 
 // timeless are the packages whose tests wait for nothing that takes time: they compute,
 // or live in bubbles, and may be kept waiting.
