@@ -1,6 +1,7 @@
 package blackbox
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -10,8 +11,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"crypto/sha256"
 
 	"github.com/bellwire/bellwire/internal/effort"
 	law "github.com/bellwire/bellwire/internal/letter"

@@ -406,8 +406,11 @@ func TestEntryForm(t *testing.T) {
 	windowed := *full
 	windowed.By, windowed.Window, windowed.Announced, windowed.Closes, windowed.Opens = "adm@example.com", Closing, 13, 14, 15
 	golden.Forms(t, "forms.txt", []golden.Form{
-		{Name: "entry/full/4", Bytes: full.encode()}, {Name: "entry/empty/4", Bytes: (&Entry{}).encode()},
-		{Name: "entry/provided/4", Bytes: provided.encode()}, {Name: "indexed/4", Bytes: invited.encode()}, {Name: "counts/4", Bytes: of},
+		{Name: "entry/full/4", Bytes: full.encode()},
+		{Name: "entry/empty/4", Bytes: (&Entry{}).encode()},
+		{Name: "entry/provided/4", Bytes: provided.encode()},
+		{Name: "indexed/4", Bytes: invited.encode()},
+		{Name: "counts/4", Bytes: of},
 		{Name: "entry/windowed/4", Bytes: windowed.encode()},
 	})
 	if is := ReadEntry(Key("", ""), provided.encode()); is.By != provided.By || is.Until != provided.Until {

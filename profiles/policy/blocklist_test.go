@@ -98,8 +98,10 @@ func anyPolicy(t *rapid.T) string {
 	var rules []string
 	for i := range rapid.IntRange(0, 3).Draw(t, "rules") {
 		rules = append(rules, fmt.Sprintf(`{"id":"%d","if":{%s},"then":{"handling":%q},"show":{"note":true}}`, i,
-			rapid.SampledFrom([]string{``, `"identity":[{"one":"pres:ann@example.com"}]`, `"sphere":["work"]`,
-				`"weekly":{"tz":"UTC","windows":[{"days":["mon"],"start":"08:00","end":"17:00"}]}`}).Draw(t, "if"),
+			rapid.SampledFrom([]string{
+				``, `"identity":[{"one":"pres:ann@example.com"}]`, `"sphere":["work"]`,
+				`"weekly":{"tz":"UTC","windows":[{"days":["mon"],"start":"08:00","end":"17:00"}]}`,
+			}).Draw(t, "if"),
 			rapid.SampledFrom([]string{"block", "confirm", "polite-block", "allow"}).Draw(t, "handling")))
 	}
 	return fmt.Sprintf(`{"v":1,"defaults":{"minVisibility":%q},"rules":[%s],"delegates":[%s]}`,

@@ -37,8 +37,10 @@ func TestWholeDocumentsByTheLetter(t *testing.T) {
 			p.handling = Confirm // as the operator has it
 		}
 		for range 40 {
-			a := letter.Asking{Watcher: append(people, "")[rng.IntN(len(people)+1)], Op: []string{"subscribe", "fetch", "publish"}[rng.IntN(3)], Contact: r.Chance(2),
-				At: r.Around.Add(time.Duration(rng.IntN(20*24*3600)-5*24*3600) * time.Second)}
+			a := letter.Asking{
+				Watcher: append(people, "")[rng.IntN(len(people)+1)], Op: []string{"subscribe", "fetch", "publish"}[rng.IntN(3)], Contact: r.Chance(2),
+				At: r.Around.Add(time.Duration(rng.IntN(20*24*3600)-5*24*3600) * time.Second),
+			}
 			if r.Chance(2) {
 				a.At = a.At.Truncate(time.Hour) // when windows open and close
 			}
