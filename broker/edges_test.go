@@ -84,7 +84,7 @@ func (n *node) gather(c *crowd, count int, filter string) {
 // get, no task of the delivery loop does more than a piece, and what is published
 // meanwhile is delivered in between. How long it took is told; see BenchmarkEdge.
 func TestLargeEdgeIsPassedInPieces(t *testing.T) {
-	watchers := effort.RoundsOfOne(2_000, 5_000, 100_000)
+	watchers := effort.RoundsOfOne(1_100, 5_000, 100_000)
 	for _, c := range []struct {
 		name, rules, filter string
 		at                  time.Duration // from noon
