@@ -106,14 +106,14 @@ func TestHTTPTimes(t *testing.T) {
 	if s.ReadHeaderTimeout <= 0 || s.ReadTimeout <= 0 || s.WriteTimeout <= 0 || s.IdleTimeout <= 0 || s.MaxHeaderBytes <= 0 {
 		t.Errorf("without a bound: %+v", s)
 	}
-	s.WriteTimeout = 100 * time.Millisecond
+	s.WriteTimeout = 500 * time.Millisecond
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
 	go s.Serve(l)
-	r, err := http.Get("http://" + l.Addr().String() + "/debug/pprof/trace?seconds=0.3")
+	r, err := http.Get("http://" + l.Addr().String() + "/debug/pprof/trace?seconds=0.7")
 	if err != nil {
 		t.Fatal(err)
 	}
