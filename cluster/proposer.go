@@ -207,7 +207,11 @@ func (p *proposer) take() []proposal {
 
 // track waits for future in a goroutine, which ends with it. Raft forgets futures
 // that it has taken but not handled when it is shut down, and then it does not
-// end: that is why close waits for what flies before Raft is shut down. Requires mu.
+// end: that is why close waits for what flies before Raft is shut down. Where that
+// takes longer than Config.Patience, as on a disk that hangs, a goroutine is left for
+// each of what flew, slots and one barrier at most, and holds their batches. That is let
+// be: nothing but Raft could end them, and who closes a node ends the process, within a
+// time of its own. Requires mu.
 func (p *proposer) track(f *flight, future raft.Future) {
 	p.flying[f] = struct{}{}
 	go func() { p.land(f, future.Error()) }()

@@ -158,9 +158,21 @@ func serve(ctx context.Context, f serveFlags, c serverConfig, stdout io.Writer) 
 // shutdownTime is how long clients and the log have to end in good order.
 const shutdownTime = 10 * time.Second
 
+// endTime is how long a node may take to end, all in all. It waits for the disk in
+// the end, and one that hangs while nothing is being ordered is nobody's to notice: the
+// log watches its commits. To wait longer would gain nothing, for what was acknowledged
+// is on the disk, and the next start replays it.
+const endTime = 30 * time.Second
+
 func (s *server) shutdown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
 	defer cancel()
+	late := time.AfterFunc(endTime, func() {
+		const reason = "it does not come to its end: its disk does not complete what it is given"
+		s.config.logger.Error("this process ends although not all is closed; what was acknowledged is kept", "reason", reason, "waited", endTime.String())
+		s.config.die(reason)
+	})
+	defer late.Stop()
 	return s.close(ctx)
 }
 
