@@ -95,6 +95,32 @@ type passing struct {
 	here     uint64                 // the place in the log then
 	sessions []*Session             // not looked at yet
 	open     map[string][]*localSub // to be sent what their filters match, by these
+	said     map[announced]*event.Event
+}
+
+// An announced is what subscribers are told about their windows. Those of one filter are
+// told the same mostly, and the same event is made and encoded once for them.
+type announced struct {
+	filter string
+	allow  bool
+	until  int64
+}
+
+// saidMost bounds how many are kept.
+const saidMost = 256
+
+// announcement returns what subscribers of a filter are told about their window.
+func (p *passing) announcement(filter string, is Decision) *event.Event {
+	key := announced{filter, is.Allow, is.Until}
+	e := p.said[key]
+	if e == nil {
+		if p.said == nil || len(p.said) == saidMost {
+			p.said = map[announced]*event.Event{}
+		}
+		e = announcement(filter, "active", is, p.b.now())
+		p.said[key] = e
+	}
+	return e
 }
 
 // begin returns the passing of the edges that are due. In the delivery loop.
@@ -164,7 +190,7 @@ func (p *passing) edge(s *Session, sub *localSub, w *Wave) {
 	}
 	if sub.outside == Announce {
 		if is := p.policy.Decide(s.who, ActSubscribe, filter, p.now); is.Allow != p.policy.Decide(s.who, ActSubscribe, filter, before).Allow {
-			s.announce(filter, "active", is, w)
+			s.hear(&Delivery{Event: p.announcement(filter, is)}, 0, w)
 		}
 	}
 	if o, ok := p.policy.Authorizer.(opener); ok && !o.MayOpen(s.who, filter, before, p.now) {
@@ -228,9 +254,9 @@ type windowState struct {
 
 var wildcards = strings.NewReplacer("%", "%25", "+", "%2B", "#", "%23")
 
-// announce tells a subscriber that its window has opened or closed, and what its
-// subscription is now: active or terminated.
-func (s *Session) announce(filter, state string, d Decision, w *Wave) {
+// announcement tells subscribers that their window has opened or closed, and what
+// their subscription is now: active or terminated.
+func announcement(filter, state string, d Decision, now int64) *event.Event {
 	is := windowState{State: state, Window: "closed"}
 	if d.Allow {
 		is.Window = "open"
@@ -242,8 +268,7 @@ func (s *Session) announce(filter, state string, d Decision, w *Wave) {
 	if err != nil {
 		panic(err) // three strings
 	}
-	e := &event.Event{Topic: "$me/sub/" + wildcards.Replace(filter), Payload: payload, At: s.b.now()}
-	s.hear(&Delivery{Event: e}, 0, w)
+	return &event.Event{Topic: "$me/sub/" + wildcards.Replace(filter), Payload: payload, At: now}
 }
 
 // subEnded ends a subscription whose rule says that it ends with its window, if
@@ -255,7 +280,8 @@ func (s *Session) subEnded(filter string, now int64, w *Wave) {
 		return
 	}
 	if !sub.asked { // of a request its profile tells
-		s.announce(filter, "terminated", s.b.decide(s.who, ActSubscribe, filter, now), w)
+		e := announcement(filter, "terminated", s.b.decide(s.who, ActSubscribe, filter, now), s.b.now())
+		s.hear(&Delivery{Event: e}, 0, w)
 	}
 	delete(s.subs, filter)
 	s.b.unsubscribe(sub)
