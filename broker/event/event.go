@@ -64,11 +64,16 @@ const FrameVariants = 12
 
 // Reset makes e empty for reuse and keeps the memory of its frames.
 func (e *Event) Reset() {
-	frames := e.Frames
-	for i := range frames {
-		frames[i] = frames[i][:0]
+	for i := range e.Frames {
+		if len(e.Frames[i]) > 0 { // most are never made: they are left alone
+			e.Frames[i] = e.Frames[i][:0]
+		}
 	}
-	*e = Event{Frames: frames}
+	e.Topic, e.Payload, e.Props = "", nil, nil
+	e.QoS, e.Retain = 0, false
+	e.At, e.Expires = 0, 0
+	e.Origin, e.Client, e.Principal = 0, "", ""
+	e.Position = 0
 }
 
 // momentary is how long an event lives whose Message Expiry Interval is 0: half a

@@ -212,6 +212,9 @@ func (p *pending) kill(w *kept) {
 
 // bury forgets the dead.
 func (p *pending) bury() {
+	if cap(p.data2) < cap(p.data) {
+		p.data2, p.writes2 = make([]byte, 0, cap(p.data)), make([]kept, 0, cap(p.writes)) // it is going to be as much again
+	}
 	data, writes, runs := p.data2[:0], p.writes2[:0], p.runs[:0]
 	p.clearIndex()
 	for _, r := range p.runs {
