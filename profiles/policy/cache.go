@@ -21,6 +21,8 @@ type Cache struct {
 	bytes   int                             // charged for read
 	answers map[*Policy]map[question]answer // of those in read
 	kept    int                             // answers in all
+
+	standard *Policy // somebody's, of whom the kind's default is in force; nil: nobody has asked
 }
 
 // A reading is what a document says; nil if this version cannot read it.
@@ -55,6 +57,36 @@ func NewCache(of For) *Cache {
 	return &Cache{of: of, read: map[kind.Addr]reading{}, answers: map[*Policy]map[question]answer{}}
 }
 
+// A defaulter is a kind that says what counts while an owner has said nothing.
+type defaulter interface {
+	DefaultPolicy(owner kind.Addr) []byte
+}
+
+// standardOf returns the kind's default for an owner, if document is that, nil if it is not.
+// It is parsed once for all: whoever asks for addresses that nobody has, each a new one, is
+// not to wait for that each time, and tell by it that nobody has them.
+func (c *Cache) standardOf(owner kind.Addr, document []byte) (*Policy, error) {
+	d, ok := c.of.(defaulter)
+	if !ok || !bytes.Equal(document, d.DefaultPolicy(owner)) {
+		return nil, nil
+	}
+	c.mu.Lock()
+	of := c.standard
+	c.mu.Unlock()
+	if of == nil {
+		var err error
+		if of, err = Parse(document, c.of, owner); err != nil {
+			return nil, err
+		}
+		c.mu.Lock()
+		c.standard = of
+		c.mu.Unlock()
+	}
+	p := *of
+	p.owner = owner
+	return &p, nil
+}
+
 // Read returns the policy that an owner's document is, nil if it is none. It
 // keeps document, which must not change.
 func (c *Cache) Read(owner kind.Addr, document []byte) *Policy {
@@ -64,7 +96,10 @@ func (c *Cache) Read(owner kind.Addr, document []byte) *Policy {
 	if ok && bytes.Equal(was.document, document) {
 		return was.policy
 	}
-	p, err := Parse(document, c.of, owner)
+	p, err := c.standardOf(owner, document)
+	if p == nil {
+		p, err = Parse(document, c.of, owner)
+	}
 	if err != nil {
 		p, err = ParseFirst(document, c.of, owner) // let in when there was no other form
 	}

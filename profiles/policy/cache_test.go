@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/presence"
 )
 
 // What is kept answers as what is read anew would, and a document that takes
@@ -70,5 +71,33 @@ func TestCacheIsBounded(t *testing.T) {
 	c.Read(bob, []byte(`{"v":1}`))
 	if c.Evaluate(old, bob, time.Unix(0, 0), Input{}); c.kept != 0 {
 		t.Errorf("an answer of a policy is kept that is not: %d", c.kept)
+	}
+}
+
+// The default of a kind is parsed once, and is each owner's own all the same.
+func TestDefaultIsParsedOnce(t *testing.T) {
+	k := presence.New(nil)
+	c := NewCache(k)
+	read := func(who string) *Policy { return c.Read(kind.Of(who), k.DefaultPolicy(kind.Of(who))) }
+	ana, bob := read("ana@example.com"), read("bob@example.com")
+	if ana == bob || ana.Owner() != kind.Of("ana@example.com") || bob.Owner() != kind.Of("bob@example.com") {
+		t.Errorf("the policies of ana and bob are %s's and %s's", ana.Owner(), bob.Owner())
+	}
+	for _, p := range []*Policy{ana, bob} {
+		for _, who := range []string{"ana@example.com", "bob@example.com", ""} {
+			want, err := Parse(k.DefaultPolicy(p.Owner()), k, p.Owner())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, should := p.Evaluate(kind.Of(who), time.Unix(0, 0), Input{}), want.Evaluate(kind.Of(who), time.Unix(0, 0), Input{})
+			if !got.equal(&should) {
+				t.Errorf("of %s for %q: %+v, want %+v", p.Owner(), who, got, should)
+			}
+		}
+	}
+	other := 0
+	allocated := testing.AllocsPerRun(100, func() { other++; read(fmt.Sprintf("p%d@example.com", other)) })
+	if parsed := testing.AllocsPerRun(100, func() { _, _ = Parse(k.DefaultPolicy(kind.Of("x@example.com")), k, kind.Of("x@example.com")) }); allocated > parsed/2 {
+		t.Errorf("to read the default of one more owner allocates %v times, parsing it %v", allocated, parsed)
 	}
 }
