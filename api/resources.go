@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net/http"
@@ -44,6 +45,11 @@ type Resources struct {
 
 	// Blocklist returns whom principal has blocked, of all kinds.
 	Blocklist func(principal string) (Document, error)
+
+	// SetPolicy has principal's policy for a kind replaced by a document of that content
+	// type, none if it is empty. If was is not nil it is refused as an ErrChanged where the
+	// policy is another than that by then. The error may be an *OwnFaults.
+	SetPolicy func(ctx context.Context, principal, kind, contentType string, document []byte, was *Document) ([]OwnFault, error)
 
 	// Preview returns, as JSON, what watcher would be shown at an instant, now if it is
 	// empty, of what of has of a kind, and which rules make that. It is an
@@ -84,6 +90,22 @@ var (
 	ErrUnacceptable = errors.New("not acceptable")
 )
 
+// OwnFaults is why an owner's policy is not taken: all that is wrong with it.
+type OwnFaults struct {
+	Reason string // a word for programs: schema, duplicate-id, entity-mismatch, too-large
+	Faults []OwnFault
+}
+
+func (e *OwnFaults) Error() string {
+	return fmt.Sprintf("%s: the policy has faults, and the one that is in force stays", e.Reason)
+}
+
+// An OwnFault is something in an owner's policy that is wrong, or has no effect.
+type OwnFault struct {
+	Pointer string `json:"pointer"` // to where (RFC 6901), of XML the path; empty for all of it
+	What    string `json:"what"`
+}
+
 // A TooMany is why who tries to sign in is not looked at: too many have failed.
 type TooMany struct{ RetryAfter time.Duration }
 
@@ -112,6 +134,8 @@ func (s *Resources) register(mux *http.ServeMux) {
 		}
 		serveDocument(w, r, d, err)
 	})))
+	mux.HandleFunc("PUT /v1/me/policy/{kind}", s.as(s.paced(s.setPolicy)))
+	mux.HandleFunc("DELETE /v1/me/policy/{kind}", s.as(s.paced(s.setPolicy)))
 	mux.HandleFunc("GET /v1/me/preview/{kind}", s.as(s.paced(func(w http.ResponseWriter, r *http.Request, principal string) {
 		q := r.URL.Query()
 		d, err := s.Preview(principal, r.PathValue("kind"), q.Get("of"), q.Get("watcher"), q.Get("at"))
@@ -197,6 +221,93 @@ func (s *Resources) policy(w http.ResponseWriter, r *http.Request, principal str
 		return
 	}
 	serveDocument(w, r, d, err)
+}
+
+// maxOwnPolicy is how much of a policy is read: what is more than a policy may have is
+// answered like its other faults, what is more than this is not looked at.
+const maxOwnPolicy = 256 << 10
+
+// setPolicy puts an owner's policy in force, or ends it, if it is still the one that
+// If-Match names, or there is none and If-None-Match says *.
+func (s *Resources) setPolicy(w http.ResponseWriter, r *http.Request, principal string) {
+	if principal == "" {
+		challenge(w, "say who you are: it is your own policy")
+		return
+	}
+	var document []byte
+	if r.Method == http.MethodPut {
+		var err error
+		if document, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxOwnPolicy)); err != nil {
+			refuse(w, http.StatusRequestEntityTooLarge, "no more than %d bytes are read: %v", maxOwnPolicy, err)
+			return
+		}
+		if len(document) == 0 {
+			refuse(w, http.StatusUnprocessableEntity, "an empty document is no policy: DELETE ends the one that is in force")
+			return
+		}
+	}
+	of := r.PathValue("kind")
+	was, err := s.Policy(principal, of)
+	if err != nil {
+		refuseShow(w, err)
+		return
+	}
+	expected, ok := s.expected(w, r, was)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), managing)
+	defer cancel()
+	warnings, err := s.SetPolicy(ctx, principal, of, r.Header.Get("Content-Type"), document, expected)
+	if faults, faulty := errors.AsType[*OwnFaults](err); faulty {
+		refuseWith(w, problem{Status: http.StatusUnprocessableEntity, Detail: err.Error(), Faults: faults.Faults})
+		return
+	}
+	switch {
+	case errors.Is(err, ErrChanged):
+		refuse(w, http.StatusPreconditionFailed, "%v", err)
+	case errors.Is(err, ErrUnacceptable):
+		refuse(w, http.StatusUnprocessableEntity, "%v", err)
+	case err != nil:
+		refuseShow(w, err)
+	case r.Method == http.MethodDelete:
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		s.isSet(w, principal, of, was, warnings)
+	}
+}
+
+// expected is the policy that is to be replaced, nil for any; ok is false if it is not
+// there any more, which is answered.
+func (s *Resources) expected(w http.ResponseWriter, r *http.Request, was Document) (expected *Document, ok bool) {
+	match, none := r.Header.Get("If-Match"), r.Header.Get("If-None-Match")
+	there := len(was.Body) > 0
+	switch {
+	case match == "" && none == "":
+		return nil, true
+	case match != "" && (!there || match != "*" && !strings.Contains(match, entityTag(was))):
+		refuse(w, http.StatusPreconditionFailed, "the policy is another by now, or there is none: GET it, and make yours from that")
+		return nil, false
+	case none == "*" && there:
+		refuse(w, http.StatusPreconditionFailed, "there is a policy already")
+		return nil, false
+	}
+	return &was, true
+}
+
+// isSet answers that a policy is in force, with its entity tag and what of it has no effect.
+func (s *Resources) isSet(w http.ResponseWriter, principal, of string, was Document, warnings []OwnFault) {
+	status := http.StatusOK
+	if len(was.Body) == 0 {
+		status = http.StatusCreated
+	}
+	if d, err := s.Policy(principal, of); err == nil && len(d.Body) > 0 {
+		w.Header().Set("ETag", entityTag(d))
+	}
+	if warnings == nil {
+		warnings = []OwnFault{}
+	}
+	writeJSON(w, status, map[string]any{"warnings": warnings})
 }
 
 // subscription answers with the state of principal's own subscription to a resource.

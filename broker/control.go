@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -133,10 +134,57 @@ func (s *Session) answer(e *event.Event, w *Wave) {
 // A controlled is what the Machine answers to a Control.
 type controlled struct{ reply []byte }
 
+// policyVerb is the verb of a Control by which who has no session sets a policy of their
+// own: no client's, for topics have no NUL. Its data are the length of properties as a
+// uvarint, those, and the document.
+const policyVerb = "\x00policy"
+
+// controlEvent is a Control as what would be published, and whose it is to apply; nil for
+// nobody's.
+func (m *Machine) controlEvent(c *event.Control) (*event.Event, Profile) {
+	e := &event.Event{Topic: ControlTopic(c.Profile, c.Verb), Payload: c.Data, At: min(c.At, m.now), Principal: c.Principal}
+	if c.Verb != policyVerb {
+		return e, profileOfControl(m.profiles, e.Topic)
+	}
+	n, size := binary.Uvarint(c.Data)
+	if size <= 0 || n > uint64(len(c.Data)-size) {
+		return e, nil
+	}
+	e.Topic, e.Props, e.Payload = ownPolicy+c.Profile, c.Data[size:][:n], c.Data[size:][n:]
+	return e, profileOfPolicy(m.profiles, e.Topic)
+}
+
+// SetOwnPolicy has a principal's own policy of a profile replaced by a document of that
+// content type, empty for the profile's own; an empty document removes it. A tag that is
+// not empty has it refused (ErrCondition) if the present policy has another by then. It
+// returns when the policy is in force here. Errors: as Control. For any goroutine.
+func (b *Broker) SetOwnPolicy(ctx context.Context, principal, profile, contentType string, document []byte, tag string) error {
+	e := &event.Event{Topic: ownPolicy + profile, Payload: document, At: b.now()}
+	if contentType != "" {
+		e.Props = event.AppendContentType(e.Props, contentType)
+	}
+	if tag != "" {
+		e.Props = event.AppendUserProperty(e.Props, "evt-etag", tag)
+	}
+	p := profileOfPolicy(b.machine.profiles, e.Topic)
+	if p == nil || b.Level() < LevelRequests {
+		return ErrBadEvent
+	}
+	who := Who{Principal: principal}
+	if err := b.mayPublish(who, e.Topic, e.At); err != nil {
+		return err
+	}
+	if err := p.Admit(&Publication{Event: e, From: who, node: b, prefix: profile}); err != nil {
+		return err
+	}
+	data := append(append(binary.AppendUvarint(nil, uint64(len(e.Props))), e.Props...), document...)
+	_, err := b.ask(ctx, &event.Control{Principal: principal, Profile: profile, Verb: policyVerb, Data: data, At: e.At})
+	return err
+}
+
 // applyControl applies a request of somebody who has no session.
 func (m *Machine) applyControl(c *event.Control) (*controlled, error) {
-	e := &event.Event{Topic: ControlTopic(c.Profile, c.Verb), Payload: c.Data, At: min(c.At, m.now), Principal: c.Principal}
-	p := profileOfControl(m.profiles, e.Topic)
+	e, p := m.controlEvent(c)
 	if p == nil {
 		return nil, ErrBadEvent
 	}
@@ -150,6 +198,9 @@ func (m *Machine) applyControl(c *event.Control) (*controlled, error) {
 	pub := Publication{Event: e, From: who}
 	m.ruled = true
 	err := p.Apply(&ProfileTx{m: m, prefix: p.Prefix()}, &pub)
+	if err == nil && c.Verb == policyVerb {
+		m.changed(e.Topic, c.Principal)
+	}
 	m.ruled = false
 	return &controlled{pub.Reply}, err
 }

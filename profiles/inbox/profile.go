@@ -125,6 +125,29 @@ func (p *Profile) Block(tx *broker.ProfileTx, owner kind.Addr, document []byte) 
 	tx.Regrant() // of delegates who read
 }
 
+// replacePolicy sets the policy that an owner has published, if the one that is to be
+// replaced is the one they mean.
+func (p *Profile) replacePolicy(tx *broker.ProfileTx, pub *broker.Publication, r *request) error {
+	owner := r.from.String()
+	if tx.Level() < broker.LevelOwners {
+		if policy.IsXML(event.ContentType(pub.Event.Props)) {
+			return refuse.Told(fmt.Errorf("%w: policies in XML are taken once all nodes read them", kind.ErrUnsupported))
+		}
+		tx.SetPolicy(owner, r.document)
+		return nil
+	}
+	for name, tag := range event.UserProperties(pub.Event.Props) {
+		if is := policy.Tag(tx.PolicyOf(owner)); name == "evt-etag" && tag != is {
+			return &broker.Refusal{Cause: broker.ErrCondition, Reason: "stale-etag: the policy is another by now: its tag is " + is}
+		}
+	}
+	tx.SetPolicy(owner, r.document)
+	if len(r.document) > 0 {
+		pub.Answer = event.AppendUserProperty(pub.Answer, "evt-etag", policy.Tag(r.document))
+	}
+	return nil
+}
+
 // A policyParser is policy.Check, policy.Parse or policy.ParseFirst.
 type policyParser func(document []byte, k policy.For, owner kind.Addr) (*policy.Policy, error)
 
@@ -145,7 +168,10 @@ type request struct {
 	// sender is from, or who is behind it: then from is a pseudonym.
 	sender kind.Addr
 
-	policy  bool // it is from's policy, and nothing below counts
+	policy bool // it is from's policy, and nothing below counts but
+	// what that is, in JSON
+	document []byte
+
 	message kind.Message
 	receipt kind.Receipt
 	typing  kind.Document
@@ -161,8 +187,8 @@ func (p *Profile) read(pub *broker.Publication, parse policyParser) (r request, 
 	r.sender = r.from
 	if strings.HasPrefix(pub.Event.Topic, "$me/") {
 		r.policy = true
-		if len(pub.Event.Payload) > 0 {
-			_, err = parse(pub.Event.Payload, p.kind, r.from)
+		if r.document, err = policy.Document(event.ContentType(pub.Event.Props), pub.Event.Payload); len(r.document) > 0 && err == nil {
+			_, err = parse(r.document, p.kind, r.from)
 		}
 		return r, err
 	}
@@ -251,7 +277,7 @@ func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
 	switch {
 	case err != nil:
 	case r.policy:
-		tx.SetPolicy(r.from.String(), pub.Event.Payload)
+		return p.replacePolicy(tx, pub, &r)
 	case r.to.Source == kind.Typing: // at QoS 2, or a will
 		if p.showTyping(tx.Get, names.Get, pub.Event, &r, tx.Now()); pub.Event.Expires > tx.Now() {
 			pub.Event.QoS = 0

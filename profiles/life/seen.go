@@ -169,7 +169,9 @@ func (b *Book) note(was, is *Entry) {
 	if was != nil && is != nil && was.ID != is.ID && was.Live() {
 		b.Set(AnewKey(e.Topic), binary.AppendUvarint(nil, b.Position()))
 	}
-	if before, after := tallyOf(was), tallyOf(is); before != after {
+	// Also where nothing is counted, or nothing else than before: whom an owner ignores waits
+	// for as much as whom they do not.
+	if before, after := tallyOf(was), tallyOf(is); before != after || is != nil && is.Status == Pending {
 		t := ReadTally(b.Tx.Get(TallyKey(e.Topic)))
 		value := []byte{entryVersion}
 		some := false

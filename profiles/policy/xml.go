@@ -73,6 +73,22 @@ func FromXML(data []byte) (document []byte, warnings jsontree.Faults, err error)
 	return doc.value().Append(nil), x.warnings, nil
 }
 
+// IsXML says whether a content type is that of policies in XML.
+func IsXML(contentType string) bool {
+	name, _, _ := strings.Cut(contentType, ";")
+	return strings.EqualFold(strings.TrimSpace(name), TypeXML)
+}
+
+// Document returns what an owner has published as their policy as the document that it is
+// in JSON: itself, unless its content type says that it is XML. It depends on nothing else.
+func Document(contentType string, published []byte) ([]byte, error) {
+	if !IsXML(contentType) || len(published) == 0 {
+		return published, nil
+	}
+	document, _, err := FromXML(published)
+	return document, err
+}
+
 // A making is an object that is being made.
 type making struct {
 	names  []string

@@ -93,9 +93,11 @@ func (p *Profile) Watch(_ broker.Who, filter string) error {
 // A request is a publication as it was understood.
 type request struct {
 	topic  kind.Topic // its Source is never empty
-	policy bool       // it is the owner's policy that is published, and nothing below counts
-	update kind.Update
-	bind   bool
+	policy bool       // it is the owner's policy that is published, and nothing below counts but
+	// what that is, in JSON
+	document []byte
+	update   kind.Update
+	bind     bool
 }
 
 // A policyParser is policy.Check, policy.Parse or policy.ParseFirst.
@@ -143,7 +145,10 @@ func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
 		return refuse.Told(fmt.Errorf("%w: sources speak for one persona only once all nodes know how", kind.ErrAddress))
 	}
 	if r.policy {
-		return p.replacePolicy(tx, pub, r.topic.Addr)
+		if tx.Level() < broker.LevelOwners && policy.IsXML(event.ContentType(pub.Event.Props)) {
+			return refuse.Told(fmt.Errorf("%w: policies in XML are taken once all nodes read them", kind.ErrUnsupported))
+		}
+		return p.replacePolicy(tx, pub, r.topic.Addr, r.document)
 	}
 	return refuse.Told(p.publish(tx, pub, r))
 }
@@ -157,8 +162,8 @@ func (p *Profile) read(pub *broker.Publication, parse policyParser) (r request, 
 	}
 	if own := strings.HasPrefix(pub.Event.Topic, "$me/"); own {
 		r.policy, r.topic.Resource = true, kind.Resource{Kind: p.kind.Name(), Addr: from}
-		if len(pub.Event.Payload) > 0 {
-			_, err = parse(pub.Event.Payload, p.kind, from)
+		if r.document, err = policy.Document(event.ContentType(pub.Event.Props), pub.Event.Payload); len(r.document) > 0 && err == nil {
+			_, err = parse(r.document, p.kind, from)
 		}
 		return r, err
 	}
@@ -326,15 +331,15 @@ func (p *Profile) policyOf(tx *broker.ProfileTx, owner kind.Addr) *policy.Policy
 
 // replacePolicy sets the policy that an owner has published, if the one that is to be
 // replaced is the one they mean.
-func (p *Profile) replacePolicy(tx *broker.ProfileTx, pub *broker.Publication, owner kind.Addr) error {
+func (p *Profile) replacePolicy(tx *broker.ProfileTx, pub *broker.Publication, owner kind.Addr, document []byte) error {
 	for name, tag := range event.UserProperties(pub.Event.Props) {
 		if is := policy.Tag(tx.PolicyOf(owner.String())); name == "evt-etag" && tag != is {
 			return &broker.Refusal{Cause: broker.ErrCondition, Reason: "stale-etag: the policy is another by now: its tag is " + is}
 		}
 	}
-	p.setPolicy(tx, owner, pub.Event.Payload)
-	if len(pub.Event.Payload) > 0 {
-		pub.Answer = event.AppendUserProperty(pub.Answer, "evt-etag", policy.Tag(pub.Event.Payload))
+	p.setPolicy(tx, owner, document)
+	if len(document) > 0 {
+		pub.Answer = event.AppendUserProperty(pub.Answer, "evt-etag", policy.Tag(document))
 	}
 	return nil
 }
