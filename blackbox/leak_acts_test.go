@@ -20,9 +20,9 @@ type act struct {
 
 func (r *leak) pickAct() act {
 	all := []act{
-		{"burst", 40, r.burst},
-		{"presence", 8, func() { r.publishSource("presence") }},
-		{"location", 5, func() { r.publishSource("location") }},
+		{"burst", 34, r.burst},
+		{"presence", 16, func() { r.publishSource("presence") }},
+		{"location", 8, func() { r.publishSource("location") }},
 		{"message", 6, r.message},
 		{"subscribe", 14, r.actSubscribe},
 		{"unsubscribe", 3, r.actUnsubscribe},
@@ -30,7 +30,7 @@ func (r *leak) pickAct() act {
 		{"disconnect", 5, r.actDisconnect},
 		{"clock", 20, r.actClock},
 		{"policy", 2, r.actPolicy},
-		{"owner", 5, r.actOwner},
+		{"owner", 10, r.actOwner},
 		{"decide", 3, r.actDecide},
 		{"fetch", 4, r.actFetch},
 		{"read", 2, r.actRead},
