@@ -15,9 +15,7 @@ import (
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/mqtt"
 	"github.com/bellwire/bellwire/profiles/blocklist"
-	"github.com/bellwire/bellwire/profiles/jsontree"
 	"github.com/bellwire/bellwire/profiles/kind"
-	"github.com/bellwire/bellwire/profiles/policy"
 )
 
 // resources joins the HTTP side with the broker: what is fetched is what would
@@ -42,9 +40,9 @@ func (s *server) resources() *api.Resources {
 			}
 			return s.fetch(principal, of, "$me/sub/"+topicName)
 		},
-		Control: s.control, SetPolicy: s.setOwnPolicy,
-		Own:    s.own,
-		Policy: func(principal, of string) (api.Document, error) { return s.fetch(principal, of, "$me/policy/"+of) },
+		Control: s.control,
+		Own:     s.own,
+		Policy:  func(principal, of string) (api.Document, error) { return s.fetch(principal, of, "$me/policy/"+of) },
 		Blocklist: func(principal string) (api.Document, error) {
 			return s.fetch(principal, blocklist.Prefix, ownBlocklist)
 		},
@@ -59,7 +57,7 @@ func (s *server) resources() *api.Resources {
 			return next, s.fetchError(of, err)
 		},
 		Preview:  s.preview,
-		Identify: s.signIn,
+		Identify: s.signIn, SetPolicy: s.setOwnPolicy,
 	}
 	return r
 }
@@ -146,61 +144,4 @@ func (s *server) fetchError(of string, err error) error {
 		return fmt.Errorf("%w: %w", api.ErrUnavailable, err)
 	}
 	return err
-}
-
-// setOwnPolicy replaces what somebody permits. All that is wrong with it is told, and what has
-// no effect.
-func (s *server) setOwnPolicy(ctx context.Context, principal, of, contentType string, published []byte, was *api.Document) ([]api.OwnFault, error) {
-	document, warnings, err := readOwnPolicy(principal, of, contentType, published)
-	if err != nil {
-		return nil, err
-	}
-	tag := ""
-	if was != nil {
-		tag = policy.Tag(was.Body)
-	}
-	err = s.broker.SetOwnPolicy(ctx, principal, of, "", document, tag)
-	switch {
-	case errors.Is(err, broker.ErrCondition):
-		return nil, fmt.Errorf("%w: %w", api.ErrChanged, err)
-	case errors.Is(err, broker.ErrPayload):
-		return nil, fmt.Errorf("%w: %w", api.ErrUnacceptable, err)
-	}
-	return warnings, s.fetchError(of, err)
-}
-
-// readOwnPolicy reads a policy that somebody has sent, and returns it as JSON, and what of
-// it has no effect. Of a kind that is not known here the log says so.
-func readOwnPolicy(principal, of, contentType string, published []byte) (document []byte, warnings []api.OwnFault, err error) {
-	k := policyKinds()[of]
-	if len(published) == 0 || k == nil {
-		return published, nil, nil
-	}
-	document = published
-	if policy.IsXML(contentType) {
-		var told jsontree.Faults
-		if document, told, err = policy.FromXML(published); err != nil {
-			return nil, nil, ownFaults(err)
-		}
-		warnings = append(warnings, listFaults(told)...)
-	}
-	p, err := policy.Check(document, k, kind.Of(principal))
-	if err != nil {
-		return nil, nil, ownFaults(err)
-	}
-	return document, append(warnings, listFaults(p.Warnings())...), nil
-}
-
-func ownFaults(err error) error {
-	if r, ok := errors.AsType[*kind.Refusal](err); ok {
-		return &api.OwnFaults{Reason: r.Reason, Faults: listFaults(r.Faults)}
-	}
-	return fmt.Errorf("%w: %w", api.ErrUnacceptable, err)
-}
-
-func listFaults(all jsontree.Faults) (list []api.OwnFault) {
-	for _, f := range all {
-		list = append(list, api.OwnFault{Pointer: f.Pointer, What: f.What})
-	}
-	return list
 }
