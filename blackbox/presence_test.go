@@ -91,8 +91,8 @@ func TestS22OfficeHours(t *testing.T) {
 			b.Quiet()
 			s.setClock("2026-03-09T13:00:00Z")
 			p := b.Arrives(time.Second)
-			if p == nil || !contains(string(p.Payload), `"open"`) || !p.Retain() {
-				t.Fatalf("13:00:00: %v, want the state within a second", p)
+			if p == nil || !contains(string(p.Payload), `"open"`) || p.Retain() {
+				t.Fatalf("13:00:00: %v, want the state within a second, as a change", p)
 			}
 			b.Acknowledge(p)
 			b.Quiet()

@@ -90,58 +90,60 @@ func TestBlockedOfAllKinds(t *testing.T) {
 		"ignore": {"$m pending, $m pending", "pr nothing", "im failed unavailable", ""},
 	} {
 		for _, expiry := range []uint32{0, 3600} {
-			n, pc := everybody(t)
-			watcher, wild, other := n.Connect(ann, brokertest.Expiry(expiry)), n.Connect(ann, brokertest.Expiry(expiry)), n.Connect(eve)
-			for _, c := range []*brokertest.Client{watcher, other} {
-				c.Subscribe("$me/sub/#", 1)
-				c.Subscribe(bobs, 1)
-				c.Subscribe("location/example.com/bob", 1)
-			}
-			watcher.Subscribe("im/example.net/ann/reports", 1)
-			wild.Subscribe("presence/example.com/+", 1)
-			if got := words(n, watcher) + words(n, wild) + words(n, other); strings.Count(got, "something") != 5 {
-				t.Fatalf("before: %s", got)
-			}
-			document := block(style, ann)
-			if style == "" {
-				document = strings.Replace(document, `"style":"",`, "", 1)
-			}
-			answer, err := pc.PublishAnswer(list, document)
-			if err != nil || answer["evt-etag"] == "" {
-				t.Fatalf("%v, %v", answer, err)
-			}
-			got := strings.Split(words(n, watcher), ", ")
-			if sorted(got) != want.live {
-				t.Errorf("%s, expiry %d: %s, want %s", style, expiry, sorted(got), want.live)
-			}
-			if got := words(n, wild); got != want.wild {
-				t.Errorf("%s, by a wildcard: %s, want %s", style, got, want.wild)
-			}
-			if got := words(n, other); got != "" {
-				t.Errorf("%s, somebody else: %s", style, got)
-			}
-			middle := n.Copy()
-			if err := watcher.TryPublish("im/example.com/bob", "hello"); err != nil {
-				t.Errorf("%s: %v", style, err)
-			}
-			if got := words(n, watcher); got != want.report {
-				t.Errorf("%s, a message: %s, want %s", style, got, want.report)
-			}
-			watcher.Unsubscribe(bobs)
-			if err := watcher.TrySubscribe(bobs, 1); (err != nil) != (want.anew != "") || err != nil && !strings.Contains(err.Error(), want.anew) {
-				t.Errorf("%s, anew: %v", style, err)
-			}
-			pc.Publish(bobs, `{"basic":"open","notes":{"en":"news"}}`, brokertest.Retain)
-			if got := words(n, watcher) + words(n, wild); strings.Contains(got, "something") {
-				t.Errorf("%s, later: %s", style, got)
-			}
-			n.Crash()
-			back := n.Connect(ann)
-			_ = back.TrySubscribe(bobs, 1)
-			if got := words(n, back); strings.Contains(got, "something") {
-				t.Errorf("%s, by replay: %s", style, got)
-			}
-			n.CheckReplay(middle)
+			t.Run(fmt.Sprintf("%s expiry %d", style, expiry), func(t *testing.T) {
+				n, pc := everybody(t)
+				watcher, wild, other := n.Connect(ann, brokertest.Expiry(expiry)), n.Connect(ann, brokertest.Expiry(expiry)), n.Connect(eve)
+				for _, c := range []*brokertest.Client{watcher, other} {
+					c.Subscribe("$me/sub/#", 1)
+					c.Subscribe(bobs, 1)
+					c.Subscribe("location/example.com/bob", 1)
+				}
+				watcher.Subscribe("im/example.net/ann/reports", 1)
+				wild.Subscribe("presence/example.com/+", 1)
+				if got := words(n, watcher) + words(n, wild) + words(n, other); strings.Count(got, "something") != 5 {
+					t.Fatalf("before: %s", got)
+				}
+				document := block(style, ann)
+				if style == "" {
+					document = strings.Replace(document, `"style":"",`, "", 1)
+				}
+				answer, err := pc.PublishAnswer(list, document)
+				if err != nil || answer["evt-etag"] == "" {
+					t.Fatalf("%v, %v", answer, err)
+				}
+				got := strings.Split(words(n, watcher), ", ")
+				if sorted(got) != want.live {
+					t.Errorf("%s, expiry %d: %s, want %s", style, expiry, sorted(got), want.live)
+				}
+				if got := words(n, wild); got != want.wild {
+					t.Errorf("%s, by a wildcard: %s, want %s", style, got, want.wild)
+				}
+				if got := words(n, other); got != "" {
+					t.Errorf("%s, somebody else: %s", style, got)
+				}
+				middle := n.Copy()
+				if err := watcher.TryPublish("im/example.com/bob", "hello"); err != nil {
+					t.Errorf("%s: %v", style, err)
+				}
+				if got := words(n, watcher); got != want.report {
+					t.Errorf("%s, a message: %s, want %s", style, got, want.report)
+				}
+				watcher.Unsubscribe(bobs)
+				if err := watcher.TrySubscribe(bobs, 1); (err != nil) != (want.anew != "") || err != nil && !strings.Contains(err.Error(), want.anew) {
+					t.Errorf("%s, anew: %v", style, err)
+				}
+				pc.Publish(bobs, `{"basic":"open","notes":{"en":"news"}}`, brokertest.Retain)
+				if got := words(n, watcher) + words(n, wild); strings.Contains(got, "something") {
+					t.Errorf("%s, later: %s", style, got)
+				}
+				n.Crash()
+				back := n.Connect(ann)
+				_ = back.TrySubscribe(bobs, 1)
+				if got := words(n, back); strings.Contains(got, "something") {
+					t.Errorf("%s, by replay: %s", style, got)
+				}
+				n.CheckReplay(middle)
+			})
 		}
 	}
 }
