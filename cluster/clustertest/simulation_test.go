@@ -293,6 +293,11 @@ func (s *storm) wipe(m *mate) {
 		m.kill(false, 0)
 	}
 	m.fs, m.founder = disk.Crashable(), false
+	for _, other := range s.nodes { // without it the level may have risen, past what its program knew
+		if l := other.running(); l != nil {
+			m.knows = max(m.knows, l.knows)
+		}
+	}
 	m.start()
 	s.eventually(60*time.Second, "the wiped node is back", s.even)
 }
