@@ -1,7 +1,6 @@
 package letter
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -368,15 +367,6 @@ func bare(uri string) string {
 		return uri
 	}
 	return address
-}
-
-// Compact writes a document without blanks, for messages.
-func Compact(document []byte) string {
-	var b bytes.Buffer
-	if err := json.Compact(&b, document); err != nil {
-		return string(document)
-	}
-	return b.String()
 }
 
 // Timed says whether something in the document begins or ends for good.

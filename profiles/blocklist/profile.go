@@ -29,9 +29,6 @@ type Kind interface {
 // A Profile takes blocklists for kinds, which are the same at all nodes.
 type Profile struct{ kinds []Kind }
 
-// New returns the profile for kinds.
-func New(kinds ...Kind) *Profile { return &Profile{kinds} }
-
 // For returns the profile for those of profiles that go by blocklists.
 func For(profiles []broker.Profile) *Profile {
 	p := &Profile{}
