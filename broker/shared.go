@@ -202,6 +202,9 @@ func (m *Machine) choose(s *sharing, e *event.Event, instants []int64, except *r
 		ok, until := true, int64(0)
 		for _, at := range instants {
 			if ok, until = m.mayHave(s, one, e.Topic, at); !ok {
+				if at < m.now {
+					until = 0 // no time to come changes what they could have then
+				}
 				break
 			}
 		}
