@@ -3,7 +3,6 @@ package blackbox
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -14,18 +13,11 @@ const memoryRules = `rules:
   - {id: all, allow: [publish, subscribe], who: [anyone], topic: ["#"]}
 `
 
-const inMemory = memoryRules + `durability: {memory: ["telemetry/#"], log: ["telemetry/alarm"]}
+const (
+	durability = `durability: {memory: ["telemetry/#"], log: ["telemetry/alarm"]}
 `
-
-// plainPolicy writes a policy file.
-func plainPolicy(t testing.TB, text string) (file string) {
-	t.Helper()
-	file = filepath.Join(t.TempDir(), "policy.yaml")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
-}
+	inMemory = memoryRules + durability
+)
 
 // What the operator has in memory only is acknowledged when it has been handed to
 // those who are there, without a sync, and a kill takes what they had not been sent.
@@ -33,7 +25,7 @@ func plainPolicy(t testing.TB, text string) (file string) {
 // the kill like anything else; and so does a topic from when the policy says so.
 func TestMemoryThroughAKill(t *testing.T) {
 	t.Parallel()
-	file := plainPolicy(t, inMemory)
+	file := writeFile(t, "policy.yaml", inMemory)
 	s := serve(t, "--allow-anonymous", "--policy", file)
 	pub := s.open(v5, clean("pub"))
 	sub := s.open(v5, clean("sub"))
@@ -97,7 +89,9 @@ func TestMemoryThroughAKill(t *testing.T) {
 // cluster away it takes the log, for nobody knows whether that one's clients want it.
 func TestClusterMemory(t *testing.T) {
 	t.Parallel()
-	c := newTrio(t, "--allow-anonymous", "--policy", plainPolicy(t, inMemory))
+	p := loopback()
+	p.policy = trioPolicy + durability
+	c := p.start(t)
 	var subs []*mq.Client
 	for i := range c.nodes {
 		sub := c.nodes[i].open(v5, clean(fmt.Sprint("sub", i)))
@@ -143,11 +137,11 @@ func TestClusterMemory(t *testing.T) {
 // is a fault of the file.
 func TestMemoryIsExplained(t *testing.T) {
 	t.Parallel()
-	out, _, code := run(t, "acl", "explain", "--policy", plainPolicy(t, inMemory), "--as", "ana@example.com", "publish", "telemetry/a")
+	out, _, code := run(t, "acl", "explain", "--policy", writeFile(t, "policy.yaml", inMemory), "--as", "ana@example.com", "publish", "telemetry/a")
 	if code != 0 || !strings.Contains(out, "keeps    in memory") || !strings.Contains(out, "policy.yaml:3") {
 		t.Errorf("%d:\n%s", code, out)
 	}
-	_, bad, code := run(t, "acl", "test", plainPolicy(t, "durability: {memory: [presence/#]}\n"))
+	_, bad, code := run(t, "acl", "test", writeFile(t, "policy.yaml", "durability: {memory: [presence/#]}\n"))
 	if code != 2 || !strings.Contains(bad, "kept for its owner") {
 		t.Errorf("%d:\n%s", code, bad)
 	}
