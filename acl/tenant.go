@@ -20,7 +20,25 @@ type tenant struct {
 
 // Quotas bound what a domain uses of a cluster. 0 bounds nothing.
 type Quotas struct {
-	Sessions uint64 // of its people, connected or not
+	Sessions           uint64 // of its people, connected or not
+	Subscriptions      uint64 // of these
+	RetainedTopics     uint64 // plain ones, by who has published what is retained
+	QueueBytes         uint64 // that wait for its people's sessions
+	Watchers           uint64 // live subscriptions to what its people own
+	PublishesPerSecond uint64 // of its people, on each node
+}
+
+// fields are the quotas by the names that they have in a file, in the order of Quotas.
+func (q *Quotas) fields() []quotaField {
+	return []quotaField{
+		{"sessions", &q.Sessions}, {"subscriptions", &q.Subscriptions}, {"retained_topics", &q.RetainedTopics},
+		{"queue_bytes", &q.QueueBytes}, {"watchers", &q.Watchers}, {"publishes_per_second", &q.PublishesPerSecond},
+	}
+}
+
+type quotaField struct {
+	name  string
+	value *uint64
 }
 
 // Bounds on tenants.
@@ -28,6 +46,7 @@ const (
 	MaxTenants      = 1_000
 	MaxTenantTopics = 100
 	mostOfQuota     = 1 << 40
+	mostPublishes   = 1_000_000 // a second
 )
 
 // readTenant reads an entry of `tenants`.
@@ -82,11 +101,16 @@ func (r *reader) readTenantTopics(n *yamltree.Node) (filters []string) {
 }
 
 func (r *reader) readQuotas(n *yamltree.Node) (q Quotas) {
-	f, ok := r.Table(n, "quotas", "sessions")
+	var names []string
+	for _, field := range q.fields() {
+		names = append(names, field.name)
+	}
+	f, ok := r.Table(n, "quotas", names...)
 	if !ok {
 		return q
 	}
-	for name, to := range map[string]*uint64{"sessions": &q.Sessions} {
+	for _, field := range q.fields() {
+		name, to := field.name, field.value
 		if f[name] == nil {
 			continue
 		}
@@ -94,9 +118,13 @@ func (r *reader) readQuotas(n *yamltree.Node) (q Quotas) {
 		if !ok {
 			continue
 		}
+		most := uint64(mostOfQuota)
+		if to == &q.PublishesPerSecond {
+			most = mostPublishes
+		}
 		v, err := strconv.ParseUint(text, 10, 64)
-		if err != nil || v < 1 || v > mostOfQuota {
-			r.FailAt(f[name].Pos, problemf("%s: %q, want 1 to %d", name, shown(text), uint64(mostOfQuota)).Hint("leave it out for no quota"))
+		if err != nil || v < 1 || v > most {
+			r.FailAt(f[name].Pos, problemf("%s: %q, want 1 to %d", name, shown(text), most).Hint("leave it out for no quota"))
 			continue
 		}
 		*to = v
@@ -106,8 +134,10 @@ func (r *reader) readQuotas(n *yamltree.Node) (q Quotas) {
 
 func (t *tenant) describe() string {
 	text := "topics " + strings.Join(t.topics, ",")
-	if n := t.quotas.Sessions; n > 0 {
-		text += "; sessions " + strconv.FormatUint(n, 10)
+	for _, q := range t.quotas.fields() {
+		if *q.value > 0 {
+			text += "; " + q.name + " " + strconv.FormatUint(*q.value, 10)
+		}
 	}
 	return text
 }

@@ -28,7 +28,10 @@ type Config struct {
 	Ready func() []Check
 
 	Metrics http.Handler // /metrics
-	Profile bool         // /debug/pprof/
+
+	// DomainMetrics is /metrics/domains, for Operators; nil for none.
+	DomainMetrics http.Handler
+	Profile       bool // /debug/pprof/
 
 	Resources *Resources // /v1/{kind}/…, nil for none
 
@@ -67,6 +70,9 @@ func Handler(c Config) http.Handler {
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { ready(c.Ready, w, r) })
 	if c.Metrics != nil {
 		mux.Handle("GET /metrics", c.Metrics)
+	}
+	if c.DomainMetrics != nil {
+		mux.HandleFunc("GET /metrics/domains", c.Operators.only(func(w http.ResponseWriter, r *http.Request, _ string) { c.DomainMetrics.ServeHTTP(w, r) }))
 	}
 	if c.Profile {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)

@@ -47,7 +47,12 @@ type Domains interface {
 
 // A DomainUsage is what a domain uses.
 type DomainUsage struct {
-	Sessions QuotaUsage `json:"sessions"`
+	Sessions           QuotaUsage `json:"sessions"`
+	Subscriptions      QuotaUsage `json:"subscriptions"`
+	RetainedTopics     QuotaUsage `json:"retained_topics"`
+	QueueBytes         QuotaUsage `json:"queue_bytes"`
+	Watchers           QuotaUsage `json:"watchers"`
+	PublishesPerSecond QuotaUsage `json:"publishes_per_second"` // on the node that is asked
 }
 
 // A QuotaRow is one of them, with its name.
@@ -56,9 +61,17 @@ type QuotaRow struct {
 	QuotaUsage
 }
 
+// All lists what is used of each quota, in the order of Rows.
+func (u *DomainUsage) All() []*QuotaUsage {
+	return []*QuotaUsage{&u.Sessions, &u.Subscriptions, &u.RetainedTopics, &u.QueueBytes, &u.Watchers, &u.PublishesPerSecond}
+}
+
 // Rows lists them.
 func (u *DomainUsage) Rows() []QuotaRow {
-	return []QuotaRow{{"sessions", u.Sessions}}
+	return []QuotaRow{
+		{"sessions", u.Sessions}, {"subscriptions", u.Subscriptions}, {"retained_topics", u.RetainedTopics},
+		{"queue_bytes", u.QueueBytes}, {"watchers", u.Watchers}, {"publishes_per_second", u.PublishesPerSecond},
+	}
 }
 
 // A QuotaUsage is what is used of one quota.

@@ -327,7 +327,7 @@ func TestQuotaOfSessions(t *testing.T) {
 	const adm, other = "adm@example.com", "adm@example.net"
 	usage := func(want string) {
 		t.Helper()
-		if a := s.ask(adm, "GET", "/v1/domains/example.com/usage", ""); a.status != 200 || strings.TrimSpace(a.body) != want {
+		if a := s.ask(adm, "GET", "/v1/domains/example.com/usage", ""); a.status != 200 || !strings.Contains(a.body, want) {
 			t.Errorf("%d %s, want %s", a.status, a.body, want)
 		}
 	}
@@ -355,7 +355,7 @@ func TestQuotaOfSessions(t *testing.T) {
 			t.Errorf("another domain's session: %#02x", code)
 		}
 	}
-	usage(`{"sessions":{"used":2,"max":2,"refused":1}}`)
+	usage(`"sessions":{"used":2,"max":2,"refused":1}`)
 	if a := s.ask(other, "GET", "/v1/domains/example.com/usage", ""); a.status != 403 {
 		t.Errorf("another domain's administrator: %d %s", a.status, a.body)
 	}

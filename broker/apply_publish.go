@@ -258,7 +258,7 @@ func (m *Machine) queueFor(e *event.Event) (body uint64) {
 			continue
 		}
 		ok, until := t.permitted(m, e.Topic, e.At)
-		if !ok {
+		if !ok || m.dropsForQuota(t.r, e.Size()) {
 			continue
 		}
 		m.enqueue(t.r, e, queued{
@@ -285,20 +285,49 @@ func (m *Machine) bodyIfShared(f *fanout, e *event.Event) uint64 {
 	return 0
 }
 
-// A stored retained event: its position in the log, then the event.
+// A stored retained event: version u8 = 1 | its position in the log, 8 bytes | event; or
+// version u8 = 2 | position | the domain of who has published it, with its length in front
+// | event.
+const retainedOf = 2
+
 func retainedKey(buf []byte, topicName string) []byte {
 	return append(store.Key(buf, store.Retained), topicName...)
 }
 
 func decodeRetained(b []byte, e *event.Event) error {
-	if len(b) < 9 || b[0] != recordVersion {
+	if len(b) < 9 || b[0] != recordVersion && b[0] != retainedOf {
 		return event.ErrDamaged
 	}
-	if err := e.Decode(b[9:]); err != nil {
+	rest, ok := b[9:], true
+	if b[0] == retainedOf {
+		_, rest, ok = cutName(rest)
+	}
+	if !ok {
+		return event.ErrDamaged
+	}
+	if err := e.Decode(rest); err != nil {
 		return err
 	}
 	e.Position = store.Uint64At(b, 1)
 	return nil
+}
+
+// domainOfRetained returns the domain of who has published what b, which can be decoded,
+// has; empty if it has none.
+func domainOfRetained(b []byte) string {
+	if b[0] != retainedOf {
+		return ""
+	}
+	domain, _, _ := cutName(b[9:])
+	return domain
+}
+
+// appendRetained appends the stored form of e, without it for who appends that.
+func appendRetained(b []byte, position uint64, domain string) []byte {
+	if domain == "" {
+		return store.AppendUint64(append(b, recordVersion), position)
+	}
+	return store.AppendName(store.AppendUint64(append(b, retainedOf), position), domain)
 }
 
 // retain keeps e as the topic's present value if it asks for that; an empty
@@ -316,20 +345,31 @@ func (m *Machine) retain(e *event.Event) error {
 		if old.exists {
 			m.tx.Delete(key)
 			m.retained.Add(-1)
+			m.domains.named(old.domain).add(useRetained, -1)
 		}
 		m.fresh[e.Topic] = presentValue{}
 		return nil
+	}
+	domain := ""
+	if m.level >= LevelPolicies { // before, whose it is is not kept
+		domain = domainOf(e.Principal)
+	}
+	if domain != old.domain || !old.exists {
+		if err := m.domains.named(domain).room(useRetained, 1); err != nil {
+			return err
+		}
 	}
 	if !old.exists {
 		if m.retained.Load() >= int64(m.limits.RetainedTopics) {
 			return ErrQuota
 		}
 		m.retained.Add(1)
+	} else {
+		m.domains.named(old.domain).add(useRetained, -1)
 	}
-	b := append(m.val[:0], recordVersion)
-	b = store.AppendUint64(b, event.PositionAt(m.out.index, m.ordinal))
-	m.tx.Set(key, e.Append(b))
-	m.fresh[e.Topic] = presentValue{exists: true, expires: e.Expires}
+	m.domains.named(domain).add(useRetained, 1)
+	m.tx.Set(key, e.Append(appendRetained(m.val[:0], event.PositionAt(m.out.index, m.ordinal), domain)))
+	m.fresh[e.Topic] = presentValue{exists: true, expires: e.Expires, domain: domain}
 	if e.Expires != 0 {
 		m.setWakeName(e.Expires, wakeRetained, e.Topic)
 	}
@@ -340,6 +380,7 @@ func (m *Machine) retain(e *event.Event) error {
 type presentValue struct {
 	exists  bool
 	expires int64
+	domain  string // of its publisher
 }
 
 // retainedNow returns the topic's value as the commands so far left it: this
@@ -356,7 +397,7 @@ func (m *Machine) retainedNow(topicName string) presentValue {
 	if err := decodeRetained(m.body, &e); err != nil {
 		panic(fatal{"retained event: " + err.Error()})
 	}
-	return presentValue{exists: true, expires: e.Expires}
+	return presentValue{exists: true, expires: e.Expires, domain: domainOfRetained(m.body)}
 }
 
 // expireRetained removes a topic's value if it has expired; another value may
@@ -374,6 +415,7 @@ func (m *Machine) expireRetained(topicName string) {
 	if e.Expired(m.now) {
 		m.tx.Delete(key)
 		m.retained.Add(-1)
+		m.domains.named(domainOfRetained(v)).add(useRetained, -1)
 		m.fresh[strings.Clone(topicName)] = presentValue{}
 	}
 }

@@ -35,7 +35,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 		return nil, ErrQuota
 	}
 	if r == nil {
-		if err := m.sessionFor(c.Principal); err != nil {
+		if err := m.domains.of(c.Principal).room(useSessions, 1); err != nil {
 			return nil, err
 		}
 	}
@@ -58,7 +58,8 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 		m.sessions[r.client], m.numbers[r.session] = r, r
 		r.principal = strings.Clone(c.Principal)
 		m.principals.add(r.principal, r.session, r)
-		m.domains.add(r.principal, 1)
+		r.use = m.domains.of(r.principal)
+		r.use.add(useSessions, 1)
 	} else {
 		o.present, o.offlineSince = true, r.offlineAt
 		if r.seenAt != 0 {
@@ -251,11 +252,13 @@ func (m *Machine) endSession(r *record, cause error) {
 	delete(m.sessions, r.client)
 	delete(m.numbers, r.session)
 	m.principals.remove(r.principal, r.session)
-	m.domains.add(r.principal, -1)
 	m.tx.Delete(r.key(m.key))
 	if r.subs > 0 {
 		m.dropSubs(r)
 	}
+	r.use.add(useSessions, -1)
+	r.use.add(useQueueBytes, -int(r.queue.bytes))
+	m.domains.prune(r.use, len(m.founded) > 0)
 	m.tx.Delete(cursorKey(m.key, r.session))
 	if r.queue.next > 0 {
 		m.setChore(wakePurge, r.session, unsent)
@@ -281,7 +284,7 @@ func (m *Machine) dropSubs(r *record) {
 	}
 	lower := store.AppendUint64(store.Key(nil, store.Subs), r.session)
 	m.tx.DeleteRange(lower, store.End(lower))
-	r.subs = 0
+	m.addSubs(r, -int(r.subs))
 }
 
 // applySubscribe sets subscriptions and says which of them retained events are
@@ -319,7 +322,7 @@ func (m *Machine) subscribe(r *record, sub event.Subscription, here uint64) (rep
 	m.setEnd(r, &s, m.endsAt(r, s.Filter, m.now))
 	if !had {
 		s.first = r.queue.next
-		r.subs++
+		m.addSubs(r, 1)
 		m.subbed = append(m.subbed, sessionFilter{r.session, s.Filter})
 	}
 	wanted := s.RetainHandling == 0 || s.RetainHandling == 1 && !had
@@ -337,6 +340,9 @@ func (m *Machine) subscribe(r *record, sub event.Subscription, here uint64) (rep
 func (m *Machine) checkSubscribe(r *record, subs []event.Subscription) error {
 	if most := m.limits.SubscriptionsPerSession; int(r.subs)+len(subs) > most && int(r.subs)+m.newFilters(r, subs) > most {
 		return ErrQuota
+	}
+	if err := m.roomForSubs(r, subs); err != nil {
+		return err
 	}
 	if fresh := m.newShared(r, subs); fresh > 0 && m.level < LevelShared {
 		return &Refusal{Cause: ErrNotShared, Reason: "not at this level"}
@@ -389,7 +395,7 @@ func (m *Machine) dropSub(r *record, filter string) bool {
 	}
 	m.setEnd(r, &s, 0)
 	m.deleteSub(r, filter)
-	r.subs--
+	m.addSubs(r, -1)
 	m.tx.Delete(subKey(m.key, r.session, filter))
 	return true
 }

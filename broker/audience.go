@@ -23,6 +23,7 @@ type localSub struct {
 	windowed bool // time has a part in whether it may receive
 	outside  Outside
 	asked    bool // the log has it as a request
+	counted  bool // the log only counts it
 
 	peer *peer // not nil: it is another node's interest, and nothing else is set but what of sub and sharing is needed
 

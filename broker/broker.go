@@ -76,6 +76,7 @@ type Broker struct {
 	cursors  cursors
 	copier   copier
 	seats    seats
+	paces    domainPaces
 	verdicts sharedVerdicts // of gatherings
 	stats    Stats
 

@@ -125,6 +125,9 @@ func (m *Machine) has(r *record, of []*stream) bool {
 // and it may. What it has joined it stays with.
 func (m *Machine) park(r *record) {
 	policy := m.steady()
+	if r.use != nil && r.use.quota[useQueueBytes] > 0 {
+		return // what it is owed would be in no queue, and counted nowhere
+	}
 	if policy == nil || m.bare || m.numbers[r.session] != r || r.connected() || r.subs == 0 || r.subs > subsParked {
 		return
 	}

@@ -181,7 +181,7 @@ func (p *passing) edge(s *Session, sub *localSub, w *Wave) {
 	filter, before := sub.sub.Filter, p.edges[0]-1
 	if sub.outside == End && s.closedSince(filter, before, p.now) {
 		s.subEnded(filter, p.now, w)
-		if s.durable {
+		if s.durable || sub.counted {
 			// The log's clock may be behind, and the subscriber back before it
 			// has passed the edge: what it ends then is not that one.
 			_ = s.p.propose(&event.Unsubscribe{Session: s.number, Epoch: s.epoch, Filters: []string{filter}}, call{}, true)

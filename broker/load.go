@@ -49,7 +49,7 @@ func (m *Machine) load() error {
 	if m.copies, err = loadNumber[uint64](m.store, copiesKey); err != nil {
 		return fmt.Errorf("machine: copies: %w", err)
 	}
-	for _, load := range []func() error{m.loadSettings, m.loadPolicy, m.loadHistory, m.loadAudits, m.loadNodes, m.loadSessions, m.loadGroups, m.loadStreams, m.loadQueues, m.loadSubs, m.loadAsked, m.loadProvided, m.loadRest, m.loadJoined, m.loadChores} {
+	for _, load := range []func() error{m.loadSettings, m.loadPolicy, m.loadHistory, m.loadAudits, m.loadNodes, m.loadSessions, m.loadGroups, m.loadStreams, m.loadQueues, m.loadSubs, m.loadAsked, m.loadProvided, m.loadWatched, m.loadRest, m.loadJoined, m.loadChores} {
 		if err := load(); err != nil {
 			return err
 		}
@@ -128,6 +128,7 @@ func (m *Machine) loadPolicy() error {
 	}
 	m.operators, m.policyData = policy, data
 	m.policy = m.combined(policy)
+	m.domains.adopt(m.policy)
 	if v, ok := m.store.Get(inForceKey, nil); ok && len(v) == 8 {
 		m.inForce = int64(store.Uint64At(v, 0))
 	}
@@ -156,7 +157,8 @@ func (m *Machine) loadSessions() error {
 		}
 		m.sessions[r.client], m.numbers[r.session] = r, r
 		m.principals.add(r.principal, r.session, r)
-		m.domains.add(r.principal, 1)
+		r.use = m.domains.of(r.principal)
+		r.use.add(useSessions, 1)
 		return nil
 	})
 }
@@ -173,6 +175,7 @@ func (m *Machine) loadQueues() error {
 		if err := r.queue.decode(value); err != nil {
 			return err
 		}
+		r.use.add(useQueueBytes, int(r.queue.bytes))
 		m.noteOver(r)
 		return nil
 	})
@@ -200,7 +203,7 @@ func (m *Machine) loadSubs() error {
 		if r == nil {
 			return nil
 		}
-		r.subs++
+		m.addSubs(r, 1)
 		if _, shared := sharedRest(s.Filter); shared {
 			return m.loadMember(r, s)
 		}
@@ -212,7 +215,15 @@ func (m *Machine) loadSubs() error {
 // loadRest counts what is only counted: retained topics, bodies and the queue
 // entries that refer to them; and notes when entries expire.
 func (m *Machine) loadRest() error {
-	err := m.each(store.Retained, "retained", func(_, _ []byte) error { m.retained.Add(1); return nil })
+	err := m.each(store.Retained, "retained", func(_, value []byte) error {
+		var e event.Event
+		if err := decodeRetained(value, &e); err != nil {
+			return err
+		}
+		m.retained.Add(1)
+		m.domains.named(domainOfRetained(value)).add(useRetained, 1)
+		return nil
+	})
 	if err != nil {
 		return err
 	}

@@ -149,7 +149,7 @@ type Machine struct {
 	ended    bool                    // this entry has closed our life
 	provided map[string][]string     // topics of what principals are provided with, sorted
 	asking   map[uint64]int          // how many requests each session has made: what is in store.Asked
-	askedNow map[string]bool         // keys of it that this entry has set, or removed
+	askedNow map[string]askedHow     // keys of it that this entry has set, or removed
 	copying  *event.Copy             // the copies that it is to end with; nil for none
 	copyUnit int                     // whose they are
 	dropped  []uint64                // segments that it has reclaimed

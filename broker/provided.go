@@ -121,7 +121,7 @@ func (m *Machine) provide(r *record, topicName string) bool {
 	if n.Subscribed(&ProfileTx{m: m, prefix: n.Prefix()}, &q) != nil || q.Once {
 		return false
 	}
-	m.setAsked(r.session, sub.Filter)
+	m.setAsked(r, sub.Filter, !r.durable())
 	if r.durable() {
 		m.subscribe(r, sub, event.PositionAt(m.out.index, m.ordinal))
 	}

@@ -1,34 +1,120 @@
 package broker
 
 import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+
+	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/store"
 )
+
+// What domains use, and may use.
+//
+// All but rates follows from the state, which every node has alike: the Machine counts as
+// it applies, without a look at what there is, and refuses in the order of the log what
+// would be one too many. A quota that is less than what there is ends nothing: it refuses
+// what is new. The losers are, in the order of DomainQuota: the session, the subscription,
+// the publication, the event for the one session that would have to keep it, the watcher,
+// and the publication.
+//
+// Counts are kept by domain of the principal, and a record has that of its own at hand: an
+// event that is queued costs an addition.
 
 // A DomainQuota bounds what the people of a domain use; 0 of any field bounds nothing.
 type DomainQuota struct {
 	// Sessions is how many sessions there may be of theirs, connected or not, on all
-	// nodes. One more is refused with ErrQuota; those that there are go on, also when a
-	// policy comes into force that has less.
+	// nodes.
 	Sessions uint64
+
+	// Subscriptions is how many they may have in all sessions. For it to be exact, those
+	// of sessions that end with their connections are ordered, too, while there is one.
+	Subscriptions uint64
+
+	// RetainedTopics is how many plain topics may have a retained event whose publisher is
+	// one of theirs. To retain one that another domain's had is one more.
+	RetainedTopics uint64
+
+	// QueueBytes is how many bytes may wait in their sessions' queues, and in those of the
+	// groups that they founded. A session that is connected, and takes what it is sent,
+	// gets its events all the same; of any other the event that comes is dropped, counted
+	// and told like those that a queue's own bound drops. Sessions of a domain with this
+	// quota join no streams: what streams owe is in no queue.
+	QueueBytes uint64
+
+	// Watchers is how many live subscriptions there may be to resources of theirs, pending
+	// ones too, whoever watches.
+	Watchers uint64
+
+	// PublishesPerSecond is how many events they may publish on each node, after as many at
+	// once.
+	PublishesPerSecond uint64
 }
 
 // A quoter is an Authorizer that has quotas of domains.
 type quoter interface {
 	QuotaOf(domain string) DomainQuota
+
+	// Quotas calls yield with each domain that has one.
+	Quotas(yield func(domain string, q DomainQuota) bool)
+}
+
+// A Use is what is used of one quota.
+type Use struct {
+	Used    uint64
+	Refused uint64 // by this node, or as it applied the log, since it was started
 }
 
 // A DomainUse is what a domain uses.
-type DomainUse struct {
-	Sessions        uint64
-	SessionsRefused uint64 // for want of quota, on this node as it applied the log since it was started
+type DomainUse struct{ Sessions, Subscriptions, RetainedTopics, QueueBytes, Watchers, Publishes Use }
+
+// What a use is of.
+const (
+	useSessions = iota
+	useSubscriptions
+	useRetained
+	useQueueBytes
+	useWatchers
+	uses
+)
+
+// useNames are for people.
+var useNames = [uses]string{"sessions", "subscriptions", "retained topics", "bytes in queues", "watchers"}
+
+// A domainCount is what one domain uses. The Machine alone changes it.
+type domainCount struct {
+	name  string
+	quota [uses]uint64 // of the policy in force; the Machine's
+
+	used    [uses]atomic.Int64
+	refused [uses]atomic.Uint64
 }
 
-// domainUses counts what domains use. The Machine alone writes it.
+// add counts n more. A nil count, which is that of no domain, counts nothing.
+func (c *domainCount) add(what, n int) {
+	if c != nil {
+		c.used[what].Add(int64(n))
+	}
+}
+
+// room refuses n more of something if they are too many.
+func (c *domainCount) room(what, n int) error {
+	if c == nil || c.quota[what] == 0 || uint64(c.used[what].Load())+uint64(n) <= c.quota[what] {
+		return nil
+	}
+	c.refused[what].Add(1)
+	return &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("quota: %s has no room for more %s", c.name, useNames[what])}
+}
+
+// domainUses are the counts of all domains.
 type domainUses struct {
-	mu      sync.Mutex // guards the following
-	uses    map[string]DomainUse
-	refused map[string]uint64 // only of domains that have a quota, so the policy bounds them
+	mu     sync.Mutex // held by the Machine where it changes the map, and by readers
+	counts map[string]*domainCount
+	quotas quoter // nil: there are none
 }
 
 func domainOf(principal string) string {
@@ -36,62 +122,235 @@ func domainOf(principal string) string {
 	return domain
 }
 
-// add counts n sessions more of a principal.
-func (d *domainUses) add(principal string, n int) {
-	domain := domainOf(principal)
+// of returns the count of a principal's domain, nil if it has none. For the Machine.
+func (d *domainUses) of(principal string) *domainCount { return d.named(domainOf(principal)) }
+
+func (d *domainUses) named(domain string) *domainCount {
 	if domain == "" {
-		return
+		return nil
+	}
+	if c := d.counts[domain]; c != nil {
+		return c
+	}
+	c := &domainCount{name: strings.Clone(domain)}
+	if d.quotas != nil {
+		c.setQuota(d.quotas.QuotaOf(domain))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.uses == nil {
-		d.uses = map[string]DomainUse{}
+	if d.counts == nil {
+		d.counts = map[string]*domainCount{}
 	}
-	u := d.uses[domain]
-	if u.Sessions += uint64(n); u.Sessions == 0 {
-		delete(d.uses, domain)
-		return
-	}
-	d.uses[strings.Clone(domain)] = u
+	d.counts[c.name] = c
+	return c
 }
 
-func (d *domainUses) of(domain string) DomainUse {
+func (c *domainCount) setQuota(q DomainQuota) {
+	c.quota = [uses]uint64{q.Sessions, q.Subscriptions, q.RetainedTopics, q.QueueBytes, q.Watchers}
+}
+
+// adopt puts the quotas of a policy in force.
+func (d *domainUses) adopt(policy Authorizer) {
+	d.quotas, _ = policy.(quoter)
+	for _, c := range d.counts { // in any order: each for itself
+		c.quota = [uses]uint64{}
+	}
+	if d.quotas == nil {
+		return
+	}
+	d.quotas.Quotas(func(domain string, q DomainQuota) bool {
+		if c := d.counts[domain]; c != nil {
+			c.setQuota(q)
+		}
+		return true
+	})
+}
+
+// reset makes all counts 0: another state takes the place of this one.
+func (d *domainUses) reset() {
+	for _, c := range d.counts { // in any order: each for itself
+		for i := range c.used {
+			c.used[i].Store(0)
+		}
+	}
+}
+
+// prune forgets domains of which there is nothing, and which have no quota. Only where no
+// record holds one: a session's, or a group's, is none of those.
+func (d *domainUses) prune(c *domainCount, held bool) {
+	if c == nil || held || c.quota != [uses]uint64{} {
+		return
+	}
+	for i := range c.used {
+		if c.used[i].Load() != 0 {
+			return
+		}
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	u := d.uses[domain]
-	u.SessionsRefused = d.refused[domain]
+	delete(d.counts, c.name)
+}
+
+// use returns what a domain uses. For any goroutine.
+func (d *domainUses) use(domain string) (u DomainUse) {
+	d.mu.Lock()
+	c := d.counts[domain]
+	d.mu.Unlock()
+	if c == nil {
+		return u
+	}
+	for i, to := range [uses]*Use{&u.Sessions, &u.Subscriptions, &u.RetainedTopics, &u.QueueBytes, &u.Watchers} {
+		*to = Use{Used: uint64(max(0, c.used[i].Load())), Refused: c.refused[i].Load()}
+	}
 	return u
 }
 
-func (d *domainUses) refuse(domain string) {
+// domains lists those of which there is something, or was. For any goroutine.
+func (d *domainUses) domains() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.refused == nil {
-		d.refused = map[string]uint64{}
-	}
-	d.refused[strings.Clone(domain)]++
+	return slices.Collect(maps.Keys(d.counts))
 }
 
-// reset forgets the sessions that were counted: another state takes the place of this one.
-func (d *domainUses) reset() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.uses = nil
+// UseOf returns what a domain uses, as this node has it. For any goroutine.
+func (b *Broker) UseOf(domain string) DomainUse {
+	u := b.machine.domains.use(domain)
+	u.Publishes = b.paces.use(domain, b.now())
+	return u
 }
 
-// sessionFor says whether a principal's domain may have one session more.
-func (m *Machine) sessionFor(principal string) error {
-	domain := domainOf(principal)
-	q, ok := m.policy.(quoter)
-	if domain == "" || !ok || m.level < LevelPolicies {
+// Domains returns the domains that use something. For any goroutine.
+func (b *Broker) Domains() []string { return b.machine.domains.domains() }
+
+// addSubs counts n subscriptions more of a session, or of less if it is negative.
+func (m *Machine) addSubs(r *record, n int) {
+	r.subs = uint32(int(r.subs) + n)
+	r.use.add(useSubscriptions, n)
+}
+
+// roomForSubs says whether r's domain may have so many subscriptions.
+func (m *Machine) roomForSubs(r *record, subs []event.Subscription) error {
+	if r.use == nil || r.use.quota[useSubscriptions] == 0 {
 		return nil
 	}
-	if most := q.QuotaOf(domain).Sessions; most > 0 && m.domains.of(domain).Sessions >= most {
-		m.domains.refuse(domain)
-		return ErrQuota
+	fresh := make(map[string]struct{}, len(subs))
+	for i := range subs {
+		if _, had := m.subOf(subs[i].Filter, r.session); !had && !m.hasAsked(r.session, subs[i].Filter) {
+			fresh[subs[i].Filter] = struct{}{}
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	return r.use.room(useSubscriptions, len(fresh))
+}
+
+// dropsForQuota says whether an event of size bytes is not queued for r, because its domain
+// has no room. It is counted, and told when r resumes, as what the queue's own bound drops.
+func (m *Machine) dropsForQuota(r *record, size int) bool {
+	if r.use == nil || r.use.quota[useQueueBytes] == 0 {
+		return false
+	}
+	if r.connected() && r.queue.count < m.limits.inFlight(r.recvMax) {
+		return false
+	}
+	if r.use.room(useQueueBytes, size) == nil {
+		return false
+	}
+	r.queue.dropped++
+	m.out.queueDropped++
+	m.touch(r)
+	return true
+}
+
+// How many watch a domain's resources is told by profiles, who keep them; the sum is kept
+// here, by domain: uvarint.
+var watchedPrefix = append([]byte{byte(store.Policies)}, "watched/"...)
+
+func watchedKey(domain string) []byte { return append(slices.Clone(watchedPrefix), domain...) }
+
+func (m *Machine) loadWatched() error {
+	var damaged error
+	m.store.Scan(watchedPrefix, store.End(watchedPrefix), func(key, value []byte) bool {
+		n, read := binary.Uvarint(value)
+		if read != len(value) || read <= 0 {
+			damaged = event.ErrDamaged
+			return false
+		}
+		m.domains.named(string(key[len(watchedPrefix):])).add(useWatchers, int(n))
+		return true
+	})
+	return damaged
+}
+
+// domainOfTopic returns the domain of a profile's topic: its second level.
+func domainOfTopic(topicName string) string {
+	_, rest, _ := strings.Cut(topicName, "/")
+	domain, _, _ := strings.Cut(rest, "/")
+	return domain
+}
+
+// MayWatch refuses one live subscription more to a resource, if its domain has as many as
+// it may. What there is of that domain is told nobody.
+func (t *ProfileTx) MayWatch(topicName string) error {
+	if t.m.domains.named(domainOfTopic(topicName)).room(useWatchers, 1) != nil {
+		return &Refusal{Cause: ErrQuota, Reason: "quota: as many watch there as are possible"}
 	}
 	return nil
 }
 
-// UseOf returns what a domain uses, as this node has it. For any goroutine.
-func (b *Broker) UseOf(domain string) DomainUse { return b.machine.domains.of(domain) }
+// Watched takes note that there are so many live subscriptions more to a resource.
+func (t *ProfileTx) Watched(topicName string, more int) {
+	domain := domainOfTopic(topicName)
+	c := t.m.domains.named(domain)
+	if c == nil {
+		return
+	}
+	c.add(useWatchers, more)
+	if n := c.used[useWatchers].Load(); n > 0 {
+		t.m.tx.Set(watchedKey(domain), binary.AppendUvarint(nil, uint64(n)))
+	} else {
+		t.m.tx.Delete(watchedKey(domain))
+	}
+}
+
+// counted says whether the log counts a session's plain subscriptions although it keeps
+// none of them.
+func (s *Session) counted() bool {
+	p := s.b.policy.Load()
+	if s.durable || p == nil || s.b.Level() < LevelRequests {
+		return false
+	}
+	q, ok := p.Authorizer.(quoter)
+	return ok && q.QuotaOf(domainOf(s.who.Principal)).Subscriptions > 0
+}
+
+// logs returns which filters of a session that ends with its connection the log is told of:
+// requests, shared ones, and if they are counted all. It remembers those that are told for
+// that alone: when they end, the log is told, too. For the reading goroutine.
+func (s *Session) logs(subs []event.Subscription) (logged []event.Subscription) {
+	counted := s.counted()
+	for _, sub := range subs {
+		_, shared := sharedRest(sub.Filter)
+		switch {
+		case shared || s.isRequest(sub.Filter):
+		case counted:
+			if s.told == nil {
+				s.told = map[string]struct{}{}
+			}
+			s.told[strings.Clone(sub.Filter)] = struct{}{}
+		default:
+			continue
+		}
+		logged = append(logged, sub)
+	}
+	return logged
+}
+
+// isToldOf says whether the log is to hear that a subscription of such a session ends.
+func (s *Session) isToldOf(filter string) bool {
+	_, shared := sharedRest(filter)
+	_, counted := s.told[filter]
+	delete(s.told, filter)
+	return shared || counted || s.isRequest(filter)
+}

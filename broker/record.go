@@ -56,8 +56,9 @@ type record struct {
 	parked, addedIn uint64
 	added           uint64
 	addedBytes      int64
-	groups          []*group // of its shared subscriptions
-	copies          []uint64 // entries of the queue that it was given as a member of them, ascending: at most sharedAtOnce
+	groups          []*group     // of its shared subscriptions
+	use             *domainCount // of its principal's domain, nil if it has none; of a group's its founder's
+	copies          []uint64     // entries of the queue that it was given as a member of them, ascending: at most sharedAtOnce
 }
 
 // remember takes note of the packet id of a QoS 2 publish.

@@ -22,7 +22,8 @@ import (
 //
 // For sessions without a queue the log otherwise knows no subscriptions. What they
 // subscribe to by request it keeps by session, as it does for all: so that whoever
-// has asked is known to be gone when the session ends.
+// has asked is known to be gone when the session ends. Where a domain's subscriptions
+// are bounded (DomainQuota), it keeps all of theirs so.
 //
 // Who subscribes by wildcard asks nobody, and is shown what it may see.
 
@@ -108,14 +109,18 @@ func (m *Machine) applyRequest(c *event.Request) (*subscribed, error) {
 			answer = append(answer, q.Answer...)
 			if q.Once {
 				once[q.Topic] = true
-				m.dropAsked(r.session, q.Topic)
+				m.dropAsked(r, q.Topic)
 				m.dropSub(r, q.Topic)
 				continue
 			}
-			m.setAsked(r.session, q.Topic)
+			m.setAsked(r, q.Topic, !c.Queued)
 			if !c.Queued {
 				continue // the rest is its node's affair
 			}
+		} else if _, shared := sharedRest(s.Filter); !shared && !c.Queued {
+			// It is counted, and its node's affair.
+			m.setAsked(r, s.Filter, true)
+			continue
 		}
 		plain.Subs = append(plain.Subs, *s)
 	}
@@ -134,38 +139,73 @@ func askedKey(buf []byte, session uint64, topicName string) []byte {
 	return append(store.AppendUint64(store.Key(buf, store.Asked), session), topicName...)
 }
 
-func (m *Machine) hasAsked(session uint64, topicName string) bool {
+// An askedHow is what is kept of one.
+type askedHow uint8
+
+const (
+	notAsked    askedHow = iota
+	askedQueued          // the session has the subscription, too
+	askedLoose           // it has not: its node knows it, and here it is counted
+)
+
+// looseValue is what the store has under the key of a loose one; of others nothing.
+var looseValue = []byte{1}
+
+func askedOf(value []byte) askedHow {
+	if len(value) > 0 {
+		return askedLoose
+	}
+	return askedQueued
+}
+
+func (m *Machine) askedNowOf(session uint64, topicName string) askedHow {
 	if m.asking[session] == 0 {
-		return false
+		return notAsked
 	}
 	key := askedKey(nil, session, topicName)
 	if is, ok := m.askedNow[string(key)]; ok {
 		return is
 	}
-	_, ok := m.store.Get(key, nil)
-	return ok
+	value, ok := m.store.Get(key, nil)
+	if !ok {
+		return notAsked
+	}
+	return askedOf(value)
 }
 
-func (m *Machine) setAsked(session uint64, topicName string) {
-	if m.hasAsked(session, topicName) {
+func (m *Machine) hasAsked(session uint64, topicName string) bool {
+	return m.askedNowOf(session, topicName) != notAsked
+}
+
+// setAsked notes that a session has asked, also for what is only counted.
+func (m *Machine) setAsked(r *record, topicName string, loose bool) {
+	if m.hasAsked(r.session, topicName) {
 		return
 	}
-	key := askedKey(nil, session, topicName)
-	m.tx.Set(key, nil)
-	m.askedNow[string(key)] = true
-	m.asking[session]++
+	key, is, value := askedKey(nil, r.session, topicName), askedQueued, []byte(nil)
+	if loose {
+		is, value = askedLoose, looseValue
+		r.use.add(useSubscriptions, 1)
+	}
+	m.tx.Set(key, value)
+	m.askedNow[string(key)] = is
+	m.asking[r.session]++
 }
 
 // dropAsked undoes setAsked and says whether there was anything to undo.
-func (m *Machine) dropAsked(session uint64, topicName string) bool {
-	if !m.hasAsked(session, topicName) {
+func (m *Machine) dropAsked(r *record, topicName string) bool {
+	was := m.askedNowOf(r.session, topicName)
+	if was == notAsked {
 		return false
 	}
-	key := askedKey(nil, session, topicName)
+	if was == askedLoose {
+		r.use.add(useSubscriptions, -1)
+	}
+	key := askedKey(nil, r.session, topicName)
 	m.tx.Delete(key)
-	m.askedNow[string(key)] = false
-	if m.asking[session]--; m.asking[session] == 0 {
-		delete(m.asking, session)
+	m.askedNow[string(key)] = notAsked
+	if m.asking[r.session]--; m.asking[r.session] == 0 {
+		delete(m.asking, r.session)
 	}
 	return true
 }
@@ -177,13 +217,13 @@ func (m *Machine) askedBy(session uint64) (topics []string) {
 	}
 	lower := askedKey(nil, session, "")
 	m.store.Scan(lower, store.End(lower), func(key, _ []byte) bool {
-		if is, ok := m.askedNow[string(key)]; !ok || is {
+		if is, ok := m.askedNow[string(key)]; !ok || is != notAsked {
 			topics = append(topics, string(key[len(lower):]))
 		}
 		return true
 	})
 	for key, is := range m.askedNow { // in any order: it is sorted
-		if name, of := strings.CutPrefix(key, string(lower)); of && is {
+		if name, of := strings.CutPrefix(key, string(lower)); of && is != notAsked {
 			topics = append(topics, name)
 		}
 	}
@@ -192,12 +232,16 @@ func (m *Machine) askedBy(session uint64) (topics []string) {
 }
 
 func (m *Machine) loadAsked() error {
-	m.asking, m.askedNow = map[uint64]int{}, map[string]bool{}
-	return m.each(store.Asked, "requests", func(key, _ []byte) error {
+	m.asking, m.askedNow = map[uint64]int{}, map[string]askedHow{}
+	return m.each(store.Asked, "requests", func(key, value []byte) error {
 		if len(key) < 9 {
 			return event.ErrDamaged
 		}
-		m.asking[store.Uint64At(key, 0)]++
+		session := store.Uint64At(key, 0)
+		m.asking[session]++
+		if r := m.numbers[session]; r != nil && askedOf(value) == askedLoose {
+			r.use.add(useSubscriptions, 1)
+		}
 		return nil
 	})
 }
@@ -205,7 +249,7 @@ func (m *Machine) loadAsked() error {
 // tellUnsubscribed tells a profile that a session has ended a subscription that was a
 // request, if that is one.
 func (m *Machine) tellUnsubscribed(r *record, filter string, gone bool) (was bool) {
-	if !m.dropAsked(r.session, filter) {
+	if !m.dropAsked(r, filter) {
 		return false
 	}
 	if n := notifierOf(m.profiles, filter); n != nil && !m.bare {
@@ -226,11 +270,8 @@ func (m *Machine) tellGone(r *record) {
 // has had queued nothing is sent any more.
 func (t *ProfileTx) EndSubscription(session uint64, topicName string) {
 	m := t.m
-	if !m.dropAsked(session, topicName) {
-		return
-	}
 	r := m.numbers[session]
-	if r == nil {
+	if r == nil || !m.dropAsked(r, topicName) {
 		return
 	}
 	m.dropSub(r, topicName)

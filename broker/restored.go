@@ -130,7 +130,7 @@ func (s *Session) resume(o *opened, now int64) {
 	}
 	here := s.b.loop.position()
 	for i := range o.subs { // of a session without a queue: what it was provided with meanwhile
-		if sub := o.subs[i].Subscription; s.subs[sub.Filter] == nil {
+		if sub := o.subs[i].Subscription; s.subs[sub.Filter] == nil && s.isRequest(sub.Filter) {
 			s.attach(sub, here, 0, now).asked = true
 		}
 	}

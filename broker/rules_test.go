@@ -15,12 +15,23 @@ import (
 type rules struct {
 	list  []rule
 	users map[string]string                       // what each has to prove
+	quota map[string]DomainQuota                  // by domain
 	asked func(who Who, what Action, name string) // nil, or called before each answer
 }
 
 func (r *rules) Credential(principal string) string { return r.users[principal] }
 func (r *rules) Knows(principal string) bool        { return r.users[principal] != "" }
 func (r *rules) Known() []string                    { return slices.Sorted(maps.Keys(r.users)) }
+
+func (r *rules) QuotaOf(domain string) DomainQuota { return r.quota[domain] }
+
+func (r *rules) Quotas(yield func(domain string, q DomainQuota) bool) {
+	for domain, q := range r.quota {
+		if !yield(domain, q) {
+			return
+		}
+	}
+}
 
 type rule struct {
 	deny        bool

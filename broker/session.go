@@ -43,6 +43,9 @@ type Session struct {
 	inboundMu sync.Mutex
 	inbound   map[uint16]struct{}
 
+	told map[string]struct{} // filters that the log only counts: the reading goroutine's
+	pace *domainPace         // likewise: as of version; nil: nothing bounds the domain's publications
+
 	subs map[string]*localSub // the delivery loop's
 
 	shownMu sync.Mutex
@@ -200,6 +203,12 @@ func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uin
 	if s.closed.Load() {
 		return false, ErrStale
 	}
+	if s.pace != nil {
+		if err := s.pace.take(now); err != nil {
+			s.b.stats.PublishRefused.Add(1)
+			return false, err
+		}
+	}
 	if transient {
 		s.deliverUnordered(ev, now, w)
 		return false, nil
@@ -316,6 +325,7 @@ func (s *Session) mayPublish(topicName string, now int64) error {
 	p := s.b.policy.Load()
 	if p != nil && p.version != s.version {
 		s.verdicts, s.version = nil, p.version
+		s.pace = s.b.paceOf(p, s.who.Principal)
 	}
 	if s.verdicts[topicName].until > now {
 		return nil
@@ -404,7 +414,6 @@ func (s *Session) SubscribeWith(subs []event.Subscription, options []byte, ackno
 		}
 	}
 	shared, others := sharedAmong(granted)
-	requests := s.requestsAmong(granted)
 	var answer []byte
 	var once map[string]bool
 	begun := func(w *Wave) {
@@ -443,7 +452,7 @@ func (s *Session) SubscribeWith(subs []event.Subscription, options []byte, ackno
 	defer s.b.relays.announce(others)()
 	logged := granted
 	if !s.durable {
-		logged = slices.Concat(requests, shared) // the others are the node's affair
+		logged = s.logs(granted) // the others are the node's affair
 	}
 	switch {
 	case len(granted) == 0:
@@ -465,7 +474,7 @@ func (s *Session) SubscribeWith(subs []event.Subscription, options []byte, ackno
 		w := newWait()
 		w.first = begin
 		var cmd event.Command = &event.Subscribe{Session: s.number, Epoch: s.epoch, Subs: logged}
-		if len(requests) > 0 {
+		if !s.durable && len(logged) > len(shared) || slices.ContainsFunc(logged, func(sub event.Subscription) bool { return s.isRequest(sub.Filter) }) {
 			cmd = &event.Request{Session: s.number, Epoch: s.epoch, Subs: logged, Queued: s.durable, Props: options}
 		}
 		if err := s.p.propose(cmd, call{c: w}, false); err != nil {
@@ -502,7 +511,7 @@ func (s *Session) begin(granted []event.Subscription, done *subscribed, now int6
 	if s.closed.Load() {
 		return // the loop has let go of it, or is about to
 	}
-	since := s.b.loop.position()
+	since, counted := s.b.loop.position(), s.counted()
 	if done != nil && s.durable {
 		since = done.since
 	}
@@ -530,6 +539,7 @@ func (s *Session) begin(granted []event.Subscription, done *subscribed, now int6
 		}
 		l := s.attach(sub, since, 0, now)
 		l.asked = s.isRequest(sub.Filter)
+		l.counted = counted && !l.asked
 		if replay {
 			s.reshow(sub.Filter)
 			s.scanning.add(scan{sub: l, since: since, initial: true})
@@ -540,16 +550,6 @@ func (s *Session) begin(granted []event.Subscription, done *subscribed, now int6
 // isRequest says whether to subscribe to filter is a request.
 func (s *Session) isRequest(filter string) bool {
 	return s.b.Level() >= LevelRequests && notifierOf(s.b.machine.profiles, filter) != nil
-}
-
-// requestsAmong returns those of subs that are requests.
-func (s *Session) requestsAmong(subs []event.Subscription) (requests []event.Subscription) {
-	for _, sub := range subs {
-		if s.isRequest(sub.Filter) {
-			requests = append(requests, sub)
-		}
-	}
-	return requests
 }
 
 // maySubscribe says whether filter may be granted at all.
@@ -613,7 +613,7 @@ func (s *Session) Unsubscribe(filters []string) (existed []bool, err error) {
 	}
 	logged := filters
 	if !s.durable {
-		logged = slices.DeleteFunc(slices.Clone(filters), func(f string) bool { _, shared := sharedRest(f); return !shared && !s.isRequest(f) })
+		logged = slices.DeleteFunc(slices.Clone(filters), func(f string) bool { return !s.isToldOf(f) })
 	}
 	if len(logged) == 0 {
 		if !s.b.loop.call(func(*Wave) { end() }) {

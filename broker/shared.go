@@ -258,6 +258,9 @@ func (m *Machine) give(g *group, to *groupMember, e *event.Event, body uint64, b
 // in vain, so was this; otherwise somebody may be there for it.
 func (m *Machine) keep(s *sharing, e *event.Event, body uint64) {
 	g := s.g
+	if m.dropsForQuota(&g.record, e.Size()) {
+		return
+	}
 	waited := g.waits()
 	m.await(g, e, body, returns{})
 	if waited {

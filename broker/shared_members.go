@@ -50,7 +50,7 @@ func (m *Machine) joinGroup(r *record, sub event.Subscription, here uint64) (gro
 	if had {
 		s.first = g.members[at].sub.first
 	} else {
-		r.subs++
+		m.addSubs(r, 1)
 		r.groups = append(r.groups, g)
 		m.subbed = append(m.subbed, sessionFilter{r.session, g.filter})
 	}
@@ -110,6 +110,7 @@ func (m *Machine) newGroup(filter, rest, founder string) *group {
 func (m *Machine) addGroup(g *group) {
 	m.byFilter[g.filter], m.groups[g.session], m.numbers[g.session] = g, g, &g.record
 	m.founded[g.founder]++
+	g.use = m.domains.of(g.founder)
 	m.shared.Set(g.rest, g.session, g)
 }
 
@@ -126,7 +127,7 @@ func (m *Machine) leave(r *record, filter string) bool {
 	g.members = slices.Delete(g.members, at, at+1)
 	g.part(r)
 	r.groups = slices.DeleteFunc(r.groups, func(one *group) bool { return one == g })
-	r.subs--
+	m.addSubs(r, -1)
 	m.tx.Delete(subKey(m.key, r.session, filter))
 	if len(g.members) > 0 {
 		m.feedNow(g)
@@ -144,6 +145,7 @@ func (m *Machine) endGroup(g *group) {
 	if m.founded[g.founder]--; m.founded[g.founder] == 0 {
 		delete(m.founded, g.founder)
 	}
+	g.use.add(useQueueBytes, -int(g.queue.bytes))
 	delete(m.byFilter, g.filter)
 	delete(m.groups, g.session)
 	delete(m.numbers, g.session)

@@ -160,6 +160,8 @@ func connectFault(err error) error {
 	switch {
 	case errors.Is(err, broker.ErrBadCredentials):
 		return &fault{codeBadCredentials, ""}
+	case errors.As(err, &r) && errors.Is(err, broker.ErrQuota):
+		return &fault{codeQuota, r.Reason}
 	case errors.As(err, &r):
 		return &fault{codeNotAuthorized, r.Reason}
 	case errors.Is(err, broker.ErrRefused):

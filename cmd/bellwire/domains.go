@@ -196,14 +196,34 @@ func (a *authorizer) QuotaOf(domain string) broker.DomainQuota {
 	return broker.DomainQuota(a.operator.QuotasOf(domain))
 }
 
+// Quotas lists the domains that have any.
+func (a *authorizer) Quotas(yield func(domain string, q broker.DomainQuota) bool) {
+	for _, domain := range a.operator.Tenants() {
+		if q := a.QuotaOf(domain); q != (broker.DomainQuota{}) && !yield(domain, q) {
+			return
+		}
+	}
+}
+
 // Usage implements api.Domains.
 func (d domains) Usage(_ context.Context, domain string) (api.DomainUsage, error) {
 	a, err := d.tenant(domain)
 	if err != nil {
 		return api.DomainUsage{}, err
 	}
-	use := d.s.broker.UseOf(domain)
-	return api.DomainUsage{Sessions: api.QuotaUsage{Used: use.Sessions, Max: a.operator.QuotasOf(domain).Sessions, Refused: use.SessionsRefused}}, nil
+	return domainUsageOf(d.s.broker.UseOf(domain), a.QuotaOf(domain)), nil
+}
+
+// domainUsageOf says what is used of quotas.
+func domainUsageOf(use broker.DomainUse, q broker.DomainQuota) api.DomainUsage {
+	of := func(u broker.Use, most uint64) api.QuotaUsage {
+		return api.QuotaUsage{Used: u.Used, Max: most, Refused: u.Refused}
+	}
+	return api.DomainUsage{
+		Sessions: of(use.Sessions, q.Sessions), Subscriptions: of(use.Subscriptions, q.Subscriptions),
+		RetainedTopics: of(use.RetainedTopics, q.RetainedTopics), QueueBytes: of(use.QueueBytes, q.QueueBytes),
+		Watchers: of(use.Watchers, q.Watchers), PublishesPerSecond: of(use.Publishes, q.PublishesPerSecond),
+	}
 }
 
 // DiffPolicy implements api.Domains.

@@ -11,7 +11,7 @@ import (
 
 // metrics returns the handler of /metrics. Counters are fields of what counts;
 // here they are only read, when somebody asks. No label holds a client, topic,
-// user or address.
+// user, address or domain: see domainMetrics.
 func (s *server) metrics() http.Handler {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s.brokerMetrics(), s.clusterMetrics(), s.peerMetrics(), nodeMetrics(s.node.Stats))

@@ -56,6 +56,9 @@ func (p *Profile) Subscribed(tx *broker.ProfileTx, r *broker.Request) error {
 
 // told says in the broker's words why a subscription is not granted.
 func told(err error) error {
+	if refusal, ok := errors.AsType[*broker.Refusal](err); ok {
+		return refusal // of the broker's own
+	}
 	var cause error
 	switch {
 	case errors.Is(err, life.ErrRejected):
@@ -134,6 +137,7 @@ func (p *Profile) book(tx *broker.ProfileTx) *life.Book {
 	b.Noted = func(topicName string, fetched bool) { p.noted(tx, topicName, fetched) }
 	b.Hold = func(e *life.Entry) { _, _ = named(tx).Hold(kind.Of(e.Watcher), kind.Of(p.Owner(e.Topic))) } // agree has asked
 	b.Release = func(pseudonym string) { named(tx).Release(kind.Of(pseudonym)) }
+	b.MayWatch, b.Watched = tx.MayWatch, tx.Watched
 	b.Provided = func(e *life.Entry, is bool) { tx.SetProvided(e.Watcher, e.Topic, is) }
 	return b
 }

@@ -1,0 +1,100 @@
+package broker
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// How many events the people of a domain publish in a second is bounded on each node, like
+// other rates: no log is asked. Domains without a quota cost a look at a nil pointer.
+
+// A domainPace is that of one domain on this node: a bucket that holds as many as may be
+// published in a second, kept as the instant at which it is full again.
+type domainPace struct {
+	refusal *Refusal
+	most    int64 // a second
+	every   int64 // nanoseconds that one takes
+	full    atomic.Int64
+	refused *atomic.Uint64
+}
+
+// take takes one, and refuses if there is none. For any goroutine.
+func (p *domainPace) take(now int64) error {
+	for {
+		full := p.full.Load()
+		next := max(full, now) + p.every
+		if next-now > p.most*p.every {
+			p.refused.Add(1)
+			return p.refusal
+		}
+		if p.full.CompareAndSwap(full, next) {
+			return nil
+		}
+	}
+}
+
+// used returns how many of a second's are taken.
+func (p *domainPace) used(now int64) uint64 {
+	return uint64(max(0, p.full.Load()-now) / p.every)
+}
+
+// domainPaces are those of all domains that have a quota of it.
+type domainPaces struct {
+	mu      sync.Mutex // guards the following
+	paces   map[string]*domainPace
+	refused map[string]*atomic.Uint64 // outlast a policy that has another quota
+}
+
+// of returns the pace of a domain, nil if nothing bounds it. most is its quota.
+func (d *domainPaces) of(domain string, most uint64) *domainPace {
+	if domain == "" || most == 0 {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.paces[domain]; p != nil && p.most == int64(most) {
+		return p
+	}
+	if d.paces == nil {
+		d.paces, d.refused = map[string]*domainPace{}, map[string]*atomic.Uint64{}
+	}
+	if d.refused[domain] == nil {
+		d.refused[domain] = new(atomic.Uint64)
+	}
+	p := &domainPace{
+		most: int64(most), every: max(1, 1e9/int64(most)), refused: d.refused[domain],
+		refusal: &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("rate: %s may publish %d events a second on one node", domain, most)},
+	}
+	if old := d.paces[domain]; old != nil { // what was taken stays so
+		p.full.Store(old.full.Load())
+	}
+	d.paces[domain] = p
+	return p
+}
+
+// use returns what was taken of a domain's. For any goroutine.
+func (d *domainPaces) use(domain string, now int64) (u Use) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.paces[domain]; p != nil {
+		u.Used = p.used(now)
+	}
+	if n := d.refused[domain]; n != nil {
+		u.Refused = n.Load()
+	}
+	return u
+}
+
+// paceOf returns the pace of a principal's domain under a policy.
+func (b *Broker) paceOf(p *policy, principal string) *domainPace {
+	if p == nil {
+		return nil
+	}
+	q, ok := p.Authorizer.(quoter)
+	if !ok {
+		return nil
+	}
+	domain := domainOf(principal)
+	return b.paces.of(domain, q.QuotaOf(domain).PublishesPerSecond)
+}
