@@ -61,6 +61,10 @@ type Resources struct {
 	// or the first if that is empty. An after of any other kind is an ErrBadName.
 	Own func(principal, name, kind, after string) (Document, error)
 
+	// Count returns what principal is told of how many watch a resource, which is an
+	// ErrNotPermitted unless its owner has that told.
+	Count func(principal, kind, domain, local string) (Document, error)
+
 	// Subscription returns what principal is told of its own subscription to a
 	// resource, a Document without Body if there is none.
 	Subscription func(principal, kind, domain, local string) (Document, error)
@@ -124,6 +128,10 @@ const mostListed = 100
 
 func (s *Resources) register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/{kind}/{domain}/{local}", s.as(s.show))
+	mux.HandleFunc("GET /v1/{kind}/{domain}/{local}/stats", s.as(s.paced(func(w http.ResponseWriter, r *http.Request, principal string) {
+		d, err := s.Count(principal, r.PathValue("kind"), r.PathValue("domain"), r.PathValue("local"))
+		serveDocument(w, r, d, err)
+	})))
 	mux.HandleFunc("GET /v1/{kind}/{domain}", s.as(s.list))
 	mux.HandleFunc("GET /v1/me/policy/{kind}", s.as(s.paced(s.policy)))
 	mux.HandleFunc("GET /v1/me/blocklist", s.as(s.paced(func(w http.ResponseWriter, r *http.Request, principal string) {

@@ -13,6 +13,9 @@ func (t *scanState) viewers(filter string) (viewers []Viewer) {
 	if p, _ := ownView(m.profiles, filter); p != nil {
 		return []Viewer{t.s.b.viewerOf(filter)}
 	}
+	if c, _ := counterOf(m.profiles, filter); c != nil {
+		return []Viewer{counts{Counter: c, b: t.s.b}}
+	}
 	if rest, own := strings.CutPrefix(filter, ownSub); own {
 		for _, prefix := range m.prefixes {
 			if n, ok := m.profiles[prefix].(Notifier); ok && watches(rest, prefix) {

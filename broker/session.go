@@ -575,6 +575,9 @@ func (s *Session) maySubscribe(filter string, options []byte, now int64) error {
 		}
 		return nil
 	}
+	if strings.HasPrefix(filter, countsTree) {
+		return s.b.mayCount(s.who, filter)
+	}
 	if err := s.b.reserved(filter); err != nil {
 		return err
 	}
@@ -675,7 +678,7 @@ func (b *Broker) reserved(name string) error {
 	if kind, own := strings.CutPrefix(name, ownPolicy); own && set == nil && !strings.ContainsAny(kind, "+#") {
 		return ErrBadEvent
 	}
-	if p, _ := ownView(b.machine.profiles, name); p != nil && set == nil {
+	if p, _ := ownView(b.machine.profiles, name); p != nil && set == nil || strings.HasPrefix(name, countsTree) {
 		return errShown
 	}
 	for _, kind := range b.config.Reserved {

@@ -153,7 +153,7 @@ func (l *localSub) placeOf(p *peer, filter string) (in string, key uint64, value
 // mayShare says whether a shared subscription to what rest matches may be granted at
 // all.
 func (s *Session) mayShare(rest string, now int64) error {
-	if profileOf(s.b.machine.profiles, rest) != nil || strings.HasPrefix(rest, "$me/") {
+	if profileOf(s.b.machine.profiles, rest) != nil || strings.HasPrefix(rest, "$me/") || strings.HasPrefix(rest, countsTree) {
 		return &Refusal{Cause: ErrNotShared, Reason: "what is shown there is not the same for everybody: subscribe without $share"}
 	}
 	if !s.b.SharedAvailable() {

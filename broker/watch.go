@@ -252,6 +252,9 @@ func (b *Broker) viewerOf(topicName string) Viewer {
 	if n := notifierOfState(b.machine.profiles, topicName); n != nil {
 		return states{Notifier: n, b: b}
 	}
+	if c, _ := counterOf(b.machine.profiles, topicName); c != nil {
+		return counts{Counter: c, b: b}
+	}
 	v, _ := profileOf(b.machine.profiles, topicName).(Viewer)
 	return v
 }
@@ -259,6 +262,9 @@ func (b *Broker) viewerOf(topicName string) Viewer {
 // mayWatch says whether filter may match what a Viewer shows.
 func mayWatch(profiles map[string]Profile, filter string) bool {
 	if p, _ := ownView(profiles, filter); p != nil || mayBeState(profiles, filter) {
+		return true
+	}
+	if c, _ := counterOf(profiles, filter); c != nil {
 		return true
 	}
 	for prefix, p := range profiles {

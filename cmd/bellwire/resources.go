@@ -40,6 +40,14 @@ func (s *server) resources() *api.Resources {
 			}
 			return s.fetch(principal, of, "$me/sub/"+topicName)
 		},
+		Count: func(principal, of, domain, local string) (api.Document, error) {
+			topicName, err := topicOf(of, domain, local)
+			if err != nil {
+				return api.Document{}, err
+			}
+			shown, err := s.broker.Count(broker.Who{Principal: principal}, topicName)
+			return document(shown), s.fetchError(of, err)
+		},
 		Control: s.control,
 		Own:     s.own,
 		Policy:  func(principal, of string) (api.Document, error) { return s.fetch(principal, of, "$me/policy/"+of) },

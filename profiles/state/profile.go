@@ -346,7 +346,11 @@ func (p *Profile) replacePolicy(tx *broker.ProfileTx, pub *broker.Publication, o
 
 // setPolicy sets or removes an owner's policy.
 func (p *Profile) setPolicy(tx *broker.ProfileTx, owner kind.Addr, document []byte) {
+	told := p.publishes(tx, owner.String())
 	tx.SetPolicy(owner.String(), document)
+	if told || p.publishes(tx, owner.String()) {
+		tx.CountChanged(kind.Resource{Kind: p.kind.Name(), Addr: owner}.Topic())
+	}
 	p.followOwner(tx, owner)
 }
 

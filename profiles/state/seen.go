@@ -111,6 +111,9 @@ func watcherOf(get func(key string) []byte, topicName string, who broker.Who) (k
 func (p *Profile) noted(tx *broker.ProfileTx, topicName string, fetched bool) {
 	owner := p.Owner(topicName)
 	tx.OwnChanged(ownStats, owner)
+	if p.publishes(tx, owner) {
+		tx.CountChanged(topicName)
+	}
 	if !fetched { // that is counted, and told with what comes next
 		tx.OwnChanged(ownWatchers, owner)
 		tx.OwnChanged(ownXML, owner)
@@ -400,10 +403,28 @@ func (v watcherStats) Show(keys broker.Keys, who broker.Who, _ int64) broker.Sho
 	return shownAs(tally.JSON(&publishing), watchers.StatsType)
 }
 
-// Public returns what others are told of how many watch an owner; ok is false if that is
-// nothing, as it is of an address that nobody has.
-func (p *Profile) Public(keys broker.Keys, owner kind.Addr) (document []byte, ok bool) {
-	topicName := kind.Resource{Kind: p.kind.Name(), Addr: owner}.Topic()
-	tally, publishing := life.ReadTally(keys.Get(life.TallyKey(topicName))), p.publishing(keys, owner.String())
-	return tally.PublicJSON(&publishing)
+var _ broker.Counter = (*Profile)(nil)
+
+// Count returns what others are told of how many watch a resource.
+func (p *Profile) Count(keys broker.Keys, topicName string) (s broker.Shown, ok bool) {
+	owner := p.Owner(topicName)
+	if owner == "" {
+		return s, false
+	}
+	tally, publishing := life.ReadTally(keys.Get(life.TallyKey(topicName))), p.publishing(keys, owner)
+	document, ok := tally.PublicJSON(&publishing)
+	if !ok {
+		return s, false
+	}
+	return shownAs(document, watchers.StatsType), true
+}
+
+// publishes says whether others are told how many watch an owner.
+func (p *Profile) publishes(tx *broker.ProfileTx, owner string) bool {
+	of := p.policyOf(tx, kind.Of(owner))
+	if of == nil {
+		return false
+	}
+	publishing := of.Publishing()
+	return publishing.Others
 }

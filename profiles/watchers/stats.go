@@ -81,7 +81,7 @@ func (c *Counts) JSON(p *Publishing) []byte {
 // must look as if nothing were ever told.
 func (c *Counts) PublicJSON(p *Publishing) (document []byte, ok bool) {
 	total := c.Total()
-	if !p.Others || total < p.Min {
+	if !p.Others || total < p.Min || p.Hidden(c) { // the owner, too, is not told the total then
 		return nil, false
 	}
 	if p.Round > 1 {
