@@ -1,15 +1,11 @@
 package blackbox
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	mq "github.com/bellwire/bellwire/mqtttest"
@@ -41,13 +37,7 @@ func kinds(t *testing.T, clock string, flags ...string) *server {
 
 func prepareKinds(t *testing.T, clock string, flags ...string) *server {
 	t.Helper()
-	var b strings.Builder
-	b.WriteString("users:\n")
-	for _, who := range []string{alice, bob, carol, boss, mallory, zoe, press, cal, robert} {
-		sum := sha256.Sum256([]byte("token-" + who))
-		fmt.Fprintf(&b, "  %s: {token_sha256: %s}\n", who, hex.EncodeToString(sum[:]))
-	}
-	path := writeFile(t, "policy.yaml", b.String())
+	path := writeFile(t, "policy.yaml", usersOf(alice, bob, carol, boss, mallory, zoe, press, cal, robert))
 	return prepare(t, filepath.Join(t.TempDir(), "data"), append([]string{"--test-clock", clock, "--policy", path}, flags...)...)
 }
 

@@ -1,8 +1,6 @@
 package blackbox
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,12 +19,7 @@ type court struct {
 
 // courtPolicy is trioPolicy, and knows who they are.
 func courtPolicy() string {
-	var users strings.Builder
-	for _, who := range []string{alice, bob} {
-		sum := sha256.Sum256([]byte("token-" + who))
-		fmt.Fprintf(&users, "  %s: {token_sha256: %s}\n", who, hex.EncodeToString(sum[:]))
-	}
-	return strings.Replace(trioPolicy, "groups:", users.String()+"groups:", 1)
+	return strings.Replace(trioPolicy, "groups:", strings.TrimPrefix(usersOf(alice, bob), "users:\n")+"groups:", 1)
 }
 
 // asks has the watcher's device on node i ask to see bob.

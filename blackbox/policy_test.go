@@ -236,12 +236,8 @@ func TestPolicyIsChangedByVerbs(t *testing.T) {
 // not touch those inside, and is lifted like that; by itself it allows nothing to anybody.
 func TestADM4CeilingCutsWhatOwnersGrant(t *testing.T) {
 	t.Parallel()
-	users, people := "users:\n", []string{"ana@example.com", "bob@example.com", "cy@example.com", "alice@example.net"}
-	for _, who := range people {
-		sum := sha256.Sum256([]byte("token-" + who))
-		users += "  " + who + ": {token_sha256: " + hex.EncodeToString(sum[:]) + "}\n"
-	}
-	before := users + "groups: {operators: [ana@example.com]}\n"
+	people := []string{"ana@example.com", "bob@example.com", "cy@example.com", "alice@example.net"}
+	before := usersOf(people...) + "groups: {operators: [ana@example.com]}\n"
 	ceiling := before + "limits:\n  - {id: location-stays-home, topic: [\"location/example.com/#\", \"plain/#\"], only: {who: [\"*@example.com\"]}}\n"
 	s := serve(t, "--policy", writeFile(t, "policy.yaml", before))
 	put := func(policy string) time.Time {

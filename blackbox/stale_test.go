@@ -16,15 +16,9 @@ import (
 // stalePolicy lets those who are listed watch the ward.
 func stalePolicy(watchers ...string) string {
 	var b strings.Builder
-	fmt.Fprintln(&b, "users:")
-	for _, who := range []string{"ana@example.com", alice, bob, carol, zoe} {
-		token := "token-" + who
-		if who == "ana@example.com" {
-			token = "sesame" // the operator's
-		}
-		sum := sha256.Sum256([]byte(token))
-		fmt.Fprintf(&b, "  %s: {token_sha256: %s}\n", who, hex.EncodeToString(sum[:]))
-	}
+	b.WriteString(usersOf(alice, bob, carol, zoe))
+	sum := sha256.Sum256([]byte("sesame"))
+	fmt.Fprintf(&b, "  ana@example.com: {token_sha256: %s}\n", hex.EncodeToString(sum[:])) // the operator
 	fmt.Fprintf(&b, "groups:\n  operators: [ana@example.com]\n  watchers: [%s]\n", strings.Join(watchers, ", "))
 	fmt.Fprintln(&b, "rules:\n  - {id: tell, allow: [publish], who: [anyone], topic: [\"ward/#\"]}")
 	fmt.Fprintln(&b, "  - {id: watch, allow: [subscribe], who: [\"group:watchers\"], topic: [\"ward/#\"]}")

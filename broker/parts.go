@@ -202,17 +202,9 @@ func (m *Machine) checkPart(c *event.PutPart, now *part) error {
 // keepPart adds p's data to its history, and has the oldest go.
 func (m *Machine) keepPart(domain string, p *part, by string) {
 	r := PolicyRecord{Number: p.history.number() + 1, At: m.now, By: strings.Clone(by), Size: len(p.data)}
-	p.history = append(p.history, r)
 	m.tx.Set(pastPartKey(domain, r.Number), p.data)
-	total := 0
-	for _, r := range p.history {
-		total += r.Size
-	}
-	for len(p.history) > PartsKept || total > PartBytesKept && len(p.history) > 1 {
-		oldest := p.history[0]
-		total -= oldest.Size
-		p.history = slices.Delete(p.history, 0, 1)
-		m.tx.Delete(pastPartKey(domain, oldest.Number))
+	for _, gone := range p.history.keep(r, PartsKept, PartBytesKept) {
+		m.tx.Delete(pastPartKey(domain, gone))
 	}
 	m.tx.Set(partKey(domain, "history"), p.history.append(nil))
 }

@@ -123,19 +123,29 @@ func (m *Machine) keepPolicy(data []byte, by string, at int64) {
 		return
 	}
 	r := PolicyRecord{Number: m.history.number() + 1, At: at, By: strings.Clone(by), Size: len(data)}
-	m.history = append(m.history, r)
 	m.tx.Set(pastPolicyKey(r.Number), data)
-	total := 0
-	for _, r := range m.history {
-		total += r.Size
-	}
-	for len(m.history) > PoliciesKept || total > PolicyBytesKept && len(m.history) > 1 {
-		oldest := m.history[0]
-		total -= oldest.Size
-		m.history = slices.Delete(m.history, 0, 1)
-		m.tx.Delete(pastPolicyKey(oldest.Number))
+	for _, gone := range m.history.keep(r, PoliciesKept, PolicyBytesKept) {
+		m.tx.Delete(pastPolicyKey(gone))
 	}
 	m.tx.Set(historyKey, m.history.append(nil))
+}
+
+// keep adds a record, and takes out the oldest ones that are too many then, or together
+// too large: their numbers are returned. The newest stays, however large it is.
+func (h *policyHistory) keep(r PolicyRecord, most, mostBytes int) (gone []uint64) {
+	*h = append(*h, r)
+	total := 0
+	for _, r := range *h {
+		total += r.Size
+	}
+	n := 0
+	for rest := len(*h); rest > most || total > mostBytes && rest > 1; rest-- {
+		gone = append(gone, (*h)[n].Number)
+		total -= (*h)[n].Size
+		n++
+	}
+	*h = slices.Delete(*h, 0, n)
+	return gone
 }
 
 // applyPutPolicy puts a policy in force and answers its number. The one that is in

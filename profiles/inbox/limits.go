@@ -1,11 +1,12 @@
 package inbox
 
 import (
-	"encoding/binary"
+	"cmp"
 	"errors"
 	"fmt"
 
 	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/profiles/fields"
 )
 
 // Limits bound what a profile keeps and takes. Zero of any field means its
@@ -37,29 +38,20 @@ const MostKept = 10_000
 
 // WithDefaults returns l with its zero fields replaced.
 func (l Limits) WithDefaults() Limits {
-	for _, f := range l.fields() {
-		if *f.value == 0 {
-			*f.value = f.normal
-		}
-	}
+	l.Kept, l.KeptBytes, l.IDs = cmp.Or(l.Kept, 1000), cmp.Or(l.KeptBytes, 10<<20), cmp.Or(l.IDs, 1<<16)
+	l.Rate, l.Burst, l.Contacts = cmp.Or(l.Rate, 20), cmp.Or(l.Burst, 200), cmp.Or(l.Contacts, 5000)
 	return l
 }
 
-// A field is one of the limits, in the order of the settings' binary form.
-type field struct {
-	name         string
-	value        *int
-	normal, most int
-}
-
-func (l *Limits) fields() []field {
-	return []field{
-		{"messages kept", &l.Kept, 1000, MostKept},
-		{"bytes kept", &l.KeptBytes, 10 << 20, 1 << 30},
-		{"ids", &l.IDs, 1 << 16, 1 << 20},
-		{"messages a second", &l.Rate, 20, 1 << 20},
-		{"messages at once", &l.Burst, 200, 1 << 20},
-		{"contacts", &l.Contacts, 5000, 1 << 20},
+// fields are the limits in the order of the settings' binary form.
+func (l *Limits) fields() []fields.Bounded {
+	return []fields.Bounded{
+		{Name: "messages kept", Value: &l.Kept, Most: MostKept},
+		{Name: "bytes kept", Value: &l.KeptBytes, Most: 1 << 30},
+		{Name: "ids", Value: &l.IDs, Most: 1 << 20},
+		{Name: "messages a second", Value: &l.Rate, Most: 1 << 20},
+		{Name: "messages at once", Value: &l.Burst, Most: 1 << 20},
+		{Name: "contacts", Value: &l.Contacts, Most: 1 << 20},
 	}
 }
 
@@ -70,11 +62,7 @@ const settingsVersion = 1
 //	version u8 = 1, then uvarints: kept, bytes kept, ids, rate, burst, contacts
 func (l Limits) Settings() []byte {
 	l = l.WithDefaults()
-	b := []byte{settingsVersion}
-	for _, f := range l.fields() {
-		b = binary.AppendUvarint(b, uint64(*f.value))
-	}
-	return b
+	return fields.AppendBounded([]byte{settingsVersion}, l.fields())
 }
 
 // ReadSettings reads what Settings returned; of anything else it says what is
@@ -83,21 +71,7 @@ func ReadSettings(data []byte) (l Limits, err error) {
 	if len(data) == 0 || data[0] != settingsVersion {
 		return l, errors.New("of another version, or none")
 	}
-	data = data[1:]
-	for _, f := range l.fields() {
-		v, n := binary.Uvarint(data)
-		if n <= 0 {
-			return l, fmt.Errorf("%s: cut short", f.name)
-		}
-		if v < 1 || v > uint64(f.most) {
-			return l, fmt.Errorf("%s: %d, want 1 to %d", f.name, v, f.most)
-		}
-		*f.value, data = int(v), data[n:]
-	}
-	if len(data) > 0 {
-		return l, errors.New("something follows")
-	}
-	return l, nil
+	return l, fields.ReadBounded(data[1:], l.fields())
 }
 
 // CheckSettings says what is wrong with settings.

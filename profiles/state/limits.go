@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/profiles/fields"
 	"github.com/bellwire/bellwire/profiles/life"
 	"github.com/bellwire/bellwire/profiles/policy"
 )
@@ -33,23 +34,16 @@ func (l Limits) WithDefaults() Limits {
 	return l
 }
 
-// A field is one of the limits that is a number, in the order of the settings' binary
-// form.
-type field struct {
-	name  string
-	value *int
-	most  int
-}
-
-func (l *Limits) fields() []field {
-	return []field{
-		{"requests of one watcher", &l.Life.PendingByWatcher, 1 << 20},
-		{"requests to one address", &l.Life.PendingOf, 1 << 20},
-		{"watchers of one address", &l.Life.Watchers, 1 << 24},
-		{"subscriptions kept that are over", &l.Life.KeptOf, 1 << 20},
-		{"subscriptions a minute", &l.Life.PerMinute, 1 << 20},
-		{"sessions of one watcher", &l.Life.SessionsSharing, 10_000},
-		{"addresses that one watcher watches", &l.Life.ByWatcher, 1 << 20},
+// fields are the limits that are numbers, in the order of the settings' binary form.
+func (l *Limits) fields() []fields.Bounded {
+	return []fields.Bounded{
+		{Name: "requests of one watcher", Value: &l.Life.PendingByWatcher, Most: 1 << 20},
+		{Name: "requests to one address", Value: &l.Life.PendingOf, Most: 1 << 20},
+		{Name: "watchers of one address", Value: &l.Life.Watchers, Most: 1 << 24},
+		{Name: "subscriptions kept that are over", Value: &l.Life.KeptOf, Most: 1 << 20},
+		{Name: "subscriptions a minute", Value: &l.Life.PerMinute, Most: 1 << 20},
+		{Name: "sessions of one watcher", Value: &l.Life.SessionsSharing, Most: 10_000},
+		{Name: "addresses that one watcher watches", Value: &l.Life.ByWatcher, Most: 1 << 20},
 	}
 }
 
@@ -63,10 +57,7 @@ func (l Limits) Settings() []byte {
 	l = l.WithDefaults()
 	b := []byte{settingsVersion, byte(l.Default)}
 	b = binary.AppendUvarint(b, uint64(l.Life.MostExpires/time.Second))
-	for _, f := range l.fields() {
-		b = binary.AppendUvarint(b, uint64(*f.value))
-	}
-	return b
+	return fields.AppendBounded(b, l.fields())
 }
 
 // ReadSettings reads what Settings returned; of anything else it says what is wrong.
@@ -83,20 +74,7 @@ func ReadSettings(data []byte) (l Limits, err error) {
 		return l, fmt.Errorf("longest time: %d seconds", seconds)
 	}
 	l.Life.MostExpires, data = time.Duration(seconds)*time.Second, data[n:]
-	for _, f := range l.fields() {
-		v, n := binary.Uvarint(data)
-		if n <= 0 {
-			return l, fmt.Errorf("%s: cut short", f.name)
-		}
-		if v < 1 || v > uint64(f.most) {
-			return l, fmt.Errorf("%s: %d, want 1 to %d", f.name, v, f.most)
-		}
-		*f.value, data = int(v), data[n:]
-	}
-	if len(data) > 0 {
-		return l, errors.New("something follows")
-	}
-	return l, nil
+	return l, fields.ReadBounded(data, l.fields())
 }
 
 // CheckSettings says what is wrong with settings.
