@@ -31,8 +31,12 @@ type Quotas struct {
 // fields are the quotas by the names that they have in a file, in the order of Quotas.
 func (q *Quotas) fields() []quotaField {
 	return []quotaField{
-		{"sessions", &q.Sessions}, {"subscriptions", &q.Subscriptions}, {"retained_topics", &q.RetainedTopics},
-		{"queue_bytes", &q.QueueBytes}, {"watchers", &q.Watchers}, {"publishes_per_second", &q.PublishesPerSecond},
+		{"sessions", &q.Sessions},
+		{"subscriptions", &q.Subscriptions},
+		{"retained_topics", &q.RetainedTopics},
+		{"queue_bytes", &q.QueueBytes},
+		{"watchers", &q.Watchers},
+		{"publishes_per_second", &q.PublishesPerSecond},
 	}
 }
 

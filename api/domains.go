@@ -69,8 +69,12 @@ func (u *DomainUsage) All() []*QuotaUsage {
 // Rows lists them.
 func (u *DomainUsage) Rows() []QuotaRow {
 	return []QuotaRow{
-		{"sessions", u.Sessions}, {"subscriptions", u.Subscriptions}, {"retained_topics", u.RetainedTopics},
-		{"queue_bytes", u.QueueBytes}, {"watchers", u.Watchers}, {"publishes_per_second", u.PublishesPerSecond},
+		{"sessions", u.Sessions},
+		{"subscriptions", u.Subscriptions},
+		{"retained_topics", u.RetainedTopics},
+		{"queue_bytes", u.QueueBytes},
+		{"watchers", u.Watchers},
+		{"publishes_per_second", u.PublishesPerSecond},
 	}
 }
 

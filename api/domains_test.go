@@ -17,15 +17,19 @@ func (f *fakeDomains) did() error { f.asked++; return ErrNoTenant }
 func (f *fakeDomains) Policy(context.Context, string, uint64) (PolicyText, error) {
 	return PolicyText{}, f.did()
 }
+
 func (f *fakeDomains) PolicyVersions(context.Context, string) ([]PolicyVersion, error) {
 	return nil, f.did()
 }
+
 func (f *fakeDomains) PutPolicy(context.Context, string, PolicyChange) (PolicyResult, error) {
 	return PolicyResult{}, f.did()
 }
+
 func (f *fakeDomains) DiffPolicy(context.Context, string, PolicyQuestion) (any, error) {
 	return nil, f.did()
 }
+
 func (f *fakeDomains) Subscriptions(context.Context, string, string) (SubscriptionList, error) {
 	return SubscriptionList{}, f.did()
 }
@@ -66,10 +70,16 @@ func TestOthersDomainsAreNotLookedAt(t *testing.T) {
 	const it = `{"kind":"presence","watcher":"a@x.org","target":"b@x.org"}`
 	for _, domain := range []string{"x.org", "y.org"} {
 		for _, c := range []struct{ method, path, topic, body string }{
-			{"GET", "policy", "policy", ""}, {"GET", "policy/versions", "policy/versions", ""}, {"GET", "policy/diff", "policy/diff", ""},
-			{"PUT", "policy", "policy/put", `{"policy":"rules: []"}`}, {"DELETE", "policy", "policy/end", ""}, {"POST", "policy/rollback", "policy/rollback", `{"to":1}`},
-			{"GET", "usage", "usage", ""}, {"GET", "subscriptions", "subs", ""},
-			{"POST", "subscriptions/cancel", "cancel", strings.ReplaceAll(it, "x.org", domain)}, {"POST", "subscriptions/provision", "provision", strings.ReplaceAll(it, "x.org", domain)},
+			{"GET", "policy", "policy", ""},
+			{"GET", "policy/versions", "policy/versions", ""},
+			{"GET", "policy/diff", "policy/diff", ""},
+			{"PUT", "policy", "policy/put", `{"policy":"rules: []"}`},
+			{"DELETE", "policy", "policy/end", ""},
+			{"POST", "policy/rollback", "policy/rollback", `{"to":1}`},
+			{"GET", "usage", "usage", ""},
+			{"GET", "subscriptions", "subs", ""},
+			{"POST", "subscriptions/cancel", "cancel", strings.ReplaceAll(it, "x.org", domain)},
+			{"POST", "subscriptions/provision", "provision", strings.ReplaceAll(it, "x.org", domain)},
 			{"POST", "subscriptions/invite", "invite", strings.ReplaceAll(it, "x.org", domain)},
 		} {
 			*d, *a = fakeDomains{}, countedAudits{}

@@ -105,8 +105,10 @@ func TestBadPoliciesAreRefusedWithAllFaults(t *testing.T) {
 		{"another's", `{"v":1,"entity":"pres:eve@example.com"}`, []string{"/entity"}},
 		{"for another kind", `{"v":1,"kind":"location"}`, []string{"/kind"}},
 		{"no JSON", `{"v":1`, []string{""}},
-		{"many at once", `{"v":1,"rules":[{"id":"a","if":{"weekly":{"tz":"CST","windows":[{"days":["mon"],"start":"08:00","end":"08:00"}]}},"then":{"handling":"maybe"}},{"id":"a"}],"limit":[]}`,
-			[]string{"/limit", "/rules/0/if/weekly/tz", "/rules/0/if/weekly/windows/0", "/rules/0/then/handling", "/rules/1/id"}},
+		{
+			"many at once", `{"v":1,"rules":[{"id":"a","if":{"weekly":{"tz":"CST","windows":[{"days":["mon"],"start":"08:00","end":"08:00"}]}},"then":{"handling":"maybe"}},{"id":"a"}],"limit":[]}`,
+			[]string{"/limit", "/rules/0/if/weekly/tz", "/rules/0/if/weekly/windows/0", "/rules/0/then/handling", "/rules/1/id"},
+		},
 	} {
 		got := s.send(bob, "PUT", "/v1/me/policy/presence", c.document)
 		if pointers := slices.Sorted(slices.Values(got.pointers(t))); got.status != 422 || !slices.Equal(pointers, c.pointers) {
