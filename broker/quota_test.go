@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,10 +100,10 @@ func TestQuotasAreExact(t *testing.T) {
 				in = n.policies[policy].quota["a.org"]
 				if r.IntN(3) == 0 {
 					n.pass(2 * time.Hour)
-					clear(clients)
-					for _, s := range n.loop.live {
-						s.Close(false, false, 0)
+					for _, id := range slices.Sorted(maps.Keys(clients)) {
+						clients[id].s.Close(false, false, 0)
 					}
+					clear(clients)
 				}
 			}
 			for _, domain := range []string{"a.org", "b.org"} {
