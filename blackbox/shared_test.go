@@ -122,7 +122,9 @@ func TestMQTT51SharedMosquitto(t *testing.T) {
 			got[line]++
 			each[who]++
 		}
-		if len(got) != 300 || slices.Min(each) < 50 {
+		// Who is behind is passed over, as a process is that the machine lets wait; turns
+		// are exact in TestSharedByTurns.
+		if len(got) != 300 || slices.Min(each) == 0 {
 			t.Errorf("%s: %d different events, want 300; %d each", version, len(got), each)
 		}
 	}
