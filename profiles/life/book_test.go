@@ -277,10 +277,7 @@ func (l *ledger) check(has map[string]bool, limits Limits) error {
 // does one watcher who goes from address to address, be there somebody or not. What its
 // owner has ended is kept all the same: the watcher is to be told.
 func TestWhatIsOverIsBounded(t *testing.T) {
-	for name, of := range map[string]func(i int) (topic, watcher string){
-		"one resource": func(i int) (string, string) { return "presence/x.org/bob", WatcherOf("", uint64(i)) },
-		"one watcher":  func(i int) (string, string) { return fmt.Sprint("presence/x.org/", i), "ann@x.org" },
-	} {
+	for name, of := range manyOf {
 		for _, handling := range []policy.Handling{policy.Allow, policy.PoliteBlock, policy.Confirm} {
 			l := newLedger()
 			book := func() *Book {
@@ -316,6 +313,40 @@ func TestWhatIsOverIsBounded(t *testing.T) {
 			l.pass(100*24*time.Hour, book)
 			if len(l.keys) != 0 || len(l.wakes) != 0 {
 				t.Errorf("%s, %s: left are %d keys and %d wakes", name, handling, len(l.keys), len(l.wakes))
+			}
+		}
+	}
+}
+
+// manyOf are ways to be many: whoever comes to one resource, and one watcher who goes from
+// address to address.
+var manyOf = map[string]func(i int) (topic, watcher string){
+	"one resource": func(i int) (string, string) { return "presence/x.org/bob", WatcherOf("", uint64(i)) },
+	"one watcher":  func(i int) (string, string) { return fmt.Sprint("presence/x.org/", i), "ann@x.org" },
+}
+
+// What was never a subscription leaves no more either: a state that was fetched, and what
+// was refused at once.
+func TestWhatNeverBeganIsBounded(t *testing.T) {
+	for name, of := range manyOf {
+		for _, handling := range []policy.Handling{policy.Allow, policy.Block} {
+			l := newLedger()
+			for i := range 100 {
+				topic, watcher := of(i)
+				b := l.book(func(string, string) Verdict { return Verdict{Handling: handling} }, Limits{KeptOf: 10})
+				_, once, err := b.Subscribe(Request{Topic: topic, Watcher: watcher, Session: uint64(i), Options: Options{Bounded: true}})
+				if once != (handling == policy.Allow) || once != (err == nil) {
+					t.Fatal(once, err)
+				}
+			}
+			kept := 0
+			for key := range l.keys {
+				if strings.HasPrefix(key, entryPrefix) {
+					kept++
+				}
+			}
+			if kept != 10 {
+				t.Errorf("%s, %s: %d are kept of 100, want 10", name, handling, kept)
 			}
 		}
 	}
