@@ -33,8 +33,9 @@ type Notifier interface {
 	Viewer
 
 	// CheckRequest refuses what can be refused without the log: options that
-	// nobody could grant. It depends on nothing else.
-	CheckRequest(who Who, topicName string, options []byte) error
+	// nobody could grant. It is asked of filters with wildcards, too, of which the
+	// profile hears nothing else. It depends on nothing else.
+	CheckRequest(who Who, filter string, options []byte) error
 
 	// Subscribed is called in log order when a session subscribes to a resource by
 	// its name, anew or again. An error is what its client is told; it changes

@@ -558,10 +558,13 @@ func (s *Session) maySubscribe(filter string, options []byte, now int64) error {
 		return s.mayShare(rest, now)
 	}
 	if p := profileOf(s.b.machine.profiles, filter); p != nil {
-		if err := s.b.mayWatchNow(p, s.who, filter, now); err != nil || !s.isRequest(filter) {
+		if err := s.b.mayWatchNow(p, s.who, filter, now); err != nil {
 			return err
 		}
-		return notifierOf(s.b.machine.profiles, filter).CheckRequest(s.who, filter, options)
+		if n, ok := p.(Notifier); ok && s.b.Level() >= LevelRequests {
+			return n.CheckRequest(s.who, filter, options)
+		}
+		return nil
 	}
 	if filter == ownResponse || strings.HasPrefix(filter, ownResponse+"/") {
 		return nil // only its own answers come there; what else the policy permits is asked for each event

@@ -232,6 +232,21 @@ func TestFetchesDoNotTellWhoHides(t *testing.T) {
 	}
 }
 
+// Who asks to be seen as less is never judged by the address instead: by wildcards that
+// is all there is.
+func TestWildcardsAreNoDowngrade(t *testing.T) {
+	n := newNodeOfNames(t)
+	watcher := n.Connect(ann)
+	for offer, granted := range map[string]bool{"anonymous": false, "pseudonymous": false, "anonymous,pseudonymous": false, "anonymous,identified": true, "identified": true} {
+		for _, filter := range []string{"presence/example.com/+", "presence/#"} {
+			_, err := watcher.TrySubscribeWith(filter, 1, "evt-visibility", offer)
+			if granted != (err == nil) || !granted && !strings.Contains(err.Error(), "wildcards") {
+				t.Errorf("%s as %s: %v", filter, offer, err)
+			}
+		}
+	}
+}
+
 // A list says nothing of the anonymous whom counts hide.
 func TestHiddenCrowdIsNotCounted(t *testing.T) {
 	n := newNodeOfNames(t)

@@ -2,6 +2,7 @@ package state
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -12,13 +13,19 @@ import (
 	"github.com/bellwire/bellwire/profiles/life"
 	"github.com/bellwire/bellwire/profiles/policy"
 	"github.com/bellwire/bellwire/profiles/refuse"
+	"github.com/bellwire/bellwire/profiles/watchers"
 )
 
 var _ broker.Notifier = (*Profile)(nil)
 
-// CheckRequest refuses options that nobody could grant.
-func (p *Profile) CheckRequest(_ broker.Who, _ string, options []byte) error {
-	_, err := life.ReadOptions(options)
+// CheckRequest refuses options that nobody could grant. Who watches by wildcards asks no
+// owner, and is judged by the address: to those who offer less of themselves that would be
+// a downgrade.
+func (p *Profile) CheckRequest(_ broker.Who, filter string, options []byte) error {
+	o, err := life.ReadOptions(options)
+	if err == nil && strings.ContainsAny(filter, "+#") && !o.Offer.Has(watchers.Identified) {
+		err = fmt.Errorf("%w: evt-visibility: who watches by wildcards is judged by the address: offer to be identified, too, or name whom you watch", kind.ErrInvalid)
+	}
 	return refuse.Told(err)
 }
 

@@ -2,6 +2,7 @@ package watchers
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -50,6 +51,11 @@ func ParseOffer(s string) (Offer, error) {
 		o = append(o, v)
 	}
 	return o, nil
+}
+
+// Has says whether v is among what is offered. An empty offer is Identified.
+func (o Offer) Has(v Visibility) bool {
+	return slices.Contains(o, v) || len(o) == 0 && v == Identified
 }
 
 // Agree returns how a watcher is seen who makes an offer to an owner who demands
