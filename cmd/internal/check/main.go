@@ -2,7 +2,7 @@
 // machine to the answer "this tree may be released, or here is why not".
 //
 //	check setup           installs what the tests need and the machine lacks
-//	check test            everything that must hold, in about ten minutes
+//	check test            everything that must hold
 //	check soak TIME SEED [PART...]
 //	                      as many seeds from that one on as there is time for, long variants, race detector
 //	check fuzz DURATION   every fuzz target in turn, each for DURATION
