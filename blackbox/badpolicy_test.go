@@ -3,8 +3,6 @@ package blackbox
 import (
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -12,38 +10,8 @@ import (
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
 
-// A reply is what the HTTP side answers.
-type reply struct {
-	status int
-	tag    string
-	body   string
-}
-
-// send sends a request as somebody, by their token. headers are names and values.
-func (s *server) send(who, method, path, body string, headers ...string) reply {
-	s.t.Helper()
-	req, err := http.NewRequest(method, "http://"+s.ready.HTTP+path, strings.NewReader(body))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	req.SetBasicAuth(who, "token-"+who)
-	for i := 0; i < len(headers); i += 2 {
-		req.Header.Set(headers[i], headers[i+1])
-	}
-	res, err := looker.Do(req)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return reply{res.StatusCode, res.Header.Get("ETag"), string(text)}
-}
-
 // pointers are the places that a refusal names, in their order.
-func (a reply) pointers(t *testing.T) (all []string) {
+func (a answer) pointers(t *testing.T) (all []string) {
 	t.Helper()
 	var problem struct {
 		Faults []struct{ Pointer, What string }
@@ -67,10 +35,10 @@ func TestBadPoliciesAreRefusedWithAllFaults(t *testing.T) {
 	s := kinds(t, "2026-03-09T12:00:00Z")
 	pc := s.person(bob, "pc")
 	good := rulesOf(forOne("a", alice, `"then":{"handling":"allow"},"show":{"services":["*"]}`))
-	if got := s.send(bob, "PUT", "/v1/me/policy/presence", good); got.status != 201 {
+	if got := s.ask(bob, "PUT", "/v1/me/policy/presence", good); got.status != 201 {
 		t.Fatalf("%+v", got)
 	}
-	inForce := s.send(bob, "GET", "/v1/me/policy/presence", "")
+	inForce := s.ask(bob, "GET", "/v1/me/policy/presence", "")
 	rule := func(rest string) string { return `{"v":1,"rules":[{"id":"r",` + rest + `}]}` }
 	weekly := func(tz, days, start, end, more string) string {
 		return rule(fmt.Sprintf(`"if":{"weekly":{"tz":%q,"windows":[{"days":[%s],"start":%q,"end":%q}]%s}}`, tz, days, start, end, more))
@@ -110,7 +78,7 @@ func TestBadPoliciesAreRefusedWithAllFaults(t *testing.T) {
 			[]string{"/limit", "/rules/0/if/weekly/tz", "/rules/0/if/weekly/windows/0", "/rules/0/then/handling", "/rules/1/id"},
 		},
 	} {
-		got := s.send(bob, "PUT", "/v1/me/policy/presence", c.document)
+		got := s.ask(bob, "PUT", "/v1/me/policy/presence", c.document)
 		if pointers := slices.Sorted(slices.Values(got.pointers(t))); got.status != 422 || !slices.Equal(pointers, c.pointers) {
 			t.Errorf("%s: PUT is answered %d, %q, want 422, %q", c.name, got.status, pointers, c.pointers)
 		}
@@ -122,7 +90,7 @@ func TestBadPoliciesAreRefusedWithAllFaults(t *testing.T) {
 		}
 		pc.Quiet()
 		s.advance(60_000_000_000) // fetches and decisions are counted
-		if now := s.send(bob, "GET", "/v1/me/policy/presence", ""); now != inForce {
+		if now := s.ask(bob, "GET", "/v1/me/policy/presence", ""); now != inForce {
 			t.Fatalf("%s: the policy in force is %+v, want %+v", c.name, now, inForce)
 		}
 	}
@@ -146,7 +114,7 @@ func TestOwnersPolicyByHTTP(t *testing.T) {
 			t.Errorf("%s: alice is shown %+v", what, got)
 		}
 	}
-	want := func(what string, got reply, status int) reply {
+	want := func(what string, got answer, status int) answer {
 		t.Helper()
 		if got.status != status {
 			t.Errorf("%s: got %+v, want %d", what, got, status)
@@ -154,32 +122,32 @@ func TestOwnersPolicyByHTTP(t *testing.T) {
 		return got
 	}
 	good := rulesOf(forOne("a", alice, `"then":{"handling":"allow"},"show":{"services":["*"]}`))
-	want("there is none", s.send(bob, "GET", path, ""), 404)
-	want("none is to be replaced", s.send(bob, "PUT", path, good, "If-Match", `"x"`), 412)
+	want("there is none", s.ask(bob, "GET", path, ""), 404)
+	want("none is to be replaced", s.ask(bob, "PUT", path, good, "If-Match", `"x"`), 412)
 	sees("nothing is set", false)
-	first := want("the first", s.send(bob, "PUT", path, good, "If-None-Match", "*"), 201)
+	first := want("the first", s.ask(bob, "PUT", path, good, "If-None-Match", "*"), 201)
 	sees("the first", true)
-	if got := s.send(bob, "GET", path, ""); got.tag != first.tag || got.body != good {
-		t.Errorf("the policy is %+v, want tag %s", got, first.tag)
+	if got := s.ask(bob, "GET", path, ""); got.etag != first.etag || got.body != good {
+		t.Errorf("the policy is %+v, want tag %s", got, first.etag)
 	}
-	want("there is one", s.send(bob, "PUT", path, good, "If-None-Match", "*"), 412)
-	second := want("the second", s.send(bob, "PUT", path, rulesOf(), "If-Match", first.tag), 200)
+	want("there is one", s.ask(bob, "PUT", path, good, "If-None-Match", "*"), 412)
+	second := want("the second", s.ask(bob, "PUT", path, rulesOf(), "If-Match", first.etag), 200)
 	sees("the second", false)
-	want("made from the first", s.send(bob, "PUT", path, good, "If-Match", first.tag), 412)
-	want("in XML", s.send(bob, "PUT", path, xml, append(ofXML, "If-Match", second.tag)...), 200)
+	want("made from the first", s.ask(bob, "PUT", path, good, "If-Match", first.etag), 412)
+	want("in XML", s.ask(bob, "PUT", path, xml, append(ofXML, "If-Match", second.etag)...), 200)
 	sees("in XML", true)
-	if got := want("XML that is none", s.send(bob, "PUT", path, "<ruleset", ofXML...), 422); !strings.Contains(got.body, "faults") {
+	if got := want("XML that is none", s.ask(bob, "PUT", path, "<ruleset", ofXML...), 422); !strings.Contains(got.body, "faults") {
 		t.Errorf("%+v", got)
 	}
-	if got := want("XML with two faults", s.send(bob, "PUT", path, strings.ReplaceAll(strings.ReplaceAll(xml, ` id="x"`, ""), "</rule>", "<more/></rule>"), ofXML...), 422); len(got.pointers(t)) != 2 {
+	if got := want("XML with two faults", s.ask(bob, "PUT", path, strings.ReplaceAll(strings.ReplaceAll(xml, ` id="x"`, ""), "</rule>", "<more/></rule>"), ofXML...), 422); len(got.pointers(t)) != 2 {
 		t.Errorf("%+v", got)
 	}
 	sees("after those", true)
-	want("ended", s.send(bob, "DELETE", path, ""), 204)
+	want("ended", s.ask(bob, "DELETE", path, ""), 204)
 	sees("ended", false)
-	want("there is none any more", s.send(bob, "GET", path, ""), 404)
-	want("an empty one", s.send(bob, "PUT", path, ""), 422)
-	want("no such kind", s.send(bob, "PUT", "/v1/me/policy/mood", good), 404)
+	want("there is none any more", s.ask(bob, "GET", path, ""), 404)
+	want("an empty one", s.ask(bob, "PUT", path, ""), 422)
+	want("no such kind", s.ask(bob, "PUT", "/v1/me/policy/mood", good), 404)
 	pc.PublishMessage(mq.Publish{Topic: "$me/policy/presence", QoS: 1, Payload: []byte(xml), Properties: mq.Properties{mq.Text(mq.PropContentType, "application/auth-policy+xml")}})
 	sees("in XML over MQTT", true)
 	refusedBy(t, pc, mq.Publish{Topic: "$me/policy/presence", Payload: []byte("<ruleset/>"), Properties: mq.Properties{mq.Text(mq.PropContentType, "application/auth-policy+xml")}}, 0x99)
@@ -188,9 +156,9 @@ func TestOwnersPolicyByHTTP(t *testing.T) {
 	pc.Subscribe("$me/policy/im", 1)
 	pc.ReceiveText("$me/policy/im", "")
 	message := rulesOf(forOne("a", alice, `"then":{"handling":"allow"},"show":{"send":true}`))
-	put := want("of messages", s.send(bob, "PUT", "/v1/me/policy/im", message), 201)
+	put := want("of messages", s.ask(bob, "PUT", "/v1/me/policy/im", message), 201)
 	pc.ReceiveText("$me/policy/im", message)
-	want("of messages, made from another", s.send(bob, "PUT", "/v1/me/policy/im", message, "If-Match", `"x"`), 412)
-	want("of messages, in its place", s.send(bob, "PUT", "/v1/me/policy/im", rulesOf(), "If-Match", put.tag), 200)
+	want("of messages, made from another", s.ask(bob, "PUT", "/v1/me/policy/im", message, "If-Match", `"x"`), 412)
+	want("of messages, in its place", s.ask(bob, "PUT", "/v1/me/policy/im", rulesOf(), "If-Match", put.etag), 200)
 	a.Quiet()
 }

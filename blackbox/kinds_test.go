@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	mq "github.com/bellwire/bellwire/mqtttest"
@@ -136,30 +137,39 @@ type answer struct {
 	etag, kind, body string
 }
 
-// fetch asks by HTTP as somebody, nobody if empty, for what is not tag.
-func (s *server) fetch(who, path, tag string) answer {
+// ask sends a request by HTTP as somebody, nobody if empty. headers are names and values.
+func (s *server) ask(who, method, path, body string, headers ...string) answer {
 	s.t.Helper()
-	r, err := http.NewRequest("GET", "http://"+s.ready.HTTP+path, nil)
+	r, err := http.NewRequest(method, "http://"+s.ready.HTTP+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	if who != "" {
 		r.SetBasicAuth(who, "token-"+who)
 	}
-	if tag != "" {
-		r.Header.Set("If-None-Match", tag)
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
 	}
-	client := http.Client{Timeout: patience}
+	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	res, err := client.Do(r)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
+	text, err := io.ReadAll(res.Body)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return answer{res.StatusCode, res.Header.Get("ETag"), res.Header.Get("Content-Type"), string(body)}
+	return answer{res.StatusCode, res.Header.Get("ETag"), res.Header.Get("Content-Type"), string(text)}
+}
+
+// fetch asks for what is not tag.
+func (s *server) fetch(who, path, tag string) answer {
+	s.t.Helper()
+	if tag == "" {
+		return s.ask(who, "GET", path, "")
+	}
+	return s.ask(who, "GET", path, "", "If-None-Match", tag)
 }
 
 // showAll is a policy that shows all of a kind's presence to everybody.

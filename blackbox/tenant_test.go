@@ -40,30 +40,6 @@ func tenantPolicy() string {
 	return usersOf("root@example.org", "adm@example.com", "adm@example.net") + tenantRules
 }
 
-// ask sends a request as somebody, and returns what is answered.
-func (s *server) ask(who, method, path, body string, header ...string) answer {
-	s.t.Helper()
-	r, err := http.NewRequest(method, "http://"+s.ready.HTTP+path, strings.NewReader(body))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	r.SetBasicAuth(who, "token-"+who)
-	for i := 0; i+1 < len(header); i += 2 {
-		r.Header.Set(header[i], header[i+1])
-	}
-	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
-	res, err := client.Do(r)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return answer{status: res.StatusCode, body: string(text)}
-}
-
 // An administrator of a domain puts its own policy in force, compares it, takes it back and
 // ends it, by the verbs: its users can sign in, and may do what it says about the topics
 // that the operator gave the domain. What reaches outside is a fault, all at once, and what
