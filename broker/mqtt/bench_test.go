@@ -3,6 +3,7 @@ package mqtt
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -37,10 +38,12 @@ func (sink) finish()          {}
 func (sink) close(bool)       {}
 func (sink) remote() net.Addr { return &net.IPAddr{} }
 
+func (sink) security() *tls.ConnectionState { return nil }
+
 // attach connects a client without a socket to the node's broker.
 func (n *node) attach(version byte, id string) *conn {
 	n.t.Helper()
-	c := n.srv.take(sink{}, address{})
+	c := n.srv.take(sink{}, address{}, &Listener{Anonymous: true})
 	c.feed(n.t, connectBytes(version, id))
 	n.t.Cleanup(func() {
 		c.finish(errLeft)

@@ -55,6 +55,7 @@ type conn struct {
 	tr         transport
 	prev, next *conn // in the server's list, under its lock
 	addr       address
+	by         *Listener // that accepted it
 
 	// What CONNECT said and CONNACK answered; written before connected.
 	client      string

@@ -121,18 +121,18 @@ func willOf(p *connectPacket) *event.Will {
 func (c *conn) authenticate(p *connectPacket, client string) (principal string, err error) {
 	user, password := string(p.Connect.Username), p.Connect.Password
 	if user == "" && len(password) == 0 {
-		if !c.srv.allowAnonymous {
+		if !c.by.Anonymous {
 			return "", &fault{codeNotAuthorized, "anonymous clients are not permitted"}
 		}
 		return "", nil
 	}
 	if c.srv.authenticate == nil {
-		if !c.srv.allowAnonymous {
+		if !c.by.Anonymous {
 			return "", &fault{codeBadCredentials, ""}
 		}
 		return "", nil
 	}
-	principal, err = c.srv.signIn(user, password, client, c.addr)
+	principal, err = c.srv.signIn(user, password, client, c.addr, c.info())
 	if many, ok := errors.AsType[*TooManyLogins](err); ok {
 		c.pause(many.pause)
 		return "", &fault{codeBadCredentials, ""}

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -81,6 +82,8 @@ func (s *script) probe()           {}
 func (s *script) finish()          {}
 func (s *script) close(bool)       { s.set(func() { s.closed = true }) }
 func (s *script) remote() net.Addr { return &net.IPAddr{} }
+
+func (s *script) security() *tls.ConnectionState { return nil }
 
 // split cuts b into pieces, none empty.
 func split(r *rand.Rand, b []byte) (pieces [][]byte) {
@@ -309,7 +312,7 @@ func FuzzConnection(f *testing.F) {
 		if seed%2 == 0 {
 			s.takes = rand.New(rand.NewPCG(seed, 2))
 		}
-		c := n.srv.take(s, address{})
+		c := n.srv.take(s, address{}, &Listener{Anonymous: true})
 		if c == nil {
 			t.Fatal("no place for a connection")
 		}

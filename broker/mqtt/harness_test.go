@@ -161,7 +161,7 @@ func newNode(t testing.TB, limits Limits, with ...func(*node, *Config)) *node {
 	}
 	cfg := Config{
 		Broker: n.broker, Limits: limits, Clock: n.clock, Ticks: n.ticks, Logger: quiet(), AllowAnonymous: true,
-		Authenticate: func(user string, password []byte, _ string) (string, error) {
+		Authenticate: func(user string, password []byte, _ string, _ *ConnInfo) (string, error) {
 			return n.broker.Authenticate(user, password)
 		},
 	}

@@ -172,10 +172,10 @@ func (s *Server) SignIn(user string, password []byte, from net.Addr) (principal 
 	if s.authenticate == nil {
 		return "", nil
 	}
-	return s.signIn(user, password, "", addressOf(from))
+	return s.signIn(user, password, "", addressOf(from), &ConnInfo{Listener: "http", Remote: from})
 }
 
-func (s *Server) signIn(user string, password []byte, client string, from address) (principal string, err error) {
+func (s *Server) signIn(user string, password []byte, client string, from address, way *ConnInfo) (principal string, err error) {
 	if pause, ok := s.logins.try(user, from, s.wheel.now.Load()); !ok {
 		s.stats.LoginsRefused.Add(1)
 		if pause == firstPause { // the first in a row: they are all alike
@@ -184,7 +184,7 @@ func (s *Server) signIn(user string, password []byte, client string, from addres
 		span := time.Duration(loginSpan/ticksPerSecond) * time.Second
 		return "", &TooManyLogins{RetryAfter: span / time.Duration(s.limits.FailedLogins), pause: pause}
 	}
-	principal, err = s.authenticate(user, password, client)
+	principal, err = s.authenticate(user, password, client, way)
 	if errors.Is(err, broker.ErrBadCredentials) {
 		s.logFailedLogin(user, client, from, "bad credentials")
 	} else {

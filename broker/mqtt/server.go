@@ -31,12 +31,13 @@ type Config struct {
 	Logger *slog.Logger
 
 	// Authenticate returns the principal that user and password prove for a
-	// client id, or broker.ErrBadCredentials. It runs on the connection's own
+	// client id that came by the way from says, or broker.ErrBadCredentials. It runs on the connection's own
 	// goroutine and may take its time; it bounds itself how many run at once.
 	// It is not asked for a client that names no user and gives no password:
-	// such a one is anonymous, and AllowAnonymous decides. nil means that no
-	// credentials are good; with AllowAnonymous they are not looked at.
-	Authenticate   func(user string, password []byte, client string) (principal string, err error)
+	// such a one is anonymous, and its Listener's Anonymous decides: AllowAnonymous
+	// is that of Serve. nil means that no
+	// credentials are good; where anonymous clients are let in they are not looked at.
+	Authenticate   func(user string, password []byte, client string, from *ConnInfo) (principal string, err error)
 	AllowAnonymous bool
 
 	// Elsewhere returns the address of another server, host:port, for a client that
@@ -54,7 +55,7 @@ type Server struct {
 	limits         Limits
 	clock          broker.Clock
 	logger         *slog.Logger
-	authenticate   func(user string, password []byte, client string) (string, error)
+	authenticate   func(user string, password []byte, client string, from *ConnInfo) (string, error)
 	allowAnonymous bool
 	elsewhere      func() string
 	policy         func() broker.Authorizer // in force now
@@ -159,10 +160,15 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	return lc.Listen(ctx, "tcp", addr)
 }
 
-// Serve accepts connections from l until Close, and returns ErrServerClosed;
-// it returns earlier only if l itself is broken. It takes l over. Any number
-// of Serves may run at once.
+// Serve is ServeAs of a listener called mqtt, with Config.AllowAnonymous.
 func (s *Server) Serve(l net.Listener) error {
+	return s.ServeAs(l, Listener{Name: "mqtt", Anonymous: s.allowAnonymous})
+}
+
+// ServeAs accepts connections from l, which it serves as by says, until Close, and
+// returns ErrServerClosed; it returns earlier only if l itself is broken. It takes l
+// over. Any number may run at once.
+func (s *Server) ServeAs(l net.Listener, by Listener) error {
 	defer l.Close()
 	s.mu.Lock()
 	if s.closing {
@@ -184,7 +190,7 @@ func (s *Server) Serve(l net.Listener) error {
 				s.logger.Info("accepting connections again", "addr", l.Addr())
 			}
 			pause = 0
-			s.accept(nc)
+			s.accept(nc, &by)
 			continue
 		}
 		if s.isClosing() {
@@ -228,7 +234,7 @@ func (s *Server) isClosing() bool {
 }
 
 // accept takes a new connection in, or turns it away.
-func (s *Server) accept(nc net.Conn) {
+func (s *Server) accept(nc net.Conn, by *Listener) {
 	s.stats.Accepted.Add(1)
 	addr := addressOf(nc.RemoteAddr())
 	if why, ok := s.addresses.enter(addr, s.wheel.now.Load(), &s.limits); !ok {
@@ -242,15 +248,15 @@ func (s *Server) accept(nc net.Conn) {
 		nc.Close()
 		return
 	}
-	if c := s.take(tr, addr); c != nil {
+	if c := s.take(tr, addr, by); c != nil {
 		go c.serve()
 	}
 }
 
 // take makes a connection of a transport, for which serve is then to be
 // called. It returns nil, and has closed the transport, if there is no place.
-func (s *Server) take(tr transport, addr address) *conn {
-	c := &conn{srv: s, tr: tr, addr: addr, maxPacket: maxRemaining + maxHeader}
+func (s *Server) take(tr transport, addr address, by *Listener) *conn {
+	c := &conn{srv: s, tr: tr, addr: addr, by: by, maxPacket: maxRemaining + maxHeader}
 	c.timer.fire = c
 	if why, ok := s.add(c); !ok {
 		s.stats.TurnedAway[why].Add(1)

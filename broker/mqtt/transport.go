@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -39,6 +40,10 @@ type transport interface {
 	close(reset bool)
 
 	remote() net.Addr
+
+	// security is the state of the stream's TLS, nil if it has none. Called by the
+	// connection's goroutine only, once something was read.
+	security() *tls.ConnectionState
 }
 
 // errWoken is what a read fails with that was woken up.
@@ -159,6 +164,15 @@ func (t *streamTransport) finish() {
 func (t *streamTransport) close(bool) { t.conn.Close() }
 
 func (t *streamTransport) remote() net.Addr { return t.conn.RemoteAddr() }
+
+func (t *streamTransport) security() *tls.ConnectionState {
+	c, ok := t.conn.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	state := c.ConnectionState()
+	return &state
+}
 
 // newTransport returns the cheapest transport for a connection.
 func newTransport(nc net.Conn) (transport, error) {

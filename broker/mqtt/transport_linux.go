@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 	"syscall"
@@ -126,3 +127,5 @@ func (t *rawTransport) close(reset bool) {
 }
 
 func (t *rawTransport) remote() net.Addr { return t.conn.RemoteAddr() }
+
+func (t *rawTransport) security() *tls.ConnectionState { return nil }

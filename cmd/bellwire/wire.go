@@ -343,11 +343,11 @@ func (s *server) listen() (err error) {
 
 // identify returns how credentials are checked: by the policy in force, or as
 // trust says.
-func (c *serverConfig) identify(b *broker.Broker) func(user string, password []byte, client string) (string, error) {
+func (c *serverConfig) identify(b *broker.Broker) func(user string, password []byte, client string, from *mqtt.ConnInfo) (string, error) {
 	if c.trust == trustNothing {
 		return nil
 	}
-	return func(user string, password []byte, _ string) (string, error) {
+	return func(user string, password []byte, _ string, _ *mqtt.ConnInfo) (string, error) {
 		if c.trust == trustNobody || c.trust == trustBareNames && len(password) > 0 {
 			return b.Authenticate(user, password)
 		}
