@@ -217,9 +217,9 @@ func TestMQTT13UnknownIds(t *testing.T) {
 	versions(t, func(t *testing.T, v byte) {
 		c := mq.Open(t, addr, v, clean(name(t)))
 		c.Send(mq.Ack{Type: mq.PUBREL, ID: 77})
-		comp := c.ExpectID(mq.PUBCOMP, 77)
-		if want := map[byte]byte{v4: 0, v5: 0x92}[v]; comp.Code != want {
-			t.Errorf("PUBREL for an unknown id: got %v, want code %#02x", comp, want)
+		// It may be one whose PUBCOMP was lost: complete, not an error.
+		if comp := c.ExpectID(mq.PUBCOMP, 77); comp.Code != 0 {
+			t.Errorf("PUBREL for an unknown id: got %v, want code 0", comp)
 		}
 		c.Send(mq.Ack{Type: mq.PUBREC, ID: 78})
 		rel := c.ExpectID(mq.PUBREL, 78)

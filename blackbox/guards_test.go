@@ -197,7 +197,8 @@ var guards = []guard{
 	{name: "CONNECT cut in its will", v: v5, first: cutBy(will(&mq.Will{Topic: "w", Payload: []byte("ppp")}), 2), code: 0x81},
 	{name: "empty CONNECT", v: v5, first: mq.Frame(0x10), code: 0x81, mayBeSilent: true},
 	{name: "protocol level 6", v: v5, first: mq.Frame(0x10, join([]byte("\x00\x04MQTT\x06\x02\x00\x00\x00\x00\x05guard"))...), code: 0x84},
-	{name: "MQTT 3.1", v: v4, first: mq.Frame(0x10, []byte("\x00\x06MQIsdp\x03\x02\x00\x00\x00\x05guard")...), code: 1},
+	{name: "the name of MQTT 3.1 and the level of 3.1.1", v: v4, first: mq.Frame(0x10, []byte("\x00\x06MQIsdp\x04\x02\x00\x00\x00\x05guard")...), code: 1},
+	{name: "MQTT 3.1 without a client id", v: 3, first: mq.Connect{Clean: true}, code: 2},
 	{name: "protocol level 3 under the name MQTT", v: v4, first: mq.Frame(0x10, []byte("\x00\x04MQTT\x03\x02\x00\x00\x00\x05guard")...), code: 1},
 	{name: "another protocol's name", v: v4, first: mq.Frame(0x10, []byte("\x00\x04HTTP\x04\x02\x00\x00\x00\x05guard")...)},
 

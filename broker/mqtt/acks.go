@@ -246,7 +246,13 @@ func answerTo(err error, packet, version byte) answer {
 	}
 	if packet == packets.Pubcomp {
 		if errors.Is(err, broker.ErrNoPacketID) {
-			return answer{code: codePacketIDNotFound}
+			// As a rule our PUBCOMP was lost with the connection, and the
+			// client asks again: what it published has been routed, and a code
+			// that refuses would have it published anew. What we keep of an
+			// exchange that is over cannot tell this from an id that never
+			// was, so both are complete; 0x92 is legal for either, and wanted
+			// by neither (5.0 3.7.2.1).
+			return answer{}
 		}
 		// PUBCOMP has no code for later; the client sends PUBREL again when
 		// it resumes.

@@ -74,7 +74,7 @@ func (c *conn) requestOf(p *connectPacket) (r broker.ConnectRequest, assigned bo
 	l := &c.srv.limits
 	r = broker.ConnectRequest{
 		Client:     strings.Clone(p.Connect.ClientIdentifier),
-		Version:    p.ProtocolVersion,
+		Version:    max(p.ProtocolVersion, 4), // to the broker 3.1 is 3.1.1
 		Clean:      p.Connect.Clean,
 		ReceiveMax: 65_535,
 	}
@@ -83,7 +83,7 @@ func (c *conn) requestOf(p *connectPacket) (r broker.ConnectRequest, assigned bo
 		return r, false, &fault{codeBadAuthMethod, "enhanced authentication is not offered"}
 	case len(r.Client) > l.ClientID:
 		return r, false, &fault{codeBadClientID, "client identifier is longer than " + strconv.Itoa(l.ClientID) + " bytes"}
-	case r.Client == "" && r.Version == 4 && !r.Clean:
+	case r.Client == "" && (p.ProtocolVersion == 3 || p.ProtocolVersion == 4 && !r.Clean):
 		return r, false, &fault{codeBadClientID, "empty client identifier"}
 	case r.Client == "":
 		r.Client, assigned = "auto-"+rand.Text(), true
@@ -238,7 +238,7 @@ func (c *conn) connack(p *connectPacket, r *broker.ConnectRequest, a connackOf) 
 	pk := &packets.Packet{
 		FixedHeader:     packets.FixedHeader{Type: packets.Connack},
 		ProtocolVersion: p.ProtocolVersion,
-		SessionPresent:  a.present,
+		SessionPresent:  a.present && p.ProtocolVersion > 3, // of 3.1 the bit is reserved
 	}
 	if !p.v5() {
 		return pk

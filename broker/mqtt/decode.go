@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -30,6 +31,7 @@ type connectPacket struct {
 	willProps  []byte // of the will, what is forwarded: wire form, in order
 	willExpiry uint32
 	willDelay  uint32
+	willText   bool    // Payload Format Indicator of the will
 	seen       propSet // which properties the CONNECT had
 	willSeen   propSet
 }
@@ -63,16 +65,16 @@ func parseVersion(c *cursor, first byte) (version byte, err error) {
 		return 0, malformed("CONNECT cut short")
 	}
 	switch {
-	case string(name) == "MQTT" && (level == 4 || level == 5):
-		if first&0xf != 0 {
+	case string(name) == "MQTT" && (level == 4 || level == 5), string(name) == "MQIsdp" && level == 3:
+		if first&0xf != 0 && level > 3 { // 3.1 says only that they are not used
 			return level, malformed("flags of the fixed header")
 		}
 		return level, nil
 	case string(name) == "MQIsdp", string(name) == "MQTT":
-		// A client of 3.1 (MQIsdp, level 3), which we do not speak, or of 3.1.1,
-		// also a bridge (which sets the high bit of the level, and without it
-		// tries again if it is told so), reads two bytes of answer; anything
-		// else is from a time to come.
+		// A client that says the name of one version and the level of another,
+		// or a bridge of 3.1 or 3.1.1 (which sets the high bit of the level, and
+		// without it tries again if it is told so), reads two bytes of answer;
+		// anything else is from a time to come.
 		old := level&0x7f == 3 || level&0x7f == 4
 		return 0, &badVersion{v5: !old}
 	}
@@ -147,7 +149,7 @@ func (p *connectPacket) walk(c *cursor) error {
 
 func (p *connectPacket) checkFlags(flags byte) error {
 	switch {
-	case flags&connectReserved != 0:
+	case flags&connectReserved != 0 && p.ProtocolVersion > 3: // 3.1 has not said what it should be
 		return malformed("reserved connect flag")
 	case flags&connectWillQoS == connectWillQoS:
 		return malformed("will QoS 3")
@@ -185,10 +187,12 @@ func (p *connectPacket) walkWill(c *cursor) error {
 		}
 		p.willSeen = w.seen
 	}
-	name := c.bytes()
-	c.bytes() // payload
+	name, payload := c.bytes(), c.bytes()
 	if c.short {
 		return malformed("CONNECT cut short")
+	}
+	if p.willText && !utf8.Valid(payload) {
+		return &fault{codeBadPayload, "will: " + errNotText.Reason}
 	}
 	if len(name) == 0 {
 		return &fault{codeBadTopic, "empty will topic"}
@@ -212,6 +216,9 @@ func (p *connectPacket) walkWillProps(w *propWalker) error {
 			p.willDelay = prop.num
 		case packets.PropMessageExpiryInterval:
 			p.willExpiry = prop.num
+		case packets.PropPayloadFormat:
+			p.willText = prop.num == 1
+			p.willProps = append(p.willProps, prop.raw...)
 		default:
 			p.willProps = append(p.willProps, prop.raw...)
 		}

@@ -11,25 +11,28 @@ const (
 	maxHeader    = 1 + maxVarint
 )
 
-// checkFirst says whether a client may send a packet that begins with b to us.
-// It is asked as soon as that byte has come: what cannot become a packet is
-// not waited for. The flags of CONNECT are checked with its protocol level, on
-// which the answer depends.
-func checkFirst(b byte) error {
+// dup is the flag of a packet that was sent before.
+const dup = 8
+
+// checkFirst says whether a client of that version may send a packet that begins
+// with b to us. It is asked as soon as that byte has come: what cannot become a
+// packet is not waited for. The flags of CONNECT are checked with its protocol
+// level, on which the answer depends.
+func checkFirst(b, version byte) error {
 	flags := b & 0xf
 	switch b >> 4 {
 	case packets.Publish:
 		switch {
 		case flags&6 == 6:
 			return malformed("QoS 3")
-		case flags&6 == 0 && flags&8 != 0:
+		case flags&6 == 0 && flags&dup != 0:
 			return malformed("DUP with QoS 0")
 		}
 		return nil
 	case packets.Connect:
 		return nil
 	case packets.Pubrel, packets.Subscribe, packets.Unsubscribe:
-		if flags != 2 {
+		if flags != 2 && (version != 3 || flags != 2|dup) { // 3.1 marks these, too, when they are sent again
 			return malformed("flags of the fixed header")
 		}
 		return nil

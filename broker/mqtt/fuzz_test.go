@@ -215,7 +215,7 @@ func FuzzParsers(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte, v5 bool) {
 		at, size, err := frameSize(b)
-		if err != nil || size == 0 || size > len(b) || checkFirst(b[0]) != nil {
+		if err != nil || size == 0 || size > len(b) || checkFirst(b[0], 5) != nil {
 			return
 		}
 		const canary = "canary"

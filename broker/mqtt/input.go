@@ -44,7 +44,7 @@ func (c *conn) frame(b []byte) (body, size int, err error) {
 	if !c.accepted && b[0]>>4 != packets.Connect {
 		return 0, 0, errSilent
 	}
-	if err := checkFirst(b[0]); err != nil {
+	if err := checkFirst(b[0], c.version); err != nil {
 		return 0, 0, err
 	}
 	body, size, err = frameSize(b)

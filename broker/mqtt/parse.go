@@ -2,8 +2,11 @@ package mqtt
 
 import (
 	"encoding/binary"
+	"unicode/utf8"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/bellwire/bellwire/broker"
 )
 
 // A publication is a PUBLISH as it lies in the input: its slices alias the
@@ -18,8 +21,13 @@ type publication struct {
 	qos     byte
 	retain  bool
 	expires bool
-	refused error // the topic is no topic of ours
+	text    bool  // Payload Format Indicator: the payload is UTF-8
+	refused error // the topic is no topic of ours, or the payload no text
 }
+
+// errNotText refuses a payload: who takes the indicator at its word would pass
+// on, or choke on, what is none (5.0 3.3.2.3.2, where a receiver may check it).
+var errNotText = &broker.Refusal{Cause: broker.ErrPayload, Reason: "the payload is not UTF-8, as its Payload Format Indicator says"}
 
 // parsePublish reads the PUBLISH whose first byte and body these are. What an
 // alias stands for it does not know. It may
@@ -48,14 +56,19 @@ func parsePublish(first byte, body []byte, v5 bool, p *publication) error {
 			return err
 		}
 	}
+	if p.text && !utf8.Valid(p.payload) {
+		p.refused = errNotText
+	}
 	if len(p.topic) == 0 {
 		if p.alias == 0 {
 			return protocolError("neither topic nor alias")
 		}
 		return nil
 	}
-	var fatal error
-	p.refused, fatal = checkTopic(view(p.topic))
+	refused, fatal := checkTopic(view(p.topic))
+	if refused != nil {
+		p.refused = refused
+	}
 	return fatal
 }
 
@@ -75,6 +88,9 @@ func (p *publication) walk(at *propWalker) error {
 			p.expiry, p.expires = prop.num, true
 		case packets.PropTopicAlias:
 			p.alias = uint16(prop.num)
+		case packets.PropPayloadFormat:
+			p.text = prop.num == 1
+			keep += copy(all[keep:], prop.raw)
 		default:
 			keep += copy(all[keep:], prop.raw)
 		}
