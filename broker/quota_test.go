@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/internal/effort"
 	"github.com/bellwire/bellwire/internal/golden"
 )
 
@@ -49,7 +50,7 @@ func used(m *Machine, domain string) (is [uses]int64) {
 // passed: but that what is sent to who takes it at once is. A quota that comes, or is less
 // than what there is, ends nothing.
 func TestQuotasAreExact(t *testing.T) {
-	for seed := range uint64(12) {
+	for seed := range uint64(effort.RoundsOfOne(2, 12, 12)) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		n := newNode(t, Limits{})
 		n.makeStreams(streams{crowd: 2})

@@ -79,7 +79,7 @@ func (p Policy) GoString() string { return p.Document }
 // Failures are shrunk. A seed is a few histories.
 func TestProfile(t *testing.T, s Suite) {
 	t.Helper()
-	checks := fmt.Sprint(effort.RoundsOfOne(5, 20, 20))
+	checks := fmt.Sprint(effort.RoundsOfOne(2, 20, 20))
 	for _, part := range []struct {
 		name string
 		run  func(t *rapid.T, s Suite)

@@ -102,7 +102,7 @@ func (q *queues) in(space Space) map[string]string {
 // committed, and what a crash leaves is the state as of one entry, not before what
 // Durable said.
 func TestPending(t *testing.T) {
-	for seed := range uint64(effort.RoundsOfOne(4, 12, 2000)) {
+	for seed := range uint64(effort.RoundsOfOne(2, 12, 2000)) {
 		for _, memTable := range []uint64{8 << 10, 64 << 10, 64 << 20} {
 			t.Run(fmt.Sprint(seed, " ", memTable), func(t *testing.T) { gather(t, rand.New(rand.NewPCG(seed, memTable)), memTable) })
 		}

@@ -139,6 +139,7 @@ func TestJudge(t *testing.T) {
 		{"failed", result{pkg: pkg, failed: 1}, "", 1},
 		{"on budget", result{pkg: pkg, ok: true, took: budget[""]}, "", 0},
 		{"past budget", result{pkg: pkg, ok: true, took: budget[""] + time.Second}, "", 1},
+		{"aside it takes what others leave", result{pkg: pkg, aside: true, ok: true, took: 9 * budget[""]}, "", 0},
 		{"race has three times as long", result{pkg: pkg, mode: "race", ok: true, took: budget[""] + time.Second}, "", 0},
 		{"any skip", skips("TestOther"), "it needs root", 1},
 		{"power cut without root", skips("TestPowerCutOfLoopDevice"), "it needs root", 0},

@@ -36,6 +36,7 @@ type result struct {
 	skipped []skip
 	soaked  map[string]progress // by test
 	took    time.Duration
+	aside   bool // it took what others left, and so has no budget of its own
 	ok      bool
 }
 
