@@ -48,7 +48,7 @@ func (p *Policy) finish() {
 	p.cuts = newIndex(slices.DeleteFunc(slices.Clone(p.rules), func(r *rule) bool {
 		return r.effect == allow || r.when == nil
 	}))
-	p.decoy = newDecoy(p.users)
+	p.decoy, p.scram = newDecoy(p.users), newScramForm(p.users)
 }
 
 // sections are the keys of a policy file; that of users comes first.
@@ -108,7 +108,7 @@ func (r *reader) readUsers(n *yamltree.Node) {
 		if _, twice := r.policy.users[address]; twice {
 			r.FailAt(k.Pos, problemf("a second entry for user %s", address).Hint("capitals make no difference; a user has one credential"))
 		}
-		f, ok := r.Table(k.Value, "a user", "password_hash", "token_sha256")
+		f, ok := r.Table(k.Value, "a user", "password_hash", "token_sha256", "scram_sha256")
 		if !ok {
 			continue
 		}
@@ -118,7 +118,16 @@ func (r *reader) readUsers(n *yamltree.Node) {
 
 func (r *reader) readCredential(k yamltree.Key, f map[string]*yamltree.Node) credential {
 	var c credential
-	password, token := f["password_hash"], f["token_sha256"]
+	password, token, scram := f["password_hash"], f["token_sha256"], f["scram_sha256"]
+	if scram != nil {
+		if text, ok := r.Text(scram, "scram_sha256"); ok {
+			v, err := ParseVerifier(text)
+			if err != nil {
+				r.Report(scram, err)
+			}
+			c.scram = &v
+		}
+	}
 	switch {
 	case password != nil && token != nil:
 		r.FailAt(k.Pos, problemf("a user with both a password and a token").
@@ -137,10 +146,10 @@ func (r *reader) readCredential(k yamltree.Key, f map[string]*yamltree.Node) cre
 			if err != nil {
 				r.Report(token, err)
 			}
-			c.token = hash
+			c.token, c.hasToken = hash, true
 		}
-	default:
-		r.FailAt(k.Pos, problemf("a user without a credential").Hint("add password_hash (bellwire user hash) or token_sha256 (bellwire user hash --token)"))
+	case scram == nil:
+		r.FailAt(k.Pos, problemf("a user without a credential").Hint("add password_hash (bellwire user hash), token_sha256 (bellwire user hash --token) or scram_sha256 (bellwire user hash --scram)"))
 	}
 	return c
 }

@@ -1,6 +1,7 @@
 package acl
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -25,10 +26,11 @@ var (
 	// client's doing, and the same ones will be refused again.
 	ErrCredentials = errors.New("wrong user name or password")
 
-	// ErrUnknownUser and ErrBadPassword say which of the two, for logs and
+	// ErrUnknownUser, ErrBadPassword and ErrBadToken say which of these, for logs and
 	// counters. They are ErrCredentials to errors.Is.
 	ErrUnknownUser = fmt.Errorf("unknown user: %w", ErrCredentials)
 	ErrBadPassword = fmt.Errorf("bad password: %w", ErrCredentials)
+	ErrBadToken    = fmt.Errorf("bad token: %w", ErrCredentials)
 
 	// ErrBusy means that too many passwords wait to be checked. It is nobody's
 	// doing: try again later.
@@ -37,11 +39,15 @@ var (
 
 // A credential is what a user shows to be who he is: a password, which people
 // remember and argon2id makes dear to guess, or a token, which is random and
-// needs no such thing (a reconnecting fleet could not afford it).
+// needs no such thing (a reconnecting fleet could not afford it). A proof by
+// SCRAM-SHA-256, of the same password, of the token or of another one, may stand
+// beside either, or alone: then nothing else is accepted.
 type credential struct {
-	password *passwordHash
-	token    [sha256.Size]byte // of the token; used if password is nil
-	part     string            // the domain whose part has it; empty for the operator's own file
+	password *passwordHash // nil for none
+	token    [sha256.Size]byte
+	hasToken bool      // instead of a password
+	scram    *Verifier // nil for none
+	part     string    // the domain whose part has it; empty for the operator's own file
 }
 
 // A passwordHash is an argon2id hash with its parameters.
@@ -78,6 +84,31 @@ func HashPassword(password []byte, random io.Reader) (string, error) {
 	hash := argon2.IDKey(password, salt, c.passes, c.memory, c.threads, 32)
 	b64 := base64.RawStdEncoding.EncodeToString
 	return fmt.Sprintf("$argon2id$v=19$m=%d,t=%d,p=%d$%s$%s", c.memory, c.passes, c.threads, b64(salt), b64(hash)), nil
+}
+
+// NewToken returns a token of 256 bits from random, for a device. IsToken knows it.
+func NewToken(random io.Reader) (string, error) {
+	bits := make([]byte, tokenBytes)
+	if _, err := io.ReadFull(random, bits); err != nil {
+		return "", fmt.Errorf("acl: token: %w", err)
+	}
+	return tokenPrefix + base64.RawURLEncoding.EncodeToString(bits), nil
+}
+
+const (
+	tokenPrefix = "bw_dev_"
+	tokenBytes  = 32
+)
+
+// IsToken says whether secret has the form of what NewToken returns. That is nobody's
+// password, whoever shows it.
+func IsToken(secret []byte) bool {
+	b64, ok := bytes.CutPrefix(secret, []byte(tokenPrefix))
+	if !ok || len(b64) != base64.RawURLEncoding.EncodedLen(tokenBytes) {
+		return false
+	}
+	_, err := base64.RawURLEncoding.DecodeString(string(b64))
+	return err == nil
 }
 
 // HashToken returns the hash of token for `token_sha256`.
@@ -216,38 +247,50 @@ func (g *Gate) enter(ctx context.Context) error {
 // address, or a bare name of the policy's domain; password is a person's
 // password or a device's token.
 //
-// Where people have passwords, an unknown name takes as long as a wrong
-// password, so that time does not tell who exists. A wrong token is told at
-// once: guessing it is hopeless, and a fleet with old tokens must not keep
-// people out. So time does tell that a name is a device's.
+// Time tells nothing of who exists: what a refusal takes follows from the policy and
+// from the form of what is shown. Where people have passwords, anything that is not
+// accepted takes as long as a wrong password, whoever is named; but what has the form
+// of a token (see IsToken) is nobody's password, and is refused at once: guessing it is
+// hopeless, and a fleet with old tokens must not keep people out. Tokens that were not
+// made by NewToken are refused as slowly as passwords.
 //
 // Errors: those above, or ctx's if it ended while waiting for g.
 func (p *Policy) Authenticate(ctx context.Context, g *Gate, user string, password []byte) (principal string, err error) {
 	principal, err = ParseAddress(user, p.domain)
 	c, known := p.users[principal]
-	switch {
-	case err != nil || !known:
-		if p.decoy != nil {
-			if _, err := g.verify(ctx, p.decoy, password); err != nil {
-				return "", err
-			}
-		}
-		return "", ErrUnknownUser
-	case c.password == nil:
-		got := sha256.Sum256(password)
-		if subtle.ConstantTimeCompare(got[:], c.token[:]) != 1 {
-			return "", ErrBadPassword
-		}
+	if err != nil {
+		c, known = credential{}, false
+	}
+	if got := sha256.Sum256(password); subtle.ConstantTimeCompare(got[:], c.token[:]) == 1 && c.hasToken {
 		return principal, nil
 	}
-	ok, err := g.verify(ctx, c.password, password)
+	refused := c.refusal(known)
+	if p.decoy == nil || IsToken(password) {
+		return "", refused
+	}
+	hash := c.password
+	if hash == nil {
+		hash = p.decoy
+	}
+	ok, err := g.verify(ctx, hash, password)
 	switch {
 	case err != nil:
 		return "", err
-	case !ok:
-		return "", ErrBadPassword
+	case !ok || c.password == nil:
+		return "", refused
 	}
 	return principal, nil
+}
+
+// refusal says why what was shown for c is not accepted.
+func (c *credential) refusal(known bool) error {
+	switch {
+	case !known:
+		return ErrUnknownUser
+	case c.hasToken:
+		return ErrBadToken
+	}
+	return ErrBadPassword
 }
 
 // Credential returns what principal has to prove, in a form that says nothing
@@ -263,6 +306,9 @@ func (p *Policy) Credential(principal string) string {
 	if c.password != nil {
 		h.Write(c.password.salt)
 		h.Write(c.password.hash)
+	}
+	if c.scram != nil {
+		h.Write([]byte(c.scram.String()))
 	}
 	return string(h.Sum(nil))
 }

@@ -41,7 +41,7 @@ users:
 		{"thermo-17@plant.example", "bw_dev_x", "thermo-17@plant.example", nil},
 		{"ana", "hunter3", "", ErrBadPassword},
 		{"ana", "", "", ErrBadPassword},
-		{"thermo-17@plant.example", "bw_dev_y", "", ErrBadPassword},
+		{"thermo-17@plant.example", "bw_dev_y", "", ErrBadToken},
 		{"thermo-17", "bw_dev_x", "", ErrUnknownUser},
 		{"ana@plant.example", "hunter2", "", ErrUnknownUser},
 		{"", "hunter2", "", ErrUnknownUser},
@@ -57,19 +57,33 @@ users:
 	}
 }
 
-// An unknown name costs the same hash as a wrong password; a token costs none,
-// nor does a name where nobody has a password.
+// A refusal costs the same hash whoever is named: an unknown name, a device, a wrong
+// password; what has the form of a token costs none, whoever is named, nor does anything
+// where nobody has a password.
 func TestUnknownUserCostsAHash(t *testing.T) {
 	people := mustParse(t, fmt.Sprintf("users:\n  ana: {password_hash: %q}\n  thermo: {token_sha256: %s}\n", cheap("hunter2"), HashToken([]byte("x"))))
 	devices := mustParse(t, fmt.Sprintf("users:\n  thermo: {token_sha256: %s}\n", HashToken([]byte("x"))))
 	gate := NewGate(1, 0)
+	const guess, token = "wrong", "bw_dev_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 	for _, c := range []struct {
-		policy *Policy
-		user   string
-		want   uint64
-	}{{people, "ana", 1}, {people, "nobody", 1}, {people, "no address", 1}, {people, "thermo", 0}, {devices, "nobody", 0}, {devices, "thermo", 0}} {
+		policy      *Policy
+		user, shows string
+		want        uint64
+	}{
+		{people, "ana", guess, 1},
+		{people, "nobody", guess, 1},
+		{people, "no address", guess, 1},
+		{people, "thermo", guess, 1},
+		{people, "ana", token, 0},
+		{people, "nobody", token, 0},
+		{people, "no address", token, 0},
+		{people, "thermo", token, 0},
+		{devices, "nobody", guess, 0},
+		{devices, "thermo", guess, 0},
+		{people, "thermo", "x", 0},
+	} {
 		before, _, _ := gate.Counts()
-		if _, err := c.policy.Authenticate(context.Background(), gate, c.user, []byte("wrong")); !errors.Is(err, ErrCredentials) {
+		if _, err := c.policy.Authenticate(context.Background(), gate, c.user, []byte(c.shows)); (c.shows == "x") != (err == nil) || err != nil && !errors.Is(err, ErrCredentials) {
 			t.Errorf("%s: %v", c.user, err)
 		}
 		if after, _, _ := gate.Counts(); after-before != c.want {

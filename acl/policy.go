@@ -17,6 +17,7 @@ type Policy struct {
 
 	users map[string]credential // by canonical address
 	decoy *passwordHash         // what an unknown user's password is checked against; nil if nobody has one
+	scram scramForm             // of most verifiers; none if nobody has one
 
 	groups  []*group
 	roles   []role

@@ -65,15 +65,18 @@ type conn struct {
 	aliasMax    int    // topic aliases that we may use towards it
 	expiry      uint32 // Session Expiry Interval in force
 	problemInfo bool   // it may be sent Reason Strings
+	method      string // of enhanced authentication; empty for none
+	principal   string // that was proved by it
 
 	// Of the reading goroutine.
-	accepted  bool     // CONNACK with success is queued
-	inBroker  bool     // within a call of the broker: a panic is not ours alone
-	hungry    bool     // the last read filled its buffer
-	partial   []byte   // the beginning of a packet whose rest has not come
-	aliases   []string // topic aliases of the client, by number less 1
-	left      left     // what the client's DISCONNECT said
-	publishes bucket   // of Limits.MessageRate
+	accepted  bool      // CONNACK with success is queued
+	inBroker  bool      // within a call of the broker: a panic is not ours alone
+	hungry    bool      // the last read filled its buffer
+	partial   []byte    // the beginning of a packet whose rest has not come
+	aliases   []string  // topic aliases of the client, by number less 1
+	left      left      // what the client's DISCONNECT said
+	publishes bucket    // of Limits.MessageRate
+	auth      *exchange // enhanced authentication under way, nil for none
 
 	timer timer // under the wheel's lock
 
@@ -91,6 +94,7 @@ type conn struct {
 	writing   bool       // somebody writes, and will see what is queued meanwhile
 	full      bool       // the session was told Full and awaits Drained
 	lingerAt  int64      // tick at which the transport is closed; 0 before the end
+	authBy    int64      // tick by which a re-authentication has to be over; 0 for none
 	progress  int64      // tick at which the socket last took something, while it is full
 	out       output
 	vecs      [][]byte   // of the write under way
@@ -370,6 +374,9 @@ func (c *conn) overdue(now int64) (code byte, reason string) {
 	if c.busy.Load() {
 		return codeSuccess, ""
 	}
+	if c.authBy > 0 && now >= c.authBy {
+		return codeNotAuthorized, "re-authentication took too long"
+	}
 	if limit := c.patience(); limit > 0 && now >= c.seen.Load()+limit {
 		if c.connected {
 			return codeKeepAlive, "no packet for one and a half times the keep alive"
@@ -399,6 +406,9 @@ func (c *conn) nextDeadline(now int64) int64 {
 			at = now + limit
 		}
 	}
+	if c.authBy > 0 && (at == 0 || c.authBy < at) {
+		at = c.authBy
+	}
 	if c.writing {
 		slow := c.progress + ticks(c.srv.limits.SlowTimeout)
 		if at == 0 || slow < at {
@@ -412,7 +422,10 @@ func (c *conn) nextDeadline(now int64) int64 {
 func (c *conn) handle(in *input, first byte, body []byte) error {
 	packet := first >> 4
 	in.packets[packet]++
-	if !c.accepted {
+	switch {
+	case !c.accepted && c.auth != nil:
+		return c.handleBeforeConnack(in, packet, body)
+	case !c.accepted:
 		return c.handleConnect(in, first, body)
 	}
 	switch packet {
@@ -431,7 +444,7 @@ func (c *conn) handle(in *input, first byte, body []byte) error {
 	case packets.Disconnect:
 		return c.handleDisconnect(body)
 	case packets.Auth:
-		return c.handleAuth(body)
+		return c.handleAuth(in, body)
 	}
 	return protocolError("a second CONNECT")
 }

@@ -41,9 +41,8 @@ func (c *conn) handleConnect(in *input, first byte, body []byte) error {
 	if err != nil {
 		return c.refuseConnect(in, err)
 	}
-	if c.maxPacket < smallestEver && len(encodeRare(c.connack(p, &r, connackOf{assigned: assigned}))) > c.maxPacket {
-		// It could not even be told that it is connected.
-		return c.refuseConnect(in, &fault{codeTooLarge, "Maximum Packet Size is smaller than CONNACK"})
+	if err := c.fits(p, &r, connackOf{assigned: assigned}); err != nil {
+		return c.refuseConnect(in, err)
 	}
 	if c.srv.draining.Load() {
 		return c.refuseConnect(in, &fault{codeUseAnother, whyDrained})
@@ -52,20 +51,39 @@ func (c *conn) handleConnect(in *input, first byte, body []byte) error {
 	if rate := perSecond(c.srv.limits.ConnectRate); !c.srv.connects.take(rate, c.srv.wheel.now.Load()) {
 		return c.refuseConnect(in, &fault{codeConnectionRate, "too many clients connect at once"})
 	}
+	if p.seen.has(packets.PropAuthenticationMethod) {
+		return c.beginAuth(in, p, r, assigned)
+	}
 	if r.Principal, err = c.authenticate(p, r.Client); err != nil {
 		return c.refuseConnect(in, err)
 	}
+	return c.open(in, p, &r, connackOf{assigned: assigned})
+}
+
+// fits returns a fault if the client takes no packet that is as large as its CONNACK:
+// it could not even be told that it is connected.
+func (c *conn) fits(p *connectPacket, r *broker.ConnectRequest, a connackOf) error {
+	if c.maxPacket >= smallestEver+len(c.method)+len(a.proof) || len(encodeRare(c.connack(p, r, a))) <= c.maxPacket {
+		return nil
+	}
+	return &fault{codeTooLarge, "Maximum Packet Size is smaller than CONNACK"}
+}
+
+// open has the broker open the session of a client that is who it says, and answers.
+func (c *conn) open(in *input, p *connectPacket, r *broker.ConnectRequest, a connackOf) error {
 	if !c.srv.admitClient() {
 		return c.refuseConnect(in, &fault{codeBusy, "too many clients"})
 	}
+	var s session
+	var err error
 	c.inBroker = true
-	s, present, dropped, err := c.srv.connect(r, c)
+	s, a.present, a.dropped, err = c.srv.connect(*r, c)
 	c.inBroker = false
 	if err != nil {
 		c.srv.dismissClient()
 		return c.refuseConnect(in, connectFault(err))
 	}
-	return c.accept(in, p, &r, s, connackOf{assigned: assigned, present: present, dropped: dropped})
+	return c.accept(in, p, r, s, a)
 }
 
 // requestOf makes the broker's request of a CONNECT. assigned says that the
@@ -79,8 +97,6 @@ func (c *conn) requestOf(p *connectPacket) (r broker.ConnectRequest, assigned bo
 		ReceiveMax: 65_535,
 	}
 	switch {
-	case p.seen.has(packets.PropAuthenticationMethod):
-		return r, false, &fault{codeBadAuthMethod, "enhanced authentication is not offered"}
 	case len(r.Client) > l.ClientID:
 		return r, false, &fault{codeBadClientID, "client identifier is longer than " + strconv.Itoa(l.ClientID) + " bytes"}
 	case r.Client == "" && (p.ProtocolVersion == 3 || p.ProtocolVersion == 4 && !r.Clean):
@@ -184,6 +200,7 @@ func connectFault(err error) error {
 type connackOf struct {
 	assigned, present bool
 	dropped           uint64
+	proof             []byte // Authentication Data, of enhanced authentication
 }
 
 // accept queues the CONNACK and has the session start.
@@ -257,6 +274,7 @@ func (c *conn) connack(p *connectPacket, r *broker.ConnectRequest, a connackOf) 
 	if k := l.keepAlive(p.Connect.Keepalive); k != p.Connect.Keepalive {
 		o.ServerKeepAlive, o.ServerKeepAliveFlag = k, true
 	}
+	o.AuthenticationMethod, o.AuthenticationData = c.method, a.proof
 	if a.dropped > 0 {
 		o.User = []packets.UserProperty{{Key: droppedProperty, Val: strconv.FormatUint(a.dropped, 10)}}
 	}

@@ -34,15 +34,3 @@ func (c *conn) handleDisconnect(body []byte) error {
 	c.left = left{code: code, setExpiry: set, expiry: expiry}
 	return errLeft
 }
-
-// handleAuth refuses AUTH: no connection has an authentication method, because
-// CONNECTs that name one are refused.
-func (c *conn) handleAuth(body []byte) error {
-	if c.version < 5 {
-		return malformed("AUTH is a packet of MQTT 5")
-	}
-	if _, err := parseAuth(body); err != nil {
-		return err
-	}
-	return protocolError("AUTH on a connection without an authentication method")
-}

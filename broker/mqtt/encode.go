@@ -118,6 +118,8 @@ func encodeRare(pk *packets.Packet) []byte {
 		err = pk.UnsubackEncode(&b)
 	case packets.Disconnect:
 		err = pk.DisconnectEncode(&b)
+	case packets.Auth:
+		err = pk.AuthEncode(&b)
 	default:
 		panic(fmt.Sprintf("mqtt: the codec is not asked to encode packet type %d", pk.FixedHeader.Type))
 	}

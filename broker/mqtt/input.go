@@ -30,7 +30,7 @@ func (c *conn) consume(in *input) error {
 		}
 		b = b[size:]
 	}
-	if whole {
+	if whole && (c.accepted || c.auth == nil) { // an exchange does not buy time for CONNACK
 		// Now, not when it came: what the broker took for it is not the
 		// client's silence.
 		c.seen.Store(c.srv.wheel.now.Load())
@@ -41,7 +41,7 @@ func (c *conn) consume(in *input) error {
 // frame reads the frame that begins b, as frameSize does, and refuses what may
 // not come now or is too large, before its body is waited for.
 func (c *conn) frame(b []byte) (body, size int, err error) {
-	if !c.accepted && b[0]>>4 != packets.Connect {
+	if !c.accepted && c.auth == nil && b[0]>>4 != packets.Connect {
 		return 0, 0, errSilent
 	}
 	if err := checkFirst(b[0], c.version); err != nil {

@@ -174,15 +174,37 @@ func parseDisconnect(body []byte, v5 bool) (code byte, expiry uint32, set bool, 
 
 // parseAuth checks an AUTH packet. Length 0 means success without properties;
 // the codec refuses it, so it is not asked.
-func parseAuth(body []byte) (code byte, err error) {
+//
+// method and data alias body.
+func parseAuth(body []byte) (code byte, method string, data []byte, err error) {
 	if len(body) == 0 {
-		return codeSuccess, nil
+		return codeSuccess, "", nil, nil
 	}
 	code = body[0]
-	if code != codeSuccess {
-		if err := checkCode(packets.Auth, code); err != nil {
-			return 0, err
+	if err := checkCode(packets.Auth, code); err != nil {
+		return 0, "", nil, err
+	}
+	if len(body) == 1 {
+		return code, "", nil, nil
+	}
+	c := cursor{b: body[1:]}
+	w := walkProps(&c, authProps)
+	switch {
+	case c.short:
+		return 0, "", nil, malformed("properties run past the end")
+	case len(c.b) > 0:
+		return 0, "", nil, malformed("bytes after the last field")
+	}
+	for {
+		p, ok, err := w.next()
+		if err != nil || !ok {
+			return code, method, data, err
+		}
+		switch p.id { // of a length of two bytes, which follow the identifier
+		case packets.PropAuthenticationMethod:
+			method = view(p.raw[3:])
+		case packets.PropAuthenticationData:
+			data = p.raw[3:]
 		}
 	}
-	return code, checkTail(body[1:], authProps)
 }

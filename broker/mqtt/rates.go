@@ -5,8 +5,10 @@ import (
 	"hash/maphash"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bellwire/bellwire/broker"
@@ -177,20 +179,49 @@ func (s *Server) SignIn(user string, password []byte, from net.Addr) (principal 
 
 func (s *Server) signIn(user string, password []byte, client string, from address, way *ConnInfo) (principal string, err error) {
 	if pause, ok := s.logins.try(user, from, s.wheel.now.Load()); !ok {
-		s.stats.LoginsRefused.Add(1)
-		if pause == firstPause { // the first in a row: they are all alike
-			s.logFailedLogin(user, client, from, "too many failed logins: refused without a look at the password")
-		}
-		span := time.Duration(loginSpan/ticksPerSecond) * time.Second
-		return "", &TooManyLogins{RetryAfter: span / time.Duration(s.limits.FailedLogins), pause: pause}
+		return "", s.tooMany(user, client, from, pause)
 	}
 	principal, err = s.authenticate(user, password, client, way)
 	if errors.Is(err, broker.ErrBadCredentials) {
-		s.logFailedLogin(user, client, from, "bad credentials")
+		s.loginFailed(user, client, from, err)
 	} else {
 		s.logins.pardon(user, from, s.wheel.now.Load())
 	}
 	return principal, err
+}
+
+// tooMany counts and logs a try to sign in that is not looked at.
+func (s *Server) tooMany(user, client string, from address, pause time.Duration) *TooManyLogins {
+	s.stats.LoginsRefused.Add(1)
+	if pause == firstPause { // the first in a row: they are all alike
+		s.logFailedLogin(user, client, from, "too many failed logins: refused without a look at the password", "")
+	}
+	span := time.Duration(loginSpan/ticksPerSecond) * time.Second
+	return &TooManyLogins{RetryAfter: span / time.Duration(s.limits.FailedLogins), pause: pause}
+}
+
+// loginReasons are why tries to sign in fail, each with its place in
+// Stats.LoginsFailed. The last stands for what none of the others is.
+var loginReasons = [...]string{
+	"unknown_user", "wrong_password", "wrong_token", "wrong_proof", "malformed_exchange", "other_principal", "other",
+}
+
+type loginFailures [len(loginReasons)]atomic.Uint64
+
+// loginFailed counts and logs a try to sign in that failed with err, which may say why
+// (LoginReason). The client is not told.
+func (s *Server) loginFailed(user, client string, from address, err error) {
+	reason, detail := "bad credentials", ""
+	place := len(loginReasons) - 1
+	var known interface{ LoginReason() string }
+	if errors.As(err, &known) {
+		reason, detail = known.LoginReason(), known.(error).Error()
+		if i := slices.Index(loginReasons[:], reason); i >= 0 {
+			place = i
+		}
+	}
+	s.stats.LoginsFailed[place].Add(1)
+	s.logFailedLogin(user, client, from, reason, detail)
 }
 
 // A loginLog is how many failed logins were logged, and how many were not since
@@ -218,9 +249,9 @@ func (l *loginLog) note(now int64) (unlogged int, ok bool) {
 	return unlogged, true
 }
 
-// logFailedLogin tells the operator who tried to sign in as whom. client is empty
-// if not by MQTT.
-func (s *Server) logFailedLogin(user, client string, from address, reason string) {
+// logFailedLogin tells the operator who tried to sign in as whom, and why that failed.
+// client is empty if not by MQTT.
+func (s *Server) logFailedLogin(user, client string, from address, reason, detail string) {
 	unlogged, ok := s.loginLog.note(s.wheel.now.Load())
 	if !ok {
 		return
@@ -228,6 +259,9 @@ func (s *Server) logFailedLogin(user, client string, from address, reason string
 	attrs := []any{"user", start(user), "addr", from.network(), "reason", reason}
 	if client != "" {
 		attrs = append(attrs, "client", start(client))
+	}
+	if detail != "" && detail != reason {
+		attrs = append(attrs, "detail", start(detail))
 	}
 	if unlogged > 0 {
 		attrs = append(attrs, "unlogged", unlogged)

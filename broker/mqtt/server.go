@@ -40,6 +40,10 @@ type Config struct {
 	Authenticate   func(user string, password []byte, client string, from *ConnInfo) (principal string, err error)
 	AllowAnonymous bool
 
+	// Enhanced begins an exchange by an authentication method of MQTT 5 (5.0 4.12), with a client that came by the way from says.
+	// nil, as of a nil Enhanced, means that the method is not offered.
+	Enhanced func(method string, from *ConnInfo) Exchange
+
 	// Elsewhere returns the address of another server, host:port, for a client that
 	// is sent away from this one (Server Reference, 5.0 4.11); empty if none is
 	// known. It is asked for each such client, by any goroutine, and must not block.
@@ -57,6 +61,7 @@ type Server struct {
 	logger         *slog.Logger
 	authenticate   func(user string, password []byte, client string, from *ConnInfo) (string, error)
 	allowAnonymous bool
+	enhanced       func(method string, from *ConnInfo) Exchange
 	elsewhere      func() string
 	policy         func() broker.Authorizer // in force now
 	shared         func() bool              // shared subscriptions are to be had
@@ -112,6 +117,7 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		logger:         cfg.Logger,
 		authenticate:   cfg.Authenticate,
 		allowAnonymous: cfg.AllowAnonymous,
+		enhanced:       cfg.Enhanced,
 		elsewhere:      cfg.Elsewhere,
 		policy:         func() broker.Authorizer { return nil },
 		shared:         func() bool { return true },
@@ -121,6 +127,9 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		ends:           make(chan struct{}),
 		stop:           make(chan struct{}),
 		stopped:        make(chan struct{}),
+	}
+	if s.enhanced == nil {
+		s.enhanced = func(string, *ConnInfo) Exchange { return nil }
 	}
 	s.holder.wake = make(chan struct{}, 1)
 	s.logins.init(limits.FailedLogins)

@@ -49,6 +49,8 @@ type Stats struct {
 	TurnedAway   [turnaways]atomic.Uint64
 
 	LoginsRefused atomic.Uint64 // tries to sign in that were not looked at
+	LoginsFailed  loginFailures // those that were, and failed, by reason
+	Reauths       atomic.Uint64 // clients that proved again who they are
 
 	Connects [256]atomic.Uint64 // CONNECTs answered, by the code of the CONNACK
 	Ends     [256]atomic.Uint64 // connected clients that ended, by reason code; 0 for DISCONNECT 0x00
@@ -69,6 +71,14 @@ type Stats struct {
 // reason codes, with its name in snake case and its counter.
 func (s *Stats) EachConnect(f func(result string, n *atomic.Uint64)) {
 	s.each(&s.Connects, packets.Connack, f)
+}
+
+// EachLoginFailure calls f for each reason for which a try to sign in may fail, with its
+// name in snake case and its counter.
+func (s *Stats) EachLoginFailure(f func(reason string, n *atomic.Uint64)) {
+	for i, reason := range loginReasons {
+		f(reason, &s.LoginsFailed[i])
+	}
 }
 
 // EachEnd calls f for each reason for which a connection may end, likewise; lost

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/authn"
 	"github.com/bellwire/bellwire/bw"
 )
 
@@ -29,7 +29,8 @@ func userCommand() *cobra.Command {
 const maxPassword = 65535
 
 func userHashCommand() *cobra.Command {
-	var token bool
+	var token, scram bool
+	var iterations int
 	cmd := &cobra.Command{
 		Use:        "hash",
 		SuggestFor: []string{"passwd", "password", "add", "useradd"},
@@ -40,9 +41,15 @@ input without the line's end.
 
 With --token it is a device's token, and what is printed is for token_sha256.
 Only random tokens belong there (bellwire user token makes one): a token that
-a person thought of can be guessed from its hash.`,
+a person thought of can be guessed from its hash.
+
+With --scram what is printed is for scram_sha256: the verifier of a password, or of a
+token, that is proved by SCRAM-SHA-256 and never sent. Give all users the same number
+of iterations: everybody who begins to sign in is told it. A client hashes as often
+whenever it connects, so that small devices may take fewer, 4096 at least.`,
 		Example: `  bellwire user hash                               # asks for it
-  printf %s "$PASSWORD" | bellwire user hash`,
+  printf %s "$PASSWORD" | bellwire user hash
+  bellwire user hash --scram --iterations 4096`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			what := "password"
@@ -53,18 +60,38 @@ a person thought of can be guessed from its hash.`,
 			if err != nil {
 				return err
 			}
-			hash := acl.HashToken(secret)
-			if !token {
-				if hash, err = acl.HashPassword(secret, rand.Reader); err != nil {
-					return err
-				}
+			hash, err := hashSecret(secret, token, scram, iterations)
+			if err != nil {
+				return err
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), hash)
 			return err
 		},
 	}
 	cmd.Flags().BoolVar(&token, "token", false, "it is a token: print its SHA-256")
+	cmd.Flags().BoolVar(&scram, "scram", false, "print its verifier for SCRAM-SHA-256")
+	cmd.Flags().IntVar(&iterations, "iterations", authn.ScramIterations, "of --scram: how often it is hashed")
+	cmd.MarkFlagsMutuallyExclusive("token", "scram")
 	return cmd
+}
+
+// hashSecret returns what a policy keeps of a secret.
+func hashSecret(secret []byte, token, scram bool, iterations int) (string, error) {
+	switch {
+	case scram && (iterations < acl.MinIterations || iterations > acl.MaxIterations):
+		return "", fail(bw.Usage, "--iterations %d, want %d to %d", iterations, acl.MinIterations, acl.MaxIterations)
+	case scram:
+		verifier, err := authn.HashScram(secret, iterations, rand.Reader)
+		if err != nil {
+			return "", fail(bw.Usage, "no verifier can be made of it: %w", err)
+		}
+		return verifier, nil
+	case token:
+		return acl.HashToken(secret), nil
+	case acl.IsToken(secret):
+		return "", fail(bw.Usage, "it is a token, and no server takes a token for a password").do("bellwire user hash --token")
+	}
+	return acl.HashPassword(secret, rand.Reader)
 }
 
 func userTokenCommand() *cobra.Command {
@@ -81,19 +108,19 @@ policy file holds only its hash, as token_sha256. It is shown once.`,
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			random := make([]byte, 32)
-			if _, err := rand.Read(random); err != nil {
+			token, err := acl.NewToken(rand.Reader)
+			if err != nil {
 				return err
 			}
 			made := struct {
 				Token string `json:"token"`
 				Hash  string `json:"token_sha256"`
-			}{Token: "bw_dev_" + base64.RawURLEncoding.EncodeToString(random)}
+			}{Token: token}
 			made.Hash = acl.HashToken([]byte(made.Token))
 			if output == "json" {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(made)
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "token         %s\ntoken_sha256  %s\n", made.Token, made.Hash)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "token         %s\ntoken_sha256  %s\n", made.Token, made.Hash)
 			return err
 		},
 	}

@@ -321,6 +321,7 @@ func (s *server) listen() (err error) {
 	s.mqtt, err = mqtt.New(mqtt.Config{
 		Broker: s.broker, Limits: s.config.limits.mqtt, Clock: s.now, Ticks: s.ticker.C, Logger: s.config.logger,
 		Authenticate:   s.config.identify(s.broker),
+		Enhanced:       s.enhanced,
 		AllowAnonymous: s.config.allowAnonymous, Elsewhere: s.elsewhere.pick,
 	})
 	if err != nil {
@@ -484,8 +485,8 @@ func (a *authorizer) Authenticate(user string, password []byte) (string, error) 
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	principal, err := a.policy.Authenticate(ctx, a.gate, user, password)
-	if errors.Is(err, acl.ErrUnknownUser) || errors.Is(err, acl.ErrBadPassword) {
-		return "", broker.ErrBadCredentials
+	if errors.Is(err, acl.ErrCredentials) {
+		return "", badCredentials(err)
 	}
 	return principal, err
 }

@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"broker/brokertest": {"broker", "broker/event", "broker/store", "broker/topic", "disk", "internal/effort"},
 	"yamltree":          {},
 	"acl":               {"broker/topic", "yamltree"},
+	"authn":             {"acl"},
 	"cluster/raftlog":   {"disk"},
 	"cluster/certs":     {},
 	"cluster/link":      {},
@@ -80,7 +81,7 @@ var mayImport = map[string][]string{
 		"cmd/internal/tidy", "internal/effort", "internal/formats",
 	},
 	"cmd/bellwire": {
-		"acl", "api", "bench", "broker", "broker/event", "broker/mqtt", "broker/store",
+		"acl", "api", "authn", "bench", "broker", "broker/event", "broker/mqtt", "broker/store",
 		"broker/topic", "bw", "cluster", "cluster/certs", "cluster/link", "cluster/raftlog", "disk", "profiles/alias", "profiles/blocklist", "profiles/jsontree", "profiles/im", "profiles/inbox", "profiles/kind", "profiles/life", "profiles/location",
 		"profiles/policy", "profiles/presence", "profiles/state", "yamltree",
 	},
@@ -99,6 +100,8 @@ var onlyIn = map[string][]string{
 	"github.com/goccy/go-yaml":                {"yamltree"},
 	"github.com/golang/geo":                   {"profiles/location"},
 	"golang.org/x/crypto":                     {"acl"},
+	"github.com/xdg-go/scram":                 {"authn"},
+	"github.com/go-jose/go-jose/v4":           {"authn"},
 	"github.com/spf13/cobra":                  {"cmd/bellwire"},
 }
 
