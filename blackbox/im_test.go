@@ -292,3 +292,65 @@ func TestMessagesForTwoNewDevices(t *testing.T) {
 	late.Subscribe(bobsInbox, 1)
 	late.Quiet()
 }
+
+// What is sent to bob comes to robert, by bob's policy, in time and while robert lets its
+// sender in; what alice is told of it names bob, and is what she is told of what bob has
+// himself. So she learns of one mailbox, and of no other.
+func TestS46ForwardedUnseen(t *testing.T) {
+	t.Parallel()
+	const (
+		robert       = "robert@example.com"
+		robertsInbox = "im/example.com/robert"
+		wants        = `"wants":["delivered","displayed"]`
+	)
+	s := kinds(t, "2026-03-09T12:00:00Z")
+	kept := mq.Number(mq.PropSessionExpiry, 86400)
+	b, rob, a := s.person(bob, "pc", kept), s.person(robert, "phone", kept), s.person(alice, "pc")
+	night := `{"id":"night","if":{"identity":[{"one":"im:` + alice + `"}],"weekly":{"tz":"UTC","windows":[{"days":["mon"],"start":"18:00","end":"24:00"}]}},
+		"then":{"handling":"allow","forward":"im:` + robert + `"}}`
+	b.Publish("$me/policy/im", 1, strings.TrimSuffix(letsIn(alice), "]}")+","+night+"]}")
+	rob.Publish("$me/policy/im", 1, letsIn(alice))
+	b.Subscribe(bobsInbox, 1)
+	rob.Subscribe(robertsInbox, 1)
+	a.Subscribe("im/#", 1)
+	// told is what alice is told of a message that somebody's device takes and shows.
+	told := func(id string, reader *mq.Client, inbox string) string {
+		t.Helper()
+		ack := send(a, bobsInbox, `{"id":"`+id+`",`+wants+`,"body":"Hello"}`)
+		p := reader.Receive()
+		if l := readLetter(t, p); p.Topic != inbox || l.From != "im:"+alice || l.ID != id || !strings.Contains(string(p.Payload), `"to":["im:bob@example.com"]`) {
+			t.Errorf("%s has %v %s", inbox, p, p.Payload)
+		}
+		all := fmt.Sprint(ack.Code, len(ack.Properties))
+		for range 2 {
+			p := a.Receive()
+			all += fmt.Sprintf("\n%s %s %v %d", p.Topic, p.Payload, p.Properties, p.QoS())
+			if readLetter(t, p).Disposition == "delivered" {
+				send(reader, alicesInbox+"/reports", `{"id":"`+id+`","disposition":"displayed"}`)
+			}
+		}
+		return strings.ReplaceAll(all, id, "ID")
+	}
+	want := told("one", b, bobsInbox)
+	s.setClock("2026-03-09T18:00:00Z")
+	if got := told("two", rob, robertsInbox); strings.ReplaceAll(got, "T18:", "T12:") != want || strings.Contains(got, "robert") {
+		t.Errorf("forwarded, alice is told\n%s, want\n%s", got, want)
+	}
+	out, errs, code := run(t, "policy", "preview", "im", "--watcher", alice, "--server", "http://"+s.ready.HTTP, "-u", bob, "-P", "token-"+bob)
+	if code != 0 || !strings.Contains(out, "messages go to the inbox of robert@example.com by night") || !strings.Contains(out, "until 2026-03-10T00:00:00Z") {
+		t.Errorf("bob asks where they go: %d %s%s", code, out, errs)
+	}
+	for _, who := range []string{alice, robert} {
+		if got := s.fetch(who, "/v1/me/preview/im?watcher=alice@example.net&of=bob@example.com", ""); got.status != 403 {
+			t.Errorf("%s is told where bob's messages go: %+v", who, got)
+		}
+	}
+	// Robert takes nothing more of hers: she cannot tell that from bob.
+	rob.Publish("$me/policy/im", 1, letsIn(carol))
+	send(a, bobsInbox, `{"id":"three",`+wants+`,"body":"Hello?"}`)
+	if l := readLetter(t, a.Receive()); l.Disposition != "failed" || l.Reason != "unavailable" || l.Recipient != "im:"+bob {
+		t.Errorf("alice is told %+v", l)
+	}
+	b.Quiet()
+	rob.Quiet()
+}

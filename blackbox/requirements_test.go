@@ -60,7 +60,7 @@ var requirements = []requirement{
 	{row: "S43", says: "An address is neither an account nor a device."},
 	{row: "S44", says: "That somebody has several addresses nobody learns who may not."},
 	{row: "S45", says: "An address has one spelling."},
-	{row: "S46", says: "How many mailboxes somebody has, who writes to them does not learn.", notYet: "an inbox cannot be forwarded to another"},
+	{row: "S46", says: "How many mailboxes somebody has, who writes to them does not learn."},
 	{row: "S47", says: "Two presentities behind one address."},
 	{row: "S49", says: "An inbox: others send, its owner and delegates read."},
 	{row: "S50", says: "One client is watcher, presentity, sender and inbox."},

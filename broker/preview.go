@@ -10,10 +10,21 @@ type Previewed interface {
 	Preview(who Who, at int64) (s Shown, why any)
 }
 
+// A Foreseer is a profile that shows nothing and takes what others send, whose owners may
+// ask what it would do with what somebody sends at some other instant.
+type Foreseer interface {
+	Profile
+
+	// Foresee says whose a topic is, the empty string if it is spelt wrong, and what
+	// becomes of what who sends there at the instant at, in the profile's own words. It
+	// answers by what get returns of the profile's keys.
+	Foresee(get func(key string) []byte, who Who, topicName string, at int64) (owner string, why any)
+}
+
 // A Preview is what somebody would be shown, and why.
 type Preview struct {
 	Shown
-	Why     any  // of Previewed
+	Why     any  // of Previewed, or Foreseer
 	Ceiling bool // the operator shows it to them, whatever the owner says; if not, Shown is as if there were nothing
 }
 
@@ -24,13 +35,13 @@ type Preview struct {
 func (b *Broker) Preview(owner string, topicName string, watcher Who, at int64) (Preview, error) {
 	v := b.viewerOf(topicName)
 	if v == nil {
-		return Preview{}, ErrBadEvent
+		return b.foresee(owner, topicName, watcher, at)
 	}
 	if err := b.mayFetch(Who{Principal: owner}, topicName, v); err != nil {
 		return Preview{}, err
 	}
 	if of := v.Owner(topicName); owner == "" || of != owner {
-		return Preview{}, &Refusal{Reason: "what others would be shown is told to nobody but the owner"}
+		return Preview{}, errOthers
 	}
 	res, ok := b.watch.resource(v, topicName).(Previewed)
 	if !ok {
@@ -43,6 +54,25 @@ func (b *Broker) Preview(owner string, topicName string, watcher Who, at int64) 
 	}
 	if !p.Ceiling {
 		p.Shown = res.Neutral()
+	}
+	return p, nil
+}
+
+var errOthers = &Refusal{Reason: "what others would be shown is told to nobody but the owner"}
+
+// foresee is Preview of what is sent, and not shown.
+func (b *Broker) foresee(owner, topicName string, sender Who, at int64) (Preview, error) {
+	f, ok := profileOf(b.machine.profiles, topicName).(Foreseer)
+	if !ok {
+		return Preview{}, ErrBadEvent
+	}
+	p := Preview{Shown: Shown{Absent: true}, Ceiling: true}
+	var of string
+	if of, p.Why = f.Foresee(func(key string) []byte { return b.profileValue(f.Prefix(), key) }, sender, topicName, at); owner == "" || of != owner {
+		return Preview{}, errOthers
+	}
+	if policy := b.policy.Load(); policy != nil {
+		p.Ceiling = policy.Ceiling(sender, ActPublish, topicName, at).Allow
 	}
 	return p, nil
 }

@@ -85,6 +85,10 @@ func (p *Publication) Resource(topicName string) Resource { return p.node.resour
 // LevelSecret. Apply has ProfileTx.Secret.
 func (p *Publication) Secret() secret.Secret { return p.node.Secret() }
 
+// Level is the feature level as this node has it now, for Admit only. Apply has
+// ProfileTx.Level.
+func (p *Publication) Level() Level { return p.node.Level() }
+
 // A Connection is one connection of a client. Of two of one client the later
 // has the greater epoch.
 type Connection struct {

@@ -299,7 +299,11 @@ func (f *policyPreview) run(cmd *cobra.Command, kindName, file string) error {
 	if err := tellWarnings(cmd.ErrOrStderr(), file, p); err != nil {
 		return err
 	}
-	return tellPreview(cmd.OutOrStdout(), p, kindName, owner, watcher, at, policy.Input{Sphere: f.sphere})
+	in := policy.Input{Sphere: f.sphere, Auth: policy.AuthOf(watcher)}
+	if isInbox(kindName) {
+		in.Op = policy.OpPublish
+	}
+	return tellPreview(cmd.OutOrStdout(), p, kindName, owner, watcher, at, in)
 }
 
 // tellPreview prints a decision and what made it.

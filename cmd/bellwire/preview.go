@@ -32,6 +32,10 @@ type previewed struct {
 	Persona string   `json:"persona,omitempty"`
 	Until   string   `json:"until,omitempty"` // when something else may be shown
 
+	// Of messages: what their sender may do, and to whose inbox they go if that is another's.
+	Shows   json.RawMessage `json:"shows,omitempty"`
+	Forward string          `json:"forward,omitempty"`
+
 	// Type and Document are what they would be sent: left out if that is nothing.
 	Type     string          `json:"type,omitempty"`
 	Document json.RawMessage `json:"document,omitempty"`
@@ -73,18 +77,28 @@ func (s *server) preview(principal, of, whose, watcher, at string) (d api.Docume
 	if name := e.Grant.Persona(); name != kind.Everything {
 		told.Persona = name
 	}
+	if isInbox(of) && e.View == policy.ViewFiltered {
+		told.Shows = e.Grant.Append(nil, policyKinds()[of].Permissions())
+		told.Forward = e.Forward.String()
+	}
 	if !e.Until.IsZero() {
 		told.Until = e.Until.In(then.Location()).Format(time.RFC3339)
 	}
 	if !p.Ceiling {
 		told.View, told.Because = policy.ViewNeutral.String(), "the operator of the server does not show it to them, whatever the policy says"
-		told.Rules, told.CutBy, told.Persona, told.Until = nil, nil, "", ""
+		told.Rules, told.CutBy, told.Persona, told.Until, told.Shows, told.Forward = nil, nil, "", "", nil, ""
 	}
 	if !p.Absent && json.Valid(p.Payload) {
 		told.Type, told.Document = event.ContentType(p.Props), p.Payload
 	}
 	body, err := json.Marshal(told)
 	return api.Document{Type: "application/json", Body: body}, err
+}
+
+// isInbox says whether of a kind messages are sent, and nothing is shown.
+func isInbox(kindName string) bool {
+	_, is := policyKinds()[kindName].(kind.Inbox)
+	return is
 }
 
 // ask has a server say what would be seen, by what is in force and published there.
@@ -112,12 +126,17 @@ func (f *policyPreview) ask(ctx context.Context, w io.Writer, kindName string) e
 	if p.Persona != "" {
 		line("  as the persona %s", p.Persona)
 	}
+	if p.Shows != nil {
+		line("  may %s", p.Shows)
+	}
 	if p.Until != "" {
 		line("  until %s", p.Until)
 	}
-	if p.Document == nil {
+	switch {
+	case isInbox(kindName): // nobody but its owner is sent anything
+	case p.Document == nil:
 		line("  and is sent nothing")
-	} else {
+	default:
 		b.WriteString(string(safeJSON(p.Document)) + "\n")
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {

@@ -39,6 +39,8 @@ type ownerRule struct {
 
 	alone bool // while it is valid no other counts for whom it is about
 	id    string
+
+	forward string // whose inbox messages go to that it lets in; empty: it does not say
 }
 
 type identity []struct {
@@ -78,6 +80,7 @@ type ownerDocument struct {
 			Style    string `json:"style"`
 			Rank     int    `json:"rank"`
 			Alone    bool   `json:"alone"`
+			Forward  string `json:"forward"`
 			Approve  struct {
 				Silent bool `json:"silent"`
 			} `json:"approve"`
@@ -103,7 +106,7 @@ func ReadOwner(document []byte, kind, owner, otherwise string) (*Owner, error) {
 		p.handling = otherwise
 	}
 	for _, r := range d.Rules {
-		rule := ownerRule{handling: r.Then.Handling, outside: r.Then.Outside, style: r.Then.Style, alone: r.Then.Alone, id: r.ID}
+		rule := ownerRule{handling: r.Then.Handling, outside: r.Then.Outside, style: r.Then.Style, alone: r.Then.Alone, id: r.ID, forward: bare(r.Then.Forward)}
 		if rule.handling == "" {
 			rule.handling = "block"
 		}
@@ -233,6 +236,7 @@ type Verdict struct {
 	Style    string // of a refusal, if all that refuse say the same
 	Shown    Grant  // nil: nothing
 	All      bool   // the owner's own view, or that of a delegate who reads
+	Forward  string // whose inbox a message goes to that is let in; empty: the owner's
 }
 
 var byWeight = []string{"block", "confirm", "polite-block", "allow"}
@@ -247,6 +251,7 @@ func (p *Owner) Decide(a Asking) (v Verdict) {
 	}
 	handling, live := 0, 0
 	show := Grant{}
+	var forward *ownerRule // of several that hold the one whose id comes first
 	alone := p.alone(a)
 	for i, r := range p.rules {
 		if !r.concerns(a) || !r.mayYetHold(a.At) || alone >= 0 && i != alone || alone < 0 && r.alone {
@@ -264,6 +269,9 @@ func (p *Owner) Decide(a Asking) (v Verdict) {
 		if r.holds(a) {
 			live = max(live, weight)
 			show = show.with(r.show)
+			if r.forward != "" && r.handling == "allow" && (forward == nil || r.id < forward.id) {
+				forward = &p.rules[i]
+			}
 		}
 	}
 	if !v.Named {
@@ -276,6 +284,9 @@ func (p *Owner) Decide(a Asking) (v Verdict) {
 		v.Closed = v.Handling == "allow" && v.Named
 	case len(show) > 0:
 		v.Shown = show
+		if forward != nil && show.Has("send") {
+			v.Forward = forward.forward
+		}
 	}
 	return v
 }

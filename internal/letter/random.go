@@ -15,6 +15,9 @@ type Random struct {
 	People  []string  // addresses
 	Clients []string  // their client ids
 	Around  time.Time // instants in documents are within some days of it
+
+	// Inboxes are those to which messages are forwarded; nil: they are not.
+	Inboxes []string
 }
 
 type object = map[string]any
@@ -257,6 +260,9 @@ func (r *Random) ownerRule(kind string, i int) object {
 	then := object{"handling": pick(r, []string{"allow", "allow", "allow", "allow", "block", "polite-block", "confirm"})}
 	if then["handling"] == "allow" && r.Chance(6) && kind != "im" {
 		then["outside"] = "hold"
+	}
+	if kind == "im" && r.Inboxes != nil && r.Chance(3) {
+		then["forward"] = "im:" + pick(r, r.Inboxes)
 	}
 	conditions := r.conditions(kind)
 	if r.Chance(8) { // a rule that decides alone has no conditions that come and go

@@ -127,17 +127,22 @@ func uri(n *jsontree.Node) string {
 	return s
 }
 
-// readFrom faults a document that says to be from somebody else than from.
-func readFrom(n *jsontree.Node, from kind.Addr) {
+// readAddr reads whose address something is; zero if it is nobody's, or wrong.
+func readAddr(n *jsontree.Node) kind.Addr {
 	s := n.Text(1, maxURI)
 	if s == "" {
-		return
+		return kind.Addr{}
 	}
 	a, err := kind.ParseAddr(s)
-	switch {
-	case err != nil:
+	if err != nil {
 		n.Fault("%v", err)
-	case a != from:
+	}
+	return a
+}
+
+// readFrom faults a document that says to be from somebody else than from.
+func readFrom(n *jsontree.Node, from kind.Addr) {
+	if a := readAddr(n); !a.IsZero() && a != from {
 		n.Refuse(kind.ReasonFromMismatch, "it is from %s and says to be from %s: leave it out", from, a)
 	}
 }

@@ -34,7 +34,7 @@ func (*Kind) ReadReport(r kind.Resource, from kind.Addr, doc kind.Document) (kin
 	}
 	m := tree.Root().Members()
 	receipt.ID = readID(m.Need("id"))
-	readFrom(m.Take("recipient"), from)
+	receipt.Recipient = readAddr(m.Take("recipient"))
 	receipt.Sent = m.Take("datetime").Time()
 	receipt.What = kind.Disposition(m.Need("disposition").OneOf("delivered", "displayed", "processed"))
 	for _, rest := range m.Rest() {

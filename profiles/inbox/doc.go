@@ -33,6 +33,10 @@
 // A message that comes again (the same sender, id and inbox) within Remember is
 // acknowledged again and delivered once.
 //
+// A rule of the policy that lets messages in may have them go to another's inbox, whose
+// owner lets them in or not (forward.go). They are that one's then, by all that is said
+// here.
+//
 // # What a sender learns
 //
 // An owner need not tell whom they do not want to hear from. So a message that

@@ -49,7 +49,7 @@ func TestForgotten(t *testing.T) {
 	}
 	left.keys = []string{
 		inboxOfBob, senderKey(kind.Of(bob)), contactKey(kind.Of(bob), kind.Of(alice)), broker.PolicyKey(bob),
-		idKey(inboxOfBob, kind.Of(alice), "7"),
+		idKey(inboxOfBob, kind.Of(alice), "7", kind.Addr{}),
 	}
 	for i := range uint64(sent + 1) {
 		left.keys = append(left.keys, keptKey(inboxOfBob, i), slotKey(inboxOfBob, i))

@@ -11,6 +11,7 @@ import (
 	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/policy"
 	"github.com/bellwire/bellwire/profiles/refuse"
+	"github.com/bellwire/bellwire/profiles/watchers"
 )
 
 // Remember is how long a message that comes again is known to.
@@ -98,10 +99,15 @@ func (p *Profile) judge(get func(key string) []byte, owner reader, from kind.Add
 	if of == nil {
 		return policy.Decision{Handling: policy.PoliteBlock}
 	}
-	return of.Now(from, at, policy.Input{
+	return of.Now(from, at, p.input(get, owner, from))
+}
+
+// input is what a policy's decision about what from sends depends on.
+func (p *Profile) input(get func(key string) []byte, owner reader, from kind.Addr) policy.Input {
+	return policy.Input{
 		Contact: owner.hidden || get(contactKey(owner.Addr, from)) != nil, Auth: policy.AuthOf(from), Op: policy.OpPublish,
 		Blocked: p.lists.Of(get, owner.Addr).Of(from),
-	})
+	}
 }
 
 // may says whether an owner's policy, as get has it, lets from do what.
@@ -249,7 +255,7 @@ func (p *Profile) Admit(pub *broker.Publication) error {
 	}
 	if !r.policy && r.to.Source == kind.Typing {
 		pub.Transient = true
-		p.showTyping(pub.Get, pub.Keys(alias.Kind).Get, pub.Event, &r, pub.Event.At)
+		p.showTyping(pub.Get, pub.Keys(alias.Kind).Get, pub.Event, &r, pub.Event.At, pub.Level())
 	}
 	return nil
 }
@@ -257,12 +263,12 @@ func (p *Profile) Admit(pub *broker.Publication) error {
 // showTyping makes an event what the owner is shown of it. What the owner does
 // not let them say expires at once, and nobody is told so. names are the keys that
 // pseudonyms are in.
-func (p *Profile) showTyping(get, names func(key string) []byte, e *event.Event, r *request, now int64) {
-	to := readerOf(names, r.to.Addr, r.sender, now)
-	e.Topic = kind.Topic{Resource: p.inboxOf(to.Addr), Source: kind.Typing}.Name()
+func (p *Profile) showTyping(get, names func(key string) []byte, e *event.Event, r *request, now int64, level broker.Level) {
+	goes := p.placeOf(get, readerOf(names, r.to.Addr, r.sender, now), r.from, kind.MayType, kind.Instant(now), level)
+	e.Topic = kind.Topic{Resource: p.inboxOf(goes.inbox), Source: kind.Typing}.Name()
 	e.Payload, e.Props, e.Retain = r.typing.Body, event.AppendContentType(nil, r.typing.ContentType), false
 	e.Expires = now + int64(r.counts)
-	if !p.may(get, to, r.from, kind.MayType, kind.Instant(now)) {
+	if goes.nowhere != "" {
 		e.Expires = now
 	}
 }
@@ -279,7 +285,7 @@ func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
 	case r.policy:
 		return p.replacePolicy(tx, pub, &r)
 	case r.to.Source == kind.Typing: // at QoS 2, or a will
-		if p.showTyping(tx.Get, names.Get, pub.Event, &r, tx.Now()); pub.Event.Expires > tx.Now() {
+		if p.showTyping(tx.Get, names.Get, pub.Event, &r, tx.Now(), tx.Level()); pub.Event.Expires > tx.Now() {
 			pub.Event.QoS = 0
 			tx.Route(pub.Event, "")
 		}
@@ -292,34 +298,73 @@ func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
 }
 
 // receive passes on what a device says became of a message, if it has it, and
-// its sender wanted to know and may, and was not told already.
+// its sender wanted to know and may, and was not told already. It may have come more
+// than once, as what was sent to one and to another of whom the owner has the messages:
+// of each is told, for the device has shown them all, unless the report says of which.
 func (p *Profile) receive(tx *broker.ProfileTx, r *request) error {
-	box := p.inboxOf(r.sender).Topic()
-	key := idKey(box, r.receipt.To, r.receipt.ID)
-	known := readID(tx.Get(key))
-	if known == nil || known.at+int64(Remember) <= tx.Now() {
+	first := idKey(p.inboxOf(r.sender).Topic(), r.receipt.To, r.receipt.ID, kind.Addr{})
+	keys := []string{first}
+	tx.Each(first+asMark, "", func(key string, _ []byte) bool {
+		keys = append(keys, key)
+		return len(keys) < mostCopies
+	})
+	about := r.receipt.Recipient
+	if about.IsZero() && r.from != r.sender {
+		about = r.from
+	}
+	found := false
+	for _, key := range keys {
+		known := readID(tx.Get(key))
+		if known == nil || known.at+int64(Remember) <= tx.Now() {
+			continue
+		}
+		m := kind.Message{ID: r.receipt.ID, From: r.receipt.To, To: r.sender, Sent: known.sent, Wants: known.wants}
+		if known.to != "" {
+			m.To = kind.Of(known.to)
+		}
+		if about.IsZero() || about == m.To {
+			found = true
+			p.tell(tx, m, r.sender, known, key, r.receipt.What)
+		}
+	}
+	switch to := r.receipt.Recipient; {
+	case found:
+		return nil
+	case !to.IsZero() && to != r.from:
+		return kind.Refuse(kind.ErrInvalid, kind.ReasonFromMismatch, "/recipient", fmt.Sprintf("%s has sent you nothing with this id for %s: leave it out", r.receipt.To, to))
+	default:
 		return &broker.Refusal{
 			Cause: broker.ErrCondition, Reason: fmt.Sprintf("no-such-message: %s has sent you nothing with the id %.40q", r.receipt.To, r.receipt.ID),
 		}
 	}
-	m := kind.Message{ID: r.receipt.ID, From: r.receipt.To, To: r.sender, Sent: known.sent, Wants: known.wants}
-	if known.to != "" {
-		m.To = kind.Of(known.to)
-	}
-	p.tell(tx, m, r.sender, known, key, r.receipt.What)
-	return nil
 }
+
+// mostCopies is how many messages of one sender and id a receipt is about.
+const mostCopies = 16
 
 // tell reports what became of a message that owner has, once, to whom wants to know it
 // and may.
 func (p *Profile) tell(tx *broker.ProfileTx, m kind.Message, owner kind.Addr, known *knownID, key string, what kind.Disposition) {
-	has := reader{owner, m.To != owner}
-	if !m.Wants.Has(what) || known.told.Has(what) || !p.may(tx.Get, has, m.From, kind.MayBeTold, kind.Instant(tx.Now())) {
+	if !m.Wants.Has(what) || known.told.Has(what) || !p.mayBeTold(tx, &m, owner) {
 		return
 	}
 	known.told = known.told.With(what)
 	tx.Set(key, known.encode())
 	p.report(tx, m, what, "")
+}
+
+// mayBeTold says whether the sender of m may learn what becomes of it: of the inbox that
+// has it, and of the one that it was sent to, if that is another.
+func (p *Profile) mayBeTold(tx *broker.ProfileTx, m *kind.Message, owner kind.Addr) bool {
+	at, sentTo := kind.Instant(tx.Now()), reader{Addr: m.To}
+	if watchers.IsPseudonym(m.To) {
+		sentTo = reader{owner, true} // also when nobody knows whose it was any more
+		if who, ok := alias.Behind(tx.Of(alias.Kind).Get, m.To); ok {
+			sentTo.Addr = who
+		}
+	}
+	return p.may(tx.Get, sentTo, m.From, kind.MayBeTold, at) &&
+		(sentTo.Addr == owner || p.may(tx.Get, reader{Addr: owner}, m.From, kind.MayBeTold, at))
 }
 
 // report sends a report to whoever sent m.

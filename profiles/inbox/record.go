@@ -20,9 +20,20 @@ func keptKey(topicName string, iseq uint64) string {
 	return "\x02m" + topicName + "\x00" + string(binary.BigEndian.AppendUint64(nil, iseq))
 }
 
-func idKey(topicName string, from kind.Addr, id string) string {
-	return "\x02i" + topicName + "\x00" + from.String() + "\x00" + id
+// idKey is where it is remembered that from has sent a message with an id to an inbox.
+// as is whom it was sent to if that is not the inbox's owner: a pseudonym of theirs, or
+// somebody whose messages they are sent. Nothing that is sent to one of them is taken
+// for what is sent to another: that would tell the sender that they are one.
+func idKey(topicName string, from kind.Addr, id string, as kind.Addr) string {
+	key := "\x02i" + topicName + "\x00" + from.String() + "\x00" + id
+	if as.IsZero() {
+		return key
+	}
+	return key + asMark + as.String()
 }
+
+// asMark is in no id.
+const asMark = "\x00"
 
 func slotKey(topicName string, n uint64) string {
 	return "\x02o" + topicName + "\x00" + string(binary.BigEndian.AppendUint64(nil, n))
@@ -252,13 +263,13 @@ func readKept(data []byte) (m kind.Message, e *event.Event, ok bool) {
 //
 //	version u8 = 1, iseq uvarint, at 8, sent 8, wants u8, told u8
 //
-// Version 2 has behind that to whom, a string: it was to a pseudonym.
+// Version 2 has behind that to whom, a string: it was not to the inbox's owner.
 type knownID struct {
 	iseq        uint64
 	at          int64
 	sent        time.Time
 	wants, told kind.Dispositions
-	to          string // a pseudonym; empty: it was to the inbox's owner
+	to          string // whom it was sent to; empty: the inbox's owner
 }
 
 func (k *knownID) encode() []byte {

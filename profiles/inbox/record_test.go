@@ -4,6 +4,9 @@ import (
 	"encoding/hex"
 	"reflect"
 	"testing"
+
+	"github.com/bellwire/bellwire/profiles/im"
+	"github.com/bellwire/bellwire/profiles/kind"
 )
 
 // The record of an inbox reads as it was written, also by a version that knew of
@@ -28,5 +31,19 @@ func TestBoxOnDisk(t *testing.T) {
 	}
 	if got := hex.EncodeToString(want.encode()); got != second {
 		t.Errorf("written as %s, want %s", got, second)
+	}
+}
+
+// What is remembered of a message lies where it lay before there were forwards, and what
+// was not sent to the inbox's owner beside it.
+func TestIDKeys(t *testing.T) {
+	of := func(to string) string {
+		return New(im.New(), Limits{}).idOf(&kind.Message{ID: "7f3a", From: kind.Of(alice), To: kind.Of(to)}, kind.Of(bob))
+	}
+	const first = "\x02iim/example.com/bob\x00alice@example.net\x007f3a"
+	for to, want := range map[string]string{bob: first, "rob@example.com": first + "\x00rob@example.com"} {
+		if got := of(to); got != want {
+			t.Errorf("to %s: %q, want %q", to, got, want)
+		}
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/profiles/alias"
 	"github.com/bellwire/bellwire/profiles/kind"
-	"github.com/bellwire/bellwire/profiles/watchers"
 )
 
 // Reasons of failures, as reports have them.
@@ -30,10 +29,9 @@ const idPurpose = "id of a message"
 func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request) error {
 	m, now, names := r.message, tx.Now(), alias.BookOf(tx, nil)
 	to := readerOf(names.Get, m.To, r.sender, now)
-	topicName := p.inboxOf(to.Addr).Topic()
 	if m.ID == "" {
 		m.ID = tx.Tag(idPurpose)
-	} else if known := readID(tx.Get(idKey(topicName, m.From, m.ID))); known != nil && known.at+int64(Remember) > now {
+	} else if known := readID(tx.Get(p.idOf(&m, to.Addr))); known != nil && known.at+int64(Remember) > now {
 		answer(pub, m.ID)
 		return nil
 	}
@@ -41,13 +39,15 @@ func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request
 	if err := from.charge(&limits, now); err != nil {
 		return err
 	}
+	goes := p.placeOf(tx.Get, to, m.From, kind.MaySend, kind.Instant(now), tx.Level())
+	topicName := p.inboxOf(goes.inbox).Topic()
 	box, expires, failed := readBox(tx.Get(topicName)), p.expires(&m, pub.Event, now), ""
-	doc, judged := p.kind.Deliver(m, box.iseq+1, kind.Instant(now)), p.judge(tx.Get, to, m.From, kind.Instant(now))
+	doc := p.kind.Deliver(m, box.iseq+1, kind.Instant(now))
 	switch {
 	case expires <= now:
 		failed = reasonExpired
-	case !judged.Grant.Has(kind.MaySend):
-		failed = failure(&judged, tx.Level())
+	case goes.nowhere != "":
+		failed = goes.nowhere
 	case len(box.kept) >= limits.Kept || box.bytes()+len(doc.Body) > limits.KeptBytes:
 		return &broker.Refusal{Cause: broker.ErrQuota, Reason: fmt.Sprintf("quota: the inbox of %s is full", m.To)}
 	}
@@ -63,11 +63,14 @@ func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request
 	if to.hidden {
 		names.Use(m.To, r.sender)
 	}
+	if goes.inbox != to.Addr {
+		p.rememberForwarded(tx, &limits, m, to.Addr)
+	}
 	box.iseq++
 	e := pub.Event
 	e.Topic, e.Payload, e.Props, e.QoS, e.Retain = topicName, doc.Body, event.AppendContentType(nil, doc.ContentType), max(e.QoS, 1), false
 	e.At, e.Expires = now, expires
-	box.remember(tx, &limits, topicName, &m)
+	box.remember(tx, &limits, topicName, p.idOf(&m, goes.inbox), &m, goes.inbox)
 	box.keep(tx, topicName, &m, e)
 	box.save(tx, topicName)
 	answer(pub, m.ID)
@@ -118,11 +121,10 @@ func (s *sender) noteContact(tx *broker.ProfileTx, l *Limits, from, to kind.Addr
 	tx.Set(key, []byte{1})
 }
 
-// remember notes that a message has come, and forgets the oldest ones.
-func (b *box) remember(tx *broker.ProfileTx, l *Limits, topicName string, m *kind.Message) {
-	key := idKey(topicName, m.From, m.ID)
+// remember notes that a message has come to owner's inbox, and forgets the oldest ones.
+func (b *box) remember(tx *broker.ProfileTx, l *Limits, topicName, key string, m *kind.Message, owner kind.Addr) {
 	known := knownID{iseq: b.iseq, at: tx.Now(), wants: m.Wants, sent: m.Sent}
-	if watchers.IsPseudonym(m.To) {
+	if m.To != owner {
 		known.to = m.To.String()
 	}
 	tx.Set(key, known.encode())
@@ -175,9 +177,10 @@ func (p *Profile) Taken(tx *broker.ProfileTx, ref string, who broker.Who) {
 		return // another device had it before
 	}
 	box.save(tx, topicName)
-	key := idKey(topicName, m.From, m.ID)
+	owner := kind.Of(who.Principal)
+	key := p.idOf(&m, owner)
 	if known := readID(tx.Get(key)); known != nil && known.iseq == iseq {
-		p.tell(tx, m, kind.Of(who.Principal), known, key, kind.Delivered)
+		p.tell(tx, m, owner, known, key, kind.Delivered)
 	}
 }
 

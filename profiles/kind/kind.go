@@ -179,6 +179,10 @@ type Receipt struct {
 	From, To Addr   // who has it, and who sent it
 	What     Disposition
 	Sent     time.Time // when the message was, as far as the receipt says
+
+	// Recipient is whom the message was sent to, as far as the receipt says: whoever has
+	// it, or somebody whose messages they have.
+	Recipient Addr
 }
 
 // A Disposition is what can become of a message.

@@ -13,6 +13,9 @@ type Decision struct {
 	View     View
 	Grant    kind.Grant // zero unless View is ViewFiltered
 
+	// Forward is to whose inbox a message goes that is let in; zero: the owner's.
+	Forward kind.Addr
+
 	// Hidden says that the watcher is refused because it shows less of itself than
 	// the owner demands: the same watcher, identified, may not be.
 	Hidden bool
@@ -44,7 +47,7 @@ type Decision struct {
 
 // equal says whether two decisions are the same but for their end.
 func (d *Decision) equal(e *Decision) bool {
-	return d.Handling == e.Handling && d.Named == e.Named && d.View == e.View && d.Hidden == e.Hidden && d.Blocked == e.Blocked && d.Closed == e.Closed && d.Terms == e.Terms && d.Grant.Same(e.Grant)
+	return d.Handling == e.Handling && d.Named == e.Named && d.View == e.View && d.Hidden == e.Hidden && d.Blocked == e.Blocked && d.Closed == e.Closed && d.Terms == e.Terms && d.Forward == e.Forward && d.Grant.Same(e.Grant)
 }
 
 // Most is the decision about who sees everything for good.
@@ -147,7 +150,7 @@ func (q *query) decide(at time.Time) Decision {
 	case show.IsZero():
 		d.View = ViewNeutral
 	default:
-		d.View, d.Grant = ViewFiltered, in.wear(show)
+		d.View, d.Grant, d.Forward = ViewFiltered, in.wear(show), in.goes(show)
 	}
 	return d
 }
@@ -274,7 +277,7 @@ func (q *query) edge(at time.Time) time.Time {
 		return next
 	}
 	for _, r := range timed {
-		if r.handling == Allow && live < Allow || !show.Covers(r.show) || r.persona != "" || r.overrides != nil {
+		if r.handling == Allow && live < Allow || !show.Covers(r.show) || r.persona != "" || r.overrides != nil || !r.forward.IsZero() {
 			next = earliest(next, r.if_.weekly.next(at, q.in))
 		}
 	}

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +21,10 @@ type Explanation struct {
 
 	// Alone is the id of the rule that decides alone, empty if none does.
 	Alone string
+
+	// ForwardedBy is the id of the rule by which messages go to Forward, empty if none
+	// has them go anywhere.
+	ForwardedBy string
 
 	// Live are the ids of the rules that make the view together, CutBy those
 	// of the limits that cut it; in the order of the document.
@@ -141,7 +146,22 @@ func (p *Policy) because(e *Explanation, w kind.Addr, at time.Time, in Input) {
 			}
 		}
 		e.Because = "granted by " + strings.Join(e.Live, ", ")
+		if !e.Forward.IsZero() {
+			e.ForwardedBy = p.forwards(e.Live)
+			e.Because += fmt.Sprintf("; messages go to the inbox of %s by %s, if %s lets their sender in", e.Forward, e.ForwardedBy, e.Forward)
+		}
 	}
+}
+
+// forwards returns the id of the rule that decides where messages go, of those that hold.
+func (p *Policy) forwards(live []string) string {
+	var g guise
+	for i := range p.rules {
+		if slices.Contains(live, p.rules[i].id) {
+			g.add(&p.rules[i])
+		}
+	}
+	return g.forward.id
 }
 
 func (c *conditions) report(w kind.Addr, at time.Time, in Input) []ConditionReport {

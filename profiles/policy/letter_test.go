@@ -22,7 +22,7 @@ func TestWholeDocumentsByTheLetter(t *testing.T) {
 	kinds := []For{presence.New(nil), location.New(nil), im.New()}
 	for seed := range effort.RoundsOfOne(200, 2000, 100_000) {
 		rng := rand.New(rand.NewPCG(uint64(seed), 1))
-		r := &letter.Random{Rand: rng, People: people, Around: time.Date(2026, 3, 28, 0, 0, 0, 0, time.UTC).AddDate(0, rng.IntN(12), rng.IntN(30))}
+		r := &letter.Random{Rand: rng, People: people, Inboxes: people[1:], Around: time.Date(2026, 3, 28, 0, 0, 0, 0, time.UTC).AddDate(0, rng.IntN(12), rng.IntN(30))}
 		k := kinds[rng.IntN(len(kinds))]
 		document, owner := r.Owner(k.Name()), people[0]
 		want, err := letter.ReadOwner(document, k.Name(), owner, "confirm")
@@ -54,8 +54,14 @@ func TestWholeDocumentsByTheLetter(t *testing.T) {
 			if got, should := saidOf(t, &d, k, v.All), verdictOf(&v); got != should {
 				t.Fatalf("seed %d: %+v\ngot  %s\nwant %s\n%s", seed, a, got, should, document)
 			}
-			if g := p.Now(w, a.At, in).Grant; !g.Same(d.Grant) {
-				t.Fatalf("seed %d: %+v: granted %v, and evaluated as %v\n%s", seed, a, g, d.Grant, document)
+			if now := p.Now(w, a.At, in); !now.Grant.Same(d.Grant) || now.Forward != d.Forward {
+				t.Fatalf("seed %d: %+v: granted %v to %v, and evaluated as %v to %v\n%s", seed, a, now.Grant, now.Forward, d.Grant, d.Forward, document)
+			}
+			// Until then it is shown, and forwarded, alike.
+			if soon := a.At.Add(time.Duration(rng.IntN(50*3600)) * time.Second); d.Until.IsZero() || soon.Before(d.Until) {
+				if now := p.Now(w, soon, in); now.Handling != d.Handling || now.View != d.View || now.Forward != d.Forward || !now.Grant.Same(d.Grant) {
+					t.Fatalf("seed %d: %+v: %+v until %v, and at %v %+v\n%s", seed, a, d, d.Until, soon, now, document)
+				}
 			}
 		}
 	}
@@ -71,12 +77,12 @@ func saidOf(t *testing.T, d *Decision, k For, all bool) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("%s named %v closed %v, shown %v", d.Handling, d.Named, d.Closed, g)
+	return fmt.Sprintf("%s named %v closed %v, shown %v, forwarded to %q", d.Handling, d.Named, d.Closed, g, d.Forward.String())
 }
 
 func verdictOf(v *letter.Verdict) string {
 	if v.All {
 		return "everything"
 	}
-	return fmt.Sprintf("%s named %v closed %v, shown %v", v.Handling, v.Named, v.Closed, v.Shown)
+	return fmt.Sprintf("%s named %v closed %v, shown %v, forwarded to %q", v.Handling, v.Named, v.Closed, v.Shown, v.Forward)
 }

@@ -222,11 +222,14 @@ func (r *reader) rule(n *jsontree.Node, ids map[string]bool) rule {
 	} else {
 		n.Warn("without a handling the rule allows nobody: write \"then\": {\"handling\": \"allow\"}")
 	}
-	known := []string{"handling", "alone", "persona", "approve", "maxExpires", "maxRate", "style", "outside", "warnBefore", "reveal", "backlog"}
+	known := []string{"handling", "alone", "persona", "forward", "approve", "maxExpires", "maxRate", "style", "outside", "warnBefore", "reveal", "backlog"}
 	if !r.first {
 		if p := tm.Take("persona"); p != nil {
 			rule.persona = readPersona(p)
 			r.mustJudge(p, !r.contacts, "there are no personas of inboxes")
+		}
+		if f := tm.Take("forward"); f != nil {
+			rule.forward = r.readForward(f, rule.handling)
 		}
 		rule.terms = r.readTerms(tm)
 		if a := tm.Take("alone"); a != nil {

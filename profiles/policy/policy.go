@@ -122,8 +122,9 @@ type rule struct {
 	if_       conditions
 	handling  Handling
 	terms     ruleTerms
-	alone     bool   // while it is valid no other rule counts for whom it concerns
-	persona   string // empty: it has no say in that
+	alone     bool      // while it is valid no other rule counts for whom it concerns
+	forward   kind.Addr // to whose inbox messages go that the rule lets in; zero: it has no say in that
+	persona   string    // empty: it has no say in that
 	show      kind.Grant
 	overrides []kind.Override
 }

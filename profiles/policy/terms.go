@@ -188,6 +188,28 @@ func readPersona(n *jsontree.Node) string {
 	return s
 }
 
+// readForward reads to whose inbox the messages go that a rule lets in.
+func (r *reader) readForward(n *jsontree.Node, handling Handling) kind.Addr {
+	to, ok := readURI(n)
+	switch {
+	case !r.contacts && r.strict:
+		n.Fault("%s is not forwarded, messages are: leave it out", r.policy.kind)
+		return kind.Addr{}
+	case !r.contacts:
+		n.Warn(noEffect)
+		return kind.Addr{}
+	case !ok:
+		return kind.Addr{}
+	case to == r.policy.owner:
+		n.Fault("messages to %s are to go to the inbox of %s: name another, or leave it out", to, to)
+		return kind.Addr{}
+	case handling != Allow:
+		n.Warn("has no effect: a rule forwards what it lets in, and this one lets nobody in")
+		return kind.Addr{}
+	}
+	return to
+}
+
 // readOverrides reads what a rule has its watchers see in place of what was
 // published. Only of a kind that can do it: without it the truth would be shown.
 func (r *reader) readOverrides(n *jsontree.Node) (all []kind.Override) {
@@ -299,9 +321,10 @@ func (c *chosen) over(standard Terms) Terms {
 }
 
 // A guise is what the open rules have a watcher see beside what they show: which
-// persona, and what in place of the truth.
+// persona, and what in place of the truth; and where their messages go.
 type guise struct {
 	persona   *rule
+	forward   *rule
 	overrides []override
 }
 
@@ -315,6 +338,9 @@ func (g *guise) add(r *rule) {
 	if r.persona != "" && (g.persona == nil || r.place < g.persona.place) {
 		g.persona = r
 	}
+	if !r.forward.IsZero() && (g.forward == nil || r.place < g.forward.place) {
+		g.forward = r
+	}
 	for _, o := range r.overrides {
 		i, known := slices.BinarySearchFunc(g.overrides, o.Name, func(o override, name string) int { return strings.Compare(o.Name, name) })
 		switch {
@@ -324,6 +350,14 @@ func (g *guise) add(r *rule) {
 			g.overrides[i] = override{r, o}
 		}
 	}
+}
+
+// goes returns to whose inbox messages go that a grant lets in; zero: to the owner's.
+func (u *guise) goes(g kind.Grant) kind.Addr {
+	if u.forward == nil || !g.Has(kind.MaySend) {
+		return kind.Addr{}
+	}
+	return u.forward.forward
 }
 
 // wear returns what g shows so.

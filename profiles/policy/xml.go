@@ -367,6 +367,10 @@ func (p *Policy) XML() (document []byte, warnings jsontree.Faults) {
 			warn(r.pointer, "XML has neither personas nor overrides: the rule is left out, for it would show the truth")
 			continue
 		}
+		if !r.forward.IsZero() {
+			warn(r.pointer+"/then/forward", "XML does not forward messages: the rule is left out, for they would come here")
+			continue
+		}
 		if r.terms != (ruleTerms{}) || r.rank != 0 {
 			warn(r.pointer+"/then", "XML says nothing of a subscription but the handling")
 		}
