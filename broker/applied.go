@@ -77,6 +77,7 @@ const (
 	stepBatchDone // all of our batch is done: its slot is free
 	stepChanged   // show a resource anew; queued are marks for it
 	stepPassed    // show what happened on the way to a resource's state
+	stepSweep     // show many their own, or counts, anew, before long: topic is that, or the tree, whose the domain
 	stepMarked    // queued are marks
 	stepSettings
 	stepRestored // the state was replaced by a later one

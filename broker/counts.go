@@ -17,9 +17,10 @@ const countsTree = "$stats/"
 type Counter interface {
 	Viewer
 
-	// Count returns what anybody is told of how many watch a resource, by the profile's
-	// keys; ok is false if that is nothing, be it that there is no such resource.
-	Count(keys Keys, topicName string) (s Shown, ok bool)
+	// Count returns what anybody is told at an instant of how many watch a resource, by the
+	// profile's keys; ok is false if that is nothing, be it that there is no such resource:
+	// then Shown.Ruled alone counts.
+	Count(keys Keys, topicName string, at int64) (s Shown, ok bool)
 }
 
 // counterOf returns the profile that counts what a topic below countsTree is about, nil for
@@ -54,11 +55,14 @@ func (v counts) Load(topicName string, _, _ []byte) Resource {
 
 func (counts) Neutral() Shown { return Shown{Visible: true} }
 
-func (v counts) Show(Who, int64) Shown {
-	if s, ok := v.Count(v.b.Keys(v.Prefix()), v.name); ok {
+func (v counts) Show(_ Who, at int64) Shown {
+	s, ok := v.Count(v.b.Keys(v.Prefix()), v.name, at)
+	if ok {
 		return s
 	}
-	return v.Neutral()
+	neutral := v.Neutral()
+	neutral.Ruled = s.Ruled
+	return neutral
 }
 
 // errUncounted is what somebody is told who asks for a number that is not told.
@@ -70,7 +74,7 @@ func (v counts) Watch(who Who, topicName string) error {
 	if err := v.Counter.Watch(who, of); err != nil {
 		return err
 	}
-	if _, ok := v.Count(v.b.Keys(v.Prefix()), of); !ok {
+	if _, ok := v.Count(v.b.Keys(v.Prefix()), of, v.b.now()); !ok {
 		return errUncounted
 	}
 	return nil

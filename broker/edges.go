@@ -279,7 +279,7 @@ func (s *Session) subEnded(filter string, now int64, w *Wave) {
 	if sub == nil {
 		return
 	}
-	if !sub.asked { // of a request its profile tells
+	if !sub.asked || profileOf(s.b.machine.profiles, filter) == nil { // of a request its profile tells
 		e := announcement(filter, "terminated", s.b.decide(s.who, ActSubscribe, filter, now), s.b.now())
 		s.hear(&Delivery{Event: e}, 0, w)
 	}

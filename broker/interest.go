@@ -123,6 +123,7 @@ func (b *Broker) subscribe(l *localSub) {
 		l.s.name(l.sub.Filter)
 	}
 	if !replaced {
+		b.loop.noteCounted(l.sub.Filter, 1)
 		b.relays.want(l.sub.Filter)
 	}
 }
@@ -137,6 +138,7 @@ func (b *Broker) unsubscribe(l *localSub) {
 		l.s.unname(l.sub.Filter)
 	}
 	if had {
+		b.loop.noteCounted(l.sub.Filter, -1)
 		b.relays.unwant(l.sub.Filter)
 	}
 }

@@ -44,6 +44,8 @@ type loop struct {
 	principals byPrincipal[*Session] // the same
 	ended      *Session              // the last that this entry ended
 
+	counted map[string]int // names below countsTree, and how many sessions here subscribe to each
+
 	parting partings
 	pacer   pacer
 	wave    Wave
@@ -213,6 +215,8 @@ func (l *loop) step(a *applied, s *step, now int64) {
 	case stepPassed:
 		b.watch.forget(s.topic)
 		l.passed(s.topic, s.of, now)
+	case stepSweep:
+		l.noteSweep(s.topic, s.whose, now)
 	case stepMarked:
 		l.offerMarks(a.queued[s.from:s.until], false, now)
 	case stepSubEnded:

@@ -51,7 +51,7 @@ type Series interface {
 	// Next returns the n-th document that a session is sent, from 0 on. last is what
 	// it returned with the one before, nil if that must not be built upon: then the
 	// document has all. now is that for the next one. send is false if there is
-	// nothing new to say.
+	// nothing new to say. Shown.Ruled is when there may be, also then.
 	Next(keys Keys, who Who, at int64, n uint64, last any) (s Shown, now any, send bool)
 }
 
@@ -189,6 +189,7 @@ func (s *Session) judgeNext(v Series, keys Keys, topicName string, now int64, wa
 	defer s.shownMu.Unlock()
 	at := s.series[topicName]
 	shown, last, send := v.Next(keys, s.who, now, at.n, at.last)
+	s.b.watch.note(ownBucket(topicName, s.who.Principal), shown.Ruled, now)
 	if !send {
 		return judged{shown: shown}
 	}

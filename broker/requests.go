@@ -25,7 +25,7 @@ import (
 // has asked is known to be gone when the session ends. Where a domain's subscriptions
 // are bounded (DomainQuota), it keeps all of theirs so.
 //
-// Who subscribes by wildcard asks nobody, and is shown what it may see.
+// Who subscribes by wildcard asks nobody, and is shown what it may see; see wide.go.
 
 // A Notifier is a Viewer whose owners have a say in who subscribes to their resources,
 // and learn of it.
@@ -98,12 +98,18 @@ func (m *Machine) applyRequest(c *event.Request) (*subscribed, error) {
 	var answer []byte
 	for i := range c.Subs {
 		s := &c.Subs[i]
-		if n := notifierOf(m.profiles, s.Filter); n != nil && m.level >= LevelRequests {
+		n, wide := notifierOf(m.profiles, s.Filter), wideOf(m.profiles, m.prefixes, s.Filter)
+		if (n != nil || len(wide) > 0) && m.level >= LevelRequests {
 			q := Request{
 				Who: Who{Principal: r.principal, Client: r.client}, Session: r.session, Topic: strings.Clone(s.Filter),
 				Options: c.Props, Lasting: r.durable(), Known: m.hasAsked(r.session, s.Filter),
 			}
-			if err := n.Subscribed(&ProfileTx{m: m, prefix: n.Prefix()}, &q); err != nil {
+			if n != nil {
+				err = n.Subscribed(&ProfileTx{m: m, prefix: n.Prefix()}, &q)
+			} else {
+				err = m.askWide(wide, &q)
+			}
+			if err != nil {
 				refused[q.Topic] = err
 				continue
 			}
@@ -253,8 +259,15 @@ func (m *Machine) tellUnsubscribed(r *record, filter string, gone bool) (was boo
 	if !m.dropAsked(r, filter) {
 		return false
 	}
-	if n := notifierOf(m.profiles, filter); n != nil && !m.bare {
-		n.Unsubscribed(&ProfileTx{m: m, prefix: n.Prefix()}, Who{Principal: r.principal, Client: r.client}, r.session, filter, gone)
+	if m.bare {
+		return true
+	}
+	who := Who{Principal: r.principal, Client: r.client}
+	if n := notifierOf(m.profiles, filter); n != nil {
+		n.Unsubscribed(&ProfileTx{m: m, prefix: n.Prefix()}, who, r.session, filter, gone)
+	}
+	for _, n := range wideOf(m.profiles, m.prefixes, filter) {
+		n.UnsubscribedWide(&ProfileTx{m: m, prefix: n.Prefix()}, who, r.session, filter)
 	}
 	return true
 }
@@ -267,7 +280,8 @@ func (m *Machine) tellGone(r *record) {
 	}
 }
 
-// EndSubscription takes a subscription that was a request out of a session. Of what it
+// EndSubscription takes a subscription that was a request, to a resource or by a filter with
+// wildcards, out of a session. Of what it
 // has had queued nothing is sent any more.
 func (t *ProfileTx) EndSubscription(session uint64, topicName string) {
 	m := t.m

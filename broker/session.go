@@ -549,7 +549,8 @@ func (s *Session) begin(granted []event.Subscription, done *subscribed, now int6
 
 // isRequest says whether to subscribe to filter is a request.
 func (s *Session) isRequest(filter string) bool {
-	return s.b.Level() >= LevelRequests && notifierOf(s.b.machine.profiles, filter) != nil
+	m := s.b.machine
+	return s.b.Level() >= LevelRequests && (notifierOf(m.profiles, filter) != nil || len(wideOf(m.profiles, m.prefixes, filter)) > 0)
 }
 
 // maySubscribe says whether filter may be granted at all.
@@ -565,6 +566,13 @@ func (s *Session) maySubscribe(filter string, options []byte, now int64) error {
 			return n.CheckRequest(s.who, filter, options)
 		}
 		return nil
+	}
+	if s.b.Level() >= LevelRequests { // of filters that begin with a wildcard
+		for _, n := range wideOf(s.b.machine.profiles, s.b.machine.prefixes, filter) {
+			if err := n.CheckRequest(s.who, filter, options); err != nil {
+				return err
+			}
+		}
 	}
 	if filter == ownResponse || strings.HasPrefix(filter, ownResponse+"/") {
 		return nil // only its own answers come there; what else the policy permits is asked for each event

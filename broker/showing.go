@@ -111,7 +111,11 @@ func (s *Session) judge(res Resource, topicName string, now int64, named, wanted
 		}
 	}
 	j.shown = s.b.show(res, s.who, topicName, now)
-	s.b.watch.noteTimes(topicName, &j.shown, now)
+	if _, own := res.(mine); own {
+		s.b.watch.note(ownBucket(topicName, s.who.Principal), j.shown.Ruled, now)
+	} else {
+		s.b.watch.noteTimes(topicName, &j.shown, now)
+	}
 	j.sum = s.b.watch.sum(&j.shown)
 	s.shownMu.Lock()
 	defer s.shownMu.Unlock()

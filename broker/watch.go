@@ -191,6 +191,13 @@ func (t *watch) noteTimes(topicName string, shown *Shown, now int64) {
 	}
 }
 
+// isNoted says whether a time is noted under a name.
+func (t *watch) isNoted(topicName string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.due[topicName] != nil
+}
+
 // next returns the earliest time that something was noted for, 0 for never.
 func (t *watch) next() int64 {
 	t.mu.Lock()
@@ -454,7 +461,10 @@ func (l *loop) hold(topicName, whose string, ruled bool, now int64) bool {
 type timesUnderWay struct {
 	topic, whose string // topic is empty: none
 	once         shownOnce
-	after        uint64 // the session's number that was looked at last
+	sweep        bool     // the topic is everybody's own, and those of the domain are shown it
+	domain       string   // of a sweep; empty: all
+	counts       []string // that are swept
+	after        uint64   // the session's number that was looked at last
 }
 
 // passTimes shows anew what the passing of time has changed up to until, or what was
@@ -465,6 +475,10 @@ type timesUnderWay struct {
 func (l *loop) passTimes(t *timesUnderWay, until int64) (more bool) {
 	now := l.b.now()
 	for room := edgePiece; room > 0; {
+		if t.sweep || len(t.counts) > 0 {
+			room -= l.sweepSome(t, room, now)
+			continue
+		}
 		if t.topic != "" {
 			room -= l.showSome(t, room, now)
 			continue
@@ -474,6 +488,10 @@ func (l *loop) passTimes(t *timesUnderWay, until int64) (more bool) {
 			return false
 		}
 		room--
+		if swept, is := l.beginSweep(bucket); is {
+			*t = swept
+			continue
+		}
 		topicName, whose, due := l.due(bucket, now)
 		if !due {
 			continue
@@ -512,10 +530,7 @@ func (l *loop) due(bucket string, now int64) (topicName, whose string, due bool)
 // and returns how many it looked at. Between two pieces watchers may come, whose scans
 // show it to them, and go. In the delivery loop.
 func (l *loop) showSome(t *timesUnderWay, most int, now int64) (looked int) {
-	v := l.b.viewerOf(t.topic)
-	hearers := l.b.local.LookupString(t.topic).hearers
-	next := sort.Search(len(hearers), func(i int) bool { return hearers[i].s.number > t.after })
-	hearers = hearers[next:]
+	v, hearers := l.b.viewerOf(t.topic), l.hearersAfter(t)
 	if v == nil || l.b.holds(t.topic) || len(hearers) == 0 {
 		*t = timesUnderWay{}
 		return 0
@@ -536,6 +551,13 @@ func (l *loop) showSome(t *timesUnderWay, most int, now int64) (looked int) {
 		}
 	}
 	return looked
+}
+
+// hearersAfter returns those who subscribe to what is under way and were not looked at. In
+// the delivery loop.
+func (l *loop) hearersAfter(t *timesUnderWay) []hearer {
+	hearers := l.b.local.LookupString(t.topic).hearers
+	return hearers[sort.Search(len(hearers), func(i int) bool { return hearers[i].s.number > t.after }):]
 }
 
 // concerned says whether time can have changed what s is shown of a resource: it

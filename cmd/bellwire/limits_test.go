@@ -59,6 +59,8 @@ default:
   watch.pendingPerAddress: 1034
   watch.perAddress: 1035
   watch.perWatcher: 1039
+  watch.wildcards: 42
+  watch.wildcardsPerDomain: 1043
   watch.keptPerAddress: 1036
   watch.perMinute: 1037
   watch.sessions: 1038
@@ -80,7 +82,7 @@ default:
 		},
 		im: inbox.Limits{Rate: 1026, Burst: 1027, Kept: 1028, KeptBytes: 29 << 20, IDs: 1030, Contacts: 1031},
 		state: state.Limits{Default: policy.Confirm, Life: life.Limits{
-			MostExpires: 32 * 24 * time.Hour, PendingByWatcher: 1033, PendingOf: 1034, Watchers: 1035, KeptOf: 1036, PerMinute: 1037, SessionsSharing: 1038, ByWatcher: 1039,
+			MostExpires: 32 * 24 * time.Hour, PendingByWatcher: 1033, PendingOf: 1034, Watchers: 1035, KeptOf: 1036, PerMinute: 1037, SessionsSharing: 1038, ByWatcher: 1039, WidesBy: 42, Wides: 1043,
 		}},
 		fetches:  fetchLimits{1040, 1041},
 		lowWater: 22 << 30,

@@ -32,6 +32,8 @@ type Limits struct {
 	KeptOf           int           // those that are over and kept, of one resource, and of one watcher: 0 means 1,000. The loser is the one that would be one more; see crowded
 	PerMinute        int           // how often one may be asked for again: 0 means 20
 	SessionsSharing  int           // one subscription: 0 means 1,000
+	Wides            int           // who watch by filters with wildcards of one pattern: 0 means 10,000. The loser is the one that would be one more
+	WidesBy          int           // patterns of one watcher, over all its sessions: 0 means 10. Likewise
 	MostExpires      time.Duration // 0 means 30 days
 }
 
@@ -41,7 +43,7 @@ func (l Limits) WithDefaults() Limits {
 		value  *int
 		normal int
 	}{
-		{&l.PendingByWatcher, 50}, {&l.PendingOf, 1000}, {&l.Watchers, 100_000}, {&l.ByWatcher, 1000}, {&l.KeptOf, 1000}, {&l.PerMinute, 20}, {&l.SessionsSharing, 1000},
+		{&l.PendingByWatcher, 50}, {&l.PendingOf, 1000}, {&l.Watchers, 100_000}, {&l.ByWatcher, 1000}, {&l.KeptOf, 1000}, {&l.PerMinute, 20}, {&l.SessionsSharing, 1000}, {&l.Wides, 10_000}, {&l.WidesBy, 10},
 	} {
 		if *f.value == 0 {
 			*f.value = f.normal
@@ -97,6 +99,10 @@ type Book struct {
 	// Noted is told of each entry of a resource that has changed; fetched says that it
 	// is one of Entry.Fetched.
 	Noted func(topic string, fetched bool)
+
+	// Widened is told of each pattern by which somebody has come to watch, or watches no
+	// more, or otherwise.
+	Widened func(pattern string)
 
 	// Hold is told that an entry has come to be live under a pseudonym, and Release that
 	// one is so no more.
@@ -463,7 +469,7 @@ const (
 
 // Wakes says whether an id is of a wake of a Book's.
 func Wakes(id string) bool {
-	for _, prefix := range []string{wakeEntry, wakeSweep, wakeOffer, wakeEdge} {
+	for _, prefix := range []string{wakeEntry, wakeSweep, wakeOffer, wakeEdge, wakeWide} {
 		if strings.HasPrefix(id, prefix) {
 			return true
 		}
@@ -481,6 +487,9 @@ func (b *Book) Wake(id string) {
 		return
 	case strings.HasPrefix(id, wakeOffer):
 		b.lapse(topic, watcher)
+		return
+	case strings.HasPrefix(id, wakeWide):
+		b.expire(topic, watcher)
 		return
 	case strings.HasPrefix(id, wakeEdge):
 		b.passEdge(topic)

@@ -19,7 +19,8 @@ import (
 type Blocklist struct {
 	blocked []blocked
 	of      index
-	all     bool // nobody knows whom it is about
+	apart   map[kind.Addr]struct{} // see identity.apart
+	all     bool                   // nobody knows whom it is about
 }
 
 // A blocked is one entry of it.
@@ -56,6 +57,7 @@ func ReadBlocklist(document []byte, owner kind.Addr) (*Blocklist, error) {
 		b := readBlocked(n, style)
 		l.blocked = append(l.blocked, b)
 		l.of.add(i, &b.who)
+		l.apart = b.who.apart(l.apart)
 	}
 	faultRest(m, "v", "entity", "style", "blocked")
 	if err := doc.Err(); err != nil {

@@ -51,3 +51,49 @@ func (x *index) find(w kind.Addr, buf []int32) []int32 {
 	}
 	return buf
 }
+
+// names says whether an address is named by itself, in one of those that were entered.
+func (x *index) names(w kind.Addr) bool {
+	_, is := x.one[w]
+	return is
+}
+
+// apart collects the addresses of which a set of watchers says something by itself and
+// which an index does not name: those that are excepted, and those that are named beside all.
+func (i *identity) apart(from map[kind.Addr]struct{}) map[kind.Addr]struct{} {
+	if i == nil {
+		return from
+	}
+	add := func(all []kind.Addr) {
+		for _, a := range all {
+			if from == nil {
+				from = map[kind.Addr]struct{}{}
+			}
+			from[a] = struct{}{}
+		}
+	}
+	for _, m := range i.many {
+		add(m.except)
+		if m.domain == "" {
+			add(i.one)
+		}
+	}
+	return from
+}
+
+// Names says whether something is said of an address by itself. Of two addresses of one
+// domain of which nothing is, a decision says the same.
+func (p *Policy) Names(w kind.Addr) bool {
+	_, apart := p.apart[w]
+	return apart || w == p.owner || p.ruleOf.names(w) || p.limitOf.names(w) ||
+		slices.ContainsFunc(p.delegates, func(d delegate) bool { return d.who == w })
+}
+
+// Names says whether something is said of an address by itself; see Policy.Names.
+func (l *Blocklist) Names(w kind.Addr) bool {
+	if l == nil {
+		return false
+	}
+	_, apart := l.apart[w]
+	return apart || l.of.names(w)
+}

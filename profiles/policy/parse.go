@@ -70,6 +70,7 @@ func (p *Policy) compile() {
 	for i := range p.rules {
 		c := &p.rules[i].if_
 		p.ruleOf.add(i, c.who)
+		p.apart = c.who.apart(p.apart)
 		p.asks = p.asks || c.asksPresence()
 		p.tells = p.tells || p.rules[i].terms.Tells()
 	}
@@ -77,6 +78,7 @@ func (p *Policy) compile() {
 	for i := range p.limits {
 		l := &p.limits[i]
 		p.limitOf.add(i, l.who.who)
+		p.apart = l.who.who.apart(p.apart)
 		p.asks = p.asks || l.only.asksPresence()
 	}
 }

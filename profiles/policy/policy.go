@@ -84,10 +84,11 @@ type Policy struct {
 
 	// What follows from the above.
 	ruleOf, limitOf index
-	asks            bool // some condition asks what the owner's presence says
-	hasTerms        bool // some rule, or the default, has any
-	hasAlone        bool // some rule decides alone
-	tells           bool // see Tells
+	apart           map[kind.Addr]struct{} // see identity.apart
+	asks            bool                   // some condition asks what the owner's presence says
+	hasTerms        bool                   // some rule, or the default, has any
+	hasAlone        bool                   // some rule decides alone
+	tells           bool                   // see Tells
 	everything      kind.Grant
 }
 

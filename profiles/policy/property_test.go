@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -12,7 +13,9 @@ import (
 	"pgregory.net/rapid"
 
 	_ "github.com/bellwire/bellwire/internal/fixedseed"
+	"github.com/bellwire/bellwire/internal/letter"
 	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/presence"
 )
 
 // A small world in which policies are made up: few enough people, spheres and
@@ -447,5 +450,59 @@ func BenchmarkEvaluate(b *testing.B) {
 	at := time.Date(2026, 3, 9, 15, 0, 0, 0, time.UTC)
 	for b.Loop() {
 		p.Evaluate(kind.Addr{Local: "boss", Domain: "example.com"}, at, Input{Sphere: "work"})
+	}
+}
+
+// Of two addresses of one domain that are not named by themselves whole documents and
+// blocklists say the same, whatever else they say.
+func TestUnnamedAreAlike(t *testing.T) {
+	people := []string{"ana@example.com", "bob@example.com", "cat@example.com", "dan@example.com", "eve@example.com", "zoe@example.net", "yan@example.net"}
+	k := presence.New(nil)
+	compared, named := 0, 0
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 5))
+		r := &letter.Random{Rand: rng, People: people[:3+rng.IntN(4)], Around: time.Date(2026, 3, 28, 0, 0, 0, 0, time.UTC)}
+		p, err := Parse(r.Owner(k.Name()), k, kind.Of(people[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 50 {
+			at := r.Around.Add(time.Duration(i) * 7 * time.Hour)
+			for _, a := range people {
+				for _, b := range people {
+					x, y := kind.Of(a), kind.Of(b)
+					if p.Names(x) || p.Names(y) {
+						named++
+						continue
+					}
+					if a >= b || x.Domain != y.Domain {
+						continue
+					}
+					in := Input{Auth: AuthOf(x)}
+					d, e := p.Now(x, at, in), p.Now(y, at, in)
+					if compared++; !d.equal(&e) || !p.StaticUntil(x, at, in).Equal(p.StaticUntil(y, at, in)) {
+						t.Fatalf("seed %d: of %s is decided %+v, of %s %+v", seed, a, d, b, e)
+					}
+				}
+			}
+		}
+	}
+	if compared < 1000 || named < 1000 {
+		t.Errorf("compared were %d, named %d", compared, named)
+	}
+	for text, apart := range map[string]bool{
+		`{"v":1,"blocked":[{"one":"pres:ana@example.com"}]}`:                                                true,
+		`{"v":1,"blocked":[{"many":{"except":[{"id":"pres:ana@example.com"}]}}]}`:                           true,
+		`{"v":1,"blocked":[{"many":{"domain":"example.com","except":[{"id":"pres:ana@example.com"}]}}]}`:    true,
+		`{"v":1,"blocked":[{"many":{"domain":"example.com"}},{"one":"pres:bob@example.com"}]}`:              false,
+		`{"v":1,"blocked":[{"many":{"except":[{"domain":"example.com"}]}},{"one":"pres:bob@example.com"}]}`: false,
+	} {
+		l, err := ReadBlocklist([]byte(text), kind.Of(people[5]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if is := l.Names(kind.Of("ana@example.com")); is != apart {
+			t.Errorf("%s: ana is named: %t", text, is)
+		}
 	}
 }

@@ -44,15 +44,24 @@ func (l *Limits) fields() []fields.Bounded {
 		{Name: "subscriptions a minute", Value: &l.Life.PerMinute, Most: 1 << 20},
 		{Name: "sessions of one watcher", Value: &l.Life.SessionsSharing, Most: 10_000},
 		{Name: "addresses that one watcher watches", Value: &l.Life.ByWatcher, Most: 1 << 20},
+		{Name: "watchers by wildcards", Value: &l.Life.Wides, Most: 1 << 20},
+		{Name: "filters with wildcards of one watcher", Value: &l.Life.WidesBy, Most: 1000},
 	}
 }
 
-const settingsVersion = 1
+// The binary form of settings: a version has the numbers of the one before, and more.
+const (
+	settingsFirst   = 1
+	settingsVersion = 2
+
+	firstNumbers = 7 // of version 1
+)
 
 // Settings returns what the log is to be told of l, its zero fields replaced.
 //
-//	version u8 = 1, default handling u8, most expires uvarint (seconds), then uvarints:
-//	pending by watcher, pending, watchers, kept, per minute, sessions sharing, by watcher
+//	version u8 = 2, default handling u8, most expires uvarint (seconds), then uvarints:
+//	pending by watcher, pending, watchers, kept, per minute, sessions sharing, by watcher,
+//	from version 2 on: watchers by wildcards, and how many of those one watcher may be
 func (l Limits) Settings() []byte {
 	l = l.WithDefaults()
 	b := []byte{settingsVersion, byte(l.Default)}
@@ -62,8 +71,12 @@ func (l Limits) Settings() []byte {
 
 // ReadSettings reads what Settings returned; of anything else it says what is wrong.
 func ReadSettings(data []byte) (l Limits, err error) {
-	if len(data) < 2 || data[0] != settingsVersion {
+	if len(data) < 2 || data[0] < settingsFirst || data[0] > settingsVersion {
 		return l, errors.New("of another version, or none")
+	}
+	numbers := l.fields()
+	if data[0] == settingsFirst {
+		numbers = numbers[:firstNumbers]
 	}
 	l.Default, data = policy.Handling(data[1]), data[2:]
 	if l.Default != policy.PoliteBlock && l.Default != policy.Confirm {
@@ -74,7 +87,8 @@ func ReadSettings(data []byte) (l Limits, err error) {
 		return l, fmt.Errorf("longest time: %d seconds", seconds)
 	}
 	l.Life.MostExpires, data = time.Duration(seconds)*time.Second, data[n:]
-	return l, fields.ReadBounded(data, l.fields())
+	err = fields.ReadBounded(data, numbers)
+	return l.WithDefaults(), err
 }
 
 // CheckSettings says what is wrong with settings.

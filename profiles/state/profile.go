@@ -35,6 +35,7 @@ type Profile struct {
 	kind     kind.Kind
 	policies *policy.Cache
 	lists    policy.Blocklists
+	wides    wideSets
 	shownBy  atomic.Pointer[Limits] // those in force, as this node shows resources
 }
 
@@ -380,6 +381,9 @@ func (p *Profile) followOwner(tx *broker.ProfileTx, owner kind.Addr) {
 	})
 	p.save(tx, topicName, rec)
 	p.book(tx).Follow(topicName)
+	if isWide(tx.Get, topicName) { // whom of those the policy lets see something may be others
+		p.noted(tx, topicName, false)
+	}
 }
 
 // save stores a record that has changed, asks to be woken when the first of its

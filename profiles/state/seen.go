@@ -253,23 +253,33 @@ func (v watcherList) Show(keys broker.Keys, who broker.Who, at int64) broker.Sho
 }
 
 // Next lists all, the one that changed last first, or those that have changed since last,
-// which is the place in the log of the last change that the one before told of.
+// which is what the one before told of.
 func (v watcherList) Next(keys broker.Keys, who broker.Who, at int64, n uint64, last any) (s broker.Shown, now any, send bool) {
-	since, partial := last.(uint64)
-	if partial && life.ReadAnew(keys.Get(life.AnewKey(v.topicOf(who)))) > since {
-		since, partial = 0, false
-	}
 	l, look := v.begin(keys, who, at)
+	told, partial := last.(listed)
+	// Of those who watch by wildcards it is not kept who was told of: who they are by now all
+	// are told.
+	if partial && (life.ReadAnew(keys.Get(life.AnewKey(look.topic))) > told.place || look.crowd.sum != told.sum) {
+		told, partial = listed{}, false
+	}
+	since := told.place
 	l.Version, l.Full, l.Rest = n, !partial, "/v1/me/"+ownWatchers+"/"+v.kind.Name()
-	newest := max(since, look.rows(l, "", since, partial))
+	is := listed{max(since, look.rows(l, "", since, partial)), look.crowd.sum}
 	if partial && len(l.Rows) == 0 {
-		return broker.Shown{}, nil, false
+		return broker.Shown{Ruled: look.crowd.until}, nil, false
 	}
 	if v.xml {
-		return shownAs(l.XML(), watchers.XMLType), newest, true
+		s = shownAs(l.XML(), watchers.XMLType)
+	} else {
+		s = shownAs(l.JSON(), watchers.ListType)
 	}
-	return shownAs(l.JSON(), watchers.ListType), newest, true
+	s.Ruled = look.crowd.until
+	return s, is, true
 }
+
+// A listed is what a list tells of: the place in the log of the last change of an entry, and
+// who watches by wildcards (crowdOf.sum).
+type listed struct{ place, sum uint64 }
 
 var _ broker.Paged = watcherList{}
 
@@ -295,9 +305,9 @@ func (v watcherList) topicOf(who broker.Who) string {
 // begin makes a list without rows, and what looks for them.
 func (v watcherList) begin(keys broker.Keys, who broker.Who, at int64) (*watchers.List, *look) {
 	topicName := v.topicOf(who)
-	tally := life.ReadTally(keys.Get(life.TallyKey(topicName)))
+	tally, crowd := v.tally(keys, topicName, at)
 	publishing := v.publishing(keys, who.Principal)
-	look := &look{keys: keys, topic: topicName, at: at, hidden: publishing.Hidden(&tally.Counts)}
+	look := &look{keys: keys, topic: topicName, at: at, crowd: crowd, hidden: publishing.Hidden(&tally.Counts)}
 	total := tally.Total() + tally.Pending
 	if look.hidden { // or it would tell
 		total -= tally.Anonymous
@@ -314,6 +324,7 @@ type look struct {
 	keys   broker.Keys
 	topic  string
 	at     int64
+	crowd  *crowdOf
 	hidden bool // who is anonymous is not listed
 
 	places []string // where in the index each row is
@@ -325,29 +336,56 @@ type look struct {
 // one. It returns the place in the log of the last change.
 func (k *look) rows(l *watchers.List, after string, since uint64, partial bool) (newest uint64) {
 	prefix, looked := life.LatestOf(k.topic), 0
+	wide := k.crowd.rows
+	for len(wide) > 0 && wide[0].place <= after {
+		wide = wide[1:]
+	}
+	if partial {
+		wide = nil // they are who they were
+	}
+	// full says that no more is looked at.
+	full := func() bool {
+		l.More = len(l.Rows) > watchers.MaxRows || looked >= mostLooked
+		return l.More
+	}
+	add := func(row watchers.Row) {
+		if !(k.hidden && row.Visibility == watchers.Anonymous) {
+			l.Rows, k.places = append(l.Rows, row), append(k.places, k.last)
+		}
+	}
+	// upTo adds who watches by wildcards, as far as a place.
+	upTo := func(place string) {
+		for ; len(wide) > 0 && (place == "" || wide[0].place < place) && !full(); wide = wide[1:] {
+			looked++
+			k.last = wide[0].place
+			add(wide[0].row(k.keys, k.topic, k.at))
+		}
+	}
 	if after != "" {
 		after = prefix + after
 	}
 	k.keys.Each(prefix, after, func(key string, _ []byte) bool {
 		place, watcher := life.ReadLatest(key[len(prefix):])
 		newest = max(newest, place)
-		switch {
-		case partial && place <= since:
+		if partial && place <= since {
 			return false
-		case len(l.Rows) > watchers.MaxRows, looked == mostLooked:
-			l.More = true
+		}
+		if upTo(key[len(prefix):]); full() {
 			return false
 		}
 		looked++
 		k.last = key[len(prefix):]
 		if value := k.keys.Get(life.Key(k.topic, watcher)); value != nil {
 			e := life.ReadEntry(life.Key(k.topic, watcher), value)
-			if row, shown := rowOf(k.keys, e, k.at, partial); shown && !(k.hidden && row.Visibility == watchers.Anonymous) {
-				l.Rows, k.places = append(l.Rows, row), append(k.places, k.last)
+			if row, shown := rowOf(k.keys, e, k.at, partial); shown && (partial || !k.crowd.over[watcher]) {
+				add(row)
 			}
 		}
 		return true
 	})
+	if upTo(""); len(wide) > 0 {
+		l.More = true
+	}
 	return newest
 }
 
@@ -397,26 +435,32 @@ type watcherStats struct{ *Profile }
 
 func (watcherStats) Pace() (burst int, interval time.Duration) { return 1, tellEvery }
 
-func (v watcherStats) Show(keys broker.Keys, who broker.Who, _ int64) broker.Shown {
+func (v watcherStats) Show(keys broker.Keys, who broker.Who, at int64) broker.Shown {
 	topicName := kind.Resource{Kind: v.kind.Name(), Addr: kind.Of(who.Principal)}.Topic()
-	tally, publishing := life.ReadTally(keys.Get(life.TallyKey(topicName))), v.publishing(keys, who.Principal)
-	return shownAs(tally.JSON(&publishing), watchers.StatsType)
+	tally, crowd := v.tally(keys, topicName, at)
+	publishing := v.publishing(keys, who.Principal)
+	s := shownAs(tally.JSON(&publishing), watchers.StatsType)
+	s.Ruled = crowd.until
+	return s
 }
 
 var _ broker.Counter = (*Profile)(nil)
 
-// Count returns what others are told of how many watch a resource.
-func (p *Profile) Count(keys broker.Keys, topicName string) (s broker.Shown, ok bool) {
+// Count returns what others are told of how many watch a resource at an instant.
+func (p *Profile) Count(keys broker.Keys, topicName string, at int64) (s broker.Shown, ok bool) {
 	owner := p.Owner(topicName)
 	if owner == "" {
 		return s, false
 	}
-	tally, publishing := life.ReadTally(keys.Get(life.TallyKey(topicName))), p.publishing(keys, owner)
-	document, ok := tally.PublicJSON(&publishing)
-	if !ok {
+	publishing := p.publishing(keys, owner)
+	if !publishing.Others {
 		return s, false
 	}
-	return shownAs(document, watchers.StatsType), true
+	tally, crowd := p.tally(keys, topicName, at)
+	document, ok := tally.PublicJSON(&publishing)
+	s = shownAs(document, watchers.StatsType)
+	s.Ruled = crowd.until
+	return s, ok
 }
 
 // publishes says whether others are told how many watch an owner.

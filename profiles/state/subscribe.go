@@ -2,7 +2,6 @@ package state
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -13,18 +12,15 @@ import (
 	"github.com/bellwire/bellwire/profiles/life"
 	"github.com/bellwire/bellwire/profiles/policy"
 	"github.com/bellwire/bellwire/profiles/refuse"
-	"github.com/bellwire/bellwire/profiles/watchers"
 )
 
 var _ broker.Notifier = (*Profile)(nil)
 
-// CheckRequest refuses options that nobody could grant. Who watches by wildcards asks no
-// owner, and is judged by the address: to those who offer less of themselves that would be
-// a downgrade.
+// CheckRequest refuses options that nobody could grant.
 func (p *Profile) CheckRequest(_ broker.Who, filter string, options []byte) error {
 	o, err := life.ReadOptions(options)
-	if err == nil && strings.ContainsAny(filter, "+#") && !o.Offer.Has(watchers.Identified) {
-		err = fmt.Errorf("%w: evt-visibility: who watches by wildcards is judged by the address: offer to be identified, too, or name whom you watch", kind.ErrInvalid)
+	if err == nil && strings.ContainsAny(filter, "+#") {
+		err = checkWide(&o)
 	}
 	return refuse.Told(err)
 }
@@ -145,6 +141,7 @@ func (p *Profile) book(tx *broker.ProfileTx) *life.Book {
 	b.Hold = func(e *life.Entry) { _, _ = named(tx).Hold(kind.Of(e.Watcher), kind.Of(p.Owner(e.Topic))) } // agree has asked
 	b.Release = func(pseudonym string) { named(tx).Release(kind.Of(pseudonym)) }
 	b.MayWatch, b.Watched = tx.MayWatch, tx.Watched
+	b.Widened = func(pattern string) { p.widened(tx, pattern) }
 	b.Provided = func(e *life.Entry, is bool) { tx.SetProvided(e.Watcher, e.Topic, is) }
 	return b
 }

@@ -1,0 +1,139 @@
+package blackbox
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	mq "github.com/bellwire/bellwire/mqtttest"
+)
+
+const exampleComs = "presence/example.com/+"
+
+// Who watches by a filter with wildcards is listed and counted to each owner who lets them
+// see something, within five seconds, and to no other; not told is by what filter, nor whom
+// else they watch. It ends with the time for which it was asked, with the owner's word, and
+// with its session. Also R5.1.2.
+func TestS33WhoWatchesByWildcardsIsListed(t *testing.T) {
+	t.Parallel()
+	s := kinds(t, "2026-03-09T12:00:00Z")
+	pc, hers, a := s.person(bob, "pc"), s.person(carol, "pc"), s.person(alice, "secret-device")
+	pc.Publish("$me/policy/presence", 1, showAll)
+	pc.PublishMessage(retained(bobsPresence, `{"basic":"open"}`))
+	hers.Publish("$me/policy/presence", 1, to(zoe))
+	for _, c := range []*mq.Client{pc, hers} {
+		for _, topic := range []string{ownWatchers, ownStats} {
+			c.Subscribe(topic, 1)
+		}
+		takes(c, 2)
+	}
+	s.advance(10 * time.Second)
+	ask := func(offer string) *mq.Packet {
+		t.Helper()
+		return a.TrySubscribe(mq.Properties{mq.User("evt-expires", "600"), mq.User("evt-visibility", offer)}, mq.Filter{Filter: exampleComs, QoS: 1})
+	}
+	if ack := ask("anonymous"); ack.Codes[0] != 0x83 {
+		t.Errorf("to hide by wildcards: %#02x", ack.Codes[0])
+	}
+	ack := ask("anonymous,identified")
+	if granted := ack.Properties.User(); ack.Codes[0] != 1 || !slices.Equal(granted, []string{"evt-expires=600"}) {
+		t.Errorf("she is granted %q, %#02x", granted, ack.Codes[0])
+	}
+	if all := takes(a, 1); len(all) != 1 || all[0].Topic != bobsPresence {
+		t.Errorf("she sees %v", all)
+	}
+	s.advance(5 * time.Second)
+	list, counts := "", ""
+	for _, p := range takes(pc, 2) {
+		if p.Topic == ownWatchers {
+			list = string(p.Payload)
+		} else {
+			counts = string(p.Payload)
+		}
+	}
+	if counts != `{"identified":1,"pseudonymous":0,"anonymous":0,"pending":0,"polite":0,"fetchers24h":0,"total":1}` {
+		t.Errorf("bob is told %s", counts)
+	}
+	l := readWatchers(t, list)
+	if len(l.Watchers) != 1 || l.Watchers[0].address() != alice || l.Watchers[0].Status != "active" || l.Watchers[0].Expires == nil || *l.Watchers[0].Expires != 595 || l.Total != 1 {
+		t.Errorf("bob sees %s", list)
+	}
+	winfo := s.own(bob, ownXML)
+	for _, word := range []string{"device", "+", "#", "carol"} {
+		if contains(list+strings.ReplaceAll(winfo, "watcherinfo+xml", ""), word) {
+			t.Errorf("bob is told of %q: %s %s", word, list, winfo)
+		}
+	}
+	if list := attributes(t, winfo, "watcher"); len(list) != 1 || list[0]["status"] != "active" {
+		t.Errorf("as XML bob sees %s", winfo)
+	}
+	if got := drain(hers); len(got) != 0 || contains(s.own(carol, ownWatchers)+s.own(carol, ownStats), "alice") || !contains(s.own(carol, ownStats), `"total":0`) {
+		t.Errorf("carol, who shows her nothing, is told %v, %s", got, s.own(carol, ownWatchers))
+	}
+
+	told := func(what string, want ...string) {
+		t.Helper()
+		s.advance(5 * time.Second)
+		var rows []string
+		for _, r := range readWatchers(t, s.own(bob, ownWatchers)).Watchers {
+			rows = append(rows, r.address())
+		}
+		if !slices.Equal(rows, want) {
+			t.Errorf("%s: bob sees %v, want %v", what, rows, want)
+		}
+	}
+	pc.Publish("$ctl/deny", 1, `{"kind":"presence","watcher":"pres:`+alice+`"}`)
+	told("denied")
+	pc.Publish("$ctl/withdraw", 1, `{"kind":"presence","watcher":"pres:`+alice+`"}`)
+	told("let in again", alice)
+	s.advance(10 * time.Minute)
+	told("her time is over")
+	drain(a)
+	pc.PublishMessage(retained(bobsPresence, `{"basic":"closed"}`))
+	a.Quiet()
+	ask("identified")
+	told("she has asked again", alice)
+	a.Close()
+	told("her connection is lost")
+	if ack := s.person(zoe, "pc").TrySubscribe(mq.Properties{mq.User("evt-expires", "0")}, mq.Filter{Filter: exampleComs, QoS: 1}); ack.Codes[0] != 0x83 || !contains(ack.Properties.Text(mq.PropReasonString), "by its name") {
+		t.Errorf("once, by wildcards: %#02x %q", ack.Codes[0], ack.Properties.Text(mq.PropReasonString))
+	}
+}
+
+// On each node of three owners learn within seconds of who watches by wildcards on another,
+// and that the node they were connected to is gone.
+func TestClusterOwnersLearnOfWildcards(t *testing.T) {
+	p := loopback()
+	p.policy = courtPolicy()
+	c := p.start(t)
+	c.await("the level that has requests", func(all []member) bool {
+		return allVote(all) && !slices.ContainsFunc(all, func(m member) bool { return m.Level < m.Supports })
+	})
+	owner := c.nodes[0].person(bob, "pc")
+	owner.Publish("$me/policy/presence", 1, showAll)
+	owner.Subscribe(ownStats, 1)
+	counted := func(what, want string, within time.Duration) {
+		t.Helper()
+		began := time.Now()
+		for !time.Now().After(began.Add(within)) {
+			if p := owner.Arrives(within); p != nil {
+				if owner.Acknowledge(p); contains(string(p.Payload), want) {
+					t.Logf("%s: told after %v", what, time.Since(began))
+					return
+				}
+			}
+		}
+		t.Fatalf("%s: bob is not told %s within %v", what, want, within)
+	}
+	counted("at first", `"total":0`, patience)
+	watcher := c.nodes[1].person(alice, "pc")
+	watcher.Subscribe(exampleComs, 1)
+	counted("she has come", `"identified":1`, patience)
+	c.nodes[1].kill()
+	watcher.Close()
+	counted("her node is gone", `"identified":0`, patience)
+	c.nodes[1].start()
+	c.caughtUp()
+	c.alike()
+}
