@@ -10,6 +10,9 @@ import (
 )
 
 // The packet ids of the two directions have nothing to do with each other.
+//
+// MQTT 5: 2.2.1-3, 2.2.1-4.
+// MQTT 3.1.1: 2.3.1-1, 2.3.1-4.
 func TestMQTT09TwoPacketIdSpaces(t *testing.T) {
 	addr := plain(t)
 	versions(t, func(t *testing.T, v byte) {
@@ -44,6 +47,9 @@ func TestMQTT09TwoPacketIdSpaces(t *testing.T) {
 
 // What was acknowledged is on the disk: a killed server still delivers it,
 // retained value and queue entry alike.
+//
+// MQTT 5: 4.3.2-4, 4.5.0-1, 3.1.2-23.
+// MQTT 3.1.1: 4.3.2-2, 4.5.0-1, 3.1.2-5.
 func TestMQTT10PubackMeansStored(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--allow-anonymous")
@@ -91,6 +97,9 @@ func TestMQTT10SyncsAreCounted(t *testing.T) {
 
 // Acknowledgements leave in the order of the publishes, whatever their QoS,
 // size, topic or profile.
+//
+// MQTT 5: 2.2.1-5, 3.3.4-1.
+// MQTT 3.1.1: 2.3.1-6, 3.3.4-1.
 func TestMQTT11AcksInArrivalOrder(t *testing.T) {
 	addr := plain(t)
 	versions(t, func(t *testing.T, v byte) {
@@ -146,6 +155,9 @@ func checkAckOrder(t *testing.T, c *mq.Client, rng *rand.Rand, window, round int
 
 // A QoS 2 publish that is repeated before its PUBREL is acknowledged again and
 // routed once: on one connection, after a reconnect, and after a takeover.
+//
+// MQTT 5: 4.3.3-8, 4.3.3-10.
+// MQTT 3.1.1: 4.3.3-2.
 func TestMQTT12QoS2Repeat(t *testing.T) {
 	addr := plain(t)
 	versions(t, func(t *testing.T, v byte) {
@@ -182,6 +194,9 @@ func TestMQTT12QoS2Repeat(t *testing.T) {
 
 // The set of received ids survives a kill between PUBLISH and PUBREC, and
 // between PUBREC and PUBREL.
+//
+// MQTT 5: 4.3.3-8, 4.3.3-10.
+// MQTT 3.1.1: 4.3.3-2.
 func TestMQTT12QoS2AcrossKill(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--allow-anonymous")
@@ -212,6 +227,9 @@ func TestMQTT12QoS2AcrossKill(t *testing.T) {
 }
 
 // Acknowledgements for ids that nobody knows are answered as the standard says.
+//
+// MQTT 5: 4.3.3-11, 3.6.2-1, 3.7.2-1.
+// MQTT 3.1.1: 4.3.3-2.
 func TestMQTT13UnknownIds(t *testing.T) {
 	addr := plain(t)
 	versions(t, func(t *testing.T, v byte) {
@@ -259,7 +277,7 @@ func TestMQTT13WrongKindOfAcknowledgement(t *testing.T) {
 					}
 					sub.TrySend(mq.Ack{Type: ack, ID: p.ID})
 				}
-				guard{v: v, code: 0x82}.checkClosed(t, sub.Closed())
+				sub.ClosedWith(0x82)
 				again := mq.Open(t, addr, v, durable(v, name(t)))
 				if len(wrong.acks) > 1 {
 					again.ExpectID(mq.PUBREL, p.ID)
@@ -273,6 +291,8 @@ func TestMQTT13WrongKindOfAcknowledgement(t *testing.T) {
 
 // A PUBREC that refuses ends the exchange: no PUBREL follows, and the id and
 // the window's slot are free.
+//
+// MQTT 5: 4.4.0-2.
 func TestMQTT13PubrecRefusalEndsTheExchange(t *testing.T) {
 	addr := plain(t)
 	topic := name(t)
@@ -289,6 +309,9 @@ func TestMQTT13PubrecRefusalEndsTheExchange(t *testing.T) {
 
 // A refused publish is told at its first acknowledgement, or in 3.1.1
 // acknowledged, dropped and counted. It is never met with silence.
+//
+// MQTT 5: 3.4.2-1, 3.5.2-1.
+// MQTT 3.1.1: 3.3.5-2.
 func TestMQTT14RefusedPublish(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--policy", policyFile(t, []string{"ana", "bob"}, `
@@ -324,6 +347,8 @@ func TestMQTT14RefusedPublish(t *testing.T) {
 // A full disk never brings a success: 0x97 with its reason, and in 3.1.1 no
 // acknowledgement and the close. What was acknowledged before stays, and
 // service comes back by itself.
+//
+// MQTT 3.1.1: 4.8.0-2.
 func TestMQTT15DiskFull(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--allow-anonymous", "--test-clock", "2026-03-09T12:00:00Z")
@@ -361,6 +386,9 @@ func TestMQTT15DiskFull(t *testing.T) {
 
 // The next publish may follow the PUBREL of the one before in one write, with
 // the same packet id: both are routed.
+//
+// MQTT 5: 4.3.3-11, 4.3.3-12.
+// MQTT 3.1.1: 4.3.3-2.
 func TestMQTT12PacketIdReusedAtOnce(t *testing.T) {
 	addr := plain(t)
 	versions(t, func(t *testing.T, v byte) {

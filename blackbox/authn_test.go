@@ -68,6 +68,9 @@ func (s *server) proves(user, password string, m mq.Connect) (*mq.Conn, string) 
 // the client likes; a wrong proof is refused with 0x86, alike whether there is such a
 // user, after a restart too; the operator sees why; who is no more a user is gone
 // (REQUIREMENTS S84, SCRAM).
+//
+// MQTT 5: 4.12.0-2, 4.12.0-4, 3.1.4-2.
+// Item 6.
 func TestScramSignsIn(t *testing.T) {
 	t.Parallel()
 	file := func(ana string) string {

@@ -19,6 +19,8 @@ import (
 // a snapshot; otherwise the log holds what it lacks. (TestFarBehind in cluster has the
 // small form with a snapshot: here the log is not truncated before the state has
 // filled its memtable of 64 MiB.)
+//
+// Item 59.
 func TestClusterCatchUp(t *testing.T) {
 	mebibytes, calm := effort.Rounds(8, 272), time.Second
 	if effort.Soaking() {

@@ -32,6 +32,9 @@ type peer struct {
 }
 
 // Everybody's clients understand each other, at every QoS, across versions.
+//
+// MQTT 5: 4.2-1.
+// MQTT 3.1.1: 7.1.1-1, 7.0.0-2.
 func TestRealClients(t *testing.T) {
 	t.Parallel()
 	addr := plain(t)

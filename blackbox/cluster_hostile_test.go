@@ -28,6 +28,8 @@ type stranger struct {
 // Whoever is not of the cluster and comes to its port, under load, is told no, and
 // the operator is told who it was, why, and what to do. Nobody else notices: no
 // client loses its connection, and who leads goes on leading.
+//
+// Item 62.
 func TestClusterStrangers(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t)

@@ -18,6 +18,8 @@ import (
 // publisher, and delivery goes on at once. Each node that was killed comes back, and
 // catches up. When soaking, the machine is ours, and the times are held to what is
 // promised.
+//
+// Item 57.
 func TestClusterKills(t *testing.T) {
 	c := newTrio(t)
 	l := c.load()
@@ -174,6 +176,8 @@ func TestClusterLeaderStandsStill(t *testing.T) {
 
 // Exactly once, from end to end, while the nodes of publisher and subscriber are
 // killed under them: sessions go on elsewhere, with what they had under way.
+//
+// Item 12.
 func TestClusterExactlyOnce(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t)
@@ -194,6 +198,8 @@ func TestClusterExactlyOnce(t *testing.T) {
 
 // The will of a client whose node is killed is published once, by the others; of
 // one that comes back in time, elsewhere, not at all.
+//
+// Item 42.
 func TestClusterWillOnce(t *testing.T) {
 	c := newTrio(t)
 	dies := (c.leader() + 1) % clusterSize

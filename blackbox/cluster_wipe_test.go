@@ -16,6 +16,8 @@ import (
 
 // A node whose disk was emptied is not taken in again under its name, and says what
 // to do; removed, it joins anew under load, and is as the others are.
+//
+// Item 59.
 func TestClusterWipedNode(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t)

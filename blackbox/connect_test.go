@@ -133,6 +133,9 @@ func TestMQTT01ConnectMustBeComplete(t *testing.T) {
 
 // The first packet is CONNECT or the connection ends without an answer; a
 // second CONNECT is a protocol error.
+//
+// MQTT 5: 3.1.0-1, 3.1.0-2.
+// MQTT 3.1.1: 3.1.0-1, 3.1.0-2.
 func TestMQTT02FirstPacketIsConnect(t *testing.T) {
 	addr := plain(t)
 	for _, m := range []mq.Message{
@@ -159,6 +162,9 @@ func TestMQTT02FirstPacketIsConnect(t *testing.T) {
 
 // Every refusal is answered, in the words of the client's version, and never
 // with a session.
+//
+// MQTT 5: 3.1.4-2, 3.2.2-6, 3.2.2-7, 3.2.2-8, 4.13.2-1.
+// MQTT 3.1.1: 3.2.2-4, 3.2.2-5.
 func TestMQTT03EveryRefusalIsAnswered(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--policy", policyFile(t, []string{"ana"}, everything))
@@ -259,6 +265,9 @@ func sized(t *testing.T, topic string, n int) mq.Publish {
 
 // A silent client is closed between one and a half times its keep alive and a
 // second later, with its will published; the largest values do not overflow.
+//
+// MQTT 5: 3.1.2-22, 3.2.2-22.
+// MQTT 3.1.1: 3.1.2-24.
 func TestMQTT05KeepAlive(t *testing.T) {
 	t.Parallel()
 	addr := plain(t)
@@ -375,6 +384,9 @@ func TestMQTT07AcceptLoopSurvivesResets(t *testing.T) {
 }
 
 // A server asked to stop says so to its clients and ends with 0.
+//
+// MQTT 5: 3.14.2-1, 3.14.2-2.
+// Item 61.
 func TestStopTellsTheClients(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--allow-anonymous")

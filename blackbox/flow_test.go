@@ -28,6 +28,8 @@ func receiveMax(id string, n uint32, more ...mq.Property) mq.Connect {
 
 // A client never has more unacknowledged QoS 1 and 2 messages than it asked
 // for, and gets all of a burst.
+//
+// MQTT 5: 3.3.4-9, 4.9.0-1, 4.9.0-2.
 func TestMQTT16ReceiveMaximumTowardsTheClient(t *testing.T) {
 	addr := plain(t)
 	for _, qos := range []byte{1, 2} {
@@ -158,6 +160,8 @@ func publishOne(c *mq.Conn, topic string, qos byte, id uint16, payload string) e
 
 // A client may have as many publishes under way as the broker announced, which
 // are enough to wait for commits, and one more is answered with 0x93.
+//
+// MQTT 5: 3.3.4-7.
 func TestMQTT17ReceiveMaximumTowardsUs(t *testing.T) {
 	addr := plain(t)
 	c, ack := mq.OpenAck(t, addr, v5, clean(name(t)))
@@ -206,6 +210,9 @@ func TestMQTT17NoReceiveMaximumFor311(t *testing.T) {
 
 // A throttled subscriber that is cut off in the middle gets the rest, and
 // again what it did not acknowledge.
+//
+// MQTT 5: 4.3.2-3, 4.4.0-1, 3.3.1-1.
+// MQTT 3.1.1: 4.3.2-1, 4.4.0-1, 3.3.1-1.
 func TestMQTT18KeptUntilAcknowledged(t *testing.T) {
 	addr := plain(t)
 	versions(t, func(t *testing.T, v byte) {
@@ -405,6 +412,9 @@ func TestMQTT19SlowCleanSubscriberIsEnded(t *testing.T) {
 
 // Offline subscribers cost a log append, not a delay: a hundred of them on a
 // topic, and its live subscriber goes on; all of them have it all later.
+//
+// MQTT 5: 4.5.0-1, 3.1.2-23.
+// MQTT 3.1.1: 4.5.0-1, 3.1.2-5.
 func TestMQTT21OfflineSubscribersGetEverything(t *testing.T) {
 	addr := plain(t)
 	const offline, n = 100, 50
@@ -560,6 +570,9 @@ func TestMQTT21InFlightIsNeverDropped(t *testing.T) {
 }
 
 // First deliveries ascend through throttling, cuts, resends and takeovers.
+//
+// MQTT 5: 4.6.0-5, 4.6.0-6.
+// MQTT 3.1.1: 4.6.0-5, 4.6.0-6.
 func TestMQTT22OrderThroughCuts(t *testing.T) {
 	addr := plain(t)
 	versions(t, func(t *testing.T, v byte) {

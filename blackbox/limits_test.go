@@ -18,6 +18,8 @@ func limited(t *testing.T, rows string) *server {
 
 // Limits that an operator sets are announced where the protocol has a word for
 // them, and hold at exactly their value.
+//
+// MQTT 5: 3.2.2-15, 3.2.2-17.
 func TestMQTT04LimitsAreAnnouncedAndHold(t *testing.T) {
 	t.Parallel()
 	s := limited(t, `  receiveMaximum: 3
@@ -172,6 +174,8 @@ func TestMQTT21QueueBytesBound(t *testing.T) {
 
 // The largest packet that may be allowed passes through queue, retained store
 // and a kill.
+//
+// MQTT 5: 3.2.2-15.
 func TestMQTT04LargestPacket(t *testing.T) {
 	t.Parallel()
 	s := limited(t, "  packet.bytes: 1016KiB\n")
@@ -197,6 +201,8 @@ func TestMQTT04LargestPacket(t *testing.T) {
 
 // A client that publishes faster than the operator lets it is told 0x96; each end
 // of a connection, and what a window withholds, is counted by its reason.
+//
+// Item 64.
 func TestRatesAndReasons(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--test-clock", monday1700, "--policy", policyFile(t, []string{"ana", "bob"}, anaMayAll+office),

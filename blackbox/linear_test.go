@@ -237,6 +237,8 @@ func partition(all []porcupine.Operation, key func(input any) string) (parts [][
 // A client id has one owner on all nodes: when a connection is told that it is
 // in, none that was in before has anything acknowledged any more, wherever it is,
 // though nodes are killed and the leader stands still meanwhile.
+//
+// Item 31.
 func TestClusterSessionHasOneOwner(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t)

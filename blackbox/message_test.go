@@ -35,6 +35,8 @@ func checkRich(t *testing.T, how string, p *mq.Packet) {
 
 // Properties arrive byte for byte: live at every QoS, from the queue, retained,
 // and as a will, also after a kill.
+//
+// MQTT 5: 3.3.2-4, 3.3.2-15, 3.3.2-16, 3.3.2-17, 3.3.2-18, 3.3.2-20, 3.1.3-10.
 func TestMQTT28PropertiesArrive(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--allow-anonymous")
@@ -93,6 +95,9 @@ func TestMQTT28PayloadsAreBytes(t *testing.T) {
 }
 
 // A copy has the lower QoS of publish and subscription.
+//
+// MQTT 5: 3.8.4-8, 2.2.1-2, 4.3.1-1.
+// MQTT 3.1.1: 3.8.4-6, 2.3.1-5, 4.3.1-1.
 func TestMQTT29DeliveredQoS(t *testing.T) {
 	addr := plain(t)
 	versions(t, func(t *testing.T, v byte) {
@@ -112,6 +117,8 @@ func TestMQTT29DeliveredQoS(t *testing.T) {
 
 // No Local keeps a client's own messages from it, live and queued, by client
 // id and not by connection.
+//
+// MQTT 5: 3.8.3-3.
 func TestMQTT29NoLocal(t *testing.T) {
 	addr := plain(t)
 	topic := name(t)
@@ -132,6 +139,8 @@ func TestMQTT29NoLocal(t *testing.T) {
 
 // Retain As Published keeps the publisher's flag; without it live copies have
 // none. The same from the queue.
+//
+// MQTT 5: 3.3.1-12, 3.3.1-13.
 func TestMQTT29RetainAsPublished(t *testing.T) {
 	addr := plain(t)
 	topic := name(t)
@@ -169,6 +178,8 @@ func TestMQTT29RetainAsPublished(t *testing.T) {
 
 // Retain Handling: 0 sends at every subscribe, 1 only for a new subscription,
 // 2 never.
+//
+// MQTT 5: 3.3.1-9, 3.3.1-10, 3.3.1-11, 3.8.4-4.
 func TestMQTT29RetainHandling(t *testing.T) {
 	addr := plain(t)
 	topic := name(t)
@@ -199,6 +210,8 @@ func TestMQTT29RetainHandling(t *testing.T) {
 // Overlapping filters make one copy with the highest QoS and all identifiers;
 // retained and queued copies have them too, and a new SUBSCRIBE replaces the
 // identifier.
+//
+// MQTT 5: 3.3.4-2, 3.3.4-3, 3.3.4-4, 3.8.4-3.
 func TestMQTT29SubscriptionIdentifiers(t *testing.T) {
 	addr := plain(t)
 	topic := name(t)

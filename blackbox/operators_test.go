@@ -8,6 +8,8 @@ import (
 // Whoever gives credentials that are not good is told so by every verb that asks a
 // node, also those that would have answered without any, and on the node's machine:
 // with exit code 4, and nothing else. Nothing is changed.
+//
+// Item 62.
 func TestVerbsRefuseBadCredentials(t *testing.T) {
 	s := serve(t, "--policy", writeFile(t, "policy.yaml", trioPolicy))
 	verbs := [][]string{

@@ -11,6 +11,9 @@ import (
 
 // Events of one publisher on one topic arrive in order whatever their QoS: one
 // that needs no disk does not overtake one that does.
+//
+// MQTT 5: 4.6.0-5, 4.6.0-6.
+// MQTT 3.1.1: 4.6.0-5, 4.6.0-6.
 func TestMQTT22OrderAcrossQoS(t *testing.T) {
 	addr := plain(t)
 	versions(t, func(t *testing.T, v byte) {
@@ -149,6 +152,8 @@ func TestMQTT48ReplayAcrossKill(t *testing.T) {
 
 // A filter that stands twice in one SUBSCRIBE is one subscription, with the
 // last options.
+//
+// MQTT 5: 3.8.4-3, 3.8.4-5.
 func TestMQTT29SameFilterTwice(t *testing.T) {
 	addr := plain(t)
 	for _, m := range []mq.Connect{clean(name(t, "clean")), durable(v5, name(t, "durable"))} {

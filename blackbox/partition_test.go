@@ -10,6 +10,8 @@ import (
 // The network between nodes fails in all ways, under load on all of them: the side
 // with most nodes goes on, and when the network is whole again all that was
 // acknowledged anywhere has been delivered, and the nodes are alike.
+//
+// Item 58.
 func TestClusterPartitions(t *testing.T) {
 	t.Parallel()
 	c, k := newCabledTrio(t)

@@ -166,7 +166,7 @@ func TestPowerCutEndsTheProcess(t *testing.T) {
 	c := s.open(v5, clean("c"))
 	c.Publish("t", 1, "x")
 	v.cut()
-	c.TrySend(publish5()) // something to write
+	c.TrySend(publishTo("t", "x")) // something to write
 	s.awaitDeath()
 }
 

@@ -13,6 +13,9 @@ import (
 // A session is resumed as it stood: first what was under way, PUBRELs and
 // PUBLISHes in their order with their ids and DUP, then the queue in order
 // without DUP, all within the new Receive Maximum and with full topic names.
+//
+// MQTT 5: 4.4.0-1, 3.3.1-1, 4.3.3-3, 4.3.3-4, 4.3.3-5, 4.3.3-6, 3.1.2-5.
+// MQTT 3.1.1: 4.4.0-1, 3.3.1-1, 4.3.3-1, 4.6.0-6, 3.1.2-4.
 func TestMQTT23Resume(t *testing.T) {
 	addr := plain(t)
 	topic := name(t)
@@ -106,6 +109,9 @@ func TestMQTT23ResumeWithinASmallerWindow(t *testing.T) {
 }
 
 // The same across a killed server.
+//
+// MQTT 5: 4.4.0-1, 4.1.0-1.
+// MQTT 3.1.1: 4.4.0-1, 4.1.0-1.
 func TestMQTT23ResumeAfterKill(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--allow-anonymous")
@@ -196,6 +202,8 @@ const noon = "2026-03-09T12:00:00Z" // a Monday
 
 // Message expiry counts down wherever a message waits, and what has expired is
 // never started.
+//
+// MQTT 5: 3.3.2-5, 3.3.2-6.
 func TestMQTT25MessageExpiry(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--allow-anonymous", "--test-clock", noon)
@@ -316,6 +324,8 @@ func TestMQTT25RetainedStays(t *testing.T) {
 
 // A message too large for a client counts as done: it takes no id and no slot,
 // and its neighbours arrive.
+//
+// MQTT 5: 3.1.2-24, 3.1.2-25.
 func TestMQTT26ClientsMaximumPacketSize(t *testing.T) {
 	addr := plain(t)
 	topic := name(t)
@@ -350,6 +360,8 @@ func TestMQTT26ClientsMaximumPacketSize(t *testing.T) {
 
 // A topic alias stands for its topic before anything is asked about it; a
 // wrong one ends the connection, an unknown one too.
+//
+// MQTT 5: 3.3.2-7, 3.3.2-9, 3.3.2-12, 3.2.2-17.
 func TestMQTT27TopicAliasIn(t *testing.T) {
 	addr := plain(t)
 	alias := func(topic string, n uint32, payload string) mq.Publish {
@@ -396,6 +408,8 @@ func TestMQTT27TopicAliasIn(t *testing.T) {
 
 // What the broker sends under an alias it has told on the same connection, and
 // never more aliases than the client takes.
+//
+// MQTT 5: 3.1.2-26, 3.1.2-27, 3.3.2-8, 3.3.2-11.
 func TestMQTT27TopicAliasOut(t *testing.T) {
 	addr := plain(t)
 	const maximum = 2

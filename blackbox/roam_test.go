@@ -12,6 +12,8 @@ import (
 
 // What is published at QoS 0 on any node after a SUBACK on any other reaches the
 // subscriber, and nobody is sent what nobody there wants.
+//
+// Item 46.
 func TestClusterSubackIsTrue(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t)
@@ -38,6 +40,8 @@ func TestClusterSubackIsTrue(t *testing.T) {
 // A session goes from node to node with all that belongs to it: the older
 // connection is told that it was taken over, wherever it is; what waits is
 // delivered at the new place, in order; a QoS 2 exchange goes on where it was.
+//
+// Item 32.
 func TestClusterSessionGoesOnElsewhere(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t)
@@ -104,6 +108,8 @@ func nextNew(t *testing.T, c *mq.Client, payload string) *mq.Packet {
 // A node that stands still is given up: wills of its clients are sent, and their
 // sessions go on elsewhere. When it goes on it sends its clients away, does no harm
 // to those that are elsewhere, and serves again as the same process.
+//
+// Item 65.
 func TestClusterNodeGivenUpComesBack(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t)
@@ -160,6 +166,9 @@ func TestClusterNodeGivenUpComesBack(t *testing.T) {
 // A node without a quorum says so: publishes that would have to be kept are refused,
 // 3.1.1 clients are not acknowledged, nobody is let in; events of QoS 0 go on. After
 // a while it sends its clients away, and when the others are back it serves.
+//
+// MQTT 3.1.1: 4.8.0-2.
+// Items 15, 58.
 func TestClusterWithoutQuorum(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t)

@@ -15,6 +15,8 @@ import (
 // All three nodes are restarted, one after the other, under load and with a thousand
 // clients connected: each of these is taken in elsewhere and finds its session, and
 // nothing that was acknowledged is lost.
+//
+// Item 61.
 func TestClusterRollingRestart(t *testing.T) {
 	c := newTrio(t)
 	l := c.load()

@@ -14,6 +14,8 @@ import (
 // left nothing more. What a member is sent and does not acknowledge goes to another
 // when its session ends, unless it was of QoS 2; a negative acknowledgement ends it.
 // At SUBSCRIBE nothing retained comes, and RETAIN is 0.
+//
+// MQTT 5: 4.8.2-4, 4.8.2-5, 4.8.2-6.
 func TestMQTT51SharedGroups(t *testing.T) {
 	addr := plain(t)
 	versions(t, func(t *testing.T, v byte) {
@@ -75,6 +77,8 @@ func TestMQTT51SharedGroups(t *testing.T) {
 }
 
 // Filters that are no group's, what nobody may share, and No Local.
+//
+// MQTT 5: 3.8.3-4, 4.8.2-1, 4.8.2-2.
 func TestMQTT51SharedIsNotForAll(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--allow-anonymous")
@@ -133,6 +137,8 @@ func TestMQTT51SharedMosquitto(t *testing.T) {
 // Three members on three nodes share 3,000 events, of which the node of one is killed
 // in the middle: none that was acknowledged to the publisher is lost, and what comes
 // twice is no more than the one that is gone may have had.
+//
+// Item 51.
 func TestClusterSharedGroups(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t)

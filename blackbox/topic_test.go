@@ -12,6 +12,9 @@ import (
 
 // What a filter matches, live and for retained messages: the parent level is
 // in a/#, and no wildcard at the start of a filter reaches what begins with $.
+//
+// MQTT 5: 4.7.2-1, 3.3.2-3, 4.7.1-1, 4.7.1-2.
+// MQTT 3.1.1: 4.7.2-1, 3.3.2-3, 4.7.1-2, 4.7.1-3.
 func TestMQTT44Matching(t *testing.T) {
 	addr := plain(t)
 	root := name(t)
@@ -66,6 +69,9 @@ func TestMQTT44Matching(t *testing.T) {
 
 // Filters that begin with a wildcard do not reach the trees that begin with $,
 // and retained messages there stay hidden from them; $SYS/# does reach them.
+//
+// MQTT 5: 4.7.2-1.
+// MQTT 3.1.1: 4.7.2-1.
 func TestMQTT44DollarTrees(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--policy", policyFile(t, []string{"root"}, `
@@ -95,6 +101,9 @@ func TestMQTT44DollarTrees(t *testing.T) {
 }
 
 // A bad filter is refused for itself alone; the entries beside it are granted.
+//
+// MQTT 5: 3.8.4-5, 3.8.4-6, 3.8.4-7, 4.7.1-1, 4.7.1-2.
+// MQTT 3.1.1: 3.8.4-4, 3.8.4-5, 4.7.1-2, 4.7.1-3.
 func TestMQTT45BadFilters(t *testing.T) {
 	addr := plain(t)
 	versions(t, func(t *testing.T, v byte) {
@@ -115,6 +124,9 @@ func TestMQTT45BadFilters(t *testing.T) {
 
 // Levels and length of topics and filters are bounded, and the bounds hold for
 // one entry, not for the connection.
+//
+// MQTT 5: 4.7.3-3.
+// MQTT 3.1.1: 4.7.3-3.
 func TestMQTT45TopicsAreBounded(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--allow-anonymous")
@@ -131,6 +143,9 @@ func TestMQTT45TopicsAreBounded(t *testing.T) {
 }
 
 // UNSUBSCRIBE says for each filter whether it existed.
+//
+// MQTT 5: 3.10.4-1, 3.10.4-5, 3.11.3-2.
+// MQTT 3.1.1: 3.10.4-1, 3.10.4-5.
 func TestMQTT45UnsubscribeTellsTheTruth(t *testing.T) {
 	addr := plain(t)
 	c := mq.Open(t, addr, v5, clean(name(t)))
@@ -146,6 +161,9 @@ func TestMQTT45UnsubscribeTellsTheTruth(t *testing.T) {
 
 // After UNSUBACK nothing is started for the filter: what was queued for it
 // goes, what had been sent completes.
+//
+// MQTT 5: 3.10.4-2, 3.10.4-3.
+// MQTT 3.1.1: 3.10.4-2, 3.10.4-3.
 func TestMQTT47UnsubscribeEndsDelivery(t *testing.T) {
 	addr := plain(t)
 	topic := name(t)
@@ -272,6 +290,9 @@ func TestMQTT49SnapshotThenLive(t *testing.T) {
 
 // The retain flag is for the state sent at subscribe; an empty payload clears
 // it and is itself delivered live; the last value wins, whatever its QoS.
+//
+// MQTT 5: 3.3.1-5, 3.3.1-6, 3.3.1-7, 3.3.1-8, 3.3.1-12.
+// MQTT 3.1.1: 3.3.1-5, 3.3.1-6, 3.3.1-7, 3.3.1-8, 3.3.1-9, 3.3.1-10, 3.3.1-11, 3.3.1-12.
 func TestMQTT50Retain(t *testing.T) {
 	addr := plain(t)
 	versions(t, func(t *testing.T, v byte) {

@@ -120,6 +120,8 @@ func (w *witness) find(at *server) {
 // stays until the last is exchanged, and rises then, if there is a newer one. From
 // then on the last version is refused, on a node's data and as a node that would
 // join.
+//
+// Item 60.
 func TestClusterRollingUpgrade(t *testing.T) {
 	t.Parallel()
 	v := old(t)
@@ -221,6 +223,8 @@ func (c *trio) refusesEarlier(v earlier) {
 // What the last version has left behind, after a stop or a crash, the present one
 // goes on with; after that the last one refuses it, and touches nothing, unless both
 // have the same feature level.
+//
+// Item 60.
 func TestOldDataIsRead(t *testing.T) {
 	t.Parallel()
 	v := old(t)

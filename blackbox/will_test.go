@@ -17,6 +17,9 @@ func willed(m mq.Connect, topic, payload string, props ...mq.Property) mq.Connec
 }
 
 // A will is published at every end but DISCONNECT 0x00.
+//
+// MQTT 5: 3.1.2-7, 3.1.2-8, 3.1.2-10, 3.14.4-3.
+// MQTT 3.1.1: 3.1.2-8, 3.1.2-10, 3.14.4-3.
 func TestMQTT37WhenAWillIsPublished(t *testing.T) {
 	addr := plain(t)
 	versions(t, func(t *testing.T, v byte) {
@@ -73,6 +76,8 @@ func TestMQTT37WillsAfterTheServersDeath(t *testing.T) {
 }
 
 // A will is judged at CONNECT, and again when it is published.
+//
+// MQTT 5: 3.1.4-2.
 func TestMQTT38WillACL(t *testing.T) {
 	t.Parallel()
 	all := `
@@ -113,6 +118,9 @@ func TestMQTT38WillACL(t *testing.T) {
 }
 
 // A will keeps QoS and retain; an empty one clears what is retained.
+//
+// MQTT 5: 3.1.2-14, 3.1.2-15.
+// MQTT 3.1.1: 3.1.2-16, 3.1.2-17.
 func TestMQTT39WillKeepsItsFlags(t *testing.T) {
 	addr := plain(t)
 	versions(t, func(t *testing.T, v byte) {
@@ -145,6 +153,8 @@ func TestMQTT39WillKeepsItsFlags(t *testing.T) {
 
 // A will waits its delay, but no longer than its session lives; resuming
 // cancels it, and a session that ends by Clean Start ends the wait.
+//
+// MQTT 5: 3.1.3-9, 3.1.2-8.
 func TestMQTT40WillDelay(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "--allow-anonymous", "--test-clock", noon)

@@ -88,6 +88,8 @@ func readAcks(t *testing.T, b []byte, s *strings.Builder) {
 
 // What a profile answers goes out with the acknowledgement it belongs to, to a
 // client that wants it and takes packets of that size, and with no other.
+//
+// MQTT 5: 3.4.2-3, 3.5.2-3.
 func TestAnswerGoesWithItsAcknowledgement(t *testing.T) {
 	props := event.AppendUserProperty(nil, "evt-etag", "x1")
 	with := append([]byte{packets.Puback << 4, byte(4 + len(props)), 0, 2, 0, byte(len(props))}, props...)

@@ -77,6 +77,8 @@ func ended(t testing.TB) func(*mq.Packet, error) string {
 // Who proves a password by SCRAM is connected as that principal, is told what the
 // standard wants, and may prove it again on the connection, with others' packets between;
 // who proves nothing, or to be another, is not, or no more.
+//
+// MQTT 5: 4.12.0-2, 4.12.0-5.
 func TestScramConnects(t *testing.T) {
 	n := scramNode(t, Limits{})
 	for _, c := range []struct{ user, password, want string }{
@@ -145,6 +147,8 @@ func with(r mq.Reason, more ...mq.Property) mq.Reason {
 
 // What may not come is refused with the code for it, in each state that a connection can
 // be in; and none of it harms who is connected.
+//
+// MQTT 5: 4.12.0-1, 4.12.0-4, 4.12.0-5, 4.12.0-7, 4.12.1-1, 4.12.1-2, 3.15.1-1, 3.15.2-1.
 func TestAuthInEveryState(t *testing.T) {
 	n := scramNode(t, Limits{})
 	healthy := n.raw()
@@ -368,6 +372,8 @@ func TestProofsAreHeldToTheRate(t *testing.T) {
 }
 
 // A client that takes no packet so large as AUTH or CONNACK is told so, and not let in.
+//
+// MQTT 5: 3.15.2-2, 3.15.2-3, 3.1.2-24.
 func TestSmallPacketsOfAuth(t *testing.T) {
 	n := scramNode(t, Limits{})
 	for size, want := range map[uint32]string{60: "CONNACK 95", 128: "CONNACK 00"} {

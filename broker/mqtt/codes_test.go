@@ -11,6 +11,9 @@ import (
 
 // The table of reason codes says what the standard's tables say where brokers
 // have gone wrong: MQTT.md section 1, last paragraph.
+//
+// MQTT 5: 3.2.2-8, 3.4.2-1, 3.5.2-1, 3.6.2-1, 3.7.2-1, 3.9.3-2, 3.11.3-2, 3.14.2-1.
+// MQTT 3.1.1: 3.9.3-2.
 func TestCodesStandWhereTheyMay(t *testing.T) {
 	const (
 		connack, puback, pubrec, pubrel, pubcomp = packets.Connack, packets.Puback, packets.Pubrec, packets.Pubrel, packets.Pubcomp
@@ -67,6 +70,8 @@ func TestCodesStandWhereTheyMay(t *testing.T) {
 
 // Whatever ends a connection, refuses a client, a publish or a subscription is
 // told with a code that may stand there.
+//
+// MQTT 5: 3.2.2-8, 3.14.2-1.
 func TestEveryCauseHasALegalCode(t *testing.T) {
 	for _, err := range []error{
 		broker.ErrRefused, broker.ErrNoCommit, broker.ErrUnknown, broker.ErrStale, broker.ErrSessionEnded, broker.ErrNoPacketID,
@@ -90,6 +95,8 @@ func TestEveryCauseHasALegalCode(t *testing.T) {
 }
 
 // Each CONNACK code that 3.1.1 has is one of its five.
+//
+// MQTT 3.1.1: 3.2.2-6.
 func TestConnackOf311(t *testing.T) {
 	for code, want := range map[byte]int{
 		0x00: 0, 0x84: 1, 0x85: 2, 0x88: 3, 0x89: 3, 0x97: 3, 0x9F: 3, 0x86: 4, 0x87: 5, 0x8A: 5, 0x90: 5,

@@ -535,6 +535,8 @@ func TestPropertiesPassThrough(t *testing.T) {
 }
 
 // Reason Strings are not sent to who does not want them.
+//
+// MQTT 5: 3.1.2-29.
 func TestProblemInformation(t *testing.T) {
 	n := newNode(t, Limits{})
 	c := n.connect(5, "c", func(pk *packets.Packet) {

@@ -30,12 +30,14 @@ func (c *conn) handleConnect(in *input, first byte, body []byte) error {
 		return c.refuseVersion(in, bad)
 	}
 	c.version = version
+	if p != nil {
+		c.problemInfo = p.problems
+		if n := p.maxPacket; n > 0 && uint64(n) < uint64(c.maxPacket) {
+			c.maxPacket = int(n)
+		}
+	}
 	if err != nil {
 		return c.refuseConnect(in, err)
-	}
-	c.problemInfo = !p.Properties.RequestProblemInfoFlag || p.Properties.RequestProblemInfo == 1
-	if n := p.Properties.MaximumPacketSize; n > 0 && uint64(n) < uint64(c.maxPacket) {
-		c.maxPacket = int(n)
 	}
 	r, assigned, err := c.requestOf(p)
 	if err != nil {

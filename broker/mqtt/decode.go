@@ -32,6 +32,8 @@ type connectPacket struct {
 	willExpiry uint32
 	willDelay  uint32
 	willText   bool    // Payload Format Indicator of the will
+	maxPacket  uint32  // Maximum Packet Size, 0 for none
+	problems   bool    // it wants Reason Strings; false until its properties are known
 	seen       propSet // which properties the CONNECT had
 	willSeen   propSet
 }
@@ -82,8 +84,8 @@ func parseVersion(c *cursor, first byte) (version byte, err error) {
 }
 
 // parseConnect walks a CONNECT, has the codec read it, and validates what the
-// codec does not. A fault comes with the version, if it could be told: the
-// answer depends on it.
+// codec does not. A fault comes with the version, if it could be told, and with
+// what the packet says of the answers it takes: the answer depends on both.
 func parseConnect(first byte, body []byte) (p *connectPacket, version byte, err error) {
 	p = new(connectPacket)
 	c := cursor{b: body}
@@ -93,13 +95,10 @@ func parseConnect(first byte, body []byte) (p *connectPacket, version byte, err 
 	}
 	p.ProtocolVersion = version
 	if err := p.walk(&c); err != nil {
-		return nil, version, err
+		return p, version, err
 	}
 	p.FixedHeader.Type = packets.Connect
-	if err := decode(&p.Packet, p.ConnectDecode, body); err != nil {
-		return nil, version, err
-	}
-	return p, version, nil
+	return p, version, decode(&p.Packet, p.ConnectDecode, body)
 }
 
 // walk checks everything after the protocol level, field by field.
@@ -166,10 +165,23 @@ func (p *connectPacket) walkProps(c *cursor) error {
 	if c.short {
 		return malformed("properties run past the end")
 	}
-	if err := w.all(); err != nil {
-		return err
+	problems := true
+	for {
+		prop, ok, err := w.next()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		switch prop.id {
+		case packets.PropMaximumPacketSize:
+			p.maxPacket = prop.num
+		case packets.PropRequestProblemInfo:
+			problems = prop.num == 1
+		}
 	}
-	p.seen = w.seen
+	p.seen, p.problems = w.seen, problems
 	if w.seen.has(packets.PropAuthenticationData) && !w.seen.has(packets.PropAuthenticationMethod) {
 		return protocolError("authentication data without method")
 	}

@@ -13,6 +13,8 @@ import (
 // What is granted is told with SUBACK to who takes problem information and a packet so
 // large; nobody's connection ends for want of that, and a reason has the room that it
 // leaves.
+//
+// MQTT 5: 3.9.2-1, 3.9.2-2.
 func TestGrantedIsTold(t *testing.T) {
 	props := event.AppendUserProperty(event.AppendUserProperty(nil, "evt-sid", "s-1"), "evt-expires", "60")
 	const size = 5 + len("evt-sid") + len("s-1") + 5 + len("evt-expires") + len("60")
