@@ -14,6 +14,8 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/proxyproto"
+	"github.com/bellwire/bellwire/broker/websocket"
 )
 
 // A session is what a connection asks of its broker.Session.
@@ -55,7 +57,7 @@ type conn struct {
 	tr         transport
 	prev, next *conn // in the server's list, under its lock
 	addr       address
-	by         *Listener // that accepted it
+	by         *served // that accepted it
 
 	// What CONNECT said and CONNACK answered; written before connected.
 	client      string
@@ -92,6 +94,7 @@ type conn struct {
 	marked    bool       // in a wave, or held: somebody will flush
 	held      bool       // the holder will
 	writing   bool       // somebody writes, and will see what is queued meanwhile
+	finished  bool       // our half of the stream is closed
 	full      bool       // the session was told Full and awaits Drained
 	lingerAt  int64      // tick at which the transport is closed; 0 before the end
 	authBy    int64      // tick by which a re-authentication has to be over; 0 for none
@@ -134,6 +137,10 @@ func (c *conn) run() error {
 		}
 		if err := c.handleInput(in); err != nil {
 			return err
+		}
+		if c.tr.owes() {
+			c.mu.Lock()
+			c.flush()
 		}
 		if err := c.awaitOutput(); err != nil {
 			return err
@@ -279,6 +286,7 @@ func (c *conn) finish(err error) {
 	case errors.Is(err, errEnded), errors.Is(err, errWoken):
 		// Somebody else has begun the end.
 	default:
+		c.countLost(err)
 		c.mu.Lock()
 		c.beginEnd(endLost, 0, "")
 		c.mu.Unlock()
@@ -290,6 +298,27 @@ func (c *conn) finish(err error) {
 	c.linger(err)
 	c.close(false)
 	c.srv.remove(c)
+}
+
+// countLost counts what a connection broke on before it came to MQTT, and tells the
+// operator of a handshake that failed: it is mostly certificates, which are theirs.
+func (c *conn) countLost(err error) {
+	stats := &c.srv.stats
+	switch {
+	case errors.Is(err, proxyproto.ErrHeader):
+		stats.TurnedAway[TurnawayProxy].Add(1)
+	case errors.Is(err, websocket.ErrRefused):
+		stats.WebSocketsRefused.Add(1)
+		c.debug("WebSocket refused", "err", err)
+	}
+	h, ok := errors.AsType[*handshakeError](err)
+	if !ok {
+		return
+	}
+	stats.TLSFailed.Add(1)
+	if unlogged, ok := c.srv.handshakeLog.note(c.srv.wheel.now.Load()); ok {
+		c.srv.logger.Info("a TLS handshake failed", "listener", c.by.Name, "addr", c.addr.network(), "err", h.err, "unlogged", unlogged)
+	}
 }
 
 // linger reads what the client still sends, and throws it away, until it hangs

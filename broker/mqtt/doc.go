@@ -13,7 +13,9 @@
 // The way of a packet through the files, and who knows what:
 //
 //	server.go      listeners, the list of connections; admit.go: who gets in at all
-//	transport.go   bytes from and to the socket; input.go: bytes to packets
+//	listener.go    how an address is served; by what way a client has come
+//	transport.go   bytes from and to the socket; transport_proxy.go, _tls.go and
+//	               _ws.go: what may lie between; input.go: bytes to packets
 //	conn.go        one connection: its state, its deadlines (wheel.go), its end
 //	connect.go     CONNECT and CONNACK
 //	publish.go     PUBLISH, PUBREL and the client's acknowledgements

@@ -29,11 +29,11 @@ func (c *conn) flush() {
 	c.writing = true
 	c.progress = c.srv.wheel.now.Load()
 	for range flushRounds {
-		if c.out.n == 0 || !c.write(false) {
+		if !c.unsent() || !c.write(false) {
 			break
 		}
 	}
-	if !c.closed && (c.out.n > 0 || c.full) {
+	if !c.closed && (c.unsent() || c.full) {
 		c.srv.wg.Add(1)
 		go c.drain()
 		c.mu.Unlock()
@@ -41,6 +41,9 @@ func (c *conn) flush() {
 	}
 	c.endWriting()
 }
+
+// unsent says that something waits for the socket. With mu held.
+func (c *conn) unsent() bool { return c.out.n > 0 || c.tr.owes() }
 
 // drain writes until nothing is left. It is there only while the socket is
 // full, or while the session has more than the output takes: then it asks for
@@ -52,8 +55,8 @@ func (c *conn) drain() {
 	var w broker.Wave
 	c.mu.Lock()
 	c.srv.wheel.set(&c.timer, c.nextDeadline(c.srv.wheel.now.Load()))
-	for !c.closed && (c.out.n > 0 || c.full) {
-		if c.out.n > 0 {
+	for !c.closed && (c.unsent() || c.full) {
+		if c.unsent() {
 			c.write(true)
 		}
 		if c.full && c.out.n <= c.srv.limits.Output/2 {
@@ -72,12 +75,14 @@ func (c *conn) drain() {
 // endWriting gives up the turn to write and lets go of mu. If the last word
 // has been said, it closes our half of the stream.
 func (c *conn) endWriting() {
-	c.writing = false
-	over := c.ending && !c.closed && c.out.n == 0
-	c.mu.Unlock()
-	if over {
-		c.tr.finish()
+	if c.ending && !c.closed && !c.finished && c.out.n == 0 {
+		c.finished = true
+		c.mu.Unlock()
+		c.tr.finish() // it may write
+		c.mu.Lock()
 	}
+	c.writing = false
+	c.mu.Unlock()
 }
 
 // write writes once and says whether the socket took all that it was offered.
@@ -121,7 +126,7 @@ func (c *conn) write(wait bool) (all bool) {
 		}
 		return false
 	}
-	return n == offered
+	return n == offered && !c.tr.owes()
 }
 
 // sum adds to Stats what was queued since. With mu held.

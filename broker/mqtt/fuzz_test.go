@@ -83,6 +83,8 @@ func (s *script) finish()          {}
 func (s *script) close(bool)       { s.set(func() { s.closed = true }) }
 func (s *script) remote() net.Addr { return &net.IPAddr{} }
 
+func (s *script) owes() bool { return false }
+
 func (s *script) security() *tls.ConnectionState { return nil }
 
 // split cuts b into pieces, none empty.
@@ -312,7 +314,7 @@ func FuzzConnection(f *testing.F) {
 		if seed%2 == 0 {
 			s.takes = rand.New(rand.NewPCG(seed, 2))
 		}
-		c := n.srv.take(s, address{}, &Listener{Anonymous: true})
+		c := n.srv.take(s, address{}, &served{Listener: Listener{Anonymous: true}})
 		if c == nil {
 			t.Fatal("no place for a connection")
 		}

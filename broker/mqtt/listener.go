@@ -4,6 +4,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/bellwire/bellwire/broker/websocket"
 )
 
 // A Listener says how a Server serves the connections of one net.Listener.
@@ -13,7 +17,44 @@ type Listener struct {
 
 	// Anonymous lets clients in that give no credentials; see Config.Authenticate.
 	Anonymous bool
+
+	// Connections bounds those that may be open at once, accepted or not; one more
+	// is closed at once. 0 for no bound but those of Limits.
+	Connections int
+
+	// ProxyFrom are the addresses of proxies that begin each connection with a
+	// header of the PROXY protocol, version 1 or 2. What it says is the client's
+	// address for all limits and logs. A connection from elsewhere, or with another
+	// beginning, is closed. By a unix socket whoever can open it is a proxy. nil for
+	// no proxies.
+	ProxyFrom []netip.Prefix
+
+	// TLS is the server's side of TLS; nil for none. Its GetConfigForClient is how
+	// certificates are replaced. A handshake counts to Limits.ConnectTimeout.
+	TLS *tls.Config
+
+	// WebSocket says who may open one; nil for MQTT without. Frames are not
+	// compressed, text frames end the connection, packets may lie in frames in any
+	// way (5.0 [MQTT-6.0.0-2]). The handshake counts to Limits.ConnectTimeout.
+	WebSocket *websocket.Rules
 }
+
+// served is a Listener while it is served.
+type served struct {
+	Listener
+	open atomic.Int64 // connections
+}
+
+// enter takes one of the listener's places, if there is one.
+func (l *served) enter() bool {
+	if n := l.open.Add(1); l.Connections > 0 && n > int64(l.Connections) {
+		l.open.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (l *served) leave() { l.open.Add(-1) }
 
 // A ConnInfo says by what way a client has come, for whoever authenticates it. It
 // is made for one question and belongs to whoever asked for it.

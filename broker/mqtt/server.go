@@ -67,15 +67,16 @@ type Server struct {
 	shared         func() bool              // shared subscriptions are to be had
 	connect        func(broker.ConnectRequest, broker.Sink) (s session, present bool, dropped uint64, err error)
 
-	stats     Stats
-	wheel     *wheel
-	holder    holder
-	addresses addresses
-	connects  gate
-	logins    logins
-	loginLog  loginLog
-	clients   atomic.Int64 // admitted, also while the broker is asked
-	draining  atomic.Bool  // new ones are turned away: see Drain
+	stats        Stats
+	wheel        *wheel
+	holder       holder
+	addresses    addresses
+	connects     gate
+	logins       logins
+	loginLog     loginLog
+	handshakeLog loginLog     // of TLS
+	clients      atomic.Int64 // admitted, also while the broker is asked
+	draining     atomic.Bool  // new ones are turned away: see Drain
 
 	mu         sync.Mutex // guards the following
 	closing    bool
@@ -174,10 +175,11 @@ func (s *Server) Serve(l net.Listener) error {
 	return s.ServeAs(l, Listener{Name: "mqtt", Anonymous: s.allowAnonymous})
 }
 
-// ServeAs accepts connections from l, which it serves as by says, until Close, and
+// ServeAs accepts connections from l, which it serves as that says, until Close, and
 // returns ErrServerClosed; it returns earlier only if l itself is broken. It takes l
 // over. Any number may run at once.
-func (s *Server) ServeAs(l net.Listener, by Listener) error {
+func (s *Server) ServeAs(l net.Listener, as Listener) error {
+	by := &served{Listener: as}
 	defer l.Close()
 	s.mu.Lock()
 	if s.closing {
@@ -199,7 +201,7 @@ func (s *Server) ServeAs(l net.Listener, by Listener) error {
 				s.logger.Info("accepting connections again", "addr", l.Addr())
 			}
 			pause = 0
-			s.accept(nc, &by)
+			s.accept(nc, by)
 			continue
 		}
 		if s.isClosing() {
@@ -243,16 +245,28 @@ func (s *Server) isClosing() bool {
 }
 
 // accept takes a new connection in, or turns it away.
-func (s *Server) accept(nc net.Conn, by *Listener) {
+func (s *Server) accept(nc net.Conn, by *served) {
 	s.stats.Accepted.Add(1)
-	addr := addressOf(nc.RemoteAddr())
-	if why, ok := s.addresses.enter(addr, s.wheel.now.Load(), &s.limits); !ok {
-		s.stats.TurnedAway[why].Add(1)
-		nc.Close()
+	if !by.enter() {
+		s.turnAway(nc, TurnawayListener)
+		return
+	}
+	var addr address // who comes by a proxy is known later
+	if by.ProxyFrom == nil {
+		addr = addressOf(nc.RemoteAddr())
+		if why, ok := s.addresses.enter(addr, s.wheel.now.Load(), &s.limits); !ok {
+			by.leave()
+			s.turnAway(nc, why)
+			return
+		}
+	} else if !by.trusts(nc.RemoteAddr()) {
+		by.leave()
+		s.turnAway(nc, TurnawayProxy)
 		return
 	}
 	tr, err := newTransport(nc)
 	if err != nil {
+		by.leave()
 		s.addresses.leave(addr)
 		nc.Close()
 		return
@@ -262,14 +276,25 @@ func (s *Server) accept(nc net.Conn, by *Listener) {
 	}
 }
 
+func (s *Server) turnAway(nc net.Conn, why Turnaway) {
+	s.stats.TurnedAway[why].Add(1)
+	nc.Close()
+}
+
 // take makes a connection of a transport, for which serve is then to be
-// called. It returns nil, and has closed the transport, if there is no place.
-func (s *Server) take(tr transport, addr address, by *Listener) *conn {
-	c := &conn{srv: s, tr: tr, addr: addr, by: by, maxPacket: maxRemaining + maxHeader}
+// called. It returns nil, and has closed the transport, if there is no place. It has
+// entered addr and by.
+func (s *Server) take(tr transport, addr address, by *served) *conn {
+	c := &conn{srv: s, addr: addr, by: by, maxPacket: maxRemaining + maxHeader}
+	if by.ProxyFrom != nil {
+		tr = &proxyTransport{transport: tr, admit: c.admit}
+	}
+	c.tr = by.dress(tr)
 	c.timer.fire = c
 	if why, ok := s.add(c); !ok {
 		s.stats.TurnedAway[why].Add(1)
 		s.addresses.leave(addr)
+		by.leave()
 		tr.close(true)
 		return nil
 	}
@@ -302,6 +327,18 @@ func (s *Server) add(c *conn) (why Turnaway, ok bool) {
 	return 0, true
 }
 
+// admit holds a client whose proxy has told its address to what that may do. For the
+// reading goroutine, before anything else has been read.
+func (c *conn) admit(a net.Addr) error {
+	addr := addressOf(a)
+	if why, ok := c.srv.addresses.enter(addr, c.srv.wheel.now.Load(), &c.srv.limits); !ok {
+		c.srv.stats.TurnedAway[why].Add(1)
+		return errTurnedAway
+	}
+	c.addr = addr
+	return nil
+}
+
 // remove takes c out again, when its reading goroutine ends.
 func (s *Server) remove(c *conn) {
 	s.mu.Lock()
@@ -321,6 +358,7 @@ func (s *Server) remove(c *conn) {
 		s.dismissClient()
 	}
 	s.addresses.leave(c.addr)
+	c.by.leave()
 	s.stats.Sockets.Add(-1)
 }
 

@@ -16,11 +16,13 @@ const (
 	TurnawayRate                       // its address opens too many
 	TurnawayHandshakes                 // too many wait for their CONNACK
 	TurnawayClosing                    // the server is closing
+	TurnawayListener                   // its listener has as many as it may
+	TurnawayProxy                      // it is not from a proxy that is trusted, or does not begin as one's
 	turnaways
 )
 
 func (t Turnaway) String() string {
-	return [...]string{"address", "rate", "handshakes", "closing"}[t]
+	return [...]string{"address", "rate", "handshakes", "closing", "listener", "proxy"}[t]
 }
 
 // A Drop says why an event, or a publish, came to nothing.
@@ -47,6 +49,9 @@ type Stats struct {
 	Accepted     atomic.Uint64 // sockets accepted
 	AcceptErrors atomic.Uint64 // accept calls that failed and were tried again
 	TurnedAway   [turnaways]atomic.Uint64
+
+	TLSFailed         atomic.Uint64 // TLS handshakes that came to nothing
+	WebSocketsRefused atomic.Uint64 // WebSocket handshakes, likewise
 
 	LoginsRefused atomic.Uint64 // tries to sign in that were not looked at
 	LoginsFailed  loginFailures // those that were, and failed, by reason

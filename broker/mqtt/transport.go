@@ -7,14 +7,17 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
 )
 
-// A transport is the byte stream under a connection. There is one for plain
-// TCP, which costs nothing while it is idle, and one for every other net.Conn.
+// A transport is the byte stream under a connection. There is one for sockets,
+// which costs nothing while it is idle, and one for every other net.Conn; and on
+// top of either, as its Listener wants it, one each for the PROXY protocol, TLS and
+// WebSocket, in this order.
 type transport interface {
 	// read parks until the client has sent something and returns an input
 	// that holds it. hungry says that the last read filled its buffer. Called
@@ -23,8 +26,15 @@ type transport interface {
 
 	// write gives the stream as much of bufs as it takes now and says how
 	// many bytes that was; with wait it parks until it takes some. One call at
-	// a time. It keeps nothing of bufs.
+	// a time. It keeps nothing of bufs, but what it was offered and has not taken
+	// must come first in the next call: it may have begun a frame with it. What
+	// it owes goes first, also if bufs is empty.
 	write(bufs [][]byte, wait bool) (int, error)
+
+	// owes says that the stream has something of its own to write, an answer to
+	// the client's end of it or what frames what was offered. A read after
+	// which it is so returns, though with an empty input if nothing else came.
+	owes() bool
 
 	// wake makes the reads of now and later fail with errWoken, until calm.
 	wake()
@@ -34,7 +44,8 @@ type transport interface {
 	// is for clients without a keep alive, of whom nobody else would notice.
 	probe()
 
-	// finish says that no more is written. close ends the stream in both
+	// finish says that no more is written; called once at most, as if it were a
+	// write. close ends the stream in both
 	// directions; with reset, what was not yet sent is thrown away.
 	finish()
 	close(reset bool)
@@ -134,6 +145,8 @@ func (t *streamTransport) write(bufs [][]byte, wait bool) (int, error) {
 	return t.conn.Write(bufs[0][:min(len(bufs[0]), largeInput)])
 }
 
+func (t *streamTransport) owes() bool { return false }
+
 func (t *streamTransport) wake() { t.conn.SetReadDeadline(time.Unix(1, 0)) }
 func (t *streamTransport) calm() { t.conn.SetReadDeadline(time.Time{}) }
 
@@ -176,11 +189,37 @@ func (t *streamTransport) security() *tls.ConnectionState {
 
 // newTransport returns the cheapest transport for a connection.
 func newTransport(nc net.Conn) (transport, error) {
-	if tcp, ok := nc.(*net.TCPConn); ok {
-		t, err := newRawTransport(tcp)
+	if s, ok := nc.(socket); ok {
+		t, err := newRawTransport(s)
 		if err == nil || !errors.Is(err, errors.ErrUnsupported) {
 			return t, err
 		}
 	}
 	return &streamTransport{conn: nc}, nil
+}
+
+// A socket is a net.Conn of the kernel's: TCP or unix.
+type socket interface {
+	net.Conn
+	syscall.Conn
+	CloseWrite() error
+}
+
+// dress puts on top of a transport what the listener wants.
+func (by *Listener) dress(tr transport) transport {
+	if by.TLS != nil {
+		tr = newTLSTransport(tr, by.TLS)
+	}
+	if by.WebSocket != nil {
+		tr = &wsTransport{lower: tr, rules: by.WebSocket}
+	}
+	return tr
+}
+
+// sizeOf is how many bytes bufs are.
+func sizeOf(bufs [][]byte) (n int) {
+	for _, b := range bufs {
+		n += len(b)
+	}
+	return n
 }

@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A rawTransport carries a connection over plain TCP: it reads and writes the
+// A rawTransport carries a connection over a socket: it reads and writes the
 // socket itself and uses Go's poller to wait for it, so that a buffer is
 // needed only once there is something to read, and a write never waits unless
 // it is asked to.
 type rawTransport struct {
-	conn *net.TCPConn
+	conn socket
 	raw  syscall.RawConn
 
 	// The calls into raw, made once: a function literal in each call would be
@@ -34,7 +34,7 @@ type rawTransport struct {
 	writeErr error
 }
 
-func newRawTransport(conn *net.TCPConn) (transport, error) {
+func newRawTransport(conn socket) (transport, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -112,6 +112,8 @@ func (t *rawTransport) tryWrite(fd uintptr) bool {
 	}
 }
 
+func (t *rawTransport) owes() bool { return false }
+
 func (t *rawTransport) wake() { t.conn.SetReadDeadline(time.Unix(1, 0)) }
 func (t *rawTransport) calm() { t.conn.SetReadDeadline(time.Time{}) }
 
@@ -120,8 +122,8 @@ func (t *rawTransport) probe() { probe(t.conn) }
 func (t *rawTransport) finish() { t.conn.CloseWrite() }
 
 func (t *rawTransport) close(reset bool) {
-	if reset {
-		t.conn.SetLinger(0)
+	if tcp, ok := t.conn.(*net.TCPConn); ok && reset {
+		tcp.SetLinger(0)
 	}
 	t.conn.Close()
 }

@@ -2,11 +2,8 @@
 
 package mqtt
 
-import (
-	"errors"
-	"net"
-)
+import "errors"
 
 // newRawTransport has no implementation here: connections are carried as any
 // other stream, correctly but at a greater cost.
-func newRawTransport(*net.TCPConn) (transport, error) { return nil, errors.ErrUnsupported }
+func newRawTransport(socket) (transport, error) { return nil, errors.ErrUnsupported }

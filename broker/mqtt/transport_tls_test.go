@@ -1,0 +1,183 @@
+package mqtt
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bellwire/bellwire/broker/websocket"
+	"github.com/bellwire/bellwire/mqtttest"
+)
+
+// A fussy transport takes as much as it likes of what it is given, never all for long.
+type fussy struct {
+	transport
+	r *rand.Rand
+}
+
+func (f fussy) write(bufs [][]byte, wait bool) (int, error) {
+	most := 1 + f.r.IntN(40_000)
+	if !wait && f.r.IntN(3) == 0 {
+		return 0, nil
+	}
+	for _, b := range bufs {
+		if len(b) > 0 {
+			return f.transport.write([][]byte{b[:min(most, len(b))]}, true)
+		}
+	}
+	return 0, nil
+}
+
+// Over TLS and WebSocket, however little the socket takes at a time, what comes out
+// is what went in; and nothing is told as written before its ciphertext is, so that
+// all that waits is counted.
+func TestWritesOfAnySize(t *testing.T) {
+	for name, by := range map[string]Listener{
+		"tls": {TLS: serverTLS()}, "ws": {WebSocket: &websocket.Rules{}}, "wss": {TLS: serverTLS(), WebSocket: &websocket.Rules{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, conn := net.Pipe()
+			defer conn.Close()
+			r := rand.New(rand.NewPCG(3, 4))
+			tr := by.dress(fussy{&streamTransport{conn: server}, r})
+			got := make(chan []byte, 1)
+			go func() {
+				nc := net.Conn(conn)
+				var err error
+				if by.TLS != nil {
+					nc, err = clientTLS(tls.VersionTLS13)(nc)
+				}
+				if err == nil && by.WebSocket != nil {
+					nc, err = mqtttest.OpenWebSocket(nc, "localhost")
+				}
+				if err == nil {
+					_, err = nc.Write([]byte("go"))
+				}
+				var all []byte
+				if err == nil {
+					all, err = io.ReadAll(nc)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				got <- all
+				_, _ = io.Copy(io.Discard, conn) // what TLS says behind a Close frame
+			}()
+			for said := ""; said != "go"; {
+				in, err := tr.read(false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				said = string(in.buf[:in.n])
+				in.release()
+				for tr.owes() {
+					if _, err := tr.write(nil, true); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			var out output
+			var want []byte
+			for i := range 300 {
+				for range r.IntN(4) {
+					piece := bytes.Repeat([]byte{byte(i)}, 1<<r.IntN(16))
+					want = append(want, piece...)
+					if r.IntN(2) == 0 {
+						out.add(piece)
+					} else {
+						out.share(piece)
+					}
+				}
+				for range r.IntN(6) {
+					if out.n > 0 {
+						passOn(t, &out, tr, r.IntN(2) == 0)
+					}
+				}
+			}
+			for out.n > 0 || tr.owes() {
+				passOn(t, &out, tr, true)
+			}
+			tr.finish()
+			server.Close()
+			if all := <-got; !bytes.Equal(all, want) {
+				t.Errorf("%d bytes came, %d were written, the same: %v", len(all), len(want), bytes.HasPrefix(want, all))
+			}
+		})
+	}
+}
+
+func passOn(t *testing.T, out *output, tr transport, wait bool) {
+	t.Helper()
+	n, err := tr.write(out.vecs(nil), wait)
+	if err != nil || n > out.n {
+		t.Fatalf("%d written of %d: %v", n, out.n, err)
+	}
+	out.written(n)
+	if w, ok := tr.(*tlsTransport); ok && len(w.sealed) > sealAtOnce+8<<10 {
+		t.Fatalf("%d bytes of ciphertext wait", len(w.sealed))
+	}
+	if out.n == 0 && tr.owes() {
+		if w, ok := tr.(*tlsTransport); ok {
+			t.Fatalf("%d bytes of ciphertext wait, and all is told as written", len(w.sealed))
+		}
+	}
+}
+
+// A client that reads nothing holds up nobody by any way: others get theirs, what
+// waits for it is bounded, and it is told goodbye when its time is over.
+func TestWaysSlowClient(t *testing.T) {
+	for _, w := range ways() {
+		t.Run(w.name, func(t *testing.T) {
+			n := newNode(t, Limits{Output: 64 << 10})
+			dial := n.serveWay(w)
+			slow, quick, pub := n.open(dial, "slow"), n.open(dial, "quick"), n.open(dial, "pub")
+			for _, c := range []*client{slow, quick} {
+				c.send(packet(0x82, u16(1), 0, "t", 0))
+				c.want("SUBACK id=1 00")
+			}
+			payload := []byte(strings.Repeat("x", 16<<10))
+			for i := 0; n.srv.stats.Dropped[DropFull].Load() == 0; i++ {
+				if i == 10_000 {
+					t.Fatal("nothing was dropped")
+				}
+				pub.send(packet(0x30, "t", 0, payload))
+				quick.want("PUBLISH t=16384 bytes q0")
+			}
+			most := 0
+			n.srv.each(func(c *conn) {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				if c.client == "slow" {
+					most = c.out.n
+				}
+			})
+			if most > 64<<10+17<<10 || n.srv.stats.Stalled.Load() != 1 {
+				t.Errorf("%d bytes wait, %d clients are stalled", most, n.srv.stats.Stalled.Load())
+			}
+			n.pass(63 * time.Second)
+			eventually(t, "end", func() bool { return n.srv.stats.Ends[codeQuota].Load() == 1 && n.srv.stats.Sockets.Load() == 2 })
+			quick.ping()
+		})
+	}
+}
+
+// A client that has TLS do something for it and never reads has its connection end
+// before that takes much memory.
+func TestTLSUnread(t *testing.T) {
+	tr := newTLSTransport(nil, serverTLS())
+	tr.done.Store(true)
+	var err error
+	n := 0
+	for ; err == nil && n < 1<<20; n++ {
+		_, err = ciphertext{tr}.Write(make([]byte, 27)) // as the answer to a KeyUpdate
+	}
+	if !errors.Is(err, errUnread) || len(tr.sealed) > sealedMost || !tr.isAsked() || tr.isAsked() {
+		t.Errorf("after %d answers, %d bytes: %v", n, len(tr.sealed), err)
+	}
+}
