@@ -1,6 +1,9 @@
 package acl
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
 // A Decision answers whether somebody may do something at one instant.
 type Decision struct {
@@ -41,8 +44,8 @@ const maxEdges = 1000
 // whether all of it is allowed; a rule that denies a part has no say in that,
 // but in what is delivered.
 //
-// It allocates nothing unless more than a dozen rules with windows have to do
-// with the topic.
+// It allocates next to nothing; nothing if no more than a dozen rules with windows have
+// to do with the topic.
 func (p *Policy) Decide(who Who, what Action, topic string, at time.Time) Decision {
 	d, _ := p.decide(who, what, topic, seconds(at))
 	return d
@@ -52,7 +55,9 @@ func (p *Policy) Decide(who Who, what Action, topic string, at time.Time) Decisi
 func (p *Policy) decide(who Who, what Action, topic string, u int64) (d Decision, flips bool) {
 	q := query{who: who, what: what}
 	p.index.find(&q, topic)
-	return q.decide(u)
+	d, flips = q.decide(u)
+	q.done()
+	return d, flips
 }
 
 // A query gathers the rules that have to do with one question, reduced to what
@@ -70,7 +75,20 @@ type query struct {
 	// query need not be on the heap (a slice of few would put it there).
 	n    int
 	few  [12]timed
-	more []timed
+	more *[]timed // one of spare; nil if few is enough
+}
+
+// spare are lists that queries have had as more: under a policy with hundreds of
+// windows each decision fills one.
+var spare = sync.Pool{New: func() any { return new([]timed) }}
+
+// done gives back what q has taken. q is not to be used any more.
+func (q *query) done() {
+	if q.more != nil {
+		clear(*q.more) // what is kept is to hold no policy
+		*q.more = (*q.more)[:0]
+		spare.Put(q.more)
+	}
 }
 
 // A timed is a rule with a window, and where that stands at the instant that is looked
@@ -80,9 +98,6 @@ type timed struct {
 	next int64 // the window's next edge
 	open bool
 }
-
-// at has t stand where its window does at u.
-func (t *timed) at(u int64) { t.open, t.next = t.rule.when.stateAt(u) }
 
 // consider takes r into account if it has to do with who and what. Of equals
 // it keeps the one with the least rank, so that order does not matter.
@@ -113,9 +128,10 @@ func (q *query) add(r *rule, excludes bool) {
 }
 
 func (q *query) addTimed(r *rule) {
-	for i := range q.n {
-		// Two patterns of one rule may match; two rules that do the same under
-		// the same window are one question.
+	// Two patterns of one rule may match; two rules that do the same under the same
+	// window are one question. Where there are many they are several: to look for each
+	// among all the others would take longer than to answer it.
+	for i := 0; i < q.n && q.n <= len(q.few); i++ {
 		if t := q.timed(i); t.rule.when == r.when && t.rule.effect == r.effect && t.rule.outside == r.outside {
 			if r.rank < t.rule.rank {
 				t.rule = r
@@ -126,7 +142,10 @@ func (q *query) addTimed(r *rule) {
 	if q.n < len(q.few) {
 		q.few[q.n].rule = r
 	} else {
-		q.more = append(q.more, timed{rule: r})
+		if q.more == nil {
+			q.more = spare.Get().(*[]timed)
+		}
+		*q.more = append(*q.more, timed{rule: r})
 	}
 	q.n++
 	if r.effect == allow {
@@ -139,7 +158,7 @@ func (q *query) timed(i int) *timed {
 	if i < len(q.few) {
 		return &q.few[i]
 	}
-	return &q.more[i-len(q.few)]
+	return &(*q.more)[i-len(q.few)]
 }
 
 // decide answers at u.
@@ -163,7 +182,8 @@ func (q *query) decide(u int64) (d Decision, flips bool) {
 // setTimed has timed stand as of u.
 func (q *query) setTimed(u int64) {
 	for i := range q.n {
-		q.timed(i).at(u)
+		t := q.timed(i)
+		t.open, t.next = t.rule.when.stateAt(u)
 	}
 }
 
@@ -231,7 +251,7 @@ func (q *query) flip(u int64, allowed bool) (until int64, flips bool) {
 		u = holds
 		for i := range q.n {
 			if t := q.timed(i); t.next <= u {
-				t.at(u)
+				t.open, t.next = t.rule.when.stateAfter(u)
 			}
 		}
 	}

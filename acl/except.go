@@ -15,8 +15,7 @@ func (w *Window) explainExcept(u int64) string {
 	if len(w.except) == 0 {
 		return ""
 	}
-	without := *w
-	without.except = nil
+	without := Window{zone: w.zone, hours: w.hours, from: w.from, until: w.until}
 	next, usual := w.nextAt(u), without.nextAt(u)
 	open := w.openAt(u)
 	switch {

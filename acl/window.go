@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,7 +25,8 @@ const (
 
 // A Window is a set of instants: those at which the clocks of its zone show
 // one of its hours on one of its days, and that are not before its beginning or
-// at or after its end. It never changes and is safe for concurrent use.
+// at or after its end. It never changes, but for what it remembers of the last
+// instant that was asked about, and is safe for concurrent use.
 type Window struct {
 	text   string // for people: "Mon-Fri 08:00-17:00 Europe/Madrid"
 	zone   *zone  // of schedule and except; nil if every hour of every day is meant
@@ -32,6 +34,10 @@ type Window struct {
 	except []int64 // days since 1970-01-01 on which no run starts; sorted
 	from   int64   // unix seconds; always if there is no beginning
 	until  int64   // unix seconds; never if there is no end
+
+	// What is remembered: of the last instant that was asked about, and of the last that
+	// was looked at for what comes after such.
+	last, after atomic.Uint64
 }
 
 // ParseWindow makes a window of the parts of a `when`, each of which may be
@@ -187,10 +193,55 @@ func (w *Window) nextAt(u int64) int64 {
 	return next
 }
 
-// stateAt is openAt and nextAt.
-func (w *Window) stateAt(u int64) (open bool, next int64) {
+// stateAt is openAt and nextAt. Nearly all ask about now: what held for the last
+// instant that was asked about is remembered until its next edge, in one word, so that
+// nobody waits and nothing is allocated.
+func (w *Window) stateAt(u int64) (open bool, next int64) { return w.recall(&w.last, u) }
+
+// stateAfter is stateAt for an instant at which nobody is now.
+func (w *Window) stateAfter(u int64) (open bool, next int64) { return w.recall(&w.after, u) }
+
+func (w *Window) recall(memory *atomic.Uint64, u int64) (open bool, next int64) {
+	if open, next, ok := remembered(memory.Load()).at(u); ok {
+		return open, next
+	}
 	open = w.openAt(u)
-	return open, w.changesFrom(u, open)
+	next = w.changesFrom(u, open)
+	if r := remember(u, open, next); r != 0 {
+		memory.Store(uint64(r))
+	}
+	return open, next
+}
+
+// A remembered is the state of a window from one instant until its next edge: that
+// instant in 32 bits, which last until 2106, for how long in 31, of which 0 is for ever,
+// and whether it is open. 0 is nothing: what does not fit is not remembered.
+type remembered uint64
+
+const longest = 1<<31 - 1 // seconds, or 68 years
+
+func remember(u int64, open bool, next int64) remembered {
+	held := next - u
+	if next == never {
+		held = 0
+	}
+	if u <= 0 || u > math.MaxUint32 || held > longest {
+		return 0
+	}
+	r := remembered(u)<<32 | remembered(held)<<1
+	if open {
+		r |= 1
+	}
+	return r
+}
+
+// at returns the state at u, and whether it is known.
+func (r remembered) at(u int64) (open bool, next int64, ok bool) {
+	from, held := int64(r>>32), int64(r>>1&longest)
+	if next = from + held; held == 0 {
+		next = never
+	}
+	return r&1 == 1, next, r != 0 && from <= u && u < next
 }
 
 // changesFrom returns the first instant after u at which the window is not open, or

@@ -3,6 +3,7 @@ package acl
 import (
 	"encoding/json"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -295,4 +296,58 @@ func goRoot(t *testing.T) string {
 		t.Skip("missing: the go command on the PATH")
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// What a window remembers of one instant changes no answer about another, and what does
+// not fit is not remembered.
+func TestWhatIsRememberedIsTrue(t *testing.T) {
+	w, err := ParseWindow([]string{"Mon-Fri 08:00-17:00"}, "Europe/Madrid", []string{"2026-12-25"}, "", "2027-03-01T00:00:00Z")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	begin, end := morning.Unix(), int64(1_806_000_000)
+	remembered := 0
+	for range 20_000 {
+		u := begin + rng.Int64N(end-begin)
+		if rng.IntN(4) > 0 {
+			u = begin + rng.Int64N(7*24*3600) // so that some are remembered
+		}
+		before := w.last.Load()
+		open, next := w.stateAt(u)
+		if w.last.Load() == before {
+			remembered++
+		}
+		afterOpen, afterNext := w.stateAfter(u)
+		if want := w.openAt(u); open != want || afterOpen != want || next != w.changesFrom(u, want) || afterNext != next {
+			t.Fatalf("at %d: %v until %d, and %v until %d", u, open, next, afterOpen, afterNext)
+		}
+	}
+	if remembered < 100 {
+		t.Errorf("%d of 20,000 were remembered: nothing is shown", remembered)
+	}
+	for _, c := range []struct {
+		u, next int64
+		fits    bool
+	}{
+		{1, 2, true},
+		{math.MaxUint32, never, true},
+		{1000, 1000 + longest, true},
+		{0, 5, false},
+		{-5, 5, false},
+		{math.MaxUint32 + 1, never, false},
+		{1000, 1001 + longest, false},
+	} {
+		r := remember(c.u, true, c.next)
+		open, next, ok := r.at(c.u)
+		if (r != 0) != c.fits || ok != c.fits || ok && (!open || next != c.next) {
+			t.Errorf("%+v: %#x, %v until %d %v", c, r, open, next, ok)
+		}
+		if _, _, ok := r.at(c.u - 1); ok {
+			t.Errorf("%+v: known before", c)
+		}
+		if _, _, ok := r.at(c.next); ok && c.next != never {
+			t.Errorf("%+v: known at the next edge", c)
+		}
+	}
 }
