@@ -92,7 +92,7 @@ var requirements = []requirement{
 	{row: "R5.1.8", says: "Nobody else can end it who may not."},
 	{row: "R5.1.9", says: "A watcher is told that a subscription was ended."},
 	{row: "R5.1.10", says: "A watcher can ask for the state of a subscription at any time."},
-	{row: "R5.1.11", says: "An owner learns of a subscription, at its time and afterwards.", notYet: "subscriptions, also those that ran out while the owner was away, and who fetches over MQTT are listed (TestOwnerLearnsOfSubscriptions); who fetches by HTTP is not"},
+	{row: "R5.1.11", says: "An owner learns of a subscription, at its time and afterwards."},
 	{row: "R5.1.12", says: "An owner can identify a watcher."},
 	{row: "R5.1.13", says: "An owner can keep out anybody in particular."},
 	{row: "R5.1.14", says: "An owner can keep out who shows no name."},

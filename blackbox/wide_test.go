@@ -1,6 +1,7 @@
 package blackbox
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -136,4 +137,46 @@ func TestClusterOwnersLearnOfWildcards(t *testing.T) {
 	c.nodes[1].start()
 	c.caughtUp()
 	c.alike()
+}
+
+// Who fetches by HTTP is listed and counted to the owner within seconds, as who has it sent
+// once over MQTT is: by name and with how often, for a day; also when the owner was away.
+// Whoever gives no name is somebody. Also S11.
+func TestR5_1_11FetchersByHTTPAreListed(t *testing.T) {
+	t.Parallel()
+	s := kinds(t, "2026-03-09T12:00:00Z", "--allow-anonymous")
+	pc := s.person(bob, "pc")
+	pc.Publish("$me/policy/presence", 1, showAnybody)
+	pc.PublishMessage(retained(bobsPresence, `{"basic":"open"}`))
+	pc.Disconnect()
+	for range 3 {
+		if a := s.fetch(carol, "/v1/presence/example.com/bob", ""); a.status != 200 || !contains(a.body, `"open"`) {
+			t.Errorf("carol is answered %d %s", a.status, a.body)
+		}
+	}
+	s.fetch("", "/v1/presence/example.com/bob", "")
+	s.fetch(boss, "/v1/presence/example.com", "")
+	s.fetch(bob, "/v1/presence/example.com/bob", "")
+	fetchAgain(s, zoe, 3)
+	s.advance(3 * time.Second)
+	listed := func() string {
+		t.Helper()
+		var rows []string
+		for _, r := range readWatchers(t, s.own(bob, ownWatchers)).Watchers {
+			rows = append(rows, fmt.Sprintf("%s %s %s %d", r.address(), r.Status, r.Event, r.Fetches))
+		}
+		slices.Sort(rows)
+		return strings.Join(rows, ", ")
+	}
+	const want = "anonymous@anonymous.invalid terminated fetch 1, boss@example.com terminated fetch 1, carol@example.com terminated fetch 3, zoe@example.net terminated fetch 3"
+	if is := listed(); is != want {
+		t.Errorf("bob sees %s, want %s", is, want)
+	}
+	if counts := s.own(bob, ownStats); !contains(counts, `"fetchers24h":4,"total":0`) {
+		t.Errorf("counted are %s", counts)
+	}
+	s.advance(25 * time.Hour)
+	if is := listed(); is != "" {
+		t.Errorf("a day later bob sees %s", is)
+	}
 }

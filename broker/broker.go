@@ -71,6 +71,7 @@ type Broker struct {
 	scans    scanner
 	edges    edges
 	watch    watch
+	fetches  gatheredFetches
 	relays   relays
 	silence  silence
 	cursors  cursors

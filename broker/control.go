@@ -184,6 +184,9 @@ func (b *Broker) SetOwnPolicy(ctx context.Context, principal, profile, contentTy
 
 // applyControl applies a request of somebody who has no session.
 func (m *Machine) applyControl(c *event.Control) (*controlled, error) {
+	if c.Verb == fetchedVerb {
+		return m.applyFetched(c)
+	}
 	e, p := m.controlEvent(c)
 	if p == nil {
 		return nil, ErrBadEvent

@@ -19,7 +19,9 @@ func (b *Broker) Fetch(who Who, topicName string) (Shown, error) {
 	if err := b.mayFetch(who, topicName, v); err != nil {
 		return Shown{}, err
 	}
-	shown := b.showFor(b.watch.resource(v, topicName), who, topicName, b.now(), true)
+	now := b.now()
+	shown := b.showFor(b.watch.resource(v, topicName), who, topicName, now, true)
+	b.noteFetch(v, who, topicName, now)
 	if shown.Refused {
 		return Shown{}, &Refusal{Reason: RejectedReason}
 	}
@@ -101,7 +103,11 @@ func (b *Broker) FetchAll(who Who, filter, after string, yield func(topicName st
 		names, after = b.lookAt(v, filter, after)
 		for _, name := range names {
 			s := b.showFor(b.watch.resource(v, name), who, name, now, true)
-			if s.Visible && !yield(name, s) {
+			if !s.Visible {
+				continue
+			}
+			b.noteFetch(v, who, name, now)
+			if !yield(name, s) {
 				return b.cursors.seal(who, filter, name), nil
 			}
 		}

@@ -23,6 +23,7 @@ type Stats struct {
 	ShownForgotten  atomic.Uint64    // resources of which it was forgotten that a session was shown them, by wildcards
 	WindowsOpened   atomic.Uint64    // edges passed at which something may have opened or closed
 	SubscribeDenied atomic.Uint64
+	FetchesUnnoted  atomic.Uint64 // by whom and what, of which there were too many to note
 	RelaySent       atomic.Uint64 // events that no log has, handed to links, once for each node
 	RelayLost       atomic.Uint64 // of those for which a link had no room, or was not there
 	RelayReceived   atomic.Uint64 // events that other nodes relayed here

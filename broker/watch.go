@@ -488,6 +488,10 @@ func (l *loop) passTimes(t *timesUnderWay, until int64) (more bool) {
 			return false
 		}
 		room--
+		if bucket == fetchesBucket {
+			l.b.tellFetches(now)
+			continue
+		}
 		if swept, is := l.beginSweep(bucket); is {
 			*t = swept
 			continue

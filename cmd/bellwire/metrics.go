@@ -111,6 +111,7 @@ func (s *server) brokerMetrics() prometheus.Collector {
 	t.counter("takeovers_total", "connections ended by a later one of the same client id", b.Takeovers.Load)
 	t.counter("slow_consumers_total", "connections ended for not taking what they were sent", b.SlowEnded.Load)
 	t.counter("changes_coalesced_total", "changes of a resource that were not shown at once, because it changes too often", b.Coalesced.Load)
+	t.counter("fetches_unnoted_total", "fetches of which owners are not told, for too many were to be noted", b.FetchesUnnoted.Load)
 	t.counter("shown_forgotten_total", "resources of which it was forgotten that a session was shown them, for it was shown too many by wildcards", b.ShownForgotten.Load)
 	t.counter("acl_window_transitions_total", "window edges passed", b.WindowsOpened.Load)
 	t.gauge("sessions", "sessions there are, connected or not", func() float64 { return float64(s.broker.SessionsKnown()) })

@@ -159,7 +159,7 @@ func (b *Book) Subscribe(r Request) (e *Entry, once bool, err error) {
 		e.seenAs(r.As)
 	}
 	if r.Bounded && r.Expires == 0 {
-		b.fetch(e, r.Session)
+		b.fetch(e, r.Session, 1)
 		return e, true, nil
 	}
 	if v.Ended {
@@ -282,13 +282,13 @@ func (b *Book) share(e *Entry, r Request, v Verdict) error {
 	return nil
 }
 
-// fetch counts that a state was fetched, and ends the session's part in it.
-func (b *Book) fetch(e *Entry, session uint64) {
+// fetch counts that a state was fetched so often, and ends the session's part in it.
+func (b *Book) fetch(e *Entry, session, times uint64) {
 	const day = int64(24 * time.Hour)
 	if b.Now()-e.Day >= day {
 		e.Day, e.Fetches = b.Now(), 0
 	}
-	e.Fetches++
+	e.Fetches += times
 	switch _, has := e.session(session); {
 	case has:
 		b.leave(e, session, Unsubscribed)
@@ -301,6 +301,20 @@ func (b *Book) fetch(e *Entry, session uint64) {
 		e.Forget = b.Now() + day
 	}
 	b.save(e)
+}
+
+// Fetched notes that a watcher has fetched a state so often otherwise than by a request. They
+// are seen as they have been seen last.
+func (b *Book) Fetched(topic, watcher string, times uint64) {
+	e := b.Get(topic, watcher)
+	if e == nil {
+		e = &Entry{Topic: topic, Watcher: watcher}
+	}
+	if b.Judge(topic, watcher, e.As).Handling != policy.Block {
+		b.fetch(e, 0, times)
+	} else if !e.Live() {
+		b.reject(e, e.As)
+	}
 }
 
 // decide makes e what its owner's policy says.
@@ -709,6 +723,10 @@ func WatcherOf(principal string, session uint64) string {
 	}
 	return anonymous + strconv.FormatUint(session, 36)
 }
+
+// AnybodyByHTTP stands for whoever fetches without an identity and a session: to owners they
+// are one.
+const AnybodyByHTTP = anonymous + "-"
 
 // sum is a keyed hash of words.
 func (b *Book) sum(words ...string) []byte {

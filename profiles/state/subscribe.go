@@ -12,6 +12,7 @@ import (
 	"github.com/bellwire/bellwire/profiles/life"
 	"github.com/bellwire/bellwire/profiles/policy"
 	"github.com/bellwire/bellwire/profiles/refuse"
+	"github.com/bellwire/bellwire/profiles/watchers"
 )
 
 var _ broker.Notifier = (*Profile)(nil)
@@ -74,6 +75,27 @@ func told(err error) error {
 		reason = err.Error()
 	}
 	return &broker.Refusal{Cause: cause, Reason: reason}
+}
+
+var _ broker.FetchNoter = (*Profile)(nil)
+
+// Fetched takes note of who has fetched a resource by HTTP, as of who has by a request. Who
+// has no identity leaves no trace where the owner demands one, for they were shown nothing.
+func (p *Profile) Fetched(tx *broker.ProfileTx, topicName string, by []broker.FetchedBy) {
+	owner := p.Owner(topicName)
+	if owner == "" {
+		return
+	}
+	of, b := p.policies.Read(kind.Of(owner), p.documentOf(kind.Of(owner), tx.PolicyOf(owner))), p.book(tx)
+	for _, f := range by {
+		switch {
+		case f.Principal == owner:
+		case f.Principal != "":
+			b.Fetched(topicName, f.Principal, f.Times)
+		case of == nil || demanded(of) == watchers.Anonymous:
+			b.Fetched(topicName, life.AnybodyByHTTP, f.Times)
+		}
+	}
 }
 
 // Unsubscribed takes note that a session has ended what it asked for.
