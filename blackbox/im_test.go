@@ -354,3 +354,35 @@ func TestS46ForwardedUnseen(t *testing.T) {
 	b.Quiet()
 	rob.Quiet()
 }
+
+// Five messages of alice's wait for bob's phone when he blocks her: the phone gets none of
+// them, not the one either that it was sent and has not acknowledged, and she is told of
+// each that it failed as one to nobody does; carol's come.
+func TestBlockedWhileMessagesWait(t *testing.T) {
+	t.Parallel()
+	s := kinds(t, "2026-03-09T12:00:00Z")
+	kept := mq.Number(mq.PropSessionExpiry, 86400)
+	pc, a, c := s.person(bob, "pc"), s.person(alice, "pc"), s.person(carol, "pc")
+	pc.Publish("$me/policy/im", 1, letsIn(alice, carol))
+	phone := s.person(bob, "phone", kept)
+	phone.Subscribe(bobsInbox, 1)
+	a.Subscribe(alicesInbox+"/reports", 1)
+	a.Publish(bobsInbox, 1, "message 0")
+	phone.Await(mq.PUBLISH, 0) // and does not acknowledge it
+	phone.Close()
+	for i := range 4 {
+		a.Publish(bobsInbox, 1, fmt.Sprint("message ", i+1))
+	}
+	c.Publish(bobsInbox, 1, "from carol")
+	pc.Publish("$me/blocklist", 1, `{"v":1,"blocked":[{"one":"im:`+alice+`","style":"refuse"}]}`)
+	for range 5 {
+		if l := readLetter(t, a.Receive()); l.Disposition != "failed" || l.Reason != "unavailable" || l.Recipient != "im:"+bob {
+			t.Errorf("alice is told %+v", l)
+		}
+	}
+	m := as(bob, mq.Connect{ClientID: bob + "/phone", Properties: mq.Properties{kept}})
+	phone = s.open(v5, m)
+	receiveBody(t, phone, bobsInbox, carol, "from carol")
+	phone.Quiet()
+	a.Quiet()
+}

@@ -242,12 +242,21 @@ func (r *leak) judgeMessage(c *leakClient, p *mq.Packet, h *holding) {
 		r.fail("LEAK: %s is sent %v, which the operator forbids", c.id, p)
 	case !e.may:
 		r.fail("LEAK: %s is sent %v, whose sender %s was not let in", c.id, p, e.from)
+	case !r.stillLetIn(h, e):
+		r.fail("LEAK: %s is sent %v, whose sender %s is not let in any more", c.id, p, e.from)
 	case m.From != "im:"+e.from:
 		r.fail("%s is sent %v as from %s, it is from %s", c.id, p, m.From, e.from)
 	case r.at.After(e.moment.at.AddDate(0, 0, 7)):
 		r.fail("LEAK: %s is sent %v, which has expired", c.id, p)
 	}
 	c.here[e]++
+}
+
+// stillLetIn says whether an owner, as things are said now, lets in a message as of when it
+// came.
+func (r *leak) stillLetIn(h *holding, e *leakEvent) bool {
+	v := r.verdictAt(h, e.from, "publish", e.moment.at)
+	return v.All || v.Shown.Has("send")
 }
 
 var leakWord = regexp.MustCompile(`zq[0-9]+q`)

@@ -38,6 +38,15 @@ type ReceiptWatcher interface {
 	Taken(tx *ProfileTx, ref string, who Who)
 }
 
+// A Sifter is a profile of whose events some are not to be sent any more: what was
+// queued, or sent and not acknowledged, is not sent again either.
+type Sifter interface {
+	// MayStill says whether an event on a topic of the profile may be sent now, whoever
+	// may read it, by what read returns of a profile's keys, and by nothing else: the
+	// same on every node. It is asked before what has waited is sent.
+	MayStill(read func(prefix, key string) []byte, e *event.Event) bool
+}
+
 // A SubscriptionWatcher is a profile that wants to know when durable sessions
 // begin to listen, because it may have kept something for them.
 type SubscriptionWatcher interface {
@@ -284,6 +293,12 @@ func decideFor(profiles map[string]Profile, read func(prefix, key string) []byte
 	ceiling := p.Ceiling(who, what, topicName, at)
 	ceiling.Until = earlier(ceiling.Until, d.Until)
 	return ceiling
+}
+
+// mayStill asks the profile of a topic, if it sifts.
+func (b *Broker) mayStill(e *event.Event) bool {
+	s, ok := profileOf(b.machine.profiles, e.Topic).(Sifter)
+	return !ok || b.Level() < LevelOwners || s.MayStill(b.profileValue, e)
 }
 
 // mayWatchNow says whether who may subscribe to a filter of a profile's topics.

@@ -438,7 +438,7 @@ func (s *Session) unfit(e *event.Event, deadline int64, h *hearer, now int64) fi
 	}
 	if ok, until := h.permitted(s.b, e.Topic, now); !ok && until != 0 {
 		return shut
-	} else if !ok {
+	} else if !ok || !s.b.mayStill(e) {
 		return withheld
 	}
 	if e.Expired(now) {
@@ -456,6 +456,9 @@ func (s *Session) unfitBegun(why fitness, e *event.Event, now int64) fitness {
 		return fit
 	case unsubscribed:
 		if d := s.b.decide(s.who, ActSubscribe, e.Topic, now); d.Allow {
+			if !s.b.mayStill(e) {
+				return withheld
+			}
 			return fit
 		} else if d.Until == 0 {
 			return withheld

@@ -296,3 +296,26 @@ func FuzzIdentify(f *testing.F) {
 		}
 	})
 }
+
+// What is delivered says from whom and to whom it is, however its sender wrote it; and
+// what is none says nothing.
+func TestOpen(t *testing.T) {
+	for _, text := range []string{`Lunch?`, `{"body":"{\"from\":\"im:eve@example.com\"}"}`, `{"id":"\",\"from\":\"im:eve@example.com","to":["im:carol@example.com","im:bob@example.com"],"body":"x"}`} {
+		m, err := New().Identify(bob, alice, kind.Document{Body: []byte(text)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.ID == "" {
+			m.ID = "b1"
+		}
+		e, ok := New().Open(New().Deliver(m, 42, noon))
+		if !ok || e.ID != m.ID || e.ISeq != 42 || e.From != alice || e.To[len(e.To)-1] != bob.Addr {
+			t.Errorf("%s: %+v, %v", text, e, ok)
+		}
+	}
+	for _, text := range []string{"", "{", "[]", "Lunch?", `{"id":"1"}`, `{"body":"x","from":"im:alice@example.net"}`, `{"id":"1","iseq":1,"from":"im:alice@example.net","to":[]}`, `{"id":"1","iseq":1,"from":"im:alice@example.net","to":[1]}`, `{"id":"1","iseq":1,"from":"x","to":["im:bob@example.com"]}`} {
+		if e, ok := New().Open(kind.Document{Body: []byte(text)}); ok {
+			t.Errorf("%s: %+v", text, e)
+		}
+	}
+}

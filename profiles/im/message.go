@@ -1,9 +1,13 @@
 package im
 
 import (
+	"bytes"
 	"encoding/base64"
+	"encoding/json"
+	"fmt"
 	"mime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -171,6 +175,49 @@ func (*Kind) Deliver(m kind.Message, iseq uint64, at time.Time) kind.Document {
 	}
 	w.Close('}')
 	return kind.Document{ContentType: TypeJSON, Body: w.Bytes()}
+}
+
+// Open reads what Deliver has written up to whom it is to, which comes before all that is
+// as long as its sender likes.
+func (*Kind) Open(doc kind.Document) (e kind.Envelope, ok bool) {
+	d := json.NewDecoder(bytes.NewReader(doc.Body))
+	d.UseNumber()
+	next := func() string {
+		t, err := d.Token()
+		if err != nil {
+			return ""
+		}
+		return fmt.Sprint(t)
+	}
+	if next() != "{" {
+		return e, false
+	}
+	for {
+		switch next() {
+		case "id":
+			e.ID = next()
+		case "iseq":
+			e.ISeq, _ = strconv.ParseUint(next(), 10, 64)
+		case "at":
+			next()
+		case "from":
+			e.From, _ = kind.ParseAddr(next())
+		case "to":
+			if next() != "[" {
+				return e, false
+			}
+			for d.More() {
+				a, err := kind.ParseAddr(next())
+				if err != nil {
+					return e, false
+				}
+				e.To = append(e.To, a)
+			}
+			return e, e.ID != "" && e.ISeq != 0 && !e.From.IsZero() && len(e.To) > 0
+		default:
+			return e, false
+		}
+	}
 }
 
 // writeStrings writes a list, unless it is empty.

@@ -37,6 +37,9 @@
 // owner lets them in or not (forward.go). They are that one's then, by all that is said
 // here.
 //
+// What a device has not yet, the owner's policy and blocklist let go to it as they are
+// now (sift.go).
+//
 // # What a sender learns
 //
 // An owner need not tell whom they do not want to hear from. So a message that

@@ -56,6 +56,7 @@ func (p *Profile) empty(tx *broker.ProfileTx, topicName string) (done bool) {
 		return false
 	}
 	tx.Set(topicName, nil)
+	tx.Set(siftKey(topicName), nil)
 	return true
 }
 

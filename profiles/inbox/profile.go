@@ -125,12 +125,6 @@ func failure(d *policy.Decision, level broker.Level) string {
 	return reasonUnavailable
 }
 
-// Block sets or removes whom an owner has blocked.
-func (p *Profile) Block(tx *broker.ProfileTx, owner kind.Addr, document []byte) {
-	tx.Set(policy.BlocklistKey(owner), document)
-	tx.Regrant() // of delegates who read
-}
-
 // replacePolicy sets the policy that an owner has published, if the one that is to be
 // replaced is the one they mean.
 func (p *Profile) replacePolicy(tx *broker.ProfileTx, pub *broker.Publication, r *request) error {
@@ -148,6 +142,7 @@ func (p *Profile) replacePolicy(tx *broker.ProfileTx, pub *broker.Publication, r
 		}
 	}
 	tx.SetPolicy(owner, r.document)
+	p.changed(tx, r.from)
 	if len(r.document) > 0 {
 		pub.Answer = event.AppendUserProperty(pub.Answer, "evt-etag", policy.Tag(r.document))
 	}
@@ -345,7 +340,7 @@ const mostCopies = 16
 // tell reports what became of a message that owner has, once, to whom wants to know it
 // and may.
 func (p *Profile) tell(tx *broker.ProfileTx, m kind.Message, owner kind.Addr, known *knownID, key string, what kind.Disposition) {
-	if !m.Wants.Has(what) || known.told.Has(what) || !p.mayBeTold(tx, &m, owner) {
+	if !m.Wants.Has(what) || known.told.Has(what) || known.told.Has(kind.Failed) || !p.mayBeTold(tx, &m, owner) {
 		return
 	}
 	known.told = known.told.With(what)

@@ -255,6 +255,10 @@ func give(tx *broker.ProfileTx, box *box, topicName string, session uint64, c *c
 // Wake gives a device more of what is kept, or gives up the messages of an inbox
 // that nobody took in time.
 func (p *Profile) Wake(tx *broker.ProfileTx, id string) {
+	if strings.HasPrefix(id, siftPrefix) {
+		p.siftOn(tx, id)
+		return
+	}
 	topicName, session, ok := copyOf(id)
 	if !ok {
 		p.expire(tx, id)

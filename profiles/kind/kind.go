@@ -148,6 +148,9 @@ type Inbox interface {
 	// place in the order of the inbox, and when it came in.
 	Deliver(m Message, iseq uint64, at time.Time) Document
 
+	// Open reads what Deliver has written; ok is false of anything else.
+	Open(doc Document) (e Envelope, ok bool)
+
 	// Report writes what became of m, for the one who sent it. reason is a
 	// token, empty unless it failed.
 	Report(m Message, what Disposition, reason string) Document
@@ -171,6 +174,14 @@ type Message struct {
 	ReplyTo  string // a URI, as the sender wrote it; empty if there is none
 	Hops     int    // how many more brokers may pass it on
 	Value    any    // as Identify read it, for Deliver
+}
+
+// An Envelope is what the broker has to know of a message that waits for devices.
+type Envelope struct {
+	ID   string
+	ISeq uint64
+	From Addr
+	To   []Addr // the inbox that it was sent to, and perhaps others
 }
 
 // A Receipt is what somebody says became of a message they were sent.
