@@ -1,13 +1,15 @@
 # make test         everything that must hold, with its set-up; twelve and a half minutes on two idle cores
 # make soak         as many seeds and crash points as there is time for, SOAK, beginning with seed SEEDS; PARTS of it
 # make fuzz         every fuzz target for FUZZTIME each
-# make conformance  other people's suites against the built binary
+# make conformance  other people's suites against the built binary: SUITES is a folder with checkouts of
+#                   eclipse/paho.mqtt.testing, eclipse/mosquitto and eclipse/paho.mqtt.golang
 # make bench        the comparison with peers
 
 FUZZTIME ?= 60s
 SOAK ?= 3h
 SEEDS ?= 1
 PARTS ?= long race seeds
+SUITES ?= suites
 
 .PHONY: test setup build soak fuzz conformance bench
 test: setup
@@ -27,7 +29,7 @@ fuzz:
 	go run ./cmd/internal/check fuzz $(FUZZTIME)
 
 conformance: setup build
-	go run ./cmd/internal/check conformance
+	go run ./cmd/internal/check conformance $(SUITES)
 
 bench: setup build
 	go run ./cmd/internal/check bench

@@ -49,7 +49,8 @@ var Tests = []Test{
 	{Package: "blackbox", Name: "TestS27OrderThroughDeath", Gate: 1, Least: 2, Share: 1},
 	{Package: "blackbox", Name: "TestMessagesBetweenTwoThroughKills", Gate: 1, Least: 2, Share: 1},
 	{Package: "blackbox", Name: "TestHostileClientsHarmNobody", Gate: 1500, Least: 5000, Share: 1},
-	{Package: "blackbox", Name: "TestNoLeak", Gate: 2, Least: 100, Share: 6}, // 10,000 events and other acts each
+	{Package: "blackbox", Name: "TestProtocolModel", Gate: 20, Least: 100, Share: 3}, // 80 steps each
+	{Package: "blackbox", Name: "TestNoLeak", Gate: 2, Least: 100, Share: 6},         // 10,000 events and other acts each
 	{Package: "blackbox", Name: "TestClusterNoLeak", Gate: 1, Least: 5, Share: 3},
 	{Package: "blackbox", Name: "TestClusterKills", Gate: 1, Least: 17, Share: 6}, // three kills in each
 	{Package: "blackbox", Name: "TestClusterAllKilled", Gate: 2, Least: 5, Share: 2},

@@ -6,7 +6,7 @@
 //	check soak TIME SEED [PART...]
 //	                      as many seeds from that one on as there is time for, long variants, race detector
 //	check fuzz DURATION   every fuzz target in turn, each for DURATION
-//	check conformance     other people's suites against bin/bellwire
+//	check conformance DIR other people's suites, which lie in DIR, against bin/bellwire
 //	check bench           the comparison with peers
 //
 // Tools are run as `go run path@version`, pinned in gate.go: as requirements
@@ -37,7 +37,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	if len(args) == 0 {
-		return fmt.Errorf("no verb: want setup, test, soak TIME SEED [PART...], fuzz DURATION, conformance or bench")
+		return fmt.Errorf("no verb: want setup, test, soak TIME SEED [PART...], fuzz DURATION, conformance DIR or bench")
 	}
 	verb, args := args[0], args[1:]
 	switch {
@@ -49,12 +49,12 @@ func run(ctx context.Context, args []string) error {
 		return soak(ctx, root, args[0], args[1], args[2:])
 	case verb == "fuzz" && len(args) == 1:
 		return fuzz(ctx, root, args[0])
-	case verb == "conformance" && len(args) == 0:
-		return conformance(ctx, root)
+	case verb == "conformance" && len(args) == 1:
+		return conformance(ctx, root, args[0])
 	case verb == "bench":
 		return command(ctx, root, nil, "go", append([]string{"run", "./bench/cmd"}, args...)...)
 	}
-	return fmt.Errorf("%q with %d arguments: want setup, test, soak TIME SEED [PART...], fuzz DURATION, conformance or bench", verb, len(args))
+	return fmt.Errorf("%q with %d arguments: want setup, test, soak TIME SEED [PART...], fuzz DURATION, conformance DIR or bench", verb, len(args))
 }
 
 // moduleRoot walks up to the go.mod, so that check can be started anywhere in
