@@ -115,6 +115,9 @@ func (p *Policy) entries() map[string]Change {
 	for _, o := range p.roles {
 		add(Change{What: "role", Name: o.id, Line: o.line, Is: o.describe()})
 	}
+	for _, i := range p.issuers {
+		add(Change{What: "issuer", Name: i.Name, Line: i.line, Is: i.describe()})
+	}
 	for _, t := range p.tenants {
 		add(Change{What: "tenant", Name: t.domain, Line: t.line, Is: t.describe()})
 	}

@@ -52,7 +52,7 @@ func (p *Policy) finish() {
 }
 
 // sections are the keys of a policy file; that of users comes first.
-var sections = []string{"users", "groups", "rules", "limits", "roles", "tenants", "durability", "tests"}
+var sections = []string{"users", "issuers", "groups", "rules", "limits", "roles", "tenants", "durability", "tests"}
 
 // read reads the sections of the file.
 func (r *reader) read(top *yamltree.Node) {
@@ -68,6 +68,9 @@ func (r *reader) read(top *yamltree.Node) {
 		return
 	}
 	r.readUsers(f["users"])
+	for _, n := range r.Items(f["issuers"], "issuers", MaxIssuers) {
+		r.readIssuer(n)
+	}
 	r.readGroups(f["groups"])
 	r.rules = map[string]*rule{}
 	for _, n := range r.Items(f["rules"], "rules", most) {

@@ -295,11 +295,11 @@ func (c *credential) refusal(known bool) error {
 
 // Credential returns what principal has to prove, in a form that says nothing
 // but whether it is the same under another policy; empty if the policy does not
-// know it. Who has proved what is no longer asked for has proved nothing.
+// know it, and no issuer may prove it. Who has proved what is no longer asked for has proved nothing.
 func (p *Policy) Credential(principal string) string {
 	c, known := p.users[principal]
 	if !known {
-		return ""
+		return p.issued(principal)
 	}
 	h := sha256.New()
 	h.Write(c.token[:])

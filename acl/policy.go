@@ -19,6 +19,7 @@ type Policy struct {
 	decoy *passwordHash         // what an unknown user's password is checked against; nil if nobody has one
 	scram scramForm             // of most verifiers; none if nobody has one
 
+	issuers []Issuer
 	groups  []*group
 	roles   []role
 	tenants []tenant

@@ -62,7 +62,7 @@ func (o *Operators) known(next func(w http.ResponseWriter, r *http.Request, who 
 			refuse(w, http.StatusForbidden, "a web page of another origin may not ask for this")
 			return
 		}
-		user, password, given := r.BasicAuth()
+		user, password, given := credentials(r)
 		if !given {
 			if r.Header.Get("Authorization") != "" || !o.isLocal(r) {
 				challenge(w, "say who you are: user name and password of an operator, one of the policy's group operators; "+
@@ -86,7 +86,7 @@ func (o *Operators) known(next func(w http.ResponseWriter, r *http.Request, who 
 // was mistyped, to somebody who is about to change something by it.
 func (o *Operators) anybody(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		user, password, given := r.BasicAuth()
+		user, password, given := credentials(r)
 		switch {
 		case given:
 			if _, err := o.Identify(user, password, r.RemoteAddr); err != nil {
@@ -94,7 +94,7 @@ func (o *Operators) anybody(next http.HandlerFunc) http.HandlerFunc {
 				return
 			}
 		case r.Header.Get("Authorization") != "":
-			challenge(w, "this takes a user name and password (Basic), or none")
+			challenge(w, "this takes a user name and password (Basic), a signed token (Bearer), or none")
 			return
 		}
 		next(w, r)

@@ -179,7 +179,7 @@ func (s *Resources) paced(next served) served {
 // as finds out who asks.
 func (s *Resources) as(next served) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		user, password, given := r.BasicAuth()
+		user, password, given := credentials(r)
 		if !given {
 			if !s.Anonymous || r.Header.Get("Authorization") != "" {
 				challenge(w, "say who you are: user name and password, as for MQTT")
@@ -197,6 +197,19 @@ func (s *Resources) as(next served) http.HandlerFunc {
 	}
 }
 
+// credentials returns the user name and password of a request (RFC 7617), or the signed
+// token that stands in their place and says itself whose it is (RFC 6750).
+func credentials(r *http.Request) (user, password string, given bool) {
+	if user, password, given = r.BasicAuth(); given {
+		return user, password, true
+	}
+	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return "", "", false
+	}
+	return "", strings.TrimSpace(token), true
+}
+
 func retryAfter(w http.ResponseWriter, d time.Duration) {
 	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(d.Seconds())))))
 }
@@ -205,6 +218,7 @@ func challenge(w http.ResponseWriter, detail string) { challengeAs(w, problem{De
 
 func challengeAs(w http.ResponseWriter, p problem) {
 	w.Header().Set("WWW-Authenticate", `Basic realm="bellwire", charset="UTF-8"`)
+	w.Header().Add("WWW-Authenticate", `Bearer realm="bellwire"`)
 	p.Status = http.StatusUnauthorized
 	refuseWith(w, p)
 }

@@ -295,7 +295,7 @@ func (e *edges) policyChanged(b *Broker, before *policy, here uint64) {
 	now := b.now()
 	for _, s := range b.loop.live {
 		if before != nil && b.revoked(before.Authorizer, s.who.Principal) {
-			s.revoke()
+			s.revoke(before.Authorizer)
 			continue
 		}
 		for filter, old := range s.subs {
@@ -331,12 +331,13 @@ func (b *Broker) revoked(before Authorizer, principal string) bool {
 	return proved != "" && proved != now.Credential(principal)
 }
 
-// revoke ends the connection of somebody whose credentials are no longer valid.
-// The session of a user who is no more the log ends, of all nodes alike; but not
+// revoke ends the connection of somebody whose credentials, as of the policy before, are
+// no longer valid. The session of a user who is no more the log ends, of all nodes alike; but not
 // one that began after that, by somebody who had signed in before.
-func (s *Session) revoke() {
+func (s *Session) revoke(before Authorizer) {
 	s.sink.End(&Refusal{Reason: "the credentials are no longer valid"})
-	if p, ok := s.b.Policy().(knower); ok && !p.Knows(s.who.Principal) {
+	was, ok := before.(knower)
+	if is, _ := s.b.Policy().(knower); ok && is != nil && was.Knows(s.who.Principal) && !is.Knows(s.who.Principal) {
 		_ = s.p.propose(&event.Disconnect{Session: s.number, Epoch: s.epoch, SetExpiry: true, At: s.b.now()}, call{}, true)
 	}
 }

@@ -125,7 +125,7 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 	s.subs = make(map[string]*localSub, len(o.subs))
 	s.b.loop.add(s)
 	if s.b.revoked(r.Proved, s.who.Principal) {
-		s.revoke()
+		s.revoke(r.Proved)
 	}
 	s.scanning.init(s)
 	for i := range o.subs {

@@ -80,7 +80,8 @@ type conn struct {
 	publishes bucket    // of Limits.MessageRate
 	auth      *exchange // enhanced authentication under way, nil for none
 
-	timer timer // under the wheel's lock
+	timer timer    // under the wheel's lock
+	life  lifetime // under the lifetimes' lock
 
 	seen atomic.Int64 // tick at which the last complete packet was handled
 	busy atomic.Bool  // handling input, and not waiting for the client

@@ -56,10 +56,12 @@ func (c *conn) handleConnect(in *input, first byte, body []byte) error {
 	if p.seen.has(packets.PropAuthenticationMethod) {
 		return c.beginAuth(in, p, r, assigned)
 	}
-	if r.Principal, err = c.authenticate(p, r.Client); err != nil {
+	who, err := c.authenticate(p, r.Client)
+	if err != nil {
 		return c.refuseConnect(in, err)
 	}
-	return c.open(in, p, &r, connackOf{assigned: assigned})
+	r.Principal = who.Principal
+	return c.open(in, p, &r, connackOf{assigned: assigned, until: who.Until})
 }
 
 // fits returns a fault if the client takes no packet that is as large as its CONNACK:
@@ -134,31 +136,31 @@ func willOf(p *connectPacket) *event.Will {
 	}
 }
 
-// authenticate returns the principal that the CONNECT proves. One with neither
-// user name nor password is anonymous.
-func (c *conn) authenticate(p *connectPacket, client string) (principal string, err error) {
-	user, password := string(p.Connect.Username), p.Connect.Password
-	if user == "" && len(password) == 0 {
+// authenticate returns who the CONNECT proves to be. A client that shows neither user
+// name, password nor a certificate that counts is anonymous.
+func (c *conn) authenticate(p *connectPacket, client string) (who Identity, err error) {
+	l := Login{User: string(p.Connect.Username), Password: p.Connect.Password, Client: client, From: c.info()}
+	if l.User == "" && len(l.Password) == 0 && !(l.From.Certificates && l.From.Certificate() != nil) {
 		if !c.by.Anonymous {
-			return "", &fault{codeNotAuthorized, "anonymous clients are not permitted"}
+			return who, &fault{codeNotAuthorized, "anonymous clients are not permitted"}
 		}
-		return "", nil
+		return who, nil
 	}
 	if c.srv.authenticate == nil {
 		if !c.by.Anonymous {
-			return "", &fault{codeBadCredentials, ""}
+			return who, &fault{codeBadCredentials, ""}
 		}
-		return "", nil
+		return who, nil
 	}
-	principal, err = c.srv.signIn(user, password, client, c.addr, c.info())
+	who, err = c.srv.signIn(l, c.addr)
 	if many, ok := errors.AsType[*TooManyLogins](err); ok {
 		c.pause(many.pause)
-		return "", &fault{codeBadCredentials, ""}
+		return who, &fault{codeBadCredentials, ""}
 	}
 	if err != nil {
-		return "", connectFault(err)
+		return who, connectFault(err)
 	}
-	return principal, nil
+	return who, nil
 }
 
 // pause holds the client, which may not try again at once, unless the server
@@ -188,6 +190,8 @@ func connectFault(err error) error {
 		return &fault{codeQuota, ""}
 	case errors.Is(err, broker.ErrNoCommit):
 		return &fault{codeUnavailable, whyNoQuorum}
+	case errors.Is(err, ErrUnavailable):
+		return &fault{codeUnavailable, ErrUnavailable.Error()}
 	case errors.Is(err, broker.ErrAway):
 		return &fault{codeUseAnother, err.Error()}
 	case errors.Is(err, broker.ErrClosing):
@@ -202,7 +206,8 @@ func connectFault(err error) error {
 type connackOf struct {
 	assigned, present bool
 	dropped           uint64
-	proof             []byte // Authentication Data, of enhanced authentication
+	proof             []byte    // Authentication Data, of enhanced authentication
+	until             time.Time // when the connection ends; zero for never
 }
 
 // accept queues the CONNACK and has the session start.
@@ -230,6 +235,7 @@ func (c *conn) accept(in *input, p *connectPacket, r *broker.ConnectRequest, s s
 	c.dirty(&in.wave)
 	c.put(pk)
 	c.mu.Unlock()
+	c.srv.lifetimes.add(c, a.until)
 	c.srv.acceptClient()
 	c.srv.stats.Connects[codeSuccess].Add(1)
 	if c.keepAlive == 0 {

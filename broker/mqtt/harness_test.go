@@ -161,8 +161,9 @@ func newNode(t testing.TB, limits Limits, with ...func(*node, *Config)) *node {
 	}
 	cfg := Config{
 		Broker: n.broker, Limits: limits, Clock: n.clock, Ticks: n.ticks, Logger: quiet(), AllowAnonymous: true,
-		Authenticate: func(user string, password []byte, _ string, _ *ConnInfo) (string, error) {
-			return n.broker.Authenticate(user, password)
+		Authenticate: func(l Login) (Identity, error) {
+			principal, err := n.broker.Authenticate(l.User, l.Password)
+			return Identity{Principal: principal}, err
 		},
 	}
 	for _, f := range with {

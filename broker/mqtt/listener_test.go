@@ -40,12 +40,12 @@ func TestListenersDecideWhoMayBeAnonymous(t *testing.T) {
 	seen := make(chan *ConnInfo, 1)
 	n := newNode(t, Limits{}, func(_ *node, c *Config) {
 		c.AllowAnonymous = false
-		c.Authenticate = func(user string, _ []byte, _ string, from *ConnInfo) (string, error) {
-			seen <- from
-			if user != "ana" {
-				return "", broker.ErrBadCredentials
+		c.Authenticate = func(l Login) (Identity, error) {
+			seen <- l.From
+			if l.User != "ana" {
+				return Identity{}, broker.ErrBadCredentials
 			}
-			return "ana@example.com", nil
+			return Identity{Principal: "ana@example.com"}, nil
 		}
 	})
 	first := n.addr

@@ -174,20 +174,25 @@ func (s *Server) SignIn(user string, password []byte, from net.Addr) (principal 
 	if s.authenticate == nil {
 		return "", nil
 	}
-	return s.signIn(user, password, "", addressOf(from), &ConnInfo{Listener: "http", Remote: from})
+	who, err := s.signIn(Login{User: user, Password: password, From: &ConnInfo{Listener: "http", Remote: from}}, addressOf(from))
+	return who.Principal, err
 }
 
-func (s *Server) signIn(user string, password []byte, client string, from address, way *ConnInfo) (principal string, err error) {
-	if pause, ok := s.logins.try(user, from, s.wheel.now.Load()); !ok {
-		return "", s.tooMany(user, client, from, pause)
+func (s *Server) signIn(l Login, from address) (who Identity, err error) {
+	user, client := l.User, l.Client
+	if user == "" {
+		user = s.claims(l.Password)
 	}
-	principal, err = s.authenticate(user, password, client, way)
+	if pause, ok := s.logins.try(user, from, s.wheel.now.Load()); !ok {
+		return who, s.tooMany(user, client, from, pause)
+	}
+	who, err = s.authenticate(l)
 	if errors.Is(err, broker.ErrBadCredentials) {
 		s.loginFailed(user, client, from, err)
 	} else {
 		s.logins.pardon(user, from, s.wheel.now.Load())
 	}
-	return principal, err
+	return who, err
 }
 
 // tooMany counts and logs a try to sign in that is not looked at.
@@ -203,7 +208,9 @@ func (s *Server) tooMany(user, client string, from address, pause time.Duration)
 // loginReasons are why tries to sign in fail, each with its place in
 // Stats.LoginsFailed. The last stands for what none of the others is.
 var loginReasons = [...]string{
-	"unknown_user", "wrong_password", "wrong_token", "wrong_proof", "malformed_exchange", "other_principal", "other",
+	"unknown_user", "wrong_password", "wrong_token", "wrong_proof", "malformed_exchange", "other_principal",
+	"jwt_malformed", "jwt_algorithm", "jwt_issuer", "jwt_key", "jwt_signature", "jwt_audience", "jwt_expired", "jwt_early", "jwt_principal",
+	"other",
 }
 
 type loginFailures [len(loginReasons)]atomic.Uint64
@@ -215,7 +222,8 @@ func (s *Server) loginFailed(user, client string, from address, err error) {
 	place := len(loginReasons) - 1
 	var known interface{ LoginReason() string }
 	if errors.As(err, &known) {
-		reason, detail = known.LoginReason(), known.(error).Error()
+		reason = known.LoginReason()
+		detail = strings.TrimPrefix(known.(error).Error(), reason+": ")
 		if i := slices.Index(loginReasons[:], reason); i >= 0 {
 			place = i
 		}

@@ -30,18 +30,23 @@ type Config struct {
 
 	Logger *slog.Logger
 
-	// Authenticate returns the principal that user and password prove for a
-	// client id that came by the way from says, or broker.ErrBadCredentials. It runs on the connection's own
-	// goroutine and may take its time; it bounds itself how many run at once.
-	// It is not asked for a client that names no user and gives no password:
-	// such a one is anonymous, and its Listener's Anonymous decides: AllowAnonymous
-	// is that of Serve. nil means that no
-	// credentials are good; where anonymous clients are let in they are not looked at.
-	Authenticate   func(user string, password []byte, client string, from *ConnInfo) (principal string, err error)
+	// Authenticate returns who a client has proved to be, broker.ErrBadCredentials, which
+	// may say to the operator what is wrong (LoginReason), or ErrUnavailable. It runs on
+	// the connection's own goroutine and may take its time; it bounds itself how many run
+	// at once. It is not asked for a client that shows neither user name, password nor a
+	// certificate that its Listener asks about: such a one is anonymous, and its Listener's Anonymous decides:
+	// AllowAnonymous is that of Serve. nil means that no credentials are good; where
+	// anonymous clients are let in they are not looked at.
+	Authenticate   func(l Login) (Identity, error)
 	AllowAnonymous bool
 
-	// Enhanced begins an exchange by an authentication method of MQTT 5 (5.0 4.12), with a client that came by the way from says.
-	// nil, as of a nil Enhanced, means that the method is not offered.
+	// Claims returns whom a password says that it is of, if it does (as a signed token
+	// says): tries of clients that name no user are counted by that. nil knows none.
+	Claims func(password []byte) (user string)
+
+	// Enhanced begins an exchange by an authentication method of MQTT 5 (5.0 4.12), with
+	// a client that came by the way from says. nil, as of a nil Enhanced, means that the
+	// method is not offered.
 	Enhanced func(method string, from *ConnInfo) Exchange
 
 	// Elsewhere returns the address of another server, host:port, for a client that
@@ -59,7 +64,8 @@ type Server struct {
 	limits         Limits
 	clock          broker.Clock
 	logger         *slog.Logger
-	authenticate   func(user string, password []byte, client string, from *ConnInfo) (string, error)
+	authenticate   func(l Login) (Identity, error)
+	claims         func(password []byte) string
 	allowAnonymous bool
 	enhanced       func(method string, from *ConnInfo) Exchange
 	elsewhere      func() string
@@ -74,7 +80,8 @@ type Server struct {
 	connects     gate
 	logins       logins
 	loginLog     loginLog
-	handshakeLog loginLog     // of TLS
+	handshakeLog loginLog // of TLS
+	lifetimes    lifetimes
 	clients      atomic.Int64 // admitted, also while the broker is asked
 	draining     atomic.Bool  // new ones are turned away: see Drain
 
@@ -117,6 +124,7 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		clock:          cfg.Clock,
 		logger:         cfg.Logger,
 		authenticate:   cfg.Authenticate,
+		claims:         cfg.Claims,
 		allowAnonymous: cfg.AllowAnonymous,
 		enhanced:       cfg.Enhanced,
 		elsewhere:      cfg.Elsewhere,
@@ -128,6 +136,9 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		ends:           make(chan struct{}),
 		stop:           make(chan struct{}),
 		stopped:        make(chan struct{}),
+	}
+	if s.claims == nil {
+		s.claims = func([]byte) string { return "" }
 	}
 	if s.enhanced == nil {
 		s.enhanced = func(string, *ConnInfo) Exchange { return nil }
@@ -155,6 +166,7 @@ func (s *Server) turn(beat <-chan time.Time) {
 		case now := <-beat:
 			if s.wheel.advance(now) > 0 {
 				s.holder.tick(s.stats.Writes.Load(), s.stats.packetsOut())
+				s.lifetimes.expire(s.clock())
 			}
 		case <-s.stop:
 			return
@@ -356,6 +368,7 @@ func (s *Server) remove(c *conn) {
 	s.mu.Unlock()
 	if c.accepted {
 		s.dismissClient()
+		s.lifetimes.remove(c)
 	}
 	s.addresses.leave(c.addr)
 	c.by.leave()

@@ -79,6 +79,7 @@ for --pw, which keeps a password out of the list of processes.`,
 		presenceCommand(),
 		serveCommand(),
 		userCommand(),
+		tokenCommand(),
 		versionCommand(),
 		watchersCommand(),
 	)

@@ -116,7 +116,7 @@ func removedText(names []string, forgotten *time.Time) string {
 // mayHaveRoles refuses a policy with sections that a node of the cluster may not know
 // yet: it would not read the policy, and have another one in force than the others.
 func (s *server) mayHaveRoles(p *acl.Policy) error {
-	for section, has := range map[string]bool{"roles": p.HasRoles(), "durability": p.HasDurability(), "scram_sha256": p.HasScram()} {
+	for section, has := range map[string]bool{"roles": p.HasRoles(), "durability": p.HasDurability(), "scram_sha256": p.HasScram(), "issuers": len(p.Issuers()) > 0} {
 		if has && s.broker.Level() < broker.LevelPolicies {
 			return fail(bw.PolicyFile, "the policy has %s, which not all nodes of the cluster know: the feature level is %d, it needs %d", section, s.broker.Level(), broker.LevelPolicies).
 				do("upgrade all nodes, or leave %s out", section)
@@ -190,7 +190,7 @@ func (s *server) warnOfOtherPolicy(name string) {
 // warnOfNobody says that nobody can log in by the policy in force.
 func (s *server) warnOfNobody() {
 	a, ok := s.broker.Policy().(*authorizer)
-	if ok && a.policy.Users() == 0 && s.config.trust == trustNobody && !s.config.allowAnonymous {
+	if ok && a.policy.Users() == 0 && len(a.policy.Issuers()) == 0 && s.config.trust == trustNobody && !s.config.allowAnonymous {
 		s.config.logger.Warn("the policy has no users: nobody can log in", "todo", "add users to it (bellwire user hash, bellwire user token) and send SIGHUP, or start with --allow-anonymous")
 	}
 }

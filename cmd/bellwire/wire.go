@@ -14,6 +14,7 @@ import (
 
 	"github.com/bellwire/bellwire/acl"
 	"github.com/bellwire/bellwire/api"
+	"github.com/bellwire/bellwire/authn"
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/mqtt"
 	"github.com/bellwire/bellwire/broker/store"
@@ -102,6 +103,7 @@ const (
 type server struct {
 	config    serverConfig
 	gate      *acl.Gate
+	keys      *authn.Keys // of issuers
 	parsed    parsed
 	parts     readParts
 	dir       *cluster.Dir
@@ -139,7 +141,7 @@ const (
 // and returns when it serves. What was opened is closed again if it fails; and if it
 // is the addresses that cannot be had, nothing was touched.
 func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
-	s = &server{config: c, gate: acl.NewGate(passwordsAtOnce, passwordsWait), fetches: api.NewRate(c.limits.fetches.atOnce, c.limits.fetches.perSecond), failed: make(chan error, 2)}
+	s = &server{config: c, gate: acl.NewGate(passwordsAtOnce, passwordsWait), keys: authn.NewKeys(time.Now, c.logger), fetches: api.NewRate(c.limits.fetches.atOnce, c.limits.fetches.perSecond), failed: make(chan error, 2)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close(ctx))
@@ -320,7 +322,8 @@ func (s *server) listen() (err error) {
 	s.ticker = time.NewTicker(mqtt.Tick)
 	s.mqtt, err = mqtt.New(mqtt.Config{
 		Broker: s.broker, Limits: s.config.limits.mqtt, Clock: s.now, Ticks: s.ticker.C, Logger: s.config.logger,
-		Authenticate:   s.config.identify(s.broker),
+		Authenticate:   s.identify(),
+		Claims:         authn.Claimed,
 		Enhanced:       s.enhanced,
 		AllowAnonymous: s.config.allowAnonymous, Elsewhere: s.elsewhere.pick,
 	})
@@ -340,25 +343,6 @@ func (s *server) listen() (err error) {
 	s.http = httpServer(handler)
 	go func() { s.serveEnded("http", s.http.Serve(s.httpListener), http.ErrServerClosed) }()
 	return nil
-}
-
-// identify returns how credentials are checked: by the policy in force, or as
-// trust says.
-func (c *serverConfig) identify(b *broker.Broker) func(user string, password []byte, client string, from *mqtt.ConnInfo) (string, error) {
-	if c.trust == trustNothing {
-		return nil
-	}
-	return func(user string, password []byte, _ string, _ *mqtt.ConnInfo) (string, error) {
-		if c.trust == trustNobody || c.trust == trustBareNames && len(password) > 0 {
-			return b.Authenticate(user, password)
-		}
-		in, _ := b.Settings()
-		principal, err := acl.ParseAddress(user, in.Domain)
-		if err != nil {
-			return "", fmt.Errorf("%w: %w", broker.ErrBadCredentials, err)
-		}
-		return principal, nil
-	}
 }
 
 func (s *server) serveEnded(what string, err, expected error) {
@@ -419,6 +403,7 @@ func (s *server) close(ctx context.Context) error {
 		errs = append(errs, s.mqtt.Close(ctx))
 		s.ticker.Stop()
 	}
+	s.keys.Close()
 	if s.broker != nil {
 		s.broker.Close()
 	}
