@@ -173,6 +173,9 @@ func (n *node) open(dial func() (net.Conn, error), id string, with ...func(*pack
 
 // By every way a client speaks the same MQTT: packets of all sizes in both
 // directions, and the server's last word before the end.
+//
+// MQTT 5: 6.0.0-2, 6.0.0-4.
+// MQTT 3.1.1: 6.0.0-2, 6.0.0-4.
 func TestWays(t *testing.T) {
 	for _, w := range ways() {
 		t.Run(w.name, func(t *testing.T) {
@@ -366,6 +369,9 @@ func TestWaysGarbage(t *testing.T) {
 
 // Frames that break RFC 6455 end the connection with the code that says how; what
 // came before them was taken.
+//
+// MQTT 5: 6.0.0-1.
+// MQTT 3.1.1: 6.0.0-1.
 func TestWebSocketHostile(t *testing.T) {
 	n := newNode(t, Limits{})
 	dial := n.serveWay(way{name: "ws", listen: Listener{WebSocket: &websocket.Rules{}}, dial: clientWS(func(*mqtttest.WebSocket) {})})
