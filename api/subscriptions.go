@@ -165,6 +165,13 @@ func callerOf(r *http.Request) (c caller, ok bool) {
 	return c, ok
 }
 
+// DoorOf returns by which door somebody has come who asks with ctx, if they have proved
+// otherwise than by HTTP who they are; else the empty string.
+func DoorOf(ctx context.Context) string {
+	c, _ := ctx.Value(callerKey{}).(caller)
+	return c.door
+}
+
 func withCaller(ctx context.Context, c caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
 }

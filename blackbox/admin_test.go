@@ -344,6 +344,7 @@ func TestS21AdministratorByTopicsAndVerbs(t *testing.T) {
 	do("policy/rollback", `{"to":1}`, 0, 200, `"number":3`)
 	do("policy/end", ``, 0, 200, `"number":4`)
 	do("audit", `{"about":"bob@example.com"}`, 0, 200, `"door":"mqtt","what":"invite presence"`)
+	do("audit", `{}`, 0, 200, `"door":"mqtt","what":"policy put","about":"*@example.com","result":"policy 4"`)
 	for what, path := range map[string]string{
 		"subs": "/v1/domains/example.com/subscriptions", "usage": "/v1/domains/example.com/usage",
 		"audit": "/v1/audit?domain=example.com", "policy/versions": "/v1/domains/example.com/policy/versions",

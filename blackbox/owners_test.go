@@ -50,6 +50,10 @@ func TestS10PreviewIsWhatIsSeen(t *testing.T) {
 	if told.Handling != "allow" || told.View != "filtered" || !slices.Equal(told.Rules, []string{"weekdays", "weekend"}) || told.Until != "2026-03-14T22:00:00Z" {
 		t.Errorf("bob is told %+v", told)
 	}
+	// Of whom bob has said nothing what the server's default does.
+	if got := s.fetch(bob, "/v1/me/preview/presence?watcher="+url.QueryEscape(zoe), ""); !strings.Contains(got.body, `"handling":"polite-block","view":"neutral"`) || !strings.Contains(got.body, "the server's default is polite-block (watch.default)") {
+		t.Errorf("of zoe bob is told %+v", got)
+	}
 	for _, who := range []string{alice, mallory} {
 		if got := s.fetch(who, "/v1/me/preview/presence"+query+"&of="+url.QueryEscape(bob), ""); got.status != 403 {
 			t.Errorf("%s is told what others see of bob: %+v", who, got)

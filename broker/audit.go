@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -209,13 +210,14 @@ func doorOf(by string) string {
 	return "http"
 }
 
-// auditPut writes down that a policy was put in force, or why not; about is whose.
-func (m *Machine) auditPut(by, about string, number uint64, err error) {
+// auditPut writes down that a policy was put in force, or why not; about is whose. An
+// empty door is that which by is known to use.
+func (m *Machine) auditPut(by, door, about string, number uint64, err error) {
 	result := fmt.Sprintf("policy %d", number)
 	if err != nil {
 		result = err.Error()
 	}
-	m.audit(AuditEntry{By: by, Door: doorOf(by), What: "policy put", About: about, Result: result})
+	m.audit(AuditEntry{By: by, Door: cmp.Or(door, doorOf(by)), What: "policy put", About: about, Result: result})
 }
 
 // Audit writes a look down, on all nodes; it returns when that is certain. Whoever cannot

@@ -496,13 +496,13 @@ func (m *Machine) command(from event.Header, kind event.Kind, body []byte) (valu
 		var c event.PutPolicy
 		m.decode(&c, body)
 		number, err := m.applyPutPolicy(&c)
-		m.auditPut(c.By, "", number, err)
+		m.auditPut(c.By, "", "", number, err)
 		return number, err
 	case event.KindPutPart:
 		var c event.PutPart
 		m.decode(&c, body)
 		number, err := m.applyPutPart(&c)
-		m.auditPut(c.By, "*@"+c.Domain, number, err)
+		m.auditPut(c.By, c.Door, "*@"+c.Domain, number, err)
 		return number, err
 	case event.KindAudit:
 		var c event.Audit

@@ -66,6 +66,7 @@ type PartChange struct {
 	Domain string
 	Data   []byte
 	By     string
+	Door   string // how By has come, for the audit; empty: as By says
 	Base   uint64 // as of PolicyChange
 }
 
@@ -240,7 +241,7 @@ func (b *Broker) PutPart(ctx context.Context, c PartChange) (number uint64, err 
 		return 0, &Refusal{Reason: "domains have no policies of their own until all nodes of the cluster know them"}
 	}
 	w := newWait()
-	if err := b.propose(&event.PutPart{Domain: c.Domain, Data: c.Data, By: c.By, Base: c.Base}, call{c: w}, false); err != nil {
+	if err := b.propose(&event.PutPart{Domain: c.Domain, Data: c.Data, By: c.By, Door: c.Door, Base: c.Base}, call{c: w}, false); err != nil {
 		return 0, err
 	}
 	select {

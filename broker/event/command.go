@@ -475,20 +475,20 @@ func (c *PutPolicy) decode(r *reader) {
 // A PutPart replaces the part of the policy that belongs to Domain; empty Data ends it.
 // Base is the number of the part that must be in force; 0 if any may, or none.
 type PutPart struct {
-	Domain string
-	Data   []byte
-	By     string
-	Base   uint64
+	Domain   string
+	Data     []byte
+	By, Door string // Door is how By has come, empty if that follows from By
+	Base     uint64
 }
 
 func (*PutPart) Kind() Kind { return KindPutPart }
 
 func (c *PutPart) append(b []byte) []byte {
-	return appendBytes(appendString(appendUint(appendString(b, c.Domain), c.Base), c.By), c.Data)
+	return appendBytes(appendString(appendString(appendUint(appendString(b, c.Domain), c.Base), c.By), c.Door), c.Data)
 }
 
 func (c *PutPart) decode(r *reader) {
-	c.Domain, c.Base, c.By, c.Data = r.string(), r.uvarint(), r.string(), r.bytes()
+	c.Domain, c.Base, c.By, c.Door, c.Data = r.string(), r.uvarint(), r.string(), r.string(), r.bytes()
 }
 
 // An Audit is written down: By has looked at What of About, through Door, with Result; see

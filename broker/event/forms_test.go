@@ -87,7 +87,7 @@ func forms() []form {
 		{"return/empty/3", &Return{}},
 		{"putpolicy/full/4", &PutPolicy{Data: []byte("rules: []"), By: "ana@example.com", Base: 300}},
 		{"putpolicy/empty/4", &PutPolicy{}},
-		{"putpart/full/4", &PutPart{Domain: "example.com", Data: []byte("rules: []"), By: "ana@example.com", Base: 300}},
+		{"putpart/full/4", &PutPart{Domain: "example.com", Data: []byte("rules: []"), By: "ana@example.com", Door: "mqtt", Base: 300}},
 		{"putpart/empty/4", &PutPart{}},
 		{"audit/full/4", &Audit{By: "cy@example.com", Door: "http", What: "explain", About: "ana@example.com", Result: "told", Hidden: true}},
 		{"audit/empty/4", &Audit{}},

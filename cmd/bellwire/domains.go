@@ -160,7 +160,7 @@ func (d domains) PutPolicy(ctx context.Context, domain string, c api.PolicyChang
 	if c.Dry {
 		return result, nil
 	}
-	result.Number, err = d.s.broker.PutPart(ctx, broker.PartChange{Domain: domain, Data: c.Data, By: c.By, Base: c.Base})
+	result.Number, err = d.s.broker.PutPart(ctx, broker.PartChange{Domain: domain, Data: c.Data, By: c.By, Door: api.DoorOf(ctx), Base: c.Base})
 	switch {
 	case errors.Is(err, broker.ErrCondition):
 		return result, fmt.Errorf("%w: %w", api.ErrNotInForce, err)

@@ -117,14 +117,9 @@ func (m membership) Drain(ctx context.Context, node string, force bool) error {
 		return err
 	}
 	for {
-		_, one, err := m.find(ctx, one.ID)
-		switch {
-		case err != nil:
+		_, now, err := m.find(ctx, one.ID)
+		if done, err := drainedSoFar(one, now, err); done || err != nil {
 			return err
-		case one.State == stateDrained:
-			return nil
-		case one.State == "" && one.Role != "down": // which it may be for a moment
-			return fmt.Errorf("%w: node %s was resumed, or started anew, meanwhile", api.ErrConflict, one.Name)
 		}
 		select {
 		case <-ctx.Done():
@@ -132,6 +127,21 @@ func (m membership) Drain(ctx context.Context, node string, force bool) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// drainedSoFar says whether a node that was told to is out of service, by what the members
+// are now or why there is no such one.
+func drainedSoFar(was, now api.Member, err error) (done bool, _ error) {
+	switch {
+	case errors.Is(err, api.ErrNoNode):
+		return false, fmt.Errorf("%w: node %s (%s) was removed from the cluster meanwhile: it sends its clients away and ends by itself, so there is nothing to drain; to have it back, start it with an empty data directory and --join",
+			api.ErrConflict, was.Name, was.Addr)
+	case err != nil:
+		return false, err
+	case now.State == "" && now.Role != "down": // which it may be for a moment
+		return false, fmt.Errorf("%w: node %s was resumed, or started anew, meanwhile", api.ErrConflict, now.Name)
+	}
+	return now.State == stateDrained, nil
 }
 
 // Resume implements api.Cluster.

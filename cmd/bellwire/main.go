@@ -47,7 +47,10 @@ func rootCommand() *cobra.Command {
 		Long: `Event notification that knows who may listen, and when.
 
 Every flag has a twin in the environment: BELLWIRE_PORT for --port, BELLWIRE_PW
-for --pw, which keeps a password out of the list of processes.`,
+for --pw, which keeps a password out of the list of processes.
+
+bellwire completion bash (zsh, fish, powershell) prints what has a shell complete
+verbs and flags: source <(bellwire completion bash)`,
 		SilenceErrors: true, // report prints them
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {

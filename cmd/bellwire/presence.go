@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -14,8 +15,10 @@ import (
 	"github.com/eclipse/paho.golang/paho"
 	"github.com/spf13/cobra"
 
+	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/presence"
+	"github.com/bellwire/bellwire/yamltree"
 )
 
 func presenceCommand() *cobra.Command {
@@ -41,7 +44,8 @@ func presenceSetCommand() *cobra.Command {
 		Short: "Publish a status: available, busy, away, …, or offline",
 		Long: `Publishes the status of ADDRESS, by default your own. available is open;
 offline removes what this source has published; any other word is open with that
-activity, such as away, busy, meeting or on-the-phone.
+activity, such as away, busy, meeting or on-the-phone. Of a word that is almost one
+of RFC 4480 it is told, and it is published as written.
 
 It holds until --until, an hour by default. With --hold it holds while this
 command runs, and is removed when it ends or its connection is lost.`,
@@ -76,6 +80,9 @@ func (f *presenceSet) run(cmd *cobra.Command, args []string) error {
 		p.contentType = ""
 		return f.client.send(cmd, p)
 	}
+	if err := checkStatus(cmd.ErrOrStderr(), status); err != nil {
+		return err
+	}
 	p.payload = statusDocument(status, f.note, time.Now())
 	if f.until != "" {
 		if f.hold {
@@ -92,6 +99,32 @@ func (f *presenceSet) run(cmd *cobra.Command, args []string) error {
 		})
 	}
 	return f.client.send(cmd, p)
+}
+
+// statuses are the words with a meaning of their own.
+var statuses = []string{"available", "offline"}
+
+// activities are those of RFC 4480 section 3.2. Others are possible, and shown as they are.
+var activities = []string{
+	"appointment", "away", "breakfast", "busy", "dinner", "holiday", "in-transit", "looking-for-work", "lunch", "meal", "meeting", "on-the-phone", "other",
+	"performance", "permanent-absence", "playing", "presentation", "shopping", "sleeping", "spectator", "steering", "travel", "tv", "unknown", "vacation",
+	"working", "worship",
+}
+
+// checkStatus refuses what was probably meant to be one of statuses, which would say the
+// contrary, and warns of what was probably meant to be another activity.
+func checkStatus(w io.Writer, status string) error {
+	if slices.Contains(statuses, status) || slices.Contains(activities, status) {
+		return nil
+	}
+	if near := yamltree.Nearest(status, append(slices.Clone(statuses), activities...)); slices.Contains(statuses, near) {
+		return usage("%q would be shown as an activity of somebody who is there: did you mean %q?", status, near)
+	} else if near != "" {
+		if _, err := fmt.Fprintf(w, "warning: %s is shown as it is written: did you mean %s?\n", safe(status), near); err != nil {
+			return fail(bw.File, "cannot write: %w", err)
+		}
+	}
+	return nil
 }
 
 func (f *presenceSet) owner(args []string) (kind.Addr, error) {

@@ -353,3 +353,24 @@ func TestPolicyXML(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A word that is almost another is told of: one that would say that somebody is there who
+// is not is refused, any other is published.
+func TestMisspeltStatus(t *testing.T) {
+	for _, c := range []struct{ status, warning, refused string }{
+		{"busy", "", ""},
+		{"available", "", ""},
+		{"on-the-phone", "", ""},
+		{"gone-fishing", "", ""},
+		{"bsy", "warning: bsy is shown as it is written: did you mean busy?\n", ""},
+		{"meting", "warning: meting is shown as it is written: did you mean meeting?\n", ""},
+		{"ofline", "", `did you mean "offline"?`},
+		{"availble", "", `did you mean "available"?`},
+	} {
+		var w strings.Builder
+		err := checkStatus(&w, c.status)
+		if w.String() != c.warning || (err == nil) != (c.refused == "") || err != nil && !strings.Contains(err.Error(), c.refused) {
+			t.Errorf("%s: %q, %v", c.status, w.String(), err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/bellwire/bellwire/broker"
@@ -30,5 +31,21 @@ func (r *resource) Preview(who broker.Who, at int64) (broker.Shown, any) {
 	if r.policy == nil {
 		return s, policy.Explanation{Because: "the policy is of another version of the program: it shows nothing"}
 	}
-	return s, r.policy.Explain(kind.Of(who.Principal), now, then.input(who, policy.OpSubscribe, now))
+	return s, r.explain(kind.Of(who.Principal), now, then.input(who, policy.OpSubscribe, now))
+}
+
+// explain is policy.Explain, with what the server has for those about whom the owner has
+// said nothing at all.
+func (r *resource) explain(w kind.Addr, at time.Time, in policy.Input) policy.Explanation {
+	e := r.policy.Explain(w, at, in)
+	h, _ := lifeOf(r.policy, &e.Decision, r.set, r.normal)
+	if e.Named || r.set && r.policy.SaysHandling() {
+		return e
+	}
+	e.Handling, e.View = h, policy.ViewNone
+	if h == policy.PoliteBlock {
+		e.View = policy.ViewNeutral
+	}
+	e.Because = fmt.Sprintf("the owner has said nothing about this watcher: the server's default is %s (watch.default)", h)
+	return e
 }
