@@ -66,6 +66,12 @@ type ready struct {
 	PID   int    `json:"pid"`
 	MQTT  string `json:"mqtt"`
 	HTTP  string `json:"http"`
+	MQTTS string `json:"mqtts"`
+	WS    string `json:"ws"`
+	WSS   string `json:"wss"`
+	Unix  string `json:"unix"`
+
+	Listeners []struct{ Name, Kind, Addr string } `json:"listeners"`
 
 	Cluster string `json:"cluster"` // empty on a node alone
 }

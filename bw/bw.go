@@ -39,6 +39,7 @@ const (
 	PolicyMoved     Code = 2017
 	PolicyTests     Code = 2018
 	NoSuchPolicy    Code = 2019
+	TLSFiles        Code = 2020
 	OldProtocol     Code = 3001
 	Refused         Code = 3002
 	SomeRefused     Code = 3003

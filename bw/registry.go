@@ -111,7 +111,7 @@ loopback.`,
 		"correct the file: every fault is listed with its place",
 		`The file given with serve -f cannot be read, is not YAML, or says something that
 has no meaning. Its keys are node, domain, data, mqtt: {addr}, http: {addr},
-cluster: {listen, advertise, join, bootstrap, tls}, policy, limits,
+listeners, cluster: {listen, advertise, join, bootstrap, tls}, policy, limits,
 allow_anonymous, pprof and verbose; bellwire serve --help says what for. Every fault is shown with its line, a caret and, where one is near,
 what was probably meant. Nothing was started.`,
 	},
@@ -149,6 +149,15 @@ force stays.`,
 		`A cluster keeps the policies that were in force, the last hundred and 16 MiB at
 most, with their numbers; older ones are gone. While a node of an older version is
 a member there are none.`,
+	},
+	{
+		TLSFiles, "a listener's certificate files cannot be used",
+		"put a certificate, its key and whatever it was issued by there, in PEM; a running server notices it by itself",
+		`A certificate, its key or the authorities of clients cannot be read, do not
+belong together, or have ended. At the start nothing is served. A running server
+goes on with those that it read before: it looks at the files every two seconds
+and on SIGHUP, and logs what it took. openssl x509 -in FILE -noout -text shows a
+certificate.`,
 	},
 	{
 		OldProtocol, "only MQTT 5 is spoken by bellwire pub and sub",

@@ -72,6 +72,13 @@ type Stats struct {
 	Panics atomic.Uint64 // connections ended by a bug of ours
 }
 
+// EachTurnaway calls f for each reason for which a connection may be turned away.
+func (s *Stats) EachTurnaway(f func(reason string, n *atomic.Uint64)) {
+	for why := range turnaways {
+		f(why.String(), &s.TurnedAway[why])
+	}
+}
+
 // EachConnect calls f for each result that a CONNECT may have, in the order of the
 // reason codes, with its name in snake case and its counter.
 func (s *Stats) EachConnect(f func(result string, n *atomic.Uint64)) {

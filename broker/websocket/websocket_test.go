@@ -53,8 +53,18 @@ func TestDecode(t *testing.T) {
 		first   byte
 		payload string
 	}{
-		{0x82, "whole"}, {0x02, "be"}, {0x89, "ping"}, {0x00, "gi"}, {0x80, "n"}, {0x82, ""}, {0x8a, ""},
-		{0x82, long}, {0x89, strings.Repeat("p", MaxControl)}, {0x82, longer}, {0x02, ""}, {0x80, "x"},
+		{0x82, "whole"},
+		{0x02, "be"},
+		{0x89, "ping"},
+		{0x00, "gi"},
+		{0x80, "n"},
+		{0x82, ""},
+		{0x8a, ""},
+		{0x82, long},
+		{0x89, strings.Repeat("p", MaxControl)},
+		{0x82, longer},
+		{0x02, ""},
+		{0x80, "x"},
 	} {
 		all = append(all, frame(f.first, f.payload, 0x01020304*uint32(i))...)
 		if f.first&0xf < 8 {

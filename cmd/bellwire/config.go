@@ -47,7 +47,7 @@ type configReader struct {
 }
 
 func (c *configReader) read(top *yamltree.Node) {
-	v, ok := c.Table(top, "a configuration", "node", "domain", "data", "mqtt", "http", "cluster", "policy", "limits", "allow_anonymous", "hold_level", "pprof", "verbose")
+	v, ok := c.Table(top, "a configuration", "node", "domain", "data", "mqtt", "listeners", "http", "cluster", "policy", "limits", "allow_anonymous", "hold_level", "pprof", "verbose")
 	if !ok {
 		return
 	}
@@ -56,6 +56,7 @@ func (c *configReader) read(top *yamltree.Node) {
 	c.set(&c.flags.data, "data", c.path(v, "data"))
 	c.set(&c.flags.mqtt, "mqtt", c.listener(v, "mqtt"))
 	c.set(&c.flags.http, "http", c.listener(v, "http"))
+	c.listeners(v)
 	c.cluster(v)
 	c.set(&c.flags.policy, "policy", c.path(v, "policy"))
 	c.limits(v)
@@ -128,10 +129,10 @@ func (c *configReader) path(v map[string]*yamltree.Node, key string) string {
 	return filepath.Join(c.dir, path)
 }
 
-// listenerLater are the keys that listeners will have.
+// listenerLater are the keys that those under listeners have.
 var listenerLater = map[string]later{
-	"tls":       {"TLS is not supported yet", "remove tls, and let a proxy on this machine speak TLS for an address on 127.0.0.1"},
-	"max_conns": {"max_conns is not supported yet", "remove it; limits: {connections: 10000} bounds those of all listeners"},
+	"tls":       {"this address has no TLS", "remove tls, and write listeners: [{mqtts: \":8883\", tls: {cert: FILE, key: FILE}}]"},
+	"max_conns": {"this address has no bound of its own", "remove it; limits: {connections: 10000} bounds those of all, max_conns under listeners: those of one"},
 }
 
 // listener returns the address of a listener.

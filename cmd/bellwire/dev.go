@@ -29,6 +29,7 @@ type devFlags struct {
 	runFor  time.Duration
 	verbose bool
 	nodes   int
+	tls     bool
 	member  devMember // of a process that runs one of several nodes
 }
 
@@ -51,14 +52,21 @@ somewhat later.
 --nodes 3 runs a cluster: three processes of this program, which can be killed
 one by one. They end with this one, and so does what they hold.
 
+--tls makes an authority and a certificate for this machine, in a directory that
+goes with the process, and prints what to give to clients.
+
 On a terminal it prints what to paste next and a line for each event. Without
 one it prints a line of JSON with the address, as serve does.`,
 		Example: `  bellwire dev
   bellwire dev --demo --for 5s
   bellwire dev --port 0
+  bellwire dev --tls
   bellwire dev --nodes 3`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.nodes != 1 && f.tls {
+				return usage("--tls is for one node")
+			}
 			if f.nodes != 1 {
 				return f.runNodes(cmd.Context(), cmd.Flags().Changed("port"), cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}
@@ -70,6 +78,7 @@ one it prints a line of JSON with the address, as serve does.`,
 	flags.StringVar(&f.domain, "domain", "example.com", "`domain` of bare user names")
 	flags.BoolVar(&f.demo, "demo", false, "add a publisher and subscribers, and show what reaches whom")
 	flags.DurationVar(&f.runFor, "for", 0, "end after this `time`, with exit code 0; 0: when interrupted")
+	flags.BoolVar(&f.tls, "tls", false, "also take clients by TLS, on port 8883, with an authority made for the time it runs")
 	flags.IntVar(&f.nodes, "nodes", 1, "run a cluster of so many `nodes`, each a process")
 	f.member.register(flags)
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log what the broker does, too")
@@ -100,6 +109,13 @@ func (f devFlags) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Wr
 		c.policy, c.policyName, c.trust, c.tap = show.firstPolicy(), "the demo's policy", trustBareNames, show
 	case people:
 		c.tap = feed
+	}
+	if f.tls {
+		remove, err := makeDevTLS(&c, f.port)
+		if err != nil {
+			return err
+		}
+		defer remove()
 	}
 	var goOn <-chan struct{}
 	if f.member.name != "" {
@@ -183,9 +199,9 @@ func (f devFlags) greet(feed *feed, people bool, s *server) error {
 		more = fmt.Sprintf("    bellwire sub%[1]s -v -u night -t 'hosts/+/load'    as somebody who may, at times\n"+
 			"    bellwire presence watch%[1]s -u zoe@%[2]s ana@%[2]s    as somebody who is shown nothing; -u bo@%[2]s is\n", at, f.domain)
 	}
-	feed.print(fmt.Sprintf("bellwire %s dev · in memory · loopback only · anonymous allowed · domain %s · data is lost at exit\n\n  MQTT     mqtt://%s\n\n"+
+	feed.print(fmt.Sprintf("bellwire %s dev · in memory · loopback only · anonymous allowed · domain %s · data is lost at exit\n\n  MQTT     mqtt://%s\n%s\n"+
 		"  try, in another terminal\n    bellwire sub%s -v -t 'home/#'\n    mosquitto_pub%s -t home/kitchen/temp -m 21.5    any MQTT client works\n%s",
-		version, f.domain, addr, at, at, more))
+		version, f.domain, addr, s.devTLS(), at, at, more))
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,7 +46,7 @@ func startDevNodes(t *testing.T, args ...string) (nodesLine, *exec.Cmd, *bufio.R
 	in := bufio.NewReader(out)
 	text, err := in.ReadBytes('\n')
 	var line nodesLine
-	if err != nil || json.Unmarshal(text, &line) != nil || len(line.Nodes) != 3 || line.readyLine != line.Nodes[0] {
+	if err != nil || json.Unmarshal(text, &line) != nil || len(line.Nodes) != 3 || !reflect.DeepEqual(line.readyLine, line.Nodes[0]) {
 		t.Fatalf("%v: %q", err, text)
 	}
 	return line, cmd, in, &notes

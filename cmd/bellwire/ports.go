@@ -19,7 +19,8 @@ import (
 // Until there is somebody to serve them, clients are turned away: whoever knows other
 // nodes is then at one of them at once, and does not wait for this one.
 type ports struct {
-	mqtt, http *heldPort    // http is nil for none
+	mqtt, http *heldPort // http is nil for none
+	more       []*clientListener
 	cluster    net.Listener // nil for a node alone; nodes that connect wait
 }
 
@@ -49,6 +50,7 @@ func takePorts(ctx context.Context, c *serverConfig) (p ports, err error) {
 		}
 		want.took(l)
 	}
+	wrong = append(wrong, p.takeListeners(ctx, c)...)
 	if err := wrong.err(); err != nil {
 		p.close()
 		return ports{}, err
@@ -61,6 +63,11 @@ func (p *ports) close() {
 	for _, h := range []*heldPort{p.mqtt, p.http} {
 		if h != nil && !h.released {
 			_ = h.release().Close()
+		}
+	}
+	for _, l := range p.more {
+		if !l.port.released {
+			_ = l.port.release().Close()
 		}
 	}
 	if p.cluster != nil {

@@ -40,6 +40,7 @@ type serveFlags struct {
 	holdLevel                      uint8
 
 	member    clusterFlags
+	listen    listenerFlags
 	limitRows limits // those in the configuration file, in effect without limits
 }
 
@@ -59,7 +60,10 @@ A configuration file (-f) is YAML, such as
   http: {addr: "127.0.0.1:8080"}
   policy: policy.yaml
 
-Its keys are node, domain, data, mqtt: {addr: …}, http: {addr: …}, cluster: {listen:
+Its keys are node, domain, data, mqtt: {addr: …}, listeners (a list, each with mqtt,
+mqtts, ws, wss or unix: ADDR, and name, tls: {cert: …, key: …, client_ca: …,
+client_cert: request, min: "1.2"}, path, origins, mode, anonymous, proxy: [FROM…],
+max_conns), http: {addr: …}, cluster: {listen:
 …, advertise: …, advertise_mqtt: …, join: […], bootstrap: true, name: …, tls: DIR,
 non_voter: true, remove_dead_after: 72h}, policy, limits (a file, or its rows right
 here), allow_anonymous, hold_level, pprof and verbose. Relative paths in it begin
@@ -95,6 +99,7 @@ func (f *serveFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.node, "node", "n1", "name of this node, the same for ever")
 	flags.StringVar(&f.domain, "domain", "", "domain of bare user names")
 	flags.StringVar(&f.mqtt, "mqtt", "127.0.0.1:1883", "address for MQTT over TCP; port 0 takes a free one")
+	f.listen.register(flags)
 	flags.StringVar(&f.http, "http", "", "address for health, metrics and the API; none if empty")
 	flags.StringVar(&f.policy, "policy", "", "policy file: put in force at the first start and on SIGHUP")
 	flags.StringVar(&f.limits, "limits", "", "limits file: what all nodes hold alike is put in force at the first start and on SIGHUP, the rest is this node's")
@@ -113,7 +118,13 @@ type readyLine struct {
 	PID     int    `json:"pid"`
 	MQTT    string `json:"mqtt"`
 	HTTP    string `json:"http,omitempty"`
+	MQTTS   string `json:"mqtts,omitempty"`
+	WS      string `json:"ws,omitempty"`
+	WSS     string `json:"wss,omitempty"`
+	Unix    string `json:"unix,omitempty"`
 	Cluster string `json:"cluster,omitempty"`
+
+	Listeners []listenerLine `json:"listeners,omitempty"`
 }
 
 func (s *server) readyLine() readyLine {
@@ -121,6 +132,7 @@ func (s *server) readyLine() readyLine {
 	if s.httpListener != nil {
 		line.HTTP = s.httpListener.Addr().String()
 	}
+	s.addListeners(&line)
 	return line
 }
 
@@ -190,6 +202,7 @@ func (f *serveFlags) settle(given func(flag string) bool, stderr io.Writer) (c s
 	}
 	c.limited = f.limits != "" || f.limitRows != limits{}
 	c.holdLevel = f.holdLevel
+	c.listeners = f.listen.specs()
 	c.cluster, c.advertise, c.join = f.member.listen, f.member.advertise, f.member.addresses()
 	c.advertiseMQTT, c.clusterName = f.member.advertiseMQTT, f.member.name
 	c.bootstrap, c.clusterTLS = f.member.bootstrap, f.member.tls
@@ -247,6 +260,7 @@ func (f *serveFlags) check() error {
 	}
 	wrong.add(f.member.check(f.node, f.data != "" && newDirectory(f.data)))
 	wrong.add(f.checkOpen())
+	wrong.add(f.listen.check(f.allowAnonymous, f.policy))
 	return wrong.err()
 }
 

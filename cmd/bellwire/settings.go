@@ -107,6 +107,7 @@ func (s *server) firstSettings(ctx context.Context) error {
 // reload reads the files again that are state, and has them ordered: the limits
 // and the policy. A bad file changes nothing.
 func (s *server) reload(ctx context.Context, f serveFlags) {
+	s.lookAtTLS()
 	s.reloadSettings(ctx, f.limits)
 	if f.policy != "" || f.limits == "" {
 		s.reloadPolicy(ctx, f.policy)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -81,10 +82,11 @@ type serverConfig struct {
 	trust          trust
 	policy         []byte // put in force if none is, by its name for messages
 	policyName     string
-	policyFault    error      // why there is no policy, if the file has faults
-	clock          *testClock // nil: the machine's
-	profile        bool       // /debug/pprof on http
-	tap            broker.Tap // nil: nobody watches
+	policyFault    error          // why there is no policy, if the file has faults
+	clock          *testClock     // nil: the machine's
+	profile        bool           // /debug/pprof on http
+	listeners      []listenerSpec // beside mqtt
+	tap            broker.Tap     // nil: nobody watches
 	logger         *slog.Logger
 	die            func(reason string)
 }
@@ -119,6 +121,8 @@ type server struct {
 
 	ports                      ports
 	mqttListener, httpListener net.Listener
+	tlsStop                    chan struct{} // closed when certificates need not be watched any more; nil for never
+	tlsTasks                   sync.WaitGroup
 	handler                    atomic.Pointer[http.Handler] // of HTTP, and of administrators
 	http                       *http.Server
 	httpTurnedAway             turnedAway
@@ -141,7 +145,7 @@ const (
 // and returns when it serves. What was opened is closed again if it fails; and if it
 // is the addresses that cannot be had, nothing was touched.
 func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
-	s = &server{config: c, gate: acl.NewGate(passwordsAtOnce, passwordsWait), keys: authn.NewKeys(time.Now, c.logger), fetches: api.NewRate(c.limits.fetches.atOnce, c.limits.fetches.perSecond), failed: make(chan error, 2)}
+	s = &server{config: c, gate: acl.NewGate(passwordsAtOnce, passwordsWait), keys: authn.NewKeys(time.Now, c.logger), fetches: api.NewRate(c.limits.fetches.atOnce, c.limits.fetches.perSecond), failed: make(chan error, 2+len(c.listeners))}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close(ctx))
@@ -336,6 +340,7 @@ func (s *server) listen() (err error) {
 	s.mqttListener = s.ports.mqtt.release()
 	s.tellClientsAddress()
 	go func() { s.serveEnded("mqtt", s.mqtt.Serve(s.mqttListener), mqtt.ErrServerClosed) }()
+	s.serveListeners()
 	if s.config.http == "" {
 		return nil
 	}
@@ -392,6 +397,10 @@ func (s *server) checks() []api.Check {
 func (s *server) close(ctx context.Context) error {
 	var errs []error
 	s.ports.close()
+	if s.tlsStop != nil {
+		close(s.tlsStop)
+		s.tlsTasks.Wait()
+	}
 	if s.http != nil {
 		errs = append(errs, s.http.Close())
 	}
