@@ -246,7 +246,7 @@ func (r *leak) judgeMessage(c *leakClient, p *mq.Packet, h *holding) {
 		r.fail("LEAK: %s is sent %v, whose sender %s is not let in any more", c.id, p, e.from)
 	case m.From != "im:"+e.from:
 		r.fail("%s is sent %v as from %s, it is from %s", c.id, p, m.From, e.from)
-	case r.at.After(e.moment.at.AddDate(0, 0, 7)):
+	case r.at.After(e.moment.at.AddDate(0, 0, 7)) && !p.Dup(): // what was begun is completed
 		r.fail("LEAK: %s is sent %v, which has expired", c.id, p)
 	}
 	c.here[e]++
@@ -378,6 +378,27 @@ func (r *leak) complete() {
 		r.mustHaveOne(e)
 		r.owe(e)
 	}
+	r.mayHaveEnded()
+}
+
+// mayHaveEnded notes what subscriptions of whoever is refused have ended, or will have,
+// also of those who are away.
+func (r *leak) mayHaveEnded() {
+	for _, c := range r.clients {
+		for _, s := range c.subs {
+			if !s.named() || s.uncertain {
+				continue
+			}
+			for _, h := range r.holdings {
+				if h.kind == "im" || !s.matches(h.topic) {
+					continue
+				}
+				if v := r.verdict(h, c.who, "subscribe"); !v.All && v.Handling == "block" {
+					s.uncertain = true
+				}
+			}
+		}
+	}
 }
 
 // mustHave demands that who is there, and may have it, has had what was published.
@@ -492,9 +513,6 @@ func (r *leak) mustBeShown(c *leakClient) {
 		}
 		v := r.verdict(h, c.who, "subscribe")
 		if named != nil && !v.All {
-			if v.Handling == "block" {
-				named.uncertain = true // it has ended, or will have
-			}
 			if v.Handling == "block" || v.Handling == "confirm" || v.Closed && v.Outside {
 				continue
 			}
@@ -522,7 +540,7 @@ func (r *leak) mustBeNear(c *leakClient, h *holding, v *law.Verdict, is *leakPub
 	}
 	var p place
 	if err := json.Unmarshal([]byte(c.document[h.topic]), &p); err != nil || !p.holds(is.lat, is.lon) {
-		r.fail("WITHHELD: %s was shown of %s %s, and it is at %v, %v (%v)", c.id, h.topic, c.document[h.topic], is.lat, is.lon, err)
+		r.fail("WITHHELD: %s (%s) was shown of %s %q, and it is at %v, %v (%v)\nby %+v, subscriptions %+v\npolicy %s", c.id, c.who, h.topic, c.document[h.topic], is.lat, is.lon, err, v, c.filters(), h.text)
 	}
 }
 
