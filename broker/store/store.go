@@ -108,6 +108,7 @@ type Store struct {
 	mu sync.RWMutex // held for reading while db is used, for writing to replace it
 	db *pebble.DB
 
+	running atomic.Bool        // it is open: what is found damaged from then on ends the process
 	pending pending            // what is committed, and not in db yet
 	spare   atomic.Pointer[Tx] // the last one that has ended, for its memory
 }
@@ -133,11 +134,20 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	s.db = db
+	s.running.Store(true)
 	return s, nil
 }
 
 func (s *Store) openState() (*pebble.DB, error) {
-	return s.open(s.o.Dir, &pebble.EventListener{BackgroundError: s.background})
+	return s.open(s.o.Dir, &pebble.EventListener{BackgroundError: s.background, DataCorruption: s.corrupt})
+}
+
+// corrupt is told of a file that does not read as it was written. What is read while the
+// state is opened fails, and says so.
+func (s *Store) corrupt(info pebble.DataCorruptionInfo) {
+	if s.running.Load() {
+		s.die(fmt.Sprintf("state: %s is damaged: %v", info.Path, info.Details))
+	}
 }
 
 // prepare undoes a Replace that a crash has interrupted, and makes the
@@ -167,8 +177,13 @@ func (s *Store) prepare() error {
 // old is where the state goes that is being replaced.
 func (s *Store) old() string { return s.o.Dir + ".old" }
 
-// background is told of what the database failed to do by itself.
+// background is told of what the database failed to do by itself. What is damaged, and
+// found so while the state is opened, is found by whoever reads it, then or later.
 func (s *Store) background(err error) {
+	if !s.running.Load() && pebble.IsCorruptionError(err) {
+		s.o.Logger.Warn("state damaged", "err", err)
+		return
+	}
 	s.die(fmt.Sprintf("state: in the background: %v", err))
 }
 
