@@ -38,6 +38,7 @@ func TestMQTT64LossesAddUp(t *testing.T) {
 			small.Receive()
 		}
 	}
+	pub.Publish("elsewhere", 1, "") // what is too much goes with the next log entry
 	// Three subscriptions: n, n/2 and n/2 too large, n of which bound wait.
 	check := func(what string, wantSent, wantDropped float64) {
 		t.Helper()
