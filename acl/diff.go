@@ -126,6 +126,9 @@ func (p *Policy) entries() map[string]Change {
 			add(Change{What: "durability", Name: f.filter, Line: f.line, Is: what})
 		}
 	}
+	if p.HasDelays() {
+		add(Change{What: "delayed", Line: p.delays.line, Is: p.delays.describe()})
+	}
 	for name := range p.users {
 		// Credentials are compared, not shown.
 		add(Change{What: "user", Name: name, Is: "credential " + shortCredential(p.Credential(name))})

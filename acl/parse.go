@@ -52,7 +52,7 @@ func (p *Policy) finish() {
 }
 
 // sections are the keys of a policy file; that of users comes first.
-var sections = []string{"users", "issuers", "groups", "rules", "limits", "roles", "tenants", "durability", "tests"}
+var sections = []string{"users", "issuers", "groups", "rules", "limits", "roles", "tenants", "durability", "delayed", "tests"}
 
 // read reads the sections of the file.
 func (r *reader) read(top *yamltree.Node) {
@@ -89,6 +89,7 @@ func (r *reader) read(top *yamltree.Node) {
 		r.readRole(n)
 	}
 	r.readDurability(f["durability"])
+	r.readDelays(f["delayed"])
 	for _, n := range r.Items(f["tests"], "tests", MaxTests) {
 		if t := r.readTest(n); t != nil {
 			r.policy.tests = append(r.policy.tests, t)

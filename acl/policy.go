@@ -24,6 +24,7 @@ type Policy struct {
 	roles   []role
 	tenants []tenant
 	durability
+	delays  Delays
 	rules   []*rule // limits included, by id
 	index   index
 	cuts    index     // of the rules with a window that deny or limit

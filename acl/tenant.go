@@ -25,6 +25,7 @@ type Quotas struct {
 	RetainedTopics     uint64 // plain ones, by who has published what is retained
 	QueueBytes         uint64 // that wait for its people's sessions
 	Watchers           uint64 // live subscriptions to what its people own
+	Delayed            uint64 // events of its people that wait for their time
 	PublishesPerSecond uint64 // of its people, on each node
 }
 
@@ -36,6 +37,7 @@ func (q *Quotas) fields() []quotaField {
 		{"retained_topics", &q.RetainedTopics},
 		{"queue_bytes", &q.QueueBytes},
 		{"watchers", &q.Watchers},
+		{"delayed", &q.Delayed},
 		{"publishes_per_second", &q.PublishesPerSecond},
 	}
 }
@@ -115,25 +117,30 @@ func (r *reader) readQuotas(n *yamltree.Node) (q Quotas) {
 	}
 	for _, field := range q.fields() {
 		name, to := field.name, field.value
-		if f[name] == nil {
-			continue
-		}
-		text, ok := r.Text(f[name], name)
-		if !ok {
-			continue
-		}
 		most := uint64(mostOfQuota)
 		if to == &q.PublishesPerSecond {
 			most = mostPublishes
 		}
-		v, err := strconv.ParseUint(text, 10, 64)
-		if err != nil || v < 1 || v > most {
-			r.FailAt(f[name].Pos, problemf("%s: %q, want 1 to %d", name, shown(text), most).Hint("leave it out for no quota"))
-			continue
-		}
-		*to = v
+		r.readNumber(f[name], name, most, "leave it out for no quota", to)
 	}
 	return q
+}
+
+// readNumber reads a number from 1 to most into to, which it leaves alone if there is none.
+func (r *reader) readNumber(n *yamltree.Node, name string, most uint64, hint string, to *uint64) {
+	if n == nil {
+		return
+	}
+	text, ok := r.Text(n, name)
+	if !ok {
+		return
+	}
+	v, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || v < 1 || v > most {
+		r.FailAt(n.Pos, problemf("%s: %q, want 1 to %d", name, shown(text), most).Hint("%s", hint))
+		return
+	}
+	*to = v
 }
 
 func (t *tenant) describe() string {

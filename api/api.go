@@ -40,6 +40,7 @@ type Config struct {
 	Operators *Operators
 	Policies  Policies // /v1/policy, nil for none
 	Domains   Domains  // /v1/domains, nil for none
+	Delayed   Delayed  // /v1/delayed, nil for none
 
 	// Backup opens a backup of the node's state; Now is the wall's clock, for how long
 	// who reads it may take.
@@ -90,6 +91,9 @@ func Handler(c Config) http.Handler {
 	}
 	if c.Domains != nil {
 		registerDomains(mux, c.Domains, c.Operators)
+	}
+	if c.Delayed != nil {
+		registerDelayed(mux, c.Delayed, c.Operators)
 	}
 	if c.Operators != nil && c.Operators.Audits != nil {
 		registerAudit(mux, c.Operators.Audits, c.Operators)

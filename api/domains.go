@@ -52,6 +52,7 @@ type DomainUsage struct {
 	RetainedTopics     QuotaUsage `json:"retained_topics"`
 	QueueBytes         QuotaUsage `json:"queue_bytes"`
 	Watchers           QuotaUsage `json:"watchers"`
+	Delayed            QuotaUsage `json:"delayed"`
 	PublishesPerSecond QuotaUsage `json:"publishes_per_second"` // on the node that is asked
 }
 
@@ -63,7 +64,7 @@ type QuotaRow struct {
 
 // All lists what is used of each quota, in the order of Rows.
 func (u *DomainUsage) All() []*QuotaUsage {
-	return []*QuotaUsage{&u.Sessions, &u.Subscriptions, &u.RetainedTopics, &u.QueueBytes, &u.Watchers, &u.PublishesPerSecond}
+	return []*QuotaUsage{&u.Sessions, &u.Subscriptions, &u.RetainedTopics, &u.QueueBytes, &u.Watchers, &u.Delayed, &u.PublishesPerSecond}
 }
 
 // Rows lists them.
@@ -74,6 +75,7 @@ func (u *DomainUsage) Rows() []QuotaRow {
 		{"retained_topics", u.RetainedTopics},
 		{"queue_bytes", u.QueueBytes},
 		{"watchers", u.Watchers},
+		{"delayed", u.Delayed},
 		{"publishes_per_second", u.PublishesPerSecond},
 	}
 }

@@ -14,10 +14,12 @@ type applied struct {
 	queued []queued
 	handed []handed
 
-	paid         uint64 // entries that streams owed
-	copied       uint64 // bodies of nearly empty segments that were stored anew
-	copiedBytes  uint64 // and what they take
-	queueDropped uint64 // entries that a queue's bound pushed out
+	paid                             uint64 // entries that streams owed
+	copied                           uint64 // bodies of nearly empty segments that were stored anew
+	copiedBytes                      uint64 // and what they take
+	queueDropped                     uint64 // entries that a queue's bound pushed out
+	delayedPublished, delayedRefused uint64 // delayed events whose time had come: published, and not, for the policy forbids it by now
+
 	willsRefused uint64 // wills that the policy did not permit any more
 
 	sharedReturned uint64 // copies that went back to their groups
@@ -133,6 +135,7 @@ func (a *applied) reset() {
 	clear(a.queued)
 	clear(a.handed)
 	a.steps, a.queued, a.handed, a.used, a.paid, a.queueDropped, a.willsRefused = a.steps[:0], a.queued[:0], a.handed[:0], 0, 0, 0, 0
+	a.delayedPublished, a.delayedRefused = 0, 0
 	a.sharedReturned, a.sharedRefused, a.sharedExpired, a.copied, a.copiedBytes = 0, 0, 0, 0, 0
 	if len(a.events) > 4096 {
 		a.events, a.queued, a.handed, a.steps = nil, nil, nil, nil

@@ -25,6 +25,7 @@ func (m *Machine) adopt(policy Authorizer) {
 	m.removeStrangers(m.policy, policy)
 	m.policy, m.inForce = policy, m.now
 	m.domains.adopt(policy)
+	m.delayed.adopt(policy)
 	m.durable.Invalidate()
 	m.endEra()
 	m.reconsiderAll()
@@ -45,6 +46,11 @@ func (m *Machine) removeStrangers(before, after Authorizer) {
 	for _, r := range m.sessions { // in any order: they become keys
 		if r.principal != "" && was.Knows(r.principal) && !is.Knows(r.principal) {
 			m.setWake(m.now, wakeStranger, r.session, 0)
+		}
+	}
+	for owner := range m.delayed.of { // likewise
+		if was.Knows(owner) && !is.Knows(owner) {
+			m.setWakeName(m.now, wakeUndelay, owner)
 		}
 	}
 	if m.level < levelForgets {

@@ -160,7 +160,12 @@ func (t *target) permitted(m *Machine, topicName string, at int64) (ok bool, unt
 // and handed to the nodes for the clients they hold. c.Event belongs to m.out.
 func (m *Machine) applyPublish(c *event.Publish) error {
 	e := c.Event
-	e.At = min(e.At, m.now) // a clock ahead of the log's gains nothing
+	if ahead := e.At - m.now; ahead > 0 { // a clock ahead of the log's gains nothing
+		e.At = m.now
+		if e.Expires != 0 && IsDelayed(e.Topic) {
+			e.Expires -= ahead // it is a span, not an instant: see delay
+		}
+	}
 	if e.Origin != 0 {
 		r, err := m.current(e.Origin, c.Epoch)
 		if err != nil {
@@ -188,6 +193,9 @@ func (m *Machine) applyPublish(c *event.Publish) error {
 // topics, everything else is retained, if it asks for that, and routed. r is
 // who published it, nil for the broker.
 func (m *Machine) takeEffect(e *event.Event, r *record) error {
+	if r != nil && m.level >= LevelDelayed && IsDelayed(e.Topic) {
+		return m.delay(e, r)
+	}
 	if p := m.profileFor(e.Topic); p != nil && r != nil {
 		if m.policy == nil {
 			return &Refusal{Reason: noPolicy}

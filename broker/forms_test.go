@@ -84,6 +84,8 @@ func stored() []storedForm {
 		{"entry/shared/3", &entry{qos: 1, size: 300, group: 300, body: 5}},
 		{"entry/returned/3", &entry{qos: 1, size: 300, group: 300, returns: returns{2, 1_772_000_060_000_000_000}, body: 5}},
 		{"group/full/3", &group{record: record{session: 300}, turn: 299, passed: 1 << 40, edge: 1_772_000_060_000_000_000, founder: "ann@x.org"}},
+		{"delayed/full/4", &delayedEvent{due: 1_772_000_030_000_000_000, client: "c1", principal: "ann@x.org", name: "0a1b", event: *ev}},
+		{"delayed/empty/4", &delayedEvent{event: event.Event{Payload: []byte{}}}},
 		{"group/empty/3", &group{record: record{session: 1}}},
 	}
 }
@@ -99,6 +101,8 @@ type storedForm struct {
 func encodeStored(v any) []byte {
 	switch v := v.(type) {
 	case *record:
+		return v.append(nil)
+	case *delayedEvent:
 		return v.append(nil)
 	case *queue:
 		return v.append(nil)
@@ -145,6 +149,9 @@ func decodeStored(like any, b []byte) (any, error) {
 	case *storedSub:
 		s, err := decodeSub(b)
 		return &s, err
+	case *delayedEvent:
+		d := new(delayedEvent)
+		return d, d.decode(b)
 	case *nodeState:
 		n := new(nodeState)
 		return n, n.decode(b)

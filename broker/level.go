@@ -54,6 +54,9 @@ const (
 	// likewise.
 	LevelWeights = LevelStreams
 
+	// LevelDelayed is that from which on events are delayed: likewise.
+	LevelDelayed = LevelStreams
+
 	// NewestLevel is the newest that this program knows. Those above are reserved.
 	NewestLevel = LevelStreams
 )

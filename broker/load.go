@@ -49,7 +49,7 @@ func (m *Machine) load() error {
 	if m.copies, err = loadNumber[uint64](m.store, copiesKey); err != nil {
 		return fmt.Errorf("machine: copies: %w", err)
 	}
-	for _, load := range []func() error{m.loadSettings, m.loadPolicy, m.loadHistory, m.loadAudits, m.loadNodes, m.loadSessions, m.loadGroups, m.loadStreams, m.loadQueues, m.loadSubs, m.loadAsked, m.loadProvided, m.loadWatched, m.loadRest, m.loadJoined, m.loadChores} {
+	for _, load := range []func() error{m.loadSettings, m.loadPolicy, m.loadHistory, m.loadAudits, m.loadNodes, m.loadSessions, m.loadGroups, m.loadStreams, m.loadQueues, m.loadSubs, m.loadAsked, m.loadProvided, m.loadWatched, m.loadDelayed, m.loadRest, m.loadJoined, m.loadChores} {
 		if err := load(); err != nil {
 			return err
 		}
@@ -129,6 +129,7 @@ func (m *Machine) loadPolicy() error {
 	m.operators, m.policyData = policy, data
 	m.policy = m.combined(policy)
 	m.domains.adopt(m.policy)
+	m.delayed.adopt(m.policy)
 	if v, ok := m.store.Get(inForceKey, nil); ok && len(v) == 8 {
 		m.inForce = int64(store.Uint64At(v, 0))
 	}

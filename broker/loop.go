@@ -147,6 +147,8 @@ func (l *loop) entry(a *applied) {
 	l.b.stats.Queued.Add(uint64(len(a.queued)) + a.paid)
 	l.b.stats.QueueDropped.Add(a.queueDropped)
 	l.b.stats.PublishRefused.Add(a.willsRefused)
+	l.b.stats.DelayedPublished.Add(a.delayedPublished)
+	l.b.stats.DelayedRefused.Add(a.delayedRefused)
 	l.b.stats.SharedReturned.Add(a.sharedReturned)
 	l.b.stats.SharedRefused.Add(a.sharedRefused)
 	l.b.stats.BodiesCopied.Add(a.copied)

@@ -147,16 +147,17 @@ type Machine struct {
 	key, val []byte                  // scratch
 	body     []byte                  // scratch
 	ended    bool                    // this entry has closed our life
-	provided map[string][]string     // topics of what principals are provided with, sorted
-	asking   map[uint64]int          // how many requests each session has made: what is in store.Asked
-	askedNow map[string]askedHow     // keys of it that this entry has set, or removed
-	copying  *event.Copy             // the copies that it is to end with; nil for none
-	copyUnit int                     // whose they are
-	dropped  []uint64                // segments that it has reclaimed
-	failed   map[int]event.Kind      // units of this entry that panicked; kind 0 for wakes
-	publish  event.Publish           // scratch
-	settle   event.Settle            // scratch
-	decoder  event.Decoder           // scratch
+	delayed  delayed
+	provided map[string][]string // topics of what principals are provided with, sorted
+	asking   map[uint64]int      // how many requests each session has made: what is in store.Asked
+	askedNow map[string]askedHow // keys of it that this entry has set, or removed
+	copying  *event.Copy         // the copies that it is to end with; nil for none
+	copyUnit int                 // whose they are
+	dropped  []uint64            // segments that it has reclaimed
+	failed   map[int]event.Kind  // units of this entry that panicked; kind 0 for wakes
+	publish  event.Publish       // scratch
+	settle   event.Settle        // scratch
+	decoder  event.Decoder       // scratch
 
 	// What was read ahead by what is under way: filters of sessions, bodies of entries.
 	filtersRead map[uint64][]string
@@ -262,6 +263,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	clear(m.auditing)
 	clear(m.askedNow)
 	clear(m.fresh)
+	clear(m.delayed.gone)
 	m.now = max(m.now, stamp)
 	m.out.index, m.out.stamp = index, m.now
 	before := m.counters
@@ -534,6 +536,10 @@ func (m *Machine) command(from event.Header, kind event.Kind, body []byte) (valu
 		var c event.Raise
 		m.decode(&c, body)
 		return nil, m.applyRaise(&c)
+	case event.KindUndelay:
+		var c event.Undelay
+		m.decode(&c, body)
+		return nil, m.applyUndelay(&c)
 	case event.KindTick:
 		return nil, nil
 	}

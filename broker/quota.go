@@ -50,6 +50,9 @@ type DomainQuota struct {
 	// ones too, whoever watches.
 	Watchers uint64
 
+	// Delayed is how many events of theirs may wait for their time (see delayed.go).
+	Delayed uint64
+
 	// PublishesPerSecond is how many events they may publish on each node, after as many at
 	// once.
 	PublishesPerSecond uint64
@@ -70,7 +73,7 @@ type Use struct {
 }
 
 // A DomainUse is what a domain uses.
-type DomainUse struct{ Sessions, Subscriptions, RetainedTopics, QueueBytes, Watchers, Publishes Use }
+type DomainUse struct{ Sessions, Subscriptions, RetainedTopics, QueueBytes, Watchers, Delayed, Publishes Use }
 
 // What a use is of.
 const (
@@ -79,11 +82,12 @@ const (
 	useRetained
 	useQueueBytes
 	useWatchers
+	useDelayed
 	uses
 )
 
 // useNames are for people.
-var useNames = [uses]string{"sessions", "subscriptions", "retained topics", "bytes in queues", "watchers"}
+var useNames = [uses]string{"sessions", "subscriptions", "retained topics", "bytes in queues", "watchers", "delayed events"}
 
 // A domainCount is what one domain uses. The Machine alone changes it.
 type domainCount struct {
@@ -146,7 +150,7 @@ func (d *domainUses) named(domain string) *domainCount {
 }
 
 func (c *domainCount) setQuota(q DomainQuota) {
-	c.quota = [uses]uint64{q.Sessions, q.Subscriptions, q.RetainedTopics, q.QueueBytes, q.Watchers}
+	c.quota = [uses]uint64{q.Sessions, q.Subscriptions, q.RetainedTopics, q.QueueBytes, q.Watchers, q.Delayed}
 }
 
 // adopt puts the quotas of a policy in force.
@@ -199,7 +203,7 @@ func (d *domainUses) use(domain string) (u DomainUse) {
 	if c == nil {
 		return u
 	}
-	for i, to := range [uses]*Use{&u.Sessions, &u.Subscriptions, &u.RetainedTopics, &u.QueueBytes, &u.Watchers} {
+	for i, to := range [uses]*Use{&u.Sessions, &u.Subscriptions, &u.RetainedTopics, &u.QueueBytes, &u.Watchers, &u.Delayed} {
 		*to = Use{Used: uint64(max(0, c.used[i].Load())), Refused: c.refused[i].Load()}
 	}
 	return u

@@ -14,8 +14,9 @@ import (
 // rule per line. What no rule allows is refused, and so is what one denies.
 type rules struct {
 	list  []rule
-	users map[string]string                       // what each has to prove
-	quota map[string]DomainQuota                  // by domain
+	users map[string]string      // what each has to prove
+	quota map[string]DomainQuota // by domain
+	delay DelayLimits
 	asked func(who Who, what Action, name string) // nil, or called before each answer
 }
 
@@ -24,6 +25,8 @@ func (r *rules) Knows(principal string) bool        { return r.users[principal] 
 func (r *rules) Known() []string                    { return slices.Sorted(maps.Keys(r.users)) }
 
 func (r *rules) QuotaOf(domain string) DomainQuota { return r.quota[domain] }
+
+func (r *rules) Delays() DelayLimits { return r.delay }
 
 func (r *rules) Quotas(yield func(domain string, q DomainQuota) bool) {
 	for domain, q := range r.quota {

@@ -88,6 +88,9 @@ func (b *Broker) Connect(r ConnectRequest, sink Sink) (s *Session, present bool,
 		r.Proved = b.Policy()
 	}
 	if r.Will != nil {
+		if IsDelayed(r.Will.Topic) {
+			return nil, false, 0, &Refusal{Cause: ErrTopicName, Reason: "a will has a Will Delay Interval for that"}
+		}
 		if err := b.mayPublish(who, r.Will.Topic, now); err != nil {
 			return nil, false, 0, err
 		}
@@ -180,7 +183,7 @@ func (s *Session) Start(w *Wave) {
 func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uint64, w *Wave) (logged bool, err error) {
 	now := s.b.now()
 	ev.At, ev.Origin, ev.Client, ev.Principal = now, s.number, s.who.Client, s.who.Principal
-	var ownTopic, transient bool
+	var ownTopic, transient, delayed bool
 	if ev.Topic != "" && ev.Topic[0] == '$' {
 		if isAdministration(ev.Topic) {
 			if err := s.administer(ev, w); err != nil {
@@ -192,8 +195,11 @@ func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uin
 		if strings.HasPrefix(ev.Topic, ownControl) {
 			ev.Topic, err = s.b.controlTopic(ev)
 		}
+		delayed = IsDelayed(ev.Topic)
 	}
-	if err == nil {
+	if delayed {
+		ownTopic, err = true, s.mayDelay(ev.Topic, now) // it is ordered whatever its QoS
+	} else if err == nil {
 		ownTopic, transient, err = s.admit(ev, now)
 	}
 	if err != nil {

@@ -5,39 +5,41 @@ import "sync/atomic"
 // Stats count what the broker did since it started. They add up: every event
 // that matched a subscriber was delivered, queued, or is in one of the others.
 type Stats struct {
-	Published       [3]atomic.Uint64 // events accepted, by QoS
-	InMemory        atomic.Uint64    // of these, at QoS 1 and 2, that no log has
-	PublishRefused  atomic.Uint64    // by policy, quota or reserved topic; wills too
-	Delivered       [3]atomic.Uint64 // events handed to a connection, by QoS sent
-	Queued          atomic.Uint64    // entries added to durable queues
-	Withheld        atomic.Uint64    // deliveries that the policy or a window did not permit
-	Shut            atomic.Uint64    // of these, what would be permitted at a later time
-	Expired         atomic.Uint64    // deliveries whose event had expired
-	TooLarge        atomic.Uint64    // deliveries over the client's Maximum Packet Size
-	QueueDropped    atomic.Uint64    // entries that a queue's bound pushed out
-	SlowEnded       atomic.Uint64    // connections ended for not taking what they were sent
-	Sessions        atomic.Int64     // connected here
-	Takeovers       atomic.Uint64    // connections ended by a later one
-	Replayed        atomic.Uint64    // retained events sent to subscribers
-	Coalesced       atomic.Uint64    // changes of a resource that were not shown at once, for there were too many
-	ShownForgotten  atomic.Uint64    // resources of which it was forgotten that a session was shown them, by wildcards
-	WindowsOpened   atomic.Uint64    // edges passed at which something may have opened or closed
-	SubscribeDenied atomic.Uint64
-	FetchesUnnoted  atomic.Uint64 // by whom and what, of which there were too many to note
-	RelaySent       atomic.Uint64 // events that no log has, handed to links, once for each node
-	RelayLost       atomic.Uint64 // of those for which a link had no room, or was not there
-	RelayReceived   atomic.Uint64 // events that other nodes relayed here
-	RelayUnwanted   atomic.Uint64 // of these, to which nobody here subscribes
-	RelayDropped    atomic.Uint64 // frames of events for which there was no room while the log was behind
-	RelayRefused    atomic.Uint64 // messages of other nodes that could not be read, or not wholly
-	SharedReturned  atomic.Uint64 // copies of shared subscriptions that went from one member to another, or to wait for one
-	BodiesCopied    atomic.Uint64 // events stored anew, because little else was left of their segment
-	BytesCopied     atomic.Uint64 // and what they take
-	SharedRefused   atomic.Uint64 // SUBSCRIBEs for more shared subscriptions than a session, or groups than a principal, may have
-	SharedLost      atomic.Uint64 // QoS 0 events that nobody of a group could take
-	Unheard         atomic.Uint64 // SUBACKs sent before all nodes had heard of the filters
-	Silences        atomic.Uint64 // times that no leader was heard of for a second
-	Lives           atomic.Uint64 // this node's lives that the log has closed
+	Published        [3]atomic.Uint64 // events accepted, by QoS
+	InMemory         atomic.Uint64    // of these, at QoS 1 and 2, that no log has
+	PublishRefused   atomic.Uint64    // by policy, quota or reserved topic; wills too
+	Delivered        [3]atomic.Uint64 // events handed to a connection, by QoS sent
+	Queued           atomic.Uint64    // entries added to durable queues
+	Withheld         atomic.Uint64    // deliveries that the policy or a window did not permit
+	Shut             atomic.Uint64    // of these, what would be permitted at a later time
+	Expired          atomic.Uint64    // deliveries whose event had expired
+	TooLarge         atomic.Uint64    // deliveries over the client's Maximum Packet Size
+	QueueDropped     atomic.Uint64    // entries that a queue's bound pushed out
+	SlowEnded        atomic.Uint64    // connections ended for not taking what they were sent
+	Sessions         atomic.Int64     // connected here
+	Takeovers        atomic.Uint64    // connections ended by a later one
+	Replayed         atomic.Uint64    // retained events sent to subscribers
+	Coalesced        atomic.Uint64    // changes of a resource that were not shown at once, for there were too many
+	ShownForgotten   atomic.Uint64    // resources of which it was forgotten that a session was shown them, by wildcards
+	WindowsOpened    atomic.Uint64    // edges passed at which something may have opened or closed
+	SubscribeDenied  atomic.Uint64
+	FetchesUnnoted   atomic.Uint64 // by whom and what, of which there were too many to note
+	RelaySent        atomic.Uint64 // events that no log has, handed to links, once for each node
+	RelayLost        atomic.Uint64 // of those for which a link had no room, or was not there
+	RelayReceived    atomic.Uint64 // events that other nodes relayed here
+	RelayUnwanted    atomic.Uint64 // of these, to which nobody here subscribes
+	RelayDropped     atomic.Uint64 // frames of events for which there was no room while the log was behind
+	RelayRefused     atomic.Uint64 // messages of other nodes that could not be read, or not wholly
+	SharedReturned   atomic.Uint64 // copies of shared subscriptions that went from one member to another, or to wait for one
+	BodiesCopied     atomic.Uint64 // events stored anew, because little else was left of their segment
+	BytesCopied      atomic.Uint64 // and what they take
+	SharedRefused    atomic.Uint64 // SUBSCRIBEs for more shared subscriptions than a session, or groups than a principal, may have
+	SharedLost       atomic.Uint64 // QoS 0 events that nobody of a group could take
+	Unheard          atomic.Uint64 // SUBACKs sent before all nodes had heard of the filters
+	Silences         atomic.Uint64 // times that no leader was heard of for a second
+	Lives            atomic.Uint64 // this node's lives that the log has closed
+	DelayedPublished atomic.Uint64 // events that were published when their time had come
+	DelayedRefused   atomic.Uint64 // and that were not, for the policy did not permit it any more
 }
 
 // Stats returns the counters.

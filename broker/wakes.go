@@ -27,6 +27,9 @@ const (
 	wakeReturn = 17 // what the session was not sent goes to others of its groups, if it is without connection since that epoch
 	wakeShare  = 18 // what a group keeps is given to its members, as far as it can be
 
+	wakeDelayed = 26 // a delayed event is published
+	wakeUndelay = 27 // delayed events of somebody whom the policy does not know any more go, some at a time
+
 	wakeTrim = 10 // queues are past their bound; there need only be an entry: see trim
 )
 
@@ -192,6 +195,10 @@ func (m *Machine) fire(kind byte, id []byte) {
 		m.removeStranger(store.Uint64At(id, 0))
 	case wakeForget:
 		m.forget(string(id))
+	case wakeDelayed:
+		m.publishDelayed(store.Uint64At(id, 0))
+	case wakeUndelay:
+		m.undelayAll(string(id))
 	case wakeJudge:
 		m.judge(string(id))
 	case wakePay:

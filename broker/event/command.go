@@ -30,6 +30,7 @@ const (
 	KindAudit       Kind = 21 // Audit
 	KindRequest     Kind = 24 // Request
 	KindControl     Kind = 25 // Control
+	KindUndelay     Kind = 30 // Undelay
 )
 
 // A Command is one request to the Machine, in the form that the log carries.
@@ -511,6 +512,18 @@ func (c *Audit) decode(r *reader) {
 	c.By, c.Door, c.What, c.About, c.Result = r.string(), r.string(), r.string(), r.string(), r.string()
 	c.Hidden = r.bool()
 }
+
+// An Undelay takes back a delayed event: the one that was ordered at the position Number
+// by Owner (see broker.Delayed).
+type Undelay struct {
+	Owner  string
+	Number uint64
+}
+
+func (*Undelay) Kind() Kind { return KindUndelay }
+
+func (c *Undelay) append(b []byte) []byte { return appendUint(appendString(b, c.Owner), c.Number) }
+func (c *Undelay) decode(r *reader)       { c.Owner, c.Number = r.string(), r.uvarint() }
 
 // Settings replace what of the configuration decides how commands are applied: it
 // has to be the same on every node, so it is agreed. They are all set at once.

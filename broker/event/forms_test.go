@@ -95,6 +95,8 @@ func forms() []form {
 		{"request/empty/4", &Request{Subs: []Subscription{}}},
 		{"control/full/4", &Control{Principal: "bob@example.com", Profile: "presence", Verb: "approve", Data: []byte("{}"), At: 1_772_000_000_123_456_789}},
 		{"control/empty/4", &Control{}},
+		{"undelay/full/4", &Undelay{Owner: "bob@example.com", Number: 1 << 40}},
+		{"undelay/empty/4", &Undelay{}},
 		{"copy/full/4", &Copy{Of: []Reference{{Owner: 300, At: 1 << 40}, {Stream: true, Owner: 7, At: 1}}}},
 		{"copy/empty/4", &Copy{Of: []Reference{}}},
 	}
@@ -143,7 +145,7 @@ func newCommand(k Kind) Command {
 	for _, c := range []Command{
 		&Connect{}, &Disconnect{}, &Subscribe{}, &Unsubscribe{}, &Publish{}, &Release{}, &Settle{}, &Replay{},
 		&Policy{}, &NodeUp{}, &Tick{}, &Settings{}, &PassOver{}, &ProfileSettings{}, &NodeDown{}, &Raise{}, &Return{}, &PutPolicy{}, &Copy{}, &PutPart{},
-		&Request{}, &Control{}, &Audit{},
+		&Request{}, &Control{}, &Audit{}, &Undelay{},
 	} {
 		if c.Kind() == k {
 			return c

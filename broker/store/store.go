@@ -57,6 +57,7 @@ const (
 	Heads   Space = 0x15 // stream → its filter and how far it is
 	Debts   Space = 0x16 // session → what streams owe it
 	Asked   Space = 0x17 // session, topic → ∅: what it subscribes to by request
+	Delayed Space = 0x19 // events that are published later, and whose they are: see broker's delayed.go
 	Groups  Space = 0x11 // filter of a shared subscription → whose turn it is
 )
 

@@ -222,7 +222,7 @@ func domainUsageOf(use broker.DomainUse, q broker.DomainQuota) api.DomainUsage {
 	return api.DomainUsage{
 		Sessions: of(use.Sessions, q.Sessions), Subscriptions: of(use.Subscriptions, q.Subscriptions),
 		RetainedTopics: of(use.RetainedTopics, q.RetainedTopics), QueueBytes: of(use.QueueBytes, q.QueueBytes),
-		Watchers: of(use.Watchers, q.Watchers), PublishesPerSecond: of(use.Publishes, q.PublishesPerSecond),
+		Watchers: of(use.Watchers, q.Watchers), Delayed: of(use.Delayed, q.Delayed), PublishesPerSecond: of(use.Publishes, q.PublishesPerSecond),
 	}
 }
 

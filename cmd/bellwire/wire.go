@@ -357,7 +357,7 @@ func (s *server) serveEnded(what string, err, expected error) {
 }
 
 func (s *server) apiConfig() api.Config {
-	c := api.Config{Ready: s.checks, Metrics: s.metrics(), DomainMetrics: s.domainMetrics(), Profile: s.config.profile, Resources: s.resources(), Cluster: membership{s}, Operators: s.operators(), Policies: policies{s}, Domains: domains{s}, Backup: s.backup, Now: time.Now}
+	c := api.Config{Ready: s.checks, Metrics: s.metrics(), DomainMetrics: s.domainMetrics(), Profile: s.config.profile, Resources: s.resources(), Cluster: membership{s}, Operators: s.operators(), Policies: policies{s}, Domains: domains{s}, Delayed: delayedEvents{s}, Backup: s.backup, Now: time.Now}
 	if clock := s.config.clock; clock != nil {
 		c.Test = &api.Test{
 			Now: clock.Now,
@@ -467,6 +467,12 @@ func (a *authorizer) Grant(who broker.Who, filter string, at int64) broker.Decis
 
 func (a *authorizer) Always(who broker.Who, filter string) bool {
 	return a.policy.Always(acl.Who(who), filter)
+}
+
+// Delays is what may wait for its time.
+func (a *authorizer) Delays() broker.DelayLimits {
+	d := a.operator.Delays()
+	return broker.DelayLimits{Longest: d.Longest, Events: d.Events, Bytes: d.Bytes, OwnerEvents: d.UserEvents, OwnerBytes: d.UserBytes}
 }
 
 func (a *authorizer) Memory(topic string) bool { return a.policy.Memory(topic) }

@@ -1,0 +1,274 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bellwire/bellwire/broker/event"
+)
+
+// waiting lists what waits of somebody, of all if principal is empty.
+func (n *node) waiting(principal string) (list []Delayed) {
+	n.DelayedEvents(principal, "", func(d Delayed) bool { list = append(list, d); return true })
+	return list
+}
+
+func (n *node) lives(seconds uint32) func(*event.Event) {
+	return func(e *event.Event) { e.Expires = event.ExpiresAt(n.now(), seconds) }
+}
+
+// What is delayed is published once, at its time and not before, in the order in which it
+// came, as it was published, to who was away, too; its expiry begins then. A stop of the node
+// and the loss of its state change nothing of that.
+func TestDelayed(t *testing.T) {
+	for _, end := range []string{"", "restart", "crash"} {
+		t.Run(end, func(t *testing.T) {
+			n := newNode(t, Limits{})
+			away, _ := n.connect("away", true, 3600)
+			away.subscribe("#", 2)
+			p, _ := n.connect("p", true, 3600)
+			user := func(e *event.Event) { e.Props = event.AppendUserProperty(nil, "k", "v") }
+			must(t, p.publish("$delayed/10/a/b", "one", 1, user))
+			must(t, p.publish("$delayed/5/a/b", "first", 2, n.lives(60)))
+			must(t, p.publish("$delayed/5/a/b", "first", 2, n.lives(60))) // the client has not heard
+			must(t, p.publish("$delayed/10/a/b", "two", 1, retain))
+			must(t, p.publish("$delayed/0010/q0", "three", 0))
+			must(t, p.publish("$delayed/0/now", "x", 1))
+			n.catchUp()
+			away.want("now=x q1")
+			list := n.waiting("p")
+			if len(list) != 4 || list[0].Topic != "a/b" || list[1].QoS != 2 || !list[2].Retain || list[3].Due != n.now()+10e9 {
+				t.Fatalf("%+v", list)
+			}
+			away.ackAll()
+			away.s.Close(true, false, 0)
+			n.tick()
+			switch end {
+			case "restart":
+				n.restart()
+			case "crash":
+				n.stop(false)
+				n.start()
+			}
+			live, _ := n.connect("live", true, 0)
+			live.subscribe("#", 2)
+			n.pass(5*time.Second - 1)
+			live.want()
+			n.pass(1)
+			live.want("a/b=first q2 expires60")
+			must(t, live.answer(live.awaitGot(1)[0].id, Received))
+			n.pass(5 * time.Second)
+			all := []string{"a/b=first q2 expires60", "a/b=one q1", "a/b=two q1", "q0=three q0"}
+			live.want(all...)
+			if g := live.awaitGot(4); g[1].props != string(event.AppendUserProperty(nil, "k", "v")) {
+				t.Errorf("properties %q", g[1].props)
+			}
+			n.pass(10 * time.Minute)
+			live.want(all...)
+			again, present := n.connect("away", false, 3600)
+			if !present {
+				t.Fatal("the session that was away is gone")
+			}
+			again.await(2)
+			kept, _ := n.connect("kept", true, 0)
+			kept.subscribe("a/#", 1)
+			kept.want("a/b=two q1 retain")
+			if events, bytes := n.DelayedCount(); events != 0 || bytes != 0 || len(n.waiting("")) != 0 {
+				t.Errorf("%d events, %d bytes still wait", events, bytes)
+			}
+		})
+	}
+}
+
+// What cannot be delayed is refused as such, at once.
+func TestDelayedRefused(t *testing.T) {
+	n := newNode(t, Limits{})
+	n.policies["some"] = parseRules("allow * a/#\nallow * $delayed/#")
+	n.policy("some")
+	p, _ := n.connect("p", true, 0)
+	for name, want := range map[string]error{
+		"$delayed/":                      ErrTopicName,
+		"$delayed/10":                    ErrTopicName,
+		"$delayed/10/":                   ErrTopicName,
+		"$delayed//a":                    ErrTopicName,
+		"$delayed/-1/a":                  ErrTopicName,
+		"$delayed/+1/a":                  ErrTopicName,
+		"$delayed/1.5/a":                 ErrTopicName,
+		"$delayed/1e3/a":                 ErrTopicName,
+		"$delayed/ten/a":                 ErrTopicName,
+		"$delayed/1/$SYS/a":              ErrTopicName,
+		"$delayed/1/$delayed/1/a":        ErrTopicName,
+		"$delayed/1/$me/policy/presence": ErrTopicName,
+		"$delayed/1/$share/g/a":          ErrTopicName,
+		"$delayed/4294968/a":             ErrQuota,
+		"$delayed/" + strings.Repeat("9", 30) + "/a": ErrQuota,
+		"$delayed/1/b":                        ErrRefused, // by the policy, of the topic itself
+		"$delayed/1/presence/example.com/bob": ErrBadEvent,
+		"$delayed/4294967/a":                  nil,
+	} {
+		err := p.publish(name, "x", 1)
+		if want == nil && err != nil || !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+	}
+	if _, _, err := n.tryConnect("w", true, 0, will(event.Will{Topic: "$delayed/1/a"})); !errors.Is(err, ErrTopicName) {
+		t.Errorf("as a will: %v", err)
+	}
+}
+
+// Who may not publish to the topic when the time has come does not, which is counted; who
+// is removed from the policy has nothing left that waits.
+func TestDelayedIsJudgedAtItsTime(t *testing.T) {
+	n := newNode(t, Limits{})
+	n.items = 20
+	n.machine.budget.perEntry = 20
+	n.policies["both"] = parseRules("user p 1\nuser q 1\nallow * #")
+	n.policies["not a"] = parseRules("user p 1\nuser q 1\nallow * #\ndeny p a publish")
+	n.policies["not q"] = parseRules("user p 1\nallow * #")
+	n.policy("both")
+	sub, _ := n.connect("sub", true, 0)
+	sub.subscribe("#", 1)
+	p, _ := n.connect("p", true, 0)
+	q, _ := n.connect("q", true, 0)
+	must(t, p.publish("$delayed/10/a", "no", 1))
+	must(t, p.publish("$delayed/10/b", "yes", 1))
+	for range 100 {
+		must(t, q.publish("$delayed/10/c", "no", 1))
+	}
+	n.policy("not a")
+	n.catchUp()
+	if len(n.waiting("q")) != 100 {
+		t.Error("another policy takes away what it does not say anything of")
+	}
+	n.policy("not q")
+	n.catchUp()
+	if list := n.waiting(""); len(list) != 2 {
+		t.Errorf("of who is removed %d events wait", len(list)-2)
+	}
+	n.policy("not a")
+	n.pass(10 * time.Second)
+	sub.want("b=yes q1")
+	if refused, published := n.Stats().DelayedRefused.Load(), n.Stats().DelayedPublished.Load(); refused != 101 || published != 1 {
+		t.Errorf("refused %d, published %d", refused, published)
+	}
+}
+
+// There is no more of it than the policy lets wait, of one or of all; what is refused is one
+// too many, and there is room again when one has been published or taken back.
+func TestDelayedIsBounded(t *testing.T) {
+	n := newNode(t, Limits{})
+	policy := quotas(DomainQuota{Delayed: 4})
+	policy.delay = DelayLimits{OwnerEvents: 3, Events: 6, Longest: 100, OwnerBytes: 1000, Bytes: 1500}
+	n.policies["few"] = policy
+	n.policy("few")
+	of := func(name string) *client { c, _ := n.connect(name, true, 3600); return c }
+	a, b, c := of("a@a.org"), of("b@a.org"), of("c@b.org")
+	try := func(c *client, seconds, size int) error {
+		return c.publish(fmt.Sprintf("$delayed/%d/t", seconds), strings.Repeat("x", size), 1)
+	}
+	for i, step := range []struct {
+		c       *client
+		seconds int
+		size    int
+		refused bool
+	}{
+		{a, 101, 1, true},
+		{a, 10, 1, false},
+		{a, 20, 1, false},
+		{a, 30, 968, true},
+		{a, 30, 1, false},
+		{a, 40, 1, true}, // of one
+		{b, 10, 1, false},
+		{b, 10, 1, true}, // of the domain
+		{c, 10, 900, false},
+		{c, 10, 400, true},
+		{c, 10, 1, false},
+		{c, 10, 1, true}, // of all
+	} {
+		if err := try(step.c, step.seconds, step.size); errors.Is(err, ErrQuota) != step.refused || err != nil && !step.refused {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	check := func(events int64, domain int64) {
+		t.Helper()
+		if got, _ := n.DelayedCount(); got != events {
+			t.Errorf("%d wait, want %d", got, events)
+		}
+		if is, want := n.recount("a.org"); is != want || is[useDelayed] != domain {
+			t.Errorf("counted %v, there is %v; want %d", is, want, domain)
+		}
+	}
+	check(6, 4)
+	ctx := context.Background()
+	name := n.waiting("a@a.org")[1].Name
+	if _, err := n.Undelay(ctx, "b@a.org", name); !errors.Is(err, ErrNoDelayed) {
+		t.Errorf("somebody else's is taken back: %v", err)
+	}
+	if d, err := n.Undelay(ctx, "a@a.org", name); err != nil || d.Due != n.now()+20e9 {
+		t.Errorf("%+v %v", d, err)
+	}
+	if _, err := n.Undelay(ctx, "", name); !errors.Is(err, ErrNoDelayed) {
+		t.Errorf("it is taken back twice: %v", err)
+	}
+	check(5, 3)
+	last := n.waiting("c@b.org")[0]
+	undelay := &event.Undelay{Owner: "c@b.org", Number: last.number}
+	n.together(undelay, undelay, &event.Undelay{Owner: "a@a.org", Number: n.waiting("c@b.org")[1].number})
+	check(4, 3)
+	if err := try(a, 20, 1); err != nil {
+		t.Error(err)
+	}
+	n.restart()
+	check(5, 4)
+	n.pass(10 * time.Second)
+	check(2, 2)
+	n.pass(20 * time.Second)
+	check(0, 0)
+}
+
+// Much that is due at once is published in pieces, each with an entry of its own, in order.
+func TestDelayedInPieces(t *testing.T) {
+	const events, items = 1_000, 100
+	n := newNode(t, Limits{})
+	n.machine.budget.perEntry = items
+	sub, _ := n.connect("sub", true, 3600, receiveMax(65535))
+	sub.subscribe("#", 1)
+	p, _ := n.connect("p", true, 0)
+	var want []string
+	for i := range events {
+		must(t, p.publish("$delayed/60/t", fmt.Sprint(i), 1))
+		want = append(want, fmt.Sprintf("t=%d q1", i))
+	}
+	n.clock.advance(time.Minute)
+	before := n.machine.Applied()
+	n.catchUp()
+	if entries := n.machine.Applied() - before; entries < events/items {
+		t.Errorf("%d events are published by %d entries", events, entries)
+	}
+	if got := sub.await(events); !slices.Equal(got, want) {
+		t.Errorf("out of order: %.200v", got)
+	}
+}
+
+// Before all nodes know of it nothing is delayed, and what has come to such a topic is what
+// it was.
+func TestDelayedNeedsItsLevel(t *testing.T) {
+	n := bareNode(t, Limits{})
+	n.serve()
+	t.Cleanup(func() { n.stop(true) })
+	n.policies["old"] = parseRules("allow * #\nallow * $delayed/#")
+	n.policy("old")
+	p, _ := n.connect("p", true, 0)
+	if err := p.publish("$delayed/1/a", "x", 1); !errors.Is(err, ErrBadEvent) {
+		t.Errorf("%v", err)
+	}
+	sub, _ := n.connect("sub", true, 3600)
+	sub.subscribe("$delayed/#", 1)
+	n.together(&event.Publish{Epoch: p.s.epoch, Event: &event.Event{Topic: "$delayed/1/a", QoS: 1, At: n.now(), Origin: p.s.number}})
+	sub.want("$delayed/1/a= q1")
+}
