@@ -3,6 +3,8 @@ package blackbox
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"net/url"
@@ -21,7 +23,8 @@ import (
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
 
-// A peer is somebody else's client in one protocol version.
+// A peer is somebody else's client in one protocol version. Its addr is HOST:PORT for
+// plain TCP, or as whereOf reads it.
 type peer struct {
 	name string
 	// subscribe subscribes at QoS 2 and hands over "QOS TOPIC PAYLOAD" for
@@ -52,23 +55,109 @@ func TestRealClients(t *testing.T) {
 		topic := name(t) + "/" + strings.ReplaceAll(p.name, " ", "-")
 		p.publish(t, addr, topic, p.name)
 		for who, inbox := range inboxes {
-			var got []string
-			for range 3 {
-				select {
-				case line := <-inbox:
-					got = append(got, line)
-				case <-time.After(mq.Patience):
-				}
-			}
-			slices.Sort(got) // nothing orders QoS 0 before the others for every client
-			var want []string
-			for qos := range 3 {
-				want = append(want, fmt.Sprintf("%d %s %s %d", qos, topic, p.name, qos))
-			}
-			if !slices.Equal(got, want) {
-				t.Errorf("%s published, %s received %q, want %q", p.name, who, got, want)
+			wantThree(t, p.name, who, inbox, topic, p.name)
+		}
+	}
+}
+
+// A where is where a client connects, and how: mqtts://HOST:PORT?ca=FILE, or ws or wss
+// likewise. HOST:PORT alone is plain TCP.
+type where struct{ scheme, host, port, ca string }
+
+func whereOf(addr string) where {
+	u, err := url.Parse(addr)
+	if err != nil || u.Host == "" {
+		host, port, _ := net.SplitHostPort(addr)
+		return where{"mqtt", host, port, ""}
+	}
+	return where{u.Scheme, u.Hostname(), u.Port(), u.Query().Get("ca")}
+}
+
+func (p where) addr() string { return net.JoinHostPort(p.host, p.port) }
+
+// tls trusts the authority of the place; nil without one.
+func (p where) tls(t *testing.T) *tls.Config {
+	t.Helper()
+	if p.ca == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(p.ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	return &tls.Config{RootCAs: pool, ServerName: "localhost"}
+}
+
+// Everybody's clients, each by every way that it has, hear each other: what one
+// publishes by WebSocket comes to another by TLS.
+func TestRealClientsByEveryWay(t *testing.T) {
+	t.Parallel()
+	c := newTLS(t)
+	s := serve(t, append(c.flags(), "--tls-min", "1.2", "--allow-anonymous", "--mqtts", "127.0.0.1:0", "--ws", "127.0.0.1:0", "--wss", "127.0.0.1:0")...)
+	at := map[string]string{
+		"mqtts": "mqtts://" + s.ready.MQTTS + "?ca=" + c.ca(), "ws": "ws://" + s.ready.WS, "wss": "wss://" + s.ready.WSS + "?ca=" + c.ca(),
+	}
+	all := []string{"mqtts", "ws", "wss"}
+	peers := []struct {
+		peer
+		ways []string
+	}{
+		{mosquitto(t, "mqttv311"), all[:1]},
+		{mosquitto(t, "mqttv5"), all[:1]},
+		{peer{"paho.golang", subscribePaho5, publishPaho5}, all},
+		{peer{"paho.mqtt.golang", subscribePaho3, publishPaho3}, all},
+	}
+	t.Run("MQTT.js", func(t *testing.T) { // without it the others go on
+		for _, version := range []string{"4", "5"} {
+			js := mqttjs(t, version)
+			for _, way := range all {
+				hearOneself(t, js, at[way], way)
 			}
 		}
+	})
+	inboxes := map[string]<-chan string{}
+	for _, p := range peers {
+		for _, way := range p.ways {
+			inboxes[p.name+" by "+way] = p.subscribe(t, at[way], name(t)+"/#")
+		}
+	}
+	for _, p := range peers {
+		for _, way := range p.ways {
+			topic := name(t) + "/" + strings.ReplaceAll(p.name, " ", "-") + "-" + way
+			p.publish(t, at[way], topic, p.name)
+			for who, inbox := range inboxes {
+				wantThree(t, p.name+" by "+way, who, inbox, topic, p.name)
+			}
+		}
+	}
+}
+
+// hearOneself has a client publish to itself.
+func hearOneself(t *testing.T, p peer, addr, way string) {
+	t.Helper()
+	topic := name(t) + "/" + strings.ReplaceAll(p.name, " ", "-") + "-" + way
+	inbox := p.subscribe(t, addr, topic)
+	p.publish(t, addr, topic, p.name)
+	wantThree(t, p.name, p.name+" by "+way, inbox, topic, p.name)
+}
+
+// wantThree takes what was published at QoS 0, 1 and 2.
+func wantThree(t *testing.T, from, who string, inbox <-chan string, topic, text string) {
+	t.Helper()
+	var got, want []string
+	for qos := range 3 {
+		want = append(want, fmt.Sprintf("%d %s %s %d", qos, topic, text, qos))
+		select {
+		case line := <-inbox:
+			got = append(got, line)
+		case <-time.After(mq.Patience):
+		}
+	}
+	slices.Sort(got) // nothing orders QoS 0 before the others for every client
+	if !slices.Equal(got, want) {
+		t.Errorf("%s published, %s received %q, want %q", from, who, got, want)
 	}
 }
 
@@ -141,8 +230,12 @@ func mosquitto(t *testing.T, version string) peer {
 	t.Helper()
 	need(t, "mosquitto_sub", "mosquitto-clients")
 	args := func(addr string, more ...string) []string {
-		host, port, _ := net.SplitHostPort(addr)
-		return append([]string{"-h", host, "-p", port, "-V", version}, more...)
+		at := whereOf(addr)
+		host := at.host
+		if at.ca != "" {
+			more = append(more, "--cafile", at.ca)
+		}
+		return append([]string{"-h", host, "-p", at.port, "-V", version}, more...)
 	}
 	return peer{
 		name: "mosquitto " + version,
@@ -173,9 +266,9 @@ func mqttjs(t *testing.T, version string) peer {
 		t.Skip("missing: MQTT.js, run make setup")
 	}
 	node := func(verb, addr string, more ...string) *exec.Cmd {
-		host, port, _ := net.SplitHostPort(addr)
-		cmd := exec.Command("node", append([]string{"testdata/mqttjs.cjs", verb, host, port, version}, more...)...)
-		cmd.Env = append(os.Environ(), "NODE_PATH="+modules)
+		at := whereOf(addr)
+		cmd := exec.Command("node", append([]string{"testdata/mqttjs.cjs", verb, at.host, at.port, version}, more...)...)
+		cmd.Env = append(os.Environ(), "NODE_PATH="+modules, "PROTOCOL="+at.scheme, "CA="+at.ca)
 		return cmd
 	}
 	return peer{
@@ -198,8 +291,10 @@ func mqttjs(t *testing.T, version string) peer {
 func dialPaho5(t *testing.T, addr string, got func(*paho5.Publish)) *autopaho.ConnectionManager {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
+	at := whereOf(addr)
 	config := autopaho.ClientConfig{
-		ServerUrls:                    []*url.URL{{Scheme: "mqtt", Host: addr}},
+		ServerUrls:                    []*url.URL{{Scheme: at.scheme, Host: at.addr(), Path: "/mqtt"}},
+		TlsCfg:                        at.tls(t),
 		KeepAlive:                     20,
 		ReconnectBackoff:              autopaho.NewConstantBackoff(50 * time.Millisecond),
 		CleanStartOnInitialConnection: true,
@@ -251,7 +346,12 @@ func publishPaho5(t *testing.T, addr, topic, text string) {
 
 func dialPaho3(t *testing.T, addr string) paho3.Client {
 	t.Helper()
-	c := paho3.NewClient(paho3.NewClientOptions().AddBroker("tcp://" + addr).SetProtocolVersion(4).SetAutoReconnect(false))
+	at := whereOf(addr)
+	options := paho3.NewClientOptions().AddBroker(at.scheme + "://" + at.addr() + "/mqtt").SetProtocolVersion(4).SetAutoReconnect(false)
+	if conf := at.tls(t); conf != nil {
+		options.SetTLSConfig(conf)
+	}
+	c := paho3.NewClient(options)
 	if token := c.Connect(); !token.WaitTimeout(mq.Patience) || token.Error() != nil {
 		t.Fatalf("paho.mqtt.golang: %v", token.Error())
 	}

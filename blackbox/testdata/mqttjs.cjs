@@ -3,10 +3,11 @@
 //   node mqttjs.cjs sub HOST PORT VERSION FILTER        prints "subscribed", then "> QOS TOPIC PAYLOAD" a line each
 //   node mqttjs.cjs pub HOST PORT VERSION TOPIC TEXT    publishes "TEXT QOS" at QoS 0, 1 and 2, and ends
 //
-// The module is found through NODE_PATH.
+// The module is found through NODE_PATH; PROTOCOL is mqtt, mqtts, ws or wss, and CA the file
+// with the authority.
 const mqtt = require('mqtt')
 const [verb, host, port, version, topic, text] = process.argv.slice(2)
-const client = mqtt.connect({ host, port: Number(port), protocol: 'mqtt', protocolVersion: Number(version), reconnectPeriod: 0 })
+const client = mqtt.connect({ host, port: Number(port), protocol: process.env.PROTOCOL || 'mqtt', path: '/mqtt', ca: process.env.CA && require('fs').readFileSync(process.env.CA), protocolVersion: Number(version), reconnectPeriod: 0 })
 
 function fail (err) {
   console.error(err)

@@ -20,6 +20,8 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/websocket"
+	"github.com/bellwire/bellwire/mqtttest"
 )
 
 // A sink is a transport that takes everything and says nothing.
@@ -184,8 +186,20 @@ func BenchmarkDeliver(b *testing.B) {
 // How much a connected, idle client takes: RSS of this process, with the
 // clients in another.
 func BenchmarkIdleConnection(b *testing.B) {
+	b.Run("tcp", func(b *testing.B) { idleConnection(b, Listener{}, "") })
+	b.Run("tls", func(b *testing.B) { idleConnection(b, Listener{TLS: serverTLS()}, "@tls") })
+	b.Run("ws", func(b *testing.B) { idleConnection(b, Listener{WebSocket: &websocket.Rules{}}, "@ws") })
+	b.Run("wss", func(b *testing.B) {
+		idleConnection(b, Listener{TLS: serverTLS(), WebSocket: &websocket.Rules{}}, "@wss")
+	})
+}
+
+// idleConnection measures by a listener; way tells the clients how to connect.
+func idleConnection(b *testing.B, by Listener, way string) {
 	const clients = 1000
 	n := newNode(b, Limits{})
+	by.Anonymous = true
+	n.addr = n.also(by)
 	rss := func() int {
 		debug.FreeOSMemory()
 		text, err := os.ReadFile("/proc/self/status")
@@ -201,9 +215,9 @@ func BenchmarkIdleConnection(b *testing.B) {
 		b.Skip("missing: VmRSS")
 		return 0
 	}
-	warm := holdClients(b, n, "warm", clients/10)
+	warm := holdClients(b, n, "warm"+way, clients/10)
 	before := rss()
-	stop := holdClients(b, n, "idle", clients)
+	stop := holdClients(b, n, "idle"+way, clients)
 	debug.FreeOSMemory() // twice: stacks shrink by half in each
 	debug.FreeOSMemory()
 	each := float64(rss()-before) / clients
@@ -295,6 +309,7 @@ func child(spec string) error {
 	if _, err := fmt.Sscan(spec, &addr, &name, &count); err != nil {
 		return err
 	}
+	name, way, _ := strings.Cut(name, "@")
 	for i := range count {
 		if name == "watch" {
 			if err := watch(addr, i); err != nil {
@@ -302,7 +317,7 @@ func child(spec string) error {
 			}
 			continue
 		}
-		c, err := net.Dial("tcp", addr)
+		c, err := dialAs(addr, way)
 		if err != nil {
 			return err
 		}
@@ -320,6 +335,19 @@ func child(spec string) error {
 }
 
 // watch is a client of BenchmarkScattered.
+// dialAs connects by TCP, or by tls, ws or wss. The certificate is another process's,
+// and proves nothing here.
+func dialAs(addr, way string) (net.Conn, error) {
+	c, err := net.Dial("tcp", addr)
+	if err == nil && (way == "tls" || way == "wss") {
+		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+	}
+	if err == nil && (way == "ws" || way == "wss") {
+		c, err = mqtttest.OpenWebSocket(c, "localhost")
+	}
+	return c, err
+}
+
 func watch(addr string, i int) error {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
