@@ -435,6 +435,9 @@ func (r *leak) mustHaveOne(e *leakEvent) {
 	if !e.accepted || e.message || len(e.members) > 0 || e.expired(r.at) {
 		return
 	}
+	if e.qos == 0 && len(r.http) > 1 {
+		return // the node that has it picks a member by what the others told last of whose window is open
+	}
 	for _, c := range r.connected() {
 		if c.group != "" && c.since < r.serial && r.may(r.now(), c, e.topic) {
 			if s := c.certain(e.topic, r.serial); s != nil {
