@@ -47,14 +47,46 @@ func TestPacketSequences(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := target
-	if addr == "" { // they use bare topics and ids: nobody else's server; and they know how many aliases it takes
-		addr = limited(t, "  topicAliases: 10\n").ready.MQTT
+	ways := map[string]dialer{"TCP": {target, nil}}
+	if target == "" { // they use bare topics and ids: nobody else's server; and they know how many aliases it takes
+		limits := limitsFile(t, "v: 1\ndefault:\n  topicAliases: 10\n")
+		s := serve(t, "--allow-anonymous", "--limits", limits, "--ws", "127.0.0.1:0")
+		ways = map[string]dialer{"TCP": {s.ready.MQTT, nil}, "WebSocket": {s.ready.MQTT, overWebSocket(s.ready.WS)}}
 	}
+	for way, dial := range ways {
+		t.Run(way, func(t *testing.T) { playAll(t, dial, all) })
+	}
+}
+
+// A dialer says where somebody else publishes, and how the client of a sequence comes:
+// nil for by TCP, there.
+type dialer struct {
+	addr string
+	dial func() (net.Conn, error)
+}
+
+func (d dialer) open() (net.Conn, error) {
+	if d.dial != nil {
+		return d.dial()
+	}
+	return net.Dial("tcp", d.addr)
+}
+
+func overWebSocket(addr string) func() (net.Conn, error) {
+	return func() (net.Conn, error) {
+		nc, err := net.Dial("tcp", addr)
+		if err != nil {
+			return nil, err
+		}
+		return mq.OpenWebSocket(nc, addr)
+	}
+}
+
+func playAll(t *testing.T, dial dialer, all []mq.Sequence) {
 	known := differences(t)
 	passed := 0
 	for _, s := range all {
-		err := play(addr, s)
+		err := play(dial, s)
 		why, listed := known[strings.Join(strings.Fields(s.Name), " ")]
 		switch {
 		case err == nil && !listed:
@@ -82,8 +114,8 @@ type player struct {
 var errEnds = errors.New("the connection ended")
 
 // play plays one sequence and returns what differs.
-func play(addr string, s mq.Sequence) error {
-	nc, err := net.Dial("tcp", addr)
+func play(dial dialer, s mq.Sequence) error {
+	nc, err := dial.open()
 	if err != nil {
 		return err
 	}
@@ -104,7 +136,7 @@ func play(addr string, s mq.Sequence) error {
 		case mq.StepSend:
 			p.send(step.Bytes)
 		case mq.StepPublish:
-			err = publishOnce(addr, step.Publish)
+			err = publishOnce(dial.addr, step.Publish)
 		case mq.StepReceive:
 			err = p.expect(step.Bytes)
 		}
