@@ -118,6 +118,9 @@ func (p *Policy) entries() map[string]Change {
 	for _, i := range p.issuers {
 		add(Change{What: "issuer", Name: i.Name, Line: i.line, Is: i.describe()})
 	}
+	for _, l := range p.logins {
+		add(Change{What: "login", Name: strings.Join(l.Listeners, ","), Line: l.line, Is: l.describe()})
+	}
 	for _, t := range p.tenants {
 		add(Change{What: "tenant", Name: t.domain, Line: t.line, Is: t.describe()})
 	}

@@ -52,7 +52,7 @@ func (p *Policy) finish() {
 }
 
 // sections are the keys of a policy file; that of users comes first.
-var sections = []string{"users", "issuers", "groups", "rules", "limits", "roles", "tenants", "durability", "delayed", "tests"}
+var sections = []string{"users", "issuers", "logins", "groups", "rules", "limits", "roles", "tenants", "durability", "delayed", "tests"}
 
 // read reads the sections of the file.
 func (r *reader) read(top *yamltree.Node) {
@@ -70,6 +70,9 @@ func (r *reader) read(top *yamltree.Node) {
 	r.readUsers(f["users"])
 	for _, n := range r.Items(f["issuers"], "issuers", MaxIssuers) {
 		r.readIssuer(n)
+	}
+	for _, n := range r.Items(f["logins"], "logins", MaxLogins) {
+		r.readLogin(n)
 	}
 	r.readGroups(f["groups"])
 	r.rules = map[string]*rule{}

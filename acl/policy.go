@@ -20,6 +20,7 @@ type Policy struct {
 	scram scramForm             // of most verifiers; none if nobody has one
 
 	issuers []Issuer
+	logins  []Login // the first that names a listener decides
 	groups  []*group
 	roles   []role
 	tenants []tenant

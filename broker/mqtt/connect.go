@@ -140,7 +140,7 @@ func willOf(p *connectPacket) *event.Will {
 // name, password nor a certificate that counts is anonymous.
 func (c *conn) authenticate(p *connectPacket, client string) (who Identity, err error) {
 	l := Login{User: string(p.Connect.Username), Password: p.Connect.Password, Client: client, From: c.info()}
-	if l.User == "" && len(l.Password) == 0 && !(l.From.Certificates && l.From.Certificate() != nil) {
+	if l.User == "" && len(l.Password) == 0 && !c.certified(l.From) {
 		if !c.by.Anonymous {
 			return who, &fault{codeNotAuthorized, "anonymous clients are not permitted"}
 		}
@@ -161,6 +161,11 @@ func (c *conn) authenticate(p *connectPacket, client string) (who Identity, err 
 		return who, connectFault(err)
 	}
 	return who, nil
+}
+
+// certified says whether the client's certificate is asked about.
+func (c *conn) certified(from *ConnInfo) bool {
+	return c.srv.certified != nil && from.Certificate() != nil && c.srv.certified(from.Listener)
 }
 
 // pause holds the client, which may not try again at once, unless the server

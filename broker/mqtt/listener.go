@@ -18,10 +18,6 @@ type Listener struct {
 	// Anonymous lets clients in that give no credentials; see Config.Authenticate.
 	Anonymous bool
 
-	// Certificates has a client's verified certificate asked about like a user name: see
-	// Config.Authenticate. Else it is not looked at.
-	Certificates bool
-
 	// Connections bounds those that may be open at once, accepted or not; one more
 	// is closed at once. 0 for no bound but those of Limits.
 	Connections int
@@ -66,8 +62,8 @@ type ConnInfo struct {
 	// Listener is the Name of the one that accepted the connection.
 	Listener string
 
-	// Anonymous and Certificates are that Listener's.
-	Anonymous, Certificates bool
+	// Anonymous is that Listener's.
+	Anonymous bool
 
 	// Remote is the client's address; behind a proxy that is trusted to tell it,
 	// the one that it told.
@@ -89,5 +85,5 @@ func (i *ConnInfo) Certificate() *x509.Certificate {
 
 // info returns by what way the client has come. For the reading goroutine.
 func (c *conn) info() *ConnInfo {
-	return &ConnInfo{Listener: c.by.Name, Anonymous: c.by.Anonymous, Certificates: c.by.Certificates, Remote: c.tr.remote(), TLS: c.tr.security()}
+	return &ConnInfo{Listener: c.by.Name, Anonymous: c.by.Anonymous, Remote: c.tr.remote(), TLS: c.tr.security()}
 }

@@ -34,11 +34,15 @@ type Config struct {
 	// may say to the operator what is wrong (LoginReason), or ErrUnavailable. It runs on
 	// the connection's own goroutine and may take its time; it bounds itself how many run
 	// at once. It is not asked for a client that shows neither user name, password nor a
-	// certificate that its Listener asks about: such a one is anonymous, and its Listener's Anonymous decides:
+	// certificate that counts (Certified): such a one is anonymous, and its Listener's Anonymous decides:
 	// AllowAnonymous is that of Serve. nil means that no credentials are good; where
 	// anonymous clients are let in they are not looked at.
 	Authenticate   func(l Login) (Identity, error)
 	AllowAnonymous bool
+
+	// Certified says whether verified certificates count of clients that come by the
+	// listener of that name. nil means that they do not.
+	Certified func(listener string) bool
 
 	// Claims returns whom a password says that it is of, if it does (as a signed token
 	// says): tries of clients that name no user are counted by that. nil knows none.
@@ -65,6 +69,7 @@ type Server struct {
 	clock          broker.Clock
 	logger         *slog.Logger
 	authenticate   func(l Login) (Identity, error)
+	certified      func(listener string) bool
 	claims         func(password []byte) string
 	allowAnonymous bool
 	enhanced       func(method string, from *ConnInfo) Exchange
@@ -124,6 +129,7 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		clock:          cfg.Clock,
 		logger:         cfg.Logger,
 		authenticate:   cfg.Authenticate,
+		certified:      cfg.Certified,
 		claims:         cfg.Claims,
 		allowAnonymous: cfg.AllowAnonymous,
 		enhanced:       cfg.Enhanced,

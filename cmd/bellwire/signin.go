@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/bellwire/bellwire/acl"
@@ -46,14 +47,65 @@ func (s *server) identify() func(l mqtt.Login) (mqtt.Identity, error) {
 	}
 }
 
-// judge returns who a login proves to be under the policy in force.
+// judge returns who a login proves to be under the policy in force, by a way that clients
+// of its listener may sign in by. Who shows a certificate that counts is its principal;
+// a password beside it has to prove the same, and a user name to name it.
 func (s *server) judge(l mqtt.Login) (mqtt.Identity, error) {
 	a, ok := s.broker.Policy().(*authorizer)
-	if ok && len(a.policy.Issuers()) > 0 && authn.IsSigned(l.Password) {
-		return s.judgeSigned(a.policy, l)
+	if !ok {
+		return mqtt.Identity{}, broker.ErrBadCredentials
 	}
-	principal, err := s.broker.Authenticate(l.User, l.Password)
-	return mqtt.Identity{Principal: principal}, err
+	by := a.policy.LoginAt(l.From.Listener)
+	cert := l.From.Certificate()
+	if cert == nil || !by.Allows(acl.ByCertificate) {
+		return s.judgeSecret(a.policy, by, l)
+	}
+	principal, err := authn.Certified(cert, by, a.policy.Domain())
+	if err != nil {
+		return mqtt.Identity{}, badCredentials(err)
+	}
+	local, _, _ := strings.Cut(principal, "@")
+	if by.BindID && l.Client != principal && l.Client != local {
+		return mqtt.Identity{}, badCredentials(&authn.Refusal{Reason: "client_id", Detail: "the certificate is of " + principal})
+	}
+	who := mqtt.Identity{Principal: principal, Until: cert.NotAfter}
+	if len(l.Password) > 0 {
+		if who, err = s.judgeSecret(a.policy, by, l); err != nil {
+			return mqtt.Identity{}, err
+		}
+		if who.Until.IsZero() || cert.NotAfter.Before(who.Until) {
+			who.Until = cert.NotAfter
+		}
+	} else if l.User != "" {
+		if who.Principal, err = acl.ParseAddress(l.User, a.policy.Domain()); err != nil {
+			who.Principal = ""
+		}
+	}
+	if who.Principal != principal {
+		return mqtt.Identity{}, badCredentials(&authn.Refusal{Reason: "other_principal", Detail: "the certificate is of " + principal})
+	}
+	return who, nil
+}
+
+// certified says whether certificates count at a listener.
+func (s *server) certified(listener string) bool {
+	a, ok := s.broker.Policy().(*authorizer)
+	return ok && s.config.trust == trustNobody && a.policy.LoginAt(listener).Allows(acl.ByCertificate)
+}
+
+// judgeSecret is judge for user name and password, or a signed token. A way that is not
+// allowed is refused after it was looked at, so that it takes as long.
+func (s *server) judgeSecret(p *acl.Policy, by *acl.Login, l mqtt.Login) (who mqtt.Identity, err error) {
+	way := acl.BySigned
+	if len(p.Issuers()) > 0 && authn.IsSigned(l.Password) {
+		who, err = s.judgeSigned(p, l)
+	} else if who.Principal, err = s.broker.Authenticate(l.User, l.Password); err == nil {
+		way = p.ProvedBy(who.Principal)
+	}
+	if err == nil && !by.Allows(way) {
+		return mqtt.Identity{}, badCredentials(&authn.Refusal{Reason: "way", Detail: "clients of listener " + l.From.Listener + " may not sign in by " + way})
+	}
+	return who, err
 }
 
 // signedPatience is how long a login may wait for an issuer's keys.
@@ -75,10 +127,10 @@ func (s *server) judgeSigned(p *acl.Policy, l mqtt.Login) (mqtt.Identity, error)
 
 // enhanced begins an exchange by a method of MQTT 5: see mqtt.Config.Enhanced. There is
 // none where nobody could end it, nor where credentials are not looked at.
-func (s *server) enhanced(method string, _ *mqtt.ConnInfo) mqtt.Exchange {
+func (s *server) enhanced(method string, from *mqtt.ConnInfo) mqtt.Exchange {
 	a, ok := s.broker.Policy().(*authorizer)
 	secret := s.broker.Secret()
-	if !ok || method != authn.Scram || !a.policy.HasScram() || secret == nil || s.config.trust == trustNothing {
+	if !ok || method != authn.Scram || !a.policy.HasScram() || secret == nil || s.config.trust == trustNothing || !a.policy.LoginAt(from.Listener).Allows(acl.ByScram) {
 		return nil
 	}
 	key := secret.Derive("salts of who does not exist")

@@ -328,6 +328,7 @@ func (s *server) listen() (err error) {
 		Broker: s.broker, Limits: s.config.limits.mqtt, Clock: s.now, Ticks: s.ticker.C, Logger: s.config.logger,
 		Authenticate:   s.identify(),
 		Claims:         authn.Claimed,
+		Certified:      s.certified,
 		Enhanced:       s.enhanced,
 		AllowAnonymous: s.config.allowAnonymous, Elsewhere: s.elsewhere.pick,
 	})

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"math/big"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/broker/mqtt"
+	mq "github.com/bellwire/bellwire/mqtttest"
+)
+
+// An authority issues certificates for tests.
+type authority struct {
+	t    *testing.T
+	cert *x509.Certificate
+	key  ed25519.PrivateKey
+	pool *x509.CertPool
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &authority{t: t, key: key, pool: x509.NewCertPool()}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	a.cert = a.sign(template, template, key.Public())
+	a.pool.AddCert(a.cert)
+	return a
+}
+
+func (a *authority) sign(template, parent *x509.Certificate, key any) *x509.Certificate {
+	a.t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return cert
+}
+
+// issue returns a certificate with a common name, until an instant.
+func (a *authority) issue(name string, until time.Time) tls.Certificate {
+	a.t.Helper()
+	public, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	cert := a.sign(&x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, NotBefore: until.Add(-time.Hour), NotAfter: until,
+		DNSNames: []string{"localhost"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	}, a.cert, public)
+	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}
+}
+
+// A client is who its certificate names where the policy says so, and only there; with a
+// password or user name beside it, it has to be the same; the way by which it comes in has
+// to be one that its listener has; its client id is bound where that is asked for; and a
+// certificate that has expired, or is of another authority, does not come in (REQUIREMENTS
+// S84).
+func TestCertificatesSignIn(t *testing.T) {
+	const secret = "bw_dev_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+	c := testConfig(t, filepath.Join(t.TempDir(), "data"))
+	c.trust, c.allowAnonymous, c.domain = trustNobody, false, "example.com"
+	c.policy, c.policyName = []byte(`
+users:
+  bob: {token_sha256: `+acl.HashToken([]byte(secret))+`}
+logins:
+  - {listeners: [certified], by: [certificate, token]}
+  - {listeners: [bound], by: [certificate], bind_client_id: true}
+  - {listeners: [secretive], by: [password, scram]}
+rules:
+  - {id: all, allow: [publish, subscribe], who: ["*@example.com"], topic: ["t/{local}/#"]}
+`), "policy.yaml"
+	s, err := startServer(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	ours, others := newAuthority(t), newAuthority(t)
+	addrs := map[string]string{}
+	for _, name := range []string{"certified", "bound", "secretive", "plain"} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs[name] = l.Addr().String()
+		go func() {
+			_ = s.mqtt.ServeAs(l, mqtt.Listener{Name: name, Anonymous: name == "plain", TLS: &tls.Config{
+				Certificates: []tls.Certificate{ours.issue("server", time.Now().Add(time.Hour))}, ClientCAs: ours.pool, ClientAuth: tls.VerifyClientCertIfGiven,
+			}})
+		}()
+	}
+	good := time.Now().Add(time.Hour)
+	certs := map[string]*tls.Certificate{}
+	for name, cert := range map[string]tls.Certificate{
+		"ana": ours.issue("ana", good), "bob": ours.issue("bob", good), "stranger": ours.issue("ana@example.org", good),
+		"expired": ours.issue("ana", time.Now().Add(-time.Minute)), "forged": others.issue("ana", good),
+	} {
+		certs[name] = &cert
+	}
+	for _, c := range []struct{ listener, cert, user, password, client, want string }{
+		{"certified", "ana", "", "", "c1", "CONNACK 00 ana"},
+		{"certified", "ana", "ANA@example.com", "", "c2", "CONNACK 00 ana"},
+		{"certified", "bob", "bob", secret, "c3", "CONNACK 00 bob"},
+		{"certified", "", "bob", secret, "c4", "CONNACK 00 bob"},
+		{"certified", "ana", "bob", "", "c5", "CONNACK 86"},
+		{"certified", "ana", "bob", secret, "c6", "CONNACK 86"},
+		{"certified", "bob", "bob", "guess", "c7", "CONNACK 86"},
+		{"certified", "stranger", "", "", "c8", "CONNACK 86"},
+		{"certified", "", "", "", "c9", "CONNACK 87"},
+		{"certified", "expired", "", "", "c10", "nothing"},
+		{"certified", "forged", "", "", "c11", "nothing"},
+		{"bound", "ana", "", "", "ana", "CONNACK 00 ana"},
+		{"bound", "ana", "", "", "ana@example.com", "CONNACK 00 ana"},
+		{"bound", "ana", "", "", "bob", "CONNACK 86"},
+		{"bound", "", "bob", secret, "bob", "CONNACK 86"},
+		{"secretive", "", "bob", secret, "c12", "CONNACK 86"},
+		{"secretive", "ana", "", "", "c13", "CONNACK 87"},
+		{"plain", "ana", "", "", "c14", "CONNACK 00"},
+		{"plain", "", "bob", secret, "c15", "CONNACK 00 bob"},
+	} {
+		conf := &tls.Config{RootCAs: ours.pool, ServerName: "localhost"}
+		if c.cert != "" {
+			conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certs[c.cert], nil }
+		}
+		if got := comesIn(t, addrs[c.listener], conf, mq.Connect{ClientID: c.client, Clean: true, User: c.user, Password: []byte(c.password), NoUser: c.user == ""}); got != c.want {
+			t.Errorf("%s with the certificate of %q as %q with %q, client id %s: %s, want %s", c.listener, c.cert, c.user, c.password, c.client, got, c.want)
+		}
+	}
+}
+
+// comesIn says how a CONNECT over TLS is answered, and who the client is then: as whom it
+// may publish.
+func comesIn(t *testing.T, addr string, conf *tls.Config, m mq.Connect) string {
+	t.Helper()
+	nc, err := tls.Dial("tcp", addr, conf)
+	if err != nil {
+		return "nothing"
+	}
+	defer nc.Close()
+	if len(m.Password) == 0 {
+		m.Password = nil
+	}
+	c := mq.NewConn(nc, 5)
+	if err := c.Write(m); err != nil {
+		return "nothing"
+	}
+	p, err := c.Read(mq.Patience)
+	if err != nil {
+		if _, alert := errors.AsType[*net.OpError](err); alert || errors.Is(err, mq.ErrClosed) {
+			return "nothing"
+		}
+		t.Fatal(err)
+	}
+	if p.Code != 0 {
+		return map[byte]string{0x86: "CONNACK 86", 0x87: "CONNACK 87"}[p.Code]
+	}
+	for _, who := range []string{"ana", "bob"} {
+		if err := c.Write(mq.Publish{Topic: "t/" + who + "/x", QoS: 1, ID: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := c.Read(mq.Patience); err != nil {
+			t.Fatal(err)
+		} else if p.Code < 0x80 {
+			return "CONNACK 00 " + who
+		}
+	}
+	return "CONNACK 00"
+}
