@@ -66,6 +66,8 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 			o.offlineSince = r.seenAt
 		}
 		m.clearWakes(r)
+		m.awaiting.sessions.Add(-1)
+		m.awaiting.subscriptions.Add(-int64(r.subs))
 	}
 	m.counters.epoch++
 	r.epoch, r.version = m.counters.epoch, c.Version
@@ -171,6 +173,8 @@ func (m *Machine) endConnection(r *record, cause error, publishWill, cleared boo
 		m.out.steps = append(m.out.steps, step{kind: stepEnded, session: r.session, epoch: r.epoch, cause: cause})
 	}
 	r.node, r.life, r.offlineAt = "", 0, m.now
+	m.awaiting.sessions.Add(1)
+	m.awaiting.subscriptions.Add(int64(r.subs))
 	r.queue.recent = recent{}
 	for _, g := range r.groups { // before its will is routed, which it must not be given
 		g.part(r)
@@ -257,7 +261,8 @@ func (m *Machine) endSession(r *record, cause error) {
 		m.dropSubs(r)
 	}
 	r.use.add(useSessions, -1)
-	r.use.add(useQueueBytes, -int(r.queue.bytes))
+	m.charge(r, -int64(r.queue.count), -r.queue.bytes)
+	m.awaiting.sessions.Add(-1)
 	m.domains.prune(r.use, len(m.founded) > 0)
 	m.tx.Delete(cursorKey(m.key, r.session))
 	if r.queue.next > 0 {

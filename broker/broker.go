@@ -73,6 +73,7 @@ type Broker struct {
 	watch    watch
 	fetches  gatheredFetches
 	relays   relays
+	system   system
 	silence  silence
 	cursors  cursors
 	copier   copier
@@ -129,6 +130,7 @@ func New(c Config) (*Broker, error) {
 	b.scans.init(b)
 	b.watch.init(b)
 	b.relays.init(b)
+	b.system.b = b
 	b.edges.last, b.edges.kicked = b.now(), make(chan struct{}, 1)
 	m.deliver, m.spare = b.loop.deliver, b.loop.spare
 	b.setPolicy(m.policy, m.history.number())

@@ -59,6 +59,7 @@ func (m *Machine) load() error {
 		m.countWaiting(&g.record)
 	}
 	m.known.Store(int64(len(m.sessions)))
+	m.countWaitingSessions()
 	m.segmentsShown.Store(int64(len(m.segments)))
 	m.levelShown.Store(uint32(m.level))
 	m.showSecret()

@@ -83,6 +83,7 @@ type Machine struct {
 	principals byPrincipal[*record] // the same
 	retained   atomic.Int64         // topics that have a retained event; written by Apply alone
 	known      atomic.Int64         // sessions there are; likewise
+	awaiting   awaiting             // likewise
 
 	sharedWaiting atomic.Int64 // entries of all groups' queues; likewise
 

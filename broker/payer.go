@@ -125,7 +125,7 @@ func (m *Machine) payOne(r *record, d *debt, of int, item *streamed) {
 	m.segment(en.body).live++
 	r.queue.count++
 	r.queue.bytes += int64(en.size)
-	r.use.add(useQueueBytes, int(en.size))
+	m.charge(r, 1, int64(en.size))
 	if at := en.due(); at != 0 {
 		r.queue.expiresLate(n, at)
 	}

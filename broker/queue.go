@@ -192,7 +192,7 @@ func (m *Machine) add(r *record, en entry, q queued) {
 	r.queue.next++
 	r.queue.count++
 	r.queue.bytes += int64(en.size)
-	r.use.add(useQueueBytes, int(en.size))
+	m.charge(r, 1, int64(en.size))
 	if at := en.due(); at != 0 {
 		r.queue.expires(q.seq, at)
 	}
@@ -404,7 +404,7 @@ func (m *Machine) removeEntry(r *record, key []byte, e entry) {
 	}
 	r.queue.count--
 	r.queue.bytes -= int64(e.size)
-	r.use.add(useQueueBytes, -int(e.size))
+	m.charge(r, -1, -int64(e.size))
 	if e.body != 0 {
 		m.unref(e.body)
 	}

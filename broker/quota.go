@@ -230,6 +230,9 @@ func (b *Broker) Domains() []string { return b.machine.domains.domains() }
 func (m *Machine) addSubs(r *record, n int) {
 	r.subs = uint32(int(r.subs) + n)
 	r.use.add(useSubscriptions, n)
+	if !r.connected() {
+		m.awaiting.subscriptions.Add(int64(n))
+	}
 }
 
 // roomForSubs says whether r's domain may have so many subscriptions.

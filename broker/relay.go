@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -396,6 +397,10 @@ func (p *peer) deliver(events []byte, w *Wave) {
 			return
 		}
 		b.stats.RelayReceived.Add(1)
+		if filter == "" && strings.HasPrefix(e.Topic, systemNodes) {
+			b.system.hear(e, now, w)
+			continue
+		}
 		a := b.local.LookupString(e.Topic)
 		if filter != "" {
 			a.pickHere(b, filter, e, now, w)

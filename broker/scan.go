@@ -396,6 +396,9 @@ func (t *scanState) read(scans []*pieceOf) (p piece) {
 func (t *scanState) readRetained(p *piece, s *pieceOf, now int64) (done bool) {
 	done = true
 	filter := s.sub.sub.Filter
+	if isSystem(filter) {
+		return t.readSystem(p, s, now)
+	}
 	lower, upper := retainedRange(filter, s.after)
 	t.s.b.config.Store.Scan(lower, upper, func(key, value []byte) bool {
 		if p.looked++; !p.room() {
@@ -475,9 +478,19 @@ func (t *scanState) deliver(p *piece, w *Wave) {
 		s.sub = sub // its options may have been set anew
 	}
 	now := t.s.b.now()
+	sys := &t.s.b.system
+	sys.mu.Lock() // nor must what the broker tells of itself come after what it has told since
+	defer sys.mu.Unlock()
 	for i := range p.direct {
 		f := &p.direct[i]
 		e := &f.event
+		if isSystem(e.Topic) {
+			text, ok := sys.present(e.Topic)
+			if !ok {
+				continue
+			}
+			e.Payload = []byte(text)
+		}
 		if _, newer := touched[e.Topic]; newer || e.Expired(now) {
 			continue
 		}

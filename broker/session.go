@@ -137,7 +137,7 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 		switch {
 		case o.subs[i].replaying:
 			s.scanning.add(scan{sub: sub, since: o.subs[i].since, after: o.subs[i].position, initial: true, resumed: true})
-		case sub.windowed && s.b.mayHaveOpened(o.offlineSince, now), mayWatch(s.b.machine.profiles, sub.sub.Filter):
+		case sub.windowed && s.b.mayHaveOpened(o.offlineSince, now), mayWatch(s.b.machine.profiles, sub.sub.Filter), isSystem(sub.sub.Filter):
 			// While it was away a window may have opened: it has missed the
 			// state that was sent then.
 			s.scanning.add(scan{sub: sub, since: s.sinceOpening(s.b.loop.position())})
@@ -343,6 +343,9 @@ func (s *Session) mayPublish(topicName string, now int64) error {
 	if !d.Allow {
 		return s.b.publishDenied(s.who, topicName, now, d)
 	}
+	if isSystem(topicName) {
+		return errSystem
+	}
 	if len(s.verdicts) >= verdictsKept {
 		clear(s.verdicts)
 	}
@@ -381,6 +384,9 @@ func (b *Broker) mayPublish(who Who, topicName string, now int64) error {
 	}
 	if d := b.decide(who, ActPublish, topicName, now); !d.Allow {
 		return b.publishDenied(who, topicName, now, d)
+	}
+	if isSystem(topicName) {
+		return errSystem
 	}
 	return nil
 }
@@ -543,12 +549,15 @@ func (s *Session) begin(granted []event.Subscription, done *subscribed, now int6
 		if done != nil && s.durable {
 			replay = done.replay[i]
 		}
+		told := isSystem(sub.Filter) && (sub.RetainHandling == 0 || sub.RetainHandling == 1 && !had)
 		l := s.attach(sub, since, 0, now)
 		l.asked = s.isRequest(sub.Filter)
 		l.counted = counted && !l.asked
 		if replay {
 			s.reshow(sub.Filter)
 			s.scanning.add(scan{sub: l, since: since, initial: true})
+		} else if told { // the log has nothing of it
+			s.scanning.add(scan{sub: l, since: since})
 		}
 	}
 }

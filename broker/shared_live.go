@@ -156,6 +156,9 @@ func (s *Session) mayShare(rest string, now int64) error {
 	if profileOf(s.b.machine.profiles, rest) != nil || strings.HasPrefix(rest, "$me/") || strings.HasPrefix(rest, countsTree) {
 		return &Refusal{Cause: ErrNotShared, Reason: "what is shown there is not the same for everybody: subscribe without $share"}
 	}
+	if isSystem(rest) {
+		return &Refusal{Cause: ErrNotShared, Reason: "each node tells of itself: subscribe without $share"}
+	}
 	if !s.b.SharedAvailable() {
 		return &Refusal{Cause: ErrNotShared, Reason: "not until all nodes of the cluster know them"}
 	}

@@ -145,7 +145,7 @@ func (m *Machine) endGroup(g *group) {
 	if m.founded[g.founder]--; m.founded[g.founder] == 0 {
 		delete(m.founded, g.founder)
 	}
-	g.use.add(useQueueBytes, -int(g.queue.bytes))
+	m.charge(&g.record, -int64(g.queue.count), -g.queue.bytes)
 	delete(m.byFilter, g.filter)
 	delete(m.groups, g.session)
 	delete(m.numbers, g.session)

@@ -17,6 +17,7 @@ type Stats struct {
 	QueueDropped     atomic.Uint64    // entries that a queue's bound pushed out
 	SlowEnded        atomic.Uint64    // connections ended for not taking what they were sent
 	Sessions         atomic.Int64     // connected here
+	Subscriptions    atomic.Int64     // that these have
 	Takeovers        atomic.Uint64    // connections ended by a later one
 	Replayed         atomic.Uint64    // retained events sent to subscribers
 	Coalesced        atomic.Uint64    // changes of a resource that were not shown at once, for there were too many
@@ -55,5 +56,54 @@ func (b *Broker) SharedWaiting() int64 { return b.machine.sharedWaiting.Load() }
 // each of 1,024.
 func (b *Broker) BodySegments() int64 { return b.machine.segmentsShown.Load() }
 
+// SessionsWaiting returns how many sessions wait for their clients, which are connected
+// nowhere, and how many subscriptions those have.
+func (b *Broker) SessionsWaiting() (sessions, subscriptions int64) {
+	return b.machine.awaiting.sessions.Load(), b.machine.awaiting.subscriptions.Load()
+}
+
+// QueuesHold returns how many events wait in queues of durable sessions and of groups, one
+// that waits in several counted in each, and how many bytes they are charged for.
+func (b *Broker) QueuesHold() (events, bytes int64) {
+	return b.machine.awaiting.events.Load(), b.machine.awaiting.bytes.Load()
+}
+
+// SessionsExpired returns how many sessions this node has seen expire in the log since it was
+// started.
+func (b *Broker) SessionsExpired() uint64 { return b.machine.awaiting.expired.Load() }
+
 // SessionsKnown returns how many sessions there are, connected anywhere or not.
 func (b *Broker) SessionsKnown() int64 { return b.machine.known.Load() }
+
+// An awaiting counts what waits for clients, as the Machine applies: sessions that are connected
+// nowhere, and what is in queues. The Machine alone writes it.
+type awaiting struct {
+	sessions, subscriptions atomic.Int64
+	events, bytes           atomic.Int64
+	expired                 atomic.Uint64
+}
+
+// charge counts what a queue has grown by.
+func (m *Machine) charge(r *record, events, bytes int64) {
+	r.use.add(useQueueBytes, int(bytes))
+	m.awaiting.events.Add(events)
+	m.awaiting.bytes.Add(bytes)
+}
+
+// countWaitingSessions counts anew what waits.
+func (m *Machine) countWaitingSessions() {
+	var sessions, subscriptions, events, bytes int64
+	for _, r := range m.sessions { // in any order: a sum
+		events, bytes = events+int64(r.queue.count), bytes+r.queue.bytes
+		if !r.connected() {
+			sessions, subscriptions = sessions+1, subscriptions+int64(r.subs)
+		}
+	}
+	for _, g := range m.groups {
+		events, bytes = events+int64(g.queue.count), bytes+g.queue.bytes
+	}
+	m.awaiting.sessions.Store(sessions)
+	m.awaiting.subscriptions.Store(subscriptions)
+	m.awaiting.events.Store(events)
+	m.awaiting.bytes.Store(bytes)
+}

@@ -211,6 +211,7 @@ func (m *Machine) fire(kind byte, id []byte) {
 			return
 		}
 		if kind == wakeExpiry {
+			m.awaiting.expired.Add(1)
 			m.endSession(r, nil)
 		} else if r.will != nil && r.willAt != 0 {
 			m.publishWill(r)

@@ -86,26 +86,27 @@ type conn struct {
 	seen atomic.Int64 // tick at which the last complete packet was handled
 	busy atomic.Bool  // handling input, and not waiting for the client
 
-	mu        sync.Mutex // guards the following
-	session   session    // nil until CONNECT is accepted
-	connected bool       // CONNACK with success is queued, and the end has not begun
-	ending    bool       // nothing is queued any more
-	said      bool       // our last word is queued: CONNACK or DISCONNECT
-	closed    bool       // the transport is closed
-	marked    bool       // in a wave, or held: somebody will flush
-	held      bool       // the holder will
-	writing   bool       // somebody writes, and will see what is queued meanwhile
-	finished  bool       // our half of the stream is closed
-	full      bool       // the session was told Full and awaits Drained
-	lingerAt  int64      // tick at which the transport is closed; 0 before the end
-	authBy    int64      // tick by which a re-authentication has to be over; 0 for none
-	progress  int64      // tick at which the socket last took something, while it is full
-	out       output
-	vecs      [][]byte   // of the write under way
-	sent      [16]uint32 // packets queued, by type, not yet in Stats
-	acks      acks
-	aliasOut  map[string]uint16 // topics that the client knows by alias
-	changed   *sync.Cond        // for the reader to wait on; nil until it does
+	mu          sync.Mutex // guards the following
+	session     session    // nil until CONNECT is accepted
+	connected   bool       // CONNACK with success is queued, and the end has not begun
+	ending      bool       // nothing is queued any more
+	said        bool       // our last word is queued: CONNACK or DISCONNECT
+	closed      bool       // the transport is closed
+	marked      bool       // in a wave, or held: somebody will flush
+	held        bool       // the holder will
+	writing     bool       // somebody writes, and will see what is queued meanwhile
+	finished    bool       // our half of the stream is closed
+	full        bool       // the session was told Full and awaits Drained
+	lingerAt    int64      // tick at which the transport is closed; 0 before the end
+	authBy      int64      // tick by which a re-authentication has to be over; 0 for none
+	progress    int64      // tick at which the socket last took something, while it is full
+	out         output
+	vecs        [][]byte   // of the write under way
+	sent        [16]uint32 // packets queued, by type, not yet in Stats
+	sentPayload uint64     // bytes of payloads in them
+	acks        acks
+	aliasOut    map[string]uint16 // topics that the client knows by alias
+	changed     *sync.Cond        // for the reader to wait on; nil until it does
 }
 
 // left is what a client said in its DISCONNECT.
@@ -188,7 +189,10 @@ func (c *conn) count(in *input) {
 			c.srv.stats.PacketsIn[t].Add(uint64(n))
 		}
 	}
-	in.packets = [16]uint32{}
+	if in.payload > 0 {
+		c.srv.stats.PayloadIn.Add(in.payload)
+	}
+	in.packets, in.payload = [16]uint32{}, 0
 }
 
 // awaitOutput holds the reader while too much waits for the socket: who does

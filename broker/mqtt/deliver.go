@@ -136,6 +136,7 @@ func (c *conn) Deliver(d *broker.Delivery, w *broker.Wave) broker.Outcome {
 	}
 	c.dirty(w)
 	c.sent[packets.Publish]++
+	c.sentPayload += uint64(len(d.Event.Payload))
 	switch {
 	case s.large:
 		rest := restOf(d.Event)

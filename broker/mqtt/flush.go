@@ -137,4 +137,8 @@ func (c *conn) sum() {
 			c.sent[t] = 0
 		}
 	}
+	if c.sentPayload > 0 {
+		c.srv.stats.PayloadOut.Add(c.sentPayload)
+		c.sentPayload = 0
+	}
 }

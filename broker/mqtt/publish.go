@@ -21,6 +21,7 @@ func (c *conn) handlePublish(in *input, first byte, body []byte) error {
 	if err := parsePublish(first, body, c.version == 5, &p); err != nil {
 		return err
 	}
+	in.payload += uint64(len(p.payload))
 	topic, err := c.resolve(&p)
 	if err != nil {
 		return err

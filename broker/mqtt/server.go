@@ -396,9 +396,11 @@ func (s *Server) dismissClient() { s.clients.Add(-1) }
 // acceptClient notes that a connection has its CONNACK.
 func (s *Server) acceptClient() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.handshakes--
-	s.mu.Unlock()
-	s.stats.Clients.Add(1)
+	if n := s.stats.Clients.Add(1); n > s.stats.Most.Load() {
+		s.stats.Most.Store(n)
+	}
 }
 
 // Close stops accepting, tells every client that the server shuts down (MQTT 5

@@ -45,6 +45,7 @@ func (d Drop) String() string {
 type Stats struct {
 	Sockets atomic.Int64 // open now, accepted or not
 	Clients atomic.Int64 // connected now: CONNACK with success was sent
+	Most    atomic.Int64 // the most clients that were connected at once
 
 	Accepted     atomic.Uint64 // sockets accepted
 	AcceptErrors atomic.Uint64 // accept calls that failed and were tried again
@@ -62,6 +63,7 @@ type Stats struct {
 	Lost     atomic.Uint64      // connected clients whose socket ended without a DISCONNECT
 
 	BytesIn, BytesOut     atomic.Uint64
+	PayloadIn, PayloadOut atomic.Uint64     // bytes of PUBLISH payloads
 	PacketsIn, PacketsOut [16]atomic.Uint64 // by packet type
 	Writes                atomic.Uint64     // write calls: PacketsOut by this is what batching is worth
 
@@ -78,6 +80,9 @@ func (s *Stats) EachTurnaway(f func(reason string, n *atomic.Uint64)) {
 		f(why.String(), &s.TurnedAway[why])
 	}
 }
+
+// PacketPublish is the place of PUBLISH among counters by packet type.
+const PacketPublish = packets.Publish
 
 // EachConnect calls f for each result that a CONNECT may have, in the order of the
 // reason codes, with its name in snake case and its counter.

@@ -77,6 +77,7 @@ type input struct {
 	ev   event.Event // reused by publishes, with its frames
 
 	packets [16]uint32 // handled, by type, not yet in Stats
+	payload uint64     // bytes of payloads in them
 }
 
 var (

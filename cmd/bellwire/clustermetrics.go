@@ -10,7 +10,7 @@ import (
 
 // clusterMetrics are a node's numbers as one of several: what it knows of the others
 // without asking them. The label peer is the name of a node.
-func (s *server) clusterMetrics() prometheus.Collector {
+func (s *server) clusterMetrics() table {
 	t := &table{}
 	t.gauge("raft_commit_index", "last log entry that this node knows to be committed", func() float64 { return float64(s.node.Status().Committed) })
 	t.gauge("raft_silence_seconds", "for how long no leader was heard of; 0 on the leader", func() float64 { return s.node.Silence().Seconds() })
@@ -37,7 +37,7 @@ func (s *server) clusterMetrics() prometheus.Collector {
 }
 
 // nodeMetrics shows all that stats counts.
-func nodeMetrics(stats func() cluster.Stats) prometheus.Collector {
+func nodeMetrics(stats func() cluster.Stats) table {
 	t := &table{}
 	count := func(name, help string, read func(cluster.Stats) uint64) {
 		t.counter(name, help, func() uint64 { return read(stats()) })

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/bellwire/bellwire/acl"
 	"github.com/bellwire/bellwire/bw"
@@ -47,7 +48,7 @@ type configReader struct {
 }
 
 func (c *configReader) read(top *yamltree.Node) {
-	v, ok := c.Table(top, "a configuration", "node", "domain", "data", "mqtt", "listeners", "http", "cluster", "policy", "limits", "allow_anonymous", "hold_level", "pprof", "verbose")
+	v, ok := c.Table(top, "a configuration", "node", "domain", "data", "mqtt", "listeners", "http", "cluster", "policy", "limits", "allow_anonymous", "sys_interval", "hold_level", "pprof", "verbose")
 	if !ok {
 		return
 	}
@@ -61,6 +62,7 @@ func (c *configReader) read(top *yamltree.Node) {
 	c.set(&c.flags.policy, "policy", c.path(v, "policy"))
 	c.limits(v)
 	c.setYes(&c.flags.allowAnonymous, "allow-anonymous", c.yes(v, "allow_anonymous"))
+	c.sysInterval(v)
 	c.holdLevel(v)
 	c.setYes(&c.flags.pprof, "pprof", c.yes(v, "pprof"))
 	c.setYes(&c.flags.verbose, "verbose", c.yes(v, "verbose"))
@@ -104,6 +106,22 @@ func (c *configReader) domain(v map[string]*yamltree.Node) string {
 		c.Report(v["domain"], err)
 	}
 	return text
+}
+
+func (c *configReader) sysInterval(v map[string]*yamltree.Node) {
+	text := c.text(v, "sys_interval")
+	if text == "" {
+		return
+	}
+	span, p := int64(0), (*yamltree.Problem)(nil)
+	if text != "0" {
+		span, p = parseSpan(text)
+	}
+	if p != nil {
+		c.FailAt(v["sys_interval"].Pos, p)
+	} else if !c.given("sys-interval") {
+		c.flags.sysInterval = time.Duration(span)
+	}
 }
 
 func (c *configReader) holdLevel(v map[string]*yamltree.Node) {

@@ -81,6 +81,7 @@ cluster: {listen: "127.0.0.1:3", advertise: "n1.example.com:3", advertise_mqtt: 
 policy: policy.yaml
 limits: /etc/limits.yaml
 allow_anonymous: true
+sys_interval: 30s
 hold_level: 1
 pprof: true
 verbose: true
@@ -90,14 +91,14 @@ verbose: true
 	ofFile := serveFlags{
 		config: file, node: "file", domain: "file.example", data: dir + "/data", mqtt: "127.0.0.1:1", http: "127.0.0.1:2",
 		member: clusterFlags{listen: "127.0.0.1:3", advertise: "n1.example.com:3", advertiseMQTT: "mqtt.example.com:1", join: "n2:3,n3:3", bootstrap: true, name: "prod", tls: dir + "/tls", nonVoter: true, removeDead: 72 * time.Hour},
-		policy: dir + "/policy.yaml", limits: "/etc/limits.yaml", allowAnonymous: true, holdLevel: 1, pprof: true, verbose: true,
+		policy: dir + "/policy.yaml", limits: "/etc/limits.yaml", allowAnonymous: true, holdLevel: 1, sysInterval: 30 * time.Second, pprof: true, verbose: true,
 	}
 	five := limits{mqtt: mqtt.Limits{Connections: 5}}
 	with := func(f serveFlags, change func(*serveFlags)) serveFlags {
 		change(&f)
 		return f
 	}
-	defaults := serveFlags{node: "n1", mqtt: "127.0.0.1:1883"}
+	defaults := serveFlags{node: "n1", mqtt: "127.0.0.1:1883", sysInterval: sysInterval}
 	for _, c := range []struct {
 		name string
 		args []string

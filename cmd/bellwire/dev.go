@@ -155,7 +155,8 @@ func (f devFlags) config(stderr io.Writer) serverConfig {
 		logger = slog.New(warnings{logger.Handler()})
 	}
 	return serverConfig{
-		node: "dev", domain: f.domain, fs: disk.Memory(), dir: "/bellwire",
+		sysInterval: sysInterval,
+		node:        "dev", domain: f.domain, fs: disk.Memory(), dir: "/bellwire",
 		mqtt:           net.JoinHostPort("127.0.0.1", strconv.Itoa(f.port)),
 		allowAnonymous: true, trust: trustNames, policy: acl.Open(), policyName: "dev", logger: logger, die: exitAtOnce,
 	}

@@ -22,6 +22,7 @@ func (s *server) metrics() http.Handler {
 type table []row
 
 type row struct {
+	name  string // without bellwire_
 	desc  *prometheus.Desc
 	kind  prometheus.ValueType
 	label []string
@@ -43,12 +44,13 @@ func (t table) Collect(ch chan<- prometheus.Metric) {
 // A family adds rows under one name.
 type family struct {
 	t    *table
+	name string
 	desc *prometheus.Desc
 	kind prometheus.ValueType
 }
 
 func (t *table) family(kind prometheus.ValueType, name, help string, labels ...string) family {
-	return family{t, prometheus.NewDesc("bellwire_"+name, help, labels, nil), kind}
+	return family{t, name, prometheus.NewDesc("bellwire_"+name, help, labels, nil), kind}
 }
 
 func (t *table) counter(name, help string, read func() uint64) {
@@ -60,14 +62,14 @@ func (t *table) gauge(name, help string, read func() float64) {
 }
 
 func (f family) row(read func() float64, labels ...string) {
-	*f.t = append(*f.t, row{f.desc, f.kind, labels, read})
+	*f.t = append(*f.t, row{f.name, f.desc, f.kind, labels, read})
 }
 
 func (f family) count(read func() uint64, labels ...string) {
 	f.row(func() float64 { return float64(read()) }, labels...)
 }
 
-func (s *server) brokerMetrics() prometheus.Collector {
+func (s *server) brokerMetrics() table {
 	t := &table{}
 	b, m := s.broker.Stats(), s.mqtt.Stats()
 	t.family(prometheus.GaugeValue, "build_info", "which version runs", "version", "revision").row(func() float64 { return 1 }, version, revision())

@@ -38,6 +38,7 @@ type serveFlags struct {
 	policy, limits, testClock      string
 	allowAnonymous, pprof, verbose bool
 	holdLevel                      uint8
+	sysInterval                    time.Duration
 
 	member    clusterFlags
 	listen    listenerFlags
@@ -60,16 +61,16 @@ A configuration file (-f) is YAML, such as
   http: {addr: "127.0.0.1:8080"}
   policy: policy.yaml
 
-Its keys are node, domain, data, mqtt: {addr: …}, listeners (a list, each with mqtt,
-mqtts, ws, wss or unix: ADDR, and name, tls: {cert: …, key: …, client_ca: …,
-client_cert: request, min: "1.2"}, path, origins, mode, anonymous, proxy: [FROM…],
-max_conns), http: {addr: …}, cluster: {listen:
-…, advertise: …, advertise_mqtt: …, join: […], bootstrap: true, name: …, tls: DIR,
-non_voter: true, remove_dead_after: 72h}, policy, limits (a file, or its rows right
-here), allow_anonymous, hold_level, pprof and verbose. Relative paths in it begin
-where it lies. A flag counts more than its twin in the environment, that more than
-the file, that more than the default. Everything that is wrong with the files is
-told at once.
+Its keys are node, domain, data, mqtt: {addr: …}, listeners (a list, each with
+mqtt, mqtts, ws, wss or unix: ADDR, and name, tls: {cert: …, key: …, client_ca:
+…, client_cert: request, min: "1.2"}, path, origins, mode, anonymous, proxy:
+[FROM…], max_conns), http: {addr: …}, cluster: {listen: …, advertise: …,
+advertise_mqtt: …, join: […], bootstrap: true, name: …, tls: DIR, non_voter:
+true, remove_dead_after: 72h}, policy, limits (a file, or its rows right here),
+allow_anonymous, sys_interval, hold_level, pprof and verbose. Relative paths in
+it begin where it lies. A flag counts more than its twin in the environment,
+that more than the file, that more than the default. Everything that is wrong
+with the files is told at once.
 
 With --cluster it is one node of several. The first is started with --bootstrap,
 each other one with --join and the address of one that runs; after its first
@@ -106,6 +107,7 @@ func (f *serveFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.allowAnonymous, "allow-anonymous", false, "let clients in that give no credentials; without --policy they may use all plain topics")
 	f.member.register(flags)
 	flags.Uint8Var(&f.holdLevel, "hold-level", 0, "keep the cluster's feature `level` from rising above this one, so that its nodes can go back to the version before; 0 lets it rise")
+	flags.DurationVar(&f.sysInterval, "sys-interval", sysInterval, "how often what the broker tells below $SYS/ is looked at and told anew; 0: there is nothing told")
 	flags.StringVar(&f.testClock, "test-clock", "", "for tests: the node's clock stands still at this RFC 3339 time until it is moved over HTTP")
 	flags.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ on --http")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log what is only of interest in trouble, too")
@@ -201,7 +203,7 @@ func (f *serveFlags) settle(given func(flag string) bool, stderr io.Writer) (c s
 		allowAnonymous: f.allowAnonymous, profile: f.pprof, logger: newLogger(stderr, f.verbose), die: exitAtOnce,
 	}
 	c.limited = f.limits != "" || f.limitRows != limits{}
-	c.holdLevel = f.holdLevel
+	c.holdLevel, c.sysInterval = f.holdLevel, f.sysInterval
 	c.listeners = f.listen.specs()
 	c.cluster, c.advertise, c.join = f.member.listen, f.member.advertise, f.member.addresses()
 	c.advertiseMQTT, c.clusterName = f.member.advertiseMQTT, f.member.name
@@ -259,6 +261,9 @@ func (f *serveFlags) check() error {
 		wrong.add(fail(bw.Usage, "--pprof serves profiles on --http, and there is none").do("add --http 127.0.0.1:8080, or leave --pprof out"))
 	}
 	wrong.add(f.member.check(f.node, f.data != "" && newDirectory(f.data)))
+	if f.sysInterval != 0 && f.sysInterval < time.Second {
+		wrong.add(fail(bw.Usage, "--sys-interval %s is too short", f.sysInterval).do("give 1s or more, or 0 for nothing told below $SYS/"))
+	}
 	wrong.add(f.checkOpen())
 	wrong.add(f.listen.check(f.allowAnonymous, f.policy))
 	return wrong.err()

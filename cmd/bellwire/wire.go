@@ -76,8 +76,9 @@ type serverConfig struct {
 	credentials   *certs.Credentials
 
 	limits         limits
-	limited        bool  // limits were given
-	holdLevel      uint8 // the feature level rises no higher; 0: to the newest
+	limited        bool          // limits were given
+	sysInterval    time.Duration // between looks at what $SYS tells; 0: none
+	holdLevel      uint8         // the feature level rises no higher; 0: to the newest
 	allowAnonymous bool
 	trust          trust
 	policy         []byte // put in force if none is, by its name for messages
@@ -338,6 +339,7 @@ func (s *server) listen() (err error) {
 	s.serving.Store(s.mqtt)
 	handler := api.Handler(s.apiConfig())
 	s.handler.Store(&handler)
+	s.startSystem()
 	s.mqttListener = s.ports.mqtt.release()
 	s.tellClientsAddress()
 	go func() { s.serveEnded("mqtt", s.mqtt.Serve(s.mqttListener), mqtt.ErrServerClosed) }()
