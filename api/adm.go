@@ -49,6 +49,7 @@ type admVerb struct {
 // admVerbs are by what follows the domain.
 var admVerbs = map[string]admVerb{
 	"subs":            {method: "GET", path: "/v1/domains/%s/subscriptions", takes: []string{"target"}},
+	"invitations":     {method: "GET", path: "/v1/domains/%s/invitations", takes: []string{"target"}},
 	"cancel":          {method: "POST", path: "/v1/domains/%s/subscriptions/cancel", raw: true},
 	"provision":       {method: "POST", path: "/v1/domains/%s/subscriptions/provision", raw: true},
 	"invite":          {method: "POST", path: "/v1/domains/%s/subscriptions/invite", raw: true},

@@ -29,6 +29,9 @@ type Domains interface {
 	// unless it is empty. The domain need be no tenant. A target elsewhere is an ErrNotYours.
 	Subscriptions(ctx context.Context, domain, target string) (SubscriptionList, error)
 
+	// Invitations is Subscriptions for the invitations that are outstanding.
+	Invitations(ctx context.Context, domain, target string) (InvitationList, error)
+
 	// Cancel ends one to an address of the domain, and says how many there were.
 	Cancel(ctx context.Context, domain string, c Cancelling) (matched int, err error)
 

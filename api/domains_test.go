@@ -33,6 +33,10 @@ func (f *fakeDomains) DiffPolicy(context.Context, string, PolicyQuestion) (any, 
 func (f *fakeDomains) Subscriptions(context.Context, string, string) (SubscriptionList, error) {
 	return SubscriptionList{}, f.did()
 }
+
+func (f *fakeDomains) Invitations(context.Context, string, string) (InvitationList, error) {
+	return InvitationList{}, f.did()
+}
 func (f *fakeDomains) Cancel(context.Context, string, Cancelling) (int, error) { return 0, f.did() }
 func (f *fakeDomains) Provision(context.Context, string, string, Provision) (string, error) {
 	return "", f.did()

@@ -26,6 +26,23 @@ type Subscription struct {
 	By      string    `json:"by,omitempty"`    // the administrator who has provided it; empty: its watcher has asked
 }
 
+// An InvitationList is what an administrator is told of invitations.
+type InvitationList struct {
+	Invitations []Invited `json:"invitations"`
+	Partial     bool      `json:"partial,omitempty"` // there are more: ask about one target
+}
+
+// An Invited is one of them: it was neither declined nor, as far as that may be known,
+// accepted.
+type Invited struct {
+	Kind    string    `json:"kind"`
+	Target  string    `json:"target"`  // to whose resource
+	Watcher string    `json:"watcher"` // who is invited
+	By      string    `json:"by"`      // the administrator who has
+	Note    string    `json:"note,omitempty"`
+	Until   time.Time `json:"until"`
+}
+
 // A Cancelling names a subscription, by its watcher or its id.
 type Cancelling struct {
 	Kind    string `json:"kind"`
@@ -73,21 +90,7 @@ func within(domain string, address *string) bool {
 // domain it is about. Others' audits are not theirs to fill.
 func registerSubscriptions(mux *http.ServeMux, d Domains, o *Operators) {
 	const subscriptions = "/v1/domains/{domain}/subscriptions"
-	mux.HandleFunc("GET "+subscriptions, o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
-		target := r.URL.Query().Get("target")
-		about := "*@" + domain
-		if target != "" {
-			about = target
-			if !within(domain, &about) {
-				refusePolicy(w, ErrNotYours)
-				return
-			}
-		}
-		list, err := d.Subscriptions(r.Context(), domain, target)
-		if o.audited(w, r, Look{By: who, What: "subscriptions", About: about, Result: resultOf(err)}) {
-			answerPolicy(w, list, err)
-		}
-	}))
+	registerLists(mux, d, o)
 	change := func(verb string, next func(w http.ResponseWriter, r *http.Request, who, domain string)) {
 		mux.HandleFunc("POST "+subscriptions+"/"+verb, o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
 			r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
@@ -150,6 +153,33 @@ func registerSubscriptions(mux *http.ServeMux, d Domains, o *Operators) {
 			err := d.Invite(r.Context(), domain, who, i)
 			answerPolicy(w, map[string]string{"state": "invited"}, err)
 		}
+	})
+}
+
+// registerLists adds what administrators are told of subscriptions and invitations.
+func registerLists(mux *http.ServeMux, d Domains, o *Operators) {
+	list := func(name string, next func(r *http.Request, domain, target string) (any, error)) {
+		mux.HandleFunc("GET /v1/domains/{domain}/"+name, o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
+			target := r.URL.Query().Get("target")
+			about := "*@" + domain
+			if target != "" {
+				about = target
+				if !within(domain, &about) {
+					refusePolicy(w, ErrNotYours)
+					return
+				}
+			}
+			answer, err := next(r, domain, target)
+			if o.audited(w, r, Look{By: who, What: name, About: about, Result: resultOf(err)}) {
+				answerPolicy(w, answer, err)
+			}
+		}))
+	}
+	list("subscriptions", func(r *http.Request, domain, target string) (any, error) {
+		return d.Subscriptions(r.Context(), domain, target)
+	})
+	list("invitations", func(r *http.Request, domain, target string) (any, error) {
+		return d.Invitations(r.Context(), domain, target)
 	})
 }
 

@@ -197,6 +197,17 @@ func TestADM3AdministratorInvites(t *testing.T) {
 		}
 	}
 	invited()
+	listed := func(who, domain string, want int) {
+		t.Helper()
+		if got := s.ask(who, "GET", "/v1/domains/"+domain+"/invitations", ""); got.status != 200 || strings.Count(got.body, `"target":"bob@example.com","watcher":"alice@example.net","by":"adm@example.com","note":"for the rota","until":"`) != want {
+			t.Errorf("%s is told of %s: %d %s, want %d", who, domain, got.status, got.body, want)
+		}
+	}
+	listed(admCom, "example.com", 1)
+	listed(admNet, "example.net", 1) // of whom it is
+	if got := s.ask(admNet, "GET", "/v1/domains/example.com/invitations", ""); got.status != 403 {
+		t.Errorf("the other administrator: %d %s", got.status, got.body)
+	}
 	state := func() subState { return readState(t, shownOf(a, "$me/sub/"+bobsPresence)) }
 	if is := state(); is != (subState{State: "invited", Origin: "admin", By: admCom, Note: "for the rota"}) {
 		t.Errorf("alice is told %+v", is)
@@ -214,6 +225,7 @@ func TestADM3AdministratorInvites(t *testing.T) {
 	}
 	// She accepts.
 	a.Subscribe(bobsPresence, 1)
+	listed(admCom, "example.com", 0)
 	if is := string(shownOf(a, bobsPresence)); !strings.Contains(is, "closed") {
 		t.Errorf("alice is shown %s", is)
 	}
@@ -221,7 +233,9 @@ func TestADM3AdministratorInvites(t *testing.T) {
 	a.Unsubscribe(bobsPresence)
 	for is := state(); is.State != "invited"; is = state() {
 	}
+	listed(admCom, "example.com", 1)
 	a.Publish("$ctl/decline", 1, `{"kind":"presence","entity":"pres:bob@example.com"}`)
+	listed(admCom, "example.com", 0)
 	if got := s.change(admCom, "example.com", "invite", invite); got.status != 403 || !strings.Contains(got.body, "declined") {
 		t.Errorf("who has declined is invited: %d %s", got.status, got.body)
 	}
@@ -323,6 +337,8 @@ func TestS21AdministratorByTopicsAndVerbs(t *testing.T) {
 	if is := readState(t, shownOf(a, "$me/sub/"+bobsPresence)); is.State != "invited" || is.By != admCom {
 		t.Errorf("alice is told %+v", is)
 	}
+	do("invitations", `{"target":"bob"}`, 0, 200, `{"kind":"presence","target":"bob@example.com","watcher":"alice@example.net","by":"adm@example.com","until":"`)
+	do("invitations", `{"target":"alice@example.net"}`, 0x87, 403, "not of a domain")
 	do("subs", `{"target":"bob"}`, 0, 200, `"watcher":"boss@example.com"`)
 	do("subs", ``, 0, 200, `"target":"bob@example.com"`)
 	do("subs", `{"target":"alice@example.net"}`, 0x87, 403, "not of a domain")
@@ -346,7 +362,7 @@ func TestS21AdministratorByTopicsAndVerbs(t *testing.T) {
 	do("audit", `{"about":"bob@example.com"}`, 0, 200, `"door":"mqtt","what":"invite presence"`)
 	do("audit", `{}`, 0, 200, `"door":"mqtt","what":"policy put","about":"*@example.com","result":"policy 4"`)
 	for what, path := range map[string]string{
-		"subs": "/v1/domains/example.com/subscriptions", "usage": "/v1/domains/example.com/usage",
+		"subs": "/v1/domains/example.com/subscriptions", "invitations": "/v1/domains/example.com/invitations", "usage": "/v1/domains/example.com/usage",
 		"audit": "/v1/audit?domain=example.com", "policy/versions": "/v1/domains/example.com/policy/versions",
 	} {
 		_, _, is := administers(t, c, "$adm/example.com/"+what, "")
@@ -360,7 +376,7 @@ func TestS21AdministratorByTopicsAndVerbs(t *testing.T) {
 	}
 	for _, who := range []string{bob, admNet} {
 		other := s.asks(who)
-		for _, what := range []string{"subs", "usage", "audit", "policy", "policy/put", "policy/end", "cancel", "provision", "invite"} {
+		for _, what := range []string{"subs", "invitations", "usage", "audit", "policy", "policy/put", "policy/end", "cancel", "provision", "invite"} {
 			payload := ""
 			if what == "cancel" || what == "provision" || what == "invite" {
 				payload = `{"kind":"presence","target":"bob","watcher":"boss"}`
@@ -388,6 +404,8 @@ func TestS21AdministratorByTopicsAndVerbs(t *testing.T) {
 	verb(0, "canceled 1", "cancel", "bob", "boss")
 	verb(3, "no such subscription", "cancel", "bob", "eve")
 	verb(0, "invited", "invite", "carol@example.org", "bob", "location", "--note", "look")
+	verb(0, "carol@example.org  bob@example.com  adm@example.com", "invitations")
+	verb(0, `"note":"look"`, "invitations", "--target", "bob", "-o", "json")
 	verb(0, "sessions", "usage")
 	verb(0, "invite location", "audit")
 	verb(0, "policy 5 in force", "policy", "put", writeFile(t, "own.yaml", "rules: []\n"))

@@ -78,7 +78,7 @@ func TestS18TenantsHaveNoSightOfEachOther(t *testing.T) {
 	file := writeFile(t, "theirs.yaml", "rules: []\n")
 	const it = `{"kind":"presence","watcher":"%P","target":"%P"}`
 	var questions []question
-	for _, rest := range []string{"/policy", "/policy/versions", "/policy/versions/1", "/policy/diff", "/usage", "/subscriptions", "/subscriptions?target=%P"} {
+	for _, rest := range []string{"/policy", "/policy/versions", "/policy/versions/1", "/policy/diff", "/usage", "/subscriptions", "/subscriptions?target=%P", "/invitations", "/invitations?target=%P"} {
 		questions = append(questions, byHTTP("GET", "/v1/domains/%D"+rest, ""))
 	}
 	for _, verb := range []string{"cancel", "provision", "invite"} {

@@ -144,7 +144,7 @@ func TestS18ProbingAdministratorLearnsNothing(t *testing.T) {
 			t.Errorf("%s: %s %s answers\n%d %s\nand %s\n%d %s", what, method, is, a.status, a.body, isNot, b.status, b.body)
 		}
 	}
-	for _, rest := range []string{"/policy", "/policy/versions", "/policy/versions/1", "/policy/diff", "/usage", "/audit", "/subscriptions"} {
+	for _, rest := range []string{"/policy", "/policy/versions", "/policy/versions/1", "/policy/diff", "/usage", "/audit", "/subscriptions", "/invitations"} {
 		same("a domain", "GET", "/v1/domains/example.com"+rest, "/v1/domains/example.xyz"+rest, "")
 	}
 	same("a domain", "PUT", "/v1/domains/example.com/policy", "/v1/domains/example.xyz/policy", "rules: []\n")

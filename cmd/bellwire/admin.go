@@ -36,6 +36,7 @@ it shown to whom it is about: see bellwire admin audit.`,
 	put.Use, put.Short = "put FILE | --end", "Put a policy file in force"
 	policy.AddCommand(adminPolicyGetCommand(&server), mustName(put), mustName(diff), mustName(rollback), mustName(history))
 	cmd.AddCommand(adminListCommand(&server), adminCancelCommand(&server), adminProvisionCommand(&server), adminInviteCommand(&server),
+		adminInvitationsCommand(&server),
 		adminUsageCommand(&server), mustName(audit), policy)
 	for _, sub := range cmd.Commands() {
 		if sub != audit { // it has its own
@@ -57,12 +58,14 @@ var adminExamples = map[string]string{
 	"provision": "provision bo@example.net ana@example.com --note \"the new shift\"",
 	"invite":    "invite bo@example.net ana@example.com",
 	"usage":     "usage",
-	"audit":     "audit",
-	"get":       "policy get",
-	"put":       "policy put ours.yaml --if-match 7",
-	"diff":      "policy diff ours.yaml",
-	"rollback":  "policy rollback 3",
-	"history":   "policy history",
+
+	"invitations": "invitations --target ana@example.com",
+	"audit":       "audit",
+	"get":         "policy get",
+	"put":         "policy put ours.yaml --if-match 7",
+	"diff":        "policy diff ours.yaml",
+	"rollback":    "policy rollback 3",
+	"history":     "policy history",
 }
 
 // mustName has a verb that knows --domain want it.
@@ -249,6 +252,37 @@ a week; who declines is not invited to it again for 30 days. KIND is presence or
 			err = v.post(cmd, "invite", api.Invitation{Kind: kind, Watcher: args[0], Target: args[1], Note: note}, answer)
 			return says("invited"), err
 		}), &note, nil)
+}
+
+func adminInvitationsCommand(server *httpFlags) *cobra.Command {
+	var target string
+	cmd := adminVerbCommand(server, "invitations", "List invitations that are outstanding",
+		`Lists the invitations to subscribe to people of the domain, and those that its people
+have to others: kind, who is invited, to whom, by which administrator, until when, and
+the note. One is listed until its time is over, or it was declined, or who is invited has
+subscribed by their name.`, noArgs,
+		func(cmd *cobra.Command, v *adminVerb, _ []string, answer *json.RawMessage) (func(io.Writer) error, error) {
+			query := ""
+			if target != "" {
+				query = "?target=" + url.QueryEscape(target)
+			}
+			if err := v.client.call(cmd.Context(), http.MethodGet, v.path("invitations")+query, nil, answer); err != nil {
+				return nil, err
+			}
+			list, err := answerAs[api.InvitationList](*answer)
+			if list.Partial {
+				fmt.Fprintln(cmd.ErrOrStderr(), "there are more: ask about one address with --target")
+			}
+			return func(out io.Writer) error {
+				w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+				for _, i := range list.Invitations {
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", i.Kind, safe(i.Watcher), safe(i.Target), safe(i.By), i.Until.Format(time.RFC3339), safe(i.Note))
+				}
+				return w.Flush()
+			}, err
+		})
+	cmd.Flags().StringVar(&target, "target", "", "only those to this `address` of the domain")
+	return cmd
 }
 
 func noteFlags(cmd *cobra.Command, note, until *string) *cobra.Command {

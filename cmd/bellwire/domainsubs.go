@@ -24,14 +24,9 @@ const subscriptionsListed = 1_000
 // Subscriptions implements api.Domains.
 func (d domains) Subscriptions(_ context.Context, domain, target string) (api.SubscriptionList, error) {
 	list := api.SubscriptionList{Subscriptions: []api.Subscription{}}
-	if target != "" {
-		address, err := acl.ParseAddress(target, domain)
-		if err != nil {
-			return list, fmt.Errorf("%w: target: %w", api.ErrBadQuestion, err)
-		}
-		if target = address; !strings.HasSuffix(target, "@"+domain) {
-			return list, api.ErrNotYours
-		}
+	target, err := targetOf(domain, target)
+	if err != nil {
+		return list, err
 	}
 	add := func(of string, e *life.Entry) bool {
 		if len(list.Subscriptions) == subscriptionsListed {
@@ -67,6 +62,57 @@ func (d domains) Subscriptions(_ context.Context, domain, target string) (api.Su
 					return add(of, life.ReadEntry(key, value))
 				}
 				return true
+			})
+		}
+	}
+	return list, nil
+}
+
+// targetOf completes the address of a domain that a list is to be about; empty for all.
+func targetOf(domain, target string) (string, error) {
+	if target == "" {
+		return "", nil
+	}
+	address, err := acl.ParseAddress(target, domain)
+	if err != nil {
+		return "", fmt.Errorf("%w: target: %w", api.ErrBadQuestion, err)
+	}
+	if !strings.HasSuffix(address, "@"+domain) {
+		return "", api.ErrNotYours
+	}
+	return address, nil
+}
+
+// Invitations implements api.Domains.
+func (d domains) Invitations(_ context.Context, domain, target string) (api.InvitationList, error) {
+	list := api.InvitationList{Invitations: []api.Invited{}}
+	target, err := targetOf(domain, target)
+	if err != nil {
+		return list, err
+	}
+	for _, of := range watchedKinds {
+		keys, below := d.s.broker.Keys(of), of+"/"+domain+"/"
+		add := func(topicName, watcher string, i *life.Invitation) bool {
+			if len(list.Invitations) == subscriptionsListed {
+				list.Partial = true
+				return false
+			}
+			if t, err := kind.ParseTopic(topicName); err == nil {
+				list.Invitations = append(list.Invitations, api.Invited{
+					Kind: of, Target: t.Addr.String(), Watcher: watcher, By: i.By, Note: i.Note, Until: time.Unix(0, i.Until).UTC(),
+				})
+			}
+			return true
+		}
+		if target != "" {
+			life.EachInvitation(keys.Each, kind.Resource{Kind: of, Addr: kind.Of(target)}.Topic()+"\x00", add)
+			continue
+		}
+		life.EachInvitation(keys.Each, below, add)
+		for _, watcher := range d.people(domain) {
+			life.EachBy(keys.Each, watcher, func(topicName string) bool {
+				i := life.InvitationTo(keys.Get, topicName, watcher)
+				return i == nil || strings.HasPrefix(topicName, below) || add(topicName, watcher, i)
 			})
 		}
 	}

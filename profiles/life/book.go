@@ -183,7 +183,7 @@ func (b *Book) Subscribe(r Request) (e *Entry, once bool, err error) {
 	if r.Note != "" {
 		e.Note = r.Note
 	}
-	b.accepted(e.Topic, e.Watcher)
+	b.accepted(e)
 	b.decide(e, v)
 	b.window(e, v)
 	b.save(e)
@@ -479,11 +479,12 @@ const (
 	wakeSweep = "\x03s" // topic, NUL, the watcher to go on after
 	wakeOffer = "\x03i" // topic, NUL, who is invited
 	wakeEdge  = "\x03w" // topic
+	wakeList  = "\x03l" // topic, NUL, who is invited
 )
 
 // Wakes says whether an id is of a wake of a Book's.
 func Wakes(id string) bool {
-	for _, prefix := range []string{wakeEntry, wakeSweep, wakeOffer, wakeEdge, wakeWide} {
+	for _, prefix := range []string{wakeEntry, wakeSweep, wakeOffer, wakeList, wakeEdge, wakeWide} {
 		if strings.HasPrefix(id, prefix) {
 			return true
 		}
@@ -501,6 +502,9 @@ func (b *Book) Wake(id string) {
 		return
 	case strings.HasPrefix(id, wakeOffer):
 		b.lapse(topic, watcher)
+		return
+	case strings.HasPrefix(id, wakeList):
+		b.unlist(topic, watcher)
 		return
 	case strings.HasPrefix(id, wakeWide):
 		b.expire(topic, watcher)

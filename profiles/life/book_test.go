@@ -243,6 +243,18 @@ func (l *ledger) check(has map[string]bool, limits Limits) error {
 			if l.wakes[fmt.Sprintf("%020d %s", in.invitation.Until, wakeOffer+topic+"\x00"+watcher)] != in.invitation.Until {
 				return fmt.Errorf("%s %s: %+v is not woken for", watcher, topic, in.invitation)
 			}
+			if is := InvitationTo(l.Get, topic, watcher); (is != nil) == in.invitation.Declined || is != nil && *is != *in.invitation {
+				return fmt.Errorf("%s %s: of %+v is listed %+v", watcher, topic, in.invitation, is)
+			}
+		}
+	}
+	for key, value := range l.keys {
+		if !strings.HasPrefix(key, listPrefix) {
+			continue
+		}
+		wakes++
+		if at := readInvitation(value).Until; l.wakes[fmt.Sprintf("%020d %s", at, wakeList+key[len(listPrefix):])] != at {
+			return fmt.Errorf("%q is not woken for", key)
 		}
 	}
 	for topic, n := range watched {

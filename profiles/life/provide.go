@@ -73,7 +73,7 @@ func (b *Book) Provide(o Offer) (*Entry, error) {
 	if o.Note != "" {
 		e.Note = o.Note
 	}
-	b.accepted(o.Topic, o.Watcher)
+	b.accepted(e)
 	b.decide(e, v)
 	b.save(e)
 	b.Told(e.principal(), e.Topic)
@@ -172,7 +172,9 @@ func (b *Book) Invite(o Offer) error {
 	case by.invited >= b.Limits.PendingByWatcher:
 		return fmt.Errorf("%w: they have as many invitations as are possible", ErrQuota)
 	}
-	b.offer(o.Topic, o.Watcher, &Invitation{By: o.By, Note: o.Note, Until: b.Now() + int64(OfferedFor)})
+	i := &Invitation{By: o.By, Note: o.Note, Until: b.Now() + int64(OfferedFor)}
+	b.offer(o.Topic, o.Watcher, i)
+	b.enlist(o.Topic, o.Watcher, i)
 	return nil
 }
 
@@ -183,11 +185,18 @@ func (b *Book) Decline(topic, watcher string) bool {
 		return false
 	}
 	b.offer(topic, watcher, &Invitation{By: is.By, Until: b.Now() + int64(DeclinedFor), Declined: true})
+	b.enlist(topic, watcher, nil)
 	return true
 }
 
-// accepted ends an invitation, if there is one: its watcher has what it offers.
-func (b *Book) accepted(topic, watcher string) { b.offer(topic, watcher, nil) }
+// accepted ends an invitation, if there is one: its watcher has what it offers. Where they
+// are not seen as who they are it stays listed, for that it is over would tell.
+func (b *Book) accepted(e *Entry) {
+	b.offer(e.Topic, e.Watcher, nil)
+	if e.As == "" {
+		b.enlist(e.Topic, e.Watcher, nil)
+	}
+}
 
 // lapse ends an invitation whose time is over.
 func (b *Book) lapse(topic, watcher string) {
@@ -245,6 +254,7 @@ func (b *Book) Forget(watcher string) {
 	for _, topic := range topics {
 		if found[topic].invitation != nil {
 			b.offer(topic, watcher, nil)
+			b.enlist(topic, watcher, nil)
 		}
 		if e := b.Get(topic, watcher); found[topic].entry && provided(e) {
 			b.End(topic, watcher, NoResource, 0)
