@@ -23,12 +23,63 @@ type Cache struct {
 	kept    int                             // answers in all
 
 	standard *Policy // somebody's, of whom the kind's default is in force; nil: nobody has asked
+
+	cold coldness
 }
+
+// A coldness says how often a look at an owner who has set a policy finds that it is not in
+// memory, and must be parsed: always after a start, and of some owners for good where there
+// are more than a cache holds. Who looks at an address that nobody has waits for as much as
+// often, by a policy that was parsed for somebody else, or the time would tell that there is
+// nobody. It has no part in any answer.
+type coldness struct {
+	share   float64 // of such looks that were cold of late, as a moving average
+	owed    float64 // decoys
+	given   int     // of these, in all
+	decoys  [16][]byte
+	parsed  int // policies that may serve as such, in all
+	started bool
+}
+
+// coldWeight is what one look counts in the share.
+const coldWeight = 1.0 / 64
+
+// looked takes note of a look at a policy that an owner has set.
+func (c *coldness) looked(document []byte, cold bool) {
+	if !c.started {
+		c.started, c.share = true, 1
+	}
+	is := 0.0
+	if cold {
+		is = 1
+		c.decoys[c.parsed%len(c.decoys)] = document
+		c.parsed++
+	}
+	c.share += (is - c.share) * coldWeight
+}
+
+// decoy returns what is to be parsed with a look at somebody who has set none, nil for
+// nothing.
+func (c *coldness) decoy() []byte {
+	if !c.started {
+		return nil
+	}
+	if c.owed += c.share; c.owed < 1 {
+		return nil
+	}
+	c.owed--
+	c.given++
+	return c.decoys[c.given%max(1, min(c.parsed, len(c.decoys)))]
+}
+
+// warmAfter is how often a policy that was parsed is read again with the same look.
+const warmAfter = 4
 
 // A reading is what a document says; nil if this version cannot read it.
 type reading struct {
 	document []byte
 	policy   *Policy
+	again    int // how often it was read since, up to warmAfter
 }
 
 type question struct {
@@ -83,7 +134,7 @@ func (c *Cache) standardOf(owner kind.Addr, document []byte) (*Policy, error) {
 		c.mu.Unlock()
 	}
 	p := *of
-	p.owner = owner
+	p.owner, p.standard = owner, true
 	return &p, nil
 }
 
@@ -92,13 +143,35 @@ func (c *Cache) standardOf(owner kind.Addr, document []byte) (*Policy, error) {
 func (c *Cache) Read(owner kind.Addr, document []byte) *Policy {
 	c.mu.Lock()
 	was, ok := c.read[owner]
+	hit := ok && bytes.Equal(was.document, document)
+	if hit && was.policy != nil && !was.policy.standard {
+		if was.again < warmAfter {
+			was.again++
+			c.read[owner] = was
+		} else {
+			c.cold.looked(document, false)
+		}
+	}
 	c.mu.Unlock()
-	if ok && bytes.Equal(was.document, document) {
+	if hit {
 		return was.policy
 	}
 	p, err := c.standardOf(owner, document)
-	if p == nil {
+	switch {
+	case p != nil && !ok:
+		c.mu.Lock()
+		decoy := c.cold.decoy()
+		c.mu.Unlock()
+		if decoy != nil {
+			_, _ = Parse(decoy, c.of, owner)
+		}
+	case p == nil:
 		p, err = Parse(document, c.of, owner)
+		if !ok { // else it is another by now
+			c.mu.Lock()
+			c.cold.looked(document, true)
+			c.mu.Unlock()
+		}
 	}
 	if err != nil {
 		p, err = ParseFirst(document, c.of, owner) // let in when there was no other form
@@ -109,7 +182,7 @@ func (c *Cache) Read(owner kind.Addr, document []byte) *Policy {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drop(owner)
-	r := reading{document, p}
+	r := reading{document: document, policy: p}
 	for other := range c.read {
 		if c.bytes+r.bytes() <= cacheBytes {
 			break

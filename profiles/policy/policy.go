@@ -90,6 +90,7 @@ type Policy struct {
 	hasAlone        bool                   // some rule decides alone
 	tells           bool                   // see Tells
 	everything      kind.Grant
+	standard        bool // it is the kind's default
 }
 
 // Demanded is the least that the owner wants to know of who watches; 0: nothing.

@@ -1,0 +1,68 @@
+package policy
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/presence"
+)
+
+// A look at somebody who has set no policy parses one about as often as looks at others do
+// of late: always after a start, never while all are in memory, and so it changes no answer.
+func TestLooksAreAsCold(t *testing.T) {
+	k := presence.New(nil)
+	c := NewCache(k)
+	documents := map[kind.Addr][]byte{}
+	for i := range 500 {
+		a := kind.Of(fmt.Sprintf("u%d@example.com", i))
+		documents[a] = []byte(fmt.Sprintf(`{"v":1,"rules":[{"id":"r%d","then":{"handling":"allow"}}]}`, i))
+	}
+	nobodies := 0
+	// decoys returns how many of n looks at addresses that nobody has have parsed something.
+	decoys := func(n int) (parsed int) {
+		for range n {
+			nobodies++
+			a := kind.Of(fmt.Sprintf("n%d@example.com", nobodies))
+			before := c.cold.given
+			if p := c.Read(a, k.DefaultPolicy(a)); p == nil || p.owner != a || !p.standard {
+				t.Fatalf("of %s is read %+v", a, p)
+			}
+			parsed += c.cold.given - before
+		}
+		return parsed
+	}
+	if n := decoys(10); n != 0 {
+		t.Errorf("where nobody has a policy %d of 10 looks parse one", n)
+	}
+	for a, document := range documents { // each the first, and again with the same look
+		for range warmAfter {
+			c.Read(a, document)
+		}
+	}
+	if n := decoys(100); n < 95 {
+		t.Errorf("while all are cold %d of 100 looks parse one", n)
+	}
+	for range 3 {
+		for a, document := range documents {
+			c.Read(a, document)
+		}
+	}
+	if n := decoys(100); n > 2 {
+		t.Errorf("while all are in memory %d of 100 looks parse one", n)
+	}
+	for i := range 400 { // of every two one is cold
+		a := kind.Of(fmt.Sprintf("v%d@example.com", i))
+		c.Read(a, []byte(fmt.Sprintf(`{"v":1,"rules":[{"id":"v%d","then":{"handling":"allow"}}]}`, i)))
+		c.Read(kind.Of("u1@example.com"), documents[kind.Of("u1@example.com")])
+	}
+	if n := decoys(100); n < 40 || n > 60 {
+		t.Errorf("while half are cold %d of 100 looks parse one", n)
+	}
+	// Whoever sets another policy has not been looked at.
+	share := c.cold.share
+	c.Read(kind.Of("u1@example.com"), []byte(`{"v":1}`))
+	if c.cold.share != share {
+		t.Errorf("another policy counts as a look: %v, before %v", c.cold.share, share)
+	}
+}
