@@ -243,7 +243,7 @@ func TestRefusalsAreToldWithinBounds(t *testing.T) {
 	if got := strings.Count(a.log.String(), "connection refused"); got != toldASecond {
 		t.Errorf("%d lines about %d refusals, want %d", got, toldASecond+more, toldASecond)
 	}
-	if untold, ok := a.told.next(now.Add(time.Second)); !ok || untold != more {
+	if untold, ok := a.told.Take(now.Add(time.Second)); !ok || untold != more {
 		t.Errorf("a second later there is room %v, and %d are untold; want %d", ok, untold, more)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/bellwire/bellwire/internal/logline"
 )
 
 const (
@@ -93,7 +95,7 @@ type Mesh struct {
 	cancel    context.CancelFunc
 	tasks     sync.WaitGroup
 
-	told told
+	told logline.Budget
 
 	mu     sync.Mutex
 	open   map[net.Conn]Member // those that others have made, and who, if they are of our cluster
@@ -104,32 +106,9 @@ type Mesh struct {
 // the port makes as many of those as they like. All are counted.
 const toldASecond = 100
 
-// A told counts what was logged of late.
-type told struct {
-	mu     sync.Mutex
-	second int64
-	lines  int
-	untold int // since the last line
-}
-
-// next says whether there is room for a line, and of how many there was none before.
-func (t *told) next(now time.Time) (untold int, ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if second := now.Unix(); second != t.second {
-		t.second, t.lines = second, 0
-	}
-	if t.lines++; t.lines > toldASecond {
-		t.untold++
-		return 0, false
-	}
-	untold, t.untold = t.untold, 0
-	return untold, true
-}
-
 // New returns a mesh that accepts connections.
 func New(cfg Config) *Mesh {
-	m := &Mesh{cfg: cfg, open: map[net.Conn]Member{}}
+	m := &Mesh{cfg: cfg, told: logline.Budget{Most: toldASecond, Per: time.Second}, open: map[net.Conn]Member{}}
 	m.cluster.Store(&cfg.Cluster)
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	cfg.Book.Learn(cfg.Self)
@@ -237,7 +216,7 @@ func (m *Mesh) welcome(nc net.Conn) {
 	m.strangers.Add(-1)
 	if err != nil {
 		m.refused.Add(1)
-		if untold, ok := m.told.next(m.cfg.Now()); ok && m.ctx.Err() == nil {
+		if untold, ok := m.told.Take(m.cfg.Now()); ok && m.ctx.Err() == nil {
 			level := slog.LevelWarn
 			if away, ok := errors.AsType[*turnedAway](err); ok && away.code.passing() {
 				level = slog.LevelDebug // whoever takes us in is quicker than we are

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/bellwire/bellwire/api"
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/bw"
+	"github.com/bellwire/bellwire/internal/logline"
 )
 
 // A node remembers what the operator's policy refused there, under ids that go into
@@ -24,11 +24,11 @@ import (
 // denials are what the node has refused by the policy.
 type denials struct {
 	*acl.Denials
-	lines lineBudget
+	lines logline.Budget
 }
 
 func newDenials(node string) denials {
-	return denials{Denials: acl.NewDenials(node, func() uint32 {
+	return denials{lines: logline.Budget{Most: linesPerMinute, Per: time.Minute}, Denials: acl.NewDenials(node, func() uint32 {
 		var b [4]byte
 		_, _ = rand.Read(b[:]) // it never fails
 		return binary.NativeEndian.Uint32(b[:])
@@ -95,7 +95,7 @@ func beginning(topic string) string {
 // logDenied tells the operator of the first refusal of its kind, as long as there are
 // not too many: a client must not fill the disk.
 func (s *server) logDenied(id string, d *broker.Denial, rule string) {
-	unlogged, ok := s.denials.lines.take(s.now())
+	unlogged, ok := s.denials.lines.Take(s.now())
 	if !ok {
 		return
 	}
@@ -109,31 +109,8 @@ func (s *server) logDenied(id string, d *broker.Denial, rule string) {
 	s.config.logger.Info("refused by the policy", attrs...)
 }
 
-// A lineBudget bounds the lines of one kind in the log: linesPerMinute, and how many
-// were left out is told by the next.
-type lineBudget struct {
-	mu       sync.Mutex // guards the following
-	minute   int64
-	taken    int
-	unlogged int
-}
-
+// linesPerMinute bounds the lines about refusals.
 const linesPerMinute = 60
-
-func (b *lineBudget) take(now time.Time) (unlogged int, ok bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if minute := now.Unix() / 60; minute != b.minute {
-		b.minute, b.taken = minute, 0
-	}
-	if b.taken >= linesPerMinute {
-		b.unlogged++
-		return 0, false
-	}
-	b.taken++
-	unlogged, b.unlogged = b.unlogged, 0
-	return unlogged, true
-}
 
 // policies is a server's policy as the operators' side of HTTP asks it.
 type policies struct{ s *server }

@@ -40,3 +40,24 @@ func ReadBounded(b []byte, all []Bounded) error {
 	}
 	return nil
 }
+
+// InForce returns what settings say that are in force, which were checked; otherwise is
+// what holds while there are none. It panics if they cannot be read.
+func InForce[L any](settings []byte, otherwise L, read func([]byte) (L, error)) L {
+	if settings == nil {
+		return otherwise
+	}
+	l, err := read(settings)
+	if err != nil {
+		panic(fmt.Sprintf("settings in force: %v", err))
+	}
+	return l
+}
+
+// CheckSettings says what is wrong with settings of a kind.
+func CheckSettings[L any](kindName string, settings []byte, read func([]byte) (L, error)) error {
+	if _, err := read(settings); err != nil {
+		return fmt.Errorf("%s: %w", kindName, err)
+	}
+	return nil
+}

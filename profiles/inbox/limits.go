@@ -3,7 +3,6 @@ package inbox
 import (
 	"cmp"
 	"errors"
-	"fmt"
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/profiles/fields"
@@ -76,22 +75,10 @@ func ReadSettings(data []byte) (l Limits, err error) {
 
 // CheckSettings says what is wrong with settings.
 func (p *Profile) CheckSettings(data []byte) error {
-	_, err := ReadSettings(data)
-	if err != nil {
-		return fmt.Errorf("%s: %w", p.kind.Name(), err)
-	}
-	return nil
+	return fields.CheckSettings(p.kind.Name(), data, ReadSettings)
 }
 
 // limitsIn returns the limits in force.
 func (p *Profile) limitsIn(tx *broker.ProfileTx) Limits {
-	data := tx.Settings()
-	if data == nil {
-		return p.limits
-	}
-	l, err := ReadSettings(data)
-	if err != nil {
-		panic(fmt.Sprintf("inbox: settings in force: %v", err)) // they were checked
-	}
-	return l
+	return fields.InForce(tx.Settings(), p.limits, ReadSettings)
 }

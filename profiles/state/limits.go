@@ -93,10 +93,7 @@ func ReadSettings(data []byte) (l Limits, err error) {
 
 // CheckSettings says what is wrong with settings.
 func (p *Profile) CheckSettings(data []byte) error {
-	if _, err := ReadSettings(data); err != nil {
-		return fmt.Errorf("%s: %w", p.kind.Name(), err)
-	}
-	return nil
+	return fields.CheckSettings(p.kind.Name(), data, ReadSettings)
 }
 
 // Adjust takes note of the settings that are in force on this node, by which it shows
@@ -110,12 +107,5 @@ func (p *Profile) Adjust(settings []byte) {
 func (p *Profile) limitsIn(tx *broker.ProfileTx) Limits { return p.limitsOf(tx.Settings()) }
 
 func (p *Profile) limitsOf(settings []byte) Limits {
-	if settings == nil {
-		return Limits{}.WithDefaults()
-	}
-	l, err := ReadSettings(settings)
-	if err != nil {
-		panic(fmt.Sprintf("state: settings in force: %v", err)) // they were checked
-	}
-	return l
+	return fields.InForce(settings, Limits{}.WithDefaults(), ReadSettings)
 }

@@ -43,7 +43,7 @@ var mayImport = map[string][]string{
 	"authn":             {"acl"},
 	"cluster/raftlog":   {"disk"},
 	"cluster/certs":     {},
-	"cluster/link":      {},
+	"cluster/link":      {"internal/logline"},
 	"cluster":           {"cluster/certs", "cluster/link", "cluster/raftlog", "disk"},
 	"cluster/clustertest": {
 		"cluster", "disk",
@@ -77,6 +77,7 @@ var mayImport = map[string][]string{
 	"internal/formats":   {},
 	"internal/golden":    {},
 	"internal/letter":    {},
+	"internal/logline":   {},
 	"blackbox":           {},
 	"cmd/internal/tidy":  {},
 	"cmd/internal/check": {
@@ -84,7 +85,7 @@ var mayImport = map[string][]string{
 	},
 	"cmd/bellwire": {
 		"acl", "api", "authn", "bench", "broker", "broker/event", "broker/mqtt", "broker/store",
-		"broker/topic", "broker/websocket", "bw", "cluster", "cluster/certs", "cluster/link", "cluster/raftlog", "disk", "profiles/alias", "profiles/blocklist", "profiles/jsontree", "profiles/im", "profiles/inbox", "profiles/kind", "profiles/life", "profiles/location",
+		"broker/topic", "broker/websocket", "bw", "cluster", "cluster/certs", "cluster/link", "cluster/raftlog", "disk", "internal/logline", "profiles/alias", "profiles/blocklist", "profiles/jsontree", "profiles/im", "profiles/inbox", "profiles/kind", "profiles/life", "profiles/location",
 		"profiles/policy", "profiles/presence", "profiles/state", "yamltree",
 	},
 }
