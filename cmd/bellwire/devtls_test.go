@@ -1,0 +1,49 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/bellwire/bellwire/cluster/certs"
+)
+
+// What dev --tls makes lets in by TLS whoever trusts the authority that it prints, and
+// is gone with it.
+func TestDevTLS(t *testing.T) {
+	c := devFlags{port: 0, domain: "example.com"}.config(io.Discard)
+	c.logger = slog.New(slog.DiscardHandler)
+	remove, err := makeDevTLS(&c, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := startServer(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(c.listeners[0].tls.cert)
+	pem, err := os.ReadFile(filepath.Join(dir, certs.AuthorityCert))
+	pool := x509.NewCertPool()
+	if err != nil || !pool.AppendCertsFromPEM(pem) || s.devTLS() == "" {
+		t.Errorf("%v, %q", err, s.devTLS())
+	}
+	for _, name := range []string{"localhost", "127.0.0.1"} {
+		nc, err := tls.Dial("tcp", s.readyLine().MQTTS, &tls.Config{RootCAs: pool, ServerName: name})
+		if err != nil {
+			t.Errorf("as %s: %v", name, err)
+			continue
+		}
+		_ = nc.Close()
+	}
+	if err := s.shutdown(); err != nil {
+		t.Error(err)
+	}
+	remove()
+	if _, err := os.Stat(dir); err == nil {
+		t.Errorf("%s is left", dir)
+	}
+}
