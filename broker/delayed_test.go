@@ -18,6 +18,13 @@ func (n *node) waiting(principal string) (list []Delayed) {
 	return list
 }
 
+// budgetOf has an entry do so many items.
+func (n *node) budgetOf(items int) {
+	n.log.mu.Lock()
+	defer n.log.mu.Unlock()
+	n.items, n.machine.budget.perEntry = items, items
+}
+
 func (n *node) lives(seconds uint32) func(*event.Event) {
 	return func(e *event.Event) { e.Expires = event.ExpiresAt(n.now(), seconds) }
 }
@@ -125,8 +132,7 @@ func TestDelayedRefused(t *testing.T) {
 // is removed from the policy has nothing left that waits.
 func TestDelayedIsJudgedAtItsTime(t *testing.T) {
 	n := newNode(t, Limits{})
-	n.items = 20
-	n.machine.budget.perEntry = 20
+	n.budgetOf(20)
 	n.policies["both"] = parseRules("user p 1\nuser q 1\nallow * #")
 	n.policies["not a"] = parseRules("user p 1\nuser q 1\nallow * #\ndeny p a publish")
 	n.policies["not q"] = parseRules("user p 1\nallow * #")
@@ -235,7 +241,7 @@ func TestDelayedIsBounded(t *testing.T) {
 func TestDelayedInPieces(t *testing.T) {
 	const events, items = 1_000, 100
 	n := newNode(t, Limits{})
-	n.machine.budget.perEntry = items
+	n.budgetOf(items)
 	sub, _ := n.connect("sub", true, 3600, receiveMax(65535))
 	sub.subscribe("#", 1)
 	p, _ := n.connect("p", true, 0)
