@@ -55,7 +55,7 @@ func TestWhoIsKeptOutLaterIsKeptOut(t *testing.T) {
 		{"refused by a rule", "$me/policy/im", rules(strings.Replace(lets("alice", alice, `,"style":"refuse"`), `"allow"`, `"block"`, 1), lets("carol", carol, "")), rules(lets("alice", alice, ""), lets("carol", carol, ""))},
 		{"outside of a validity when it came", "$me/policy/im", rules(strings.Replace(lets("alice", alice, ""), `"if":{`, `"if":{"validity":[{"from":"2026-03-09T12:00:01Z"}],`, 1), lets("carol", carol, "")), rules(lets("alice", alice, ""), lets("carol", carol, ""))},
 	} {
-		n, phone, ann, eve := waiting(t, Limits{})
+		n, _, ann, eve := waiting(t, Limits{})
 		for i := range 3 {
 			n.Must(ann.Publish(inboxOfBob, fmt.Sprintf(`{"id":"a%d","wants":["displayed"],"body":"a%d"}`, i, i), uint8(i%2+1)))
 			n.Must(eve.Publish(inboxOfBob, fmt.Sprint("e", i), 1))
@@ -80,7 +80,7 @@ func TestWhoIsKeptOutLaterIsKeptOut(t *testing.T) {
 		}
 		of(pc)
 		n.Must(pc.Publish(c.topic, c.back, 1))
-		phone = n.Connect("phone", bob, time.Hour)
+		phone := n.Connect("phone", bob, time.Hour)
 		of(phone)
 		n.Must(phone.Publish(inboxOfAlice+"/reports", `{"id":"a1","disposition":"displayed"}`, 1))
 		ann.Take(0)
@@ -104,7 +104,7 @@ func TestUnacknowledgedIsNotSentAgain(t *testing.T) {
 	if got := again.Take(1); read(t, got[0]).Body != "e" || !got[0].Dup {
 		t.Errorf("the phone has %v", got)
 	}
-	n, phone, ann, _ = waiting(t, Limits{})
+	n, _, ann, _ = waiting(t, Limits{})
 	pc = n.Connect("pc", bob, time.Hour)
 	pc.Subscribe(inboxOfBob, 1)
 	n.Must(ann.Publish(inboxOfBob, `{"id":"a","wants":["delivered"],"body":"a"}`, 1))
@@ -122,12 +122,12 @@ func TestUnacknowledgedIsNotSentAgain(t *testing.T) {
 // node dies in between; a policy that changes meanwhile has the last word.
 func TestSiftedInPieces(t *testing.T) {
 	const many = 4 * pieceMessages
-	n, phone, ann, eve := waiting(t, Limits{Rate: 1000, Burst: 10_000})
+	n, _, ann, eve := waiting(t, Limits{Rate: 1000, Burst: 10_000})
 	for i := range many {
 		n.Must(ann.Publish(inboxOfBob, fmt.Sprint(i), 1))
 	}
 	n.Must(eve.Publish(inboxOfBob, "last", 1))
-	phone = n.Connect("pc", bob, time.Hour)
+	phone := n.Connect("pc", bob, time.Hour)
 	before := n.Machine().Applied()
 	n.Must(phone.Publish("$me/policy/im", rules(lets("carol", carol, "")), 1))
 	n.Crash()
@@ -146,7 +146,7 @@ func TestSiftedInPieces(t *testing.T) {
 // after them, whatever else changes.
 func TestHoursAreOfTheWriting(t *testing.T) {
 	hours := `"if":{"weekly":{"tz":"UTC","windows":[{"days":["mon"],"start":"08:00","end":"17:00"}]},`
-	n, phone, ann, eve := waiting(t, Limits{})
+	n, _, ann, eve := waiting(t, Limits{})
 	pc := n.Connect("pc", bob, time.Hour)
 	n.Must(pc.Publish("$me/policy/im", rules(strings.Replace(lets("alice", alice, ""), `"if":{`, hours, 1)), 1))
 	n.Must(ann.Publish(inboxOfBob, "in time", 1))
@@ -156,7 +156,7 @@ func TestHoursAreOfTheWriting(t *testing.T) {
 	failed(t, ann, "late")
 	pc = n.Connect("pc", bob, time.Hour)
 	n.Must(pc.Publish("$me/policy/im", rules(strings.Replace(lets("alice", alice, ""), `"if":{`, hours, 1), lets("zoe", "zoe@example.net", "")), 1))
-	phone = n.Connect("tablet", bob, time.Hour)
+	phone := n.Connect("tablet", bob, time.Hour)
 	phone.Subscribe(inboxOfBob, 1)
 	if got := phone.Take(1)[0]; read(t, got).Body != "in time" {
 		t.Errorf("the tablet has %s", got)
