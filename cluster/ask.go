@@ -59,9 +59,9 @@ const (
 // A response is what a node answers.
 type response struct {
 	Error   string        `json:"error,omitempty"`
-	Final   bool          `json:"final,omitempty"` // asking again changes nothing
-	Index   uint64        `json:"index,omitempty"` // opJoin: at which the node is a member
-	Members []link.Member `json:"members,omitempty"`
+	Final   bool          `json:"final,omitempty"`   // asking again changes nothing
+	Index   uint64        `json:"index,omitempty"`   // opJoin: at which the node is a member
+	Members []link.Member `json:"members,omitempty"` // opJoin, opState: where they are
 	State   *State        `json:"state,omitempty"`
 	Body    []byte        `json:"body,omitempty"`
 	Hears   bool          `json:"hears,omitempty"`
@@ -194,7 +194,7 @@ func (n *Node) answer(q question) *response {
 	switch q.Op {
 	case opState:
 		s := n.State()
-		a.State = &s
+		a.State, a.Members = &s, n.addresses()
 	case opProgram:
 		if n.cfg.Answer == nil {
 			err = ErrRefused

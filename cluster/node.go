@@ -181,6 +181,7 @@ type Node struct {
 	stop       chan struct{}
 	tasks      sync.WaitGroup
 	closed     atomic.Bool
+	finding    atomic.Bool // others are asked where members are
 }
 
 // Open starts a node in its directory. A directory that is new becomes a cluster

@@ -531,6 +531,27 @@ func TestFarBehindThroughBreaks(t *testing.T) {
 	}
 }
 
+// Two nodes that are members, and do not know where the other is, learn it of the third
+// though all connections stay as they are.
+func TestMembersFindEachOther(t *testing.T) {
+	c := newCrew(t, 3)
+	var two []*mate
+	for _, m := range c.nodes {
+		if m != c.leader() {
+			two = append(two, m)
+		}
+	}
+	lacks := func(a, b *mate) bool {
+		_, known := a.links.book.Find(string(b.node.id))
+		return !known
+	}
+	for i, m := range two {
+		other := string(two[1-i].node.id)
+		m.links.book.Keep(func(id string) bool { return id != other })
+	}
+	waitFor(t, "they know each other", func() bool { return !lacks(two[0], two[1]) && !lacks(two[1], two[0]) })
+}
+
 // A node that has moved is found by the others, also one that all have moved from.
 func TestMovedNode(t *testing.T) {
 	c := newCrew(t, 3)

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/bellwire/bellwire/cluster/link"
 )
 
 // stewardTick is how often a node looks after the others.
@@ -48,6 +50,7 @@ func (n *Node) steward() {
 		last = now
 		servers := n.servers()
 		n.keepBook(servers)
+		n.findMembers(servers)
 		n.relays.reconcile(n.others(servers))
 		if at := n.settledAt(); at != reviewed {
 			reviewed = at
@@ -75,6 +78,45 @@ func (n *Node) keepBook(servers []raft.Server) {
 			return id == string(n.id) || slices.ContainsFunc(servers, func(s raft.Server) bool { return string(s.ID) == id })
 		})
 	}
+}
+
+// findMembers asks another where the members are whose addresses this node does not
+// know. Where somebody is is told when two nodes connect. So two that join one soon
+// after the other may never be told of each other: the first is connected with all
+// when the second comes, and the second forgets the first while it still replays the
+// log of a time when that was no member. Without a leader they would not find each
+// other any more.
+func (n *Node) findMembers(servers []raft.Server) {
+	unknown, asked := false, make([]string, 0, len(servers))
+	for _, s := range servers {
+		if s.ID == n.id {
+			continue
+		}
+		if _, known := n.links.book.Find(string(s.ID)); known {
+			asked = append(asked, string(s.ID))
+		} else {
+			unknown = true
+		}
+	}
+	if !unknown || len(asked) == 0 || !n.finding.CompareAndSwap(false, true) {
+		return
+	}
+	n.tasks.Go(func() { // the steward does not wait for it
+		defer n.finding.Store(false)
+		for _, id := range asked {
+			if a, err := n.ask(id, question{Op: opState}, stewardTick); err == nil {
+				n.links.book.Learn(a.Members...)
+			}
+		}
+	})
+}
+
+// addresses returns where the members are, as far as this node knows.
+func (n *Node) addresses() []link.Member {
+	if n.links == nil {
+		return nil
+	}
+	return n.links.book.Members()
 }
 
 // others returns who to keep a connection with. A node that has joined, and that no

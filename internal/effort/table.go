@@ -40,7 +40,7 @@ var Tests = []Test{
 	{Package: "cluster", Name: "TestSnapshotGoesOn", Gate: 3, Race: 2, Least: 3, Share: 1},
 	{Package: "cluster/clustertest", Name: "TestSimulation", Gate: 6, Race: 1, Least: 8, Share: 8},
 	{Package: "cluster/clustertest", Name: "TestMachineSurvivesPowerCuts", Gate: 3, Least: 10, Share: 2},
-	{Package: "cluster/clustertest", Name: "TestSnapshotsGoOn", Gate: 3, Race: 1, Least: 3, Share: 2},
+	{Package: "cluster/clustertest", Name: "TestSnapshotsGoOn", Gate: 3, Least: 3, Share: 2},
 	{Package: "cluster/clustertest", Name: "TestStreamsAreNeverGarbled", Gate: 8, Race: 2, Least: 8, Share: 1},
 	{Package: "blackbox", Name: "TestKillUnderLoad", Gate: 5, Least: 8, Share: 4},
 	{Package: "blackbox", Name: "TestKillUnderLoadExactlyOnce", Gate: 3, Least: 4, Share: 2},

@@ -53,12 +53,12 @@ const external = "^TestPacketSequences$"
 // so slow that it is itself what is measured.
 const loadsTheBinary = "^TestRows?Against"
 
-// withoutRace are those, and such as do much in one goroutine, where there is nothing to
-// find. Soak does not leave them out.
+// withoutRace are those, such as do much in one goroutine, where there is nothing to find,
+// and one whose goroutines others have, too. Soak does not leave them out.
 const withoutRace = loadsTheBinary + "|" +
 	"^Test(EntryKeepsToItsBudget|SharedBesideWhatIsOwed|PoliciesAreBounded|PartsAreBounded|AuditIsBounded|SharedReturnedWithoutEnd|" +
 	"SurvivorsAreCopied|EverySecondJob|ModelSeedIsAHistory|SweepIsBounded|GapsOfAGroupAreBounded|TimeIsNotDelayedByPurges|" +
-	"LoweredBoundIsTrimmedInPieces|OwedResourcesAreBounded|AbsentSessionsCostNothing|PendingIsBounded|CompareIsBounded|" +
+	"SnapshotsGoOn|LoweredBoundIsTrimmedInPieces|OwedResourcesAreBounded|AbsentSessionsCostNothing|PendingIsBounded|CompareIsBounded|" +
 	"AskersAreBounded|DenialsAreBounded|EveryChangeOfEveryZone|TrapDamagedTail)$"
 
 // timeless are the packages whose tests wait for nothing that takes time: they compute,
