@@ -325,6 +325,14 @@ func (r *leak) unsubscribe(c *leakClient, filter string) {
 		c.past = c.past[25:]
 	}
 	delete(c.subs, filter)
+	// What it does not watch any more it is not told of, nor by a wildcard that it
+	// subscribes to later if there is nothing to see then.
+	for topic := range c.shown {
+		if !slices.ContainsFunc(c.filters(), func(f string) bool { return c.subs[f].matches(topic) }) {
+			delete(c.shown, topic)
+			delete(c.document, topic)
+		}
+	}
 	r.tell("%s unsubscribes from %s", c.id, filter)
 }
 
