@@ -125,7 +125,6 @@ func (b *Broker) subscribe(l *localSub) {
 	if !replaced {
 		b.loop.noteCounted(l.sub.Filter, 1)
 		b.stats.Subscriptions.Add(1)
-		b.system.count(&b.system.here, l.sub.Filter, 1)
 		b.relays.want(l.sub.Filter)
 	}
 }
@@ -142,7 +141,6 @@ func (b *Broker) unsubscribe(l *localSub) {
 	if had {
 		b.loop.noteCounted(l.sub.Filter, -1)
 		b.stats.Subscriptions.Add(-1)
-		b.system.count(&b.system.here, l.sub.Filter, -1)
 		b.relays.unwant(l.sub.Filter)
 	}
 }
@@ -420,9 +418,6 @@ func (t *told) add(p *peer, filter string, many byte) {
 	}
 	l = p.seat(filter, int(many), l)
 	t.filters[filter] = l
-	if !had {
-		p.r.b.system.count(&p.r.b.system.there, filter, 1)
-	}
 	p.r.b.local.Set(l.placeOf(p, filter))
 }
 
@@ -433,7 +428,6 @@ func (t *told) drop(p *peer, filter string) {
 	}
 	delete(t.filters, filter)
 	t.bytes -= len(filter)
-	p.r.b.system.count(&p.r.b.system.there, filter, -1)
 	at, key, _ := l.placeOf(p, filter)
 	p.r.b.local.Delete(at, key)
 	if l.isShared() {

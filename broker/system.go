@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
@@ -72,9 +71,6 @@ type SystemConfig struct {
 type system struct {
 	b     *Broker
 	every time.Duration
-
-	// How many subscriptions to something below $SYS/ there are here, and at peers.
-	here, there atomic.Int64
 
 	readMu  sync.Mutex    // held while values are read and told: a value that is told is never older than one before it
 	values  []SystemValue // in the order of their topics; set once
@@ -250,13 +246,6 @@ func (y *system) present(name string) (text string, ok bool) {
 	}
 	o, ok := y.others[name]
 	return o.text, ok
-}
-
-// count counts one more, or less, subscription to something below $SYS/.
-func (y *system) count(of *atomic.Int64, filter string, by int64) {
-	if isSystem(filter) {
-		of.Add(by)
-	}
 }
 
 // readSystem is readRetained for a filter below $SYS/. What it finds is told as it is when
