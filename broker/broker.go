@@ -42,6 +42,10 @@ type Config struct {
 	// means 10 s. Then it ends their connections with ErrAway.
 	Grace time.Duration
 
+	// Patience is how long who publishes waits while the log shows no progress: 0
+	// means 5 s. Then it is told ErrUnknown.
+	Patience time.Duration
+
 	// Raised is told of a feature level before it is in force here, and of that of
 	// a state that takes the place of this node's, once for each at least: whatever
 	// must not be opened by a program that does not know the level is to say so when
@@ -203,7 +207,7 @@ func (b *Broker) announce(ctx context.Context) error {
 			return err
 		}
 		if first {
-			b.logger.Warn("the log does not get to this node's announcement: it serves when it has caught up", "after", releaseAfter.String())
+			b.logger.Warn("the log does not get to this node's announcement: it serves when it has caught up", "after", b.patience().String())
 		}
 	}
 }
