@@ -57,6 +57,9 @@ type Config struct {
 	// requests are read, and in the delivery loop: it must be quick. nil: the Reason.
 	Denied func(d *Denial) string
 
+	// ReasonName words a reason code of MQTT's; nil: codes are told without words.
+	ReasonName func(code byte) string
+
 	Administer Administrator // nil: nobody can ask by $adm/
 
 	Tap Tap // nil: nobody watches
@@ -92,6 +95,8 @@ type Broker struct {
 	policyMu sync.Mutex // who stores another one in policy holds it
 	settings atomic.Pointer[event.Settings]
 	diskFull atomic.Bool
+
+	clientsWatched atomic.Int64 // subscriptions here that may be told of clients that come and go
 
 	lostMu sync.Mutex
 	lost   map[string]*wait // nodes whose lives are to be closed, and the NodeDown under way
@@ -136,6 +141,7 @@ func New(c Config) (*Broker, error) {
 	b.relays.init(b)
 	b.system.b = b
 	b.edges.last, b.edges.kicked = b.now(), make(chan struct{}, 1)
+	m.clientsWatched = func() bool { return b.clientsWatched.Load() > 0 }
 	m.deliver, m.spare = b.loop.deliver, b.loop.spare
 	b.setPolicy(m.policy, m.history.number())
 	b.settings.Store(m.settings)

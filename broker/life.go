@@ -99,7 +99,7 @@ func (m *Machine) sweep(node string) {
 		}
 		r.seenAt = state.former // nobody knows when the node died after that
 		m.lost(r)
-		m.endConnection(r, nil, true, false)
+		m.endConnection(r, departure{will: true, why: event.ReasonNodeLost})
 		m.park(r)
 	}
 	if more {
