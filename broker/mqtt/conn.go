@@ -27,7 +27,7 @@ type session interface {
 	Unsubscribe(filters []string) (existed []bool, err error)
 	Settle(packetID uint16, what broker.Settlement, w *broker.Wave) error
 	Drained(w *broker.Wave)
-	CloseFor(why uint8, willToo, setExpiry bool, expiry uint32)
+	Close(willToo, setExpiry bool, expiry uint32)
 }
 
 // lingerTime is how long a client that we have told goodbye may take to hang
@@ -62,6 +62,7 @@ type conn struct {
 	// What CONNECT said and CONNACK answered; written before connected.
 	client      string
 	version     byte
+	bridge      bool   // of 3.1.1 or 3.1, and what it subscribes to comes as to one; see parseVersion
 	keepAlive   int64  // in ticks, 0 for none
 	maxPacket   int    // largest packet that the client takes
 	aliasMax    int    // topic aliases that we may use towards it
@@ -90,7 +91,6 @@ type conn struct {
 	session     session    // nil until CONNECT is accepted
 	connected   bool       // CONNACK with success is queued, and the end has not begun
 	ending      bool       // nothing is queued any more
-	why         uint8      // why it has ended, as event.Disconnect has it
 	said        bool       // our last word is queued: CONNACK or DISCONNECT
 	closed      bool       // the transport is closed
 	marked      bool       // in a wave, or held: somebody will flush
@@ -271,12 +271,6 @@ func (c *conn) beginEnd(how endKind, code byte, reason string) {
 			c.said = true
 		}
 	}
-	switch c.why = code; {
-	case how == endLost:
-		c.why = event.ReasonLost
-	case code == codeSuccess:
-		c.why = event.ReasonNormal
-	}
 	c.ending, c.connected = true, false
 	c.lingerAt = c.srv.wheel.now.Load() + ticks(lingerTime)
 	c.srv.wheel.set(&c.timer, c.lingerAt)
@@ -305,10 +299,7 @@ func (c *conn) finish(err error) {
 	}
 	if c.session != nil {
 		normal := errors.Is(err, errLeft) && c.left.code == codeSuccess
-		c.mu.Lock()
-		why := c.why
-		c.mu.Unlock()
-		c.session.CloseFor(why, !normal, c.left.setExpiry, c.left.expiry)
+		c.session.Close(!normal, c.left.setExpiry, c.left.expiry)
 	}
 	c.linger(err)
 	c.close(false)

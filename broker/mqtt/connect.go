@@ -3,7 +3,6 @@ package mqtt
 import (
 	"crypto/rand"
 	"errors"
-	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -32,7 +31,7 @@ func (c *conn) handleConnect(in *input, first byte, body []byte) error {
 	}
 	c.version = version
 	if p != nil {
-		c.problemInfo = p.problems
+		c.problemInfo, c.bridge = p.problems, p.bridge
 		if n := p.maxPacket; n > 0 && uint64(n) < uint64(c.maxPacket) {
 			c.maxPacket = int(n)
 		}
@@ -120,19 +119,7 @@ func (c *conn) requestOf(p *connectPacket) (r broker.ConnectRequest, assigned bo
 	if p.Connect.WillFlag {
 		r.Will = willOf(p)
 	}
-	r.Origin = event.Origin{Address: addressText(c.tr.remote()), Listener: c.by.Name, KeepAlive: p.Connect.Keepalive}
-	if p.v5() {
-		r.Origin.KeepAlive = l.keepAlive(p.Connect.Keepalive)
-	}
 	return r, assigned, nil
-}
-
-// addressText is a client's address as it is told; empty for a socket without one.
-func addressText(a net.Addr) string {
-	if a == nil {
-		return ""
-	}
-	return a.String()
 }
 
 // willOf makes the will of a CONNECT, in memory of its own.
@@ -152,6 +139,9 @@ func willOf(p *connectPacket) *event.Will {
 // authenticate returns who the CONNECT proves to be. A client that shows neither user
 // name, password nor a certificate that counts is anonymous.
 func (c *conn) authenticate(p *connectPacket, client string) (who Identity, err error) {
+	if c.by.As != "" {
+		return Identity{Principal: c.by.As}, nil
+	}
 	l := Login{User: string(p.Connect.Username), Password: p.Connect.Password, Client: client, From: c.info()}
 	if l.User == "" && len(l.Password) == 0 && !c.certified(l.From) {
 		if !c.by.Anonymous {

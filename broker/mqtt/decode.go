@@ -34,6 +34,7 @@ type connectPacket struct {
 	willText   bool    // Payload Format Indicator of the will
 	maxPacket  uint32  // Maximum Packet Size, 0 for none
 	problems   bool    // it wants Reason Strings; false until its properties are known
+	bridge     bool    // of 3.1 or 3.1.1: it says that it is one
 	seen       propSet // which properties the CONNECT had
 	willSeen   propSet
 }
@@ -61,27 +62,34 @@ func (*badVersion) Error() string { return "unsupported protocol version" }
 
 // parseVersion reads protocol name and level. The flags of the fixed header are
 // checked here, because the form of the answer depends on the version.
-func parseVersion(c *cursor, first byte) (version byte, err error) {
+//
+// A bridge of 3.1 or 3.1.1 may set the high bit of the level, as mosquitto's do: what it
+// subscribes to is to come to it as to a client of MQTT 5 that asks for No Local and Retain As
+// Published. The standard has no such level; who does not set it is not concerned.
+func parseVersion(c *cursor, first byte) (version byte, bridge bool, err error) {
 	name, level := c.bytes(), c.byte()
 	if c.short {
-		return 0, malformed("CONNECT cut short")
+		return 0, false, malformed("CONNECT cut short")
+	}
+	if low := level &^ bridgeLevel; level&bridgeLevel != 0 && (low == 3 || low == 4) {
+		level, bridge = low, true
 	}
 	switch {
 	case string(name) == "MQTT" && (level == 4 || level == 5), string(name) == "MQIsdp" && level == 3:
 		if first&0xf != 0 && level > 3 { // 3.1 says only that they are not used
-			return level, malformed("flags of the fixed header")
+			return level, bridge, malformed("flags of the fixed header")
 		}
-		return level, nil
+		return level, bridge, nil
 	case string(name) == "MQIsdp", string(name) == "MQTT":
-		// A client that says the name of one version and the level of another,
-		// or a bridge of 3.1 or 3.1.1 (which sets the high bit of the level, and
-		// without it tries again if it is told so), reads two bytes of answer;
-		// anything else is from a time to come.
-		old := level&0x7f == 3 || level&0x7f == 4
-		return 0, &badVersion{v5: !old}
+		// A client that says the name of one version and the level of another
+		// reads two bytes of answer; anything else is from a time to come.
+		return 0, bridge, &badVersion{v5: level != 3 && level != 4}
 	}
-	return 0, &badVersion{silent: true}
+	return 0, bridge, &badVersion{silent: true}
 }
+
+// bridgeLevel is the bit of the protocol level by which a bridge says that it is one.
+const bridgeLevel = 0x80
 
 // parseConnect walks a CONNECT, has the codec read it, and validates what the
 // codec does not. A fault comes with the version, if it could be told, and with
@@ -89,7 +97,7 @@ func parseVersion(c *cursor, first byte) (version byte, err error) {
 func parseConnect(first byte, body []byte) (p *connectPacket, version byte, err error) {
 	p = new(connectPacket)
 	c := cursor{b: body}
-	version, err = parseVersion(&c, first)
+	version, p.bridge, err = parseVersion(&c, first)
 	if err != nil {
 		return nil, version, err
 	}
@@ -98,7 +106,9 @@ func parseConnect(first byte, body []byte) (p *connectPacket, version byte, err 
 		return p, version, err
 	}
 	p.FixedHeader.Type = packets.Connect
-	return p, version, decode(&p.Packet, p.ConnectDecode, body)
+	err = decode(&p.Packet, p.ConnectDecode, body)
+	p.ProtocolVersion = version // to the codec a bridge's is another
+	return p, version, err
 }
 
 // walk checks everything after the protocol level, field by field.

@@ -242,7 +242,11 @@ func TestConnectGuards(t *testing.T) {
 		{"MQTT, level 3", connectRaw("MQTT", 3, 2, "p"), "CONNACK 01"},
 		{"MQTT, level 6", connectRaw("MQTT", 6, 2, "p"), "CONNACK 84"},
 		{"MQTT, level 2", connectRaw("MQTT", 2, 2, "p"), "CONNACK 84"},
-		{"a bridge that asks whether we are one", connectRaw("MQTT", 0x84, 2, "p"), "CONNACK 01"},
+		{"a bridge of 3.1.1", connectRaw("MQTT", 0x84, 2, "p"), "CONNACK 00"},
+		{"a bridge of 3.1.1, reserved flag", connectRaw("MQTT", 0x84, 3, "p"), bye},
+		{"a bridge of 3.1", connectRaw("MQIsdp", 0x83, 2, "p"), "CONNACK 00"},
+		{"a bridge of 3.1, level of 3.1.1", connectRaw("MQIsdp", 0x84, 2, "p"), "CONNACK 01"},
+		{"a bridge of 5, which has no need to say it", connectRaw("MQTT", 0x85, 2, "p"), "CONNACK 84"},
 		{"other protocol name", connectRaw("MQTU", 4, 2, "p"), bye},
 		{"empty", []byte{0x10, 0}, bye},
 

@@ -44,8 +44,8 @@ func (c *conn) handleSubscribe(in *input, body []byte) error {
 		}
 		places = append(places, i)
 		subs = append(subs, event.Subscription{
-			Filter: strings.Clone(f.Filter), QoS: f.Qos, NoLocal: f.NoLocal,
-			RetainAsPublished: f.RetainAsPublished, RetainHandling: f.RetainHandling,
+			Filter: strings.Clone(f.Filter), QoS: f.Qos, NoLocal: f.NoLocal || c.bridge && !isShared(f.Filter),
+			RetainAsPublished: f.RetainAsPublished || c.bridge, RetainHandling: f.RetainHandling,
 			ID: uint32(f.Identifier),
 		})
 	}
