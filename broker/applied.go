@@ -66,8 +66,6 @@ type step struct {
 	restored *restored // stepRestored
 
 	life uint64 // stepLife: the one that begins
-
-	client *clientChange // stepClient
 }
 
 type stepKind uint8
@@ -93,7 +91,6 @@ const (
 	stepSecret   // the cluster has a secret from here on
 	stepAdjust   // a profile has other settings
 	stepReply    // a client has asked for something, and this is the answer
-	stepClient   // a connection has begun or ended, somewhere
 	stepPaid     // a queue has what it is to have up to the number position
 )
 

@@ -57,9 +57,6 @@ const (
 	// LevelDelayed is that from which on events are delayed: likewise.
 	LevelDelayed = LevelStreams
 
-	// LevelClients is that from which on the log has what is told of clients: likewise.
-	LevelClients = LevelStreams
-
 	// NewestLevel is the newest that this program knows. Those above are reserved.
 	NewestLevel = LevelStreams
 )

@@ -48,7 +48,7 @@ type configReader struct {
 }
 
 func (c *configReader) read(top *yamltree.Node) {
-	v, ok := c.Table(top, "a configuration", "node", "domain", "data", "mqtt", "listeners", "http", "cluster", "policy", "limits", "allow_anonymous", "sys_interval", "hold_level", "pprof", "verbose")
+	v, ok := c.Table(top, "a configuration", "node", "domain", "data", "mqtt", "listeners", "bridges", "http", "cluster", "policy", "limits", "allow_anonymous", "sys_interval", "hold_level", "pprof", "verbose")
 	if !ok {
 		return
 	}
@@ -58,6 +58,7 @@ func (c *configReader) read(top *yamltree.Node) {
 	c.set(&c.flags.mqtt, "mqtt", c.listener(v, "mqtt"))
 	c.set(&c.flags.http, "http", c.listener(v, "http"))
 	c.listeners(v)
+	c.bridges(v)
 	c.cluster(v)
 	c.set(&c.flags.policy, "policy", c.path(v, "policy"))
 	c.limits(v)

@@ -14,7 +14,7 @@ import (
 // user, address or domain: see domainMetrics.
 func (s *server) metrics() http.Handler {
 	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s.brokerMetrics(), s.clusterMetrics(), s.peerMetrics(), nodeMetrics(s.node.Stats))
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s.brokerMetrics(), s.clusterMetrics(), s.peerMetrics(), s.bridgeMetrics(), nodeMetrics(s.node.Stats))
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }
 

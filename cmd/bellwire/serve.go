@@ -42,7 +42,8 @@ type serveFlags struct {
 
 	member    clusterFlags
 	listen    listenerFlags
-	limitRows limits // those in the configuration file, in effect without limits
+	bridges   *[]bridgeSpec // those in the configuration file, nil for none
+	limitRows limits        // those in the configuration file, in effect without limits
 }
 
 func serveCommand() *cobra.Command {
@@ -64,7 +65,7 @@ A configuration file (-f) is YAML, such as
 Its keys are node, domain, data, mqtt: {addr: …}, listeners (a list, each with
 mqtt, mqtts, ws, wss or unix: ADDR, and name, tls: {cert: …, key: …, client_ca:
 …, client_cert: request, min: "1.2"}, path, origins, mode, anonymous, proxy:
-[FROM…], max_conns), http: {addr: …}, cluster: {listen: …, advertise: …,
+[FROM…], max_conns), bridges (a list, see docs/bridge.md), http: {addr: …}, cluster: {listen: …, advertise: …,
 advertise_mqtt: …, join: […], bootstrap: true, name: …, tls: DIR, non_voter:
 true, remove_dead_after: 72h}, policy, limits (a file, or its rows right here),
 allow_anonymous, sys_interval, hold_level, pprof and verbose. Relative paths in
@@ -205,6 +206,9 @@ func (f *serveFlags) settle(given func(flag string) bool, stderr io.Writer) (c s
 	c.limited = f.limits != "" || f.limitRows != limits{}
 	c.holdLevel, c.sysInterval = f.holdLevel, f.sysInterval
 	c.listeners = f.listen.specs()
+	if f.bridges != nil {
+		c.bridges = *f.bridges
+	}
 	c.cluster, c.advertise, c.join = f.member.listen, f.member.advertise, f.member.addresses()
 	c.advertiseMQTT, c.clusterName = f.member.advertiseMQTT, f.member.name
 	c.bootstrap, c.clusterTLS = f.member.bootstrap, f.member.tls

@@ -23,6 +23,7 @@ const sysInterval = 10 * time.Second
 func (s *server) startSystem() {
 	v := &sysValues{began: time.Now()}
 	s.mosquittoValues(v)
+	s.bridgeValues(v)
 	s.ownValues(v)
 	v.interval = s.config.sysInterval
 	s.broker.StartSystem(broker.SystemConfig{Values: v.values, Sample: v.sample, Every: v.interval})
@@ -114,7 +115,7 @@ func (h *heap) sample() {
 }
 
 // mosquittoValues are those of mosquitto(8), of this node. What has no meaning here is left
-// out: the names of connected bridges, and when the program was built.
+// out: when the program was built.
 func (s *server) mosquittoValues(v *sysValues) {
 	b, m := s.broker.Stats(), s.mqtt.Stats()
 	v.text("version", func() string { return "bellwire " + version })
@@ -179,7 +180,7 @@ func sum(counters []atomic.Uint64) (n uint64) {
 // ownValues are the metrics, of which other nodes' clients may have those of this node, too.
 func (s *server) ownValues(v *sysValues) {
 	base := broker.SystemTopic(s.config.node)
-	for _, t := range []table{s.brokerMetrics(), s.clusterMetrics(), nodeMetrics(s.node.Stats)} {
+	for _, t := range []table{s.brokerMetrics(), s.clusterMetrics(), s.bridgeMetrics(), nodeMetrics(s.node.Stats)} {
 		for i := range t {
 			r := &t[i]
 			v.values = append(v.values, broker.SystemValue{Topic: base + r.topic(), Shared: true, Read: func() string {

@@ -87,6 +87,7 @@ type serverConfig struct {
 	clock          *testClock     // nil: the machine's
 	profile        bool           // /debug/pprof on http
 	listeners      []listenerSpec // beside mqtt
+	bridges        []bridgeSpec   // to other brokers
 	tap            broker.Tap     // nil: nobody watches
 	logger         *slog.Logger
 	die            func(reason string)
@@ -132,6 +133,7 @@ type server struct {
 	denials                    denials
 	shadows                    shadows
 	drain                      drain
+	bridges                    bridges
 	serving                    atomic.Pointer[mqtt.Server] // mqtt, for other nodes' questions, which come before there is one
 }
 
@@ -260,7 +262,6 @@ func (s *server) openState() (err error) {
 		Now: s.now, Logger: s.config.logger, Profiles: profiles(s.dir.Identity(), s.config.limits.im),
 		Free: s.config.fs.Free, LowWater: s.config.limits.lowWater, Tap: s.config.tap, Raised: s.levelRaised, Denied: s.denied,
 		Administer: s.administer,
-		ReasonName: mqtt.ReasonName,
 	})
 	if err == nil {
 		s.levelRaised(s.broker.Level()) // a crash may have come between the two
@@ -338,6 +339,9 @@ func (s *server) listen() (err error) {
 		return err
 	}
 	s.serving.Store(s.mqtt)
+	if err := s.makeBridges(); err != nil {
+		return err
+	}
 	handler := api.Handler(s.apiConfig())
 	s.handler.Store(&handler)
 	s.startSystem()
@@ -345,6 +349,7 @@ func (s *server) listen() (err error) {
 	s.tellClientsAddress()
 	go func() { s.serveEnded("mqtt", s.mqtt.Serve(s.mqttListener), mqtt.ErrServerClosed) }()
 	s.serveListeners()
+	s.bridges.start()
 	if s.config.http == "" {
 		return nil
 	}
@@ -408,6 +413,7 @@ func (s *server) close(ctx context.Context) error {
 	if s.http != nil {
 		errs = append(errs, s.http.Close())
 	}
+	s.bridges.close() // while our own broker still takes what they have to say to it
 	s.elsewhere.close()
 	s.shadows.close()
 	s.resume() // what drains, ends

@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"broker/proxyproto": {},
 	"broker/websocket":  {},
 	"broker/brokertest": {"broker", "broker/event", "broker/store", "broker/topic", "disk", "internal/effort"},
+	"bridge":            {"broker/topic"},
 	"yamltree":          {},
 	"acl":               {"broker/topic", "yamltree"},
 	"authn":             {"acl"},
@@ -84,7 +85,7 @@ var mayImport = map[string][]string{
 		"cmd/internal/tidy", "internal/effort", "internal/formats",
 	},
 	"cmd/bellwire": {
-		"acl", "api", "authn", "bench", "broker", "broker/event", "broker/mqtt", "broker/store",
+		"acl", "api", "authn", "bench", "bridge", "broker", "broker/event", "broker/mqtt", "broker/store",
 		"broker/topic", "broker/websocket", "bw", "cluster", "cluster/certs", "cluster/link", "cluster/raftlog", "disk", "internal/logline", "profiles/alias", "profiles/blocklist", "profiles/jsontree", "profiles/im", "profiles/inbox", "profiles/kind", "profiles/life", "profiles/location",
 		"profiles/policy", "profiles/presence", "profiles/state", "yamltree",
 	},

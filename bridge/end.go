@@ -1,0 +1,184 @@
+package bridge
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// An end is the connection to one of the two brokers. One goroutine reads; any may write.
+type end struct {
+	conn     net.Conn
+	who      string // to people
+	version  byte
+	now      func() time.Time
+	most     int           // bytes of the largest packet that is read
+	patience time.Duration // without a packet; 0 for any
+	limits   connack       // what the broker has said that it takes
+
+	in   *bufio.Reader
+	body []byte // of packets that in does not hold
+
+	mu  sync.Mutex // guards the following
+	out *bufio.Writer
+	buf []byte
+}
+
+// Sizes of an end's buffers. A packet that is larger than the one for reading is read into
+// memory of its own, which is kept.
+const (
+	readBuffer  = 32 << 10
+	writeBuffer = 32 << 10
+)
+
+// writeTime is how long a broker may take nothing of what it is sent.
+const writeTime = 20 * time.Second
+
+func newEnd(conn net.Conn, who string, most int, now func() time.Time) *end {
+	e := &end{conn: conn, who: who, most: most, now: now}
+	e.in = bufio.NewReaderSize(conn, readBuffer)
+	e.out = bufio.NewWriterSize(deadlined{conn, now}, writeBuffer)
+	return e
+}
+
+// deadlined is a connection each of whose writes has a time.
+type deadlined struct {
+	net.Conn
+	now func() time.Time
+}
+
+func (d deadlined) Write(b []byte) (int, error) {
+	if err := d.SetWriteDeadline(d.now().Add(writeTime)); err != nil {
+		return 0, err
+	}
+	return d.Conn.Write(b)
+}
+
+// read returns the next packet. Its body is the reader's until the next read.
+func (e *end) read() (first byte, body []byte, err error) {
+	if e.in.Buffered() == 0 {
+		deadline := time.Time{}
+		if e.patience > 0 {
+			deadline = e.now().Add(e.patience)
+		}
+		if err := e.conn.SetReadDeadline(deadline); err != nil {
+			return 0, nil, err
+		}
+	}
+	first, err = e.in.ReadByte()
+	if err != nil {
+		return 0, nil, err
+	}
+	n, err := e.length()
+	if err != nil {
+		return 0, nil, err
+	}
+	if 1+varintLen(n)+n > e.most {
+		return 0, nil, fmt.Errorf("a packet of %d bytes, and %d is the most: raise packet.bytes under limits, or have less published", 1+varintLen(n)+n, e.most)
+	}
+	if n <= readBuffer {
+		body, err = e.in.Peek(n)
+		if err == nil {
+			_, err = e.in.Discard(n)
+		}
+		return first, body, whole(err)
+	}
+	if cap(e.body) < n {
+		e.body = make([]byte, n)
+	}
+	_, err = io.ReadFull(e.in, e.body[:n])
+	return first, e.body[:n], whole(err)
+}
+
+// whole is err of reading what a packet is not whole without.
+func whole(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func (e *end) length() (n int, err error) {
+	for i := range 4 {
+		b, err := e.in.ReadByte()
+		if err != nil {
+			return 0, whole(err)
+		}
+		n |= int(b&0x7f) << (7 * i)
+		if b < 0x80 {
+			return n, nil
+		}
+	}
+	return 0, malformed("a length of more than four bytes")
+}
+
+// write queues what encode appends. It is written with flush, or when there is much.
+func (e *end) write(encode func(b []byte) []byte) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.buf = encode(e.buf[:0])
+	_, err := e.out.Write(e.buf)
+	return err
+}
+
+func (e *end) ack(packet byte, id uint16, code byte) error {
+	return e.write(func(b []byte) []byte { return appendAck(b, packet, id, code, e.version) })
+}
+
+func (e *end) flush() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.out.Flush()
+}
+
+// connect says CONNECT and returns when the broker has let us in.
+func (e *end) connect(c connect, patience time.Duration) error {
+	e.version, e.patience = c.version, patience
+	err := e.write(c.append)
+	if err == nil {
+		err = e.flush()
+	}
+	if err != nil {
+		return err
+	}
+	first, body, err := e.read()
+	if err != nil {
+		return fmt.Errorf("it does not answer CONNECT: %w", err)
+	}
+	if first>>4 != typeConnack {
+		return malformed("it answers CONNECT with another packet")
+	}
+	if e.limits, err = parseConnack(body, e.version); err != nil {
+		return err
+	}
+	code := e.limits.code
+	if code > 0 && code < 0x80 { // as 3.1.1 says it, also to a version that it does not know
+		if int(code) >= len(connackV3) {
+			return malformed("a return code that there is none of")
+		}
+		code = connackV3[code]
+	}
+	if code >= 0x80 {
+		return &refusal{code, e.limits.why}
+	}
+	return nil
+}
+
+// A refusal is a CONNACK that does not let us in.
+type refusal struct {
+	code byte
+	why  string
+}
+
+func (r *refusal) Error() string { return "it refuses the connection: " + codeText(r.code, r.why) }
+
+// leave says DISCONNECT.
+func (e *end) leave() {
+	_ = e.write(func(b []byte) []byte { return append(b, typeDisconnect<<4, 0) })
+	_ = e.flush()
+	e.conn.Close()
+}

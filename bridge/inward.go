@@ -1,0 +1,171 @@
+package bridge
+
+import "fmt"
+
+// fromPeer handles a packet of the peer.
+func (r *relay) fromPeer(first byte, body []byte) error {
+	packet, version := first>>4, r.peer.version
+	switch packet {
+	case typePublish:
+		p, err := parsePublish(first, body, version)
+		if err != nil {
+			return err
+		}
+		return r.inward(&p)
+	case typePubrel:
+		a, err := parseAck(body, version)
+		if err != nil {
+			return err
+		}
+		return r.inRelease(a.id)
+	case typePuback, typePubrec, typePubcomp:
+		a, err := parseAck(body, version)
+		if err != nil {
+			return err
+		}
+		return r.outAnswered(packet, a)
+	case typeSuback:
+		return r.takeSuback(atPeer, body)
+	case typePingresp:
+		return nil
+	case typeDisconnect:
+		f := fields{b: body}
+		code, why, err := f.reason()
+		if err != nil {
+			return err
+		}
+		todo := ""
+		if code == 0x8E {
+			todo = "two clients use client id " + r.b.c.Client + " at the peer: is there another bridge of that name? set client_id"
+		}
+		return &failed{FailLost, fmt.Errorf("%s ends the connection: %s", r.peer.who, codeText(code, why)), todo}
+	}
+	return malformed("a packet that a broker does not send")
+}
+
+// inward publishes an event of the peer here, under the same packet id.
+func (r *relay) inward(p *publish) error {
+	if err := r.enter(p); err != nil {
+		return err
+	}
+	w, to := route(r.b.ins, p.topic)
+	if w == nil {
+		r.drop(DropUnmapped, p.topic, "no topic of the bridge is its topic")
+		return r.inDropped(p)
+	}
+	name := p.topic
+	c := carry(nil, p.props, r.b.outs, r.b.c.Origin, false)
+	switch {
+	case c.looped:
+		r.drop(DropLooped, name, "it has been here before")
+		return r.inDropped(p)
+	case c.hops >= r.b.c.MaxHops:
+		r.drop(DropHops, name, fmt.Sprintf("it has been at %d brokers", c.hops))
+		return r.inDropped(p)
+	}
+	p.topic, p.props = to, c.props
+	p.retain = p.retain && !w.noRetain
+	if n, most := p.size(5), r.local.limits.most; most > 0 && n > most {
+		r.drop(DropTooLarge, name, fmt.Sprintf("the packet has %d bytes, and packet.bytes under limits is %d", n, most))
+		return r.inDropped(p)
+	}
+	if p.qos == 0 {
+		r.b.stats.In.Add(1)
+	} else if err := r.refresh(p); err != nil {
+		return err
+	}
+	return r.localWrote(r.local.write(func(b []byte) []byte { return p.append(b, 5) }))
+}
+
+// enter takes note of an exchange that begins, or goes on.
+func (r *relay) enter(p *publish) error {
+	if p.qos == 0 {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, known := r.in[p.id]; !known && len(r.in) >= r.local.limits.receive {
+		return &failed{
+			FailProtocol, fmt.Errorf("the peer has more than %d events under way that are not acknowledged", r.local.limits.receive),
+			"have the peer keep to less (mosquitto: max_inflight_messages), or raise receiveMaximum under limits",
+		}
+	}
+	r.in[p.id] = p.qos
+	return nil
+}
+
+// refresh releases the packet id of an event, if our session holds it from another one. That
+// is so if the peer sends the event for the first time, or cannot know of
+// one before.
+func (r *relay) refresh(p *publish) error {
+	r.mu.Lock()
+	held := p.qos == 2 && r.stale[p.id]
+	delete(r.stale, p.id)
+	other := held && (!p.dup || !r.present)
+	if other {
+		r.skip[p.id]++
+	}
+	r.mu.Unlock()
+	if !other {
+		return nil
+	}
+	return r.localWrote(r.local.ack(typePubrel, p.id, 0))
+}
+
+// inDropped ends the exchange of an event of the peer's that is not carried, as far as it
+// is up to who receives. PUBREL our broker answers for ids that it does not know.
+func (r *relay) inDropped(p *publish) error {
+	r.mu.Lock()
+	if p.qos == 1 {
+		delete(r.in, p.id)
+	}
+	r.mu.Unlock()
+	switch p.qos {
+	case 1:
+		return r.peerWrote(r.peer.ack(typePuback, p.id, 0))
+	case 2:
+		return r.peerWrote(r.peer.ack(typePubrec, p.id, 0))
+	}
+	return nil
+}
+
+// inRelease carries PUBREL.
+func (r *relay) inRelease(id uint16) error {
+	r.mu.Lock()
+	delete(r.stale, id)
+	r.in[id] = 2
+	r.mu.Unlock()
+	return r.localWrote(r.local.ack(typePubrel, id, 0))
+}
+
+// inAnswered carries PUBACK, PUBREC or PUBCOMP of our broker to the peer: by then the log has
+// committed what it acknowledges.
+func (r *relay) inAnswered(packet byte, a ack) error {
+	if a.code >= 0x80 && packet != typePubcomp && !lasting(a.code) {
+		return &failed{FailLocal, fmt.Errorf("%s takes an event not now: %s", r.local.who, codeText(a.code, a.why)), "what refuses it says why; nothing more is carried until it is taken"}
+	}
+	r.mu.Lock()
+	if packet == typePubcomp && r.skip[a.id] > 0 {
+		if r.skip[a.id]--; r.skip[a.id] == 0 {
+			delete(r.skip, a.id)
+		}
+		r.mu.Unlock()
+		return nil
+	}
+	refused := a.code >= 0x80 && packet != typePubcomp
+	code := byte(0)
+	if refused && r.peer.version == 5 {
+		code = a.code
+	}
+	if packet != typePubrec || code > 0 {
+		delete(r.in, a.id)
+	}
+	r.mu.Unlock()
+	switch {
+	case refused:
+		r.drop(DropRefused, "", codeText(a.code, a.why))
+	case packet != typePubcomp:
+		r.b.stats.In.Add(1)
+	}
+	return r.peerWrote(r.peer.ack(packet, a.id, code))
+}

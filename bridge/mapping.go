@@ -1,0 +1,127 @@
+package bridge
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math"
+	"strings"
+
+	"github.com/bellwire/bellwire/broker/topic"
+)
+
+// hopsProperty is the User Property that says at which brokers an event has been: their ids
+// (Config.Origin) in the order in which it came to them, separated by commas.
+const hopsProperty = "bellwire-hops"
+
+// A way is a Topic in one direction.
+type way struct {
+	filter     string // with the prefix of where events come from
+	from, onto string // the prefixes
+	qos        byte
+	noRetain   bool
+}
+
+// waysOf returns the ways of topics in a direction, in their order.
+func waysOf(topics []Topic, d Direction) (all []way) {
+	for _, t := range topics {
+		if t.Direction&d == 0 {
+			continue
+		}
+		w := way{from: t.Local, onto: t.Remote, qos: t.QoS, noRetain: t.NoRetain}
+		if d == In {
+			w.from, w.onto = w.onto, w.from
+		}
+		w.filter = w.from + t.Filter
+		all = append(all, w)
+	}
+	return all
+}
+
+// route returns the first of ways that takes events of name, and the name at the other
+// side; nil if none does.
+func route(ways []way, name string) (w *way, to string) {
+	for i := range ways {
+		w = &ways[i]
+		rest, has := strings.CutPrefix(name, w.from)
+		if has && topic.Match(w.filter, name) && w.onto+rest != "" {
+			return w, w.onto + rest
+		}
+	}
+	return nil, ""
+}
+
+// back returns the topic at the other side of a response topic: what is published to it
+// there has to come back by one of ways. One that does not stays as it is.
+func back(ways []way, name string) string {
+	for i := range ways {
+		w := &ways[i]
+		rest, has := strings.CutPrefix(name, w.onto)
+		if has && topic.Match(w.filter, w.from+rest) {
+			return w.from + rest
+		}
+	}
+	return name
+}
+
+// filtersOf returns what to subscribe to for ways.
+func filtersOf(ways []way) (all []wanted) {
+	at := map[string]int{}
+	for _, w := range ways {
+		if i, known := at[w.filter]; known {
+			all[i].qos = max(all[i].qos, w.qos)
+			continue
+		}
+		at[w.filter] = len(all)
+		all = append(all, wanted{w.filter, w.qos})
+	}
+	return all
+}
+
+// carried is what became of an event's properties on their way.
+type carried struct {
+	props  []byte // in wire form
+	hops   int    // brokers it has been at
+	looped bool   // ours is one of them
+}
+
+// carry makes the properties of an event, appended to buf: all that belong to the event, in
+// their order, with the response topic of the other side by the ways back, and, on its way
+// out, origin among its hops. They have been checked.
+func carry(buf, props []byte, backs []way, origin string, out bool) (to carried) {
+	to.props = buf
+	var hops []byte
+	_ = eachProperty(props, func(p property) error { // which has no faults
+		switch {
+		case p.id == propSubscriptionIdentifier: // of who subscribed, not of the event
+		case p.id == propUser && string(p.text) == hopsProperty:
+			if len(hops) > 0 {
+				hops = append(hops, ',')
+			}
+			hops = append(hops, p.value...)
+		case p.id == propResponseTopic:
+			to.props = appendText(append(to.props, propResponseTopic), back(backs, string(p.text)))
+		default:
+			to.props = append(to.props, p.raw...)
+		}
+		return nil
+	})
+	for id := range bytes.SplitSeq(hops, []byte{','}) {
+		if len(id) > 0 {
+			to.hops++
+			to.looped = to.looped || string(id) == origin
+		}
+	}
+	if out {
+		if len(hops) > 0 {
+			hops = append(hops, ',')
+		}
+		hops = append(hops, origin...)
+	}
+	if len(hops) > math.MaxUint16 {
+		to.hops = math.MaxInt // more than can be said
+	} else if len(hops) > 0 {
+		to.props = appendText(append(to.props, propUser), hopsProperty)
+		to.props = append(binary.BigEndian.AppendUint16(to.props, uint16(len(hops))), hops...)
+	}
+	return to
+}
