@@ -120,9 +120,12 @@ func (s *Session) judge(res Resource, topicName string, now int64, named, wanted
 	s.shownMu.Lock()
 	defer s.shownMu.Unlock()
 	last, had := s.shown[topicName]
-	if _, exactly := s.named[topicName]; j.shown.Absent && exactly {
-		s.unshow(topicName) // what is shown next is news, whatever it is
-		return j
+	if _, exactly := s.named[topicName]; exactly {
+		if j.shown.Absent {
+			s.unshow(topicName) // what is shown next is news, whatever it is
+			return j
+		}
+		named = true // also of nothing: what it was shown before that is over
 	}
 	if had && last == j.sum || !had && (!j.shown.Visible && !named || j.shown.Absent || j.shown.Quiet) {
 		return j

@@ -181,3 +181,21 @@ func TestUnsubscribedState(t *testing.T) {
 		t.Errorf("nobody's: %v", err)
 	}
 }
+
+// Who was shown something, and then became undecided, is shown that there is nothing once the
+// policy does not keep them waiting any more: they may not go on believing what they saw.
+func TestWithdrawnWhileUndecided(t *testing.T) {
+	eachSession(t, func(t *testing.T, qos uint8, expiry uint32) {
+		n := newNode(t)
+		pc, watcher := n.Connect(bob), n.Connect(ann, brokertest.Expiry(expiry))
+		pc.Publish(policy, everything)
+		pc.Publish(bobs, open)
+		watcher.Subscribe(bobs, qos)
+		saw(t, n, watcher, "open")
+		pc.Publish(policy, `{"v":1,"defaults":{"handling":"confirm"}}`)
+		saw(t, n, watcher)
+		pc.Publish(policy, "")
+		saw(t, n, watcher, "nothing")
+		n.CheckReplay(nil)
+	})
+}
