@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -423,6 +424,74 @@ func TestADM1AdministratorListsAndCancelsSubscriptions(t *testing.T) {
 	alice.Quiet()
 	own := s.ask("bob@example.com", "GET", "/v1/audit", "")
 	if strings.Count(own.body, `"what":"subscriptions"`) != 2 || strings.Count(own.body, `"what":"cancel presence"`) != 1 {
+		t.Errorf("bob reads in the audit: %s", own.body)
+	}
+}
+
+// An administrator lists who watches the domain, or one address, by wildcards, and cuts one of
+// them off from an address, whether or not its owner shows them anything: nothing further is
+// sent of it, others are. Both are in the audit.
+func TestADM2WildcardsAreListedAndCanceled(t *testing.T) {
+	t.Parallel()
+	policy := strings.Replace(tenantPolicy(), "users:\n", usersOf("bob@example.com", "eve@example.com", "alice@example.net"), 1)
+	s := serve(t, "--policy", writeFile(t, "policy.yaml", policy))
+	const topic, adm = "presence/example.com/bob", "adm@example.com"
+	owner, other := s.open(v5, as("bob@example.com", clean("bob"))), s.open(v5, as("eve@example.com", clean("eve")))
+	for _, c := range []*mq.Client{owner, other} {
+		c.Publish("$me/policy/presence", 1, showAll)
+	}
+	owner.PublishMessage(retained(topic+"/phone", `{"basic":"open"}`))
+	watcher := s.open(v5, as("alice@example.net", clean("alice")))
+	watcher.Subscribe("presence/+/+", 1)
+	other.Subscribe("presence/example.org/#", 1)
+	list := func(query string) (rows []string, sid string) {
+		t.Helper()
+		a := s.ask(adm, "GET", "/v1/domains/example.com/subscriptions"+query, "")
+		var got struct {
+			Subscriptions []struct{ Kind, Target, Watcher, SID, Status, Event string }
+		}
+		if a.status != 200 || json.Unmarshal([]byte(a.body), &got) != nil {
+			t.Fatalf("%s: %d %s", query, a.status, a.body)
+		}
+		for _, r := range got.Subscriptions {
+			rows, sid = append(rows, strings.TrimSpace(r.Watcher+" "+r.Target+" "+r.Status+" "+r.Event)), r.SID
+		}
+		return rows, sid
+	}
+	if rows, _ := list(""); fmt.Sprint(rows) != "[alice@example.net *@example.com active eve@example.com *@example.org active]" {
+		t.Errorf("of the domain: %v", rows)
+	}
+	rows, sid := list("?target=bob")
+	if fmt.Sprint(rows) != "[alice@example.net bob@example.com active subscribe]" {
+		t.Errorf("of bob: %v", rows)
+	}
+	cancel := func(body string) answer {
+		t.Helper()
+		return s.ask(adm, "POST", "/v1/domains/example.com/subscriptions/cancel", body)
+	}
+	if a := cancel(`{"kind":"presence","target":"*@example.com","sid":"` + sid + `"}`); a.status != 400 || !strings.Contains(a.body, "one address at a time") {
+		t.Errorf("from all: %d %s", a.status, a.body)
+	}
+	owner.Publish("$me/policy/presence", 1, `{"v":1,"rules":[]}`)
+	if a := cancel(`{"kind":"presence","target":"bob","sid":"` + sid + `"}`); a.status != 200 || strings.TrimSpace(a.body) != `{"matched":1}` {
+		t.Errorf("cancelled: %d %s", a.status, a.body)
+	}
+	owner.Publish("$me/policy/presence", 1, showAll)
+	drain(watcher)
+	owner.PublishMessage(retained(topic+"/phone", `{"basic":"closed"}`))
+	other.PublishMessage(retained("presence/example.com/eve/phone", `{"basic":"open"}`))
+	for _, p := range takes(watcher, 1) {
+		if p.Topic == topic && !isNeutral(p, "bob@example.com") {
+			t.Errorf("cut off, she is sent %s", p.Payload)
+		}
+	}
+	if rows, _ := list("?target=bob"); fmt.Sprint(rows) != "[alice@example.net bob@example.com terminated admin]" {
+		t.Errorf("of bob: %v", rows)
+	}
+	if is := s.own("bob@example.com", ownWatchers); !contains(is, `"status":"terminated","event":"admin"`) {
+		t.Errorf("bob sees %s", is)
+	}
+	if own := s.ask("bob@example.com", "GET", "/v1/audit", ""); strings.Count(own.body, `"what":"cancel presence"`) != 2 {
 		t.Errorf("bob reads in the audit: %s", own.body)
 	}
 }

@@ -102,7 +102,94 @@ func TestS33WhoWatchesByWildcardsIsListed(t *testing.T) {
 	}
 }
 
+// An owner ends what somebody watches by wildcards, by the id in their list or the address, by
+// MQTT, HTTP and bellwire: it shows everybody else, and of them what it shows of who is away,
+// also to who comes back after a kill of the server, until they ask again; whom the owner has
+// barred not before the bar is over. The watcher is told nothing.
+func TestR5_1_16WildcardIsRevoked(t *testing.T) {
+	t.Parallel()
+	s := kinds(t, "2026-03-09T12:00:00Z")
+	pc, hers := s.person(bob, "pc"), s.person(carol, "pc")
+	for _, c := range []*mq.Client{pc, hers} {
+		c.Publish("$me/policy/presence", 1, showAll)
+	}
+	pc.PublishMessage(retained(bobsPresence, `{"basic":"open"}`))
+	hers.PublishMessage(retained("presence/example.com/carol", `{"basic":"open"}`))
+	connect := func() *mq.Client {
+		return s.open(v5, as(alice, mq.Connect{ClientID: "phone", Properties: mq.Properties{mq.Number(mq.PropSessionExpiry, 86400)}}))
+	}
+	a := connect()
+	a.Subscribe("$me/sub/#", 1)
+	shown := func(what string, least int, want ...string) {
+		t.Helper()
+		var got []string
+		for _, p := range takes(a, least) {
+			state := "open"
+			if isNeutral(p, strings.Split(p.Topic, "/")[2]+"@example.com") {
+				state = "nothing"
+			}
+			got = append(got, p.Topic+" "+state)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: she is shown %v, want %v", what, got, want)
+		}
+	}
+	const bobIs, carolIs = "presence/example.com/bob ", "presence/example.com/carol "
+	ask := func() {
+		t.Helper()
+		a.Subscribe(exampleComs, 1)
+	}
+	idOf := func() string { return s.watchersOf(t, bob).Watchers[0].ID }
+	ask()
+	shown("at first", 2, bobIs+"open", carolIs+"open")
+	pc.Publish("$ctl/revoke", 1, fmt.Sprintf(`{"kind":"presence","sid":%q}`, idOf()))
+	shown("revoked by MQTT", 1, bobIs+"nothing")
+	if l := s.watchersOf(t, bob); l.Total != 0 || len(l.Watchers) != 1 || l.Watchers[0].Status != "terminated" || l.Watchers[0].Event != "deactivated" {
+		t.Errorf("bob sees %s", &l)
+	}
+	if l := s.watchersOf(t, carol); l.Total != 1 || l.Watchers[0].Status != "active" {
+		t.Errorf("carol sees %s", &l)
+	}
+	s.kill()
+	s.start()
+	a = connect()
+	for _, p := range takes(a, 0) {
+		if p.Topic == bobsPresence && !isNeutral(p, bob) {
+			t.Errorf("after a kill she is shown %s", p.Payload)
+		}
+	}
+	pc, hers = s.person(bob, "pc"), s.person(carol, "pc")
+	pc.PublishMessage(retained(bobsPresence, `{"basic":"closed"}`))
+	hers.PublishMessage(retained("presence/example.com/carol", `{"basic":"closed"}`))
+	shown("both change", 1, carolIs+"open") // which is: something
+	ask()
+	shown("she asks again", 2, bobIs+"open", carolIs+"open")
+	if got := s.ask(bob, "POST", "/v1/presence/subscriptions/revoke", `{"watcher":"pres:`+alice+`","until":"2026-03-09T12:30:00Z"}`); got.status != 200 || !contains(got.body, `"matched":1`) {
+		t.Errorf("by HTTP: %d %s", got.status, got.body)
+	}
+	shown("revoked by HTTP", 1, bobIs+"nothing")
+	ask()
+	shown("she asks, and is barred", 2, bobIs+"nothing", carolIs+"open")
+	if ack := a.TrySubscribe(nil, mq.Filter{Filter: bobsPresence}); ack.Codes[0] != 0x87 || !contains(ack.Properties.Text(mq.PropReasonString), "retry-after") {
+		t.Errorf("by name: %#02x %s", ack.Codes[0], ack.Properties.Text(mq.PropReasonString))
+	}
+	s.advance(30 * time.Minute)
+	shown("the bar is over", 1, bobIs+"open")
+	if status, body := s.fetchOf(alice, "/v1/me/sub/"+bobsPresence); status != 404 {
+		t.Errorf("she is told of it: %d %s", status, body)
+	}
+}
+
+// fetchOf is fetch without an entity tag.
+func (s *server) fetchOf(who, path string) (status int, body string) {
+	s.t.Helper()
+	a := s.fetch(who, path, "")
+	return a.status, a.body
+}
+
 // On each node of three owners learn within seconds of who watches by wildcards on another,
+// end that, learn that they ask again,
 // and that the node they were connected to is gone.
 func TestClusterOwnersLearnOfWildcards(t *testing.T) {
 	p := loopback()
@@ -131,6 +218,15 @@ func TestClusterOwnersLearnOfWildcards(t *testing.T) {
 	watcher := c.nodes[1].person(alice, "pc")
 	watcher.Subscribe(exampleComs, 1)
 	counted("she has come", `"identified":1`, patience)
+	owner.PublishMessage(retained(bobsPresence, `{"basic":"open"}`))
+	for p := watcher.Receive(); isNeutral(p, bob); p = watcher.Receive() { // until he is there
+	}
+	owner.Publish("$ctl/revoke", 1, `{"kind":"presence","watcher":"pres:`+alice+`"}`)
+	for p := watcher.Receive(); !isNeutral(p, bob); p = watcher.Receive() { // until he is not
+	}
+	counted("revoked", `"identified":0`, patience)
+	watcher.Subscribe(exampleComs, 1)
+	counted("she has asked again", `"identified":1`, patience)
 	c.nodes[1].kill()
 	watcher.Close()
 	counted("her node is gone", `"identified":0`, patience)

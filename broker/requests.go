@@ -295,6 +295,14 @@ func (t *ProfileTx) EndSubscription(session uint64, topicName string) {
 	}
 }
 
+// ClientOf returns the client id of a session, empty of one that is no more.
+func (t *ProfileTx) ClientOf(session uint64) string {
+	if r := t.m.numbers[session]; r != nil {
+		return r.client
+	}
+	return ""
+}
+
 // Told says that what a principal is told of its subscription to a resource is not
 // what it was (Notifier.SubscriptionState).
 func (t *ProfileTx) Told(principal, topicName string) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,44 +29,97 @@ func (d domains) Subscriptions(_ context.Context, domain, target string) (api.Su
 	if err != nil {
 		return list, err
 	}
-	add := func(of string, e *life.Entry) bool {
-		if len(list.Subscriptions) == subscriptionsListed {
-			list.Partial = true
-			return false
-		}
-		t, err := kind.ParseTopic(e.Topic)
-		if err != nil {
-			return true
-		}
-		s := api.Subscription{Kind: of, Target: t.Addr.String(), SID: e.ID, By: e.By}
-		s.Watcher = e.SeenAs().String() // as the owner sees them; empty for somebody anonymous
-		if t.Addr.Domain == domain {
-			s.Status, s.Event, s.Since = e.Status.String(), e.Event.String(), time.Unix(0, e.Since).UTC()
-		} else { // what an owner elsewhere has decided is told as to the watcher
-			s.Status = e.ToldAs().String()
-		}
-		list.Subscriptions = append(list.Subscriptions, s)
-		return true
-	}
 	for _, of := range watchedKinds {
-		keys, below := d.s.broker.Keys(of), of+"/"+domain+"/"
+		l := subscriptionsOf{list: &list, domain: domain, kind: of, keys: d.s.broker.Keys(of)}
 		if target != "" {
-			topicName := kind.Resource{Kind: of, Addr: kind.Of(target)}.Topic()
-			life.EachBelow(keys.Each, topicName+"\x00", func(e *life.Entry) bool { return add(of, e) })
+			l.to(kind.Resource{Kind: of, Addr: kind.Of(target)}.Topic())
 			continue
 		}
-		life.EachBelow(keys.Each, below, func(e *life.Entry) bool { return add(of, e) })
+		l.toDomain()
 		for _, watcher := range d.people(domain) {
-			life.EachBy(keys.Each, watcher, func(topicName string) bool {
-				key := life.Key(topicName, watcher)
-				if value := keys.Get(key); value != nil && !strings.HasPrefix(topicName, below) {
-					return add(of, life.ReadEntry(key, value))
-				}
-				return true
-			})
+			l.from(watcher)
 		}
 	}
 	return list, nil
+}
+
+// subscriptionsOf lists those of a kind to and from a domain.
+type subscriptionsOf struct {
+	list         *api.SubscriptionList
+	domain, kind string
+	keys         broker.Keys
+}
+
+func (l *subscriptionsOf) add(s api.Subscription) (more bool) {
+	if len(l.list.Subscriptions) == subscriptionsListed {
+		l.list.Partial = true
+		return false
+	}
+	s.Kind = l.kind
+	l.list.Subscriptions = append(l.list.Subscriptions, s)
+	return true
+}
+
+func (l *subscriptionsOf) addEntry(e *life.Entry) (more bool) {
+	t, err := kind.ParseTopic(e.Topic)
+	if err != nil {
+		return true
+	}
+	s := api.Subscription{Target: t.Addr.String(), SID: e.ID, By: e.By}
+	s.Watcher = e.SeenAs().String() // as the owner sees them; empty for somebody anonymous
+	if t.Addr.Domain == l.domain {
+		s.Status, s.Event, s.Since = e.Status.String(), e.Event.String(), time.Unix(0, e.Since).UTC()
+	} else { // what an owner elsewhere has decided is told as to the watcher
+		s.Status = e.ToldAs().String()
+	}
+	return l.add(s)
+}
+
+// addWide adds one by wildcards, to all whom its pattern is about: with * in place of what it
+// leaves open.
+func (l *subscriptionsOf) addWide(w *life.Wide) (more bool) {
+	domain, local := life.DomainOf(w.Pattern)
+	target := cmp.Or(local, "*") + "@" + cmp.Or(domain, "*")
+	if domain == "" && kind.Of(w.Watcher).Domain != l.domain {
+		target = cmp.Or(local, "*") + "@" + l.domain // what they watch elsewhere is nothing to it
+	}
+	e := life.Entry{Watcher: w.Watcher}
+	return l.add(api.Subscription{Target: target, Watcher: e.SeenAs().String(), SID: w.IDFor(target), Status: life.Active.String(), Since: time.Unix(0, w.Asked).UTC()})
+}
+
+// to lists those to one resource.
+func (l *subscriptionsOf) to(topicName string) {
+	life.EachBelow(l.keys.Each, topicName+"\x00", l.addEntry)
+	known := map[string]bool{}
+	for _, pattern := range life.PatternsOf(topicName) {
+		life.EachOfPattern(l.keys.Each, pattern, func(w *life.Wide) bool {
+			e := w.EntryTo(l.keys.Get, topicName)
+			if e == nil || known[w.Watcher] {
+				return true
+			}
+			known[w.Watcher] = true
+			return l.addEntry(e)
+		})
+	}
+}
+
+// toDomain lists those to the domain's addresses.
+func (l *subscriptionsOf) toDomain() {
+	life.EachBelow(l.keys.Each, l.kind+"/"+l.domain+"/", l.addEntry)
+	life.EachWide(l.keys.Each, l.domain, l.addWide)
+	life.EachWide(l.keys.Each, "", l.addWide)
+}
+
+// from lists those of somebody of the domain to addresses elsewhere.
+func (l *subscriptionsOf) from(watcher string) {
+	life.EachBy(l.keys.Each, watcher, func(topicName string) bool {
+		e := life.EntryOf(l.keys.Get, topicName, watcher)
+		return e == nil || strings.HasPrefix(topicName, l.kind+"/"+l.domain+"/") || l.addEntry(e)
+	})
+	life.EachWideBy(l.keys.Get, l.keys.Each, watcher, func(w *life.Wide) bool {
+		domain, _ := life.DomainOf(w.Pattern)
+		return domain == "" || domain == l.domain || l.addWide(w)
+	})
 }
 
 // targetOf completes the address of a domain that a list is to be about; empty for all.
@@ -135,6 +189,9 @@ func (d domains) people(domain string) (all []string) {
 
 // Cancel implements api.Domains.
 func (d domains) Cancel(ctx context.Context, domain string, c api.Cancelling) (matched int, err error) {
+	if strings.HasPrefix(c.Target, "*") {
+		return 0, fmt.Errorf("%w: target: who watches by wildcards is cut off from one address at a time: name it, or deny them in the domain's policy", api.ErrBadQuestion)
+	}
 	target, err := acl.ParseAddress(c.Target, domain)
 	if err != nil {
 		return 0, fmt.Errorf("%w: target: %w", api.ErrBadQuestion, err)

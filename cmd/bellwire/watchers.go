@@ -225,7 +225,8 @@ what the other rules say of them holds again.`
 	case "revoke":
 		cmd.Short = "End a subscription to what you publish"
 		cmd.Long = `Ends the subscription of ADDRESS to your presence, or KIND. Your policy stays as it
-is: they may subscribe again, with --until not before then.`
+is: they may subscribe again, with --until not before then. Of what they watch by
+wildcards your part is ended: until they subscribe again they see you as if you were away.`
 		cmd.Example = `  bellwire watchers revoke bo@example.com --until 90m -u ana@example.com
   bellwire watchers revoke --sid s-4fq2m6zkcw3hxq5a -u ana@example.com`
 		flags.StringVar(&f.until, "until", "", "when they may again: `90m`, 13:00 or 2026-03-09T13:00:00Z (default: at once)")

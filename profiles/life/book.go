@@ -139,13 +139,12 @@ type Request struct {
 // subscription that the session had has ended. An error wraps one of those above: then
 // the session has no new subscription.
 func (b *Book) Subscribe(r Request) (e *Entry, once bool, err error) {
-	now := b.Now()
 	e = b.Get(r.Topic, r.Watcher)
 	if e == nil {
 		e = &Entry{Topic: r.Topic, Watcher: r.Watcher}
 	}
-	if e.Barred > now {
-		return nil, false, fmt.Errorf("%w: retry-after=%d", ErrBarred, (e.Barred-now+int64(time.Second)-1)/int64(time.Second))
+	if err := b.mayAsk(e); err != nil {
+		return nil, false, err
 	}
 	if err := b.repeated(e, r.Known || e.Status == Terminated && e.Event == Unsubscribed); err != nil {
 		return nil, false, err
@@ -189,6 +188,15 @@ func (b *Book) Subscribe(r Request) (e *Entry, once bool, err error) {
 	b.save(e)
 	b.Told(e.principal(), e.Topic)
 	return e, false, nil
+}
+
+// mayAsk refuses whom the owner of a resource has barred.
+func (b *Book) mayAsk(e *Entry) error {
+	now := b.Now()
+	if until := max(e.Barred, b.barred(e.Topic, e.Watcher)); until > now {
+		return fmt.Errorf("%w: retry-after=%d", ErrBarred, (until-now+int64(time.Second)-1)/int64(time.Second))
+	}
+	return nil
 }
 
 // repeated checks, if something is asked for again, that it is not too often in a minute.
@@ -484,7 +492,7 @@ const (
 
 // Wakes says whether an id is of a wake of a Book's.
 func Wakes(id string) bool {
-	for _, prefix := range []string{wakeEntry, wakeSweep, wakeOffer, wakeList, wakeEdge, wakeWide} {
+	for _, prefix := range []string{wakeEntry, wakeSweep, wakeOffer, wakeList, wakeEdge, wakeWide, wakeCut, wakeUncut, wakeShow} {
 		if strings.HasPrefix(id, prefix) {
 			return true
 		}
@@ -508,6 +516,15 @@ func (b *Book) Wake(id string) {
 		return
 	case strings.HasPrefix(id, wakeWide):
 		b.expire(topic, watcher)
+		return
+	case strings.HasPrefix(id, wakeCut):
+		b.endBar(topic, watcher)
+		return
+	case strings.HasPrefix(id, wakeShow):
+		b.reshow(topic, watcher)
+		return
+	case strings.HasPrefix(id, wakeUncut):
+		b.resumeUncut(topic, watcher) // the watcher, and what the rest is
 		return
 	case strings.HasPrefix(id, wakeEdge):
 		b.passEdge(topic)
@@ -609,9 +626,12 @@ func (b *Book) ByID(topic, id string) *Entry {
 }
 
 // Get returns a watcher's entry, nil if there is none.
-func (b *Book) Get(topic, watcher string) *Entry {
+func (b *Book) Get(topic, watcher string) *Entry { return EntryOf(b.Tx.Get, topic, watcher) }
+
+// EntryOf is Book.Get by what get returns of the profile's keys.
+func EntryOf(get func(key string) []byte, topic, watcher string) *Entry {
 	key := Key(topic, watcher)
-	value := b.Tx.Get(key)
+	value := get(key)
 	if value == nil {
 		return nil
 	}

@@ -29,7 +29,7 @@ func TestInvitationsAreListed(t *testing.T) {
 			_, _, _ = b.Subscribe(Request{Topic: topic, Watcher: w, Session: 1, As: "p-x@example.net"})
 		}, true},
 		"provided": {func(b *Book, w string) { _, _ = b.Provide(Offer{Topic: topic, Watcher: w, By: "adm@example.com"}) }, false},
-		"removed":  {func(b *Book, w string) { b.Forget(w) }, false},
+		"removed":  {func(b *Book, w string) { b.Forget("presence/example.com/"+w, w) }, false},
 	} {
 		l := newLedger()
 		book := func() *Book {

@@ -48,8 +48,9 @@ func (b *Book) Provide(o Offer) (*Entry, error) {
 		e = &Entry{Topic: o.Topic, Watcher: o.Watcher}
 	case e.Live() && e.As != "":
 		return e, nil
-	case e.Barred > now:
-		return nil, fmt.Errorf("%w: retry-after=%d", ErrBarred, (e.Barred-now+int64(time.Second)-1)/int64(time.Second))
+	}
+	if err := b.mayAsk(e); err != nil {
+		return nil, err
 	}
 	if err := b.repeated(e, e.By != "" || e.Status == Terminated); err != nil {
 		return nil, err
@@ -239,9 +240,10 @@ func (i *Invitation) StateFor(at int64) []byte {
 	return s.json()
 }
 
-// Forget ends what a watcher who is no more was provided with, and is invited to: whoever
-// has the name later has not agreed to it.
-func (b *Book) Forget(watcher string) {
+// Forget ends what a watcher who is no more was provided with, is invited to and was cut out
+// of, and what they have cut of their own resource: whoever has the name later has not agreed
+// to it. done says that nothing of it is left.
+func (b *Book) Forget(resource, watcher string) (done bool) {
 	prefix := KeysBy(watcher)
 	found := map[string]indexed{}
 	var topics []string
@@ -260,4 +262,5 @@ func (b *Book) Forget(watcher string) {
 			b.End(topic, watcher, NoResource, 0)
 		}
 	}
+	return b.forgetCuts(resource, watcher)
 }

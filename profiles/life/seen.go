@@ -199,5 +199,8 @@ func (b *Book) note(was, is *Entry) {
 	if veiled(was) || veiled(is) {
 		b.ChangedFor(e.Topic, e.principal())
 	}
+	if (was != nil && was.Live()) != (is != nil && is.Live()) && b.Tx.Get(cutKey(e.Topic, e.Watcher)) != nil {
+		b.Soon(wakeShow + e.Topic + "\x00" + e.Watcher) // what they see by wildcards depends on it
+	}
 	b.Noted(e.Topic, e.Fetched())
 }

@@ -22,7 +22,8 @@ import (
 // shown their watchers looks at the four patterns that their address matches.
 //
 // It is granted without anybody's word. So it has no states, and no other end than that of
-// its sessions and of the time for which they have asked.
+// its sessions and of the time for which they have asked. What one owner ends is their part
+// in it: see Cut.
 
 // Patterns are written as the two levels of a topic that they are about, with "+" for all.
 const anyLevel = "+"
@@ -221,6 +222,7 @@ func (b *Book) Widen(pattern string, r Request) (*Wide, error) {
 		w.Note = r.Note
 	}
 	b.saveWide(w)
+	b.uncut(uncutting{watcher: w.Watcher, asked: pattern, at: b.Position()})
 	return w, nil
 }
 
@@ -268,9 +270,13 @@ func (b *Book) expire(pattern, watcher string) {
 	b.saveWide(w)
 }
 
-func (b *Book) wide(pattern, watcher string) *Wide {
+func (b *Book) wide(pattern, watcher string) *Wide { return WideOf(b.Tx.Get, pattern, watcher) }
+
+// WideOf returns a watcher's subscription by a pattern, by what get returns of the profile's
+// keys; nil for none.
+func WideOf(get func(key string) []byte, pattern, watcher string) *Wide {
 	key := wideKey(pattern, watcher)
-	value := b.Tx.Get(key)
+	value := get(key)
 	if value == nil {
 		return nil
 	}
@@ -309,4 +315,8 @@ func (b *Book) saveWide(w *Wide) {
 	}
 	b.Set(WidePlaceKey(w.Pattern), place)
 	b.Widened(w.Pattern)
+	if value == nil {
+		u := uncutting{watcher: w.Watcher, at: b.Position()}
+		b.Soon(u.id()) // not now: whoever unsubscribes would be shown what they were cut out of
+	}
 }

@@ -111,6 +111,7 @@ func TestWide(t *testing.T) {
 				_, had := model[p]
 				book().Narrow(p.pattern, p.watcher, p.session, p.filter)
 				delete(model, p)
+				l.pass(0, book)
 				if had != (len(told) == 1) {
 					t.Fatalf("seed %d, step %d: told of %q, had %t", seed, step, told, had)
 				}
@@ -134,6 +135,7 @@ func TestWide(t *testing.T) {
 		for p := range model {
 			book().Narrow(p.pattern, p.watcher, p.session, p.filter)
 		}
+		l.pass(0, book)
 		if len(l.keys) > 0 || len(l.wakes) > 0 {
 			t.Fatalf("seed %d: nobody watches, and there is %v, %v", seed, l.keys, l.wakes)
 		}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
-	"github.com/bellwire/bellwire/profiles/alias"
 	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/life"
 	"github.com/bellwire/bellwire/profiles/policy"
@@ -211,17 +210,28 @@ func (p *Profile) applyControl(tx *broker.ProfileTx, pub *broker.Publication) er
 	}
 	e := p.entryOf(tx, b, topicName, c.watcher)
 	if c.SID != "" {
-		if e = b.ByID(topicName, c.SID); e == nil {
-			return &broker.Refusal{Cause: broker.ErrCondition, Reason: "no-such-subscription: it may be over: $me/watchers has those that there are"}
-		}
+		e = b.ByID(topicName, c.SID)
+	}
+	var wide *wideRow
+	if e == nil || !e.Live() {
+		wide = p.wideNamed(tx, topicName, &c)
+	}
+	if e == nil && wide == nil && c.SID != "" {
+		return &broker.Refusal{Cause: broker.ErrCondition, Reason: "no-such-subscription: it may be over: $me/watchers has those that there are"}
 	}
 	a := answer{ID: c.ID}
-	if e != nil && (e.Live() || e.Status == life.Waiting) {
+	if wide != nil || e != nil && (e.Live() || e.Status == life.Waiting) {
 		a.Matched = 1
 	}
-	if c.verb == verbRevoke || c.verb == verbCancel {
-		p.revoke(b, e, topicName, &c)
-	} else if err := p.rule(tx, e, &c, &a); err != nil {
+	switch {
+	case c.verb == verbRevoke || c.verb == verbCancel:
+		err = p.revoke(tx, b, e, wide, topicName, &c)
+	case wide != nil:
+		err = p.rule(tx, wide.entry(topicName), &c, &a)
+	default:
+		err = p.rule(tx, e, &c, &a)
+	}
+	if err != nil {
 		return err
 	}
 	pub.Answer = event.AppendUserProperty(event.AppendUserProperty(nil, "rule", a.Rule), "matched", strconv.Itoa(a.Matched))
@@ -233,10 +243,7 @@ func (p *Profile) applyControl(tx *broker.ProfileTx, pub *broker.Publication) er
 // is none.
 func (p *Profile) entryOf(tx *broker.ProfileTx, b *life.Book, topicName string, watcher kind.Addr) *life.Entry {
 	known := watcher.String()
-	if who, ok := alias.Behind(tx.Of(alias.Kind).Get, watcher); ok {
-		watcher = who
-	}
-	if e := b.Get(topicName, watcher.String()); e != nil && e.SeenAs().String() == known {
+	if e := b.Get(topicName, p.behind(tx, watcher).String()); e != nil && e.SeenAs().String() == known {
 		return e
 	}
 	return nil
@@ -251,18 +258,26 @@ func seenInput(watcher kind.Addr) policy.Input {
 	return in
 }
 
-// revoke ends a subscription, if there is one.
-func (p *Profile) revoke(b *life.Book, e *life.Entry, topicName string, c *control) {
-	if e == nil {
-		return
-	}
-	because := life.Deactivated
+// revoke ends a subscription, if there is one: by name, by wildcards, or both. What is over by
+// name, and told to its watcher so, is not touched for what they watch by wildcards.
+func (p *Profile) revoke(tx *broker.ProfileTx, b *life.Book, e *life.Entry, wide *wideRow, topicName string, c *control) error {
+	because, until := life.Deactivated, c.until
 	if c.verb == verbCancel {
 		because = life.Admin
 	} else if c.until > b.Now() {
 		because = life.Probation
 	}
-	b.End(topicName, e.Watcher, because, c.until)
+	watcher := p.behind(tx, c.watcher)
+	switch {
+	case wide != nil:
+		return p.cut(tx, b, topicName, wide.Watcher, because, until)
+	case e != nil:
+		b.End(topicName, e.Watcher, because, until)
+		return p.cut(tx, b, topicName, e.Watcher, because, until)
+	case p.isCutAs(b, topicName, watcher, c.watcher):
+		return p.cut(tx, b, topicName, watcher.String(), because, until)
+	}
+	return nil
 }
 
 // rule changes the owner's policy.

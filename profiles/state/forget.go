@@ -9,11 +9,14 @@ import (
 var _ broker.Forgetter = (*Profile)(nil)
 
 // Forget removes a principal's resource, whoever published it, and policy, and what
-// administrators have provided or offered them. That is bounded as a resource is, and as
-// what is kept of a watcher without sessions.
+// administrators have provided or offered them, and owners have taken from them. That is
+// bounded as a resource is, and as what is kept of a watcher without sessions; of the last
+// some at a time.
 func (p *Profile) Forget(tx *broker.ProfileTx, principal string) (done bool) {
 	topicName := kind.Resource{Kind: p.kind.Name(), Addr: kind.Of(principal)}.Topic()
-	p.book(tx).Forget(principal)
+	if !p.book(tx).Forget(topicName, principal) {
+		return false
+	}
 	record := tx.Get(topicName)
 	list := policy.BlocklistKey(kind.Of(principal))
 	if record == nil && tx.PolicyOf(principal) == nil && tx.Get(list) == nil {

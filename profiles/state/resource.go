@@ -19,6 +19,8 @@ type resource struct {
 	of      kind.Resource
 	record  []byte                  // as it is stored
 	get     func(key string) []byte // of the profile\'s keys; nil: nobody is seen as somebody else
+	entries func(key string) []byte // likewise, for who is in cuts
+	cuts    map[broker.Who]string   // by whom it is watched as if its owner were away: see cutFrom
 	set     bool                    // its owner has set a policy
 	blocked *policy.Blocklist       // nil: nobody
 	normal  policy.Handling         // of whom the owner has said nothing about
@@ -51,6 +53,9 @@ func (p *Profile) LoadWith(keys broker.Keys, topicName string, record, document 
 	res := p.load(topicName, record, document, keys.Get)
 	if r, ok := res.(*resource); ok && life.ReadTally(keys.Get(life.TallyKey(topicName))).Veiled == 0 {
 		r.get = nil
+	}
+	if r, ok := res.(*resource); ok {
+		r.entries, r.cuts = keys.Get, cutFrom(keys, topicName)
 	}
 	return res
 }
@@ -104,7 +109,7 @@ func (r *resource) show(who broker.Who, op policy.Op, at int64) broker.Shown {
 	}
 	d, changes := r.decide(who, op, now)
 	out := r.neutral
-	if d.View == policy.ViewFiltered {
+	if d.View == policy.ViewFiltered && !(op == policy.OpSubscribe && r.isCut(who)) {
 		f := r.face(d.Grant.Persona(), now)
 		out, changes = f.view(r, d.Grant), earlier(changes, f.composed.Expires)
 	}
@@ -207,7 +212,7 @@ func (r *resource) Passed(source string, who broker.Who, at int64) []broker.Show
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	d, _ := r.decide(who, policy.OpSubscribe, time.Unix(0, at).UTC())
-	if d.View != policy.ViewFiltered || d.MaxRate > 0 || !slices.ContainsFunc(worn(r.publications(), d.Grant.Persona()), func(p kind.Publication) bool { return p.ETag == r.tagOf(source) }) {
+	if d.View != policy.ViewFiltered || d.MaxRate > 0 || r.isCut(who) || !slices.ContainsFunc(worn(r.publications(), d.Grant.Persona()), func(p kind.Publication) bool { return p.ETag == r.tagOf(source) }) {
 		return nil
 	}
 	return r.way(t, source, d.Grant)
@@ -227,7 +232,7 @@ func (r *resource) Backlog(who broker.Who, at int64) (shown []broker.Shown) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	d, _ := r.decide(who, policy.OpSubscribe, now)
-	if !d.Backlog || d.View != policy.ViewFiltered || d.MaxRate > 0 {
+	if !d.Backlog || d.View != policy.ViewFiltered || d.MaxRate > 0 || r.isCut(who) {
 		return nil
 	}
 	pubs := slices.Clone(worn(r.publications(), d.Grant.Persona()))

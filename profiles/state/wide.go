@@ -127,7 +127,7 @@ const wideKept = 1 << 17
 
 // of returns who watches by a pattern, the one that changed last first. What it returns must
 // not be changed.
-func (s *wideSets) of(keys broker.Keys, pattern string) []wideOne {
+func (s *wideSets) of(keys keysOf, pattern string) []wideOne {
 	many, place := life.ReadWidePlace(keys.Get(life.WidePlaceKey(pattern)))
 	if many == 0 {
 		return nil
@@ -163,6 +163,17 @@ func (s *wideSets) of(keys broker.Keys, pattern string) []wideOne {
 	return all
 }
 
+// matching returns who watches a resource by wildcards, by pattern. What it returns must not
+// be changed.
+func (s *wideSets) matching(keys keysOf, topicName string) (sets [][]wideOne) {
+	for _, pattern := range life.PatternsOf(topicName) {
+		if all := s.of(keys, pattern); len(all) > 0 {
+			sets = append(sets, all)
+		}
+	}
+	return sets
+}
+
 // drop forgets one. Requires mu.
 func (s *wideSets) drop(pattern string) {
 	s.many -= len(s.sets[pattern].all)
@@ -186,66 +197,128 @@ type wideRow struct {
 	as     string // how the owner sees them: see life.Entry.As
 	polite bool
 	past   *life.Entry // of a subscription by name that is over; nil for none
+	cut    *life.Cut   // it is over, for its owner has ended it; nil: it is not
 }
 
-// crowd returns who watches a resource by wildcards, the one that changed last first.
-func (p *Profile) crowd(keys broker.Keys, topicName string, at int64) *crowdOf {
-	c := &crowdOf{over: map[string]bool{}}
-	var sets [][]wideOne
-	many := 0
-	for _, pattern := range life.PatternsOf(topicName) {
-		if all := p.wides.of(keys, pattern); len(all) > 0 {
-			sets = append(sets, all)
-			many += len(all)
-		}
-	}
-	if many == 0 {
-		return c
-	}
+// keysOf are a profile's keys: as a node has them, or within a command.
+type keysOf interface {
+	Get(key string) []byte
+	Each(prefix, after string, yield func(key string, value []byte) bool)
+	PolicyOf(owner string) []byte
+}
+
+// A gathering finds who is in a crowd.
+type gathering struct {
+	judging
+	owner kind.Addr
+	cuts  map[string]*life.Cut // by watcher
+}
+
+// gather returns what finds who watches a resource by wildcards and is let see something of
+// it; nil if nobody is.
+func (p *Profile) gather(keys keysOf, topicName string, at int64) *gathering {
 	owner := kind.Of(p.Owner(topicName))
 	of := p.policies.Read(owner, p.documentOf(owner, keys.PolicyOf(owner.String())))
 	if of == nil {
-		return c // it shows nothing to anybody
+		return nil // it shows nothing to anybody
 	}
-	j := judging{policy: of, blocked: p.lists.Of(keys.Get, owner), now: time.Unix(0, at).UTC(), classes: map[class]handled{}}
-	entries := entriesOf(keys, topicName, many)
+	return &gathering{
+		judging: judging{policy: of, blocked: p.lists.Of(keys.Get, owner), now: time.Unix(0, at).UTC(), classes: map[class]handled{}},
+		owner:   owner, cuts: cutsOf(keys, topicName),
+	}
+}
+
+// cutsOf returns what is cut of a resource, by watcher; nil for nothing.
+func cutsOf(keys keysOf, topicName string) (all map[string]*life.Cut) {
+	keys.Each(life.CutsOf(topicName), "", func(key string, value []byte) bool {
+		if all == nil {
+			all = map[string]*life.Cut{}
+		}
+		c := life.ReadCut(key, value)
+		all[c.Watcher] = c
+		return true
+	})
+	return all
+}
+
+// row returns one of them, whose entry past is, nil for none; is says whether the owner sees
+// them so. until is when that may be another.
+func (g *gathering) row(w *wideOne, past *life.Entry) (row wideRow, is bool, until int64) {
+	if w.who == g.owner || g.cuts[w.Watcher] != nil || past != nil && past.Live() {
+		return row, false, 0
+	}
+	row = wideRow{wideOne: w, past: past}
+	if past != nil {
+		row.as = past.As
+	}
+	h := g.judge(w, row.as)
+	row.polite = h.handling == policy.PoliteBlock
+	return row, h.handling >= policy.PoliteBlock, h.until
+}
+
+// crowd returns who watches a resource by wildcards, the one that changed last first.
+func (p *Profile) crowd(keys keysOf, topicName string, at int64) *crowdOf {
+	c := &crowdOf{over: map[string]bool{}}
+	sets := p.wides.matching(keys, topicName)
+	many := 0
+	for _, all := range sets {
+		many += len(all)
+	}
+	cuts := cutsOf(keys, topicName)
+	if many+len(cuts) == 0 {
+		return c
+	}
+	g := p.gather(keys, topicName, at)
+	if g == nil {
+		return c
+	}
+	entries := entriesOf(keys, topicName, many+len(cuts))
 	known, several := map[string]bool{}, len(sets) > 1
 	for _, all := range sets {
 		for i := range all {
 			w := &all[i]
-			if w.who == owner || several && known[w.Watcher] {
+			if several && known[w.Watcher] {
 				continue
 			}
 			if several {
 				known[w.Watcher] = true
 			}
-			row := wideRow{wideOne: w, past: entries(w.Watcher)}
-			if row.past != nil {
-				if row.past.Live() {
-					continue
-				}
-				row.as = row.past.As
-			}
-			h := j.judge(w, row.as)
-			c.until = sooner(c.until, h.until)
-			if h.handling < policy.PoliteBlock {
-				continue
-			}
-			row.polite = h.handling == policy.PoliteBlock
-			c.rows = append(c.rows, row)
-			if row.past != nil {
-				c.over[w.Watcher] = true
-			}
-			c.sum += w.sum * (1 + uint64(len(row.as))) // in any order
-			if row.polite {
-				c.sum++
+			row, is, until := g.row(w, entries(w.Watcher))
+			if c.until = sooner(c.until, until); is {
+				c.add(row)
 			}
 		}
 	}
-	if several {
+	for _, cut := range cuts { // in any order: they are sorted
+		over := cut.At + int64(shownFor)
+		if past := entries(cut.Watcher); over > at && (past == nil || !past.Live()) {
+			c.until = sooner(c.until, over)
+			c.add(ended(cut, past))
+		}
+	}
+	if several || len(cuts) > 0 {
 		slices.SortFunc(c.rows, func(a, b wideRow) int { return byPlace(*a.wideOne, *b.wideOne) })
 	}
 	return c
+}
+
+// add adds one to a crowd.
+func (c *crowdOf) add(row wideRow) {
+	c.rows = append(c.rows, row)
+	if row.past != nil {
+		c.over[row.Watcher] = true
+	}
+	c.sum += row.sum * (1 + uint64(len(row.as))) // in any order
+	if row.polite {
+		c.sum++
+	}
+}
+
+// ended returns what an owner is shown, for some time, of a subscription that they have ended.
+func ended(cut *life.Cut, past *life.Entry) wideRow {
+	who, _ := seen(cut.Watcher, "")
+	w := &life.Wide{Watcher: cut.Watcher, Asked: cut.Asked}
+	return wideRow{wideOne: &wideOne{w, cut.Place(), cut.Sum(), who}, as: cut.As, past: past, cut: cut}
 }
 
 // sooner returns the earlier of two instants of which 0 is never.
@@ -258,7 +331,7 @@ func sooner(a, b int64) int64 {
 
 // entriesOf returns what finds the entries of a resource's watchers: if there are not more
 // than so many, they are read once.
-func entriesOf(keys broker.Keys, topicName string, many int) func(watcher string) *life.Entry {
+func entriesOf(keys keysOf, topicName string, many int) func(watcher string) *life.Entry {
 	all, prefix := map[string]*life.Entry{}, life.KeysOf(topicName)
 	few := true
 	keys.Each(prefix, "", func(key string, value []byte) bool {
@@ -329,6 +402,9 @@ func (r *wideRow) visibility() watchers.Visibility {
 func (c *crowdOf) addTo(t *life.Tally) {
 	for i := range c.rows {
 		r := &c.rows[i]
+		if r.cut != nil {
+			continue
+		}
 		*t.Of(r.visibility())++
 		if r.polite {
 			t.Polite++
@@ -341,10 +417,18 @@ func (c *crowdOf) addTo(t *life.Tally) {
 
 // row is what the owner of a resource is shown of one of them.
 func (r *wideRow) row(keys broker.Keys, topicName string, at int64) watchers.Row {
-	e := life.Entry{
-		Topic: topicName, Watcher: r.Watcher, ID: r.IDFor(topicName), Status: life.Active, Event: life.Subscribe,
-		Asked: r.Asked, Note: r.Note, As: r.as,
-		Sessions: make([]life.Session, 0, len(r.Parts)),
+	row, _ := rowOf(keys, r.entry(topicName), at, false)
+	return row
+}
+
+// entry is what the entry of a subscription by name would be.
+func (r *wideRow) entry(topicName string) *life.Entry {
+	e := &life.Entry{Topic: topicName, Watcher: r.Watcher, Status: life.Active, Event: life.Subscribe, Asked: r.Asked, Note: r.Note, As: r.as}
+	switch {
+	case r.cut != nil:
+		e.ID, e.Status, e.Event, e.Since = r.cut.ID, life.Terminated, r.cut.Event, r.cut.At
+	default:
+		e.ID = r.IDFor(topicName)
 	}
 	if r.polite {
 		e.Style = life.Polite
@@ -355,12 +439,11 @@ func (r *wideRow) row(keys broker.Keys, topicName string, at int64) watchers.Row
 	if r.past != nil {
 		e.Day, e.Fetches = r.past.Day, r.past.Fetches
 	}
-	row, _ := rowOf(keys, &e, at, false)
-	return row
+	return e
 }
 
 // tally returns how many watch a resource, however they do.
-func (p *Profile) tally(keys broker.Keys, topicName string, at int64) (life.Tally, *crowdOf) {
+func (p *Profile) tally(keys keysOf, topicName string, at int64) (life.Tally, *crowdOf) {
 	t, c := life.ReadTally(keys.Get(life.TallyKey(topicName))), p.crowd(keys, topicName, at)
 	c.addTo(&t)
 	return t, c
