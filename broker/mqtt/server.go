@@ -96,11 +96,13 @@ type Server struct {
 	conns      *conn // a list of all
 	handshakes int   // of them, not accepted yet
 
-	wg      sync.WaitGroup // of the connections' goroutines
-	ends    chan struct{}  // closed when Close begins
-	stop    chan struct{}  // closed when the wheel may stop
-	stopped chan struct{}  // closed when it has
-	once    sync.Once      // closes stop
+	wg    sync.WaitGroup // of the connections' goroutines
+	turns turns          // of TLS handshakes
+
+	ends    chan struct{} // closed when Close begins
+	stop    chan struct{} // closed when the wheel may stop
+	stopped chan struct{} // closed when it has
+	once    sync.Once     // closes stop
 }
 
 // New returns a Server that is ready to Serve, or every fault of the limits.
@@ -138,6 +140,7 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		shared:         func() bool { return true },
 		connect:        connect,
 		wheel:          newWheel(),
+		turns:          newTurns(),
 		listeners:      map[net.Listener]struct{}{},
 		ends:           make(chan struct{}),
 		stop:           make(chan struct{}),
@@ -307,7 +310,7 @@ func (s *Server) take(tr transport, addr address, by *served) *conn {
 	if by.ProxyFrom != nil {
 		tr = &proxyTransport{transport: tr, admit: c.admit}
 	}
-	c.tr = by.dress(tr)
+	c.tr = by.dress(tr, s.turns, c)
 	c.timer.fire = c
 	if why, ok := s.add(c); !ok {
 		s.stats.TurnedAway[why].Add(1)

@@ -206,10 +206,10 @@ type socket interface {
 	CloseWrite() error
 }
 
-// dress puts on top of a transport what the listener wants.
-func (by *Listener) dress(tr transport) transport {
+// dress puts on top of the transport of a connection what the listener wants.
+func (by *Listener) dress(tr transport, turns turns, of *conn) transport {
 	if by.TLS != nil {
-		tr = newTLSTransport(tr, by.TLS)
+		tr = newTLSTransport(tr, by.TLS, turns, of)
 	}
 	if by.WebSocket != nil {
 		tr = &wsTransport{lower: tr, rules: by.WebSocket}

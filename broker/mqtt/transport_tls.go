@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,11 @@ type tlsTransport struct {
 	lower transport
 	conn  *tls.Conn
 	done  atomic.Bool // the handshake is complete
+
+	turns turns       // of handshakes that compute
+	of    *conn       // whose it is, for its time; nil in tests
+	mine  bool        // one of them is taken; of the goroutine that does the handshake
+	woken atomic.Bool // reads are to fail
 
 	// Of reading.
 	in *input // ciphertext that the Conn has not read; nil for none
@@ -84,8 +90,18 @@ type handshakeError struct{ err error }
 func (e *handshakeError) Error() string { return "TLS handshake: " + e.err.Error() }
 func (e *handshakeError) Unwrap() error { return e.err }
 
-func newTLSTransport(lower transport, config *tls.Config) *tlsTransport {
-	t := &tlsTransport{lower: lower}
+// turns are how many handshakes compute at once: as many as there are processors. When
+// thousands of clients come back together there is work for seconds; were all of it begun
+// at once, each handshake would end as late as the last, most of them too late for their
+// clients, and whatever else the server does would wait between them: the log, and with
+// it those who have their handshake behind them. A turn is held while nothing is waited
+// for, so nobody can sit on it; and the time until it is had is not the client's.
+type turns chan struct{}
+
+func newTurns() turns { return make(turns, runtime.GOMAXPROCS(0)) }
+
+func newTLSTransport(lower transport, config *tls.Config, turns turns, of *conn) *tlsTransport {
+	t := &tlsTransport{lower: lower, turns: turns, of: of}
 	t.conn = tls.Server(ciphertext{t}, config)
 	return t
 }
@@ -95,7 +111,11 @@ func newTLSTransport(lower transport, config *tls.Config) *tlsTransport {
 // one is several times what a connection needs ever after.
 func (t *tlsTransport) shake() error {
 	ended := make(chan error, 1)
-	go func() { ended <- t.conn.Handshake() }()
+	go func() {
+		err := t.conn.Handshake()
+		t.pause()
+		ended <- err
+	}()
 	if err := <-ended; err != nil {
 		if errors.Is(err, errWoken) {
 			return err
@@ -252,8 +272,47 @@ func (t *tlsTransport) pass(wait bool) (told int, all bool, err error) {
 	return told, all, err
 }
 
-func (t *tlsTransport) wake()  { t.lower.wake() }
-func (t *tlsTransport) calm()  { t.lower.calm() }
+// compute takes a turn of the handshake's; it fails if the connection is to end
+// meanwhile.
+func (t *tlsTransport) compute() error {
+	select {
+	case t.turns <- struct{}{}:
+	default:
+		if t.of == nil {
+			t.turns <- struct{}{}
+			break
+		}
+		since := t.of.srv.wheel.now.Load()
+		t.of.busy.Store(true)
+		t.turns <- struct{}{}
+		t.of.seen.Add(t.of.srv.wheel.now.Load() - since)
+		t.of.busy.Store(false)
+	}
+	t.mine = true
+	if t.woken.Load() {
+		return errWoken
+	}
+	return nil
+}
+
+// pause gives the turn back, if one is taken, before anything is waited for.
+func (t *tlsTransport) pause() {
+	if t.mine {
+		t.mine = false
+		<-t.turns
+	}
+}
+
+func (t *tlsTransport) wake() {
+	t.woken.Store(true)
+	t.lower.wake()
+}
+
+func (t *tlsTransport) calm() {
+	t.woken.Store(false)
+	t.lower.calm()
+}
+
 func (t *tlsTransport) probe() { t.lower.probe() }
 
 // finish says goodbye in TLS, too, as far as the socket takes it.
@@ -286,7 +345,11 @@ func (c ciphertext) Read(p []byte) (n int, err error) {
 		if t.done.Load() {
 			return 0, errNothing
 		}
+		t.pause()
 		if t.in, err = t.lower.read(false); err != nil {
+			return 0, err
+		}
+		if err := t.compute(); err != nil {
 			return 0, err
 		}
 	}
@@ -301,6 +364,9 @@ func (c ciphertext) Read(p []byte) (n int, err error) {
 // Write puts ciphertext behind what waits; during the handshake it writes it.
 func (c ciphertext) Write(p []byte) (n int, err error) {
 	t := c.t
+	if !t.done.Load() {
+		t.pause()
+	}
 	for !t.done.Load() {
 		k, err := t.lower.write([][]byte{p[n:]}, true)
 		if n += k; err != nil || n == len(p) {

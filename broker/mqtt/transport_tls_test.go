@@ -7,7 +7,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,7 +48,7 @@ func TestWritesOfAnySize(t *testing.T) {
 			server, conn := net.Pipe()
 			defer conn.Close()
 			r := rand.New(rand.NewPCG(3, 4))
-			tr := by.dress(fussy{&streamTransport{conn: server}, r})
+			tr := by.dress(fussy{&streamTransport{conn: server}, r}, newTurns(), nil)
 			got := make(chan []byte, 1)
 			go func() {
 				nc := net.Conn(conn)
@@ -170,7 +173,7 @@ func TestWaysSlowClient(t *testing.T) {
 // A client that has TLS do something for it and never reads has its connection end
 // before that takes much memory.
 func TestTLSUnread(t *testing.T) {
-	tr := newTLSTransport(nil, serverTLS())
+	tr := newTLSTransport(nil, serverTLS(), newTurns(), nil)
 	tr.done.Store(true)
 	var err error
 	n := 0
@@ -180,4 +183,109 @@ func TestTLSUnread(t *testing.T) {
 	if !errors.Is(err, errUnread) || len(tr.sealed) > sealedMost || !tr.isAsked() || tr.isAsked() {
 		t.Errorf("after %d answers, %d bytes: %v", n, len(tr.sealed), err)
 	}
+}
+
+// However many clients come at once, only as many handshakes compute at a time as there
+// are processors; and who sends a handshake's beginning, and nothing more, takes nobody's
+// turn.
+func TestHandshakesTakeTurns(t *testing.T) {
+	const clients = 40
+	n := newNode(t, Limits{})
+	conf := serverTLS()
+	var now, most atomic.Int32
+	cert := &conf.Certificates[0]
+	conf.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { // between reading and writing
+		for at := now.Add(1); ; {
+			if was := most.Load(); at <= was || most.CompareAndSwap(was, at) {
+				break
+			}
+		}
+		for range 100 {
+			runtime.Gosched()
+		}
+		now.Add(-1)
+		return cert, nil
+	}
+	conf.Certificates = nil
+	addr := n.also(Listener{Name: "tls", TLS: conf, Anonymous: true})
+	dial := func() net.Conn {
+		nc, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { nc.Close() })
+		return nc
+	}
+	for i := range 2 * runtime.GOMAXPROCS(0) {
+		mute := helloOnly{dial(), &atomic.Bool{}}
+		if i%2 == 0 {
+			_, _ = mute.Conn.Write([]byte("\x16\x03\x01\x02\x00\x01\x00")) // the beginning of a ClientHello
+			continue
+		}
+		_ = tls.Client(mute, &tls.Config{InsecureSkipVerify: true}).Handshake() // which never sends what comes last
+	}
+	var all sync.WaitGroup
+	for range clients {
+		nc := dial()
+		all.Go(func() {
+			if _, err := clientTLS(tls.VersionTLS13)(nc); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if got := most.Load(); got < 1 || int(got) > runtime.GOMAXPROCS(0) {
+		t.Errorf("%d handshakes computed at once, want at most %d", got, runtime.GOMAXPROCS(0))
+	}
+}
+
+// The time that a client has to its CONNACK does not run while it waits for the server to
+// do its part; and it runs afterwards.
+func TestTurnIsNotTheClientsTime(t *testing.T) {
+	n := newNode(t, Limits{})
+	addr := n.also(Listener{Name: "tls", TLS: serverTLS(), Anonymous: true})
+	for range cap(n.srv.turns) {
+		n.srv.turns <- struct{}{}
+	}
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	shaken := make(chan error, 1)
+	go func() {
+		_, err := clientTLS(tls.VersionTLS13)(nc)
+		shaken <- err
+	}()
+	eventually(t, "waiting", func() bool {
+		n.srv.mu.Lock()
+		defer n.srv.mu.Unlock()
+		return n.srv.conns != nil && n.srv.conns.busy.Load()
+	})
+	n.pass(25 * time.Second)
+	for range cap(n.srv.turns) {
+		<-n.srv.turns
+	}
+	if err := <-shaken; err != nil {
+		t.Fatalf("the handshake: %v", err)
+	}
+	n.pass(4 * time.Second)
+	if n.srv.stats.Sockets.Load() != 1 {
+		t.Error("ended before its time")
+	}
+	n.pass(10 * time.Second)
+	eventually(t, "end", func() bool { return n.srv.stats.Sockets.Load() == 0 })
+}
+
+// helloOnly is a connection of a client that writes once.
+type helloOnly struct {
+	net.Conn
+	wrote *atomic.Bool
+}
+
+func (h helloOnly) Write(p []byte) (int, error) {
+	if h.wrote.Swap(true) {
+		return 0, io.ErrClosedPipe
+	}
+	return h.Conn.Write(p)
 }
