@@ -41,6 +41,7 @@ type Config struct {
 	Policies  Policies // /v1/policy, nil for none
 	Domains   Domains  // /v1/domains, nil for none
 	Delayed   Delayed  // /v1/delayed, nil for none
+	Bans      Bans     // /v1/bans and /v1/clients/kick, nil for neither
 
 	// Backup opens a backup of the node's state; Now is the wall's clock, for how long
 	// who reads it may take.
@@ -94,6 +95,9 @@ func Handler(c Config) http.Handler {
 	}
 	if c.Delayed != nil {
 		registerDelayed(mux, c.Delayed, c.Operators)
+	}
+	if c.Bans != nil {
+		registerBans(mux, c.Bans, c.Operators)
 	}
 	if c.Operators != nil && c.Operators.Audits != nil {
 		registerAudit(mux, c.Operators.Audits, c.Operators)

@@ -137,6 +137,9 @@ func isLoopbackHost(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
+// ErrBanned is an error of Identify: the credentials are good, and whose they are is banned.
+var ErrBanned = errors.New("you are banned")
+
 // refuseSignIn answers to credentials that were not accepted.
 func refuseSignIn(w http.ResponseWriter, err error) {
 	many, tooMany := errors.AsType[*TooMany](err)
@@ -146,6 +149,8 @@ func refuseSignIn(w http.ResponseWriter, err error) {
 		refuse(w, http.StatusTooManyRequests, "%v", err)
 	case errors.Is(err, ErrUnavailable):
 		unavailable(w, err)
+	case errors.Is(err, ErrBanned):
+		refuse(w, http.StatusForbidden, "%v", err)
 	default:
 		challengeAs(w, problem{Code: bw.BadCredentials.String(), Detail: "bad user name or password"})
 	}

@@ -91,6 +91,7 @@ const (
 	stepSecret   // the cluster has a secret from here on
 	stepAdjust   // a profile has other settings
 	stepReply    // a client has asked for something, and this is the answer
+	stepBans     // others are banned
 	stepPaid     // a queue has what it is to have up to the number position
 )
 

@@ -53,6 +53,11 @@ type Config struct {
 	// requests are read, and in the delivery loop: it must be quick. nil: the Reason.
 	Denied func(d *Denial) string
 
+	// Outlawed is told that others are banned than before (see Broker.Banned): clients that
+	// are connected may be among them. It is called in the delivery loop: it must not wait.
+	// nil: nobody is told.
+	Outlawed func()
+
 	Administer Administrator // nil: nobody can ask by $adm/
 
 	Tap Tap // nil: nobody watches
@@ -110,6 +115,9 @@ type policy struct {
 // given to the log's host, then Start.
 func New(c Config) (*Broker, error) {
 	def(&c.Grace, graceDefault)
+	if c.Outlawed == nil {
+		c.Outlawed = func() {}
+	}
 	b := &Broker{config: c, limits: c.Limits.WithDefaults(), logger: c.Logger, closing: make(chan struct{}), ticks: make(chan struct{}, 1)}
 	m, err := newMachine(c.Store, c.Compile, b.limits, c.Domain, c.Logger, c.Profiles...)
 	if err != nil {

@@ -80,6 +80,14 @@ var (
 	// client's session is by now, another node knows.
 	ErrAway = errors.New("this node was out of touch with the others: connect again, or to another one")
 
+	// ErrKicked ends a connection because an administrator says so (reason 0x98).
+	ErrKicked = errors.New("ended by an administrator")
+
+	// ErrNoBan means that there is no ban of such names, and ErrNoClient that no such client
+	// is connected, or has a session.
+	ErrNoBan    = fmt.Errorf("no such ban: %w", ErrCondition)
+	ErrNoClient = fmt.Errorf("no such client: %w", ErrCondition)
+
 	// ErrFailed means that the command made the state machine panic; it was
 	// rolled back, everywhere alike, and is recorded. Our bug.
 	ErrFailed = errors.New("command failed")

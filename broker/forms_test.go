@@ -84,6 +84,8 @@ func stored() []storedForm {
 		{"entry/shared/3", &entry{qos: 1, size: 300, group: 300, body: 5}},
 		{"entry/returned/3", &entry{qos: 1, size: 300, group: 300, returns: returns{2, 1_772_000_060_000_000_000}, body: 5}},
 		{"group/full/3", &group{record: record{session: 300}, turn: 299, passed: 1 << 40, edge: 1_772_000_060_000_000_000, founder: "ann@x.org"}},
+		{"ban/full/4", &Ban{event.Ban{Client: "c1", User: "ann@x.org", Network: "192.0.2.0/24", Until: 1_772_000_030_000_000_000, Reason: "floods", By: "cy@x.org", Door: "http", Auto: true}, 1_772_000_000_123_456_789}},
+		{"ban/empty/4", &Ban{}},
 		{"delayed/full/4", &delayedEvent{due: 1_772_000_030_000_000_000, client: "c1", principal: "ann@x.org", name: "0a1b", event: *ev}},
 		{"delayed/empty/4", &delayedEvent{event: event.Event{Payload: []byte{}}}},
 		{"group/empty/3", &group{record: record{session: 1}}},
@@ -103,6 +105,8 @@ func encodeStored(v any) []byte {
 	case *record:
 		return v.append(nil)
 	case *delayedEvent:
+		return v.append(nil)
+	case *Ban:
 		return v.append(nil)
 	case *queue:
 		return v.append(nil)
@@ -149,6 +153,9 @@ func decodeStored(like any, b []byte) (any, error) {
 	case *storedSub:
 		s, err := decodeSub(b)
 		return &s, err
+	case *Ban:
+		one := new(Ban)
+		return one, one.decode(b)
 	case *delayedEvent:
 		d := new(delayedEvent)
 		return d, d.decode(b)

@@ -57,6 +57,9 @@ const (
 	// LevelDelayed is that from which on events are delayed: likewise.
 	LevelDelayed = LevelStreams
 
+	// LevelBans is that from which on there are bans, and clients are kicked: likewise.
+	LevelBans = LevelStreams
+
 	// NewestLevel is the newest that this program knows. Those above are reserved.
 	NewestLevel = LevelStreams
 )

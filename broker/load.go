@@ -49,7 +49,7 @@ func (m *Machine) load() error {
 	if m.copies, err = loadNumber[uint64](m.store, copiesKey); err != nil {
 		return fmt.Errorf("machine: copies: %w", err)
 	}
-	for _, load := range []func() error{m.loadSettings, m.loadPolicy, m.loadHistory, m.loadAudits, m.loadNodes, m.loadSessions, m.loadGroups, m.loadStreams, m.loadQueues, m.loadSubs, m.loadAsked, m.loadProvided, m.loadWatched, m.loadDelayed, m.loadRest, m.loadJoined, m.loadChores} {
+	for _, load := range []func() error{m.loadSettings, m.loadPolicy, m.loadHistory, m.loadAudits, m.loadNodes, m.loadSessions, m.loadGroups, m.loadStreams, m.loadQueues, m.loadSubs, m.loadAsked, m.loadProvided, m.loadWatched, m.loadBans, m.loadDelayed, m.loadRest, m.loadJoined, m.loadChores} {
 		if err := load(); err != nil {
 			return err
 		}

@@ -229,6 +229,8 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		if session := l.live[s.session]; session != nil && session.epoch == s.epoch {
 			session.provided(s.topic, s.position, now)
 		}
+	case stepBans:
+		b.config.Outlawed()
 	case stepAdjust:
 		b.adjust()
 	case stepReply:

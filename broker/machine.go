@@ -94,6 +94,7 @@ type Machine struct {
 	parts         map[string]*part // of domains, by their names
 	audits        map[string]*auditState
 	domains       domainUses
+	bans          bans
 	inForce       int64 // log time since when policy is
 	history       policyHistory
 	segments      map[uint64]*segment
@@ -541,6 +542,8 @@ func (m *Machine) command(from event.Header, kind event.Kind, body []byte) (valu
 		var c event.Undelay
 		m.decode(&c, body)
 		return nil, m.applyUndelay(&c)
+	case event.KindBan, event.KindUnban, event.KindKick:
+		return nil, m.outlaw(kind, body)
 	case event.KindTick:
 		return nil, nil
 	}

@@ -61,6 +61,7 @@ func (l *loop) resume(a *applied, r *restored, now int64) {
 	before := b.policy.Load()
 	b.setPolicy(r.policy, r.number)
 	b.adjust()
+	b.config.Outlawed()
 	if p := b.proposer.Load(); p != nil {
 		p.caughtUp(r.batch, w)
 	}

@@ -30,6 +30,8 @@ const (
 	wakeDelayed = 26 // a delayed event is published
 	wakeUndelay = 27 // delayed events of somebody whom the policy does not know any more go, some at a time
 
+	wakeBan = 28 // a ban ends
+
 	wakeTrim = 10 // queues are past their bound; there need only be an entry: see trim
 )
 
@@ -199,6 +201,8 @@ func (m *Machine) fire(kind byte, id []byte) {
 		m.publishDelayed(store.Uint64At(id, 0))
 	case wakeUndelay:
 		m.undelayAll(string(id))
+	case wakeBan:
+		m.endBan(string(id))
 	case wakeJudge:
 		m.judge(string(id))
 	case wakePay:

@@ -31,6 +31,9 @@ const (
 	KindRequest     Kind = 24 // Request
 	KindControl     Kind = 25 // Control
 	KindUndelay     Kind = 30 // Undelay
+	KindBan         Kind = 31 // Ban
+	KindUnban       Kind = 32 // Unban
+	KindKick        Kind = 33 // Kick
 )
 
 // A Command is one request to the Machine, in the form that the log carries.

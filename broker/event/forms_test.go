@@ -97,6 +97,12 @@ func forms() []form {
 		{"control/empty/4", &Control{}},
 		{"undelay/full/4", &Undelay{Owner: "bob@example.com", Number: 1 << 40}},
 		{"undelay/empty/4", &Undelay{}},
+		{"ban/full/4", &Ban{Client: "c1", User: "bob@example.com", Network: "192.0.2.0/24", Until: 1_772_000_000_123_456_789, Reason: "floods", By: "ana@example.com", Door: "http", Auto: true}},
+		{"ban/empty/4", &Ban{}},
+		{"unban/full/4", &Unban{Client: "c1", User: "bob@example.com", Network: "192.0.2.0/24", By: "ana@example.com", Door: "http"}},
+		{"unban/empty/4", &Unban{}},
+		{"kick/full/4", &Kick{Client: "c1", Drop: true, By: "ana@example.com", Door: "http"}},
+		{"kick/empty/4", &Kick{}},
 		{"copy/full/4", &Copy{Of: []Reference{{Owner: 300, At: 1 << 40}, {Stream: true, Owner: 7, At: 1}}}},
 		{"copy/empty/4", &Copy{Of: []Reference{}}},
 	}
@@ -145,7 +151,7 @@ func newCommand(k Kind) Command {
 	for _, c := range []Command{
 		&Connect{}, &Disconnect{}, &Subscribe{}, &Unsubscribe{}, &Publish{}, &Release{}, &Settle{}, &Replay{},
 		&Policy{}, &NodeUp{}, &Tick{}, &Settings{}, &PassOver{}, &ProfileSettings{}, &NodeDown{}, &Raise{}, &Return{}, &PutPolicy{}, &Copy{}, &PutPart{},
-		&Request{}, &Control{}, &Audit{}, &Undelay{},
+		&Request{}, &Control{}, &Audit{}, &Undelay{}, &Ban{}, &Unban{}, &Kick{},
 	} {
 		if c.Kind() == k {
 			return c

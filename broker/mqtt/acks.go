@@ -325,6 +325,8 @@ func endOf(err error) (code byte, reason string, ended bool) {
 		return codeShuttingDown, "", true
 	case errors.Is(err, broker.ErrSessionEnded):
 		return codeAdministrative, "session ended", true
+	case errors.Is(err, broker.ErrKicked):
+		return codeAdministrative, err.Error(), true
 	case errors.Is(err, broker.ErrAway):
 		return codeUseAnother, err.Error(), true
 	case errors.Is(err, broker.ErrMissed):

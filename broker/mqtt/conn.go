@@ -69,7 +69,7 @@ type conn struct {
 	expiry      uint32 // Session Expiry Interval in force
 	problemInfo bool   // it may be sent Reason Strings
 	method      string // of enhanced authentication; empty for none
-	principal   string // that was proved by it
+	principal   string // that was proved; empty for anonymous
 
 	// Of the reading goroutine.
 	accepted  bool      // CONNACK with success is queued
@@ -304,6 +304,9 @@ func (c *conn) finish(err error) {
 	c.linger(err)
 	c.close(false)
 	c.srv.remove(c)
+	if c.accepted {
+		c.noteEnd()
+	}
 }
 
 // countLost counts what a connection broke on before it came to MQTT, and tells the

@@ -53,6 +53,9 @@ func (c *conn) handleConnect(in *input, first byte, body []byte) error {
 	if rate := perSecond(c.srv.limits.ConnectRate); !c.srv.connects.take(rate, c.srv.wheel.now.Load()) {
 		return c.refuseConnect(in, &fault{codeConnectionRate, "too many clients connect at once"})
 	}
+	if c.srv.banned(r.Client, "", c.ip()) {
+		return c.refuseConnect(in, &fault{codeBanned, ""})
+	}
 	if p.seen.has(packets.PropAuthenticationMethod) {
 		return c.beginAuth(in, p, r, assigned)
 	}
@@ -75,6 +78,9 @@ func (c *conn) fits(p *connectPacket, r *broker.ConnectRequest, a connackOf) err
 
 // open has the broker open the session of a client that is who it says, and answers.
 func (c *conn) open(in *input, p *connectPacket, r *broker.ConnectRequest, a connackOf) error {
+	if c.srv.banned(r.Client, r.Principal, c.ip()) {
+		return c.refuseConnect(in, &fault{codeBanned, ""})
+	}
 	if !c.srv.admitClient() {
 		return c.refuseConnect(in, &fault{codeBusy, "too many clients"})
 	}
@@ -223,7 +229,7 @@ func (c *conn) accept(in *input, p *connectPacket, r *broker.ConnectRequest, s s
 	pk := c.connack(p, r, a)
 	c.mu.Lock()
 	c.session = s
-	c.client, c.expiry = r.Client, r.Expiry
+	c.client, c.principal, c.expiry = r.Client, r.Principal, r.Expiry
 	if c.ending { // taken over, or closed, since
 		c.mu.Unlock()
 		c.srv.dismissClient()
@@ -249,6 +255,7 @@ func (c *conn) accept(in *input, p *connectPacket, r *broker.ConnectRequest, s s
 	if c.keepAlive == 0 {
 		c.tr.probe()
 	}
+	c.endIfBanned() // since it was let in
 	c.debug("client connected", "principal", r.Principal, "version", c.version, "clean", r.Clean, "present", a.present)
 	c.inBroker = true
 	s.Start(&in.wave)

@@ -43,6 +43,13 @@ type Limits struct {
 	// none.
 	MessageRate int
 
+	// FlapRate is how many connections of one client, each accepted and ended again, there
+	// may be in a minute; after one more the client is banned for FlapBan, on all nodes: that
+	// client id of that user, or, of an anonymous one, from that address. Loopback is exempt.
+	// Default 50 and 5 min; negative for no limit.
+	FlapRate int
+	FlapBan  time.Duration
+
 	// ConnectTimeout is how long a connection may take to its CONNACK, not
 	// counting what the broker takes. Default 10 s.
 	ConnectTimeout time.Duration
@@ -126,6 +133,7 @@ func (l Limits) withDefaults() (Limits, error) {
 	orNone("perAddressRate", &l.PerAddressRate, 60, 1<<20)
 	orNone("connectRate", &l.ConnectRate, 0, 1<<20)
 	orNone("failedLogins", &l.FailedLogins, 10, 1<<20)
+	orNone("flapRate", &l.FlapRate, 50, 1<<20)
 	orNone("messageRate", &l.MessageRate, 0, 1<<20)
 	orNone("topicAliases", &l.TopicAliases, 16, 65_535)
 
@@ -138,6 +146,7 @@ func (l Limits) withDefaults() (Limits, error) {
 		}
 	}
 	span("connectTimeout", &l.ConnectTimeout, 10*time.Second, time.Hour)
+	span("flapBan", &l.FlapBan, 5*time.Minute, 365*24*time.Hour)
 	span("slowTimeout", &l.SlowTimeout, time.Minute, time.Hour)
 	span("keepAlive", &l.KeepAlive, 0, 65_535*time.Second)
 	span("sessionExpiry", &l.SessionExpiry, 0, (event.Never-1)*time.Second)

@@ -168,13 +168,16 @@ func (*TooManyLogins) Error() string { return "too many failed logins" }
 
 // SignIn returns the principal that user and password prove of a client at an
 // address which does not come by MQTT. It counts as one that does: a try that is
-// one too many is a *TooManyLogins, other errors are as of Config.Authenticate,
+// one too many is a *TooManyLogins, who is banned is told so (ErrBanned), other errors are as of Config.Authenticate,
 // and without that everybody is anonymous. For any goroutine.
 func (s *Server) SignIn(user string, password []byte, from net.Addr) (principal string, err error) {
 	if s.authenticate == nil {
 		return "", nil
 	}
 	who, err := s.signIn(Login{User: user, Password: password, From: &ConnInfo{Listener: "http", Remote: from}}, addressOf(from))
+	if err == nil && s.banned("", who.Principal, ipOf(from)) {
+		return "", ErrBanned
+	}
 	return who.Principal, err
 }
 

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/event"
 )
 
 // Config is what a Server is made of. All but Limits is required, unless the
@@ -77,6 +79,8 @@ type Server struct {
 	policy         func() broker.Authorizer // in force now
 	shared         func() bool              // shared subscriptions are to be had
 	connect        func(broker.ConnectRequest, broker.Sink) (s session, present bool, dropped uint64, err error)
+	banned         func(client, user string, from netip.Addr) bool
+	ban            func(context.Context, event.Ban) error
 
 	stats        Stats
 	wheel        *wheel
@@ -86,6 +90,9 @@ type Server struct {
 	logins       logins
 	loginLog     loginLog
 	handshakeLog loginLog // of TLS
+	flaps        flaps
+	flapLog      loginLog
+	outlawed     chan struct{} // somebody is banned who was not
 	lifetimes    lifetimes
 	clients      atomic.Int64 // admitted, also while the broker is asked
 	draining     atomic.Bool  // new ones are turned away: see Drain
@@ -117,6 +124,7 @@ func New(cfg Config) (*Server, error) {
 	})
 	if err == nil {
 		s.policy, s.shared = cfg.Broker.Policy, cfg.Broker.SharedAvailable
+		s.banned, s.ban = cfg.Broker.Banned, cfg.Broker.Ban
 	}
 	return s, err
 }
@@ -139,6 +147,9 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		policy:         func() broker.Authorizer { return nil },
 		shared:         func() bool { return true },
 		connect:        connect,
+		banned:         nobodyBanned,
+		ban:            noBan,
+		outlawed:       make(chan struct{}, 1),
 		wheel:          newWheel(),
 		turns:          newTurns(),
 		listeners:      map[net.Listener]struct{}{},
@@ -154,6 +165,7 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 	}
 	s.holder.wake = make(chan struct{}, 1)
 	s.logins.init(limits.FailedLogins)
+	s.flaps.init(&s.limits)
 	go s.turn(cfg.Ticks)
 	return s, nil
 }
@@ -170,6 +182,7 @@ func (s *Server) turn(beat <-chan time.Time) {
 	var holding sync.WaitGroup
 	defer holding.Wait()
 	holding.Go(func() { s.holder.run(s.stop) })
+	holding.Go(func() { s.endBanned(s.stop) })
 	for {
 		select {
 		case now := <-beat:

@@ -56,6 +56,8 @@ type Stats struct {
 
 	LoginsRefused atomic.Uint64 // tries to sign in that were not looked at
 	LoginsFailed  loginFailures // those that were, and failed, by reason
+	Flapping      atomic.Uint64 // clients that were to be banned for connecting and disconnecting too often
+	FlapsAtLarge  atomic.Uint64 // of these, for whom there was no room, or no log
 	Reauths       atomic.Uint64 // clients that proved again who they are
 
 	Connects [256]atomic.Uint64 // CONNECTs answered, by the code of the CONNACK

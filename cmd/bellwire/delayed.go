@@ -41,15 +41,10 @@ func (d delayedEvents) List(_ context.Context, principal, after string) (api.Del
 // Remove implements api.Delayed.
 func (d delayedEvents) Remove(ctx context.Context, principal, name string) (api.DelayedEvent, error) {
 	e, err := d.s.broker.Undelay(ctx, principal, name)
-	switch {
-	case errors.Is(err, broker.ErrNoDelayed):
+	if errors.Is(err, broker.ErrNoDelayed) {
 		return api.DelayedEvent{}, fmt.Errorf("%w under that id: it was published, or taken back, or is not yours", api.ErrNoDelayed)
-	case errors.Is(err, broker.ErrNoCommit):
-		return api.DelayedEvent{}, fmt.Errorf("%w: %w", api.ErrNoLeader, err)
-	case errors.Is(err, broker.ErrUnknown):
-		return api.DelayedEvent{}, fmt.Errorf("%w: %w", api.ErrMayBeDone, err)
 	}
-	return shownDelayed(e), err
+	return shownDelayed(e), orderFault(err)
 }
 
 func shownDelayed(e broker.Delayed) api.DelayedEvent {

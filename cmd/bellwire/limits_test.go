@@ -45,6 +45,8 @@ default:
   connect.perSecond: 1023
   login.failures: 1024
   messages.perSecond: 1025
+  flapping.perMinute: 1044
+  flapping.ban: 45m
   retained.topics: 1020
   backlog.bytes: 21MiB
   im.perSecond: 1026
@@ -73,7 +75,7 @@ default:
 			Connections: 1001, PerAddress: 1002, PerAddressRate: -1, Handshakes: 1004,
 			ConnectTimeout: 1500 * time.Millisecond, ConnectPacket: 5 << 10, Packet: 6 << 10,
 			ReceiveMaximum: 1007, TopicAliases: -1, ClientID: 1009, Output: 10 << 20,
-			ConnectRate: 1023, FailedLogins: 1024, MessageRate: 1025,
+			ConnectRate: 1023, FailedLogins: 1024, MessageRate: 1025, FlapRate: 1044, FlapBan: 45 * time.Minute,
 			SlowTimeout: 90 * time.Second, KeepAlive: 12 * time.Hour, SessionExpiry: 90 * 24 * time.Hour,
 		},
 		broker: broker.Limits{
@@ -142,7 +144,7 @@ func TestLimitBounds(t *testing.T) {
 			row.set(&none, unlimited)
 		}
 	}
-	if want := (limits{mqtt: mqtt.Limits{PerAddress: -1, PerAddressRate: -1, ConnectRate: -1, FailedLogins: -1, MessageRate: -1}}); none != want {
+	if want := (limits{mqtt: mqtt.Limits{PerAddress: -1, PerAddressRate: -1, ConnectRate: -1, FailedLogins: -1, MessageRate: -1, FlapRate: -1}}); none != want {
 		t.Errorf("unlimited is %+v, want %+v", none, want)
 	}
 	for name, l := range map[string]limits{"least": least, "most": most, "none": none} {

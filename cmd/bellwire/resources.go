@@ -80,6 +80,9 @@ func (s *server) signIn(user, password, from string) (string, error) {
 	if many, ok := errors.AsType[*mqtt.TooManyLogins](err); ok {
 		return "", &api.TooMany{RetryAfter: many.RetryAfter}
 	}
+	if errors.Is(err, mqtt.ErrBanned) {
+		return "", api.ErrBanned
+	}
 	if err != nil && !errors.Is(err, broker.ErrBadCredentials) {
 		return "", fmt.Errorf("%w: %w", api.ErrUnavailable, err)
 	}

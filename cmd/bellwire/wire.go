@@ -261,7 +261,7 @@ func (s *server) openState() (err error) {
 		Node: s.dir.Identity().Node, Store: s.store, Compile: s.compile, Limits: s.config.limits.broker, Domain: s.config.domain,
 		Now: s.now, Logger: s.config.logger, Profiles: profiles(s.dir.Identity(), s.config.limits.im),
 		Free: s.config.fs.Free, LowWater: s.config.limits.lowWater, Tap: s.config.tap, Raised: s.levelRaised, Denied: s.denied,
-		Administer: s.administer,
+		Administer: s.administer, Outlawed: s.outlawed,
 	})
 	if err == nil {
 		s.levelRaised(s.broker.Level()) // a crash may have come between the two
@@ -366,7 +366,7 @@ func (s *server) serveEnded(what string, err, expected error) {
 }
 
 func (s *server) apiConfig() api.Config {
-	c := api.Config{Ready: s.checks, Metrics: s.metrics(), DomainMetrics: s.domainMetrics(), Profile: s.config.profile, Resources: s.resources(), Cluster: membership{s}, Operators: s.operators(), Policies: policies{s}, Domains: domains{s}, Delayed: delayedEvents{s}, Backup: s.backup, Now: time.Now}
+	c := api.Config{Ready: s.checks, Metrics: s.metrics(), DomainMetrics: s.domainMetrics(), Profile: s.config.profile, Resources: s.resources(), Cluster: membership{s}, Operators: s.operators(), Policies: policies{s}, Domains: domains{s}, Delayed: delayedEvents{s}, Bans: banned{s}, Backup: s.backup, Now: time.Now}
 	if clock := s.config.clock; clock != nil {
 		c.Test = &api.Test{
 			Now: clock.Now,
