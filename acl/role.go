@@ -80,6 +80,11 @@ func (p *Policy) Administers(principal string) (domains []string) {
 	return slices.Compact(domains)
 }
 
+// HasAdministrators says whether a domain has any.
+func (p *Policy) HasAdministrators(domain string) bool {
+	return slices.ContainsFunc(p.roles, func(o role) bool { return o.domain == domain })
+}
+
 // Unshown says whether what principal looks at of a domain is not shown to whom it is about.
 func (p *Policy) Unshown(principal, domain string) bool {
 	return slices.ContainsFunc(p.roles, func(o role) bool {

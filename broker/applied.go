@@ -66,6 +66,8 @@ type step struct {
 	restored *restored // stepRestored
 
 	life uint64 // stepLife: the one that begins
+
+	client *clientChange // stepClient
 }
 
 type stepKind uint8
@@ -92,6 +94,7 @@ const (
 	stepAdjust   // a profile has other settings
 	stepReply    // a client has asked for something, and this is the answer
 	stepBans     // others are banned
+	stepClient   // a connection has begun or ended, somewhere
 	stepPaid     // a queue has what it is to have up to the number position
 )
 

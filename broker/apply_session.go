@@ -41,7 +41,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 	}
 	if r != nil && r.connected() {
 		m.lost(r)
-		m.endConnection(r, ErrStale, true, c.Clean)
+		m.endConnection(r, departure{cause: ErrStale, will: true, cleared: c.Clean, why: codeTakenOver})
 		r = m.sessions[c.Client]
 	}
 	if r != nil && c.Clean {
@@ -77,6 +77,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 	m.writeRecord(r)
 	m.tx.Set(heldKey(m.key, r), nil)
 	m.tellConnected(r)
+	m.tellClient(r, clientChange{connected: true, Clean: &c.Clean, Present: &o.present, from: cloneOrigin(c.Origin)})
 	m.present(r)
 	if !o.present {
 		m.provideAll(r)
@@ -156,22 +157,38 @@ func (m *Machine) applyDisconnect(c *event.Disconnect) error {
 		r.queue.maybe = max(r.queue.maybe, r.queue.sent)
 		m.touch(r)
 	}
-	m.endConnection(r, nil, c.PublishWill, false)
+	m.endConnection(r, departure{will: c.PublishWill, why: c.Why})
 	m.park(r)
 	return nil
 }
 
+// A departure is how a connection ends.
+type departure struct {
+	cause error // what the node that holds the connection is told; nil if it knows
+	will  bool  // the will is published
+	why   uint8 // as event.Disconnect has it
+
+	// The session is about to be discarded, so that a delay of the will has no meaning
+	// (5.0 3.1.3.2.2: the will is sent when the session ends).
+	cleared bool
+}
+
+// Reason codes of MQTT 5 for what the log ends itself.
+const (
+	codeNotAuthorized  = 0x87
+	codeTakenOver      = 0x8E
+	codeAdministrative = 0x98
+)
+
 // endConnection makes r a session without a connection: the will is published
-// or scheduled, the session ends or its expiry begins. cause, if not nil, is
-// what the node that holds the connection is told. cleared says that the
-// session is about to be discarded, so that a delay has no meaning (5.0
-// 3.1.3.2.2: the will is sent when the session ends).
-func (m *Machine) endConnection(r *record, cause error, publishWill, cleared bool) {
+// or scheduled, the session ends or its expiry begins.
+func (m *Machine) endConnection(r *record, e departure) {
 	m.tx.Delete(heldKey(m.key, r))
 	m.spend(endWeight)
-	if cause != nil && r.node == m.node && r.life == m.life {
-		m.out.steps = append(m.out.steps, step{kind: stepEnded, session: r.session, epoch: r.epoch, cause: cause})
+	if e.cause != nil && r.node == m.node && r.life == m.life {
+		m.out.steps = append(m.out.steps, step{kind: stepEnded, session: r.session, epoch: r.epoch, cause: e.cause})
 	}
+	m.tellClient(r, clientChange{why: e.why})
 	r.node, r.life, r.offlineAt = "", 0, m.now
 	m.awaiting.sessions.Add(1)
 	m.awaiting.subscriptions.Add(int64(r.subs))
@@ -179,14 +196,14 @@ func (m *Machine) endConnection(r *record, cause error, publishWill, cleared boo
 	for _, g := range r.groups { // before its will is routed, which it must not be given
 		g.part(r)
 	}
-	if !errors.Is(cause, ErrStale) {
-		m.tellDisconnected(r, publishWill)
+	if !errors.Is(e.cause, ErrStale) {
+		m.tellDisconnected(r, e.will)
 	}
 	switch {
 	case r.will == nil:
-	case !publishWill:
+	case !e.will:
 		r.will = nil
-	case cleared || r.expiry == 0 || r.will.Delay == 0:
+	case e.cleared || r.expiry == 0 || r.will.Delay == 0:
 		m.publishWill(r)
 	default:
 		r.willAt = m.now + seconds(min(r.will.Delay, r.expiry))
@@ -237,7 +254,7 @@ func (m *Machine) publishWill(r *record) {
 // is purged in pieces.
 func (m *Machine) endSession(r *record, cause error) {
 	if r.connected() {
-		m.endConnection(r, cause, true, true)
+		m.endConnection(r, departure{cause: cause, will: true, cleared: true, why: codeNotAuthorized})
 	}
 	if m.numbers[r.session] != r {
 		return // ended with its connection
@@ -431,6 +448,13 @@ func cloneWill(w *event.Will) *event.Will {
 	c.Payload = append([]byte{}, w.Payload...)
 	c.Props = append([]byte{}, w.Props...)
 	return &c
+}
+
+func cloneOrigin(o *event.Origin) *event.Origin {
+	if o == nil {
+		return nil
+	}
+	return &event.Origin{Address: strings.Clone(o.Address), Listener: strings.Clone(o.Listener), KeepAlive: o.KeepAlive}
 }
 
 func seconds(n uint32) int64 { return int64(n) * 1e9 }

@@ -374,7 +374,7 @@ func (m *Machine) applyKick(c *event.Kick) error {
 	}
 	if r.connected() {
 		m.lost(r)
-		m.endConnection(r, ErrKicked, true, c.Drop)
+		m.endConnection(r, departure{cause: ErrKicked, will: true, cleared: c.Drop, why: codeAdministrative})
 	}
 	if m.numbers[r.session] != r {
 		return nil // it has ended with its connection

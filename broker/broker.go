@@ -42,6 +42,10 @@ type Config struct {
 	// means 10 s. Then it ends their connections with ErrAway.
 	Grace time.Duration
 
+	// Patience is how long who publishes waits while the log shows no progress: 0
+	// means 5 s. Then it is told ErrUnknown.
+	Patience time.Duration
+
 	// Raised is told of a feature level before it is in force here, and of that of
 	// a state that takes the place of this node's, once for each at least: whatever
 	// must not be opened by a program that does not know the level is to say so when
@@ -57,6 +61,9 @@ type Config struct {
 	// are connected may be among them. It is called in the delivery loop: it must not wait.
 	// nil: nobody is told.
 	Outlawed func()
+
+	// ReasonName words a reason code of MQTT's; nil: codes are told without words.
+	ReasonName func(code byte) string
 
 	Administer Administrator // nil: nobody can ask by $adm/
 
@@ -93,6 +100,8 @@ type Broker struct {
 	policyMu sync.Mutex // who stores another one in policy holds it
 	settings atomic.Pointer[event.Settings]
 	diskFull atomic.Bool
+
+	clientsWatched atomic.Int64 // subscriptions here that may be told of clients that come and go
 
 	lostMu sync.Mutex
 	lost   map[string]*wait // nodes whose lives are to be closed, and the NodeDown under way
@@ -140,6 +149,7 @@ func New(c Config) (*Broker, error) {
 	b.relays.init(b)
 	b.system.b = b
 	b.edges.last, b.edges.kicked = b.now(), make(chan struct{}, 1)
+	m.clientsWatched = func() bool { return b.clientsWatched.Load() > 0 }
 	m.deliver, m.spare = b.loop.deliver, b.loop.spare
 	b.setPolicy(m.policy, m.history.number())
 	b.settings.Store(m.settings)
@@ -211,7 +221,7 @@ func (b *Broker) announce(ctx context.Context) error {
 			return err
 		}
 		if first {
-			b.logger.Warn("the log does not get to this node's announcement: it serves when it has caught up", "after", releaseAfter.String())
+			b.logger.Warn("the log does not get to this node's announcement: it serves when it has caught up", "after", b.patience().String())
 		}
 	}
 }

@@ -115,7 +115,7 @@ func (b *Broker) copyRound() error {
 
 // order has a command ordered, and does not wait for that for ever.
 func (b *Broker) order(c event.Command) error {
-	ctx, cancel := context.WithTimeout(context.Background(), releaseAfter)
+	ctx, cancel := context.WithTimeout(context.Background(), b.patience())
 	defer cancel()
 	return b.do(ctx, c)
 }

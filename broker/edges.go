@@ -338,7 +338,7 @@ func (s *Session) revoke(before Authorizer) {
 	s.sink.End(&Refusal{Reason: "the credentials are no longer valid"})
 	was, ok := before.(knower)
 	if is, _ := s.b.Policy().(knower); ok && is != nil && was.Knows(s.who.Principal) && !is.Knows(s.who.Principal) {
-		_ = s.p.propose(&event.Disconnect{Session: s.number, Epoch: s.epoch, SetExpiry: true, At: s.b.now()}, call{}, true)
+		_ = s.p.propose(&event.Disconnect{Session: s.number, Epoch: s.epoch, SetExpiry: true, At: s.b.now(), Why: s.b.why(codeNotAuthorized)}, call{}, true)
 	}
 }
 

@@ -126,6 +126,7 @@ type node struct {
 	limits   Limits
 	profiles []Profile
 	tap      Tap
+	patience time.Duration
 	streams  streams // how those of its Machine are made, see there; not what they are
 
 	segmentBits uint8 // of bodies, see Machine; 0 for what it has of itself
@@ -143,6 +144,8 @@ func newNode(t testing.TB, limits Limits) *node {
 func newNodeWith(t testing.TB, limits Limits, profiles ...Profile) *node {
 	t.Helper()
 	n := bareNode(t, limits, profiles...)
+	n.patience = time.Minute // a slow machine makes no outcome unknown
+	n.config.Patience = n.patience
 	n.serve()
 	t.Cleanup(func() { n.stop(true) })
 	if err := n.Raise(context.Background(), NewestLevel); err != nil { // as what starts a cluster does
@@ -177,6 +180,7 @@ func (n *node) open() {
 	}
 	n.Broker, err = New(Config{
 		Node: n.name, Store: s, Limits: n.limits, Now: n.clock.now, Logger: slog.New(slog.DiscardHandler), Reserved: []string{"presence"}, Profiles: n.profiles, Tap: n.tap,
+		Patience: n.patience,
 		Compile: func(name []byte, domain string) (Authorizer, error) {
 			if p := n.policies[strings.TrimSpace(string(name)+" "+domain)]; p != nil {
 				return p, nil

@@ -124,6 +124,9 @@ func (b *Broker) subscribe(l *localSub) {
 	}
 	if !replaced {
 		b.loop.noteCounted(l.sub.Filter, 1)
+		if mayTellClients(l.sub.Filter) {
+			b.clientsWatched.Add(1)
+		}
 		b.stats.Subscriptions.Add(1)
 		b.relays.want(l.sub.Filter)
 	}
@@ -140,6 +143,9 @@ func (b *Broker) unsubscribe(l *localSub) {
 	}
 	if had {
 		b.loop.noteCounted(l.sub.Filter, -1)
+		if mayTellClients(l.sub.Filter) {
+			b.clientsWatched.Add(-1)
+		}
 		b.stats.Subscriptions.Add(-1)
 		b.relays.unwant(l.sub.Filter)
 	}

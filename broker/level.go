@@ -60,6 +60,9 @@ const (
 	// LevelBans is that from which on there are bans, and clients are kicked: likewise.
 	LevelBans = LevelStreams
 
+	// LevelClients is that from which on the log has what is told of clients: likewise.
+	LevelClients = LevelStreams
+
 	// NewestLevel is the newest that this program knows. Those above are reserved.
 	NewestLevel = LevelStreams
 )

@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"cmp"
 	"encoding/binary"
+	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/store"
@@ -97,7 +99,7 @@ func (m *Machine) sweep(node string) {
 		}
 		r.seenAt = state.former // nobody knows when the node died after that
 		m.lost(r)
-		m.endConnection(r, nil, true, false)
+		m.endConnection(r, departure{will: true, why: event.ReasonNodeLost})
 		m.park(r)
 	}
 	if more {
@@ -187,9 +189,11 @@ func (l *loop) relive(life uint64) {
 
 func (b *Broker) newProposer(life uint64) *proposer {
 	p := newProposer(b.log, b.machine.node, life, b.limits.Backlog)
-	p.weigh, p.cut = b.machine.weigh, &b.silence.cut
+	p.weigh, p.cut, p.patience = b.machine.weigh, &b.silence.cut, b.patience()
 	return p
 }
+
+func (b *Broker) patience() time.Duration { return cmp.Or(b.config.Patience, releaseAfter) }
 
 // lostKept bounds how many nodes are remembered as lost: more than a cluster has.
 const lostKept = 64

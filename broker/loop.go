@@ -243,6 +243,8 @@ func (l *loop) step(a *applied, s *step, now int64) {
 		l.resume(a, s.restored, now)
 	case stepLife:
 		l.relive(s.life)
+	case stepClient:
+		l.tellClient(s.client, now)
 	case stepPaid:
 		if session := l.live[s.session]; session != nil && session.epoch == s.epoch {
 			session.paid(s.position)

@@ -78,12 +78,14 @@ type Machine struct {
 	begin       Limits            // as configured, and the domain
 	beginDomain string
 
-	sessions   map[string]*record
-	numbers    map[uint64]*record
-	principals byPrincipal[*record] // the same
-	retained   atomic.Int64         // topics that have a retained event; written by Apply alone
-	known      atomic.Int64         // sessions there are; likewise
-	awaiting   awaiting             // likewise
+	sessions       map[string]*record
+	numbers        map[uint64]*record
+	principals     byPrincipal[*record] // the same
+	clientsWatched func() bool          // somebody here is to be told of clients that come and go
+
+	retained atomic.Int64 // topics that have a retained event; written by Apply alone
+	known    atomic.Int64 // sessions there are; likewise
+	awaiting awaiting     // likewise
 
 	sharedWaiting atomic.Int64 // entries of all groups' queues; likewise
 
@@ -134,32 +136,34 @@ type Machine struct {
 	touchedGroups []*group // that differ from the store
 	displaced     []entry  // entries that go back to their groups for want of room
 
-	over     []*record               // queues past their bound, to be trimmed
-	bound    queueBound              // of queues, as it was in force when this entry began
-	growing  int                     // entries that this one has added to queues
-	fresh    map[string]presentValue // topics retained or cleared by this entry
-	subbed   []sessionFilter         // subscriptions set by this entry
-	ruled    bool                    // what changes does so because of an owner's policy
-	tags     uint64                  // names given by this entry, see ProfileTx.Tag
-	answer   []byte                  // what a profile has to say to the publisher
-	ref      string                  // of the entries being queued, for the profile that routes them
-	except   func(uint64) bool       // nil, or says which sessions what is routed is not queued for
-	auditing map[auditing]uint64     // sizes of what this entry has written to audits
-	written  map[string][]byte       // profiles' keys set by this entry; nil for removed ones
-	key, val []byte                  // scratch
-	body     []byte                  // scratch
-	ended    bool                    // this entry has closed our life
-	delayed  delayed
-	provided map[string][]string // topics of what principals are provided with, sorted
-	asking   map[uint64]int      // how many requests each session has made: what is in store.Asked
-	askedNow map[string]askedHow // keys of it that this entry has set, or removed
-	copying  *event.Copy         // the copies that it is to end with; nil for none
-	copyUnit int                 // whose they are
-	dropped  []uint64            // segments that it has reclaimed
-	failed   map[int]event.Kind  // units of this entry that panicked; kind 0 for wakes
-	publish  event.Publish       // scratch
-	settle   event.Settle        // scratch
-	decoder  event.Decoder       // scratch
+	over    []*record               // queues past their bound, to be trimmed
+	bound   queueBound              // of queues, as it was in force when this entry began
+	growing int                     // entries that this one has added to queues
+	fresh   map[string]presentValue // topics retained or cleared by this entry
+	subbed  []sessionFilter         // subscriptions set by this entry
+	ruled   bool                    // what changes does so because of an owner's policy
+	tags    uint64                  // names given by this entry, see ProfileTx.Tag
+
+	clientChanges uint32              // connections that it has begun or ended
+	answer        []byte              // what a profile has to say to the publisher
+	ref           string              // of the entries being queued, for the profile that routes them
+	except        func(uint64) bool   // nil, or says which sessions what is routed is not queued for
+	auditing      map[auditing]uint64 // sizes of what this entry has written to audits
+	written       map[string][]byte   // profiles' keys set by this entry; nil for removed ones
+	key, val      []byte              // scratch
+	body          []byte              // scratch
+	ended         bool                // this entry has closed our life
+	delayed       delayed
+	provided      map[string][]string // topics of what principals are provided with, sorted
+	asking        map[uint64]int      // how many requests each session has made: what is in store.Asked
+	askedNow      map[string]askedHow // keys of it that this entry has set, or removed
+	copying       *event.Copy         // the copies that it is to end with; nil for none
+	copyUnit      int                 // whose they are
+	dropped       []uint64            // segments that it has reclaimed
+	failed        map[int]event.Kind  // units of this entry that panicked; kind 0 for wakes
+	publish       event.Publish       // scratch
+	settle        event.Settle        // scratch
+	decoder       event.Decoder       // scratch
 
 	// What was read ahead by what is under way: filters of sessions, bodies of entries.
 	filtersRead map[uint64][]string
@@ -211,6 +215,7 @@ func newMachine(s *store.Store, compile Compile, limits Limits, domain string, l
 	m := &Machine{store: s, compile: compile, begin: limits, beginDomain: domain, logger: logger, fresh: map[string]presentValue{}, written: map[string][]byte{}, auditing: map[auditing]uint64{}, segmentBits: segmentBits, survivors: survivorsMost}
 	m.key, m.val = make([]byte, 0, 512), make([]byte, 0, 4096)
 	m.deliver, m.spare = func(*applied) {}, func() *applied { return new(applied) }
+	m.clientsWatched = func() bool { return false }
 	m.relive, m.raised = func() uint64 { return m.life }, func(Level) {}
 	m.profiles = map[string]Profile{}
 	for _, p := range profiles {
@@ -256,7 +261,7 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	m.budget.spent, m.budget.until = 0, unbounded
 	m.bound, m.streams.paidBy, m.streams.trimmedBy = m.limits.queueBound(), 0, 0
 	m.ref, m.except, m.ruled, m.answer = "", nil, false, nil // a command that panicked may have left them
-	m.tags = 0
+	m.tags, m.clientChanges = 0, 0
 	m.touched, m.touchedGroups, m.displaced = m.touched[:0], m.touchedGroups[:0], nil
 	m.subbed = m.subbed[:0]
 	m.filtersRead, m.bodiesRead = nil, nil

@@ -279,7 +279,11 @@ func decideFor(profiles map[string]Profile, read func(prefix, key string) []byte
 	}
 	profile := profileOf(profiles, topicName)
 	if profile == nil {
-		return p.Decide(who, what, topicName, at)
+		d := p.Decide(who, what, topicName, at)
+		if d.Allow && what == ActSubscribe && strings.HasPrefix(topicName, clientsTree) && !mayWatchClient(p, who, topicName) {
+			return Decision{Reason: "it is for operators and administrators of the domain", Until: d.Until}
+		}
+		return d
 	}
 	d := Decision{Allow: true}
 	if g, ok := profile.(Gatekeeper); ok {

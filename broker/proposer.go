@@ -19,7 +19,7 @@ import (
 // What must hold: batches are applied in the order of their numbers, each
 // once, whatever fails in between; and whoever proposed hears once. A batch
 // never changes after it was submitted, and is submitted again until it is seen
-// in the log: the Machine drops repeats. If no batch is seen for releaseAfter
+// in the log: the Machine drops repeats. If no batch is seen for patience
 // the clients are released (the outcome is unknown to them) but the batches are
 // not given up: the number of one would be a gap that stops this node for good.
 //
@@ -28,12 +28,13 @@ import (
 // command per session and kind under way. It is taken while the log stands
 // still, too, or a client that goes then would stay connected in the log.
 type proposer struct {
-	log    Log
-	weigh  func(event.Command) int // how many queue entries it may become; nil: none
-	header event.Header            // of the next batch
-	limit  int                     // bytes of commands that may wait
-	cut    *atomic.Bool            // the log is out of reach: nothing but what is urgent is taken
-	again  atomic.Bool             // a resend is to come
+	log      Log
+	weigh    func(event.Command) int // how many queue entries it may become; nil: none
+	header   event.Header            // of the next batch
+	limit    int                     // bytes of commands that may wait
+	patience time.Duration
+	cut      *atomic.Bool // the log is out of reach: nothing but what is urgent is taken
+	again    atomic.Bool  // a resend is to come
 
 	mu      sync.Mutex // guards the following
 	space   sync.Cond
@@ -43,7 +44,7 @@ type proposer struct {
 	bytes   int         // in waiting and flying
 	crowded atomic.Bool // the backlog is full: read without mu, as a hint
 	closed  error
-	stalled bool        // no batch has been seen for releaseAfter
+	stalled bool        // no batch has been seen for patience
 	watch   *time.Timer // runs while something flies; then stall
 }
 
@@ -74,7 +75,7 @@ type call struct {
 }
 
 func newProposer(log Log, node string, life uint64, limit int) *proposer {
-	p := &proposer{log: log, header: event.Header{Node: node, Incarnation: life}, limit: limit, cut: new(atomic.Bool)}
+	p := &proposer{log: log, header: event.Header{Node: node, Incarnation: life}, limit: limit, patience: releaseAfter, cut: new(atomic.Bool)}
 	p.space.L = &p.mu
 	p.watch = time.AfterFunc(time.Hour, p.stall)
 	p.watch.Stop()
@@ -162,7 +163,7 @@ func (p *proposer) begin() *batch {
 // submitted in order; Submit does not block.
 func (p *proposer) pump() {
 	if len(p.flying) == 0 && len(p.waiting) > 0 {
-		p.watch.Reset(releaseAfter)
+		p.watch.Reset(p.patience)
 	}
 	for len(p.flying) < batchesInFlight && len(p.waiting) > 0 {
 		b := p.waiting[0]
@@ -206,7 +207,7 @@ func (p *proposer) stall() {
 	p.stalled = true
 	told := p.release()
 	p.space.Broadcast()
-	p.watch.Reset(releaseAfter)
+	p.watch.Reset(p.patience)
 	p.mu.Unlock()
 	tell(told, ErrUnknown)
 	p.resend()
@@ -303,7 +304,7 @@ func (p *proposer) goOn() {
 	p.stalled = false
 	p.watch.Stop()
 	if len(p.flying) > 0 {
-		p.watch.Reset(releaseAfter)
+		p.watch.Reset(p.patience)
 	}
 	p.pump()
 	p.space.Broadcast()

@@ -17,7 +17,11 @@ type rules struct {
 	users map[string]string      // what each has to prove
 	quota map[string]DomainQuota // by domain
 	delay DelayLimits
-	asked func(who Who, what Action, name string) // nil, or called before each answer
+
+	operators map[string]bool
+	admins    map[string][]string // domains, by who administers them
+	tenants   map[string]bool
+	asked     func(who Who, what Action, name string) // nil, or called before each answer
 }
 
 func (r *rules) Credential(principal string) string { return r.users[principal] }
@@ -25,6 +29,18 @@ func (r *rules) Knows(principal string) bool        { return r.users[principal] 
 func (r *rules) Known() []string                    { return slices.Sorted(maps.Keys(r.users)) }
 
 func (r *rules) QuotaOf(domain string) DomainQuota { return r.quota[domain] }
+
+func (r *rules) Operates(principal string) bool        { return r.operators[principal] }
+func (r *rules) Administers(principal string) []string { return r.admins[principal] }
+
+func (r *rules) Confined(domain string) bool {
+	for _, of := range r.admins {
+		if slices.Contains(of, domain) {
+			return true
+		}
+	}
+	return r.tenants[domain]
+}
 
 func (r *rules) Delays() DelayLimits { return r.delay }
 

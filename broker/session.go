@@ -66,6 +66,7 @@ type ConnectRequest struct {
 	Expiry     uint32 // seconds, event.Never for good
 	ReceiveMax uint16 // 1 to 65535: QoS 1 and 2 deliveries under way at once
 	Will       *event.Will
+	Origin     event.Origin
 
 	// Proved is the policy that was in force before the client proved to be
 	// Principal; nil for the one in force now. Under another one by then it has
@@ -105,10 +106,14 @@ func (b *Broker) Connect(r ConnectRequest, sink Sink) (s *Session, present bool,
 			s.open(value.(*opened), r, now)
 		}
 	}
-	err = b.propose(&event.Connect{
+	cmd := &event.Connect{
 		Client: r.Client, Principal: r.Principal, Version: r.Version, Clean: r.Clean,
 		Expiry: r.Expiry, ReceiveMax: r.ReceiveMax, At: now, Will: r.Will,
-	}, call{c: w}, false)
+	}
+	if b.Level() >= LevelClients {
+		cmd.Origin = &r.Origin
+	}
+	err = b.propose(cmd, call{c: w}, false)
 	if err != nil {
 		return nil, false, 0, err
 	}
@@ -669,11 +674,21 @@ func (s *Session) Unsubscribe(filters []string) (existed []bool, err error) {
 	return w.value.([]bool), nil
 }
 
-// Close ends the connection: with willToo its will is published (every end
-// but DISCONNECT 0x00). setExpiry changes the session's expiry first (5.0
-// 3.14.2.2.2). It returns at once, may be called more than once, and nothing
-// is delivered to the sink after it returns.
+// Close is CloseFor a DISCONNECT with 0x00, or, with willToo, a stream that broke.
 func (s *Session) Close(willToo, setExpiry bool, expiry uint32) {
+	why := uint8(event.ReasonNormal)
+	if willToo {
+		why = event.ReasonLost
+	}
+	s.CloseFor(why, willToo, setExpiry, expiry)
+}
+
+// CloseFor ends the connection: with willToo its will is published (every end
+// but DISCONNECT 0x00). setExpiry changes the session's expiry first (5.0
+// 3.14.2.2.2). why is what is told of it, as event.Disconnect has it. It returns at
+// once, may be called more than once, and nothing is delivered to the sink after it
+// returns.
+func (s *Session) CloseFor(why uint8, willToo, setExpiry bool, expiry uint32) {
 	s.ended.Do(func() {
 		s.closed.Store(true)
 		s.scanning.stop()
@@ -685,7 +700,7 @@ func (s *Session) Close(willToo, setExpiry bool, expiry uint32) {
 		s.settling.last(s)
 		cmd := event.Disconnect{
 			Session: s.number, Epoch: s.epoch, PublishWill: willToo,
-			SetExpiry: setExpiry, Expiry: expiry, Sent: sent, At: s.b.now(),
+			SetExpiry: setExpiry, Expiry: expiry, Sent: sent, At: s.b.now(), Why: s.b.why(why),
 		}
 		// An error means that the node is closing: the log will learn of the
 		// end from the node's next life.

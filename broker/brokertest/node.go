@@ -94,7 +94,7 @@ func (n *Node) open(name, dir string) (*broker.Broker, *store.Store) {
 	}
 	b, err := broker.New(broker.Config{
 		Node: name, Store: s, Limits: n.limits, Now: n.clock.now, Logger: logger, Profiles: n.profiles(),
-		Compile: compile,
+		Compile: compile, Patience: time.Minute, // a slow machine makes no outcome unknown
 	})
 	if err != nil {
 		n.t.Fatalf("%v", err)

@@ -86,7 +86,23 @@ type Connect struct {
 
 	At   int64 // the node's wall clock, unix nanoseconds
 	Will *Will // nil for none
+
+	// Origin is what only the node knows of the connection; nil below feature level 4.
+	Origin *Origin
 }
+
+// An Origin is where a connection comes from, as its node sees it, and how it is kept.
+type Origin struct {
+	Address   string // of the client, empty if it has none that could be told
+	Listener  string // by which it came
+	KeepAlive uint16 // in force, seconds; 0 for none
+}
+
+// Bits of the byte behind a Connect's time, which say what follows.
+const (
+	connectWill   = 1 << 0
+	connectOrigin = 1 << 1
+)
 
 // A Will is what the broker publishes for a connection that ended otherwise
 // than by DISCONNECT 0x00.
@@ -111,9 +127,19 @@ func (c *Connect) append(b []byte) []byte {
 	b = appendUint(b, uint64(c.Expiry))
 	b = appendUint(b, uint64(c.ReceiveMax))
 	b = appendInt64(b, c.At)
-	b = appendBool(b, c.Will != nil)
+	var follows byte
+	if c.Will != nil {
+		follows |= connectWill
+	}
+	if c.Origin != nil {
+		follows |= connectOrigin
+	}
+	b = append(b, follows)
 	if c.Will != nil {
 		b = c.Will.Append(b)
+	}
+	if o := c.Origin; o != nil {
+		b = appendUint(appendString(appendString(b, o.Address), o.Listener), uint64(o.KeepAlive))
 	}
 	return b
 }
@@ -123,10 +149,17 @@ func (c *Connect) decode(r *reader) {
 	c.Version, c.Clean = r.byte(), r.bool()
 	c.Expiry, c.ReceiveMax = r.uint32(), r.uint16()
 	c.At = r.int64()
-	c.Will = nil
-	if r.bool() {
+	c.Will, c.Origin = nil, nil
+	follows := r.byte()
+	if follows&^(connectWill|connectOrigin) != 0 {
+		r.fail("%#x for what follows", follows)
+	}
+	if follows&connectWill != 0 {
 		c.Will = new(Will)
 		c.Will.decode(r)
+	}
+	if follows&connectOrigin != 0 {
+		c.Origin = &Origin{Address: r.string(), Listener: r.string(), KeepAlive: r.uint16()}
 	}
 }
 
@@ -166,20 +199,59 @@ type Disconnect struct {
 	// those before it may go out again as duplicates only.
 	Sent uint64
 	At   int64
+
+	// Why the connection is over: a reason code of DISCONNECT's, whoever has sent it or
+	// would have, or one of the following. ReasonUnknown below feature level 4.
+	Why uint8
 }
+
+// Reasons of which DISCONNECT has no code, or another.
+const (
+	ReasonUnknown  = 0x00
+	ReasonNormal   = 0x01 // DISCONNECT 0x00
+	ReasonLost     = 0xFE // the stream broke, or the client closed it without DISCONNECT
+	ReasonNodeLost = 0xFD // the node that held the connection; it is in no Disconnect
+)
+
+// Bits of the byte behind a Disconnect's epoch.
+const (
+	disconnectWill = 1 << 0 // PublishWill
+	disconnectWhy  = 1 << 1 // Why stands at the end
+)
 
 func (*Disconnect) Kind() Kind { return KindDisconnect }
 
 func (c *Disconnect) append(b []byte) []byte {
 	b = appendUint(appendUint(b, c.Session), c.Epoch)
-	b = appendBool(appendBool(b, c.PublishWill), c.SetExpiry)
-	return appendInt64(appendUint(appendUint(b, uint64(c.Expiry)), c.Sent), c.At)
+	var bits byte
+	if c.PublishWill {
+		bits |= disconnectWill
+	}
+	if c.Why != ReasonUnknown {
+		bits |= disconnectWhy
+	}
+	b = appendBool(append(b, bits), c.SetExpiry)
+	b = appendInt64(appendUint(appendUint(b, uint64(c.Expiry)), c.Sent), c.At)
+	if c.Why != ReasonUnknown {
+		b = append(b, c.Why)
+	}
+	return b
 }
 
 func (c *Disconnect) decode(r *reader) {
 	c.Session, c.Epoch = r.uvarint(), r.uvarint()
-	c.PublishWill, c.SetExpiry = r.bool(), r.bool()
+	bits := r.byte()
+	if bits&^(disconnectWill|disconnectWhy) != 0 {
+		r.fail("%#x for bits of a Disconnect", bits)
+	}
+	c.PublishWill, c.SetExpiry = bits&disconnectWill != 0, r.bool()
 	c.Expiry, c.Sent, c.At = r.uint32(), r.uvarint(), r.int64()
+	c.Why = ReasonUnknown
+	if bits&disconnectWhy != 0 {
+		if c.Why = r.byte(); c.Why == ReasonUnknown {
+			r.fail("no reason where there is to be one")
+		}
+	}
 }
 
 // A Subscription is one filter of a session with its options.

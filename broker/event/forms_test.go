@@ -48,8 +48,15 @@ func forms() []form {
 			At: 1_772_000_000_123_456_789, Will: fullWill(),
 		}},
 		{"connect/empty/1", &Connect{}},
+		{"connect/origin/4", &Connect{
+			Client: "c1", Principal: "bob@example.com", Version: 5, ReceiveMax: 65535, At: 1_772_000_000_123_456_789, Will: fullWill(),
+			Origin: &Origin{Address: "[2001:db8::1]:50123", Listener: "mqtt", KeepAlive: 65535},
+		}},
+		{"connect/unknown/4", &Connect{Origin: &Origin{}}},
 		{"disconnect/full/1", &Disconnect{Session: 7, Epoch: 300, PublishWill: true, SetExpiry: true, Expiry: 3600, Sent: 1 << 40, At: -1}},
 		{"disconnect/empty/1", &Disconnect{}},
+		{"disconnect/why/4", &Disconnect{Session: 7, Epoch: 300, PublishWill: true, SetExpiry: true, Expiry: 3600, Sent: 1 << 40, At: -1, Why: 0x8D}},
+		{"disconnect/normal/4", &Disconnect{Session: 7, Epoch: 300, Why: ReasonNormal}},
 		{"subscribe/full/1", &Subscribe{Session: 7, Epoch: 300, Subs: []Subscription{{Filter: "a", QoS: 1}, {Filter: "b/#", RetainHandling: 1, ID: 5}}}},
 		{"subscribe/empty/1", &Subscribe{Subs: []Subscription{}}},
 		{"unsubscribe/full/1", &Unsubscribe{Session: 7, Epoch: 300, Filters: []string{"a", "b/#"}}},
@@ -173,11 +180,15 @@ func dump(v any) any {
 		return []any{v.Epoch, v.PacketID, *v.Event}
 	case *Connect:
 		c := *v
-		c.Will = nil
-		if v.Will == nil {
-			return c
+		c.Will, c.Origin = nil, nil
+		all := []any{c}
+		if v.Will != nil {
+			all = append(all, *v.Will)
 		}
-		return []any{c, *v.Will}
+		if v.Origin != nil {
+			all = append(all, *v.Origin)
+		}
+		return all
 	}
 	return v
 }
@@ -227,12 +238,18 @@ func TestUnknownBitsAreDamaged(t *testing.T) {
 		"subscription QoS 3":  {sub[0], sub[1], 3, sub[3]},
 		"retain handling 3":   {sub[0], sub[1], 3 << 4, sub[3]},
 		"a bool that is 2":    func() []byte { b := encode(&Replay{}); b[len(b)-9] = 2; return b }(),
+		"connect bit 2":       func() []byte { b := encode(&Connect{}); b[len(b)-1] = 1 << 2; return b }(),
+		"disconnect bit 2":    func() []byte { b := encode(&Disconnect{}); b[2] |= 1 << 2; return b }(),
 		"a packet id of 2^16": encode(&Settle{Session: 1, Epoch: 1, Below: 1 << 16})[:3],
 	} {
 		var err error
 		switch {
 		case strings.HasPrefix(name, "event"):
 			err = new(Event).Decode(b)
+		case strings.HasPrefix(name, "connect"):
+			err = Decode(&Connect{}, b)
+		case strings.HasPrefix(name, "disconnect"):
+			err = Decode(&Disconnect{}, b)
 		case strings.HasPrefix(name, "a bool"):
 			err = Decode(&Replay{}, b)
 		case strings.HasPrefix(name, "a packet"):

@@ -133,6 +133,9 @@ var codeRules = func() map[byte]codeRule {
 	}
 }()
 
+// ReasonName names a reason code in the standard's words.
+func ReasonName(code byte) string { return codeName(code) }
+
 // codeName names a reason code in the standard's words.
 func codeName(code byte) string {
 	if r, ok := codeRules[code]; ok {

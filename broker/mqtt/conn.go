@@ -27,7 +27,7 @@ type session interface {
 	Unsubscribe(filters []string) (existed []bool, err error)
 	Settle(packetID uint16, what broker.Settlement, w *broker.Wave) error
 	Drained(w *broker.Wave)
-	Close(willToo, setExpiry bool, expiry uint32)
+	CloseFor(why uint8, willToo, setExpiry bool, expiry uint32)
 }
 
 // lingerTime is how long a client that we have told goodbye may take to hang
@@ -91,6 +91,7 @@ type conn struct {
 	session     session    // nil until CONNECT is accepted
 	connected   bool       // CONNACK with success is queued, and the end has not begun
 	ending      bool       // nothing is queued any more
+	why         uint8      // why it has ended, as event.Disconnect has it
 	said        bool       // our last word is queued: CONNACK or DISCONNECT
 	closed      bool       // the transport is closed
 	marked      bool       // in a wave, or held: somebody will flush
@@ -271,6 +272,12 @@ func (c *conn) beginEnd(how endKind, code byte, reason string) {
 			c.said = true
 		}
 	}
+	switch c.why = code; {
+	case how == endLost:
+		c.why = event.ReasonLost
+	case code == codeSuccess:
+		c.why = event.ReasonNormal
+	}
 	c.ending, c.connected = true, false
 	c.lingerAt = c.srv.wheel.now.Load() + ticks(lingerTime)
 	c.srv.wheel.set(&c.timer, c.lingerAt)
@@ -299,7 +306,10 @@ func (c *conn) finish(err error) {
 	}
 	if c.session != nil {
 		normal := errors.Is(err, errLeft) && c.left.code == codeSuccess
-		c.session.Close(!normal, c.left.setExpiry, c.left.expiry)
+		c.mu.Lock()
+		why := c.why
+		c.mu.Unlock()
+		c.session.CloseFor(why, !normal, c.left.setExpiry, c.left.expiry)
 	}
 	c.linger(err)
 	c.close(false)

@@ -3,6 +3,7 @@ package mqtt
 import (
 	"crypto/rand"
 	"errors"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -125,7 +126,19 @@ func (c *conn) requestOf(p *connectPacket) (r broker.ConnectRequest, assigned bo
 	if p.Connect.WillFlag {
 		r.Will = willOf(p)
 	}
+	r.Origin = event.Origin{Address: addressText(c.tr.remote()), Listener: c.by.Name, KeepAlive: p.Connect.Keepalive}
+	if p.v5() {
+		r.Origin.KeepAlive = l.keepAlive(p.Connect.Keepalive)
+	}
 	return r, assigned, nil
+}
+
+// addressText is a client's address as it is told; empty for a socket without one.
+func addressText(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	return a.String()
 }
 
 // willOf makes the will of a CONNECT, in memory of its own.

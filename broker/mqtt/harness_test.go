@@ -137,7 +137,8 @@ func newNode(t testing.TB, limits Limits, with ...func(*node, *Config)) *node {
 	}
 	n.broker, err = broker.New(broker.Config{
 		Node: "n1", Store: st, Now: n.clock, Logger: quiet(), Reserved: []string{"presence"},
-		Compile: func([]byte, string) (broker.Authorizer, error) { return rules{}, nil },
+		Patience: time.Minute, // a slow machine makes no outcome unknown
+		Compile:  func([]byte, string) (broker.Authorizer, error) { return rules{}, nil },
 		Free: func() (free, total uint64) {
 			if n.full.Load() {
 				return 0, 1 << 40

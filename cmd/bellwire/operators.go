@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/bellwire/bellwire/api"
+	"github.com/bellwire/bellwire/broker"
 )
 
 // operatorsGroup is the group of the policy that lists who may act on nodes.
@@ -18,12 +19,11 @@ func (s *server) operators() *api.Operators {
 		Identify: s.signIn,
 		Includes: func(principal string) bool {
 			a, ok := s.broker.Policy().(*authorizer)
-			// Who is a user of a domain's part is whom its administrators say: no operator.
-			return ok && a.policy.In(operatorsGroup, principal) && a.policy.UserOf(principal) == ""
+			return ok && a.Operates(principal)
 		},
 		Administers: func(principal string) []string {
 			if a, ok := s.broker.Policy().(*authorizer); ok {
-				return a.policy.Administers(principal)
+				return a.Administers(principal)
 			}
 			return nil
 		},
@@ -34,6 +34,22 @@ func (s *server) operators() *api.Operators {
 		},
 	}
 }
+
+// Operates says whether principal is one of the cluster's operators. Who is a user of a
+// domain's part is whom its administrators say: no operator.
+func (a *authorizer) Operates(principal string) bool {
+	return a.policy.In(operatorsGroup, principal) && a.policy.UserOf(principal) == ""
+}
+
+// Administers returns the domains that principal administers.
+func (a *authorizer) Administers(principal string) []string { return a.policy.Administers(principal) }
+
+// Confined says whether what becomes of a domain's people concerns nobody else.
+func (a *authorizer) Confined(domain string) bool {
+	return a.policy.IsTenant(domain) || a.policy.HasAdministrators(domain)
+}
+
+var _ broker.Overseer = (*authorizer)(nil)
 
 // peerUser returns the user whose process of this machine has the other end of a
 // TCP connection, at from, to to here, as Linux's /proc tells. It is false where

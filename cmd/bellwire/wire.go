@@ -262,6 +262,7 @@ func (s *server) openState() (err error) {
 		Now: s.now, Logger: s.config.logger, Profiles: profiles(s.dir.Identity(), s.config.limits.im),
 		Free: s.config.fs.Free, LowWater: s.config.limits.lowWater, Tap: s.config.tap, Raised: s.levelRaised, Denied: s.denied,
 		Administer: s.administer, Outlawed: s.outlawed,
+		ReasonName: mqtt.ReasonName,
 	})
 	if err == nil {
 		s.levelRaised(s.broker.Level()) // a crash may have come between the two
