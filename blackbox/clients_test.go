@@ -90,57 +90,57 @@ func (p where) tls(t *testing.T) *tls.Config {
 	return &tls.Config{RootCAs: pool, ServerName: "localhost"}
 }
 
-// Everybody's clients, each by every way that it has, hear each other: what one
+// Everybody's clients, by every way that each has, hear others and are heard: what one
 // publishes by WebSocket comes to another by TLS.
 func TestRealClientsByEveryWay(t *testing.T) {
 	t.Parallel()
 	c := newTLS(t)
-	s := serve(t, append(c.flags(), "--tls-min", "1.2", "--allow-anonymous", "--mqtts", "127.0.0.1:0", "--ws", "127.0.0.1:0", "--wss", "127.0.0.1:0")...)
+	s := serve(t, append(c.flags(), "--tls-min", "1.2", "--allow-anonymous", "--mqtts", "127.0.0.1:0", "--ws", "127.0.0.1:0", "--wss", "127.0.0.1:0", "--ws-origins", "*")...)
 	at := map[string]string{
-		"mqtts": "mqtts://" + s.ready.MQTTS + "?ca=" + c.ca(), "ws": "ws://" + s.ready.WS, "wss": "wss://" + s.ready.WSS + "?ca=" + c.ca(),
+		"mqtt": s.ready.MQTT, "mqtts": "mqtts://" + s.ready.MQTTS + "?ca=" + c.ca(), "ws": "ws://" + s.ready.WS, "wss": "wss://" + s.ready.WSS + "?ca=" + c.ca(),
 	}
-	all := []string{"mqtts", "ws", "wss"}
-	peers := []struct {
-		peer
-		ways []string
+	every := []string{"mqtt", "mqtts", "ws", "wss"}
+	secured, web := every[1:], every[2:] // those of TestRealClients have spoken plain TCP
+	for name, of := range map[string]struct {
+		make func(t *testing.T) []peer
+		ways [][]string // of each; the last is that of all others, too
 	}{
-		{mosquitto(t, "mqttv311"), all[:1]},
-		{mosquitto(t, "mqttv5"), all[:1]},
-		{peer{"paho.golang", subscribePaho5, publishPaho5}, all},
-		{peer{"paho.mqtt.golang", subscribePaho3, publishPaho3}, all},
-	}
-	t.Run("MQTT.js", func(t *testing.T) { // without it the others go on
-		for _, version := range []string{"4", "5"} {
-			js := mqttjs(t, version)
-			for _, way := range all {
-				hearOneself(t, js, at[way], way)
+		"mosquitto":        {func(t *testing.T) []peer { return []peer{mosquitto(t, "mqttv311"), mosquitto(t, "mqttv5")} }, [][]string{secured[:1]}},
+		"MQTT.js":          {func(t *testing.T) []peer { return []peer{mqttjs(t, "4"), mqttjs(t, "5")} }, [][]string{{"mqtts", "wss"}, web}},
+		"paho.golang":      {func(*testing.T) []peer { return []peer{{"paho.golang", subscribePaho5, publishPaho5}} }, [][]string{secured}},
+		"paho.mqtt.golang": {func(*testing.T) []peer { return []peer{{"paho.mqtt.golang", subscribePaho3, publishPaho3}} }, [][]string{secured}},
+		"Paho C":           {func(t *testing.T) []peer { return pahoC(t) }, [][]string{every}},
+		"Paho for Python":  {func(t *testing.T) []peer { return []peer{pahoPython(t, "4"), pahoPython(t, "5")} }, [][]string{every}},
+		"Chromium": {func(t *testing.T) []peer {
+			b := newBrowser(t, c.cert("localhost"))
+			return []peer{b.peer(4), b.peer(5)}
+		}, [][]string{web}},
+	} {
+		t.Run(name, func(t *testing.T) { // each with a program that may be missing
+			t.Parallel()
+			for i, p := range of.make(t) {
+				for _, way := range of.ways[min(i, len(of.ways)-1)] {
+					hearEachOther(t, p, at[way], way, peer{"paho.golang", subscribePaho5, publishPaho5}, at["wss"])
+				}
 			}
-		}
-	})
-	inboxes := map[string]<-chan string{}
-	for _, p := range peers {
-		for _, way := range p.ways {
-			inboxes[p.name+" by "+way] = p.subscribe(t, at[way], name(t)+"/#")
-		}
-	}
-	for _, p := range peers {
-		for _, way := range p.ways {
-			topic := name(t) + "/" + strings.ReplaceAll(p.name, " ", "-") + "-" + way
-			p.publish(t, at[way], topic, p.name)
-			for who, inbox := range inboxes {
-				wantThree(t, p.name+" by "+way, who, inbox, topic, p.name)
-			}
-		}
+		})
 	}
 }
 
-// hearOneself has a client publish to itself.
-func hearOneself(t *testing.T, p peer, addr, way string) {
+// hearEachOther has a client and another publish, each to both.
+func hearEachOther(t *testing.T, p peer, addr, way string, other peer, otherAddr string) {
 	t.Helper()
 	topic := name(t) + "/" + strings.ReplaceAll(p.name, " ", "-") + "-" + way
 	inbox := p.subscribe(t, addr, topic)
-	p.publish(t, addr, topic, p.name)
-	wantThree(t, p.name, p.name+" by "+way, inbox, topic, p.name)
+	others := other.subscribe(t, otherAddr, topic)
+	for _, from := range []struct {
+		peer
+		addr string
+	}{{p, addr}, {other, otherAddr}} {
+		from.publish(t, from.addr, topic, from.name)
+		wantThree(t, from.name, p.name+" by "+way, inbox, topic, from.name)
+		wantThree(t, from.name, other.name, others, topic, from.name)
+	}
 }
 
 // wantThree takes what was published at QoS 0, 1 and 2.
@@ -255,9 +255,9 @@ func mosquitto(t *testing.T, version string) peer {
 	}
 }
 
-func mqttjs(t *testing.T, version string) peer {
+// npmModules is the folder that MQTT.js is in.
+func npmModules(t *testing.T) string {
 	t.Helper()
-	need(t, "node", "nodejs")
 	modules, err := filepath.Abs("../.cache/npm/node_modules")
 	if err != nil {
 		t.Fatal(err)
@@ -265,27 +265,84 @@ func mqttjs(t *testing.T, version string) peer {
 	if _, err := os.Stat(filepath.Join(modules, "mqtt")); err != nil {
 		t.Skip("missing: MQTT.js, run make setup")
 	}
-	node := func(verb, addr string, more ...string) *exec.Cmd {
+	return modules
+}
+
+func mqttjs(t *testing.T, version string) peer {
+	t.Helper()
+	need(t, "node", "nodejs")
+	modules := npmModules(t)
+	return program("MQTT.js "+version, func(verb, addr string, more ...string) *exec.Cmd {
 		at := whereOf(addr)
 		cmd := exec.Command("node", append([]string{"testdata/mqttjs.cjs", verb, at.host, at.port, version}, more...)...)
 		cmd.Env = append(os.Environ(), "NODE_PATH="+modules, "PROTOCOL="+at.scheme, "CA="+at.ca)
 		return cmd
-	}
+	})
+}
+
+// program is a client in a process of its own: command starts it, with a verb.
+func program(name string, command func(verb, addr string, more ...string) *exec.Cmd) peer {
 	return peer{
-		name: "MQTT.js " + version,
+		name: name,
 		subscribe: func(t *testing.T, addr, filter string) <-chan string {
-			return listen(t, node("sub", addr, filter), "subscribed")
+			return listen(t, command("sub", addr, filter), "subscribed")
 		},
 		publish: func(t *testing.T, addr, topic, text string) {
 			t.Helper()
-			cmd := node("pub", addr, topic, text)
-			timer := time.AfterFunc(2*mq.Patience, func() { _ = cmd.Process.Kill() }) // it waits for ever for an acknowledgement it dislikes
+			cmd := command("pub", addr, topic, text)
+			timer := time.AfterFunc(2*mq.Patience, func() { _ = cmd.Process.Kill() }) // some wait for ever for an acknowledgement that they dislike
 			defer timer.Stop()
 			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Errorf("MQTT.js: %v %s", err, out)
+				t.Errorf("%s: %v %s", name, err, out)
 			}
 		},
 	}
+}
+
+// pahoC builds the client on Paho C.
+func pahoC(t *testing.T) (versions []peer) {
+	t.Helper()
+	need(t, "gcc", "gcc libc6-dev")
+	if _, err := os.Stat("/usr/include/MQTTClient.h"); err != nil {
+		t.Skip("missing: Paho C, apt-get install libpaho-mqtt-dev")
+	}
+	path := filepath.Join(t.TempDir(), "paho")
+	if out, err := exec.Command("gcc", "-Wall", "-o", path, "testdata/pahoc.c", "-lpaho-mqtt3cs").CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v\n%s", err, out)
+	}
+	for _, version := range []string{"4", "5"} {
+		versions = append(versions, program("Paho C "+version, func(verb, addr string, more ...string) *exec.Cmd {
+			at := whereOf(addr)
+			scheme := map[string]string{"mqtt": "tcp", "mqtts": "ssl"}[at.scheme]
+			if scheme == "" {
+				scheme = at.scheme
+			}
+			uri := scheme + "://" + at.addr()
+			if scheme == at.scheme {
+				uri += "/mqtt"
+			}
+			cmd := exec.Command(path, append([]string{verb, uri, version}, more...)...)
+			cmd.Env = append(os.Environ(), "CA="+at.ca)
+			return cmd
+		}))
+	}
+	return versions
+}
+
+// pahoPython is the client on Debian's paho-mqtt, which other Pythons on the machine may
+// lack.
+func pahoPython(t *testing.T, version string) peer {
+	t.Helper()
+	const python = "/usr/bin/python3"
+	if err := exec.Command(python, "-c", "import paho.mqtt.client").Run(); err != nil {
+		t.Skip("missing: paho-mqtt, apt-get install python3-paho-mqtt")
+	}
+	return program("Paho for Python "+version, func(verb, addr string, more ...string) *exec.Cmd {
+		at := whereOf(addr)
+		cmd := exec.Command(python, append([]string{"testdata/pahopython.py", verb, at.scheme, at.host, at.port, version}, more...)...)
+		cmd.Env = append(os.Environ(), "CA="+at.ca)
+		return cmd
+	})
 }
 
 func dialPaho5(t *testing.T, addr string, got func(*paho5.Publish)) *autopaho.ConnectionManager {

@@ -12,15 +12,18 @@ import (
 	"time"
 )
 
-// A need is a program that tests or benchmarks start, and the Debian package
-// that has it.
+// A need is a program that tests or benchmarks start, or a file that they read, by its
+// path, and the Debian package that has it.
 type need struct{ program, pkg string }
 
 var needs = []need{
 	{"mosquitto", "mosquitto"},             // a peer, and the broker that pub and sub are compared with
 	{"mosquitto_pub", "mosquitto-clients"}, // clients
 	{"node", "nodejs"},                     // runs mqtt.js
-	{"mkfs.ext4", "e2fsprogs"},             // the disk whose power is cut
+	{"chromium", "chromium"},               // runs it in a page; 124 MB, half a minute
+	{"/usr/include/MQTTClient.h", "libpaho-mqtt-dev"},
+	{"/usr/lib/python3/dist-packages/paho/mqtt/client.py", "python3-paho-mqtt"},
+	{"mkfs.ext4", "e2fsprogs"}, // the disk whose power is cut
 	{"losetup", "mount"},
 	{"gcc", "gcc libc6-dev"}, // the race detector
 }
@@ -93,6 +96,10 @@ func forbidServices() (restore func(), err error) {
 // installed also looks where root's programs live, for others have no sbin in
 // their path.
 func installed(program string) bool {
+	if filepath.IsAbs(program) {
+		_, err := os.Stat(program)
+		return err == nil
+	}
 	if _, err := exec.LookPath(program); err == nil {
 		return true
 	}
