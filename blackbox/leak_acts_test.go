@@ -34,6 +34,7 @@ func (r *leak) pickAct() act {
 		{"decide", 3, r.actDecide},
 		{"fetch", 4, r.actFetch},
 		{"read", 2, r.actRead},
+		{"intrude", 2, r.actIntrude},
 	}
 	if len(r.nodes) == 1 && r.rnd.Chance(400) {
 		return act{"kill", 0, r.actKill}
@@ -247,12 +248,10 @@ func (r *leak) message() {
 	c, h := r.consoles[from], r.holdings["im "+to]
 	r.words++
 	e := &leakEvent{payload: fmt.Sprint("m", r.words), topic: h.topic, from: from, qos: 1, moment: r.now(), act: r.serial, message: true}
-	v := r.verdict(h, from, "publish")
-	e.must = v.All || v.Shown.Has("send")
-	e.may = e.must
+	e.may, e.topic = r.goesTo(h, from)
 	r.events[e.payload] = e
 	code := r.publishAndWait(c, mq.Publish{Topic: h.topic, Payload: []byte(e.payload)})
-	r.tell("%s writes %s to %s: %#02x, permitted %v", from, e.payload, to, code, e.must)
+	r.tell("%s writes %s to %s: %#02x, permitted %v, goes to %s", from, e.payload, to, code, e.may, e.topic)
 	cut := r.cut(from, c.id, "publish", h.topic)
 	if cut && code < 0x80 {
 		r.fail("LEAK: %s writes to %s, which the operator forbids: %#02x", from, h.topic, code)
@@ -260,9 +259,45 @@ func (r *leak) message() {
 	if code < 0x80 {
 		e.accepted = true
 		r.contacts[[2]string{from, to}] = true
-		r.fresh = append(r.fresh, e)
+		r.fresh, r.messages = append(r.fresh, e), append(r.messages, e)
 	} else if !cut && code != 0x97 {
 		r.fail("%s writes to %s: %#02x", from, h.topic, code)
+	}
+}
+
+// mostForwards is how far a message is forwarded at most.
+const mostForwards = 4
+
+// goesTo says whether what somebody writes to an inbox now is let in, and at which.
+func (r *leak) goesTo(h *holding, from string) (lets bool, topic string) {
+	been := []string{h.owner}
+	for at := h; ; at = r.holdings["im "+been[len(been)-1]] {
+		v := r.verdict(at, from, "publish")
+		switch {
+		case !v.All && !v.Shown.Has("send"):
+			return false, h.topic
+		case v.All || v.Forward == "":
+			return true, at.topic
+		case len(been) > mostForwards || slices.Contains(been, v.Forward):
+			return false, h.topic
+		}
+		been = append(been, v.Forward)
+	}
+}
+
+// actIntrude has somebody publish in another's name, whom no policy here lets.
+func (r *leak) actIntrude() {
+	kind, owner, from := pickOf(r, leakKinds[:2]), pickOf(r, leakPeople), pickOf(r, leakPeople)
+	if owner == from {
+		return
+	}
+	topic := r.holdings[kind+" "+owner].topic + "/phone"
+	payload := `{"basic":"open"}`
+	if kind == "location" {
+		payload = `{"lat":1,"lon":1,"accuracy":10}`
+	}
+	if code := r.publishAndWait(r.consoles[from], retained(topic, payload)); code < 0x80 {
+		r.fail("LEAK: %s publishes to %s: %#02x", from, topic, code)
 	}
 }
 
@@ -470,6 +505,7 @@ func (r *leak) actOwner() {
 	kind, owner := pickOf(r, leakKinds), pickOf(r, leakPeople)
 	h := r.holdings[kind+" "+owner]
 	r.rnd.Around = r.at
+	r.rnd.Inboxes = slices.DeleteFunc(slices.Clone(leakPeople), func(who string) bool { return who == owner })
 	text := r.rnd.Owner(kind)
 	if r.rnd.Chance(10) {
 		text = nil
@@ -483,6 +519,7 @@ func (r *leak) actOwner() {
 }
 
 func (r *leak) permit(h *holding, text string) {
+	defer r.sift(h)
 	h.text, h.policy = text, law.Nothing(h.kind, h.owner, "polite-block")
 	if text == "" {
 		return
@@ -490,6 +527,20 @@ func (r *leak) permit(h *holding, text string) {
 	var err error
 	if h.policy, err = law.ReadOwner([]byte(text), h.kind, h.owner, "polite-block"); err != nil {
 		r.fail("%v", err)
+	}
+}
+
+// sift notes which messages that wait in an inbox have failed, because their senders are let
+// in no more. They come to no device, whatever is permitted later.
+func (r *leak) sift(h *holding) {
+	if h.kind != "im" {
+		return
+	}
+	r.messages = slices.DeleteFunc(r.messages, func(e *leakEvent) bool { return e.taken || e.failed })
+	for _, e := range r.messages {
+		if e.topic == h.topic && e.may && !r.stillLetIn(h, e) {
+			e.failed = true
+		}
 	}
 }
 
@@ -512,6 +563,7 @@ func (r *leak) actDecide() {
 				s.revoked = true
 			}
 		}
+		r.noteCut(h, watcher)
 	}
 	r.permit(h, text)
 }

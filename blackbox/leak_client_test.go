@@ -269,6 +269,7 @@ func (r *leak) subscribe(c *leakClient, filter string, qos byte) (code byte) {
 	sub := &leakSub{filter: filter, qos: qos, from: r.serial}
 	old := c.subs[filter]
 	c.subs[filter] = sub // what comes before SUBACK is for it
+	lifted := r.askAgain(c, sub)
 	c.write(r, mq.Subscribe{ID: id, Filters: []mq.Filter{{Filter: filter, QoS: qos}}})
 	ack := r.await(c, id)
 	r.tell("%s subscribes to %s at %d: %#02x %s", c.id, filter, qos, ack.Codes[0], ack.Properties.Text(mq.PropReasonString))
@@ -278,6 +279,7 @@ func (r *leak) subscribe(c *leakClient, filter string, qos byte) (code byte) {
 			old.uncertain = true
 			c.subs[filter] = old
 		}
+		maps.Copy(r.cuts, lifted)
 		r.refusedRightly(c, sub, code)
 		return code
 	}

@@ -24,7 +24,9 @@ type leakEvent struct {
 	act            int
 	accepted       bool          // the policy lets its publisher
 	message        bool          // to an inbox
-	may, must      bool          // of a message: it is let in, if what the owner wrote was let in or not
+	may            bool          // of a message: it is let in
+	taken          bool          // of a message: a device may have it for good
+	failed         bool          // of a message: it was withdrawn while it waited
 	ended          int           // of what was retained: the act in which it was replaced
 	members        []groupMember // to whom of groups it went
 }
@@ -244,11 +246,14 @@ func (r *leak) judgeMessage(c *leakClient, p *mq.Packet, h *holding) {
 		r.fail("LEAK: %s is sent %v, whose sender %s was not let in", c.id, p, e.from)
 	case !r.stillLetIn(h, e):
 		r.fail("LEAK: %s is sent %v, whose sender %s is not let in any more", c.id, p, e.from)
+	case e.failed && !e.taken:
+		r.fail("LEAK: %s is sent %v, which has failed while it waited, for its sender %s was not let in any more", c.id, p, e.from)
 	case m.From != "im:"+e.from:
 		r.fail("%s is sent %v as from %s, it is from %s", c.id, p, m.From, e.from)
 	case r.at.After(e.moment.at.AddDate(0, 0, 7)) && !p.Dup(): // what was begun is completed
 		r.fail("LEAK: %s is sent %v, which has expired", c.id, p)
 	}
+	e.taken = e.taken || c.durable && h.owns(c)
 	c.here[e]++
 }
 
@@ -266,6 +271,9 @@ func (r *leak) judgeView(c *leakClient, p *mq.Packet, h *holding, subs []*leakSu
 	r.t.Helper()
 	if !slices.ContainsFunc(subs, func(s *leakSub) bool { return !s.revoked }) {
 		r.fail("LEAK: %s is sent %v, its subscription to which was revoked", c.id, p)
+	}
+	if words := wordsOf(string(p.Payload)); len(words) > 0 && r.isCut(c, h) == yes && subs[0].from < r.serial {
+		r.fail("LEAK: %s is sent %v by wildcards, which the owner has ended: %v", c.id, p, r.explain(words))
 	}
 	c.shown[p.Topic] = r.judgeDocument(c.who, c.id, "subscribe", h, string(p.Payload))
 	c.document[p.Topic] = string(p.Payload)
@@ -359,6 +367,60 @@ func wordsOf(document string) []string {
 	return slices.Compact(words)
 }
 
+// A leakCut is what an owner has ended of somebody's subscriptions by wildcards.
+type leakCut struct{ certain bool }
+
+// A trilean is what is known of something.
+type trilean int
+
+const (
+	no trilean = iota
+	perhaps
+	yes
+)
+
+// noteCut notes that an owner has revoked somebody, who may watch by wildcards: what the owner
+// lets them see is ended. What is put off politely shows nothing, and it is not looked whether
+// the owner was to know of it.
+func (r *leak) noteCut(h *holding, watcher string) {
+	wide := slices.ContainsFunc(r.clients, func(c *leakClient) bool {
+		return c.who == watcher && slices.ContainsFunc(c.filters(), func(f string) bool { return !c.subs[f].named() && c.subs[f].matches(h.topic) })
+	})
+	v := r.verdict(h, watcher, "subscribe")
+	if key := [2]string{watcher, h.topic}; wide && v.Handling != "block" && v.Handling != "confirm" && !r.cuts[key].certain {
+		r.cuts[key] = leakCut{v.Handling == "allow"}
+	}
+}
+
+// askAgain lifts what was ended of somebody's wildcards, and returns it.
+func (r *leak) askAgain(c *leakClient, s *leakSub) (lifted map[[2]string]leakCut) {
+	lifted = map[[2]string]leakCut{}
+	for key, cut := range r.cuts {
+		if key[0] == c.who && !s.named() && s.matches(key[1]) {
+			lifted[key] = cut
+			delete(r.cuts, key)
+		}
+	}
+	return lifted
+}
+
+// isCut says whether a resource is nothing to see to who watches it by wildcards: its owner has
+// ended that, and they do not watch it by name in any session.
+func (r *leak) isCut(c *leakClient, h *holding) trilean {
+	cut, is := r.cuts[[2]string{c.who, h.topic}]
+	if !is {
+		return no
+	}
+	named := slices.ContainsFunc(r.clients, func(other *leakClient) bool {
+		s := other.subs[h.topic]
+		return other.who == c.who && s != nil && !s.revoked
+	})
+	if named || !cut.certain {
+		return perhaps
+	}
+	return yes
+}
+
 // complete demands that nothing is withheld: all is quiet.
 func (r *leak) complete() {
 	r.t.Helper()
@@ -409,7 +471,7 @@ func (r *leak) mustHave(c *leakClient, e *leakEvent) {
 	}
 	s := c.certain(e.topic, r.serial)
 	switch {
-	case s == nil, e.message && (!e.must || !r.holdingOf(e.topic).owns(c) || r.cut(c.who, c.id, "subscribe", e.topic)):
+	case s == nil, e.message && (!e.may || !r.holdingOf(e.topic).owns(c) || r.cut(c.who, c.id, "subscribe", e.topic)):
 		return
 	case !e.message && (!r.may(r.now(), c, e.topic) || e.expired(r.at)):
 		return
@@ -523,13 +585,17 @@ func (r *leak) mustBeShown(c *leakClient) {
 		if wild != nil && v.Closed && v.Outside {
 			continue
 		}
-		if r.cut(c.who, c.id, "subscribe", h.topic) {
+		cut := r.isCut(c, h)
+		if cut == perhaps {
+			continue
+		}
+		if cut == yes || r.cut(c.who, c.id, "subscribe", h.topic) {
 			v = law.Verdict{}
 		}
 		if want := r.wordsFor(h, &v); !slices.Equal(c.shown[h.topic], want) {
 			r.fail("WITHHELD, or not withdrawn: %s (%s) was shown last of %s %v and is to be shown %v\nby %+v, named %+v wild %+v\npolicy %s", c.id, c.who, h.topic, r.explain(c.shown[h.topic]), r.explain(want), v, named, wild, h.text)
 		}
-		if phone := h.pubs["phone"]; h.kind == "location" && r.live(phone) {
+		if phone := h.pubs["phone"]; h.kind == "location" && r.live(phone) && cut == no {
 			r.mustBeNear(c, h, &v, phone)
 		}
 	}

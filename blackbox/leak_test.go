@@ -109,6 +109,8 @@ type leak struct {
 	retained  map[string]*leakEvent  // by topic
 	pieces    map[string]*leakPiece  // by the word that stands for it
 	contacts  map[[2]string]bool     // who has written to whom
+	messages  []*leakEvent           // that may wait for a device
+	cuts      map[[2]string]leakCut  // by who watches, and the topic of whose owner has ended what shows it by wildcards
 	fresh     []*leakEvent           // of the act that is going on
 	serial    int                    // of acts
 	words     int
@@ -127,7 +129,7 @@ func newLeak(t *testing.T, seed uint64) *leak {
 	r := &leak{
 		t: t, seed: seed, at: at, rnd: &law.Random{Rand: rng, People: leakPeople, Around: at},
 		consoles: map[string]*leakClient{}, holdings: map[string]*holding{}, events: map[string]*leakEvent{}, cleared: map[string]*leakEvent{},
-		retained: map[string]*leakEvent{}, pieces: map[string]*leakPiece{}, contacts: map[[2]string]bool{}, user: map[string]any{}, sorts: map[string]int{},
+		retained: map[string]*leakEvent{}, pieces: map[string]*leakPiece{}, contacts: map[[2]string]bool{}, cuts: map[[2]string]leakCut{}, user: map[string]any{}, sorts: map[string]int{},
 		client: http.Client{Timeout: 3 * patience},
 	}
 	for _, who := range append([]string{leakOperator}, leakPeople...) {
