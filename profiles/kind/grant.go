@@ -61,21 +61,36 @@ type Grant struct {
 // NewGrant returns the grant of perms, in any order. Those that show nothing
 // are left out; of two with one name the union is taken.
 func NewGrant(perms ...Perm) Grant {
-	var g Grant
+	all := make([]Perm, 0, len(perms))
 	for _, p := range perms {
-		p.Set = slices.Compact(slices.Sorted(slices.Values(p.Set)))
 		if (p.Type == PermMax && p.N < 1) || (p.Type == PermSet && len(p.Set) == 0) {
 			continue
 		}
-		g = g.Union(Grant{perms: []Perm{p}})
+		if len(p.Set) > 1 {
+			p.Set = slices.Compact(slices.Sorted(slices.Values(p.Set)))
+		}
+		all = append(all, p)
 	}
-	return g
+	slices.SortStableFunc(all, func(a, b Perm) int { return strings.Compare(a.Name, b.Name) })
+	n := 0
+	for _, p := range all {
+		if n > 0 && all[n-1].Name == p.Name {
+			all[n-1] = all[n-1].union(p)
+			continue
+		}
+		all[n] = p
+		n++
+	}
+	return Grant{perms: all[:n:n]}
 }
+
+// everything is the set of a PermSet that has all. It is not changed, as no set of a grant is.
+var everything = []string{Everything}
 
 // Most returns the grant that shows everything there is: what the owner of a
 // resource sees.
 func Most(permissions []Permission) Grant {
-	var perms []Perm
+	perms := make([]Perm, 0, len(permissions))
 	for _, p := range permissions {
 		switch p.Type {
 		case PermBool, PermMin:
@@ -83,7 +98,7 @@ func Most(permissions []Permission) Grant {
 		case PermMax:
 			perms = append(perms, Perm{Name: p.Name, Type: p.Type, N: p.Most()})
 		case PermSet:
-			perms = append(perms, Perm{Name: p.Name, Type: p.Type, Set: []string{Everything}})
+			perms = append(perms, Perm{Name: p.Name, Type: p.Type, Set: everything})
 		}
 	}
 	return NewGrant(perms...)
