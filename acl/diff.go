@@ -129,6 +129,9 @@ func (p *Policy) entries() map[string]Change {
 			add(Change{What: "durability", Name: f.filter, Line: f.line, Is: what})
 		}
 	}
+	for i, w := range p.rewrites { // their order counts
+		add(Change{What: "rewrite", Name: fmt.Sprintf("%04d %s", i+1, w.source), Line: w.line, Is: w.describe()})
+	}
 	if p.HasDelays() {
 		add(Change{What: "delayed", Line: p.delays.line, Is: p.delays.describe()})
 	}

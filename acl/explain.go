@@ -25,6 +25,9 @@ type Explanation struct {
 	// Memory says that what is published there is kept in memory only (Policy.Memory).
 	Memory bool
 
+	// Rewritten is what was asked about, if Topic is what that is rewritten to.
+	Rewritten string
+
 	// Opens is the next instant at which the answer becomes yes: Until if it is
 	// no, the first one after Until if it is yes. Zero if there is none.
 	Opens time.Time
@@ -81,7 +84,8 @@ func checkTopic(what Action, name string) (judged string, err error) {
 // MarshalJSON writes the members that scripts rely on: allow, rule and line
 // (null if no rule has to do with it), until, when the answer becomes the other
 // one, and next, when it becomes yes (null for never). With owner true, which is
-// left out else, a yes is the operator's alone; durability is there if it is "memory".
+// left out else, a yes is the operator's alone; durability is there if it is "memory",
+// and topic and rewritten, what was asked about, only if it is rewritten.
 func (e Explanation) MarshalJSON() ([]byte, error) {
 	out := struct {
 		Allow bool    `json:"allow"`
@@ -91,7 +95,12 @@ func (e Explanation) MarshalJSON() ([]byte, error) {
 		Next  *string `json:"next"`
 		Owner bool    `json:"owner,omitempty"`
 		Keeps string  `json:"durability,omitempty"`
-	}{Allow: e.Allow, Until: jsonTime(e.Until), Next: jsonTime(e.Opens), Owner: e.Owner}
+		Topic string  `json:"topic,omitempty"`
+		Was   string  `json:"rewritten,omitempty"`
+	}{Allow: e.Allow, Until: jsonTime(e.Until), Next: jsonTime(e.Opens), Owner: e.Owner, Was: e.Rewritten}
+	if e.Rewritten != "" {
+		out.Topic = e.Topic
+	}
 	if e.Memory {
 		out.Keeps = "memory"
 	}

@@ -48,11 +48,12 @@ func (p *Policy) finish() {
 	p.cuts = newIndex(slices.DeleteFunc(slices.Clone(p.rules), func(r *rule) bool {
 		return r.effect == allow || r.when == nil
 	}))
+	p.rewriting = newRewriteIndex(p.rewrites)
 	p.decoy, p.scram = newDecoy(p.users), newScramForm(p.users)
 }
 
 // sections are the keys of a policy file; that of users comes first.
-var sections = []string{"users", "issuers", "logins", "groups", "rules", "limits", "roles", "tenants", "durability", "delayed", "tests"}
+var sections = []string{"users", "issuers", "logins", "groups", "rules", "limits", "roles", "tenants", "durability", "delayed", "rewrite", "tests"}
 
 // read reads the sections of the file.
 func (r *reader) read(top *yamltree.Node) {
@@ -93,6 +94,9 @@ func (r *reader) read(top *yamltree.Node) {
 	}
 	r.readDurability(f["durability"])
 	r.readDelays(f["delayed"])
+	for _, n := range r.Items(f["rewrite"], "rewrite", MaxRewrites) {
+		r.readRewrite(n)
+	}
 	for _, n := range r.Items(f["tests"], "tests", MaxTests) {
 		if t := r.readTest(n); t != nil {
 			r.policy.tests = append(r.policy.tests, t)

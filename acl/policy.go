@@ -25,7 +25,11 @@ type Policy struct {
 	roles   []role
 	tenants []tenant
 	durability
-	delays  Delays
+	delays Delays
+
+	rewrites  []*rewrite // in the order of the file
+	rewriting rewriteIndex
+
 	rules   []*rule // limits included, by id
 	index   index
 	cuts    index     // of the rules with a window that deny or limit

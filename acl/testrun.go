@@ -121,7 +121,14 @@ func (run *testRun) one(t *selfTest) TestResult {
 func (run *testRun) asks(result *TestResult, t *selfTest, at time.Time) {
 	for i, a := range slices.Concat(t.allow, t.deny) {
 		want := i < len(t.allow)
-		d, _ := run.policy.judge(*t.as, a.what, a.topic, seconds(at))
+		to, _, err := run.policy.Rewrite(*t.as, a.what, a.topic)
+		d := Decision{}
+		if err != nil {
+			d.Reason = err.Error()
+		} else {
+			a.topic = to
+			d, _ = run.policy.judge(*t.as, a.what, a.topic, seconds(at))
+		}
 		run.use(*t.as, a, at)
 		switch {
 		case len(t.at) == 0 && d.Windowed:

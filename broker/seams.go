@@ -123,6 +123,14 @@ type knower interface {
 	Known() []string
 }
 
+// A Rewriter is an Authorizer under which some topics stand for others: whoever speaks for
+// clients asks it first, and the broker about what it returns. name is a valid name to
+// publish to, or filter to subscribe to. The error, a reason for people, means that what
+// it would be is none. It allocates nothing for a name that stands for itself.
+type Rewriter interface {
+	Rewrite(who Who, what Action, name string) (to string, err error)
+}
+
 // Compile makes an Authorizer of the bytes of a policy and the domain of bare
 // names in it, which are state: every node compiles the same ones. It must be
 // deterministic. The delivery of everything waits for it: whoever has a policy

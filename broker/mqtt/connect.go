@@ -82,6 +82,14 @@ func (c *conn) open(in *input, p *connectPacket, r *broker.ConnectRequest, a con
 	if c.srv.banned(r.Client, r.Principal, c.ip()) {
 		return c.refuseConnect(in, &fault{codeBanned, ""})
 	}
+	if r.Will != nil {
+		to, err := c.rewrite(broker.Who{Principal: r.Principal, Client: r.Client}, broker.ActPublish, r.Will.Topic)
+		if err != nil {
+			_, why := refusal(err)
+			return c.refuseConnect(in, &fault{codeBadTopic, "will: " + why})
+		}
+		r.Will.Topic = to
+	}
 	if !c.srv.admitClient() {
 		return c.refuseConnect(in, &fault{codeBusy, "too many clients"})
 	}

@@ -30,6 +30,9 @@ func (c *conn) handlePublish(in *input, first byte, body []byte) error {
 	ev.Reset()
 	ev.Topic, ev.Payload, ev.Props = topic, p.payload, p.props
 	ev.QoS, ev.Retain = p.qos, p.retain
+	if p.refused == nil {
+		ev.Topic, p.refused = c.rewrite(c.who(), broker.ActPublish, topic)
+	}
 	if p.expires {
 		ev.Expires = event.ExpiresAt(c.srv.clock().UnixNano(), p.expiry)
 	}

@@ -23,6 +23,22 @@ func filterCode(filter string) byte {
 	return codeSuccess
 }
 
+// filter returns the filter that is meant by one, or what is wrong with it, and why, if there
+// is no reason yet.
+func (c *conn) filter(named, reason string) (filter string, code byte, why string) {
+	if code := filterCode(named); code != codeSuccess {
+		return named, code, reason
+	}
+	filter, err := c.rewrite(c.who(), broker.ActSubscribe, named)
+	if err == nil {
+		return filter, codeSuccess, reason
+	}
+	if reason == "" {
+		_, reason = refusal(err)
+	}
+	return named, codeBadFilter, reason
+}
+
 // handleSubscribe subscribes to those filters that are valid. Each is answered
 // on its own, all in one SUBACK.
 func (c *conn) handleSubscribe(in *input, body []byte) error {
@@ -37,8 +53,10 @@ func (c *conn) handleSubscribe(in *input, body []byte) error {
 	}
 	subs := make([]event.Subscription, 0, len(pk.Filters))
 	places := make([]int, 0, len(pk.Filters)) // of subs, among the codes
+	reason := ""
 	for i, f := range pk.Filters {
-		if code := filterCode(f.Filter); code != codeSuccess {
+		var code byte
+		if f.Filter, code, reason = c.filter(f.Filter, reason); code != codeSuccess {
 			suback.ReasonCodes[i] = code
 			continue
 		}
@@ -50,13 +68,13 @@ func (c *conn) handleSubscribe(in *input, body []byte) error {
 		})
 	}
 	if len(subs) == 0 {
-		c.acknowledge(suback, suback.ReasonCodes[0], "", &in.wave)
+		c.acknowledge(suback, suback.ReasonCodes[0], reason, &in.wave)
 		return nil
 	}
 	in.wave.Flush() // the session may take its time
 	c.inBroker = true
 	c.session.SubscribeWith(subs, subscribeOptions(pk), func(results []broker.SubResult, answer []byte, w *broker.Wave) {
-		refused, reason := byte(codeSuccess), ""
+		refused, reason := byte(codeSuccess), reason
 		for k, r := range results {
 			code, why := grant(r, subs[k].QoS)
 			suback.ReasonCodes[places[k]] = code
@@ -172,14 +190,15 @@ func (c *conn) handleUnsubscribe(in *input, body []byte) error {
 	}
 	filters := make([]string, 0, len(pk.Filters))
 	places := make([]int, 0, len(pk.Filters))
+	reason := ""
 	for i, f := range pk.Filters {
-		if code := filterCode(f.Filter); code != codeSuccess {
+		var code byte
+		if f.Filter, code, reason = c.filter(f.Filter, reason); code != codeSuccess {
 			unsuback.ReasonCodes[i] = code
 			continue
 		}
 		filters, places = append(filters, strings.Clone(f.Filter)), append(places, i)
 	}
-	reason := ""
 	if len(filters) > 0 {
 		in.wave.Flush() // the session may take its time
 		c.inBroker = true
@@ -195,7 +214,10 @@ func (c *conn) handleUnsubscribe(in *input, body []byte) error {
 			}
 		}
 		for k, i := range places {
-			unsuback.ReasonCodes[i], reason = unsubCode(err, k < len(existed) && existed[k])
+			var why string
+			if unsuback.ReasonCodes[i], why = unsubCode(err, k < len(existed) && existed[k]); why != "" {
+				reason = why
+			}
 		}
 	}
 	c.acknowledge(unsuback, slices.Max(unsuback.ReasonCodes), reason, &in.wave)

@@ -215,7 +215,7 @@ func explain(cmd *cobra.Command, f explainFlags, now time.Time) error {
 			return fail(bw.Usage, "--at: %w", err)
 		}
 	}
-	e, err := policy.Explain(who, action, f.topic, at)
+	e, err := policy.ExplainRequest(who, action, f.topic, at)
 	if err != nil {
 		return topicFault(err)
 	}

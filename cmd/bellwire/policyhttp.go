@@ -223,7 +223,7 @@ func askPolicy(policy *acl.Policy, domain string, q api.PolicyQuestion, now time
 		edges, err := policy.Sweep(who, action, q.Topic, from, to)
 		return edges, err
 	}
-	e, err := policy.Explain(who, action, q.Topic, at)
+	e, err := policy.ExplainRequest(who, action, q.Topic, at)
 	if err == nil && q.Text {
 		return api.Explained{Text: e.Text() + askOwner(e)}, nil
 	}

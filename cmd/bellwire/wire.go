@@ -486,6 +486,12 @@ func (a *authorizer) Delays() broker.DelayLimits {
 	return broker.DelayLimits{Longest: d.Longest, Events: d.Events, Bytes: d.Bytes, OwnerEvents: d.UserEvents, OwnerBytes: d.UserBytes}
 }
 
+// Rewrite is the topic that is meant by who names one.
+func (a *authorizer) Rewrite(who broker.Who, what broker.Action, name string) (string, error) {
+	to, _, err := a.operator.Rewrite(acl.Who(who), actions[what], name)
+	return to, err
+}
+
 func (a *authorizer) Memory(topic string) bool { return a.policy.Memory(topic) }
 
 func (a *authorizer) MayOpen(who broker.Who, filter string, after, upto int64) bool {
