@@ -14,6 +14,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -177,12 +178,12 @@ func (k *Keys) load(from string) ([]jose.JSONWebKey, error) {
 	defer cancel()
 	var body io.ReadCloser
 	if isFile(from) {
-		f, err := os.Open(from)
+		f, err := os.OpenFile(from, os.O_RDONLY|syscall.O_NONBLOCK, 0) // of a pipe, open could take for ever
 		if err != nil {
 			return nil, err
 		}
 		if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-			f.Close() // a pipe could take for ever
+			f.Close() // so could a read
 			return nil, fmt.Errorf("%s is no regular file", from)
 		}
 		body = f

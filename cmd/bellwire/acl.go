@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -418,6 +420,23 @@ func readAtMost(name string, n int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, n))
+}
+
+// A fileReader returns the first n bytes of a file: readAtMost or readRegular.
+type fileReader func(name string, n int64) ([]byte, error)
+
+// readRegular is readAtMost for a file that is read again while the node serves: a pipe
+// has nobody at its other end any more, and opening one would take for ever.
+func readRegular(name string, n int64) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, cmp.Or(err, fmt.Errorf("%s is no regular file: what is read while the node serves has to be one", name))
+	}
 	return io.ReadAll(io.LimitReader(f, n))
 }
 

@@ -202,7 +202,7 @@ type bridgeTLS struct {
 func (t *bridgeTLS) config() (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.serverName, InsecureSkipVerify: t.insecure}
 	if t.ca != "" {
-		data, err := readAtMost(t.ca, tlsFilesMost)
+		data, err := readRegular(t.ca, tlsFilesMost)
 		if err != nil {
 			return nil, err
 		}
@@ -212,9 +212,17 @@ func (t *bridgeTLS) config() (*tls.Config, error) {
 		}
 	}
 	if t.cert != "" {
-		pair, err := tls.LoadX509KeyPair(t.cert, t.key)
+		cert, err := readRegular(t.cert, tlsFilesMost)
 		if err != nil {
 			return nil, err
+		}
+		key, err := readRegular(t.key, tlsFilesMost)
+		if err != nil {
+			return nil, err
+		}
+		pair, err := tls.X509KeyPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("%s with %s: %w", t.cert, t.key, err)
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}

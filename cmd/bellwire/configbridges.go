@@ -266,7 +266,7 @@ func (c *configReader) bridgeFilter(n *yamltree.Node, t *bridge.Topic) {
 
 // readPassword returns a password from a file, without a line end behind it.
 func readPassword(name string) ([]byte, error) {
-	data, err := readAtMost(name, 64<<10)
+	data, err := readRegular(name, 64<<10)
 	if err != nil {
 		return nil, fmt.Errorf("password_file: %w", err)
 	}

@@ -110,8 +110,8 @@ var limitRows = []limitRow{
 }
 
 // readLimits reads a limits file.
-func readLimits(name string) (limits, error) {
-	data, err := readAtMost(name, yamltree.MaxFile+1)
+func readLimits(name string, read fileReader) (limits, error) {
+	data, err := read(name, yamltree.MaxFile+1)
 	if err != nil {
 		return limits{}, fileFault(bw.LimitsFile, name, err)
 	}

@@ -89,7 +89,7 @@ default:
 		fetches:  fetchLimits{1040, 1041},
 		lowWater: 22 << 30,
 	}
-	got, err := readLimits(writeFile(t, "limits.yaml", text))
+	got, err := readLimits(writeFile(t, "limits.yaml", text), readAtMost)
 	if err != nil || got != want {
 		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
 	}
@@ -98,7 +98,7 @@ default:
 			t.Errorf("%s is not tried here", row.name)
 		}
 	}
-	if got, err := readLimits(writeFile(t, "limits.yaml", "v: 1\n")); err != nil || got != (limits{}) {
+	if got, err := readLimits(writeFile(t, "limits.yaml", "v: 1\n"), readAtMost); err != nil || got != (limits{}) {
 		t.Errorf("without rows: %+v, %v, want all defaults", got, err)
 	}
 }

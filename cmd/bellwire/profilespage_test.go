@@ -250,7 +250,7 @@ func (r *pageReader) served() {
 // without it.
 func (r *pageReader) limits(text string) {
 	r.t.Helper()
-	said, err := readLimits(writeFile(r.t, "limits.yaml", text))
+	said, err := readLimits(writeFile(r.t, "limits.yaml", text), readAtMost)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -218,7 +218,7 @@ func (f *serveFlags) settle(given func(flag string) bool, stderr io.Writer) (c s
 		c.trust = trustNothing // there are no users to be
 	}
 	if f.limits != "" {
-		c.limits, err = readLimits(f.limits)
+		c.limits, err = readLimits(f.limits, readAtMost)
 		wrong.add(err)
 	}
 	c.policy, c.policyName, err = f.readPolicy()

@@ -118,7 +118,7 @@ func (s *server) reloadSettings(ctx context.Context, name string) {
 	c := s.config
 	var err error
 	if name != "" {
-		c.limits, err = readLimits(name)
+		c.limits, err = readLimits(name, readRegular)
 	}
 	if err == nil {
 		in := s.inForce()

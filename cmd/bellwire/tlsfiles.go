@@ -65,7 +65,7 @@ type tlsContents struct{ cert, key, clientCA, fault string }
 // openTLS reads the files, which must be good.
 func openTLS(spec tlsSpec, listener string, logger *slog.Logger) (*tlsFiles, error) {
 	f := &tlsFiles{spec: spec, listener: listener, logger: logger}
-	f.seen = f.read()
+	f.seen = f.read(readAtMost)
 	c, _, err := f.load(f.seen)
 	if err != nil {
 		return nil, err
@@ -82,7 +82,7 @@ func (f *tlsFiles) config() *tls.Config {
 	}
 }
 
-func (f *tlsFiles) read() (c tlsContents) {
+func (f *tlsFiles) read(read fileReader) (c tlsContents) {
 	var errs []error
 	for _, r := range []struct {
 		name string
@@ -91,7 +91,7 @@ func (f *tlsFiles) read() (c tlsContents) {
 		if r.name == "" {
 			continue
 		}
-		data, err := readAtMost(r.name, tlsFilesMost)
+		data, err := read(r.name, tlsFilesMost)
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -141,7 +141,7 @@ func (f *tlsFiles) load(c tlsContents) (*tls.Config, *x509.Certificate, error) {
 func (f *tlsFiles) look() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	c := f.read()
+	c := f.read(readRegular)
 	if c == f.seen {
 		return
 	}
