@@ -81,6 +81,9 @@ func Serve(ctx context.Context, h http.Handler, principal, topic string, payload
 func admHTTP(ctx context.Context, topic string, payload []byte) (*http.Request, error) {
 	domain, what, _ := strings.Cut(strings.TrimPrefix(topic, "$adm/"), "/")
 	verb, ok := admVerbs[what]
+	if domain == "." || domain == ".." { // no domain, but a way to another path
+		return nil, fmt.Errorf("%q is no domain: administrators publish to $adm/, their domain and one of %s", domain, strings.Join(admWords(), ", "))
+	}
 	if !ok || domain == "" {
 		return nil, fmt.Errorf("%.80s: administrators publish to $adm/, their domain and one of %s", topic, strings.Join(admWords(), ", "))
 	}

@@ -101,6 +101,11 @@ func TestOthersDomainsAreNotLookedAt(t *testing.T) {
 			}
 		}
 	}
+	for _, domain := range []string{".", ".."} { // no way to another path
+		if s := Serve(t.Context(), h, "adm@y.org", "$adm/"+domain+"/usage", nil); s.Status != 400 || !strings.Contains(s.Detail, "is no domain") {
+			t.Errorf("%s: %+v", domain, s)
+		}
+	}
 	if s := Serve(t.Context(), h, "adm@y.org", "$adm/x.org/audit", nil); s.Status != 403 || a.read > 0 {
 		t.Errorf("the audit: %d", s.Status)
 	}
