@@ -17,6 +17,18 @@ import (
 // The error is a *FileError with every fault of the file. (What is not YAML has
 // one: nobody knows what follows.)
 func Parse(name string, data []byte, domain string) (*Policy, error) {
+	return parse(name, data, domain, false)
+}
+
+// ParseNew is Parse for what somebody wants to have in force: a file that says nothing,
+// empty or of comments only, is a fault of its own. It is a file that was being written, or
+// a pipe that was read before, never what was meant, and would remove every user. (What is
+// in the log already is read by Parse: it may be one from before this was so.)
+func ParseNew(name string, data []byte, domain string) (*Policy, error) {
+	return parse(name, data, domain, true)
+}
+
+func parse(name string, data []byte, domain string, mustSay bool) (*Policy, error) {
 	r := reader{zones: zoneCache{}, windows: map[string]*Window{}, policy: &Policy{file: name}}
 	if domain != "" {
 		canonical, err := ParseDomain(domain)
@@ -27,6 +39,9 @@ func Parse(name string, data []byte, domain string) (*Policy, error) {
 	}
 	var top *yamltree.Node
 	if r.Reader, top = yamltree.Read(name, data, form); top != nil {
+		if mustSay && top.Kind == yamltree.Null {
+			r.FailAt(yamltree.Pos{Line: 1, Column: 1}, problemf("the file says nothing").Hint("a policy that denies everything to everybody is written as rules: []"))
+		}
 		r.read(top)
 	}
 	if err := r.Err(); err != nil {

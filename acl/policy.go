@@ -58,6 +58,16 @@ rules:
 `)
 }
 
+// Members returns how many addresses the group of that name has.
+func (p *Policy) Members(name string) int {
+	for _, g := range p.groups {
+		if g.name == name {
+			return len(g.members)
+		}
+	}
+	return 0
+}
+
 // Domain is that of bare names in the file; it may be empty.
 func (p *Policy) Domain() string { return p.domain }
 

@@ -36,6 +36,7 @@ type admRequest struct {
 	Policy  string `json:"policy,omitempty"`
 	IfMatch uint64 `json:"ifMatch,omitempty"`
 	DryRun  bool   `json:"dryRun,omitempty"`
+	Remove  bool   `json:"removeUsers,omitempty"`
 	To      uint64 `json:"to,omitempty"`
 }
 
@@ -56,10 +57,10 @@ var admVerbs = map[string]admVerb{
 	"usage":           {method: "GET", path: "/v1/domains/%s/usage"},
 	"audit":           {method: "GET", path: "/v1/audit", takes: []string{"about", "before"}},
 	"policy":          {method: "GET", path: "/v1/domains/%s/policy", takes: []string{"version"}},
-	"policy/put":      {method: "PUT", path: "/v1/domains/%s/policy", takes: []string{"policy", "ifMatch", "dryRun"}},
+	"policy/put":      {method: "PUT", path: "/v1/domains/%s/policy", takes: []string{"policy", "ifMatch", "dryRun", "removeUsers"}},
 	"policy/end":      {method: "DELETE", path: "/v1/domains/%s/policy", takes: []string{"ifMatch"}},
 	"policy/versions": {method: "GET", path: "/v1/domains/%s/policy/versions"},
-	"policy/rollback": {method: "POST", path: "/v1/domains/%s/policy/rollback", takes: []string{"to", "ifMatch", "dryRun"}},
+	"policy/rollback": {method: "POST", path: "/v1/domains/%s/policy/rollback", takes: []string{"to", "ifMatch", "dryRun", "removeUsers"}},
 	"policy/diff":     {method: "GET", path: "/v1/domains/%s/policy/diff", takes: []string{"version", "than", "policy"}},
 }
 
@@ -121,6 +122,9 @@ func admHTTP(ctx context.Context, topic string, payload []byte) (*http.Request, 
 	}
 	if asked.DryRun {
 		query.Set("dry_run", "")
+	}
+	if asked.Remove {
+		query.Set("remove_users", "")
 	}
 	if len(query) > 0 {
 		path += "?" + query.Encode()

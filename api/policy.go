@@ -33,7 +33,7 @@ type Policies interface {
 
 	// Put checks a policy, runs its own tests and puts it in force, on all nodes; it
 	// returns when this one has it. The error is a *PolicyFaults, or an ErrNotInForce
-	// if Base is not: they change nothing. ErrNoLeader and ErrConflict, too; after
+	// if Base is not, or an ErrRemoves: they change nothing. ErrNoLeader and ErrConflict, too; after
 	// an ErrMayBeDone it may yet come into force.
 	Put(ctx context.Context, c PolicyChange) (PolicyResult, error)
 
@@ -130,6 +130,10 @@ type PolicyChange struct {
 	Base uint64 // the version that must be in force; 0 for any
 	Dry  bool   // only say what is wrong with it
 
+	// RemoveUsers says that it is meant that it removes many users, or all operators: else
+	// that is an ErrRemoves.
+	RemoveUsers bool
+
 	// Shadow, if not empty, is for how long it is to be tried beside the one in force on
 	// all nodes, without effect; instead of being put in force.
 	Shadow string
@@ -146,6 +150,9 @@ type PolicyResult struct {
 	// unless a policy names them before. Without Forgotten that stays.
 	Removed   []string   `json:"removed,omitempty"`
 	Forgotten *time.Time `json:"forgotten,omitempty"`
+
+	// Confirm, of a dry run, is what has to be confirmed by RemoveUsers; empty for nothing.
+	Confirm string `json:"confirm,omitempty"`
 
 	// Idle are rules of domains' own policies, as domain:id, that are of no effect any more:
 	// they are about topics that the domain has not under this one.
@@ -242,6 +249,7 @@ var (
 	ErrNobody      = errors.New("no such user")
 	ErrNoShadow    = errors.New("no policy is being tried")
 	ErrNotInForce  = errors.New("the policy was changed meanwhile")
+	ErrRemoves     = errors.New("this looks like a part of a policy")
 )
 
 // registerVersions adds what is about versions of the policy. All of it is for
@@ -426,16 +434,15 @@ func changeOf(r *http.Request, who string) (c PolicyChange, err error) {
 		value := values[0]
 		switch name {
 		case "dry_run":
-			c.Dry = true
-			if value != "" {
-				c.Dry, err = strconv.ParseBool(value)
-			}
+			c.Dry, err = readYes(value)
+		case "remove_users":
+			c.RemoveUsers, err = readYes(value)
 		case "shadow":
 			if c.Shadow = value; value == "" {
 				err = errors.New("for how long? write ?shadow=1h")
 			}
 		default:
-			err = errors.New("there are dry_run and shadow")
+			err = errors.New("there are dry_run, remove_users and shadow")
 		}
 		if err != nil {
 			return c, fmt.Errorf("%w: %.40q: %w", ErrBadQuestion, name, err)
@@ -445,6 +452,14 @@ func changeOf(r *http.Request, who string) (c PolicyChange, err error) {
 		return c, fmt.Errorf("%w: dry_run and shadow at once", ErrBadQuestion)
 	}
 	return c, nil
+}
+
+// readYes reads the value of a parameter that need have none.
+func readYes(value string) (bool, error) {
+	if value == "" {
+		return true, nil
+	}
+	return strconv.ParseBool(value)
 }
 
 func putPolicy(w http.ResponseWriter, r *http.Request, put func(context.Context, PolicyChange) (PolicyResult, error), c PolicyChange) {
@@ -499,6 +514,11 @@ func refusePolicy(w http.ResponseWriter, err error) {
 		refuseWith(w, problem{Status: http.StatusUnprocessableEntity, Detail: err.Error(), Code: code.String(), Faults: faults.Faults, Report: faults.Report})
 	case errors.Is(err, ErrNotInForce):
 		refuseAs(w, http.StatusPreconditionFailed, bw.PolicyMoved, "%v", err)
+	case errors.Is(err, ErrRemoves):
+		refuseWith(w, problem{
+			Status: http.StatusConflict, Detail: err.Error(), Code: bw.NotConfirmed.String(),
+			Todo: "if it is meant, say so: ?remove_users, or --remove-users; if not, the file is cut off",
+		})
 	case errors.Is(err, ErrNotYours), errors.Is(err, ErrOwner):
 		refuse(w, http.StatusForbidden, "%v", err)
 	case errors.Is(err, ErrFull):

@@ -188,6 +188,79 @@ func TestRevokedCredentialsEndConnections(t *testing.T) {
 	s.open(v5, as("ana", clean("ana"))).Publish("t/a", 1, "again")
 }
 
+// A policy file that is empty, cut off or a pipe when it is read again changes nothing and
+// hangs nothing: what waits for users stays, and the next signal is heeded. Nobody else
+// takes an empty policy, either.
+func TestEmptyPolicyKeepsAll(t *testing.T) {
+	t.Parallel()
+	users := []string{"ana", "bob", "cy", "dan", "eve", "op"}
+	rules := anaMayAll + bobMayRead + "groups:\n  operators: [op@example.com]\n"
+	policy := policyFile(t, users, rules)
+	s := serve(t, "--policy", policy)
+	bob := s.open(v5, as("bob", durable(v5, "bob")))
+	bob.Subscribe("t/#", 1)
+	bob.Disconnect()
+	ana := s.open(v5, as("ana", clean("ana")))
+	ana.Publish("t/a", 1, "acknowledged")
+
+	const kept = `"msg":"policy not changed: the one in force stays"`
+	n := 0
+	refused := func(what, why string) {
+		t.Helper()
+		n++
+		s.signal(syscall.SIGHUP)
+		until(t, what+" is refused", mq.Patience, func() bool { return strings.Count(s.logs.String(), kept) == n })
+		if !strings.Contains(s.logs.String(), why) {
+			t.Errorf("%s: the log has no %q", what, why)
+		}
+	}
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(policy, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("")
+	refused("an empty file", "the file says nothing")
+	write("# later\n")
+	refused("a comment", "the file says nothing")
+	writePolicy(t, policy, users[:2], anaMayAll+bobMayRead)
+	refused("a part of the file", "the group operators would have no member any more")
+	if err := os.Remove(policy); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(policy, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused("a pipe", "is no regular file")
+	if err := os.Remove(policy); err != nil {
+		t.Fatal(err)
+	}
+
+	for _, args := range [][]string{
+		{"acl", "test", os.DevNull, "--domain", "example.com"},
+		{"acl", "apply", os.DevNull, "--dry-run", "--server", s.ready.HTTP},
+		{"acl", "apply", os.DevNull, "--server", s.ready.HTTP},
+	} {
+		if out, errs, code := run(t, args...); code != 2 || !strings.Contains(out+errs, "the file says nothing") {
+			t.Errorf("%v: exit code %d, %s%s", args, code, out, errs)
+		}
+	}
+	writePolicy(t, policy, users[:2], anaMayAll+bobMayRead)
+	apply := []string{"acl", "apply", policy, "--server", s.ready.HTTP}
+	if _, errs, code := run(t, apply...); code != 7 || !strings.Contains(errs, "--remove-users") {
+		t.Errorf("a part of the file: exit code %d, %s", code, errs)
+	}
+
+	bob = s.open(v5, as("bob", durable(v5, "bob")))
+	bob.ReceiveText("t/a", "acknowledged")
+	if _, errs, code := run(t, append(apply, "--remove-users")...); code != 0 {
+		t.Errorf("confirmed: exit code %d, %s", code, errs)
+	}
+	writePolicy(t, policy, users, rules)
+	s.reload()
+}
+
 // A bad policy file leaves the running one in force, and the log names every
 // fault with its place; a server is not started with it.
 func TestBadPolicyKeepsTheOld(t *testing.T) {

@@ -35,6 +35,13 @@ func addPolicyDomain(cmd *cobra.Command, domain *string) {
 	cmd.Flags().StringVar(domain, "domain", "", "the policy of this `domain` of its own, in place of the operator's; for its administrators")
 }
 
+// removeUsersQuery confirms that it is meant that a policy removes many.
+const removeUsersQuery = "?remove_users"
+
+func addRemoveUsers(cmd *cobra.Command, remove *bool) {
+	cmd.Flags().BoolVar(remove, "remove-users", false, "it is meant that it removes many users, or all operators")
+}
+
 // fetchPolicy reads a version of a server's policy, the one in force if number is 0.
 func fetchPolicy(ctx context.Context, server *httpFlags, number uint64) (*acl.Policy, uint64, error) {
 	c, err := server.client()
@@ -70,7 +77,7 @@ func fetchPolicy(ctx context.Context, server *httpFlags, number uint64) (*acl.Po
 
 func aclApplyCommand(server *httpFlags) *cobra.Command {
 	var base uint64
-	var dryRun, end bool
+	var dryRun, end, remove bool
 	var output, shadow, domain string
 	cmd := &cobra.Command{
 		Use:   "apply FILE | --domain DOMAIN --end",
@@ -85,12 +92,16 @@ differ.
 --if-match N puts it in force only if policy N is by then: what bellwire acl
 history shows in the first line.
 
+A file that looks like a part of one is refused: that would leave no operator, or no
+user, or remove more than a quarter of the users and more than two. --remove-users
+says that it is meant.
+
 --domain puts a file in force that is a domain's own: users, groups, rules, limits
 and tests about its people and about topics that the operator's policy gives it
 under tenants. --end ends what the domain has.
 
 Exit code 0: it is in force. 2: the file is faulty. 7: another policy is in force
-than N. 9: a test in the file failed.`,
+than N, or it removes too many. 9: a test in the file failed.`,
 		Example: `  bellwire acl apply policy.yaml --dry-run
   bellwire acl apply policy.yaml --if-match 7
   bellwire acl apply policy.yaml --shadow 1h
@@ -122,6 +133,8 @@ than N. 9: a test in the file failed.`,
 				path += "?dry_run"
 			case shadow != "":
 				path += "?shadow=" + url.QueryEscape(shadow)
+			case remove:
+				path += removeUsersQuery
 			}
 			return c.putPolicy(cmd, http.MethodPut, path, policyBody{args[0], data, base}, output)
 		},
@@ -129,6 +142,7 @@ than N. 9: a test in the file failed.`,
 	cmd.Flags().Uint64Var(&base, "if-match", 0, "`number` of the policy that must be in force; 0: whichever is")
 	cmd.Flags().StringVar(&shadow, "shadow", "", "try it for this `time`, such as 1h, beside the one in force and without effect: bellwire acl shadow lists what differs")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check it and run its tests, and change nothing")
+	addRemoveUsers(cmd, &remove)
 	cmd.Flags().BoolVar(&end, "end", false, "with --domain: it has no policy of its own any more")
 	addPolicyDomain(cmd, &domain)
 	addOutput(cmd, &output)
@@ -158,6 +172,9 @@ func (c *httpClient) putPolicy(cmd *cobra.Command, method, path string, body any
 			removed = "if it is put in force now: " + removed
 		}
 		text += removed + "\n"
+	}
+	if result.Confirm != "" {
+		text += "it is put in force only with --remove-users: " + safe(result.Confirm) + "\n"
 	}
 	if len(result.Idle) > 0 {
 		text += "of domains' own rules without effect now: " + safe(strings.Join(result.Idle, ", ")) + "\n"
@@ -271,6 +288,7 @@ func aclHistoryCommand(server *httpFlags) *cobra.Command {
 
 func aclRollbackCommand(server *httpFlags) *cobra.Command {
 	var output, domain string
+	var remove bool
 	cmd := &cobra.Command{
 		Use:   "rollback NUMBER",
 		Short: "Put a former policy in force again",
@@ -291,9 +309,14 @@ what it changes.`,
 			if err != nil {
 				return err
 			}
-			return c.putPolicy(cmd, http.MethodPost, policyPath(domain)+"/rollback", map[string]uint64{"to": to}, output)
+			path := policyPath(domain) + "/rollback"
+			if remove {
+				path += removeUsersQuery
+			}
+			return c.putPolicy(cmd, http.MethodPost, path, map[string]uint64{"to": to}, output)
 		},
 	}
+	addRemoveUsers(cmd, &remove)
 	addPolicyDomain(cmd, &domain)
 	addOutput(cmd, &output)
 	return cmd

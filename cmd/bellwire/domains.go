@@ -157,8 +157,16 @@ func (d domains) PutPolicy(ctx context.Context, domain string, c api.PolicyChang
 		result.Number = history[len(history)-1].Number
 	}
 	result.Removed, result.Forgotten = d.s.removed(next)
+	var unconfirmed error
+	if len(c.Data) > 0 { // who ends it says so
+		unconfirmed = d.s.mayRemove(next, result.Removed, domain)
+	}
 	if c.Dry {
+		result.Confirm = confirmation(unconfirmed)
 		return result, nil
+	}
+	if unconfirmed != nil && !c.RemoveUsers {
+		return result, unconfirmed
 	}
 	result.Number, err = d.s.broker.PutPart(ctx, broker.PartChange{Domain: domain, Data: c.Data, By: c.By, Door: api.DoorOf(ctx), Base: c.Base})
 	switch {

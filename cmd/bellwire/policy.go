@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/api"
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/yamltree"
@@ -38,10 +39,10 @@ func readPolicyData(name string) ([]byte, error) {
 	return data, nil
 }
 
-// parsePolicy is acl.Parse for a file that is named on the command line: all
+// parsePolicy is acl.ParseNew for a file that is named on the command line: all
 // that is wrong with it is one fault.
 func parsePolicy(name string, data []byte, domain string) (*acl.Policy, error) {
-	policy, err := acl.Parse(name, data, domain)
+	policy, err := acl.ParseNew(name, data, domain)
 	if err == nil {
 		return policy.WithOwners(ownedKinds()...), nil
 	}
@@ -64,8 +65,12 @@ func (s *server) setPolicy(ctx context.Context, name string, data []byte) error 
 	if err := s.mayHaveRoles(p); err != nil {
 		return err
 	}
+	next := s.beside(p)
+	removed, forgotten := s.removed(next)
+	if err := s.mayRemove(next, removed, ""); err != nil {
+		return fail(bw.NotConfirmed, "%w", err).do("if it is meant, bellwire acl apply %s --remove-users puts it in force", name)
+	}
 	s.parsed.keep(data, in.Domain, p)
-	removed, forgotten := s.removed(s.beside(p))
 	if _, err = s.broker.PutPolicy(ctx, broker.PolicyChange{Data: data, By: "file"}); err == nil {
 		s.warnRemoved(removed, forgotten)
 	}
@@ -85,6 +90,43 @@ func (s *server) removed(p *acl.Policy) (names []string, forgotten *time.Time) {
 		forgotten = &at
 	}
 	return names, forgotten
+}
+
+// removedFreely is how many users a policy may remove without it having been said that
+// they are meant, and removedShare that part of all whom a policy may remove.
+const (
+	removedFreely = 2
+	removedShare  = 4
+)
+
+// mayRemove refuses a policy that looks like a part of a file: one with no operator where
+// there were some, with no user and no issuer where there were, or without more than a
+// quarter of the users and more than two. For users lose at once what waits for their
+// devices, acknowledged or not. Who says that it is meant has it put in force (see
+// api.PolicyChange). If part is not empty, it is about that domain's own users only.
+func (s *server) mayRemove(next *acl.Policy, removed []string, part string) error {
+	in, ok := s.broker.Policy().(*authorizer)
+	if !ok {
+		return nil
+	}
+	of := func(p *acl.Policy) (n int) {
+		for _, name := range p.Known() {
+			if part == "" || p.UserOf(name) == part {
+				n++
+			}
+		}
+		return n
+	}
+	was := of(in.policy)
+	switch n := len(removed); {
+	case part == "" && in.operator.Members(operatorsGroup) > 0 && next.Members(operatorsGroup) == 0:
+		return fmt.Errorf("%w: the group %s would have no member any more", api.ErrRemoves, operatorsGroup)
+	case n > 0 && of(next) == 0 && (part != "" || len(next.Issuers()) == 0):
+		return fmt.Errorf("%w: no user would be left, of %d", api.ErrRemoves, was)
+	case n > removedFreely && n*removedShare > was:
+		return fmt.Errorf("%w: %d of %s would be removed, with sessions and what waits for devices", api.ErrRemoves, n, plural(was, "user"))
+	}
+	return nil
 }
 
 // warnRemoved tells the log whom a policy that is in force has ceased to name: what
@@ -128,7 +170,7 @@ func (s *server) mayHaveRoles(p *acl.Policy) error {
 // checkPolicy parses a policy as its author should see it. One whose own tests
 // fail is refused.
 func checkPolicy(name string, data []byte, domain string) (*acl.Policy, error) {
-	p, err := acl.Parse(name, data, domain)
+	p, err := acl.ParseNew(name, data, domain)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +210,7 @@ func (s *server) reloadPolicy(ctx context.Context, name string) {
 		s.config.logger.Warn("SIGHUP: there is no policy file to read again; start with --policy FILE to have one")
 		return
 	}
-	data, err := readAtMost(name, acl.MaxFile+1)
+	data, err := readRegular(name, acl.MaxFile+1)
 	if err == nil {
 		err = s.setPolicy(ctx, name, data)
 	}
@@ -203,7 +245,11 @@ const faultsLogged = 20
 func (s *server) refusePolicy(name string, err error) {
 	logger := s.config.logger.With("file", name)
 	n := logFaults(logger, "a fault in the policy file", err)
-	logger.Error("policy not changed: the one in force stays", "faults", n, "todo", "bellwire acl test "+name, "code", bw.PolicyFile.String())
+	todo, code := "bellwire acl test "+name, bw.PolicyFile
+	if f, ok := errors.AsType[*fault](err); ok && f.code == bw.NotConfirmed {
+		todo, code = f.todo, f.code
+	}
+	logger.Error("policy not changed: the one in force stays", "faults", n, "todo", todo, "code", code.String())
 }
 
 // logFaults logs a record for each of the n things that are wrong with a file, up

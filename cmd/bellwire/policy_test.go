@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -148,6 +149,84 @@ func TestRemovedUsersAreTold(t *testing.T) {
 	log.Reset()
 	if err := told.setPolicy(t.Context(), "policy.yaml", policy("ana", "bo")); err != nil || !strings.Contains(log.String(), "cy@example.com; their policies") {
 		t.Errorf("the log does not tell that a file removes cy: %s, error %v", &log, err)
+	}
+}
+
+// What looks like a part of a policy, with no operator any more, nobody, or many fewer users,
+// is refused by every door until it is said to be meant; a dry run says so. What removes few
+// is not asked about.
+func TestPartOfAPolicyIsRefused(t *testing.T) {
+	policy := func(operators string, names ...string) []byte {
+		text := "users:\n"
+		for _, name := range names {
+			text += fmt.Sprintf("  %s@example.com: {token_sha256: %q}\n", name, acl.HashToken([]byte(name)))
+		}
+		return []byte(text + operators)
+	}
+	all := policy("groups: {operators: [ana]}\n", "ana", "bo", "cy", "dan", "eve", "fay", "gus", "hal")
+	for _, c := range []struct {
+		name string
+		is   []byte
+		want string // empty: put in force
+	}{
+		{"nothing", nil, "the file says nothing"},
+		{"comments only", []byte("# soon\n---\n"), "the file says nothing"},
+		{"no operator", policy("", "ana", "bo", "cy", "dan", "eve", "fay", "gus", "hal"), "the group operators would have no member any more"},
+		{"cut off", policy("groups: {operators: [ana]}\n", "ana", "bo", "cy", "dan", "eve"), "3 of 8 users would be removed"},
+		{"nobody", []byte("groups:\n  operators: [ana]\n"), "no user would be left, of 8"},
+		{"two fewer", policy("groups: {operators: [bo]}\n", "ana", "bo", "cy", "dan", "eve", "fay"), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conf := devFlags{domain: "example.com"}.config(io.Discard)
+			conf.policy, conf.trust, conf.allowAnonymous = all, trustNobody, false
+			s, err := startServer(t.Context(), conf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := s.shutdown(); err != nil {
+					t.Error(err)
+				}
+			}()
+			said := func(err error) string {
+				if err == nil {
+					return ""
+				}
+				if f, ok := errors.AsType[*api.PolicyFaults](err); ok {
+					return f.Report
+				}
+				return err.Error()
+			}
+			fits := func(by, got string) {
+				t.Helper()
+				if c.want == "" && got != "" || !strings.Contains(got, c.want) {
+					t.Errorf("by %s: %q, want %q", by, got, c.want)
+				}
+			}
+			change := api.PolicyChange{Data: c.is, By: "ana@example.com", Dry: true}
+			dry, err := policies{s}.Put(t.Context(), change)
+			fits("dry run", dry.Confirm+said(err))
+			if c.want != "" {
+				change.Dry = false
+				_, err = policies{s}.Put(t.Context(), change)
+				fits("HTTP", said(err))
+				if !bytes.Equal(s.broker.PolicyData(), all) {
+					t.Error("it is in force")
+				}
+			}
+			err = s.setPolicy(t.Context(), "policy.yaml", c.is)
+			fits("file", said(err))
+			if got := bytes.Equal(s.broker.PolicyData(), all); got == (c.want == "") {
+				t.Errorf("by file: the old one is in force: %v", got)
+			}
+			if c.want == "" || strings.Contains(c.want, "says nothing") {
+				return
+			}
+			change.RemoveUsers = true
+			if _, err = (policies{s}).Put(t.Context(), change); err != nil || !bytes.Equal(s.broker.PolicyData(), c.is) {
+				t.Errorf("confirmed: %v", err)
+			}
+		})
 	}
 }
 

@@ -58,7 +58,8 @@ func (p policies) Put(ctx context.Context, c api.PolicyChange) (api.PolicyResult
 		return api.PolicyResult{}, &api.PolicyFaults{Faults: []api.PolicyFault{{What: err.Error()}}, Report: err.Error()}
 	}
 	result := api.PolicyResult{Number: p.s.broker.PolicyNumber(), Tests: tests, Dry: c.Dry}
-	removed, forgotten := p.s.removed(p.s.beside(made))
+	next := p.s.beside(made)
+	removed, forgotten := p.s.removed(next)
 	result.Idle = p.s.idle(made)
 	if c.Shadow == "" {
 		result.Removed, result.Forgotten = removed, forgotten
@@ -66,12 +67,17 @@ func (p policies) Put(ctx context.Context, c api.PolicyChange) (api.PolicyResult
 	if (c.Dry || c.Shadow != "") && c.Base != 0 && c.Base != result.Number {
 		return result, fmt.Errorf("%w: policy %d is in force, not %d", api.ErrNotInForce, result.Number, c.Base)
 	}
+	unconfirmed := p.s.mayRemove(next, removed, "")
 	if c.Dry {
+		result.Confirm = confirmation(unconfirmed)
 		return result, nil
 	}
 	if c.Shadow != "" {
 		result.Shadow, err = p.tryShadow(c.Data, c.By, c.Shadow)
 		return result, err
+	}
+	if unconfirmed != nil && !c.RemoveUsers {
+		return result, unconfirmed
 	}
 	p.s.parsed.keep(c.Data, in.Domain, made)
 	result.Number, err = p.s.broker.PutPolicy(ctx, broker.PolicyChange{Data: c.Data, By: c.By, Base: c.Base})
@@ -81,6 +87,15 @@ func (p policies) Put(ctx context.Context, c api.PolicyChange) (api.PolicyResult
 	p.s.config.logger.Info("policy changed", "number", result.Number, "by", c.By, "bytes", len(c.Data))
 	p.s.warnRemoved(removed, forgotten)
 	return result, nil
+}
+
+// confirmation says what has to be confirmed before a policy is put in force; empty for
+// nothing.
+func confirmation(unconfirmed error) string {
+	if unconfirmed == nil {
+		return ""
+	}
+	return unconfirmed.Error()
 }
 
 // putError is why a policy was not put in force, in the words of api.
@@ -107,7 +122,7 @@ const sentName = "policy.yaml"
 // checkSent parses a policy that was sent, and runs its own tests. The error is an
 // *api.PolicyFaults.
 func checkSent(file string, data []byte, domain string) (p *acl.Policy, tests int, err error) {
-	p, err = acl.Parse(cmp.Or(file, sentName), data, domain)
+	p, err = acl.ParseNew(cmp.Or(file, sentName), data, domain)
 	if err != nil {
 		return nil, 0, policyFaults(err)
 	}
