@@ -12,7 +12,7 @@ PARTS ?= long race seeds
 SUITES ?= suites
 
 .PHONY: test setup build soak fuzz conformance bench
-test: setup
+test:
 	go run ./cmd/internal/check test
 
 setup:

@@ -39,7 +39,7 @@ func TestHonestBrokerIsFoundHonest(t *testing.T) {
 		t.Run(sc.Name, func(t *testing.T) {
 			versions(t, func(t *testing.T, version byte) {
 				order := quick(newFake(t, &fake{}), sc, version)
-				order.Drain = 10 * time.Second // it ends as soon as all is there
+				order.Stall, order.Drain = 10*time.Second, 10*time.Second // it ends as soon as all is there
 				f, err := generate(order)
 				if err != nil {
 					t.Fatal(err)
