@@ -137,7 +137,7 @@ func (p *Policy) entries() map[string]Change {
 	}
 	for name := range p.users {
 		// Credentials are compared, not shown.
-		add(Change{What: "user", Name: name, Is: "credential " + shortCredential(p.Credential(name))})
+		add(Change{What: "user", Name: name, Is: "credential " + shortCredential(p.Credential(name, ""))})
 	}
 	return all
 }

@@ -79,18 +79,49 @@ func TestIssuedCredential(t *testing.T) {
 	}
 	before := entry("")
 	const ana = "ana@example.com"
-	if before.Credential(ana) == "" || before.Credential("ana@example.org") != "" {
-		t.Errorf("ana has %q, who is of another domain %q", before.Credential(ana), before.Credential("ana@example.org"))
+	if before.Credential(ana, "") == "" || before.Credential("ana@example.org", "") != "" {
+		t.Errorf("ana has %q, who is of another domain %q", before.Credential(ana, ""), before.Credential("ana@example.org", ""))
 	}
 	for more, same := range map[string]bool{
 		"": true, ", except: [bob@example.com]": true, ", leeway: 1m": true, ", domains: [example.com, example.org]": true,
 		", except: [ana@example.com]": false, ", domains: [example.org]": false, ", algorithms: [RS256]": false, ", principal: email": false,
 	} {
-		if got := entry(more).Credential(ana) == before.Credential(ana); got != same {
+		if got := entry(more).Credential(ana, "") == before.Credential(ana, ""); got != same {
 			t.Errorf("%q: the same credential %v, want %v", more, got, same)
 		}
 	}
 	if d := Compare(before, entry(", except: [ana@example.com]"), time.Unix(0, 0)); len(d.Entries) != 1 || d.Entries[0].What != "issuer" {
 		t.Errorf("compared: %+v", d.Entries)
+	}
+}
+
+// What somebody proves by one way is asked for again when that changes, and not when what
+// else he could have shown does.
+func TestCredentialByWay(t *testing.T) {
+	policy := func(password, scram, issuer bool) *Policy {
+		text := "users:\n  bob@example.com: {token_sha256: " + strings.Repeat("2", 64) + "}\n  ana@example.com:\n"
+		if password {
+			text += "    password_hash: \"" + cheap("hunter2") + "\"\n"
+		}
+		if scram {
+			text += "    scram_sha256: \"" + verifierOf("saltsaltsaltsalt", 4096).String() + "\"\n"
+		}
+		if issuer {
+			text += "issuers:\n  - {issuer: i, audience: [a], keys: /k}\n"
+		}
+		return mustParse(t, text)
+	}
+	before := policy(true, true, true)
+	for way, changed := range map[string][3]bool{ // when the password goes, the verifier, the issuer
+		ByPassword: {true, false, false}, ByScram: {false, true, false}, BySigned: {false, false, true}, ByToken: {}, ByCertificate: {}, "": {true, true, false},
+	} {
+		for i, is := range []*Policy{policy(false, true, true), policy(true, false, true), policy(true, true, false)} {
+			if got := before.Credential("ana@example.com", way) != is.Credential("ana@example.com", way); got != changed[i] {
+				t.Errorf("by %q, change %d: another credential %v, want %v", way, i, got, changed[i])
+			}
+		}
+	}
+	if before.Credential("bob@example.com", ByToken) == "" || before.Credential("bob@example.com", ByPassword) != "" || before.Credential("cy@example.com", ByPassword) != "" {
+		t.Error("a token proves bob, and nothing else does; no password proves cy")
 	}
 }

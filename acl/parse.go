@@ -131,6 +131,9 @@ func (r *reader) readUsers(n *yamltree.Node) {
 			r.Report(&yamltree.Node{Pos: k.Pos}, err)
 			continue
 		}
+		if err := r.part.checkUser(address); err != nil {
+			r.Report(&yamltree.Node{Pos: k.Pos}, err)
+		}
 		if _, twice := r.policy.users[address]; twice {
 			r.FailAt(k.Pos, problemf("a second entry for user %s", address).Hint("capitals make no difference; a user has one credential"))
 		}

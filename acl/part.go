@@ -28,7 +28,9 @@ var partSections = []string{"users", "groups", "rules", "limits", "tests"}
 //     of them; so nobody else is named in it, or asked about.
 //   - Its rules are about topics that the operator gave the tenant. What forbids may also
 //     be about what its people own: {kind}/{domain}/#.
-//   - It adds users, but the operator's own user of that name stays the operator's.
+//   - It adds users, but none that is the operator's: one of its own users, or somebody
+//     whom its file names and an issuer or a certificate may prove (see operatorsOwn). What
+//     is allowed to a name is allowed to whoever proves to have it.
 //
 // Denials and limits of the operator cut what it allows as they cut all else, so it cannot
 // grant more than they leave.
@@ -48,7 +50,7 @@ func ParsePart(name string, data []byte, domain string, operator *Policy) (*Part
 		part: &partRules{domain: canonical},
 	}
 	if operator != nil {
-		r.part.kinds = operator.kinds
+		r.part.kinds, r.part.taken = operator.kinds, operator.operatorsOwn()
 		if r.part.tenant = operator.tenant(canonical); r.part.tenant == nil {
 			return nil, fmt.Errorf("acl: %s is no tenant", canonical)
 		}
@@ -71,6 +73,15 @@ type partRules struct {
 	domain string
 	tenant *tenant // nil: its topics are not looked at
 	kinds  []string
+	taken  func(principal string) bool // see operatorsOwn; nil: not looked at
+}
+
+// checkUser says whether the part may say what proves a user.
+func (c *partRules) checkUser(principal string) error {
+	if c == nil || c.taken == nil || !c.taken(principal) {
+		return nil
+	}
+	return problemf("what proves %s is the operator's to say", principal).Hint("the operator's file has it among its users, or names it, and an issuer or a certificate proves it")
 }
 
 // checkTopic says whether a rule of the part may be about a pattern.
@@ -124,17 +135,18 @@ func (p *Policy) With(parts []*Part) *Policy {
 		own := *r // its rank becomes another
 		with.rules = append(with.rules, &own)
 	}
+	taken := p.operatorsOwn()
 	for _, t := range parts {
-		with.add(t, p.tenant(t.Domain()), p.kinds)
+		with.add(t, p.tenant(t.Domain()), p.kinds, taken)
 	}
 	with.finish()
 	return &with
 }
 
 // add adds a part. p is being made.
-func (p *Policy) add(t *Part, tenant *tenant, kinds []string) {
+func (p *Policy) add(t *Part, tenant *tenant, kinds []string, taken func(principal string) bool) {
 	for name, c := range t.policy.users {
-		if _, taken := p.users[name]; !taken {
+		if !taken(name) {
 			c.part = t.Domain()
 			p.users[name] = c
 		}
@@ -150,6 +162,32 @@ func (p *Policy) add(t *Part, tenant *tenant, kinds []string) {
 		if own.when != nil && !slices.Contains(p.windows, own.when) {
 			p.windows = append(p.windows, own.when)
 		}
+	}
+}
+
+// operatorsOwn says of whom the operator alone says what proves them, whatever a part says:
+// of its users, and of whom its file names, one by one, in rules, limits, groups or roles,
+// if an issuer may prove them, or certificates sign clients in. A name that nothing of the
+// operator's proves is meant for a user of the part, who then has what that says.
+func (p *Policy) operatorsOwn() func(principal string) bool {
+	named := map[string]struct{}{}
+	for _, g := range p.groups {
+		maps.Copy(named, g.members)
+	}
+	for _, r := range p.rules {
+		maps.Copy(named, r.who.people)
+	}
+	for _, o := range p.roles {
+		maps.Copy(named, o.who.people)
+	}
+	certified := slices.ContainsFunc(p.logins, func(l Login) bool { return l.Allows(ByCertificate) })
+	users := p.users
+	return func(principal string) bool {
+		if _, ok := users[principal]; ok {
+			return true
+		}
+		_, ok := named[principal]
+		return ok && (certified || p.issued(principal) != "")
 	}
 }
 
@@ -171,10 +209,16 @@ func (r *rule) within(t *tenant, kinds []string) bool {
 	return !slices.ContainsFunc(r.patterns, func(p *pattern) bool { return !t.owns(p.text, r.effect != allow, kinds) })
 }
 
-// Idle returns the rules of a part that are of no effect under p, for they are about
-// topics that the tenant has not, by id.
+// Idle returns what of a part is of no effect under p: rules, by id, that are about topics
+// that the tenant has not, and users who are the operator's, by "user " and their names.
 func (p *Policy) Idle(t *Part) (ids []string) {
 	tenant := p.tenant(t.Domain())
+	taken := p.operatorsOwn()
+	for _, name := range t.policy.Known() {
+		if taken(name) {
+			ids = append(ids, "user "+name)
+		}
+	}
 	for _, r := range t.policy.rules {
 		if tenant == nil || !r.within(tenant, p.kinds) {
 			ids = append(ids, r.id)

@@ -97,7 +97,7 @@ func TestPartReachesNowhereElse(t *testing.T) {
 func TestPartUsersAreNobodyElse(t *testing.T) {
 	token := func(s string) string { return strings.Repeat(s, 64) }
 	p := parseWithOwners(t, "users:\n  ana@example.com: {token_sha256: "+token("0")+"}\n"+tenantPolicy)
-	part, err := ParsePart("part.yaml", []byte("users:\n  ana: {token_sha256: "+token("1")+"}\n  bob: {token_sha256: "+token("2")+"}\n"), "example.com", p)
+	part, err := ParsePart("part.yaml", []byte("users:\n  ana: {token_sha256: "+token("1")+"}\n  bob: {token_sha256: "+token("2")+"}\n"), "example.com", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,8 +105,15 @@ func TestPartUsersAreNobodyElse(t *testing.T) {
 	if !with.Knows("bob@example.com") || with.UserOf("bob@example.com") != "example.com" || with.UserOf("ana@example.com") != "" {
 		t.Errorf("bob is of %q, ana of %q", with.UserOf("bob@example.com"), with.UserOf("ana@example.com"))
 	}
-	if with.Credential("ana@example.com") != p.Credential("ana@example.com") {
+	if with.Credential("ana@example.com", "") != p.Credential("ana@example.com", "") {
 		t.Error("a part says who proves to be the operator's user")
+	}
+	if got := p.Idle(part); !slices.Equal(got, []string{"user ana@example.com"}) {
+		t.Errorf("of no effect: %v", got)
+	}
+	_, err = ParsePart("part.yaml", []byte("users:\n  ana: {token_sha256: "+token("1")+"}\n"), "example.com", p)
+	if err == nil || !strings.Contains(err.Error(), "part.yaml:2") || !strings.Contains(err.Error(), "ana@example.com") {
+		t.Errorf("a part that adds the operator's user: %v", err)
 	}
 	if got := with.Administers("bob@example.com"); !slices.Equal(got, []string{"example.com"}) {
 		t.Errorf("bob, whom his domain's part has, administers %v", got)
@@ -154,5 +161,59 @@ func TestComparePart(t *testing.T) {
 	}
 	if d := ComparePart(p, p.With([]*Part{one}), nil, one, "example.com", at); len(d.Entries) != 1 || len(d.Decisions) != 1 || d.Decisions[0].Who != "bob@example.com" {
 		t.Errorf("against none: %+v", d)
+	}
+}
+
+// Whom the operator's file names, and an issuer or certificates may prove, is nobody whom a
+// part could give a password: he would have what is allowed to the name. Who is only named
+// is meant for the part's user; who is only proved is one of the domain's people.
+func TestPartUsersAreNotTheOperators(t *testing.T) {
+	const users = "users:\n  root: {token_sha256: %[1]s}\n  dev: {token_sha256: %[1]s}\n  member: {token_sha256: %[1]s}\n  admin: {token_sha256: %[1]s}\n  rosa: {token_sha256: %[1]s}\n"
+	text := fmt.Appendf(nil, users, strings.Repeat("1", 64))
+	part, err := ParsePart("part.yaml", text, "example.com", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const names = `groups: {gang: [member@example.com]}
+rules:
+  - {id: root-all, allow: [publish, subscribe], who: [root@example.com], topic: ["#"]}
+  - {id: members, allow: [subscribe], who: ["group:gang"], topic: ["own/#"]}
+roles:
+  - {id: com, who: [admin@example.com], domain: example.com}
+tenants:
+  - {domain: example.com, topics: ["plant/7/#"]}
+`
+	issuer := func(more string) string {
+		if more == "" {
+			more = ", domains: [example.com]" // parseWithOwners has no domain of bare names
+		}
+		return "issuers:\n  - {issuer: i, audience: [a], keys: /k" + more + "}\n"
+	}
+	all := []string{"admin@example.com", "dev@example.com", "member@example.com", "root@example.com", "rosa@example.com"}
+	others := []string{"dev@example.com", "rosa@example.com"}
+	for _, c := range []struct {
+		name, text string
+		want       []string // the part's users
+	}{
+		{"nothing proves them", names, all},
+		{"an issuer may", issuer("") + names, others},
+		{"an issuer of others", issuer(", domains: [example.org]") + names, all},
+		{"but for one", issuer(", domains: [example.com], except: [root@example.com]") + names, []string{"dev@example.com", "root@example.com", "rosa@example.com"}},
+		{"certificates may", "logins:\n  - {listeners: [tls], by: [certificate], domains: [example.com]}\n" + names, others},
+		{"passwords only", "logins:\n  - {listeners: [tls], by: [password]}\n" + names, all},
+	} {
+		p := parseWithOwners(t, c.text)
+		with := p.With([]*Part{part})
+		if got := with.Known(); !slices.Equal(got, c.want) {
+			t.Errorf("%s: the users are %v, want %v", c.name, got, c.want)
+		}
+		_, err := ParsePart("part.yaml", text, "example.com", p)
+		faults := 0
+		if err != nil {
+			faults = strings.Count(err.Error(), "is the operator's to say")
+		}
+		if want := len(all) - len(c.want); faults != want {
+			t.Errorf("%s: %d faults, want %d: %v", c.name, faults, want, err)
+		}
 	}
 }

@@ -293,22 +293,37 @@ func (c *credential) refusal(known bool) error {
 	return ErrBadPassword
 }
 
-// Credential returns what principal has to prove, in a form that says nothing
-// but whether it is the same under another policy; empty if the policy does not
-// know it, and no issuer may prove it. Who has proved what is no longer asked for has proved nothing.
-func (p *Policy) Credential(principal string) string {
+// Credential returns what principal has to prove who proves it by way, one of Ways, in a
+// form that says nothing but whether it is the same under another policy; empty if nothing
+// proves it by that. Who has proved what is no longer asked for has proved nothing; what
+// else might prove him does not count. A certificate is TLS's to judge: the policy asks for
+// nothing. Without a way it is all that a user has, or what an issuer may prove of who is
+// none.
+func (p *Policy) Credential(principal, way string) string {
 	c, known := p.users[principal]
-	if !known {
+	if way == ByCertificate {
+		return ""
+	}
+	if way == BySigned || way == "" && !known {
 		return p.issued(principal)
 	}
 	h := sha256.New()
-	h.Write(c.token[:])
-	if c.password != nil {
+	some := false
+	if c.hasToken && (way == ByToken || way == "") {
+		some = true
+		h.Write(c.token[:])
+	}
+	if c.password != nil && (way == ByPassword || way == "") {
+		some = true
 		h.Write(c.password.salt)
 		h.Write(c.password.hash)
 	}
-	if c.scram != nil {
+	if c.scram != nil && (way == ByScram || way == "") {
+		some = true
 		h.Write([]byte(c.scram.String()))
+	}
+	if !some {
+		return ""
 	}
 	return string(h.Sum(nil))
 }

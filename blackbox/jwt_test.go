@@ -46,7 +46,9 @@ func (m tokenMaker) policy(more string) string {
 func TestSignedTokens(t *testing.T) {
 	t.Parallel()
 	m, other := newTokenMaker(t), newTokenMaker(t)
-	policy := writeFile(t, "policy.yaml", m.policy(""))
+	// bob might sign in by a password, too: that a token proves him no more counts alone.
+	users := "users:\n  bob: {password_hash: \"" + made(t, "hunter2", "user", "hash") + "\"}\n"
+	policy := writeFile(t, "policy.yaml", m.policy("")+users)
 	s := serve(t, "--test-clock", tokenStart, "--policy", policy)
 	ana := m.make("ana", "1h")
 	c := s.open(v5, mq.Connect{ClientID: "ana", Clean: true, Password: ana})
@@ -127,7 +129,7 @@ func TestSignedTokens(t *testing.T) {
 		t.Errorf("%s: %v", out, err)
 	}
 
-	if err := os.WriteFile(policy, []byte(m.policy(", except: [bob@example.com]")), 0o600); err != nil {
+	if err := os.WriteFile(policy, []byte(m.policy(", except: [bob@example.com]")+users), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s.signal(syscall.SIGHUP)

@@ -44,12 +44,12 @@ func (m *Machine) removeStrangers(before, after Authorizer) {
 		return
 	}
 	for _, r := range m.sessions { // in any order: they become keys
-		if r.principal != "" && was.Knows(r.principal) && !is.Knows(r.principal) {
+		if r.principal != "" && was.Knows(r.principal) && gone(is, r.principal) {
 			m.setWake(m.now, wakeStranger, r.session, 0)
 		}
 	}
 	for owner := range m.delayed.of { // likewise
-		if was.Knows(owner) && !is.Knows(owner) {
+		if was.Knows(owner) && gone(is, owner) {
 			m.setWakeName(m.now, wakeUndelay, owner)
 		}
 	}
@@ -57,15 +57,25 @@ func (m *Machine) removeStrangers(before, after Authorizer) {
 		return
 	}
 	for _, principal := range was.Known() {
-		if !is.Knows(principal) {
+		if gone(is, principal) {
 			m.depart(principal)
 		}
 	}
 	for principal := range m.left { // in any order: they become keys
-		if is.Knows(principal) {
+		if !gone(is, principal) {
 			m.undepart(principal)
 		}
 	}
+}
+
+// gone says whether somebody is none of the policy's people, and nothing that it trusts
+// proves him: an issuer, say, whose token he may have signed in by all along.
+func gone(is knower, principal string) bool {
+	if is.Knows(principal) {
+		return false
+	}
+	c, ok := is.(credentialer)
+	return !ok || c.Credential(principal, "") == ""
 }
 
 // depart notes that the policy has ceased to name somebody, who is forgotten in time.
@@ -133,7 +143,7 @@ func (m *Machine) removeStranger(session uint64) {
 	if r == nil {
 		return
 	}
-	if p, ok := m.policy.(knower); !ok || p.Knows(r.principal) {
+	if p, ok := m.policy.(knower); !ok || !gone(p, r.principal) {
 		return // he is back
 	}
 	if r.will != nil {

@@ -356,7 +356,7 @@ func (m *Machine) applyUndelay(c *event.Undelay) error {
 
 // undelayAll takes back what waits of somebody whom the policy does not know any more.
 func (m *Machine) undelayAll(owner string) {
-	if p, ok := m.policy.(knower); !ok || p.Knows(owner) {
+	if p, ok := m.policy.(knower); !ok || !gone(p, owner) {
 		return // he is back
 	}
 	var numbers []uint64

@@ -294,7 +294,7 @@ func (s *Session) subEnded(filter string, now int64, w *Wave) {
 func (e *edges) policyChanged(b *Broker, before *policy, here uint64) {
 	now := b.now()
 	for _, s := range b.loop.live {
-		if before != nil && b.revoked(before.Authorizer, s.who.Principal) {
+		if before != nil && s.revoked(before.Authorizer) {
 			s.revoke(before.Authorizer)
 			continue
 		}
@@ -315,11 +315,11 @@ func (e *edges) policyChanged(b *Broker, before *policy, here uint64) {
 	}
 }
 
-// revoked says whether what principal proved under the policy before is not
-// what the present one asks for.
-func (b *Broker) revoked(before Authorizer, principal string) bool {
-	is := b.Policy()
-	if before == nil || principal == "" {
+// revoked says whether what s's client proved under the policy before is not what the
+// present one asks for.
+func (s *Session) revoked(before Authorizer) bool {
+	is := s.b.Policy()
+	if before == nil || s.who.Principal == "" {
 		return false
 	}
 	was, ok1 := before.(credentialer)
@@ -327,8 +327,8 @@ func (b *Broker) revoked(before Authorizer, principal string) bool {
 	if !ok1 || !ok2 {
 		return false
 	}
-	proved := was.Credential(principal)
-	return proved != "" && proved != now.Credential(principal)
+	proved := was.Credential(s.who.Principal, s.way)
+	return proved != "" && proved != now.Credential(s.who.Principal, s.way)
 }
 
 // revoke ends the connection of somebody whose credentials, as of the policy before, are
@@ -337,7 +337,7 @@ func (b *Broker) revoked(before Authorizer, principal string) bool {
 func (s *Session) revoke(before Authorizer) {
 	s.sink.End(&Refusal{Reason: "the credentials are no longer valid"})
 	was, ok := before.(knower)
-	if is, _ := s.b.Policy().(knower); ok && is != nil && was.Knows(s.who.Principal) && !is.Knows(s.who.Principal) {
+	if is, _ := s.b.Policy().(knower); ok && is != nil && was.Knows(s.who.Principal) && gone(is, s.who.Principal) {
 		_ = s.p.propose(&event.Disconnect{Session: s.number, Epoch: s.epoch, SetExpiry: true, At: s.b.now(), Why: s.b.why(codeNotAuthorized)}, call{}, true)
 	}
 }

@@ -184,3 +184,36 @@ func TestClearTakesWhatTheEntryHasSet(t *testing.T) {
 		t.Errorf("%d of bob's and %d of eve's are left, want 5 and 10", bobs, eves)
 	}
 }
+
+// Who is a user no more, and whom something else proves, an issuer's tokens, say, has not
+// gone: his session stays with what waits for it, also where he was a user for a while only.
+func TestRemovedWhoIsProvedOtherwise(t *testing.T) {
+	const allow = "allow * #\n"
+	n := newNode(t, Limits{})
+	n.policies["issuer"] = parseRules(allow + "proved rosa token")
+	n.policies["user"] = parseRules(allow + "user rosa password\nproved rosa token")
+	n.policies["neither"] = parseRules(allow)
+	n.policy("issuer")
+	sub, _ := n.connect("rosa", false, event.Never)
+	sub.subscribe("x", 1)
+	sub.s.Close(false, false, 0)
+	pub, _ := n.connect("pub", true, 0)
+	must(t, pub.publish("x", "1", 1))
+	n.policy("user")
+	n.policy("issuer")
+	n.pass(ForgetAfter + time.Second)
+	if len(n.machine.left) != 0 {
+		t.Errorf("%v are to be forgotten", n.machine.left)
+	}
+	sub, present := n.connect("rosa", false, event.Never)
+	if !present {
+		t.Fatal("the session is gone")
+	}
+	sub.want("x=1 q1")
+	n.policy("user")
+	n.policy("neither")
+	n.pass(time.Second)
+	if n.machine.sessions["rosa"] != nil {
+		t.Error("nothing proves her any more, and the session is there")
+	}
+}

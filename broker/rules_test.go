@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,6 +16,7 @@ import (
 type rules struct {
 	list  []rule
 	users map[string]string      // what each has to prove
+	other map[string]string      // what proves who is none of them
 	quota map[string]DomainQuota // by domain
 	delay DelayLimits
 
@@ -24,9 +26,11 @@ type rules struct {
 	asked     func(who Who, what Action, name string) // nil, or called before each answer
 }
 
-func (r *rules) Credential(principal string) string { return r.users[principal] }
-func (r *rules) Knows(principal string) bool        { return r.users[principal] != "" }
-func (r *rules) Known() []string                    { return slices.Sorted(maps.Keys(r.users)) }
+func (r *rules) Credential(principal, _ string) string {
+	return cmp.Or(r.users[principal], r.other[principal])
+}
+func (r *rules) Knows(principal string) bool { return r.users[principal] != "" }
+func (r *rules) Known() []string             { return slices.Sorted(maps.Keys(r.users)) }
 
 func (r *rules) QuotaOf(domain string) DomainQuota { return r.quota[domain] }
 
@@ -66,7 +70,7 @@ const day = int64(24 * time.Hour)
 
 // parseRules reads rules as "allow|deny|panic who filter [publish|subscribe]
 // [hh:mm-hh:mm] [until=yyyy-mm-ddThh:mm] [outside=hold|announce|end]", or "user
-// name credential", one a line.
+// name credential", or "proved name credential" of who is no user, one a line.
 func parseRules(text string) *rules {
 	r := &rules{}
 	for line := range strings.Lines(text) {
@@ -79,6 +83,10 @@ func parseRules(text string) *rules {
 				r.users = map[string]string{}
 			}
 			r.users[words[1]] = words[2]
+			continue
+		}
+		if words[0] == "proved" {
+			r.other = map[string]string{words[1]: words[2]}
 			continue
 		}
 		x := rule{deny: words[0] == "deny", panics: words[0] == "panic", who: words[1], filter: words[2]}

@@ -112,10 +112,14 @@ type Authorizer interface {
 // A credentialer is an Authorizer that says what a principal has to prove: two
 // versions of a policy that say the same ask for the same. Who is connected as a
 // principal of which another thing is asked, or that is no more, is disconnected.
-type credentialer interface{ Credential(principal string) string }
+// way is how it was proved: ConnectRequest.Way.
+type credentialer interface {
+	Credential(principal, way string) string
+}
 
-// A knower is an Authorizer whose policy names people. Who was one of them and is
-// no more has lost his sessions, and all that waits for them.
+// A knower is an Authorizer whose policy names people. Who was one of them, is
+// no more, and cannot be proved in another way has lost his sessions, and all that
+// waits for them (see gone).
 // Known returns them in order. They lose what profiles keep of them, too: see
 // Forgetter.
 type knower interface {

@@ -22,7 +22,8 @@ type Session struct {
 	number  uint64    // the session's, in the log
 	epoch   uint64    // of this connection
 	who     Who
-	durable bool // it outlives its connection, or has an earlier one: QoS 1 and 2 come from its queue
+	way     string // by which it has proved to be that
+	durable bool   // it outlives its connection, or has an earlier one: QoS 1 and 2 come from its queue
 	sink    Sink
 
 	closed  atomic.Bool  // nothing is delivered any more
@@ -61,6 +62,7 @@ type Session struct {
 type ConnectRequest struct {
 	Client     string
 	Principal  string
+	Way        string // by which it was proved, as the policy calls it; empty: not said
 	Version    uint8
 	Clean      bool   // Clean Start
 	Expiry     uint32 // seconds, event.Never for good
@@ -99,7 +101,7 @@ func (b *Broker) Connect(r ConnectRequest, sink Sink) (s *Session, present bool,
 	if limit := b.limits.SessionExpiryMax; limit != 0 {
 		r.Expiry = min(r.Expiry, limit)
 	}
-	s = &Session{b: b, who: who, sink: sink}
+	s = &Session{b: b, who: who, way: r.Way, sink: sink}
 	w := newWait()
 	w.first = func(value any, err error, _ *Wave) {
 		if err == nil {
@@ -132,7 +134,7 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 	s.out.open(s, o, int(r.ReceiveMax), s.b.loop.endedSession(o.session))
 	s.subs = make(map[string]*localSub, len(o.subs))
 	s.b.loop.add(s)
-	if s.b.revoked(r.Proved, s.who.Principal) {
+	if s.revoked(r.Proved) {
 		s.revoke(r.Proved)
 	}
 	s.scanning.init(s)

@@ -35,6 +35,7 @@ const maxSteps = 8
 type exchange struct {
 	Exchange
 	steps int
+	who   Identity // what it has proved, once it is done
 
 	// Of one before CONNACK: what the CONNECT was, and asks for. connect is nil if the
 	// client is connected and authenticates again.
@@ -56,7 +57,8 @@ func (p *connectPacket) kept() *connectPacket {
 }
 
 // beginAuth begins the exchange that a CONNECT with an Authentication Method asks for.
-// A user name and a password beside it are not looked at: the method says who it is.
+// A user name and a password beside it are not looked at: the method says who it is. A
+// certificate is (Config.Proved).
 func (c *conn) beginAuth(in *input, p *connectPacket, r broker.ConnectRequest, assigned bool) error {
 	with := c.srv.enhanced(p.Properties.AuthenticationMethod, c.info())
 	if with == nil {
@@ -138,8 +140,8 @@ func (c *conn) stepAuth(in *input, data []byte) error {
 	if x.connect == nil {
 		return c.endReauth(in, x, answer)
 	}
-	c.principal, x.request.Principal = x.Principal(), x.Principal()
-	a := connackOf{assigned: x.assigned, proof: answer}
+	c.principal, x.request.Principal, x.request.Way = x.who.Principal, x.who.Principal, x.who.Way
+	a := connackOf{assigned: x.assigned, proof: answer, until: x.who.Until}
 	if err := c.fits(x.connect, &x.request, a); err != nil {
 		return c.refuseConnect(in, err)
 	}
@@ -166,6 +168,12 @@ func (c *conn) step(x *exchange, data []byte) (answer []byte, done bool, err err
 	} else {
 		answer, done, err = x.Step(data)
 	}
+	if err == nil && done {
+		x.who = Identity{Principal: x.Principal()}
+		if c.srv.proved != nil {
+			x.who, err = c.srv.proved(Login{User: x.User(), Client: client, From: c.info()}, c.method, x.Principal())
+		}
+	}
 	if err != nil {
 		c.srv.loginFailed(x.User(), client, c.addr, err)
 		return nil, false, &fault{codeBadCredentials, ""}
@@ -179,7 +187,7 @@ func (c *conn) step(x *exchange, data []byte) (answer []byte, done bool, err err
 // endReauth ends an exchange in which a client has proved again who it is. It has to be
 // the same as before: the session is that principal's.
 func (c *conn) endReauth(in *input, x *exchange, answer []byte) error {
-	if x.Principal() != c.principal {
+	if x.who.Principal != c.principal {
 		c.srv.loginFailed(x.User(), c.client, c.addr, errOther)
 		return &fault{codeNotAuthorized, "re-authentication as another principal"}
 	}

@@ -64,7 +64,7 @@ func (c *conn) handleConnect(in *input, first byte, body []byte) error {
 	if err != nil {
 		return c.refuseConnect(in, err)
 	}
-	r.Principal = who.Principal
+	r.Principal, r.Way = who.Principal, who.Way
 	return c.open(in, p, &r, connackOf{assigned: assigned, until: who.Until})
 }
 

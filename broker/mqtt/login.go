@@ -23,6 +23,9 @@ type Identity struct {
 	// Until is when the proof expires, by Config.Clock, and with it the connection;
 	// zero for never.
 	Until time.Time
+
+	// Way is how it was proved, as the policy calls it; empty: not said.
+	Way string
 }
 
 // ErrUnavailable means that a login cannot be judged for now, whatever it is. It is not

@@ -55,6 +55,11 @@ type Config struct {
 	// method is not offered.
 	Enhanced func(method string, from *ConnInfo) Exchange
 
+	// Proved returns what it means that a client has proved to be principal by method, as
+	// Authenticate does of a password: what the login shows beside it may say otherwise. nil:
+	// that it is principal.
+	Proved func(l Login, method, principal string) (Identity, error)
+
 	// Elsewhere returns the address of another server, host:port, for a client that
 	// is sent away from this one (Server Reference, 5.0 4.11); empty if none is
 	// known. It is asked for each such client, by any goroutine, and must not block.
@@ -75,6 +80,7 @@ type Server struct {
 	claims         func(password []byte) string
 	allowAnonymous bool
 	enhanced       func(method string, from *ConnInfo) Exchange
+	proved         func(l Login, method, principal string) (Identity, error)
 	elsewhere      func() string
 	policy         func() broker.Authorizer // in force now
 	shared         func() bool              // shared subscriptions are to be had
@@ -143,6 +149,7 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		claims:         cfg.Claims,
 		allowAnonymous: cfg.AllowAnonymous,
 		enhanced:       cfg.Enhanced,
+		proved:         cfg.Proved,
 		elsewhere:      cfg.Elsewhere,
 		policy:         func() broker.Authorizer { return nil },
 		shared:         func() bool { return true },

@@ -77,14 +77,15 @@ func (s *server) setPolicy(ctx context.Context, name string, data []byte) error 
 	return err
 }
 
-// removed returns whom the policy in force names and p does not, in order, and when
+// removed returns whom the policy in force names and p does not, and nothing of p proves
+// otherwise, in order, and when
 // what is theirs is forgotten if p is put in force now; nil if it is not forgotten.
 func (s *server) removed(p *acl.Policy) (names []string, forgotten *time.Time) {
 	in, ok := s.broker.Policy().(*authorizer)
 	if !ok {
 		return nil, nil
 	}
-	names = slices.DeleteFunc(in.Known(), p.Knows)
+	names = slices.DeleteFunc(in.Known(), func(name string) bool { return p.Knows(name) || p.Credential(name, "") != "" })
 	if len(names) > 0 && s.broker.Forgets() {
 		at := s.now().Add(broker.ForgetAfter).UTC().Truncate(time.Second)
 		forgotten = &at

@@ -56,11 +56,31 @@ func (s *server) judge(l mqtt.Login) (mqtt.Identity, error) {
 		return mqtt.Identity{}, broker.ErrBadCredentials
 	}
 	by := a.policy.LoginAt(l.From.Listener)
-	cert := l.From.Certificate()
-	if cert == nil || !by.Allows(acl.ByCertificate) {
+	if l.From.Certificate() == nil || !by.Allows(acl.ByCertificate) {
 		return s.judgeSecret(a.policy, by, l)
 	}
-	principal, err := authn.Certified(cert, by, a.policy.Domain())
+	who, err := judgeCertificate(a.policy, by, l)
+	if err != nil {
+		return mqtt.Identity{}, err
+	}
+	shown := who
+	if len(l.Password) > 0 {
+		if shown, err = s.judgeSecret(a.policy, by, l); err != nil {
+			return mqtt.Identity{}, err
+		}
+	} else if l.User != "" {
+		if shown.Principal, err = acl.ParseAddress(l.User, a.policy.Domain()); err != nil {
+			shown.Principal = ""
+		}
+	}
+	return beside(who, shown)
+}
+
+// judgeCertificate returns who the certificate of a login is of. Its client id may have to
+// be of that principal, too.
+func judgeCertificate(p *acl.Policy, by *acl.Login, l mqtt.Login) (mqtt.Identity, error) {
+	cert := l.From.Certificate()
+	principal, err := authn.Certified(cert, by, p.Domain())
 	if err != nil {
 		return mqtt.Identity{}, badCredentials(err)
 	}
@@ -68,23 +88,37 @@ func (s *server) judge(l mqtt.Login) (mqtt.Identity, error) {
 	if by.BindID && l.Client != principal && l.Client != local {
 		return mqtt.Identity{}, badCredentials(&authn.Refusal{Reason: "client_id", Detail: "the certificate is of " + principal})
 	}
-	who := mqtt.Identity{Principal: principal, Until: cert.NotAfter}
-	if len(l.Password) > 0 {
-		if who, err = s.judgeSecret(a.policy, by, l); err != nil {
-			return mqtt.Identity{}, err
-		}
-		if who.Until.IsZero() || cert.NotAfter.Before(who.Until) {
-			who.Until = cert.NotAfter
-		}
-	} else if l.User != "" {
-		if who.Principal, err = acl.ParseAddress(l.User, a.policy.Domain()); err != nil {
-			who.Principal = ""
-		}
+	return mqtt.Identity{Principal: principal, Until: cert.NotAfter, Way: acl.ByCertificate}, nil
+}
+
+// beside returns what is proved by what was shown beside a certificate: the same, for as
+// long as both last.
+func beside(certified, shown mqtt.Identity) (mqtt.Identity, error) {
+	if shown.Principal != certified.Principal {
+		return mqtt.Identity{}, badCredentials(&authn.Refusal{Reason: "other_principal", Detail: "the certificate is of " + certified.Principal})
 	}
-	if who.Principal != principal {
-		return mqtt.Identity{}, badCredentials(&authn.Refusal{Reason: "other_principal", Detail: "the certificate is of " + principal})
+	if shown.Until.IsZero() || certified.Until.Before(shown.Until) {
+		shown.Until = certified.Until
 	}
-	return who, nil
+	return shown, nil
+}
+
+// proved is judge for who has proved to be principal by SCRAM.
+func (s *server) proved(l mqtt.Login, _, principal string) (mqtt.Identity, error) {
+	a, ok := s.broker.Policy().(*authorizer)
+	if !ok {
+		return mqtt.Identity{}, broker.ErrBadCredentials
+	}
+	who := mqtt.Identity{Principal: principal, Way: acl.ByScram}
+	by := a.policy.LoginAt(l.From.Listener)
+	if l.From.Certificate() == nil || !by.Allows(acl.ByCertificate) {
+		return who, nil
+	}
+	certified, err := judgeCertificate(a.policy, by, l)
+	if err != nil {
+		return mqtt.Identity{}, err
+	}
+	return beside(certified, who)
 }
 
 // certified says whether certificates count at a listener.
@@ -105,6 +139,7 @@ func (s *server) judgeSecret(p *acl.Policy, by *acl.Login, l mqtt.Login) (who mq
 	if err == nil && !by.Allows(way) {
 		return mqtt.Identity{}, badCredentials(&authn.Refusal{Reason: "way", Detail: "clients of listener " + l.From.Listener + " may not sign in by " + way})
 	}
+	who.Way = way
 	return who, err
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/authn"
 	"github.com/bellwire/bellwire/broker/mqtt"
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
@@ -76,14 +77,19 @@ func (a *authority) issue(name string, until time.Time) tls.Certificate {
 // S84).
 func TestCertificatesSignIn(t *testing.T) {
 	const secret = "bw_dev_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+	verifier, err := authn.HashScram([]byte("pencil"), acl.MinIterations, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
 	c := testConfig(t, filepath.Join(t.TempDir(), "data"))
 	c.trust, c.allowAnonymous, c.domain = trustNobody, false, "example.com"
 	c.policy, c.policyName = []byte(`
 users:
   bob: {token_sha256: `+acl.HashToken([]byte(secret))+`}
+  ana: {scram_sha256: "`+verifier+`"}
 logins:
-  - {listeners: [certified], by: [certificate, token]}
-  - {listeners: [bound], by: [certificate], bind_client_id: true}
+  - {listeners: [certified], by: [certificate, token, scram]}
+  - {listeners: [bound], by: [certificate, scram], bind_client_id: true}
   - {listeners: [secretive], by: [password, scram]}
 rules:
   - {id: all, allow: [publish, subscribe], who: ["*@example.com"], topic: ["t/{local}/#"]}
@@ -120,6 +126,14 @@ rules:
 		certs[name] = &cert
 	}
 	for _, c := range []struct{ listener, cert, user, password, client, want string }{
+		{"certified", "ana", "ana", "SCRAM", "s1", "CONNACK 00 ana"},
+		{"certified", "", "ana", "SCRAM", "s2", "CONNACK 00 ana"},
+		{"certified", "bob", "ana", "SCRAM", "s3", "CONNACK 86"},
+		{"certified", "stranger", "ana", "SCRAM", "s4", "CONNACK 86"},
+		{"bound", "ana", "ana", "SCRAM", "ana", "CONNACK 00 ana"},
+		{"bound", "ana", "ana", "SCRAM", "s5", "CONNACK 86"},
+		{"bound", "bob", "ana", "SCRAM", "ana", "CONNACK 86"},
+		{"secretive", "bob", "ana", "SCRAM", "s6", "CONNACK 00 ana"}, // where certificates do not count
 		{"certified", "ana", "", "", "c1", "CONNACK 00 ana"},
 		{"certified", "ana", "ANA@example.com", "", "c2", "CONNACK 00 ana"},
 		{"certified", "bob", "bob", secret, "c3", "CONNACK 00 bob"},
@@ -163,10 +177,17 @@ func comesIn(t *testing.T, addr string, conf *tls.Config, m mq.Connect) string {
 		m.Password = nil
 	}
 	c := mq.NewConn(nc, 5)
-	if err := c.Write(m); err != nil {
-		return "nothing"
+	var p *mq.Packet
+	if string(m.Password) == "SCRAM" {
+		user := m.User
+		m.User, m.Password, m.NoUser = "", nil, true
+		p, err = c.Authenticate(m, &mq.Scram{User: user, Password: "pencil"}, false)
+	} else {
+		if err := c.Write(m); err != nil {
+			return "nothing"
+		}
+		p, err = c.Read(mq.Patience)
 	}
-	p, err := c.Read(mq.Patience)
 	if err != nil {
 		if _, alert := errors.AsType[*net.OpError](err); alert || errors.Is(err, mq.ErrClosed) {
 			return "nothing"

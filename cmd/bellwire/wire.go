@@ -334,6 +334,7 @@ func (s *server) listen() (err error) {
 		Claims:         authn.Claimed,
 		Certified:      s.certified,
 		Enhanced:       s.enhanced,
+		Proved:         s.proved,
 		AllowAnonymous: s.config.allowAnonymous, Elsewhere: s.elsewhere.pick,
 	})
 	if err != nil {
@@ -508,7 +509,9 @@ func (a *authorizer) Authenticate(user string, password []byte) (string, error) 
 	return principal, err
 }
 
-func (a *authorizer) Credential(principal string) string { return a.policy.Credential(principal) }
+func (a *authorizer) Credential(principal, way string) string {
+	return a.policy.Credential(principal, way)
+}
 
 func (a *authorizer) Knows(principal string) bool { return a.policy.Knows(principal) }
 
