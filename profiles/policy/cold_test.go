@@ -66,3 +66,42 @@ func TestLooksAreAsCold(t *testing.T) {
 		t.Errorf("another policy counts as a look: %v, before %v", c.cold.share, share)
 	}
 }
+
+// Fillers are policies that each kind takes, of the lengths that they are to have; to parse a
+// short policy and what fills it takes about what a long one takes.
+func TestFillers(t *testing.T) {
+	k := presence.New(nil)
+	owner := kind.Of("bob@example.com")
+	all := newFillers()
+	for i, f := range all {
+		if want := (i + 1) * fillerStep; len(f) > want || want > 128 && len(f) != want {
+			t.Errorf("filler %d has %d bytes, want %d: %s", i, len(f), want, f)
+		}
+		if _, err := Parse(f, k, owner); err != nil {
+			t.Errorf("filler %d: %v\n%s", i, err, f)
+		}
+	}
+	c := NewCache(k)
+	cost := func(document string) float64 {
+		return testing.AllocsPerRun(50, func() {
+			if _, err := c.parseFirst([]byte(document), owner); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	least, most := 1e9, 0.0
+	for _, d := range []string{
+		`{"v":1,"rules":[{"id":"r","then":{"handling":"polite-block"}}]}`,
+		`{"v":1,"rules":[{"id":"r","then":{"handling":"allow"},"show":{"services":["*"]}}]}`,
+		`{"v":1,"rules":[{"id":"r","if":{"weekly":{"tz":"UTC","windows":[{"days":["sat"],"start":"08:00","end":"09:00"}]}},"then":{"handling":"allow"},"show":{"services":["*"]}}]}`,
+		`{"v":1,"rules":[{"id":"r","then":{"handling":"block","style":"ignore"}}]}`,
+		`{"v":1,"defaults":{"handling":"confirm"}}`,
+	} {
+		n := cost(d)
+		t.Logf("%3.0f allocations: %s", n, d)
+		least, most = min(least, n), max(most, n)
+	}
+	if most > 1.35*least {
+		t.Errorf("from %v to %v allocations", least, most)
+	}
+}
