@@ -14,7 +14,7 @@ import (
 	"github.com/bellwire/bellwire/profiles/xmltree"
 )
 
-// TypeXML is the media type of policies as RFC 4745 and RFC 5025 write them.
+// TypeXML is the media type of policies as RFC 4745, RFC 5025 and RFC 6772 write them.
 const TypeXML = "application/auth-policy+xml"
 
 const (
@@ -120,6 +120,7 @@ func (x *importer) rule(at string, e *xmltree.Element) jsontree.Value {
 		x.fault(at, "a rule has an id")
 	}
 	var m making
+	acts := false
 	m.add("id", jsontree.OfString(id))
 	for _, part := range e.Elements() {
 		at := at + "/" + part.Local
@@ -127,12 +128,16 @@ func (x *importer) rule(at string, e *xmltree.Element) jsontree.Value {
 		case part.Is(nsCommon, "conditions"):
 			m.add("if", x.conditions(at, part))
 		case part.Is(nsCommon, "actions"):
-			m.add("then", x.actions(at, part))
+			m.add("then", x.actions(at, part, showsPlace(e)))
+			acts = true
 		case part.Is(nsCommon, "transformations"):
 			m.add("show", x.shows(at, part))
 		default:
 			x.fault(at, "a rule has conditions, actions and transformations")
 		}
+	}
+	if !acts && showsPlace(e) {
+		m.add("then", x.actions(at, &xmltree.Element{}, true))
 	}
 	if len(slices.Compact(slices.Sorted(slices.Values(m.names)))) != len(m.names) {
 		x.fault(at, "conditions, actions and transformations stand once in a rule")
@@ -242,7 +247,8 @@ func (x *importer) validity(at string, e *xmltree.Element) jsontree.Value {
 	return jsontree.OfList(all...)
 }
 
-func (x *importer) actions(at string, e *xmltree.Element) jsontree.Value {
+// actions reads what a rule does; allows says that it lets somebody in unless it says otherwise.
+func (x *importer) actions(at string, e *xmltree.Element, allows bool) jsontree.Value {
 	var m making
 	for _, c := range e.Elements() {
 		switch {
@@ -254,6 +260,9 @@ func (x *importer) actions(at string, e *xmltree.Element) jsontree.Value {
 			x.warn(at+"/"+c.Local, "not known here: it has no effect")
 		}
 	}
+	if allows && len(m.names) == 0 {
+		m.add("handling", jsontree.OfString(Allow.String()))
+	}
 	return m.value()
 }
 
@@ -264,6 +273,10 @@ func (x *importer) shows(at string, e *xmltree.Element) jsontree.Value {
 	for _, c := range e.Elements() {
 		at, text := at+"/"+c.Local, strings.TrimSpace(c.Text())
 		granted := text == "true" || text == "1"
+		if isProvideLocation(c) {
+			x.place(at, c, &m)
+			continue
+		}
 		if c.Space != nsPres {
 			x.warn(at, "not known here: it shows nothing")
 			continue
@@ -333,7 +346,7 @@ func (x *importer) component(at string, e *xmltree.Element, all string) jsontree
 // it would show more; what limits cut it does not cut, and none of the rules of a
 // policy with limits, or with one that decides alone, is written.
 func (p *Policy) XML() (document []byte, warnings jsontree.Faults) {
-	b := bytes.NewBufferString(`<?xml version="1.0" encoding="UTF-8"?>` + "\n" + `<ruleset xmlns="` + nsCommon + `" xmlns:pr="` + nsPres + `">` + "\n")
+	b := bytes.NewBufferString(`<?xml version="1.0" encoding="UTF-8"?>` + "\n" + `<ruleset xmlns="` + nsCommon + `" xmlns:pr="` + nsPres + `" xmlns:gp="` + nsGeo + `" xmlns:lp="` + nsLocation + `">` + "\n")
 	warn := func(pointer, what string) {
 		warnings = append(warnings, jsontree.Fault{Pointer: pointer, What: what})
 	}
@@ -468,6 +481,7 @@ func (r *rule) permXML(p kind.Perm, line func(string, ...string)) {
 		return
 	}
 	switch element := inXML[p.Name]; {
+	case placeXML(p, line):
 	case element != "":
 		line(`<pr:%s>true</pr:%s>`, element, element)
 	case p.Name == "all":

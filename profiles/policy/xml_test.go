@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/profiles/kind"
+	"github.com/bellwire/bellwire/profiles/location"
 	"github.com/bellwire/bellwire/profiles/xmltree"
 )
 
@@ -66,6 +67,59 @@ func TestXML(t *testing.T) {
 	}
 }
 
+// geoPolicy is after RFC 6772 sections 7.2 and 7.4.
+const geoPolicy = `<?xml version="1.0" encoding="UTF-8"?>
+<ruleset xmlns="urn:ietf:params:xml:ns:common-policy" xmlns:gp="urn:ietf:params:xml:ns:geolocation-policy" xmlns:lp="urn:ietf:params:xml:ns:basic-location-profiles">
+ <rule id="a"><conditions><identity><one id="pres:alice@example.net"/></identity></conditions><actions/><transformations><gp:set-retransmission-allowed>false
+ </gp:set-retransmission-allowed><gp:provide-location profile="civic-transformation"><lp:provide-civic>city
+ </lp:provide-civic></gp:provide-location><gp:provide-location profile="geodetic-transformation"><lp:provide-geo radius="9999.5"/></gp:provide-location></transformations></rule>
+ <rule id="b"><conditions><identity><many domain="example.com"/></identity></conditions><transformations><gp:provide-location profile="civic-transformation"><lp:provide-civic>country</lp:provide-civic></gp:provide-location></transformations></rule></ruleset>`
+
+// Policies of places in XML show what they say, are told of what has no effect here, and are
+// written as they are read; what is not a level or a radius is a fault, and a condition on
+// where somebody is never holds.
+func TestGeoXML(t *testing.T) {
+	k := location.New(nil)
+	read := func(text string) (*Policy, []string, error) {
+		document, warnings, err := FromXML([]byte(text))
+		if err != nil {
+			return nil, nil, err
+		}
+		p, err := Check(document, k, bob)
+		return p, warnings.Pointers(), err
+	}
+	p, warnings, err := read(geoPolicy)
+	if err != nil || !slices.Equal(warnings, []string{"/ruleset/rule[1]/transformations/set-retransmission-allowed"}) {
+		t.Fatalf("warned of %q, %v", warnings, err)
+	}
+	written, told := p.XML()
+	again, _, err := read(string(written))
+	if err != nil || len(told) > 0 {
+		t.Fatalf("%s: %v, %v", written, told, err)
+	}
+	civic := func(n int64) kind.Perm { return kind.Perm{Name: "civic", Type: kind.PermMax, N: n} }
+	for who, want := range map[string]kind.Grant{
+		"alice@example.net": kind.NewGrant(civic(3), kind.Perm{Name: "radius", Type: kind.PermMin, N: 10_000}),
+		"carol@example.com": kind.NewGrant(civic(1)),
+		"eve@example.org":   {},
+	} {
+		for _, of := range []*Policy{p, again} {
+			if d := of.Evaluate(addr(t, who), time.Unix(0, 0), Input{}); !d.Grant.Same(want) || (d.Handling == Allow) == want.IsZero() {
+				t.Errorf("%s: %+v, want %+v", who, d, want)
+			}
+		}
+	}
+	for old, is := range map[string]string{"city\n": "town\n", `radius="9999.5"`: `radius="-1"`, `"9999.5"`: `"NaN"`} {
+		if _, _, err := read(strings.Replace(geoPolicy, old, is, 1)); !errors.Is(err, kind.ErrInvalid) {
+			t.Errorf("%s: %v", is, err)
+		}
+	}
+	p, warnings, err = read(strings.Replace(geoPolicy, `<identity><many domain="example.com"/></identity>`, `<gp:location-condition/>`, 1))
+	if d := p.Evaluate(addr(t, "carol@example.com"), time.Unix(0, 0), Input{}); err != nil || d.View == ViewFiltered || len(warnings) != 2 {
+		t.Errorf("by place: %+v, warned of %q, %v", d, warnings, err)
+	}
+}
+
 // An empty identity is anybody (RFC 5025 section 3.1.1.2), an unknown condition never
 // holds; both are told.
 func TestXMLWarnings(t *testing.T) {
@@ -119,6 +173,7 @@ func TestBadXML(t *testing.T) {
 func FuzzXML(f *testing.F) {
 	f.Add([]byte(commonPolicy))
 	f.Add([]byte(presRules))
+	f.Add([]byte(geoPolicy))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		document, _, err := FromXML(data)
 		if err != nil {
