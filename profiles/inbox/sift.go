@@ -68,6 +68,16 @@ func siftKey(topicName string) string { return siftPrefix + topicName }
 
 const siftPrefix = "\x02f"
 
+// encodeSift writes from which message on an inbox is still to be looked through.
+func encodeSift(next uint64) []byte { return binary.AppendUvarint([]byte{recordVersion}, next) }
+
+func readSift(data []byte) (next uint64) {
+	r := fields.Read(data, recordVersion)
+	next = r.Uvarint()
+	r.End()
+	return next
+}
+
 // sift begins to look through what is kept for an owner whose policy or blocklist is
 // another, from the first on if it was under way.
 func (p *Profile) sift(tx *broker.ProfileTx, owner kind.Addr) {
@@ -94,7 +104,7 @@ func (p *Profile) siftFrom(tx *broker.ProfileTx, topicName string, next uint64) 
 	}
 	key := siftKey(topicName)
 	if at < len(box.kept) {
-		tx.Set(key, binary.AppendUvarint([]byte{recordVersion}, box.kept[at].iseq))
+		tx.Set(key, encodeSift(box.kept[at].iseq))
 		tx.WakeAt(tx.Now(), key)
 	} else if tx.Get(key) != nil {
 		tx.Set(key, nil)
@@ -125,10 +135,7 @@ func (p *Profile) withdraw(tx *broker.ProfileTx, m *kind.Message, owner kind.Add
 // through since.
 func (p *Profile) siftOn(tx *broker.ProfileTx, key string) {
 	if data := tx.Get(key); data != nil {
-		r := fields.Read(data, recordVersion)
-		next := r.Uvarint()
-		r.End()
-		p.siftFrom(tx, strings.TrimPrefix(key, siftPrefix), next)
+		p.siftFrom(tx, strings.TrimPrefix(key, siftPrefix), readSift(data))
 	}
 }
 

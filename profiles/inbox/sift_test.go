@@ -8,6 +8,7 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/brokertest"
+	"github.com/bellwire/bellwire/internal/golden"
 	"github.com/bellwire/bellwire/profiles/blocklist"
 	"github.com/bellwire/bellwire/profiles/im"
 )
@@ -160,5 +161,13 @@ func TestHoursAreOfTheWriting(t *testing.T) {
 	phone.Subscribe(inboxOfBob, 1)
 	if got := phone.Take(1)[0]; read(t, got).Body != "in time" {
 		t.Errorf("the tablet has %s", got)
+	}
+}
+
+// The binary form of how far an inbox was looked through stays as it is.
+func TestSiftForms(t *testing.T) {
+	golden.Forms(t, "sift.txt", []golden.Form{{Name: "sift/300/4", Bytes: encodeSift(300)}, {Name: "sift/first/4", Bytes: encodeSift(0)}})
+	if next := readSift(encodeSift(300)); next != 300 {
+		t.Errorf("read as %d", next)
 	}
 }
