@@ -35,6 +35,7 @@ func (r *leak) pickAct() act {
 		{"fetch", 4, r.actFetch},
 		{"read", 2, r.actRead},
 		{"intrude", 2, r.actIntrude},
+		{"letters", 2, r.actLetters},
 	}
 	if len(r.nodes) == 1 && r.rnd.Chance(400) {
 		return act{"kill", 0, r.actKill}
@@ -243,8 +244,9 @@ func marshal(v any) []byte {
 }
 
 // message writes to somebody.
-func (r *leak) message() {
-	from, to := pickOf(r, leakPeople), pickOf(r, leakPeople)
+func (r *leak) message() { r.write(pickOf(r, leakPeople), pickOf(r, leakPeople)) }
+
+func (r *leak) write(from, to string) {
 	c, h := r.consoles[from], r.holdings["im "+to]
 	r.words++
 	e := &leakEvent{payload: fmt.Sprint("m", r.words), topic: h.topic, from: from, qos: 1, moment: r.now(), act: r.serial, message: true}
@@ -503,19 +505,23 @@ func (r *leak) actPolicy() {
 // actOwner has an owner permit something else.
 func (r *leak) actOwner() {
 	kind, owner := pickOf(r, leakKinds), pickOf(r, leakPeople)
-	h := r.holdings[kind+" "+owner]
 	r.rnd.Around = r.at
 	r.rnd.Inboxes = slices.DeleteFunc(slices.Clone(leakPeople), func(who string) bool { return who == owner })
 	text := r.rnd.Owner(kind)
 	if r.rnd.Chance(10) {
 		text = nil
 	}
+	r.decide(kind, owner, text)
+}
+
+// decide puts a policy of an owner's in force.
+func (r *leak) decide(kind, owner string, text []byte) {
 	code := r.publishAndWait(r.consoles[owner], mq.Publish{Topic: "$me/policy/" + kind, Payload: text})
 	r.tell("%s decides of %s: %#02x %s", owner, kind, code, text)
 	if code >= 0x80 {
 		r.fail("the policy is refused: %#02x", code)
 	}
-	r.permit(h, string(text))
+	r.permit(r.holdings[kind+" "+owner], string(text))
 }
 
 func (r *leak) permit(h *holding, text string) {
@@ -589,19 +595,50 @@ func (r *leak) actFetch() {
 
 // actRead has somebody new look at all that is retained.
 func (r *leak) actRead() {
-	who := pickOf(r, append(slices.Clone(leakPeople), ""))
-	c := &leakClient{who: who, id: fmt.Sprint("reader-", r.serial), version: pickOf(r, []byte{v4, v5}), node: r.rnd.IntN(len(r.nodes))}
+	r.visit(pickOf(r, append(slices.Clone(leakPeople), "")), pickOf(r, []string{"#", "w/#", "+/+/+"}), func(c *leakClient) {
+		r.settle()
+		c.since = -1
+		r.complete()
+	})
+}
+
+// visit has somebody connect anew, subscribe, do something and go.
+func (r *leak) visit(who, filter string, do func(c *leakClient)) {
+	r.words++
+	c := &leakClient{who: who, id: fmt.Sprint("reader-", r.words), version: pickOf(r, []byte{v4, v5}), node: r.rnd.IntN(len(r.nodes))}
 	r.clients = append(r.clients, c)
 	r.connect(c, true)
-	r.subscribe(c, pickOf(r, []string{"#", "w/#", "+/+/+"}), byte(r.rnd.IntN(3)))
-	r.settle()
-	c.since = -1
-	r.complete()
+	r.subscribe(c, filter, byte(r.rnd.IntN(3)))
+	do(c)
 	c.write(r, mq.Bye)
 	r.readToEnd(c)
 	r.away(c)
-	r.clients = r.clients[:len(r.clients)-1]
+	r.clients = slices.DeleteFunc(r.clients, func(other *leakClient) bool { return other == c })
 	r.awaitGone()
+}
+
+// actLetters has an owner let everybody in, often to somebody else's inbox, and somebody write
+// to them, while a device of that one's looks on; then nobody, and everybody again. What has
+// failed meanwhile comes to no device that looks then.
+func (r *leak) actLetters() {
+	from, to := pickOf(r, leakPeople), pickOf(r, leakPeople)
+	then, at := map[string]any{"handling": "allow"}, to
+	if other := pickOf(r, leakPeople); other != to && !r.rnd.Chance(3) {
+		then["forward"], at = "im:"+other, other
+	}
+	all := marshal(map[string]any{"v": 1, "kind": "im", "rules": []any{map[string]any{"id": "all", "then": then, "show": map[string]any{"send": true}}}})
+	nobody := []byte(`{"v":1,"kind":"im","defaults":{"handling":"block"}}`)
+	inbox := law.Address("im", at)
+	r.decide("im", to, all)
+	r.visit(at, inbox, func(*leakClient) {
+		r.write(from, to)
+		r.settle()
+	})
+	r.write(from, to)
+	r.settle()
+	r.decide("im", at, nobody)
+	r.decide("im", at, marshal(map[string]any{"v": 1, "kind": "im", "rules": []any{map[string]any{"id": "all", "then": map[string]string{"handling": "allow"}, "show": map[string]any{"send": true}}}}))
+	r.visit(at, inbox, func(*leakClient) { r.settle() })
 }
 
 // actKill kills the server, which is quiet, and starts it again.
