@@ -132,6 +132,9 @@ func (p *Policy) entries() map[string]Change {
 	for i, w := range p.rewrites { // their order counts
 		add(Change{What: "rewrite", Name: fmt.Sprintf("%04d %s", i+1, w.source), Line: w.line, Is: w.describe()})
 	}
+	for _, g := range p.givens {
+		add(Change{What: "subscription", Name: g.id, Line: g.line, Is: g.describe()})
+	}
 	if p.HasDelays() {
 		add(Change{What: "delayed", Line: p.delays.line, Is: p.delays.describe()})
 	}

@@ -68,7 +68,7 @@ func (p *Policy) finish() {
 }
 
 // sections are the keys of a policy file; that of users comes first.
-var sections = []string{"users", "issuers", "logins", "groups", "rules", "limits", "roles", "tenants", "durability", "delayed", "rewrite", "tests"}
+var sections = []string{"users", "issuers", "logins", "groups", "rules", "limits", "roles", "tenants", "durability", "delayed", "rewrite", "subscriptions", "tests"}
 
 // read reads the sections of the file.
 func (r *reader) read(top *yamltree.Node) {
@@ -111,6 +111,9 @@ func (r *reader) read(top *yamltree.Node) {
 	r.readDelays(f["delayed"])
 	for _, n := range r.Items(f["rewrite"], "rewrite", MaxRewrites) {
 		r.readRewrite(n)
+	}
+	for _, n := range r.Items(f["subscriptions"], "subscriptions", MaxGivens) {
+		r.readGiven(n)
 	}
 	for _, n := range r.Items(f["tests"], "tests", MaxTests) {
 		if t := r.readTest(n); t != nil {

@@ -29,6 +29,7 @@ type Policy struct {
 
 	rewrites  []*rewrite // in the order of the file
 	rewriting rewriteIndex
+	givens    []*given
 
 	rules   []*rule // limits included, by id
 	index   index

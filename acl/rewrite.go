@@ -40,9 +40,10 @@ const (
 	noDest destHole = iota
 	destClient
 	destUser
+	destHost // of subscriptions only
 )
 
-var destHoles = [...]string{destClient: "${clientid}", destUser: "${username}"}
+var destHoles = [...]string{destClient: "${clientid}", destUser: "${username}", destHost: "${host}"}
 
 // Bounds on what is rewritten.
 const (
@@ -110,7 +111,7 @@ func (w *rewrite) set(key, text string) (err error) {
 			return problemf("a destination of %d bytes, at most %d are possible", len(text), maxRewriteTo)
 		}
 		w.text = text
-		w.dest, err = parseDest(text)
+		w.dest, err = parseDest(text, destHoles[:destHost], true)
 	}
 	return err
 }
@@ -131,8 +132,13 @@ func checkSource(filter string) error {
 	return nil
 }
 
-// parseDest takes a destination apart at its $1 to $99, ${clientid} and ${username}.
-func parseDest(s string) (parts []destPart, err error) {
+// parseDest takes a destination apart at the holes that it may have, and $1 to $99 where there
+// are groups of an expression.
+func parseDest(s string, holes []string, groups bool) (parts []destPart, err error) {
+	hint := "placeholders are " + strings.Join(holes[1:], ", ")
+	if groups {
+		hint += ", and $1 and so on of the expression's groups"
+	}
 	text := s
 	add := func(n int, p destPart) {
 		parts = append(parts, p)
@@ -145,13 +151,13 @@ func parseDest(s string) (parts []destPart, err error) {
 			add(len(text), destPart{text: text})
 		case at > 0:
 			add(at, destPart{text: text[:at]})
-		case len(parts) == 0 && strings.HasPrefix(text, delayedPrefix):
+		case groups && len(parts) == 0 && strings.HasPrefix(text, delayedPrefix):
 			add(len(delayedPrefix), destPart{text: delayedPrefix})
 		case strings.HasPrefix(text, "${"):
 			name, _, closed := strings.Cut(text, "}")
-			of := destHole(max(0, slices.Index(destHoles[:], name+"}")))
+			of := destHole(max(0, slices.Index(holes, name+"}")))
 			if !closed || of == noDest {
-				return nil, problemf("%q is no placeholder", shown(name)).Near(name+"}", destHoles[1:], "placeholders are ${clientid} and ${username}, and $1 and so on of the expression's groups")
+				return nil, problemf("%q is no placeholder", shown(name)).Near(name+"}", holes[1:], hint)
 			}
 			add(len(name)+1, destPart{of: of})
 		default:
@@ -160,8 +166,8 @@ func parseDest(s string) (parts []destPart, err error) {
 				n++
 			}
 			group, _ := strconv.Atoi(text[1:n])
-			if group == 0 {
-				return nil, problemf("a $ that is no placeholder in %q", shown(s)).Hint("write $1 to $99 for a group of the expression, ${clientid} or ${username}")
+			if group == 0 || !groups {
+				return nil, problemf("a $ that is no placeholder in %q", shown(s)).Hint("%s", hint)
 			}
 			add(n, destPart{group: group})
 		}

@@ -20,6 +20,7 @@ type applied struct {
 	queueDropped                     uint64 // entries that a queue's bound pushed out
 	delayedPublished, delayedRefused uint64 // delayed events whose time had come: published, and not, for the policy forbids it by now
 
+	givenRefused uint64 // subscriptions that clients here were not given
 	willsRefused uint64 // wills that the policy did not permit any more
 
 	sharedReturned uint64 // copies that went back to their groups
@@ -139,7 +140,7 @@ func (a *applied) reset() {
 	clear(a.queued)
 	clear(a.handed)
 	a.steps, a.queued, a.handed, a.used, a.paid, a.queueDropped, a.willsRefused = a.steps[:0], a.queued[:0], a.handed[:0], 0, 0, 0, 0
-	a.delayedPublished, a.delayedRefused = 0, 0
+	a.delayedPublished, a.delayedRefused, a.givenRefused = 0, 0, 0
 	a.sharedReturned, a.sharedRefused, a.sharedExpired, a.copied, a.copiedBytes = 0, 0, 0, 0, 0
 	if len(a.events) > 4096 {
 		a.events, a.queued, a.handed, a.steps = nil, nil, nil, nil
@@ -166,7 +167,8 @@ type opened struct {
 	received                 []uint64
 
 	subs  []storedSub
-	asked []string // what the session subscribes to by request
+	asked []string    // what the session subscribes to by request, or the log counts
+	given []storedSub // of a session that ends with its connection: what its client has not asked for
 }
 
 // A subscribed is what the Machine answers to a Subscribe.

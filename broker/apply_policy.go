@@ -24,6 +24,7 @@ func (m *Machine) applyPolicy(c *event.Policy) error { return m.putPolicy(c.Data
 func (m *Machine) adopt(policy Authorizer) {
 	m.removeStrangers(m.policy, policy)
 	m.policy, m.inForce = policy, m.now
+	m.notGiven = nil
 	m.domains.adopt(policy)
 	m.delayed.adopt(policy)
 	m.durable.Invalidate()

@@ -81,6 +81,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 	m.present(r)
 	if !o.present {
 		m.provideAll(r)
+		o.given = m.giveAll(r, c.Origin, event.PositionAt(m.out.index, m.ordinal))
 	}
 
 	o.session, o.epoch = r.session, r.epoch
@@ -114,7 +115,7 @@ func (m *Machine) describe(r *record, o *opened) {
 	}
 	o.asked = m.askedBy(r.session)
 	if !r.durable() {
-		o.subs = append(o.subs, providedSubs(o.asked)...)
+		o.subs = append(o.subs, providedSubs(slices.DeleteFunc(slices.Clone(o.asked), o.isGiven))...)
 	}
 }
 

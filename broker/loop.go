@@ -149,6 +149,7 @@ func (l *loop) entry(a *applied) {
 	l.b.stats.PublishRefused.Add(a.willsRefused)
 	l.b.stats.DelayedPublished.Add(a.delayedPublished)
 	l.b.stats.DelayedRefused.Add(a.delayedRefused)
+	l.b.stats.GivenRefused.Add(a.givenRefused)
 	l.b.stats.SharedReturned.Add(a.sharedReturned)
 	l.b.stats.SharedRefused.Add(a.sharedRefused)
 	l.b.stats.BodiesCopied.Add(a.copied)

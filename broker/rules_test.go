@@ -20,6 +20,8 @@ type rules struct {
 	quota map[string]DomainQuota // by domain
 	delay DelayLimits
 
+	given func(who Who, address string) []Given // nil: nothing
+
 	operators map[string]bool
 	admins    map[string][]string // domains, by who administers them
 	tenants   map[string]bool
@@ -33,6 +35,13 @@ func (r *rules) Knows(principal string) bool { return r.users[principal] != "" }
 func (r *rules) Known() []string             { return slices.Sorted(maps.Keys(r.users)) }
 
 func (r *rules) QuotaOf(domain string) DomainQuota { return r.quota[domain] }
+
+func (r *rules) Given(who Who, address string) []Given {
+	if r.given == nil {
+		return nil
+	}
+	return r.given(who, address)
+}
 
 func (r *rules) Operates(principal string) bool        { return r.operators[principal] }
 func (r *rules) Administers(principal string) []string { return r.admins[principal] }

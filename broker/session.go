@@ -143,13 +143,14 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 		_, sub.asked = slices.BinarySearch(o.asked, sub.sub.Filter)
 		switch {
 		case o.subs[i].replaying:
-			s.scanning.add(scan{sub: sub, since: o.subs[i].since, after: o.subs[i].position, initial: true, resumed: true})
+			s.scanning.add(scan{sub: sub, since: o.subs[i].since, after: o.subs[i].position, initial: true, resumed: o.present})
 		case sub.windowed && s.b.mayHaveOpened(o.offlineSince, now), mayWatch(s.b.machine.profiles, sub.sub.Filter), isSystem(sub.sub.Filter):
 			// While it was away a window may have opened: it has missed the
 			// state that was sent then.
 			s.scanning.add(scan{sub: sub, since: s.sinceOpening(s.b.loop.position())})
 		}
 	}
+	s.takeGiven(o, now)
 }
 
 // attach makes a subscription one that events are delivered to. In the

@@ -40,6 +40,7 @@ type Stats struct {
 	Silences         atomic.Uint64 // times that no leader was heard of for a second
 	Lives            atomic.Uint64 // this node's lives that the log has closed
 	DelayedPublished atomic.Uint64 // events that were published when their time had come
+	GivenRefused     atomic.Uint64 // subscriptions that the policy gives, and its rules or bounds do not let clients here have
 	DelayedRefused   atomic.Uint64 // and that were not, for the policy did not permit it any more
 }
 

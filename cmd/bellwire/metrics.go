@@ -111,6 +111,7 @@ func (s *server) brokerMetrics() table {
 	delayed := t.family(prometheus.CounterValue, "delayed_total", "events whose time had come, or that were to go before", "fate")
 	delayed.count(b.DelayedPublished.Load, "published")
 	delayed.count(b.DelayedRefused.Load, "refused")
+	t.counter("subscriptions_not_given_total", "subscriptions that the policy gives, and its rules or bounds do not let clients have", b.GivenRefused.Load)
 	t.counter("messages_replayed_total", "retained events sent to subscribers", b.Replayed.Load)
 	t.counter("subscribe_denied_total", "filters refused by the policy", b.SubscribeDenied.Load)
 	t.gauge("denials_known", "refusals by the policy that acl explain knows by their ids", func() float64 { n, _ := s.denials.Counts(); return float64(n) })

@@ -159,7 +159,7 @@ func removedText(names []string, forgotten *time.Time) string {
 // mayHaveRoles refuses a policy with sections that a node of the cluster may not know
 // yet: it would not read the policy, and have another one in force than the others.
 func (s *server) mayHaveRoles(p *acl.Policy) error {
-	for section, has := range map[string]bool{"roles": p.HasRoles(), "durability": p.HasDurability(), "delayed": p.HasDelays(), "rewrite": p.HasRewrites(), "scram_sha256": p.HasScram(), "issuers": len(p.Issuers()) > 0, "logins": p.HasLogins()} {
+	for section, has := range map[string]bool{"roles": p.HasRoles(), "durability": p.HasDurability(), "delayed": p.HasDelays(), "rewrite": p.HasRewrites(), "subscriptions": p.HasGivens(), "scram_sha256": p.HasScram(), "issuers": len(p.Issuers()) > 0, "logins": p.HasLogins()} {
 		if has && s.broker.Level() < broker.LevelPolicies {
 			return fail(bw.PolicyFile, "the policy has %s, which not all nodes of the cluster know: the feature level is %d, it needs %d", section, s.broker.Level(), broker.LevelPolicies).
 				do("upgrade all nodes, or leave %s out", section)

@@ -17,6 +17,7 @@ import (
 	"github.com/bellwire/bellwire/api"
 	"github.com/bellwire/bellwire/authn"
 	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/mqtt"
 	"github.com/bellwire/bellwire/broker/store"
 	"github.com/bellwire/bellwire/bw"
@@ -491,6 +492,16 @@ func (a *authorizer) Delays() broker.DelayLimits {
 func (a *authorizer) Rewrite(who broker.Who, what broker.Action, name string) (string, error) {
 	to, _, err := a.operator.Rewrite(acl.Who(who), actions[what], name)
 	return to, err
+}
+
+// Given is what a client is subscribed to when its session begins.
+func (a *authorizer) Given(who broker.Who, address string) (all []broker.Given) {
+	for _, g := range a.operator.Given(acl.Who(who), address) {
+		all = append(all, broker.Given{Entry: g.Entry, Subscription: event.Subscription{
+			Filter: g.Filter, QoS: g.QoS, NoLocal: g.NoLocal, RetainAsPublished: g.RetainAsPublished, RetainHandling: g.RetainHandling,
+		}})
+	}
+	return all
 }
 
 func (a *authorizer) Memory(topic string) bool { return a.policy.Memory(topic) }
