@@ -195,10 +195,7 @@ than the one in force, on all nodes: each who, action and topic once.`,
   bellwire acl shadow --stop`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			c, err := server.client()
+			c, err := server.clientFor(output)
 			if err != nil {
 				return err
 			}
@@ -254,10 +251,7 @@ func aclHistoryCommand(server *httpFlags) *cobra.Command {
   bellwire acl history -o json --server http://10.0.0.1:8080 -u ana@example.com`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			c, err := server.client()
+			c, err := server.clientFor(output)
 			if err != nil {
 				return err
 			}

@@ -98,10 +98,7 @@ administrators.`,
   bellwire audit --domain example.com              # for operators and the domain's administrators`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			c, err := server.client()
+			c, err := server.clientFor(output)
 			if err != nil {
 				return err
 			}

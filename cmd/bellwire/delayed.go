@@ -77,10 +77,7 @@ for their time: your own, and with --all, for operators, everybody's.`,
 		Example: "  bellwire delayed ls -u ana@example.com\n  bellwire delayed ls --all -o json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			c, err := server.client()
+			c, err := server.clientFor(output)
 			if err != nil {
 				return err
 			}

@@ -48,6 +48,14 @@ type httpClient struct {
 	client http.Client
 }
 
+// clientFor is client for a verb that prints in the form that -o says.
+func (f *httpFlags) clientFor(output string) (*httpClient, error) {
+	if err := checkOutput(output); err != nil {
+		return nil, err
+	}
+	return f.client()
+}
+
 // client checks the flags.
 func (f *httpFlags) client() (*httpClient, error) {
 	text := f.server
