@@ -1,14 +1,12 @@
 package blackbox
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -20,24 +18,6 @@ import (
 	"github.com/bellwire/bellwire/internal/effort"
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
-
-// runWith runs the binary with input to its end and returns what it printed.
-func runWith(t testing.TB, input string, args ...string) (stdout, stderr string, code int) {
-	t.Helper()
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), startTime)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, args...)
-	var out, errs strings.Builder
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &errs
-	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
-		t.Fatalf("%v: %v", args, err)
-	}
-	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
-}
 
 // made is what a verb prints that makes something of input.
 func made(t testing.TB, input string, args ...string) string {

@@ -431,6 +431,12 @@ func (l *logBuffer) tail() string {
 // run runs the binary to its end and returns both outputs and the exit code.
 func run(t testing.TB, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
+	return runWith(t, "", args...)
+}
+
+// runWith is run with input.
+func runWith(t testing.TB, input string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
@@ -438,8 +444,8 @@ func run(t testing.TB, args ...string) (stdout, stderr string, code int) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
+	var out, errs strings.Builder
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &errs
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
 		t.Fatalf("%v: %v", args, err)
 	}
