@@ -526,6 +526,7 @@ func (r *leak) decide(kind, owner string, text []byte) {
 
 func (r *leak) permit(h *holding, text string) {
 	defer r.sift(h)
+	defer r.reject(h)
 	h.text, h.policy = text, law.Nothing(h.kind, h.owner, "polite-block")
 	if text == "" {
 		return
@@ -533,6 +534,20 @@ func (r *leak) permit(h *holding, text string) {
 	var err error
 	if h.policy, err = law.ReadOwner([]byte(text), h.kind, h.owner, "polite-block"); err != nil {
 		r.fail("%v", err)
+	}
+}
+
+// reject notes whose subscriptions by name have ended, because a rule blocks them now. They do
+// not begin again, whatever is permitted later.
+func (r *leak) reject(h *holding) {
+	for _, c := range r.clients {
+		s := c.subs[h.topic]
+		if h.kind == "im" || s == nil || s.uncertain || c.who == h.owner {
+			continue
+		}
+		if v := r.verdict(h, c.who, "subscribe"); v.Handling == "block" && v.Named && v.Style == "" {
+			s.revoked = true
+		}
 	}
 }
 

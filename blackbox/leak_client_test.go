@@ -43,7 +43,7 @@ type leakSub struct {
 	from      int  // the act in which it was made
 	until     int  // in which it was ended; 0: it is there
 	uncertain bool // it may have ended: nothing is demanded for it
-	revoked   bool // it was revoked, and is to be shown nothing more
+	revoked   bool // it was revoked, or a rule blocks its watcher: it is to be shown nothing more
 }
 
 func (s *leakSub) shared() bool { return strings.HasPrefix(s.filter, "$share/") }
