@@ -36,6 +36,7 @@ func (r *leak) pickAct() act {
 		{"read", 2, r.actRead},
 		{"intrude", 2, r.actIntrude},
 		{"letters", 2, r.actLetters},
+		{"devices", 1, r.actDevices},
 	}
 	if len(r.nodes) == 1 && r.rnd.Chance(400) {
 		return act{"kill", 0, r.actKill}
@@ -367,9 +368,13 @@ func (r *leak) actConnect() {
 // actDisconnect ends a connection, with or without a word.
 func (r *leak) actDisconnect() {
 	c := r.someClient(func(c *leakClient) bool { return isConnected(c) && notConsole(c) })
-	if c == nil {
-		return
+	if c != nil {
+		r.leave(c)
 	}
+}
+
+// leave ends a client's connection, with or without a word.
+func (r *leak) leave(c *leakClient) {
 	word := r.rnd.Chance(2)
 	r.tell("%s goes, with a word: %v", c.id, word)
 	if word {
@@ -641,19 +646,46 @@ func (r *leak) actLetters() {
 	if other := pickOf(r, leakPeople); other != to && !r.rnd.Chance(3) {
 		then["forward"], at = "im:"+other, other
 	}
-	all := marshal(map[string]any{"v": 1, "kind": "im", "rules": []any{map[string]any{"id": "all", "then": then, "show": map[string]any{"send": true}}}})
-	nobody := []byte(`{"v":1,"kind":"im","defaults":{"handling":"block"}}`)
 	inbox := law.Address("im", at)
-	r.decide("im", to, all)
+	r.decide("im", to, marshal(map[string]any{"v": 1, "kind": "im", "rules": []any{map[string]any{"id": "all", "then": then, "show": map[string]any{"send": true}}}}))
 	r.visit(at, inbox, func(*leakClient) {
 		r.write(from, to)
 		r.settle()
 	})
 	r.write(from, to)
 	r.settle()
-	r.decide("im", at, nobody)
-	r.decide("im", at, marshal(map[string]any{"v": 1, "kind": "im", "rules": []any{map[string]any{"id": "all", "then": map[string]string{"handling": "allow"}, "show": map[string]any{"send": true}}}}))
+	r.decide("im", at, []byte(nobodyWrites))
+	r.decide("im", at, []byte(anybodyWrites))
 	r.visit(at, inbox, func(*leakClient) { r.settle() })
+}
+
+const (
+	nobodyWrites  = `{"v":1,"kind":"im","defaults":{"handling":"block"}}`
+	anybodyWrites = `{"v":1,"kind":"im","rules":[{"id":"all","then":{"handling":"allow"},"show":{"send":true}}]}`
+)
+
+// actDevices has a message taken by one device while another is away, for which it waits; and
+// nobody let in any more when that one is back.
+func (r *leak) actDevices() {
+	from, to := pickOf(r, leakPeople), pickOf(r, leakPeople)
+	r.decide("im", to, []byte(anybodyWrites))
+	var last *leakClient
+	for _, c := range r.clients {
+		if c.who != to || !c.durable {
+			continue
+		}
+		if c.conn == nil {
+			r.connect(c, false)
+		}
+		r.subscribe(c, law.Address("im", to), 1)
+		last = c
+	}
+	r.settle()
+	r.leave(last)
+	r.write(from, to)
+	r.settle()
+	r.decide("im", to, []byte(nobodyWrites))
+	r.connect(last, false)
 }
 
 // actKill kills the server, which is quiet, and starts it again.
