@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,9 +24,10 @@ type Bridge struct {
 	connected atomic.Bool
 
 	// Of Run's goroutine.
-	next  int  // of Addresses
-	plain bool // the peer does not know the bit for bridges
-	swept bool // the peer has released all ids, and our session is still to be begun
+	next     int  // of Addresses
+	plain    bool // the peer does not know the bit for bridges
+	prepared bool // our session has what is to go out, from now on
+	swept    bool // the peer has released all ids, and our session is still to be begun
 
 	subscribed atomic.Bool // in this life, to all; see relay.subscribe
 	dropLog    logPace
@@ -162,6 +164,9 @@ func (b *Bridge) rest(ctx context.Context, d time.Duration) {
 
 // once connects to both brokers and carries events until one of the connections ends.
 func (b *Bridge) once(ctx context.Context) error {
+	if err := b.prepare(ctx); err != nil {
+		return err
+	}
 	address := b.c.Addresses[b.next%len(b.c.Addresses)]
 	b.next++
 	peer, err := b.connectPeer(ctx, address)
@@ -171,14 +176,14 @@ func (b *Bridge) once(ctx context.Context) error {
 	b.next-- // it is there: the next try is for the same one
 	defer peer.conn.Close()
 	here := b.c.Session()
-	if peer.limits.present && !here.Exists && !b.swept {
+	if peer.limits.present && !here.Met() && !b.swept {
 		if err := b.sweep(peer); err != nil {
 			return err
 		}
 		b.swept = true
 		return errAgain
 	}
-	local, err := b.connectLocal(ctx, peer)
+	local, err := b.connectLocal(ctx, min(b.c.Window, peer.limits.receive, unmet-1))
 	if err != nil {
 		return err
 	}
@@ -212,7 +217,7 @@ func (b *Bridge) connectPeer(ctx context.Context, address string) (*end, error) 
 	peer := newEnd(conn, "the peer "+address, c.MaxPacket, c.Now)
 	ask := connect{
 		version: c.Version, bridge: c.Version < 5 && !c.NoPrivate && !b.plain, clean: c.Clean, client: c.Client, user: c.User, secret: secret,
-		alive: uint16(c.KeepAlive / time.Second), receive: uint16(c.Window), most: uint32(c.MaxPacket), expiry: c.Expiry,
+		alive: uint16(c.KeepAlive / time.Second), receive: uint16(c.Window), most: uint32(c.MaxPacket), expiry: c.Expiry, origin: c.Origin,
 	}
 	if c.Clean {
 		ask.expiry = 0
@@ -251,6 +256,9 @@ var versionNames = map[byte]string{5: "5", 4: "3.1.1", 3: "3.1"}
 // readFailed sorts what reading from the peer, or writing to it, failed with.
 func readFailed(err error) error {
 	var timeout net.Error
+	if _, done := errors.AsType[*failed](err); done {
+		return err
+	}
 	switch {
 	case errors.Is(err, errMalformed):
 		return &failed{FailProtocol, err, "what the peer sends is no MQTT of the bridge's protocol: is the address one of a broker?"}
@@ -260,9 +268,55 @@ func readFailed(err error) error {
 	return &failed{FailLost, err, ""}
 }
 
+// Prepare has our session begin, if this node is to run the bridge, so that what is published
+// from then on waits for the peer. Run does so itself when it can; this is for who wants to
+// know that it is done. To be called before Run.
+func (b *Bridge) Prepare(ctx context.Context) error {
+	if !b.c.Lead() {
+		return nil
+	}
+	return b.prepare(ctx)
+}
+
+// prepare sees to it that our session has what is published for the peer, before that has been
+// met for the first time.
+func (b *Bridge) prepare(ctx context.Context) error {
+	wants, here := filtersOf(b.outs), b.c.Session()
+	missing := slices.ContainsFunc(wants, func(w wanted) bool { return !slices.Contains(here.Filters, w.filter) })
+	if b.prepared || !missing {
+		return nil
+	}
+	receive := unmet
+	if here.Met() {
+		receive = min(b.c.Window, unmet-1)
+	}
+	local, err := b.connectLocal(ctx, receive)
+	if err != nil {
+		return err
+	}
+	defer local.leave()
+	r := &relay{b: b, local: local}
+	err = r.request(atLocal, wants)
+	if err == nil {
+		err = local.flush()
+	}
+	for err == nil && len(r.asks[atLocal]) > 0 {
+		var first byte
+		var body []byte
+		if first, body, err = local.read(); err == nil && first>>4 == typeSuback {
+			err = r.takeSuback(atLocal, body) // events come again, when the peer is there
+		}
+	}
+	if err != nil {
+		return r.sort(local, err)
+	}
+	b.prepared = true
+	return nil
+}
+
 // connectLocal returns a connection to our own broker, by which no more is under way at once
-// than the peer takes.
-func (b *Bridge) connectLocal(ctx context.Context, peer *end) (*end, error) {
+// than receive.
+func (b *Bridge) connectLocal(ctx context.Context, receive int) (*end, error) {
 	c := &b.c
 	conn, err := c.Local(ctx)
 	if err != nil {
@@ -273,7 +327,7 @@ func (b *Bridge) connectLocal(ctx context.Context, peer *end) (*end, error) {
 	most := c.MaxPacket + readBuffer
 	local := newEnd(conn, "our own broker", most, c.Now)
 	err = local.connect(connect{
-		version: 5, client: c.LocalClient, receive: uint16(min(c.Window, peer.limits.receive)), most: uint32(most), expiry: math.MaxUint32,
+		version: 5, client: c.LocalClient, receive: uint16(receive), most: uint32(most), expiry: math.MaxUint32,
 	}, dialTime)
 	if err == nil {
 		local.patience = 0

@@ -80,13 +80,22 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// unmet is the Receive Maximum of our session until the peer has been met by it for the first
+// time; later there is always a lesser one. So the log knows whether the peer may hold packet
+// ids of a session before it.
+const unmet = 65_535
+
 // A Session is what our broker knows of a bridge's session.
 type Session struct {
 	Exists     bool
+	Receive    int      // the Receive Maximum of its latest connection
 	Unreleased []uint16 // packet ids of QoS 2 that were received and are not released
 	Filters    []string // that it subscribes to
 	Waiting    uint64   // events in its queue
 }
+
+// Met says whether the session has been connected with the peer.
+func (s *Session) Met() bool { return s.Exists && s.Receive != unmet }
 
 // TLSDial returns a Dial over TLS: config may change from call to call.
 func TLSDial(config func() (*tls.Config, error)) func(context.Context, string) (net.Conn, error) {

@@ -28,8 +28,8 @@
 // bridge's own. Two things remain to be done when one of the sessions was lost:
 //
 //   - Ours is new, the peer's is not: it may hold ids of exchanges that nobody will end, and
-//     would take new events under them for old ones. All ids are released there, before our
-//     session is begun (see sweep).
+//     would take new events under them for old ones. All ids are released there before anything
+//     of our session goes there (see sweep).
 //   - The peer's is new, ours is not: an event under an id that we hold from before is a new
 //     one. So is any that the peer marks as sent for the first time: the id is released
 //     here first (see relay.inward).
@@ -51,7 +51,8 @@
 // of MQTT 3.1.1 is told by the bit of the protocol level that mosquitto has for it. Rings of
 // several brokers need more: each event carries the ids of the brokers it has been at in a
 // User Property (hopsProperty), and is dropped and counted where it comes to one again, or
-// has been at too many.
+// has been at too many. A peer that is a Bellwire says in CONNACK which id it has, so that an
+// event is not sent to one where it has been: a broker does not look at what clients publish.
 //
 // paho.golang, which the rest of the program uses, was not taken: it speaks MQTT 5 only,
 // numbers packets itself, so that exactly once needs a store of its own that our log would

@@ -78,7 +78,10 @@ func (e *end) read() (first byte, body []byte, err error) {
 		return 0, nil, err
 	}
 	if 1+varintLen(n)+n > e.most {
-		return 0, nil, fmt.Errorf("a packet of %d bytes, and %d is the most: raise packet.bytes under limits, or have less published", 1+varintLen(n)+n, e.most)
+		return 0, nil, &failed{
+			FailProtocol, fmt.Errorf("%s sends a packet of %d bytes, and %d is the most", e.who, 1+varintLen(n)+n, e.most),
+			"raise packet.bytes under limits, or have less published there: until then nothing more is carried from it",
+		}
 	}
 	if n <= readBuffer {
 		body, err = e.in.Peek(n)
@@ -145,12 +148,16 @@ func (e *end) connect(c connect, patience time.Duration) error {
 	if err != nil {
 		return err
 	}
-	first, body, err := e.read()
+	if err = e.conn.SetReadDeadline(e.now().Add(patience)); err != nil {
+		return err
+	}
+	// What is no broker says so with its first byte, and need not be waited for.
+	if first, err := e.in.Peek(1); err == nil && first[0] != typeConnack<<4 {
+		return malformed("it answers CONNECT with something else")
+	}
+	_, body, err := e.read()
 	if err != nil {
 		return fmt.Errorf("it does not answer CONNECT: %w", err)
-	}
-	if first>>4 != typeConnack {
-		return malformed("it answers CONNECT with another packet")
 	}
 	if e.limits, err = parseConnack(body, e.version); err != nil {
 		return err

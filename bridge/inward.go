@@ -54,7 +54,7 @@ func (r *relay) inward(p *publish) error {
 		return r.inDropped(p)
 	}
 	name := p.topic
-	c := carry(nil, p.props, r.b.outs, r.b.c.Origin, false)
+	c := carry(nil, p.props, r.b.outs, r.b.c.Origin, "", false)
 	switch {
 	case c.looped:
 		r.drop(DropLooped, name, "it has been here before")

@@ -81,13 +81,14 @@ func filtersOf(ways []way) (all []wanted) {
 type carried struct {
 	props  []byte // in wire form
 	hops   int    // brokers it has been at
-	looped bool   // ours is one of them
+	looped bool   // ours, or the peer, is one of them
 }
 
 // carry makes the properties of an event, appended to buf: all that belong to the event, in
 // their order, with the response topic of the other side by the ways back, and, on its way
-// out, origin among its hops. They have been checked.
-func carry(buf, props []byte, backs []way, origin string, out bool) (to carried) {
+// out, origin among its hops. They have been checked. peer is the peer's id, empty if it is not
+// known.
+func carry(buf, props []byte, backs []way, origin, peer string, out bool) (to carried) {
 	to.props = buf
 	var hops []byte
 	_ = eachProperty(props, func(p property) error { // which has no faults
@@ -108,7 +109,7 @@ func carry(buf, props []byte, backs []way, origin string, out bool) (to carried)
 	for id := range bytes.SplitSeq(hops, []byte{','}) {
 		if len(id) > 0 {
 			to.hops++
-			to.looped = to.looped || string(id) == origin
+			to.looped = to.looped || string(id) == origin || out && peer != "" && string(id) == peer
 		}
 	}
 	if out {

@@ -48,7 +48,11 @@ func (r *relay) outward(p *publish) error {
 		return r.outDropped(p)
 	}
 	name := p.topic
-	c := carry(nil, p.props, r.b.ins, r.b.c.Origin, true)
+	c := carry(nil, p.props, r.b.ins, r.b.c.Origin, r.peer.limits.origin, true)
+	if c.looped {
+		r.drop(DropLooped, name, "it has been here before, or at the peer")
+		return r.outDropped(p)
+	}
 	if c.hops >= r.b.c.MaxHops {
 		r.drop(DropHops, name, fmt.Sprintf("it has been at %d brokers", c.hops))
 		return r.outDropped(p)

@@ -123,8 +123,8 @@ func (r *relay) pump(from *end, handle func(first byte, body []byte) error) erro
 			err = handle(first, body)
 		}
 		if err == nil && from.in.Buffered() == 0 {
-			if err = r.local.flush(); err == nil {
-				err = r.peer.flush()
+			if err = r.localWrote(r.local.flush()); err == nil {
+				err = r.peerWrote(r.peer.flush())
 			}
 		}
 		if err != nil {
@@ -135,7 +135,7 @@ func (r *relay) pump(from *end, handle func(first byte, body []byte) error) erro
 
 // sort says whose fault an error is.
 func (r *relay) sort(from *end, err error) error {
-	if _, done := errors.AsType[*failed](err); done {
+	if _, done := errors.AsType[*failed](err); done || errors.Is(err, errMoved) {
 		return err
 	}
 	err = fmt.Errorf("%s: %w", from.who, err)

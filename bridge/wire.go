@@ -353,7 +353,12 @@ type connack struct {
 	noRetain bool
 	alive    uint32 // Server Keep Alive; valid if aliveSet
 	aliveSet bool
+	origin   string // of a Bellwire: the id by which it is known in rings; see originProperty
 }
+
+// originProperty is the User Property of CONNECT by which a bridge says that it is one, and
+// asks a Bellwire for its Config.Origin; CONNACK answers by the same name.
+const originProperty = "bellwire-bridge"
 
 func parseConnack(body []byte, version byte) (c connack, err error) {
 	f := fields{b: body}
@@ -379,6 +384,10 @@ func parseConnack(body []byte, version byte) (c connack, err error) {
 			c.alive, c.aliveSet = p.num, true
 		case propReasonString:
 			c.why = string(p.text)
+		case propUser:
+			if string(p.text) == originProperty {
+				c.origin = string(p.value)
+			}
 		}
 		if p.num == 0 && (p.id == propReceiveMaximum || p.id == propMaximumPacketSize) {
 			return malformed("a property that must not be 0")
@@ -399,6 +408,7 @@ type connect struct {
 	receive uint16 // of 5
 	most    uint32 // likewise: Maximum Packet Size
 	expiry  uint32 // likewise: of the session, s
+	origin  string // likewise; empty for our own broker, which need not know
 }
 
 func (c *connect) append(b []byte) []byte {
@@ -426,6 +436,9 @@ func (c *connect) append(b []byte) []byte {
 		props := binary.BigEndian.AppendUint32([]byte{propSessionExpiry}, c.expiry)
 		props = binary.BigEndian.AppendUint16(append(props, propReceiveMaximum), c.receive)
 		props = binary.BigEndian.AppendUint32(append(props, propMaximumPacketSize), c.most)
+		if c.origin != "" {
+			props = appendText(appendText(append(props, propUser), originProperty), c.origin)
+		}
 		body = append(appendVarint(body, len(props)), props...)
 	}
 	body = appendText(body, c.client)

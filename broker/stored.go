@@ -7,6 +7,7 @@ import (
 // A StoredSession is what the state of this node says of a client's session.
 type StoredSession struct {
 	Node       string   // that holds its connection; empty if it is away
+	ReceiveMax uint16   // of its latest connection
 	Waiting    uint64   // events in its queue, and owed by streams as far as has been counted
 	Unreleased []uint16 // packet ids of QoS 2 publishes of its client's that are not released
 	Filters    []string // of its subscriptions, shared ones left out
@@ -24,7 +25,7 @@ func (b *Broker) Stored(client string) (is StoredSession, ok bool) {
 	if err != nil {
 		return is, false
 	}
-	is.Node = r.node
+	is.Node, is.ReceiveMax = r.node, r.recvMax
 	if data := storedValue(s, cursorKey(nil, r.session)); data != nil && r.queue.decode(data) == nil {
 		is.Waiting = r.queue.count
 	}

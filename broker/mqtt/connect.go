@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,10 @@ import (
 // droppedProperty is the User Property of CONNACK that tells a client how many
 // events its session's queue has lost to its bound.
 const droppedProperty = "bellwire-dropped"
+
+// originProperty is the User Property by which a bridge asks in CONNECT which broker this is,
+// and is told in CONNACK: an event that has been here it need not bring.
+const originProperty = "bellwire-bridge"
 
 // smallestEver is more than any CONNACK takes that tells no events dropped.
 const smallestEver = 128
@@ -321,6 +326,9 @@ func (c *conn) connack(p *connectPacket, r *broker.ConnectRequest, a connackOf) 
 	o.AuthenticationMethod, o.AuthenticationData = c.method, a.proof
 	if a.dropped > 0 {
 		o.User = []packets.UserProperty{{Key: droppedProperty, Val: strconv.FormatUint(a.dropped, 10)}}
+	}
+	if c.srv.origin != "" && slices.ContainsFunc(p.Properties.User, func(u packets.UserProperty) bool { return u.Key == originProperty }) {
+		o.User = append(o.User, packets.UserProperty{Key: originProperty, Val: c.srv.origin})
 	}
 	if o.User != nil && len(encodeRare(pk)) > c.maxPacket {
 		o.User = nil

@@ -65,6 +65,10 @@ type Config struct {
 	// known. It is asked for each such client, by any goroutine, and must not block.
 	// nil knows none.
 	Elsewhere func() string
+
+	// Origin is the id of this broker, all nodes of it, for bridges of others of our kind,
+	// who ask for it in CONNECT (originProperty). Empty: none is told.
+	Origin string
 }
 
 // ErrServerClosed is what Serve returns after Close.
@@ -82,6 +86,7 @@ type Server struct {
 	enhanced       func(method string, from *ConnInfo) Exchange
 	proved         func(l Login, method, principal string) (Identity, error)
 	elsewhere      func() string
+	origin         string
 	policy         func() broker.Authorizer // in force now
 	shared         func() bool              // shared subscriptions are to be had
 	connect        func(broker.ConnectRequest, broker.Sink) (s session, present bool, dropped uint64, err error)
@@ -151,6 +156,7 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		enhanced:       cfg.Enhanced,
 		proved:         cfg.Proved,
 		elsewhere:      cfg.Elsewhere,
+		origin:         cfg.Origin,
 		policy:         func() broker.Authorizer { return nil },
 		shared:         func() bool { return true },
 		connect:        connect,

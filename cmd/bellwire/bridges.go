@@ -92,7 +92,7 @@ func (s *server) bridgeConfig(spec *bridgeSpec, d *door) bridge.Config {
 	c.Local, c.LocalClient = d.dial, bridgeClient+spec.Name
 	c.Session = func() bridge.Session {
 		is, ok := s.broker.Stored(c.LocalClient)
-		return bridge.Session{Exists: ok, Unreleased: is.Unreleased, Filters: is.Filters, Waiting: is.Waiting}
+		return bridge.Session{Exists: ok, Receive: int(is.ReceiveMax), Unreleased: is.Unreleased, Filters: is.Filters, Waiting: is.Waiting}
 	}
 	c.Lead = func() bool { return s.node.Leader() && s.drain.now() == "" }
 	c.Confirm = func(ctx context.Context) bool { return s.broker.Advance(ctx) == nil && c.Lead() }
@@ -100,13 +100,25 @@ func (s *server) bridgeConfig(spec *bridgeSpec, d *door) bridge.Config {
 	return c
 }
 
-// start has the bridges run.
+// prepareTime is how long a server that starts waits for its bridges' sessions.
+const prepareTime = 5 * time.Second
+
+// start has the bridges run. When it returns, what is published waits for their peers.
 func (b *bridges) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	b.stop = stop
 	for _, serve := range b.serve {
 		b.tasks.Go(serve)
 	}
+	var prepared sync.WaitGroup
+	for _, one := range b.all {
+		prepared.Go(func() {
+			soon, cancel := context.WithTimeout(ctx, prepareTime)
+			defer cancel()
+			_ = one.Prepare(soon) // it is done again when it runs, and told
+		})
+	}
+	prepared.Wait()
 	for _, one := range b.all {
 		b.tasks.Go(func() { one.Run(ctx) })
 	}

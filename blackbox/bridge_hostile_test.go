@@ -1,0 +1,189 @@
+package blackbox
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	mq "github.com/bellwire/bellwire/mqtttest"
+)
+
+// A packetIn is what a bridge has sent to a peer that is a test.
+type packetIn struct {
+	first byte
+	body  []byte
+}
+
+// readPacket reads one whole packet.
+func readPacket(r *bufio.Reader) (p packetIn, err error) {
+	if p.first, err = r.ReadByte(); err != nil {
+		return p, err
+	}
+	n, shift := 0, 0
+	for {
+		b, err := r.ReadByte()
+		if err != nil {
+			return p, err
+		}
+		n |= int(b&0x7f) << shift
+		if shift += 7; b < 0x80 {
+			break
+		}
+	}
+	p.body = make([]byte, n)
+	_, err = io.ReadFull(r, p.body)
+	return p, err
+}
+
+// hostilePeer serves connections, each of which is answered by what answer returns for each
+// packet; nil ends it.
+func hostilePeer(t *testing.T, answer func(p packetIn) []byte) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				r := bufio.NewReader(c)
+				for {
+					p, err := readPacket(r)
+					if err != nil {
+						return
+					}
+					out := answer(p)
+					if out == nil {
+						return
+					}
+					if _, err := c.Write(out); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// A peer that does what no broker does is left, counted by what it did, and tried again; our
+// own clients notice nothing, and what is published for it waits.
+func TestBridgeHostilePeer(t *testing.T) {
+	t.Parallel()
+	welcome := []byte{0x20, 3, 0, 0, 0}
+	publish := func(topic string, flags byte, rest ...byte) []byte {
+		body := append([]byte{0, byte(len(topic))}, topic...)
+		return mq.Frame(0x30|flags, append(body, rest...)...)
+	}
+	// What is sent once the bridge has been let in and has subscribed.
+	then := func(out []byte) func(packetIn) []byte {
+		return func(p packetIn) []byte {
+			switch p.first >> 4 {
+			case 1:
+				return welcome
+			case 8:
+				return append([]byte{0x90, 4, p.body[0], p.body[1], 0, 2}, out...)
+			}
+			return []byte{}
+		}
+	}
+	many := []byte{}
+	for id := range 300 {
+		many = append(many, publish("in/a", 2, byte((id+1)>>8), byte(id+1), 0)...)
+	}
+	for _, c := range []struct {
+		name, reason string
+		answer       func(packetIn) []byte
+	}{
+		{"ends at once", "lost", func(packetIn) []byte { return nil }},
+		{"speaks HTTP", "protocol", func(packetIn) []byte { return []byte("HTTP/1.1 400 Bad Request\r\n\r\n") }},
+		{"wrong password", "refused", func(packetIn) []byte { return []byte{0x20, 3, 0, 0x86, 0} }},
+		{"no MQTT 5", "refused", func(packetIn) []byte { return []byte{0x20, 2, 0, 1} }},
+		{"SUBACK to nobody", "protocol", then([]byte{0x90, 4, 0, 9, 0, 0})},
+		{"refuses the subscription", "subscribe", func(p packetIn) []byte {
+			if p.first>>4 == 8 {
+				return []byte{0x90, 4, p.body[0], p.body[1], 0, 0x80}
+			}
+			return then(nil)(p)
+		}},
+		{"a packet of 200 MiB", "protocol", then([]byte{0x30, 0x80, 0x80, 0x80, 0x64})},
+		{"a length of five bytes", "protocol", then([]byte{0x30, 0x80, 0x80, 0x80, 0x80, 1})},
+		{"a topic with a wildcard", "protocol", then(publish("in/#", 0, 0))},
+		{"a topic that is no text", "protocol", then(publish("in/\xff", 0, 0))},
+		{"QoS 3", "protocol", then(publish("in/a", 6, 0, 1, 0))},
+		{"no packet id", "protocol", then(publish("in/a", 2, 0, 0, 0))},
+		{"a topic alias", "protocol", then(publish("", 0, 3, 0x23, 0, 1))},
+		{"a property twice", "protocol", then(publish("in/a", 0, 4, 1, 1, 1, 1))},
+		{"properties that run past the end", "protocol", then(publish("in/a", 0, 9, 1))},
+		{"acknowledges what it was not sent", "protocol", then([]byte{0x40, 2, 0, 9})},
+		{"more under way than is allowed", "protocol", then(many)},
+		{"a CONNECT", "protocol", then([]byte{0x10, 0})},
+		{"tells why it ends", "lost", then([]byte{0xe0, 1, 0x8E})},
+		{"never acknowledges", "timeout", then([]byte{})},
+		{"takes events not now", "busy", func(p packetIn) []byte {
+			if p.first>>4 == 3 {
+				return []byte{0x40, 3, p.body[7], p.body[8], 0x97}
+			}
+			return then(nil)(p)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			addr := hostilePeer(t, c.answer)
+			s := prepareBridged(t, addr, "ack_timeout: 1s\ntopics: [{filter: \"in/#\", direction: in}, {filter: \"out/#\", direction: out}]")
+			s.start()
+			client := s.open(v5, clean("client"))
+			client.Subscribe("#", 1)
+			client.Publish("out/a", 1, "waits")
+			client.ReceiveText("out/a", "waits")
+			until(t, "it is counted", patience, func() bool { return s.metric("bellwire_bridge_errors_total", fmt.Sprintf("reason=%q", c.reason)) > 0 })
+			until(t, "the event waits", patience, func() bool { return s.metric("bellwire_bridge_lag_messages") == 1 })
+			client.Publish("b", 1, "on")
+			for {
+				if p := client.Await(mq.PUBLISH, 0); p.Topic == "b" {
+					break
+				}
+			}
+			log := s.logs.String()
+			if c.reason != "subscribe" && !strings.Contains(log, "the bridge has no connection") || !strings.Contains(log, `"bridge":"b"`) {
+				t.Errorf("the log does not say what failed: %s", log)
+			}
+		})
+	}
+}
+
+// What is published before the peer is there for the first time, and while it is away, waits and
+// goes out; the state is told as mosquitto tells it.
+func TestBridgePeerComesLate(t *testing.T) {
+	t.Parallel()
+	peer := mosquittoBroker(t)
+	peer.kill()
+	s := prepareBridged(t, peer.addr, `topics: [{filter: "out/#", direction: out, qos: 1}]`, "--allow-anonymous", "--sys-interval", "1s")
+	s.start()
+	client := s.open(v5, clean("client"))
+	until(t, "the peer is missed", patience, func() bool { return s.metric("bellwire_bridge_errors_total", `reason="dial"`) > 0 })
+	const state = "$SYS/broker/connection/b/state"
+	client.Subscribe(state, 0)
+	client.ReceiveText(state, "0")
+	client.Publish("out/a", 1, "early")
+	until(t, "it waits", patience, func() bool { return s.metric("bellwire_bridge_lag_messages") == 1 })
+	peer.start()
+	client.ReceiveText(state, "1")
+	until(t, "it is carried", patience, func() bool { return s.metric("bellwire_bridge_messages_total", `direction="out"`) == 1 })
+	peer.kill()
+	client.ReceiveText(state, "0")
+	client.Publish("out/a", 1, "later")
+	until(t, "it waits", patience, func() bool { return s.metric("bellwire_bridge_lag_messages") == 1 })
+	peer.start()
+	client.ReceiveText(state, "1")
+	until(t, "it is carried, too", patience, func() bool { return s.metric("bellwire_bridge_lag_messages") == 0 })
+}

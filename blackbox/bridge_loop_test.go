@@ -1,0 +1,118 @@
+package blackbox
+
+import (
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	mq "github.com/bellwire/bellwire/mqtttest"
+)
+
+// ring starts n servers, each with a bridge to the next, of which the last has the first.
+func ring(t *testing.T, n int, more string) (all []*server) {
+	t.Helper()
+	var addrs []string
+	for range n {
+		addrs = append(addrs, freeAddress(t))
+	}
+	for i, addr := range addrs {
+		s := prepareBridged(t, addrs[(i+1)%n], fmt.Sprintf("client_id: from-%d\n", i)+more, "--allow-anonymous", "--mqtt", addr)
+		s.start()
+		all = append(all, s)
+	}
+	for _, s := range all {
+		s.awaitBridge()
+	}
+	return all
+}
+
+// In a ring of brokers each gets an event once, and it ends where it began, retained or not;
+// two that both have a bridge to the other are one.
+func TestBridgeRings(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{2, 3} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			all := ring(t, n, `topics: [{filter: "#", direction: out, qos: 2}]`)
+			var clients []*mq.Client
+			for i, s := range all {
+				c := s.open(v5, clean(fmt.Sprint("client ", i)))
+				c.Subscribe("#", 2)
+				clients = append(clients, c)
+			}
+			const each = 5
+			for i, from := range clients {
+				for k := range each {
+					text := fmt.Sprint(i, " ", k)
+					from.PublishMessage(mq.Publish{Topic: "t", QoS: 2, Retain: k%2 == 1, Payload: []byte(text)})
+					for _, c := range clients {
+						c.ReceiveText("t", text)
+					}
+				}
+			}
+			until(t, "each is dropped where it began", patience, func() bool {
+				var looped float64
+				for _, s := range all {
+					looped += s.metric("bellwire_bridge_dropped_total", `reason="looped"`)
+				}
+				return looped >= float64(n*each)
+			})
+			for _, c := range clients {
+				c.Quiet()
+			}
+		})
+	}
+}
+
+// An event that has been at too many brokers goes no further.
+func TestBridgeBoundsHops(t *testing.T) {
+	t.Parallel()
+	peer := mosquittoBroker(t)
+	s := bridged(t, peer.addr, "max_hops: 2\n"+`topics: [{filter: "#", direction: both, qos: 1}]`)
+	here, there := s.open(v5, clean("here")), mq.Open(t, peer.addr, v5, clean("there"))
+	here.Subscribe("#", 1)
+	there.Subscribe("#", 1)
+	hops := func(list string) mq.Properties { return mq.Properties{mq.User("bellwire-hops", list)} }
+	there.PublishMessage(mq.Publish{Topic: "a", QoS: 1, Payload: []byte("far"), Properties: hops("x,y")})
+	there.PublishMessage(mq.Publish{Topic: "a", QoS: 1, Payload: []byte("near"), Properties: hops("x")})
+	here.ReceiveText("a", "near")
+	here.PublishMessage(mq.Publish{Topic: "b", QoS: 1, Payload: []byte("far"), Properties: hops("x,y")})
+	here.PublishMessage(mq.Publish{Topic: "b", QoS: 1, Payload: []byte("near"), Properties: hops("x")})
+	for range 3 { // its own
+		there.Await(mq.PUBLISH, 0)
+	}
+	if n := s.metric("bellwire_bridge_dropped_total", `reason="hops"`); n != 2 {
+		t.Errorf("%v events dropped, want 2", n)
+	}
+}
+
+// mosquitto's own bridge to us, which says by the bit of the protocol level that it is one, gets
+// nothing back of what it brought, and what is retained stays retained.
+func TestMosquittoBridgesToUs(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "--allow-anonymous")
+	host, port, _ := net.SplitHostPort(s.ready.MQTT)
+	peer := mosquittoWith(t, "allow_anonymous true", "connection ours", fmt.Sprintf("address %s:%s", host, port), "topic # both 2", "bridge_protocol_version mqttv311", "notifications false")
+	here, there := s.open(v5, clean("here")), mq.Open(t, peer.addr, v5, clean("there"))
+	all := mq.Filter{Filter: "t/#", QoS: 2, RetainAsPublished: true}
+	here.SubscribeTo(nil, all)
+	there.SubscribeTo(nil, all)
+	until(t, "mosquitto is connected", patience, func() bool {
+		there.Publish("t/try", 1, "x")
+		there.ReceiveText("t/try", "x")
+		return here.Arrives(time.Second/4) != nil
+	})
+	for qos := range byte(3) {
+		for _, c := range []struct{ from, to *mq.Client }{{here, there}, {there, here}} {
+			text := fmt.Sprint("qos ", qos)
+			c.from.PublishMessage(mq.Publish{Topic: "t/a", QoS: qos, Retain: true, Payload: []byte(text)})
+			c.from.ReceiveText("t/a", text)
+			if p := c.to.ReceiveText("t/a", text); !p.Retain() || p.QoS() != qos {
+				t.Errorf("got %v, want QoS %d and RETAIN", p, qos)
+			}
+		}
+	}
+	here.Quiet()
+	there.Quiet()
+}
