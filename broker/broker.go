@@ -97,7 +97,8 @@ type Broker struct {
 	proposer atomic.Pointer[proposer] // of this life; the loop replaces it with the next
 	log      Log
 	policy   atomic.Pointer[policy]
-	policyMu sync.Mutex // who stores another one in policy holds it
+	read     func(prefix, key string) []byte // profileValue, once for all who ask
+	policyMu sync.Mutex                      // who stores another one in policy holds it
 	settings atomic.Pointer[event.Settings]
 	diskFull atomic.Bool
 
@@ -140,7 +141,7 @@ func New(c Config) (*Broker, error) {
 	if c.Raised != nil {
 		m.raised = c.Raised
 	}
-	b.machine = m
+	b.machine, b.read = m, b.profileValue
 	b.local = topic.NewIndex(b.audienceOf, audienceCache)
 	b.loop.init(b)
 	b.settler.init(b)
@@ -423,7 +424,7 @@ func (b *Broker) decide(who Who, what Action, topicName string, at int64) Decisi
 	if p == nil {
 		return Decision{Reason: noPolicy}
 	}
-	return decideFor(b.machine.profiles, b.profileValue, p, who, what, topicName, at)
+	return decideFor(b.machine.profiles, b.read, p, who, what, topicName, at)
 }
 
 // Kick makes the broker look at its clock: a test clock was moved.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/store"
@@ -55,11 +56,73 @@ type piece struct {
 	watched []resource // to be shown at once
 	looked  int        // keys read
 	bytes   int        // of what it holds
+	held    int        // of direct: those that the session may hold after they were sent
+
+	*pieceMemory
+}
+
+// A pieceMemory is what pieces are read into, one after the other: what is sent at QoS 0
+// is in the client's output when the piece has been delivered, and nobody refers to it
+// any more. It is of a pool, so that no scan has one while it waits for its client.
+type pieceMemory struct {
+	found []found
+	bytes []byte // of topics, properties and payloads
+	last  []byte // the key that was looked at last
+	name  string // the same, if it is in bytes already; else empty
+}
+
+// keep copies b, and is a string of the copy.
+func (m *pieceMemory) keep(b []byte) string {
+	at := len(m.bytes)
+	m.bytes = append(m.bytes, b...)
+	kept := m.bytes[at:len(m.bytes):len(m.bytes)]
+	return unsafe.String(unsafe.SliceData(kept), len(kept))
+}
+
+// before is the key that was looked at last, or empty.
+func (m *pieceMemory) before() string {
+	if m.name == "" && len(m.last) > 0 {
+		m.name = m.keep(m.last)
+	}
+	return m.name
+}
+
+// own gives e memory of m's.
+func (m *pieceMemory) own(e *event.Event) {
+	at := len(m.bytes)
+	m.bytes = append(append(append(m.bytes, e.Topic...), e.Props...), e.Payload...)
+	all := m.bytes[at:len(m.bytes):len(m.bytes)]
+	props, payload := len(e.Topic), len(e.Topic)+len(e.Props)
+	e.Topic = unsafe.String(unsafe.SliceData(all), props)
+	if e.Props != nil {
+		e.Props = all[props:payload:payload]
+	}
+	e.Payload = all[payload:]
+}
+
+// newPieceMemory returns one of the pool's.
+func (n *scanner) newPieceMemory() *pieceMemory {
+	if m, ok := n.memory.Get().(*pieceMemory); ok {
+		return m
+	}
+	return &pieceMemory{found: make([]found, 0, pieceEvents)}
+}
+
+// release gives the memory of a piece back that was delivered. The pool holds none that
+// somebody may still refer to.
+func (n *scanner) release(p *piece) {
+	if m := p.pieceMemory; p.held == 0 && n.b.config.Tap == nil && cap(m.bytes) <= 2*pieceBytes {
+		clear(p.direct)
+		m.bytes, m.last, m.name = m.bytes[:0], m.last[:0], ""
+		n.memory.Put(m)
+	}
+	p.direct, p.pieceMemory = nil, nil
 }
 
 // room says whether a piece takes more.
 func (p *piece) room() bool {
-	return p.looked < pieceLookedAt && p.bytes < pieceBytes && len(p.direct)+len(p.watched)+p.replays() < pieceTopics
+	return p.looked < pieceLookedAt && p.bytes < pieceBytes && len(p.direct) < pieceEvents &&
+		p.held+len(p.watched)+p.replays() < pieceTopics
 }
 
 func (p *piece) replays() (n int) {
@@ -97,10 +160,16 @@ type found struct {
 	// Where the scan was before it: to go back to if the client has no room.
 	after   string
 	replays int
+
+	// By which policy it was found that the subscriber may have it, and until when; nil
+	// if there is more to ask than the policy.
+	by    *policy
+	until int64
 }
 
 const (
-	pieceTopics   = 128  // sent by one piece
+	pieceTopics   = 128  // of one piece, that cost more than a copy: what a session keeps, queues or renders
+	pieceEvents   = 512  // sent by one piece, which takes the loop a tenth of a millisecond
 	pieceLookedAt = 2048 // keys read for one piece at most
 	pieceBytes    = 256 << 10
 	pieceScans    = 64  // scans that share one piece
@@ -118,10 +187,11 @@ const (
 
 // A scanner bounds and counts the scans of a node.
 type scanner struct {
-	b     *Broker
-	slots chan struct{}
-	ctx   context.Context
-	stop  context.CancelFunc
+	b      *Broker
+	slots  chan struct{}
+	memory sync.Pool // of *pieceMemory
+	ctx    context.Context
+	stop   context.CancelFunc
 
 	mu      sync.Mutex
 	running int
@@ -343,6 +413,7 @@ func (t *scanState) piece(scans []*pieceOf) bool {
 	if !b.loop.call(func(w *Wave) { t.deliver(&p, w); t.showAll(&p, w) }) {
 		return false
 	}
+	b.scans.release(&p)
 	return t.replay(&p)
 }
 
@@ -368,6 +439,8 @@ func (t *scanState) waitForRoom(scans []*pieceOf) bool {
 // read reads one piece: of each scan in turn, as far as there is room in it.
 func (t *scanState) read(scans []*pieceOf) (p piece) {
 	now := t.s.b.now()
+	p.pieceMemory = t.s.b.scans.newPieceMemory()
+	p.direct = p.found[:0]
 	for _, s := range scans {
 		if !p.room() {
 			break
@@ -400,48 +473,76 @@ func (t *scanState) readRetained(p *piece, s *pieceOf, now int64) (done bool) {
 		return t.readSystem(p, s, now)
 	}
 	lower, upper := retainedRange(filter, s.after)
+	p.last, p.name = append(p.last[:0], s.after...), s.after
 	t.s.b.config.Store.Scan(lower, upper, func(key, value []byte) bool {
 		if p.looked++; !p.room() {
 			done = false
 			return false
 		}
-		name := string(key[1:])
-		if topic.Match(filter, name) {
-			t.take(p, s, name, value, now)
+		taken, name := "", key[1:]
+		if topic.Match(filter, unsafe.String(unsafe.SliceData(name), len(name))) {
+			taken = t.take(p, s, value, now)
 		}
-		s.after = name
+		p.last, p.name = append(p.last[:0], name...), taken
 		return true
 	})
+	s.after = string(p.last)
 	return done
 }
 
-// take adds a retained event to a piece if the subscriber is to have it.
-func (t *scanState) take(p *piece, s *pieceOf, name string, value []byte, now int64) {
-	f := found{of: s, after: s.after, replays: len(s.replay)}
+// take adds a retained event to a piece if the subscriber is to have it, and returns its
+// topic, if that is in the piece's memory.
+func (t *scanState) take(p *piece, s *pieceOf, value []byte, now int64) string {
+	p.direct = append(p.direct, found{of: s, replays: len(s.replay)})
+	f := &p.direct[len(p.direct)-1]
 	if err := decodeRetained(value, &f.event); err != nil {
 		panic(fatal{"retained event: " + err.Error()})
 	}
-	if s.sub.sub.NoLocal && f.event.Origin == t.s.number {
-		return
-	}
-	queued := t.s.durable && min(f.event.QoS, s.sub.sub.QoS) > 0
-	if live := f.event.Position > s.since && (queued || !s.resumed); live || f.event.Expired(now) || s.opened != nil && !s.opened(name) {
-		return
-	}
-	if d := t.s.b.decide(t.s.who, ActSubscribe, name, now); !d.Allow {
-		if s.opened == nil { // else it was closed before, and nothing was due
-			t.s.withheld(&f.event, d.Until != 0, now)
-		}
-		return
-	}
-	if queued {
+	direct, queued := t.wants(s, f, now)
+	switch {
+	case queued:
+		name := cloneString(f.event.Topic)
 		s.replay = append(s.replay, name)
 		p.bytes += len(name)
-	} else {
-		p.bytes += f.event.Size()
+	case direct && min(f.event.QoS, s.sub.sub.QoS) > 0: // the session may have to send it again
+		f.after = p.before()
 		f.event = *clone(&f.event)
-		p.direct = append(p.direct, f)
+		p.bytes += f.event.Size()
+		p.held++
+		return ""
+	case direct:
+		f.after = p.before()
+		p.own(&f.event)
+		p.bytes += f.event.Size()
+		return f.event.Topic
 	}
+	*f = found{}
+	p.direct = p.direct[:len(p.direct)-1]
+	return ""
+}
+
+// wants says whether the subscriber is to be sent a retained event, or to have it queued.
+func (t *scanState) wants(s *pieceOf, f *found, now int64) (direct, queued bool) {
+	b, e := t.s.b, &f.event
+	if s.sub.sub.NoLocal && e.Origin == t.s.number {
+		return false, false
+	}
+	queued = t.s.durable && min(e.QoS, s.sub.sub.QoS) > 0
+	if live := e.Position > s.since && (queued || !s.resumed); live || e.Expired(now) || s.opened != nil && !s.opened(e.Topic) {
+		return false, false
+	}
+	if profileOf(b.machine.profiles, e.Topic) == nil {
+		f.by = b.policy.Load()
+	}
+	d := b.decide(t.s.who, ActSubscribe, e.Topic, now)
+	if !d.Allow {
+		if s.opened == nil { // else it was closed before, and nothing was due
+			t.s.withheld(e, d.Until != 0, now)
+		}
+		return false, false
+	}
+	f.until = d.Until
+	return !queued, queued
 }
 
 // retainedRange returns the keys among which filter's matches after a topic
@@ -503,13 +604,16 @@ func (t *scanState) deliver(p *piece, w *Wave) {
 		if out.Event == nil {
 			continue
 		}
-		d := t.s.b.decide(t.s.who, ActSubscribe, e.Topic, now)
-		if !d.Allow {
-			t.s.withheld(e, d.Until != 0, now)
-			continue
+		until := f.until
+		if f.by == nil || f.by != t.s.b.policy.Load() || until != 0 && now >= until {
+			d := t.s.b.decide(t.s.who, ActSubscribe, e.Topic, now)
+			if until = d.Until; !d.Allow {
+				t.s.withheld(e, until != 0, now)
+				continue
+			}
 		}
-		out.limitTo(e, d.Until, now)
-		if !t.s.hear(out, d.Until, w) {
+		out.limitTo(e, until, now)
+		if !t.s.hear(out, until, w) {
 			t.goBack(p.direct[i:], touched)
 			return
 		}
@@ -541,7 +645,7 @@ func (t *scanState) goBack(left []found, touched map[string]struct{}) {
 		}
 		if s := f.of; !s.owed && !seen[s] {
 			seen[s] = true
-			s.after, s.replay = f.after, s.replay[:f.replays]
+			s.after, s.replay = cloneString(f.after), s.replay[:f.replays]
 			s.begun, s.done, s.viewers, s.key = false, false, nil, ""
 		}
 	}

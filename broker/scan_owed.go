@@ -74,6 +74,7 @@ func (t *scanState) readOwed(p *piece, s *pieceOf, now int64) (done bool) {
 		}
 		p.bytes += f.event.Size()
 		p.direct = append(p.direct, f)
+		p.held++
 	}
 	return false
 }

@@ -260,6 +260,7 @@ func (t *scanState) readSystem(p *piece, s *pieceOf, now int64) (done bool) {
 			y.read(name)
 			p.direct = append(p.direct, found{of: s, after: s.after, event: event.Event{Topic: name, At: now}})
 			p.bytes += len(name)
+			p.held++
 		}
 		s.after = name
 	}

@@ -302,6 +302,54 @@ func BenchmarkScattered(b *testing.B) {
 	}
 }
 
+// BenchmarkFanOutByWay is a delivery of 64 bytes to each of a hundred clients, over real
+// sockets to another process, by TCP, TLS, WebSocket and both: in turns, so that what else
+// the machine does is in all. Each is the CPU time of a delivery, and its ratio to TCP.
+func BenchmarkFanOutByWay(b *testing.B) {
+	const subs = 100
+	n := newNode(b, Limits{})
+	ways := []struct {
+		name string
+		by   Listener
+	}{
+		{"", Listener{}},
+		{"tls", Listener{TLS: serverTLS()}},
+		{"ws", Listener{WebSocket: &websocket.Rules{}}},
+		{"wss", Listener{TLS: serverTLS(), WebSocket: &websocket.Rules{}}},
+	}
+	p := n.attach(4, "pub")
+	spent := make([]int64, len(ways))
+	batches, count := make([][]byte, len(ways)), 0
+	for i, w := range ways {
+		w.by.Anonymous = true
+		n.addr = n.also(w.by)
+		defer holdClients(b, n, "fan@"+w.name, subs)()
+		batches[i], count = publishes("bench/fan"+w.name, 0)
+	}
+	done := 0
+	b.ResetTimer()
+	for ; done < b.N; done += count {
+		for i, batch := range batches {
+			sent, of := n.srv.stats.packetsOut(), len(batch)/len(packet(0x30, "bench/fan"+ways[i].name, make([]byte, 64)))
+			before := cpu()
+			p.feed(b, batch)
+			eventually(b, "deliveries", func() bool { return n.srv.stats.packetsOut()-sent >= uint64(of*subs) })
+			spent[i] += (cpu() - before) * int64(count) / int64(of)
+		}
+	}
+	for i, w := range ways {
+		name := w.name
+		if name == "" {
+			name = "tcp"
+		}
+		b.ReportMetric(float64(spent[i])/float64(done)/subs, "cpu-ns/"+name)
+		if i > 0 {
+			b.ReportMetric(float64(spent[i])/float64(spent[0]), name+"/tcp")
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
 // child is that process.
 func child(spec string) error {
 	var addr, name string
@@ -322,11 +370,18 @@ func child(spec string) error {
 			return err
 		}
 		defer c.Close()
-		if _, err := c.Write(append(connectBytes(4, fmt.Sprint(name, i)), packet(0x82, u16(1), fmt.Sprint("idle/", i), 0)...)); err != nil {
+		filter := fmt.Sprint("idle/", i)
+		if name == "fan" {
+			filter = "bench/fan" + way
+		}
+		if _, err := c.Write(append(connectBytes(4, fmt.Sprint(name, way, i)), packet(0x82, u16(1), filter, 0)...)); err != nil {
 			return err
 		}
 		if _, err := io.ReadFull(c, make([]byte, 4+5)); err != nil {
 			return err
+		}
+		if name == "fan" {
+			go io.Copy(io.Discard, c)
 		}
 	}
 	fmt.Println("connected")
@@ -334,7 +389,6 @@ func child(spec string) error {
 	return err
 }
 
-// watch is a client of BenchmarkScattered.
 // dialAs connects by TCP, or by tls, ws or wss. The certificate is another process's,
 // and proves nothing here.
 func dialAs(addr, way string) (net.Conn, error) {
@@ -348,6 +402,7 @@ func dialAs(addr, way string) (net.Conn, error) {
 	return c, err
 }
 
+// watch is a client of BenchmarkScattered.
 func watch(addr string, i int) error {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -365,4 +420,28 @@ func watch(addr string, i int) error {
 	}
 	go io.Copy(io.Discard, c)
 	return nil
+}
+
+// BenchmarkRetainedToOne is what it takes to give 20,000 retained messages of 64 bytes to
+// a new subscriber, on the real broker; no socket.
+func BenchmarkRetainedToOne(b *testing.B) {
+	const topics = 20_000
+	n := newNode(b, Limits{})
+	p := n.attach(4, "pub")
+	for i := range topics {
+		p.feed(b, packet(0x33, fmt.Sprintf("bench/%d/%d", i%1000, i), u16(uint16(i%100+1)), bytes.Repeat([]byte{'x'}, 64)))
+		if i%100 == 99 {
+			eventually(b, "acknowledgements", func() bool { return n.srv.stats.packetsOut() >= uint64(i+1) })
+		}
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	before := cpu()
+	for i := range b.N {
+		c := n.attach(4, fmt.Sprint("sub", i))
+		packets := n.srv.stats.packetsOut()
+		c.feed(b, packet(0x82, u16(1), "bench/#", 0))
+		eventually(b, "retained messages", func() bool { return n.srv.stats.packetsOut()-packets > topics })
+	}
+	b.ReportMetric(float64(cpu()-before)/float64(b.N)/topics, "cpu-ns/message")
 }

@@ -145,7 +145,7 @@ func (c *conn) Deliver(d *broker.Delivery, w *broker.Wave) broker.Outcome {
 		}
 		putHead(c.out.room(size-len(rest)), &s, d)
 		c.out.share(rest)
-	case s.plain:
+	case s.plain && !d.Wanted: // else it is for this client alone
 		putCopy(c.out.room(size), frameOf(&s, d), d)
 	default:
 		putWhole(c.out.room(size), &s, d)
