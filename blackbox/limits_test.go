@@ -2,6 +2,7 @@ package blackbox
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -271,4 +272,53 @@ func TestClusterJoinerChangesNoSettings(t *testing.T) {
 	publishMany(t, n.open(v5, clean("pub")), "t", 1, 1, 10)
 	sub = n.open(v5, durable(v5, "sub"))
 	sub.ReceiveAll(mq.Numbered(4, 10)...) // the limit of seven queued events holds still
+}
+
+// One user has so many sessions at most: one more is refused and those there are stay,
+// connected or away, through a restart; others are not held to it, nor is who has no name.
+// The bound changes without a restart and ends nothing. What is refused is told below $SYS.
+func TestSessionsOfOneUser(t *testing.T) {
+	t.Parallel()
+	rows := func(n int) string {
+		return fmt.Sprintf("v: 1\ndefault: {sessions.perPrincipal: %d, topic.levels: 4}\n", n)
+	}
+	file := limitsFile(t, rows(2))
+	s := serve(t, "--policy", policyFile(t, []string{"ana", "bob"}, sysRules), "--allow-anonymous", "--limits", file)
+	one := s.open(v5, as("ana", durable(v5, "1")))
+	s.open(v5, as("ana", durable(v5, "2"))).Disconnect()
+	full := func(version byte, code byte) {
+		t.Helper()
+		refusedWith(t, s.ready.MQTT, version, as("ana", clean("3")), code)
+	}
+	full(v5, 0x97)
+	full(v4, 3)
+	s.open(v5, as("ana", durable(v5, "2"))).Quiet() // is one of them
+	s.open(v5, as("bob", durable(v5, "b"))).Quiet()
+	one.Quiet()
+	bob := s.open(v5, as("bob", clean("looks")))
+	bob.Subscribe("$SYS/limits/sessions.perPrincipal", 0)
+	bob.ReceiveText("$SYS/limits/sessions.perPrincipal", `{"max":"2","refused":2}`)
+	if got := s.metric("bellwire_limit_refused_total", `limit="sessions.perPrincipal"`); got != 2 {
+		t.Errorf("%v refusals are counted, want 2", got)
+	}
+	s.restart()
+	full(v5, 0x97)
+	change := func(n int) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(rows(n)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.reload()
+	}
+	change(3)
+	three := s.open(v5, as("ana", clean("3")))
+	change(1)
+	three.Quiet()
+	three.Disconnect()
+	full(v5, 0x97)
+	two := s.open(v5, as("ana", mq.Connect{ClientID: "2", Clean: true}))
+	two.Disconnect() // and its session is no more: memory has returned
+	full(v5, 0x97)
+	s.open(v5, as("ana", mq.Connect{ClientID: "1", Clean: true})).Disconnect()
+	s.open(v5, as("ana", clean("3"))).Quiet()
 }

@@ -197,7 +197,7 @@ func (m *Machine) applySettings(c *event.Settings) error {
 		m.operators = policy
 		m.adopt(m.combined(policy))
 	}
-	m.settings, m.limits = &s, m.begin.agreed(&s)
+	m.settings, m.limits = &s, m.begin.Agreed(&s)
 	m.tx.Set(settingsKey, s.Append(nil))
 	for _, r := range m.sessions { // in any order: each is trimmed for itself
 		m.noteOver(r)

@@ -369,6 +369,7 @@ func (m *Machine) retain(e *event.Event) error {
 	}
 	if !old.exists {
 		if m.retained.Load() >= int64(m.limits.RetainedTopics) {
+			m.overs.add("retained.topics")
 			return ErrQuota
 		}
 		m.retained.Add(1)

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -32,7 +33,12 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 		return nil, &Refusal{Reason: "the client id is in use by another principal"}
 	}
 	if r == nil && len(m.sessions) >= m.limits.Sessions {
+		m.overs.add("sessions")
 		return nil, ErrQuota
+	}
+	if most := m.limits.SessionsPerPrincipal; r == nil && most > 0 && len(m.principals.of(c.Principal)) >= most {
+		m.overs.add("sessions.perPrincipal")
+		return nil, &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("quota: one user has at most %d sessions", most)}
 	}
 	if r == nil {
 		if err := m.domains.of(c.Principal).room(useSessions, 1); err != nil {
@@ -362,6 +368,7 @@ func (m *Machine) subscribe(r *record, sub event.Subscription, here uint64) (rep
 // checkSubscribe says whether r may subscribe to so many.
 func (m *Machine) checkSubscribe(r *record, subs []event.Subscription) error {
 	if most := m.limits.SubscriptionsPerSession; int(r.subs)+len(subs) > most && int(r.subs)+m.newFilters(r, subs) > most {
+		m.overs.add("subs.perSession")
 		return ErrQuota
 	}
 	if err := m.roomForSubs(r, subs); err != nil {

@@ -18,6 +18,11 @@ type Limits struct {
 	// 1,000,000. One more is refused with ErrQuota.
 	Sessions int
 
+	// SessionsPerPrincipal is how many of them one principal may have: 0 bounds nothing. One
+	// more is refused with ErrQuota, and those there are stay. Clients without a principal are
+	// not held to it.
+	SessionsPerPrincipal int
+
 	// SubscriptionsPerSession: 0 means 100,000. One more is refused with
 	// ErrQuota.
 	SubscriptionsPerSession int
@@ -76,12 +81,14 @@ func (l Limits) Settings(domain string) event.Settings {
 	return event.Settings{
 		Domain: domain, Sessions: uint64(l.Sessions), SubscriptionsPerSession: uint64(l.SubscriptionsPerSession),
 		RetainedTopics: uint64(l.RetainedTopics), QueueEvents: uint64(l.QueueEvents), QueueBytes: uint64(l.QueueBytes),
+		SessionsPerPrincipal: uint64(l.SessionsPerPrincipal),
 	}
 }
 
-// agreed returns l with what s says in its place.
-func (l Limits) agreed(s *event.Settings) Limits {
+// Agreed returns l with what s says in its place.
+func (l Limits) Agreed(s *event.Settings) Limits {
 	l.Sessions, l.SubscriptionsPerSession = int(s.Sessions), int(s.SubscriptionsPerSession)
+	l.SessionsPerPrincipal = int(s.SessionsPerPrincipal)
 	l.RetainedTopics, l.QueueEvents, l.QueueBytes = int(s.RetainedTopics), int(s.QueueEvents), int64(s.QueueBytes)
 	return l
 }
@@ -101,6 +108,9 @@ func checkSettings(s *event.Settings) error {
 		if f.value < 1 || f.value > 1<<50 {
 			return &Refusal{Reason: fmt.Sprintf("settings: %s: %d, want 1 to %d", f.name, f.value, uint64(1<<50))}
 		}
+	}
+	if s.SessionsPerPrincipal > 1<<50 {
+		return &Refusal{Reason: fmt.Sprintf("settings: sessions per principal: %d, want at most %d", s.SessionsPerPrincipal, uint64(1<<50))}
 	}
 	return nil
 }

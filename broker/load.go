@@ -110,7 +110,7 @@ func (m *Machine) loadSettings() error {
 	if err := event.Decode(m.settings, data); err != nil {
 		return fmt.Errorf("machine: settings: %w", err)
 	}
-	m.limits = m.limits.agreed(m.settings)
+	m.limits = m.limits.Agreed(m.settings)
 	return nil
 }
 

@@ -98,6 +98,7 @@ type Machine struct {
 	audits        map[string]*auditState
 	domains       domainUses
 	bans          bans
+	overs         overs
 	inForce       int64 // log time since when policy is
 	history       policyHistory
 	segments      map[uint64]*segment

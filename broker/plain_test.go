@@ -367,7 +367,7 @@ func (p *plain) command(from event.Header, c event.Command) (any, error) {
 		if checkSettings(c) != nil {
 			return nil, ErrRefused
 		}
-		p.limits = p.limits.agreed(c)
+		p.limits = p.limits.Agreed(c)
 		return nil, nil
 	case *event.NodeUp:
 		n := p.nodes[from.Node]

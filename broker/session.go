@@ -520,6 +520,7 @@ func (s *Session) tooMany(subs []event.Subscription) error {
 		}
 	}
 	if in, _ := s.b.Settings(); added > 0 && len(s.subs)+added > int(in.SubscriptionsPerSession) {
+		s.b.machine.overs.add("subs.perSession")
 		return ErrQuota
 	}
 	return nil

@@ -1,6 +1,9 @@
 package broker
 
-import "sync/atomic"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // Stats count what the broker did since it started. They add up: every event
 // that matched a subscriber was delivered, queued, or is in one of the others.
@@ -83,6 +86,35 @@ type awaiting struct {
 	events, bytes           atomic.Int64
 	expired                 atomic.Uint64
 }
+
+// Overs count what bounds have refused since the node was started, by the names that the
+// bounds have for people: as it applied the log, or before. What is rolled back stays counted.
+type overs struct {
+	mu sync.Mutex
+	n  map[string]uint64
+}
+
+func (o *overs) add(limit string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.n == nil {
+		o.n = map[string]uint64{}
+	}
+	o.n[limit]++
+}
+
+// Over returns how often a bound has refused something since this node was started: sessions,
+// sessions.perPrincipal, subs.perSession, retained.topics, or one that a profile has noted
+// (ProfileTx.Over). For any goroutine.
+func (b *Broker) Over(limit string) uint64 {
+	o := &b.machine.overs
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.n[limit]
+}
+
+// Over notes that a bound of the profile's, of that name, has refused something.
+func (t *ProfileTx) Over(limit string) { t.m.overs.add(limit) }
 
 // charge counts what a queue has grown by.
 func (m *Machine) charge(r *record, events, bytes int64) {

@@ -51,7 +51,7 @@ func (s streamTest) begin(u *machineUnderTest, slowly bool) {
 		u.begin.QueueEvents, u.begin.QueueBytes = 1<<20, 1<<30
 		u.limits = u.begin
 		if u.settings != nil {
-			u.limits = u.begin.agreed(u.settings)
+			u.limits = u.begin.Agreed(u.settings)
 		}
 	}
 }

@@ -608,6 +608,10 @@ type Settings struct {
 	// Bounds, all at least 1; see broker.Limits.
 	Sessions, SubscriptionsPerSession, RetainedTopics uint64
 	QueueEvents, QueueBytes                           uint64
+
+	// SessionsPerPrincipal bounds nothing if it is 0. It came with level 4, and where it is 0
+	// it is not written.
+	SessionsPerPrincipal uint64
 }
 
 func (*Settings) Kind() Kind { return KindSettings }
@@ -617,13 +621,22 @@ func (c *Settings) Append(b []byte) []byte { return c.append(b) }
 
 func (c *Settings) append(b []byte) []byte {
 	b = appendUint(appendUint(appendString(b, c.Domain), c.Sessions), c.SubscriptionsPerSession)
-	return appendUint(appendUint(appendUint(b, c.RetainedTopics), c.QueueEvents), c.QueueBytes)
+	b = appendUint(appendUint(appendUint(b, c.RetainedTopics), c.QueueEvents), c.QueueBytes)
+	if c.SessionsPerPrincipal > 0 {
+		b = appendUint(b, c.SessionsPerPrincipal)
+	}
+	return b
 }
 
 func (c *Settings) decode(r *reader) {
 	c.Domain = r.string()
 	c.Sessions, c.SubscriptionsPerSession = r.uvarint(), r.uvarint()
 	c.RetainedTopics, c.QueueEvents, c.QueueBytes = r.uvarint(), r.uvarint(), r.uvarint()
+	if c.SessionsPerPrincipal = 0; len(r.b) > 0 {
+		if c.SessionsPerPrincipal = r.uvarint(); c.SessionsPerPrincipal == 0 {
+			r.fail("a bound of 0 sessions")
+		}
+	}
 }
 
 // ProfileSettings replace those of one profile, which alone can read them.

@@ -83,6 +83,7 @@ func forms() []form {
 			Domain: "example.com", Sessions: 1_000_000, SubscriptionsPerSession: 100_000, RetainedTopics: 10_000_000, QueueEvents: 100_000, QueueBytes: 64 << 20,
 		}},
 		{"settings/empty/1", &Settings{}},
+		{"settings/principals/4", &Settings{Domain: "example.com", Sessions: 1_000_000, SessionsPerPrincipal: 300}},
 		{"profilesettings/full/1", &ProfileSettings{Profile: "im", Data: []byte{1, 2}}},
 		{"profilesettings/empty/1", &ProfileSettings{}},
 		{"nodedown/full/1", &NodeDown{Node: "n1", Incarnation: 1<<63 + 5, At: 1_772_000_000_123_456_789}},
@@ -216,6 +217,9 @@ func TestCutFormsAreDamaged(t *testing.T) {
 		}
 		b := encode(f.value)
 		for n := range b {
+			if f.name == "settings/principals/4" && n == len(b)-2 {
+				continue // the form before there was a bound on sessions of one principal
+			}
 			if _, err := decodeLike(f.value, b[:n]); err == nil {
 				t.Errorf("%s reads from its first %d of %d bytes", f.name, n, len(b))
 			}

@@ -168,6 +168,7 @@ func (c *conn) owe(in *input, packet byte, id uint16) (tag uint64, later, err er
 	}
 	if c.version == 5 && packet != packets.Pubcomp {
 		if c.acks.begin(packet-packets.Puback+1, id) > c.srv.limits.ReceiveMaximum {
+			c.srv.stats.Over[OverInFlight].Add(1)
 			return 0, nil, &fault{codeReceiveMaximum, "more publishes under way than the Receive Maximum"}
 		}
 	}

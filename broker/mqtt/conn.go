@@ -79,6 +79,7 @@ type conn struct {
 	aliases   []string  // topic aliases of the client, by number less 1
 	left      left      // what the client's DISCONNECT said
 	publishes bucket    // of Limits.MessageRate
+	published bucket    // of Limits.ByteRate
 	auth      *exchange // enhanced authentication under way, nil for none
 
 	timer timer    // under the wheel's lock
@@ -417,6 +418,7 @@ func (c *conn) expire(now int64) {
 // for that. With mu held.
 func (c *conn) overdue(now int64) (code byte, reason string) {
 	if c.writing && now >= c.progress+ticks(c.srv.limits.SlowTimeout) {
+		c.srv.stats.Over[OverSlow].Add(1)
 		return codeQuota, "client takes nothing of what it is sent"
 	}
 	if c.busy.Load() {
@@ -429,6 +431,7 @@ func (c *conn) overdue(now int64) (code byte, reason string) {
 		if c.connected {
 			return codeKeepAlive, "no packet for one and a half times the keep alive"
 		}
+		c.srv.stats.Over[OverConnectTimeout].Add(1)
 		return codeUnspecified, "no CONNECT in time"
 	}
 	return codeSuccess, ""
@@ -478,6 +481,9 @@ func (c *conn) handle(in *input, first byte, body []byte) error {
 	}
 	switch packet {
 	case packets.Publish:
+		if err := c.pace(len(body)); err != nil {
+			return err
+		}
 		return c.handlePublish(in, first, body)
 	case packets.Puback, packets.Pubrec, packets.Pubcomp:
 		return c.handleSettle(in, packet, body)

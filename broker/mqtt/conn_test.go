@@ -691,7 +691,7 @@ func TestConnectionLimit(t *testing.T) {
 func TestAddressLimits(t *testing.T) {
 	var s addresses
 	var turned [turnaways]int
-	l, err := Limits{PerAddress: 3, PerAddressRate: 5}.withDefaults()
+	l, err := Limits{PerAddress: 3, PerAddressRate: 5}.WithDefaults()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -743,7 +743,7 @@ func TestAddressLimits(t *testing.T) {
 
 // Faults in limits are named, all of them, each with its bounds.
 func TestLimitsAreChecked(t *testing.T) {
-	_, err := Limits{ReceiveMaximum: 70_000, Packet: -1, TopicAliases: 65_536, KeepAlive: 24 * time.Hour}.withDefaults()
+	_, err := Limits{ReceiveMaximum: 70_000, Packet: -1, TopicAliases: 65_536, KeepAlive: 24 * time.Hour}.WithDefaults()
 	if err == nil {
 		t.Fatal("accepted")
 	}

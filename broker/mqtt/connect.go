@@ -57,6 +57,7 @@ func (c *conn) handleConnect(in *input, first byte, body []byte) error {
 	}
 	r.Proved = c.srv.policy()
 	if rate := perSecond(c.srv.limits.ConnectRate); !c.srv.connects.take(rate, c.srv.wheel.now.Load()) {
+		c.srv.stats.Over[OverConnectRate].Add(1)
 		return c.refuseConnect(in, &fault{codeConnectionRate, "too many clients connect at once"})
 	}
 	if c.srv.banned(r.Client, "", c.ip()) {
@@ -96,6 +97,7 @@ func (c *conn) open(in *input, p *connectPacket, r *broker.ConnectRequest, a con
 		r.Will.Topic = to
 	}
 	if !c.srv.admitClient() {
+		c.srv.stats.Over[OverConnections].Add(1)
 		return c.refuseConnect(in, &fault{codeBusy, "too many clients"})
 	}
 	var s session
@@ -122,6 +124,7 @@ func (c *conn) requestOf(p *connectPacket) (r broker.ConnectRequest, assigned bo
 	}
 	switch {
 	case len(r.Client) > l.ClientID:
+		c.srv.stats.Over[OverClientID].Add(1)
 		return r, false, &fault{codeBadClientID, "client identifier is longer than " + strconv.Itoa(l.ClientID) + " bytes"}
 	case r.Client == "" && (p.ProtocolVersion == 3 || p.ProtocolVersion == 4 && !r.Clean):
 		return r, false, &fault{codeBadClientID, "empty client identifier"}

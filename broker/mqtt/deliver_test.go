@@ -20,7 +20,7 @@ import (
 // output.
 func offline(version byte) *conn {
 	s := &Server{wheel: newWheel()}
-	s.limits, _ = Limits{Output: 1 << 30}.withDefaults()
+	s.limits, _ = Limits{Output: 1 << 30}.WithDefaults()
 	return &conn{srv: s, version: version, maxPacket: maxRemaining + maxHeader, connected: true, problemInfo: true}
 }
 

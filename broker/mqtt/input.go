@@ -54,8 +54,10 @@ func (c *conn) frame(b []byte) (body, size int, err error) {
 	case err != nil:
 		return 0, 0, err
 	case !c.accepted && size > c.srv.limits.ConnectPacket:
+		c.srv.stats.Over[OverConnectPacket].Add(1)
 		return 0, 0, errSilent
 	case size > c.srv.limits.Packet:
+		c.srv.stats.Over[OverPacket].Add(1)
 		return 0, 0, &fault{codeTooLarge, "packet is larger than the Maximum Packet Size"}
 	}
 	return body, size, nil

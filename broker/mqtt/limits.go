@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/topic"
 )
 
 // Limits bound what clients can make a server hold or do. In each field 0
@@ -42,6 +43,15 @@ type Limits struct {
 	// times that in a burst; one more ends the connection with 0x96. Default
 	// none.
 	MessageRate int
+
+	// ByteRate is how many bytes of publishes of one client are taken in a second, ten times
+	// that in a burst, and one packet of any size; one more ends the connection with 0x96.
+	// Default none.
+	ByteRate int
+
+	// TopicLevels is how many levels a topic or a filter may have; one more is refused with
+	// 0x97. Default, and at most, topic.Limit.
+	TopicLevels int
 
 	// FlapRate is how many connections of one client, each accepted and ended again, there
 	// may be in a minute; after one more the client is banned for FlapBan, on all nodes: that
@@ -100,8 +110,9 @@ type Limits struct {
 	ClientID int
 }
 
-// withDefaults returns l with the defaults filled in, or every fault it has.
-func (l Limits) withDefaults() (Limits, error) {
+// WithDefaults returns l with the defaults filled in, where there is no limit 0, or every
+// fault it has.
+func (l Limits) WithDefaults() (Limits, error) {
 	var errs []error
 	number := func(name string, v *int, def, most int) {
 		if *v == 0 {
@@ -117,6 +128,7 @@ func (l Limits) withDefaults() (Limits, error) {
 	number("packet", &l.Packet, 256<<10, maxRemaining+maxHeader)
 	number("receiveMaximum", &l.ReceiveMaximum, 256, 65_535)
 	number("output", &l.Output, 1<<20, 1<<30)
+	number("topicLevels", &l.TopicLevels, topic.Limit, topic.Limit)
 	number("clientID", &l.ClientID, 1024, 65_535)
 
 	orNone := func(name string, v *int, def, most int) {
@@ -135,6 +147,7 @@ func (l Limits) withDefaults() (Limits, error) {
 	orNone("failedLogins", &l.FailedLogins, 10, 1<<20)
 	orNone("flapRate", &l.FlapRate, 50, 1<<20)
 	orNone("messageRate", &l.MessageRate, 0, 1<<20)
+	orNone("byteRate", &l.ByteRate, 0, 1<<30)
 	orNone("topicAliases", &l.TopicAliases, 16, 65_535)
 
 	span := func(name string, v *time.Duration, def, most time.Duration) {
@@ -151,6 +164,11 @@ func (l Limits) withDefaults() (Limits, error) {
 	span("keepAlive", &l.KeepAlive, 0, 65_535*time.Second)
 	span("sessionExpiry", &l.SessionExpiry, 0, (event.Never-1)*time.Second)
 	return l, errors.Join(errs...)
+}
+
+// byteRate is ByteRate as a rate: a packet that may be sent at all may be sent at once.
+func (l *Limits) byteRate() rate {
+	return rate{int64(l.ByteRate), ticksPerSecond, max(10*int64(l.ByteRate), int64(l.Packet))}
 }
 
 // sessionExpiry is what a session gets that asks for that many seconds.

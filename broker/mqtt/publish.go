@@ -9,14 +9,12 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
+	topics "github.com/bellwire/bellwire/broker/topic"
 )
 
 // handlePublish hands the session one event. What it sets in the event aliases
 // the input: the session copies what it keeps.
 func (c *conn) handlePublish(in *input, first byte, body []byte) error {
-	if n := c.srv.limits.MessageRate; n > 0 && !c.publishes.take(perSecond(n), c.srv.wheel.now.Load()) {
-		return &fault{codeRateTooHigh, "more than " + strconv.Itoa(n) + " publishes a second"}
-	}
 	var p publication
 	if err := parsePublish(first, body, c.version == 5, &p); err != nil {
 		return err
@@ -25,6 +23,9 @@ func (c *conn) handlePublish(in *input, first byte, body []byte) error {
 	topic, err := c.resolve(&p)
 	if err != nil {
 		return err
+	}
+	if p.refused == nil && c.tooDeep(topic) {
+		p.refused = c.errTooDeep()
 	}
 	ev := &in.ev
 	ev.Reset()
@@ -42,6 +43,38 @@ func (c *conn) handlePublish(in *input, first byte, body []byte) error {
 	return c.publishLogged(in, &p)
 }
 
+// pace returns a fault if a PUBLISH of so many bytes is more than its client may send now.
+func (c *conn) pace(size int) error {
+	l := &c.srv.limits
+	if l.MessageRate == 0 && l.ByteRate == 0 {
+		return nil
+	}
+	now := c.srv.wheel.now.Load()
+	if n := l.MessageRate; n > 0 && !c.publishes.take(perSecond(n), now) {
+		c.srv.stats.Over[OverMessageRate].Add(1)
+		return &fault{codeRateTooHigh, "more than " + strconv.Itoa(n) + " publishes a second"}
+	}
+	if n := l.ByteRate; n > 0 && !c.published.takeMany(l.byteRate(), int64(size), now) {
+		c.srv.stats.Over[OverByteRate].Add(1)
+		return &fault{codeRateTooHigh, "more than " + strconv.Itoa(n) + " bytes of publishes a second"}
+	}
+	return nil
+}
+
+// tooDeep says whether a topic, or filter, has more levels than Limits.TopicLevels.
+func (c *conn) tooDeep(name string) bool {
+	most := c.srv.limits.TopicLevels
+	if most >= topics.Limit || topics.Levels(name) <= most {
+		return false
+	}
+	c.srv.stats.Over[OverLevels].Add(1)
+	return true
+}
+
+func (c *conn) errTooDeep() error {
+	return &broker.Refusal{Cause: broker.ErrQuota, Reason: "topics have at most " + strconv.Itoa(c.srv.limits.TopicLevels) + " levels here"}
+}
+
 // resolve returns the topic of p, which its alias may stand for, and learns
 // the alias. Nothing looks at the topic before.
 func (c *conn) resolve(p *publication) (string, error) {
@@ -49,6 +82,7 @@ func (c *conn) resolve(p *publication) (string, error) {
 		return view(p.topic), nil
 	}
 	if int(p.alias) > c.srv.limits.TopicAliases {
+		c.srv.stats.Over[OverAliases].Add(1)
 		return "", &fault{codeBadAlias, "topic alias above the Topic Alias Maximum"}
 	}
 	if c.aliases == nil {

@@ -29,8 +29,11 @@ type bucket struct {
 }
 
 // take uses the bucket for one event at tick now, unless it is one too many.
-func (b *bucket) take(r rate, now int64) bool {
-	next := max(b.next, now*r.count) + r.span
+func (b *bucket) take(r rate, now int64) bool { return b.takeMany(r, 1, now) }
+
+// takeMany is take for n events at once.
+func (b *bucket) takeMany(r rate, n, now int64) bool {
+	next := max(b.next, now*r.count) + n*r.span
 	if next > now*r.count+r.burst*r.span {
 		return false
 	}

@@ -255,3 +255,54 @@ func TestLoginsAreBounded(t *testing.T) {
 		t.Error("what is over is remembered")
 	}
 }
+
+// A client that sends more bytes than it may is told and let go, in whichever sizes they
+// come; one packet of the largest size passes always, and others are not held to it.
+func TestByteRate(t *testing.T) {
+	n := newNode(t, Limits{ByteRate: 100, Packet: 2000})
+	big, many, calm := n.connect(5, "big"), n.connect(5, "many"), n.connect(4, "calm")
+	publish := func(size int) []byte { return packet(0x30, "t", props5(), bytes.Repeat([]byte("x"), size)) }
+	big.send(publish(1900))
+	big.ping()
+	big.send(publish(200))
+	for range 21 {
+		many.send(publish(90))
+	}
+	many.ping()
+	many.send(publish(90), publish(90))
+	for _, c := range []*client{big, many} {
+		if got := c.next(); !strings.HasPrefix(got, "DISCONNECT 96") {
+			t.Errorf("got %s, want DISCONNECT 96", got)
+		}
+	}
+	for range 5 {
+		n.rest()
+		calm.send(packet(0x30, "t", bytes.Repeat([]byte("x"), 90)))
+		calm.ping()
+		n.pass(time.Second)
+	}
+	if got := n.srv.stats.Over[OverByteRate].Load(); got != 2 {
+		t.Errorf("%d are counted, want 2", got)
+	}
+}
+
+// A topic, and a filter, has so many levels at most; one more is refused, each for itself.
+func TestTopicLevels(t *testing.T) {
+	n := newNode(t, Limits{TopicLevels: 3})
+	c := n.connect(5, "c")
+	for name, want := range map[string]string{"a/b/c": "00", "a/b/c/d": "97", "///": "97", "//": "00"} {
+		c.send(packet(0x32, name, u16(7), props5(), []byte("x")))
+		if got := c.next(); !strings.HasPrefix(got, "PUBACK id=7 "+want) {
+			t.Errorf("publish to %s: %s, want %s", name, got, want)
+		}
+	}
+	for filter, want := range map[string]string{"a/+/#": "00", "a/b/c/#": "97", "$share/g/a/b/c": "00", "$share/g/a/b/c/d": "97"} {
+		c.send(packet(0x82, u16(8), props5(), filter, []byte{0}))
+		if got := c.next(); !strings.HasPrefix(got, "SUBACK id=8 "+want) {
+			t.Errorf("subscribe to %s: %s, want %s", filter, got, want)
+		}
+	}
+	if got := n.srv.stats.Over[OverLevels].Load(); got != 4 {
+		t.Errorf("%d are counted, want 4", got)
+	}
+}

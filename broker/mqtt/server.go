@@ -141,7 +141,7 @@ func New(cfg Config) (*Server, error) {
 }
 
 func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (session, bool, uint64, error)) (*Server, error) {
-	limits, err := cfg.Limits.withDefaults()
+	limits, err := cfg.Limits.WithDefaults()
 	if err != nil {
 		return nil, err
 	}

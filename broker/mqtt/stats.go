@@ -25,6 +25,25 @@ func (t Turnaway) String() string {
 	return [...]string{"address", "rate", "handshakes", "closing", "listener", "proxy"}[t]
 }
 
+// An Over is a bound of Limits that clients were past, counted where nothing else counts it.
+type Over int
+
+const (
+	OverConnections Over = iota
+	OverConnectRate
+	OverMessageRate
+	OverByteRate
+	OverConnectTimeout
+	OverConnectPacket
+	OverPacket
+	OverInFlight
+	OverAliases
+	OverClientID
+	OverSlow
+	OverLevels
+	overs
+)
+
 // A Drop says why an event, or a publish, came to nothing.
 type Drop int
 
@@ -69,6 +88,7 @@ type Stats struct {
 	PacketsIn, PacketsOut [16]atomic.Uint64 // by packet type
 	Writes                atomic.Uint64     // write calls: PacketsOut by this is what batching is worth
 
+	Over    [overs]atomic.Uint64 // what was refused, or ended, for a bound's sake
 	Dropped [drops]atomic.Uint64
 	Full    atomic.Uint64 // QoS 1 and 2 deliveries put off because the output was full
 	Stalled atomic.Int64  // connections now whose socket takes nothing

@@ -56,7 +56,10 @@ func (c *conn) handleSubscribe(in *input, body []byte) error {
 	reason := ""
 	for i, f := range pk.Filters {
 		var code byte
-		if f.Filter, code, reason = c.filter(f.Filter, reason); code != codeSuccess {
+		if f.Filter, code, reason = c.filter(f.Filter, reason); code == codeSuccess && c.tooDeep(f.Filter) {
+			code = codeQuota
+		}
+		if code != codeSuccess {
 			suback.ReasonCodes[i] = code
 			continue
 		}

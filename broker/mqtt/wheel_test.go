@@ -32,7 +32,7 @@ func (nowhere) close(bool) {}
 func TestWheelFires(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	s := &Server{wheel: newWheel()}
-	s.limits, _ = Limits{}.withDefaults()
+	s.limits, _ = Limits{}.WithDefaults()
 	w := s.wheel
 	at := time.Unix(0, 0)
 	w.advance(at)

@@ -207,3 +207,13 @@ func levelAt(s string, at int) (level string, next int) {
 	}
 	return s[at:], len(s) + 1
 }
+
+// Levels returns how many levels a name or a filter has; those of `$share/group/` do not
+// count. s is valid.
+func Levels(s string) int {
+	n := strings.Count(s, "/") + 1
+	if strings.HasPrefix(s, "$share/") {
+		n -= 2
+	}
+	return n
+}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/mqtt"
+	"github.com/bellwire/bellwire/broker/topic"
 	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/profiles/inbox"
 	"github.com/bellwire/bellwire/profiles/policy"
@@ -60,6 +61,8 @@ var limitRows = []limitRow{
 	{"flapping.perMinute", inCount, 1, 1 << 20, true, func(l *limits, n int64) { l.mqtt.FlapRate = int(n) }},
 	{"flapping.ban", inTime, second, 365 * day, false, func(l *limits, n int64) { l.mqtt.FlapBan = time.Duration(n) }},
 	{"messages.perSecond", inCount, 1, 1 << 20, true, func(l *limits, n int64) { l.mqtt.MessageRate = int(n) }},
+	{"bytes.perSecond", inBytes, 1, 1 << 30, true, func(l *limits, n int64) { l.mqtt.ByteRate = int(n) }},
+	{"topic.levels", inCount, 1, topic.Limit, false, func(l *limits, n int64) { l.mqtt.TopicLevels = int(n) }},
 	{"connect.handshakes", inCount, 1, countMax, false, func(l *limits, n int64) { l.mqtt.Handshakes = int(n) }},
 	{"connect.timeout", inTime, second / 1000, 3600 * second, false, func(l *limits, n int64) { l.mqtt.ConnectTimeout = time.Duration(n) }},
 	{"connect.packetBytes", inBytes, 1, packetBytesMax, false, func(l *limits, n int64) { l.mqtt.ConnectPacket = int(n) }},
@@ -76,6 +79,7 @@ var limitRows = []limitRow{
 	{"slow.timeout", inTime, second / 1000, 3600 * second, false, func(l *limits, n int64) { l.mqtt.SlowTimeout = time.Duration(n) }},
 	{"keepAlive.max", inSeconds, second, 65_535 * second, true, func(l *limits, n int64) { l.mqtt.KeepAlive = time.Duration(max(n, 0)) }},
 	{"sessions", inCount, 1, countMax, false, func(l *limits, n int64) { l.broker.Sessions = int(n) }},
+	{"sessions.perPrincipal", inCount, 1, countMax, true, func(l *limits, n int64) { l.broker.SessionsPerPrincipal = int(max(n, 0)) }},
 	{"session.expiryMax", inSeconds, second, (1<<32 - 2) * second, true, func(l *limits, n int64) {
 		l.mqtt.SessionExpiry = time.Duration(max(n, 0))
 		l.broker.SessionExpiryMax = uint32(max(n, 0) / second)

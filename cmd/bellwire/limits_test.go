@@ -45,6 +45,9 @@ default:
   connect.perSecond: 1023
   login.failures: 1024
   messages.perSecond: 1025
+  bytes.perSecond: 46MiB
+  topic.levels: 47
+  sessions.perPrincipal: 1048
   flapping.perMinute: 1044
   flapping.ban: 45m
   retained.topics: 1020
@@ -75,11 +78,11 @@ default:
 			Connections: 1001, PerAddress: 1002, PerAddressRate: -1, Handshakes: 1004,
 			ConnectTimeout: 1500 * time.Millisecond, ConnectPacket: 5 << 10, Packet: 6 << 10,
 			ReceiveMaximum: 1007, TopicAliases: -1, ClientID: 1009, Output: 10 << 20,
-			ConnectRate: 1023, FailedLogins: 1024, MessageRate: 1025, FlapRate: 1044, FlapBan: 45 * time.Minute,
+			ConnectRate: 1023, FailedLogins: 1024, MessageRate: 1025, ByteRate: 46 << 20, TopicLevels: 47, FlapRate: 1044, FlapBan: 45 * time.Minute,
 			SlowTimeout: 90 * time.Second, KeepAlive: 12 * time.Hour, SessionExpiry: 90 * 24 * time.Hour,
 		},
 		broker: broker.Limits{
-			Sessions: 1013, SessionExpiryMax: 90 * 86400, QueueEvents: 1015, QueueBytes: 16 << 30,
+			Sessions: 1013, SessionsPerPrincipal: 1048, SessionExpiryMax: 90 * 86400, QueueEvents: 1015, QueueBytes: 16 << 30,
 			VolatileEvents: 1017, VolatileBytes: 18 << 20, SubscriptionsPerSession: 1019, RetainedTopics: 1020, Backlog: 21 << 20,
 		},
 		im: inbox.Limits{Rate: 1026, Burst: 1027, Kept: 1028, KeptBytes: 29 << 20, IDs: 1030, Contacts: 1031},
@@ -144,7 +147,7 @@ func TestLimitBounds(t *testing.T) {
 			row.set(&none, unlimited)
 		}
 	}
-	if want := (limits{mqtt: mqtt.Limits{PerAddress: -1, PerAddressRate: -1, ConnectRate: -1, FailedLogins: -1, MessageRate: -1, FlapRate: -1}}); none != want {
+	if want := (limits{mqtt: mqtt.Limits{PerAddress: -1, PerAddressRate: -1, ConnectRate: -1, FailedLogins: -1, MessageRate: -1, FlapRate: -1, ByteRate: -1}}); none != want {
 		t.Errorf("unlimited is %+v, want %+v", none, want)
 	}
 	for name, l := range map[string]limits{"least": least, "most": most, "none": none} {

@@ -144,6 +144,7 @@ func (s *server) brokerMetrics() table {
 	m.EachLoginFailure(func(reason string, n *atomic.Uint64) { logins.count(n.Load, reason) })
 	t.counter("reauthentications_total", "clients that have proved again, on their connection, who they are", m.Reauths.Load)
 	t.counter("logins_refused_total", "tries to sign in that were refused unseen, after too many", m.LoginsRefused.Load)
+	s.limitMetrics(t)
 	t.gauge("bans", "bans in force: of clients, users, addresses", func() float64 { all, _ := s.broker.BanCount(); return float64(all) })
 	flapping := t.family(prometheus.CounterValue, "flapping_total", "clients that connected and disconnected too often: banned, or not, for want of room", "fate")
 	flapping.count(func() uint64 { free := m.FlapsAtLarge.Load(); return max(m.Flapping.Load(), free) - free }, "banned")

@@ -45,6 +45,7 @@ func (c *serverConfig) wanted(in agreement) agreement {
 	}
 	if in.state != (state.Limits{}) && !c.limited {
 		want.state = in.state
+		want.settings.SessionsPerPrincipal = in.settings.SessionsPerPrincipal
 	}
 	return want
 }

@@ -25,6 +25,7 @@ func (s *server) startSystem() {
 	s.mosquittoValues(v)
 	s.bridgeValues(v)
 	s.ownValues(v)
+	s.limitValues(v)
 	v.interval = s.config.sysInterval
 	s.broker.StartSystem(broker.SystemConfig{Values: v.values, Sample: v.sample, Every: v.interval})
 }

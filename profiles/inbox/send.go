@@ -37,6 +37,7 @@ func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request
 	}
 	from, limits := readSender(tx.Get(senderKey(r.sender))), p.limitsIn(tx)
 	if err := from.charge(&limits, now); err != nil {
+		tx.Over("im.perSecond")
 		return err
 	}
 	goes := p.placeOf(tx.Get, to, m.From, kind.MaySend, kind.Instant(now), tx.Level())
@@ -49,6 +50,7 @@ func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request
 	case goes.nowhere != "":
 		failed = goes.nowhere
 	case len(box.kept) >= limits.Kept || box.bytes()+len(doc.Body) > limits.KeptBytes:
+		tx.Over("im.kept")
 		return &broker.Refusal{Cause: broker.ErrQuota, Reason: fmt.Sprintf("quota: the inbox of %s is full", m.To)}
 	}
 	if m.From == r.sender { // who knows a pseudonym may write to it anyway

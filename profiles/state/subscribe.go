@@ -46,6 +46,9 @@ func (p *Profile) Subscribed(tx *broker.ProfileTx, r *broker.Request) error {
 		As: as, Topic: r.Topic, Watcher: life.WatcherOf(r.Principal, r.Session), Session: r.Session, Known: r.Known, Options: options,
 	})
 	if err != nil {
+		if errors.Is(err, life.ErrQuota) {
+			tx.Over("watch")
+		}
 		return told(err)
 	}
 	if r.Once = once; once {

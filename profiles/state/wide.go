@@ -2,6 +2,7 @@ package state
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -44,6 +45,9 @@ func (p *Profile) SubscribedWide(tx *broker.ProfileTx, r *broker.Request) error 
 		Topic: r.Topic, Watcher: life.WatcherOf(r.Principal, r.Session), Session: r.Session, Options: options,
 	})
 	if err != nil {
+		if errors.Is(err, life.ErrQuota) {
+			tx.Over("watch")
+		}
 		return told(err)
 	}
 	if options.Bounded && r.Answer == nil {
