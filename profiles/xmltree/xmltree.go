@@ -34,6 +34,11 @@ type Limits struct {
 	Nodes int // elements, attributes and pieces of text in all; 2,000
 }
 
+// maxAttrs bounds the attributes of one element, declarations of namespaces included, and the
+// declarations that hold at one place: each name is looked up among those, so a document
+// takes no longer than so many times its size.
+const maxAttrs = 64
+
 // The namespaces that every document has.
 const (
 	XMLSpace   = "http://www.w3.org/XML/1998/namespace" // of xml:lang
@@ -235,18 +240,24 @@ func (p *parser) text(t xml.CharData) error {
 	if len(t) == 0 {
 		return nil
 	}
+	if err := p.node(1); err != nil {
+		return err
+	}
 	e := p.open[len(p.open)-1]
 	if n := len(e.Nodes); n > 0 && e.Nodes[n-1].Element == nil {
 		e.Nodes[n-1].Text += string(t) // a comment or a CDATA section was between them
 		return nil
 	}
 	e.Nodes = append(e.Nodes, Node{Text: string(t)})
-	return p.node(1)
+	return nil
 }
 
 func (p *parser) start(t xml.StartElement) (*Element, error) {
 	if err := p.node(1 + len(t.Attr)); err != nil {
 		return nil, err
+	}
+	if len(t.Attr) > maxAttrs {
+		return nil, p.failWith(ErrTooBig, "%d attributes of one element, at most %d are possible", len(t.Attr), maxAttrs)
 	}
 	if len(p.open) == p.limits.Depth {
 		return nil, p.failWith(ErrTooBig, "more than %d elements inside each other", p.limits.Depth)
@@ -303,6 +314,9 @@ func (p *parser) declare(attrs []xml.Attr) error {
 		switch {
 		case prefix == "xmlns", (prefix == "xml") != (a.Value == XMLSpace), a.Value == xmlnsSpace, prefix != "" && a.Value == "":
 			return p.fail("prefix %q cannot be declared so (Namespaces in XML, section 3)", prefix)
+		}
+		if len(p.scopes) > maxAttrs { // and xml, which every document has
+			return p.failWith(ErrTooBig, "more than %d declarations of namespaces in elements inside each other", maxAttrs)
 		}
 		p.scopes = append(p.scopes, scope{prefix: prefix, space: a.Value, depth: depth})
 	}

@@ -3,6 +3,7 @@ package xmltree
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -107,11 +108,24 @@ func TestLimits(t *testing.T) {
 	nested := func(n int) string { return strings.Repeat("<a>", n) + strings.Repeat("</a>", n) }
 	flat := func(n int) string { return "<a>" + strings.Repeat("<b/>", n-1) + "</a>" }
 	attrs := func(n int) string { return "<a>" + strings.Repeat("<b c='1'>x</b>", n/3) + "</a>" }
+	wide := func(n int, each string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, each, i)
+		}
+		return b.String()
+	}
+	declaring := func(n int) string {
+		return "<a " + wide(32, " xmlns:p%d='u'") + "><b " + wide(n-32, " xmlns:q%d='u'") + "/></a>"
+	}
 	for name, c := range map[string][2]string{
-		"depth":    {nested(32), nested(33)},
-		"elements": {flat(2000), flat(2001)},
-		"nodes":    {attrs(1998), attrs(2001)},
-		"bytes":    {"<a>" + strings.Repeat(" ", 65536-7) + "</a>", "<a>" + strings.Repeat(" ", 65537-7) + "</a>"},
+		"attributes": {"<a" + wide(64, " x%d='1'") + "/>", "<a" + wide(65, " x%d='1'") + "/>"},
+		"namespaces": {declaring(64), declaring(65)},
+		"pieces":     {"<a>" + strings.Repeat("x<!---->", 1999) + "</a>", "<a>" + strings.Repeat("x<!---->", 2000) + "</a>"},
+		"depth":      {nested(32), nested(33)},
+		"elements":   {flat(2000), flat(2001)},
+		"nodes":      {attrs(1998), attrs(2001)},
+		"bytes":      {"<a>" + strings.Repeat(" ", 65536-7) + "</a>", "<a>" + strings.Repeat(" ", 65537-7) + "</a>"},
 	} {
 		if _, err := Parse([]byte(c[0]), Limits{}); err != nil {
 			t.Errorf("%s, at the limit: %v", name, err)
