@@ -33,6 +33,7 @@ type wsTransport struct {
 	staged []byte   // to be written before all else: it is on its way
 	first  [16]byte // what a header lies in
 	left   int      // of the frame that was begun, behind staged
+	ended  bool     // a Close frame was staged: nothing follows it (RFC 6455 5.5.1)
 	vecs   [][]byte // of the write under way
 
 	mu      sync.Mutex // guards the following
@@ -167,7 +168,9 @@ func (t *wsTransport) owes() bool {
 func (t *wsTransport) write(bufs [][]byte, wait bool) (n int, err error) {
 	offered := sizeOf(bufs)
 	for {
-		t.stage(offered - n)
+		if !t.stage(offered - n) {
+			return offered, nil
+		}
 		t.vecs = vectors(t.vecs[:0], t.staged, bufs, n, t.left)
 		all := sizeOf(t.vecs)
 		wrote, err := t.lower.write(t.vecs, wait && n == 0)
@@ -178,26 +181,41 @@ func (t *wsTransport) write(bufs [][]byte, wait bool) (n int, err error) {
 		k := t.unstage(wrote)
 		n += wrote - k
 		t.left -= wrote - k
-		if err != nil || wrote < all || n == offered {
+		if err != nil || wrote < all || n == offered && (t.left > 0 || !t.leaves()) {
 			return n, err
 		}
 	}
 }
 
 // stage begins a frame of n bytes, with what is owed before it; but if one is on its
-// way that goes on.
-func (t *wsTransport) stage(n int) {
+// way that goes on. A Close frame comes behind what waits now, and is the last: ok is false
+// once it is written, and what is to be written then goes to nobody.
+func (t *wsTransport) stage(n int) (ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.staged) > 0 || t.left > 0 {
-		return
+		return true
 	}
-	t.staged = append(append(append(t.first[:0], t.answer...), t.pong...), t.goodbye...)
-	t.answer, t.pong, t.goodbye = nil, nil, nil
+	if t.ended {
+		return false
+	}
+	t.staged = append(append(t.first[:0], t.answer...), t.pong...)
+	t.answer, t.pong = nil, nil
 	if n > 0 {
 		t.staged = websocket.AppendHeader(t.staged, websocket.Binary, n)
 		t.left = n
+		return true
 	}
+	t.staged = append(t.staged, t.goodbye...)
+	t.ended, t.goodbye = len(t.goodbye) > 0, nil
+	return true
+}
+
+// leaves says whether a Close frame waits to be staged.
+func (t *wsTransport) leaves() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.goodbye) > 0
 }
 
 // unstage notes that n bytes were written, and returns how many of them were staged.

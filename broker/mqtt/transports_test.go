@@ -411,6 +411,45 @@ func TestWebSocketHostile(t *testing.T) {
 	}
 }
 
+// Behind a Close frame the server sends nothing, whatever the client has asked for before
+// its own (RFC 6455 5.5.1).
+func TestWebSocketCloseIsLast(t *testing.T) {
+	n := newNode(t, Limits{})
+	dial := n.serveWay(way{name: "ws", listen: Listener{WebSocket: &websocket.Rules{}}, dial: clientWS(func(*mqtttest.WebSocket) {})})
+	const leave = "\x88\x82\x00\x00\x00\x00\x03\xe8"
+	publish := packet(0x30, "said", 0, []byte("to oneself"))
+	for name, asked := range map[string][][]byte{
+		"CONNECT":                       {},
+		"CONNECT, SUBSCRIBE, PUBLISHES": {packet(0x82, u16(1), 0, "said", 0), publish, publish, publish},
+	} {
+		nc, err := dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ws := nc.(*mqtttest.WebSocket)
+		sent := ws.Frame(0x82, packet(0x10, "MQTT", 5, 2, u16(10), 0, "leaves"))
+		for _, p := range asked {
+			sent = append(sent, ws.Frame(0x82, p)...)
+		}
+		if _, err := ws.Conn.Write(append(sent, leave...)); err != nil {
+			t.Fatal(err)
+		}
+		_ = ws.Conn.SetReadDeadline(time.Now().Add(mqtttest.Patience))
+		got, err := io.ReadAll(ws.Conn)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		var ops []byte
+		for len(got) > 1 { // all are short
+			ops = append(ops, got[0]&15)
+			got = got[2+int(got[1]):]
+		}
+		if len(ops) == 0 || bytes.IndexByte(ops, 8) != len(ops)-1 {
+			t.Errorf("%s: frames %x, want one 8, the last", name, ops)
+		}
+	}
+}
+
 // A ping is answered with what it holds, also in the middle of a message, and before
 // CONNECT; of many that nobody could answer yet the last is.
 func TestWebSocketPing(t *testing.T) {
