@@ -82,6 +82,7 @@ func TestADM3AdministratorProvides(t *testing.T) {
 		{admCom, "example.com", `{"kind":"im","watcher":"boss","target":"bob"}`, 400, ""},
 		{admCom, "example.com", `{"kind":"presence","watcher":"boss","target":"bob","note":"` + strings.Repeat("x", 257) + `"}`, 400, "256"},
 		{admCom, "example.com", `{"kind":"presence","watcher":"boss","target":"bob","until":"2020-01-01T00:00:00Z"}`, 403, "over"},
+		{admCom, "example.com", `{"kind":"presence","watcher":"boss","target":"bob","until":"1970-01-01T00:00:00Z"}`, 403, "over"},
 		{admCom, "example.com", `{"kind":"presence","watcher":"boss","target":"bob","sid":"s-"}`, 400, "sid"},
 	} {
 		if a := s.change(c.who, c.domain, "provision", c.body); a.status != c.status || !strings.Contains(a.body, c.says) {

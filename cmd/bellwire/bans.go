@@ -61,6 +61,8 @@ func (b banned) Ban(ctx context.Context, by string, one api.Ban) (api.Ban, error
 	switch {
 	case one.Until != nil && one.Seconds > 0:
 		return api.Ban{}, fmt.Errorf("%w: it has seconds and until: give one of them", api.ErrUnacceptable)
+	case one.Until != nil && !one.Until.After(now):
+		return api.Ban{}, fmt.Errorf("%w: until: that is over", api.ErrUnacceptable)
 	case one.Seconds > uint64(longestBan/time.Second) || one.Until != nil && one.Until.Sub(now) > longestBan:
 		return api.Ban{}, fmt.Errorf("%w: a ban that ends does so within 100 years", api.ErrUnacceptable)
 	case one.Seconds > 0:

@@ -62,7 +62,7 @@ func (s *server) preview(principal, of, whose, watcher, at string) (d api.Docume
 			return d, fmt.Errorf("%w: at: %w", api.ErrBadName, err)
 		}
 	}
-	p, err := s.broker.Preview(principal, kind.Resource{Kind: of, Addr: owner}.Topic(), broker.Who{Principal: who.String()}, then.UnixNano())
+	p, err := s.broker.Preview(principal, kind.Resource{Kind: of, Addr: owner}.Topic(), broker.Who{Principal: who.String()}, kind.Nanos(then))
 	if err != nil {
 		return d, s.fetchError(of, err)
 	}

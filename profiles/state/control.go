@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -110,11 +111,9 @@ func (p *Profile) readControl(pub *broker.Publication) (c control, err error) {
 		}
 	}
 	if c.Until != "" {
-		at, err := time.Parse(time.RFC3339, c.Until)
-		if err != nil {
-			return c, fmt.Errorf("%w: schema: until: %q is no instant such as 2026-03-09T17:00:00Z", kind.ErrInvalid, c.Until)
+		if c.until, err = parseUntil(c.Until); err != nil {
+			return c, err
 		}
-		c.until = at.UnixNano()
 	}
 	if offers := c.verb == verbProvision || c.verb == verbInvite; !offers && c.By+c.Note != "" || offers && c.watcher.IsZero() {
 		return c, fmt.Errorf("%w: schema: by and note are of administrators who provide somebody with a subscription, or invite: they name a watcher", kind.ErrInvalid)
@@ -123,6 +122,15 @@ func (p *Profile) readControl(pub *broker.Publication) (c control, err error) {
 		return c, nil
 	}
 	return c, p.ruleOf(&c)
+}
+
+// parseUntil reads an instant, never as 0, which means none: what would be 0 is over.
+func parseUntil(text string) (int64, error) {
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return 0, fmt.Errorf("%w: schema: until: %q is no instant such as 2026-03-09T17:00:00Z", kind.ErrInvalid, text)
+	}
+	return cmp.Or(kind.Nanos(at), 1), nil
 }
 
 // rules says whether the request puts a rule into the policy.
