@@ -138,6 +138,9 @@ func registerDomains(mux *http.ServeMux, d Domains, o *Operators) {
 	put := func(domain string) func(context.Context, PolicyChange) (PolicyResult, error) {
 		return func(ctx context.Context, c PolicyChange) (PolicyResult, error) { return d.PutPolicy(ctx, domain, c) }
 	}
+	version := func(domain string) policyAt {
+		return func(ctx context.Context, number uint64) (PolicyText, error) { return d.Policy(ctx, domain, number) }
+	}
 	mux.HandleFunc("PUT "+policy, o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
 		c, err := changeOf(r, who)
 		if err != nil {
@@ -150,7 +153,7 @@ func registerDomains(mux *http.ServeMux, d Domains, o *Operators) {
 		case len(c.Data) == 0:
 			refuse(w, http.StatusUnprocessableEntity, "an empty file: DELETE ends the domain's policy")
 		default:
-			putPolicy(w, r, put(domain), c)
+			putPolicy(w, r, version(domain), put(domain), c)
 		}
 	}))
 	mux.HandleFunc("DELETE "+policy, o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
@@ -159,10 +162,10 @@ func registerDomains(mux *http.ServeMux, d Domains, o *Operators) {
 			refusePolicy(w, errors.Join(ErrBadQuestion, err))
 			return
 		}
-		putPolicy(w, r, put(domain), c)
+		putPolicy(w, r, version(domain), put(domain), c)
 	}))
 	mux.HandleFunc("POST "+policy+"/rollback", o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
-		rollback(w, r, func(ctx context.Context, number uint64) (PolicyText, error) { return d.Policy(ctx, domain, number) }, put(domain), who)
+		rollback(w, r, version(domain), put(domain), who)
 	}))
 	diff := o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
 		q := PolicyQuestion{What: "diff"}

@@ -286,7 +286,7 @@ func registerVersions(mux *http.ServeMux, p Policies, o *Operators) {
 		}
 		var ok bool
 		if c.Data, ok = readPolicy(w, r); ok {
-			putPolicy(w, r, p.Put, c)
+			putPolicy(w, r, p.Version, p.Put, c)
 		}
 	}))
 	mux.HandleFunc("POST /v1/policy/rollback", o.only(func(w http.ResponseWriter, r *http.Request, who string) {
@@ -375,7 +375,7 @@ func readQuestion(w http.ResponseWriter, r *http.Request, q *PolicyQuestion) boo
 }
 
 // rollback puts a former version in force again: the one that the body names.
-func rollback(w http.ResponseWriter, r *http.Request, version func(context.Context, uint64) (PolicyText, error), put func(context.Context, PolicyChange) (PolicyResult, error), who string) {
+func rollback(w http.ResponseWriter, r *http.Request, version policyAt, put func(context.Context, PolicyChange) (PolicyResult, error), who string) {
 	var body struct {
 		To uint64 `json:"to"`
 	}
@@ -397,7 +397,7 @@ func rollback(w http.ResponseWriter, r *http.Request, version func(context.Conte
 		return
 	}
 	c.Data, c.File = text.Data, fmt.Sprintf("policy %d", body.To)
-	putPolicy(w, r, put, c)
+	putPolicy(w, r, version, put, c)
 }
 
 // maxPolicy is the size of the largest body that is read for a policy: one over what a
@@ -462,14 +462,32 @@ func readYes(value string) (bool, error) {
 	return strconv.ParseBool(value)
 }
 
-func putPolicy(w http.ResponseWriter, r *http.Request, put func(context.Context, PolicyChange) (PolicyResult, error), c PolicyChange) {
-	if tag := r.Header.Get("If-Match"); tag != "" && tag != "*" {
+// A policyAt returns the version of that number, or for 0 the one in force.
+type policyAt func(ctx context.Context, number uint64) (PolicyText, error)
+
+// putPolicy has a policy put in force if the conditions of the request hold. One entity tag
+// is left to the log to compare, which orders changes.
+func putPolicy(w http.ResponseWriter, r *http.Request, version policyAt, put func(context.Context, PolicyChange) (PolicyResult, error), c PolicyChange) {
+	tags := tagsOf(r, "If-Match")
+	for _, tag := range tags {
 		base, err := strconv.ParseUint(strings.Trim(tag, `"`), 10, 64)
-		if err != nil {
+		if err != nil && tag != "*" {
 			refuse(w, http.StatusBadRequest, `If-Match: %s, want the entity tag of GET /v1/policy, such as "7"`, tag)
 			return
 		}
 		c.Base = base
+	}
+	if len(tags) > 1 || tagsOf(r, "If-None-Match") != nil {
+		in, err := version(r.Context(), 0)
+		if err != nil && !errors.Is(err, ErrNoPolicy) {
+			refusePolicy(w, err)
+			return
+		}
+		if _, match, none := conditions(r, err == nil, policyTag(in.Number)); !match || !none {
+			refusePolicy(w, fmt.Errorf("%w: policy %d is in force, which If-Match or If-None-Match does not want", ErrNotInForce, in.Number))
+			return
+		}
+		c.Base = in.Number
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), managing)
 	defer cancel()
@@ -492,7 +510,7 @@ func serveVersion(w http.ResponseWriter, r *http.Request, text PolicyText, err e
 	h, tag := w.Header(), policyTag(text.Number)
 	h.Set("ETag", tag)
 	h.Set("Cache-Control", "no-store")
-	if text.Number > 0 && matches(r.Header.Get("If-None-Match"), tag) {
+	if _, _, none := conditions(r, true, tag); text.Number > 0 && !none {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}

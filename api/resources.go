@@ -10,6 +10,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -302,16 +303,15 @@ func (s *Resources) setPolicy(w http.ResponseWriter, r *http.Request, principal 
 // expected is the policy that is to be replaced, nil for any; ok is false if it is not
 // there any more, which is answered.
 func (s *Resources) expected(w http.ResponseWriter, r *http.Request, was Document) (expected *Document, ok bool) {
-	match, none := r.Header.Get("If-Match"), r.Header.Get("If-None-Match")
 	there := len(was.Body) > 0
-	switch {
-	case match == "" && none == "":
+	switch conditioned, match, none := conditions(r, there, entityTag(was)); {
+	case !conditioned:
 		return nil, true
-	case match != "" && (!there || match != "*" && !strings.Contains(match, entityTag(was))):
+	case !match:
 		refuse(w, http.StatusPreconditionFailed, "the policy is another by now, or there is none: GET it, and make yours from that")
 		return nil, false
-	case none == "*" && there:
-		refuse(w, http.StatusPreconditionFailed, "there is a policy already")
+	case !none:
+		refuse(w, http.StatusPreconditionFailed, "there is a policy already, or that one")
 		return nil, false
 	}
 	return &was, true
@@ -395,7 +395,7 @@ func serveDocument(w http.ResponseWriter, r *http.Request, d Document, err error
 	h.Set("ETag", tag)
 	h.Set("Cache-Control", "private, no-cache")
 	h.Set("Vary", "Authorization")
-	if matches(r.Header.Get("If-None-Match"), tag) {
+	if _, _, none := conditions(r, true, tag); !none {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
@@ -415,14 +415,26 @@ func entityTag(d Document) string {
 	return `"` + base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:15]) + `"`
 }
 
-// matches compares weakly, as If-None-Match does (RFC 9110 section 13.1.2).
-func matches(header, tag string) bool {
-	for t := range strings.SplitSeq(header, ",") {
-		if t = strings.TrimPrefix(strings.TrimSpace(t), "W/"); t == tag || t == "*" {
-			return true
+// conditions says whether a request has any, and whether If-Match and If-None-Match hold for
+// what is there with that entity tag, or for nothing; without one of them that holds (RFC
+// 9110 sections 13.1.1 and 13.1.2: the one compares strongly, the other weakly).
+func conditions(r *http.Request, there bool, tag string) (conditioned, match, none bool) {
+	ifMatch, ifNone := tagsOf(r, "If-Match"), tagsOf(r, "If-None-Match")
+	match = ifMatch == nil || there && (slices.Contains(ifMatch, "*") || slices.Contains(ifMatch, tag))
+	none = !there || !slices.ContainsFunc(ifNone, func(t string) bool { return t == "*" || strings.TrimPrefix(t, "W/") == tag })
+	return ifMatch != nil || ifNone != nil, match, none
+}
+
+// tagsOf returns the entity tags that a field lists, nil for none. (Ours have no comma.)
+func tagsOf(r *http.Request, field string) (tags []string) {
+	for _, line := range r.Header.Values(field) {
+		for t := range strings.SplitSeq(line, ",") {
+			if t = strings.TrimSpace(t); t != "" {
+				tags = append(tags, t)
+			}
 		}
 	}
-	return false
+	return tags
 }
 
 func refuseShow(w http.ResponseWriter, err error) {

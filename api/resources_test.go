@@ -219,6 +219,43 @@ func TestControl(t *testing.T) {
 	}
 }
 
+// Conditions hold as RFC 9110 has them: lists, any, strongly for If-Match and weakly for
+// If-None-Match.
+func TestConditions(t *testing.T) {
+	const tag = `"a"`
+	for _, c := range []struct {
+		field string
+		lines []string
+		there bool
+		holds bool
+	}{
+		{"If-Match", nil, false, true},
+		{"If-Match", []string{tag}, true, true},
+		{"If-Match", []string{tag}, false, false},
+		{"If-Match", []string{`"b"`}, true, false},
+		{"If-Match", []string{`"b", ` + tag}, true, true},
+		{"If-Match", []string{`"b"`, tag}, true, true},
+		{"If-Match", []string{"W/" + tag}, true, false},
+		{"If-Match", []string{"a"}, true, false},
+		{"If-Match", []string{"*"}, true, true},
+		{"If-Match", []string{"*"}, false, false},
+		{"If-None-Match", []string{tag}, true, false},
+		{"If-None-Match", []string{tag}, false, true},
+		{"If-None-Match", []string{"W/" + tag}, true, false},
+		{"If-None-Match", []string{`"b",` + tag}, true, false},
+		{"If-None-Match", []string{`"b"`}, true, true},
+		{"If-None-Match", []string{"*"}, true, false},
+		{"If-None-Match", []string{"*"}, false, true},
+	} {
+		r := httptest.NewRequest("PUT", "/", nil)
+		r.Header[c.field] = c.lines
+		conditioned, match, none := conditions(r, c.there, tag)
+		if conditioned != (c.lines != nil) || (match && none) != c.holds {
+			t.Errorf("%s: %q, there %v: %v %v, want %v", c.field, c.lines, c.there, match, none, c.holds)
+		}
+	}
+}
+
 // A list comes in pages that together have everything once.
 func TestList(t *testing.T) {
 	h := Handler(Config{Resources: fakeResources(false)})

@@ -131,7 +131,8 @@ func TestOwnersPolicyByHTTP(t *testing.T) {
 		t.Errorf("the policy is %+v, want tag %s", got, first.etag)
 	}
 	want("there is one", s.ask(bob, "PUT", path, good, "If-None-Match", "*"), 412)
-	second := want("the second", s.ask(bob, "PUT", path, rulesOf(), "If-Match", first.etag), 200)
+	want("not that one", s.ask(bob, "PUT", path, rulesOf(), "If-None-Match", first.etag), 412)
+	second := want("the second", s.ask(bob, "PUT", path, rulesOf(), "If-Match", `"x", `+first.etag), 200)
 	sees("the second", false)
 	want("made from the first", s.ask(bob, "PUT", path, good, "If-Match", first.etag), 412)
 	want("in XML", s.ask(bob, "PUT", path, xml, append(ofXML, "If-Match", second.etag)...), 200)
