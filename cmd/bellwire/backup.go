@@ -208,8 +208,8 @@ Start it as any node that has been started before:
 			if data == "" {
 				return fail(bw.Usage, "bellwire restore needs --data, the directory to make").do("bellwire restore --data DIR %s", args[0])
 			}
-			if node == "" {
-				return fail(bw.Usage, "--node is empty").do("give the node a name, or leave --node out: n1")
+			if err := checkNodeName(node); err != nil {
+				return err
 			}
 			if err := cluster.CheckClusterName(name); err != nil {
 				return fail(bw.Usage, "--cluster-name: %w", err).do("give the cluster a name, such as --cluster-name prod")

@@ -57,3 +57,20 @@ func TestExitCodes(t *testing.T) {
 		}
 	}
 }
+
+// A node's name is one that can stand in a topic, and the fault says which can.
+func TestNodeNames(t *testing.T) {
+	for name, want := range map[string]string{
+		"n1": "", "Rack-2_b.x": "", "": "is empty", "a/+/#": "letters, digits", "-a": "letters, digits", "büro": "letters, digits",
+		strings.Repeat("a", 64): "1 to 63",
+	} {
+		for what, err := range map[string]error{
+			"alone":        (&serveFlags{node: name, data: "d", mqtt: "127.0.0.1:0", policy: "p"}).check(),
+			"of a cluster": (&serveFlags{node: name, data: "d", mqtt: "127.0.0.1:0", policy: "p", member: clusterFlags{listen: "127.0.0.1:7400", bootstrap: true, tls: "d"}}).check(),
+		} {
+			if want == "" && err != nil || want != "" && (err == nil || strings.Count(err.Error(), want) != 1) {
+				t.Errorf("%s: %q: %v, want %q once", what, name, err, want)
+			}
+		}
+	}
+}

@@ -26,6 +26,7 @@ import (
 	"github.com/bellwire/bellwire/broker/store"
 	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/cluster"
+	"github.com/bellwire/bellwire/cluster/certs"
 	"github.com/bellwire/bellwire/cluster/link"
 	"github.com/bellwire/bellwire/disk"
 )
@@ -254,8 +255,8 @@ func (f *serveFlags) check() error {
 			wrong.add(fail(bw.Usage, "--domain: %w", err).do("give the domain of bare user names, such as --domain example.com"))
 		}
 	}
-	if f.node == "" {
-		wrong.add(fail(bw.Usage, "--node is empty").do("give the node a name, or leave --node out: n1"))
+	if f.member.listen == "" || f.node == "" { // of a node of a cluster its membership says it
+		wrong.add(checkNodeName(f.node))
 	}
 	wrong.add(checkAddress("--mqtt", f.mqtt, "127.0.0.1:1883"))
 	if f.http != "" {
@@ -271,6 +272,19 @@ func (f *serveFlags) check() error {
 	wrong.add(f.checkOpen())
 	wrong.add(f.listen.check(f.allowAnonymous, f.policy))
 	return wrong.err()
+}
+
+// checkNodeName says what is wrong with --node. The name stands in topics below $SYS/, in
+// metrics and addresses of HTTP, whether the node is of a cluster or not.
+func checkNodeName(name string) error {
+	if name == "" {
+		return fail(bw.Usage, "--node is empty").do("give the node a name, or leave --node out: n1")
+	}
+	if err := certs.CheckName(name); err != nil {
+		return fail(bw.Usage, "--node: %w", err).
+			do("give the node a name, such as --node n1; if its data directory has that name already, bellwire backup with the version that made it, and bellwire restore --node NAME")
+	}
+	return nil
 }
 
 // checkAddress says what is wrong with an address to listen on, before anything
