@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/bellwire/bellwire/broker"
 )
 
 // A Login is what a client shows to be who it is.
@@ -90,12 +92,13 @@ func (l *lifetimes) remove(c *conn) {
 	}
 }
 
-// expire ends the connections whose time is over at now. For the goroutine of the wheel.
-func (l *lifetimes) expire(now time.Time) {
+// expire ends the connections whose time is over by clock, which is asked only if there are
+// any that end. For the goroutine of the wheel.
+func (l *lifetimes) expire(clock broker.Clock) {
 	for {
 		l.mu.Lock()
 		var c *conn
-		if len(l.conns) > 0 && !now.Before(l.conns[0].life.until) {
+		if len(l.conns) > 0 && !clock().Before(l.conns[0].life.until) {
 			c = heap.Pop(&l.conns).(*conn)
 		}
 		l.mu.Unlock()

@@ -201,7 +201,7 @@ func (s *Server) turn(beat <-chan time.Time) {
 		case now := <-beat:
 			if s.wheel.advance(now) > 0 {
 				s.holder.tick(s.stats.Writes.Load(), s.stats.packetsOut())
-				s.lifetimes.expire(s.clock())
+				s.lifetimes.expire(s.clock)
 			}
 		case <-s.stop:
 			return
