@@ -19,9 +19,9 @@ import (
 func userCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "user",
-		Short: "Credentials for the users of a policy file",
+		Short: "Users of a policy file, and their credentials",
 	}
-	cmd.AddCommand(userHashCommand(), userTokenCommand())
+	cmd.AddCommand(userAddCommand(), userRemoveCommand(), userListCommand(), userHashCommand(), userTokenCommand())
 	return cmd
 }
 
@@ -33,7 +33,7 @@ func userHashCommand() *cobra.Command {
 	var iterations int
 	cmd := &cobra.Command{
 		Use:        "hash",
-		SuggestFor: []string{"passwd", "password", "add", "useradd"},
+		SuggestFor: []string{"passwd", "password"},
 		Short:      "The hash of a password, for password_hash",
 		Long: `Reads a password and prints its argon2id hash for password_hash in a policy
 file. From a terminal it is asked for twice and not shown; else it is standard

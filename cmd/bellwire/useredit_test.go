@@ -1,0 +1,111 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+)
+
+// users runs a verb about users of a file.
+func userVerb(t *testing.T, stdin string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(t.Context(), append([]string{"user"}, args...), strings.NewReader(stdin), &out, &errs)
+	return out.String(), errs.String(), code
+}
+
+const anyToken = `"d0c04f4b1951e4aeaaec8223ed2039e542f3aae805a6fa7f6d794e5afff5d272"`
+
+// Users come and go, and whatever else stands in the file stays to the byte.
+func TestUserAddAndRemoveKeepTheFile(t *testing.T) {
+	const rest = "# who may what\nrules:   # all of it\n  - {id: all, allow: [subscribe], who: [anyone], topic: [\"#\"]}\n"
+	const one, two = "  ana@example.com: {token_sha256: " + anyToken + "}  # the boss\n", "\n  # in the hall\n  Bob@example.com:\n    token_sha256: " + anyToken + "\n"
+	for name, text := range map[string]string{
+		"none":  rest,
+		"one":   "users:\n" + one + rest,
+		"two":   "# the users\nusers:\n" + one + two + "\n" + rest,
+		"after": rest + "users:\n" + one + strings.TrimSuffix(two, "\n"),
+		"wide":  "users:\n      ana@example.com: {token_sha256: " + anyToken + "}\n" + rest,
+	} {
+		path := writeFile(t, "policy.yaml", text)
+		if err := os.Chmod(path, 0o640); err != nil {
+			t.Fatal(err)
+		}
+		if _, why, code := userVerb(t, "secret\n", "add", "cy@example.com", "--policy", path); code != 0 {
+			t.Errorf("%s: add: %d %s", name, code, why)
+			continue
+		}
+		with := readFile(t, path)
+		var added string
+		for line := range strings.Lines(with) {
+			if strings.Contains(line, "cy@example.com: {password_hash: ") {
+				added = line
+			}
+		}
+		stays := strings.Replace(with, added, "", 1)
+		if added == "" || stays != text && stays != text+"\n" && stays != text+"users:\n" {
+			t.Errorf("%s: the file is\n%s", name, with)
+		}
+		if out, _, _ := userVerb(t, "", "ls", "--policy", path); !strings.Contains(out, "cy@example.com  password\n") {
+			t.Errorf("%s: ls: %s", name, out)
+		}
+		if _, why, code := userVerb(t, "other\n", "add", "CY@example.com", "--policy", path); code != 2 || !strings.Contains(why, "--replace") {
+			t.Errorf("%s: twice: %d %s", name, code, why)
+		}
+		token, why, code := userVerb(t, "", "add", "cy@example.com", "--policy", path, "--replace", "--token")
+		if code != 0 || len(strings.TrimSpace(token)) < 30 || strings.Contains(readFile(t, path), "password_hash") {
+			t.Errorf("%s: replace: %d %q %s\n%s", name, code, token, why, readFile(t, path))
+		}
+		if _, why, code := userVerb(t, "", "rm", "cy@example.com", "--policy", path); code != 0 {
+			t.Errorf("%s: rm: %d %s", name, code, why)
+		}
+		if is := readFile(t, path); is != text && is != text+"\n" {
+			t.Errorf("%s: after all the file is\n%q, was\n%q", name, is, text)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
+			t.Errorf("%s: %v %v", name, info.Mode(), err)
+		}
+	}
+}
+
+// What cannot be changed by lines, and what would be no policy, is left alone, and said.
+func TestUserRefusals(t *testing.T) {
+	const flow = "users: {ana@example.com: {token_sha256: " + anyToken + "}, bob@example.com: {token_sha256: " + anyToken + "}}\n"
+	for _, c := range []struct {
+		text, stdin string
+		args        []string
+		says        string
+	}{
+		{flow, "secret", []string{"add", "cy@example.com"}, "one to a line"},
+		{flow, "", []string{"rm", "bob@example.com"}, "one to a line"},
+		{"{}\n", "secret", []string{"add", "cy@example.com"}, "one to a line"},
+		{"users: {}\n", "secret", []string{"add", "cy@example.com"}, "one to a line"},
+		{"rules: []\n", "", []string{"rm", "cy@example.com"}, "no user of"},
+		{"rules: []\n", "secret", []string{"add", "cy"}, "has no domain"},
+		{"rules: []\n", "", []string{"add", "cy@example.com"}, "empty"},
+		{"rules: []\n", "secret", []string{"add", "a b@example.com"}, "is no name"},
+		{"ruels: []\n", "secret", []string{"add", "cy@example.com"}, "ruels"},
+	} {
+		path := writeFile(t, "policy.yaml", c.text)
+		_, why, code := userVerb(t, c.stdin, append(c.args, "--policy", path)...)
+		if code == 0 || !strings.Contains(why, c.says) || readFile(t, path) != c.text {
+			t.Errorf("%q, %v: exit code %d, %s\nthe file is %q", c.text, c.args, code, why, readFile(t, path))
+		}
+	}
+}
+
+// Who is added signs in, and who is removed does not, once the server has read the file.
+func TestUserIsGoodForTheServer(t *testing.T) {
+	path := writeFile(t, "policy.yaml", "rules: []\n")
+	if _, why, code := userVerb(t, "secret", "add", "ana", "--domain", "example.com", "--policy", path); code != 0 {
+		t.Fatalf("%d %s", code, why)
+	}
+	p, err := readPolicy(path, "example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !p.Knows("ana@example.com") {
+		t.Error("ana is no user")
+	}
+}
