@@ -681,6 +681,7 @@ func (r *leak) actDevices() {
 		last = c
 	}
 	r.settle()
+	r.complete() // what waited for those who have just come back has come
 	r.leave(last)
 	r.write(from, to)
 	r.settle()
