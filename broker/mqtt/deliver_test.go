@@ -19,7 +19,7 @@ import (
 // offline is a connection without a transport: what it is sent stays in its
 // output.
 func offline(version byte) *conn {
-	s := &Server{wheel: newWheel()}
+	s := &Server{wheel: newWheel(), policy: func() broker.Authorizer { return nil }}
 	s.limits, _ = Limits{Output: 1 << 30}.WithDefaults()
 	return &conn{srv: s, version: version, maxPacket: maxRemaining + maxHeader, connected: true, problemInfo: true}
 }
