@@ -1,4 +1,4 @@
-# make test         everything that must hold, with its set-up; twelve minutes on two idle cores
+# make test         everything that must hold, with its set-up; ten minutes on two idle cores
 # make soak         as many seeds and crash points as there is time for, SOAK, beginning with seed SEEDS; PARTS of it
 # make fuzz         every fuzz target for FUZZTIME each
 # make conformance  other people's suites against the built binary: SUITES is a folder with checkouts of

@@ -164,3 +164,46 @@ func TestQuotasOfADomain(t *testing.T) {
 		t.Errorf("after a restart: %+v", u)
 	}
 }
+
+// People of one other domain have as many of a domain's watchers as they leave to everybody
+// else, whether there is anybody whom they watch or not: then others of the same domain are
+// refused, people of a third and of the domain itself are not. A kill changes nothing; what
+// ends makes room.
+func TestWatchersOfOneOtherDomain(t *testing.T) {
+	t.Parallel()
+	const cy = "cy@example.edu"
+	path := writeFile(t, "policy.yaml", strings.Replace(quotaPolicy("watchers: 6"), "users:\n", usersOf(cy), 1))
+	s := serve(t, "--policy", path, "--test-clock", "2026-03-09T12:00:00Z")
+	watch := func(who string, c *mq.Client, n int, want byte) {
+		t.Helper()
+		ack := c.TrySubscribe(nil, mq.Filter{Filter: fmt.Sprintf("presence/example.com/u%d", n), QoS: 1})
+		if ack.Codes[0] != want {
+			t.Errorf("%s watches u%d: %#02x, want %#02x", who, n, ack.Codes[0], want)
+		}
+	}
+	people := map[string]*mq.Client{}
+	in := func(who string) *mq.Client {
+		people[who] = s.open(v5, as(who, durable(v5, who+"/d")))
+		return people[who]
+	}
+	a, z := in(alice), in(zoe)
+	watch("alice", a, 0, 1)
+	watch("zoe", z, 0, 1)
+	watch("zoe", z, 1, 1)
+	watch("alice", a, 2, 0x97)
+	watch("zoe", z, 2, 0x97)
+	s.kill()
+	s.start()
+	z, a = in(zoe), in(alice)
+	watch("zoe, after a kill,", z, 3, 0x97)
+	watch("bob, who is of the domain,", in(bob), 4, 1)
+	watch("cy, of a third,", in(cy), 4, 1)
+	watch("cy, who leaves less than he has,", people[cy], 5, 0x97)
+	watch("bob", people[bob], 5, 1)
+	watch("bob, when there is no room,", people[bob], 6, 0x97)
+	z.Unsubscribe("presence/example.com/u1")
+	watch("bob", people[bob], 6, 1)
+	if u := s.usage(admCom, "example.com")["watchers"]; u.Used != 6 || u.Refused == 0 {
+		t.Errorf("used: %+v", u)
+	}
+}

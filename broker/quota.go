@@ -47,7 +47,9 @@ type DomainQuota struct {
 	QueueBytes uint64
 
 	// Watchers is how many live subscriptions there may be to resources of theirs, pending
-	// ones too, whoever watches.
+	// ones too, whoever watches. People of one other domain have at most as many of them as
+	// they leave to everybody else: resources that nobody has count like others, for not to
+	// would tell, and so anybody can make any number of them.
 	Watchers uint64
 
 	// Delayed is how many events of theirs may wait for their time (see delayed.go).
@@ -96,6 +98,8 @@ type domainCount struct {
 
 	used    [uses]atomic.Int64
 	refused [uses]atomic.Uint64
+
+	watchers map[string]uint64 // of useWatchers, those of another domain, by that; the Machine's
 }
 
 // add counts n more. A nil count, which is that of no domain, counts nothing.
@@ -176,6 +180,7 @@ func (d *domainUses) reset() {
 		for i := range c.used {
 			c.used[i].Store(0)
 		}
+		clear(c.watchers)
 	}
 }
 
@@ -271,10 +276,15 @@ func (m *Machine) dropsForQuota(r *record, size int) bool {
 }
 
 // How many watch a domain's resources is told by profiles, who keep them; the sum is kept
-// here, by domain: uvarint.
+// here, by domain: uvarint. Beside it, what of it are people of another domain, by the
+// domain, NUL, and that one: uvarint. Who has no domain is of the empty one.
 var watchedPrefix = append([]byte{byte(store.Policies)}, "watched/"...)
 
 func watchedKey(domain string) []byte { return append(slices.Clone(watchedPrefix), domain...) }
+
+func watchedFromKey(domain, from string) []byte {
+	return append(append(watchedKey(domain), 0), from...)
+}
 
 func (m *Machine) loadWatched() error {
 	var damaged error
@@ -284,10 +294,38 @@ func (m *Machine) loadWatched() error {
 			damaged = event.ErrDamaged
 			return false
 		}
-		m.domains.named(string(key[len(watchedPrefix):])).add(useWatchers, int(n))
+		domain, from, part := strings.Cut(string(key[len(watchedPrefix):]), "\x00")
+		switch c := m.domains.named(domain); {
+		case c == nil:
+		case part:
+			c.watchFrom(from, int(n))
+		default:
+			c.add(useWatchers, int(n))
+		}
 		return true
 	})
 	return damaged
+}
+
+// watchFrom counts more who watch and are of another domain, and returns how many do.
+func (c *domainCount) watchFrom(from string, more int) uint64 {
+	if c.watchers == nil {
+		c.watchers = map[string]uint64{}
+	}
+	n := max(int(c.watchers[from])+more, 0)
+	if n == 0 {
+		delete(c.watchers, from)
+		return 0
+	}
+	c.watchers[strings.Clone(from)] = uint64(n)
+	return uint64(n)
+}
+
+// crowds says whether people of a domain have as many of the watchers of another, c, as
+// are left for everybody.
+func (c *domainCount) crowds(from string) bool {
+	quota := c.quota[useWatchers]
+	return quota > 0 && from != c.name && c.watchers[from]+uint64(c.used[useWatchers].Load()) >= quota
 }
 
 // domainOfTopic returns the domain of a profile's topic: its second level.
@@ -297,28 +335,43 @@ func domainOfTopic(topicName string) string {
 	return domain
 }
 
-// MayWatch refuses one live subscription more to a resource, if its domain has as many as
-// it may. What there is of that domain is told nobody.
-func (t *ProfileTx) MayWatch(topicName string) error {
-	if t.m.domains.named(domainOfTopic(topicName)).room(useWatchers, 1) != nil {
+// MayWatch refuses one live subscription more of a watcher to a resource, if its domain has
+// as many as it may, or the watcher's has its share of them. What there is of that domain is
+// told nobody.
+func (t *ProfileTx) MayWatch(topicName, watcher string) error {
+	c := t.m.domains.named(domainOfTopic(topicName))
+	err := c.room(useWatchers, 1)
+	if err == nil && c != nil && c.crowds(domainOf(watcher)) {
+		c.refused[useWatchers].Add(1)
+		err = ErrQuota
+	}
+	if err != nil {
 		return &Refusal{Cause: ErrQuota, Reason: "quota: as many watch there as are possible"}
 	}
 	return nil
 }
 
-// Watched takes note that there are so many live subscriptions more to a resource.
-func (t *ProfileTx) Watched(topicName string, more int) {
-	domain := domainOfTopic(topicName)
+// Watched takes note that a watcher has so many live subscriptions more to a resource.
+func (t *ProfileTx) Watched(topicName, watcher string, more int) {
+	domain, from := domainOfTopic(topicName), domainOf(watcher)
 	c := t.m.domains.named(domain)
 	if c == nil {
 		return
 	}
 	c.add(useWatchers, more)
-	if n := c.used[useWatchers].Load(); n > 0 {
-		t.m.tx.Set(watchedKey(domain), binary.AppendUvarint(nil, uint64(n)))
-	} else {
-		t.m.tx.Delete(watchedKey(domain))
+	t.m.setCount(watchedKey(domain), uint64(max(c.used[useWatchers].Load(), 0)))
+	if from != domain {
+		t.m.setCount(watchedFromKey(domain, from), c.watchFrom(from, more))
 	}
+}
+
+// setCount sets a count, which has no key while it is 0.
+func (m *Machine) setCount(key []byte, n uint64) {
+	if n == 0 {
+		m.tx.Delete(key)
+		return
+	}
+	m.tx.Set(key, binary.AppendUvarint(nil, n))
 }
 
 // counted says whether the log counts a session's plain subscriptions although it keeps

@@ -232,6 +232,7 @@ func TestQuotaForms(t *testing.T) {
 		{Name: "asked/loose/4", Bytes: looseValue},
 		{Name: "provided/4", Bytes: append(providedKey("bob@example.com", "presence/example.com/eve"), recordVersion)},
 		{Name: "watched/4", Bytes: binary.AppendUvarint(watchedKey("example.com"), 300)},
+		{Name: "watched/from/4", Bytes: binary.AppendUvarint(watchedFromKey("example.com", "example.net"), 300)},
 	})
 	var e event.Event
 	b := ev.Append(appendRetained(nil, event.PositionAt(7, 3), "example.com"))

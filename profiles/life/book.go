@@ -113,10 +113,10 @@ type Book struct {
 	// no more.
 	Provided func(e *Entry, is bool)
 
-	// MayWatch refuses one live subscription more to a resource; nil refuses none. Watched is
-	// told of how many more there are.
-	MayWatch func(topic string) error
-	Watched  func(topic string, more int)
+	// MayWatch refuses one live subscription more of a watcher to a resource; nil refuses
+	// none. Watched is told of how many more there are.
+	MayWatch func(topic, watcher string) error
+	Watched  func(topic, watcher string, more int)
 }
 
 // Errors of Subscribe. What follows the sentinel is for the watcher.
@@ -237,7 +237,7 @@ func (e *Entry) seenAs(as string) {
 // mayBegin checks the bounds on what is not live yet, or becomes pending.
 func (b *Book) mayBegin(e *Entry, v Verdict) error {
 	if !e.Live() && b.MayWatch != nil {
-		if err := b.MayWatch(e.Topic); err != nil {
+		if err := b.MayWatch(e.Topic, e.Watcher); err != nil {
 			return err
 		}
 	}

@@ -68,7 +68,7 @@ func (l *ledger) book(j func(topic, watcher string) Verdict, limits Limits) *Boo
 		Tx: l, Limits: limits.WithDefaults(), Key: [32]byte{1},
 		Judge: func(topic, watcher, _ string) Verdict { return j(topic, watcher) },
 		Noted: func(string, bool) {}, Hold: func(*Entry) {}, Release: func(string) {},
-		Watched: func(topic string, more int) { l.watched[topic] += more },
+		Watched: func(topic, _ string, more int) { l.watched[topic] += more },
 		Provided: func(e *Entry, is bool) {
 			if delete(l.provided, e.Watcher+" "+e.Topic); is {
 				l.provided[e.Watcher+" "+e.Topic] = true

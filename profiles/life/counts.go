@@ -39,7 +39,7 @@ func (b *Book) count(was, is *Entry) {
 	more := counts{after.live - before.live, after.pending - before.pending, after.kept - before.kept, after.unseen - before.unseen, 0}
 	b.addCounts(e.Topic, e.Watcher, more)
 	if more.live != 0 && b.Watched != nil {
-		b.Watched(e.Topic, more.live)
+		b.Watched(e.Topic, e.Watcher, more.live)
 	}
 }
 

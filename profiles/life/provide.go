@@ -3,6 +3,7 @@ package life
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/bellwire/bellwire/profiles/fields"
@@ -170,13 +171,26 @@ func (b *Book) Invite(o Offer) error {
 	case is.invitation != nil:
 	case of.invited >= b.Limits.PendingOf:
 		return fmt.Errorf("%w: as many as are possible are invited", ErrQuota)
-	case by.invited >= b.Limits.PendingByWatcher:
+	case by.invited+b.invitedTo(domainOf(o.Topic), o.Watcher) >= b.Limits.PendingByWatcher:
 		return fmt.Errorf("%w: they have as many invitations as are possible", ErrQuota)
 	}
 	i := &Invitation{By: o.By, Note: o.Note, Until: b.Now() + int64(OfferedFor)}
 	b.offer(o.Topic, o.Watcher, i)
 	b.enlist(o.Topic, o.Watcher, i)
 	return nil
+}
+
+// invitedTo returns how many invitations somebody has to resources of a domain. Its
+// administrators give out as many as they leave to all others, at most: to resources that
+// nobody has they could give out any number.
+func (b *Book) invitedTo(domain, watcher string) (n int) {
+	b.Each(KeysBy(watcher), "", func(key string, value []byte) bool {
+		if readIndexed(value).invitation != nil && domainOf(key[len(KeysBy(watcher)):]) == domain {
+			n++
+		}
+		return true
+	})
+	return n
 }
 
 // Decline declines an invitation, and says whether there was one.
@@ -263,4 +277,11 @@ func (b *Book) Forget(resource, watcher string) (done bool) {
 		}
 	}
 	return b.forgetCuts(resource, watcher)
+}
+
+// domainOf returns the domain that a resource is of: the second level of its topic.
+func domainOf(topic string) string {
+	_, rest, _ := strings.Cut(topic, "/")
+	domain, _, _ := strings.Cut(rest, "/")
+	return domain
 }
