@@ -194,7 +194,7 @@ func TestWatchersOfOneOtherDomain(t *testing.T) {
 	watch("zoe", z, 2, 0x97)
 	s.kill()
 	s.start()
-	z, a = in(zoe), in(alice)
+	z = in(zoe)
 	watch("zoe, after a kill,", z, 3, 0x97)
 	watch("bob, who is of the domain,", in(bob), 4, 1)
 	watch("cy, of a third,", in(cy), 4, 1)
