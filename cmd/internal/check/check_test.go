@@ -29,6 +29,12 @@ func writeTree(t *testing.T, files map[string]string) (root string) {
 	return root
 }
 
+// ownModule has go take a tree's go.mod as it finds it, and else compile as it does here:
+// another flag would have all of the standard library compiled once more.
+func ownModule() string {
+	return "GOFLAGS=" + strings.TrimSpace(os.Getenv("GOFLAGS")+" -mod=mod")
+}
+
 // A data race of a process that a test has started, and of which it takes no
 // notice, is seen.
 func TestRacesOfChildrenAreSeen(t *testing.T) {
@@ -63,7 +69,7 @@ func TestParent(t *testing.T) {
 	})
 	reports := t.TempDir()
 	var printed bytes.Buffer
-	results, err := goTest(t.Context(), &printed, root, false, "race", []string{"GOFLAGS=-mod=mod", "CGO_ENABLED=1", raceLog(reports)}, "-race", "./...")
+	results, err := goTest(t.Context(), &printed, root, false, "race", []string{ownModule(), "CGO_ENABLED=1", raceLog(reports)}, "-race", "./...")
 	if err != nil || len(results) != 1 || !results[0].ok {
 		t.Fatalf("the test itself is to pass: %+v, %v\n%s", results, err, &printed)
 	}
@@ -88,7 +94,7 @@ func TestGoTestIsUnderstood(t *testing.T) {
 		"none/n.go":      "package none\n",
 	})
 	var printed bytes.Buffer
-	results, err := goTest(t.Context(), &printed, root, false, "", []string{"GOFLAGS=-mod=mod"}, "./...")
+	results, err := goTest(t.Context(), &printed, root, false, "", []string{ownModule()}, "./...")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -116,9 +116,10 @@ type gating struct {
 // A test is run once: under the race detector where its package has goroutines, but for
 // what is not the same there (see plain).
 //
-// What it needs is processors, and most tests wait more than they compute. So what
-// only computes is done beside all others, at a low priority, by which it takes what
-// they leave: the linters, and the race detector in packages that no clock runs for.
+// What it needs is processors, and most tests wait more than they compute, those of
+// blackbox above all. So what only computes is done beside others, at a low priority, by
+// which it takes what they leave: the linters from the beginning, and beside blackbox the
+// race detector in packages that no clock runs for.
 // What the machine lacks is fetched while the tree is compiled.
 func gate(ctx context.Context, root string) error {
 	start := time.Now()
@@ -153,12 +154,10 @@ func gate(ctx context.Context, root string) error {
 	})
 	var beside sync.WaitGroup
 	defer beside.Wait()
-	beside.Go(func() {
-		g.linters(ctx)
-		g.underRace(ctx, true, only(goroutines, timeless))
-	})
+	beside.Go(func() { g.linters(ctx) })
 	stage("rooms", func() { g.rooms(ctx, without(packages, goroutines), goroutines) })
 	stage("race", func() { g.underRace(ctx, false, without(goroutines, append(slices.Clone(timeless), blackbox))) })
+	beside.Go(func() { g.underRace(ctx, true, only(goroutines, timeless)) })
 	if slices.Contains(packages, blackbox) {
 		stage("blackbox", func() {
 			g.test(ctx, false, "", asBuilt(root), testsAtOnce, "-count=1", "-vet=off", "-timeout=10m", "-skip", external, blackbox)
