@@ -76,7 +76,7 @@ var timeless = []string{
 const (
 	packagesAtOnce = "-p=4"
 	packagesInRace = "-p=3"
-	testsAtOnce    = "-parallel=6"
+	testsAtOnce    = "-parallel=8"
 )
 
 // asBuilt has tests that start a server take the binary that build has made.
@@ -118,8 +118,8 @@ type gating struct {
 //
 // What it needs is processors, and most tests wait more than they compute, those of
 // blackbox above all. So what only computes is done beside others, at a low priority, by
-// which it takes what they leave: the linters from the beginning, and beside blackbox the
-// race detector in packages that no clock runs for.
+// which it takes what they leave: the linters, and the race detector in packages that no clock
+// runs for. To keep the latter for blackbox made that longer by more than it saved.
 // What the machine lacks is fetched while the tree is compiled.
 func gate(ctx context.Context, root string) error {
 	start := time.Now()
@@ -154,10 +154,12 @@ func gate(ctx context.Context, root string) error {
 	})
 	var beside sync.WaitGroup
 	defer beside.Wait()
-	beside.Go(func() { g.linters(ctx) })
+	beside.Go(func() {
+		g.linters(ctx)
+		g.underRace(ctx, true, only(goroutines, timeless))
+	})
 	stage("rooms", func() { g.rooms(ctx, without(packages, goroutines), goroutines) })
 	stage("race", func() { g.underRace(ctx, false, without(goroutines, append(slices.Clone(timeless), blackbox))) })
-	beside.Go(func() { g.underRace(ctx, true, only(goroutines, timeless)) })
 	if slices.Contains(packages, blackbox) {
 		stage("blackbox", func() {
 			g.test(ctx, false, "", asBuilt(root), testsAtOnce, "-count=1", "-vet=off", "-timeout=10m", "-skip", external, blackbox)
