@@ -140,7 +140,7 @@ func (c *conn) stepAuth(in *input, data []byte) error {
 	if x.connect == nil {
 		return c.endReauth(in, x, answer)
 	}
-	c.principal, x.request.Principal, x.request.Way = x.who.Principal, x.who.Principal, x.who.Way
+	x.request.Principal, x.request.Way = x.who.Principal, x.who.Way
 	a := connackOf{assigned: x.assigned, proof: answer, until: x.who.Until}
 	if err := c.fits(x.connect, &x.request, a); err != nil {
 		return c.refuseConnect(in, err)

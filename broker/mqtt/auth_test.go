@@ -383,3 +383,29 @@ func TestSmallPacketsOfAuth(t *testing.T) {
 		}
 	}
 }
+
+// Who is banned is looked for while others sign in: the race detector has nothing to say.
+func TestSignInBesideBans(t *testing.T) {
+	n := scramNode(t, Limits{})
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				n.srv.each((*conn).endIfBanned)
+			}
+		}
+	}()
+	for i := range 20 {
+		c := n.raw()
+		if got := n.signIn(c, "bob", "pencil", mq.Connect{ClientID: fmt.Sprint("b", i), Clean: true}); got != "CONNACK 00" {
+			t.Fatalf("signed in: %s", got)
+		}
+		c.Close()
+	}
+	close(stop)
+	<-done
+}
