@@ -25,7 +25,8 @@ import (
 // must never come after a newer live one. A piece is older than what the loop
 // delivers between reading and delivering it; so while a piece is under way the
 // session notes which topics live events were retained on (touch), and those
-// are left out of the piece: the client has them, or a newer one. Events
+// are left out of the piece: the client has them, or a newer one. (A live event that
+// is not retained changes no state, and comes before it or after.) Events
 // ordered up to since are the scan's, later ones are live. A live one that is
 // lost meanwhile, at QoS 0 and for want of room, would be nobody's: it is owed.
 //
