@@ -219,7 +219,8 @@ func (d *delayedEvent) decode(b []byte) error {
 	return d.event.Decode(rest)
 }
 
-// ownerOf returns whose the events of a client are. No principal begins with a NUL.
+// ownerOf returns whose the events of a client are. No principal begins with a NUL: what
+// follows it is a client's name, and tells of no domain, whatever it looks like.
 func ownerOf(principal, client string) string {
 	if principal == "" {
 		return "\x00" + client
@@ -257,7 +258,9 @@ func (m *Machine) loadDelayed() error {
 			return false
 		}
 		d.add(owner, size, 1)
-		m.domains.of(owner).add(useDelayed, 1)
+		if owner[:min(1, len(owner))] != "\x00" {
+			m.domains.of(owner).add(useDelayed, 1)
+		}
 		return true
 	})
 	return damaged

@@ -164,6 +164,30 @@ func TestDelayedIsJudgedAtItsTime(t *testing.T) {
 	}
 }
 
+// Who has no name is of no domain, whatever its client's looks like: a node that was started
+// again counts what that has waiting as it did before, and as all others do.
+func TestDelayedOfNobody(t *testing.T) {
+	n := newNode(t, Limits{})
+	policy := quotas(DomainQuota{Delayed: 1})
+	n.policies["one"] = policy
+	n.policy("one")
+	nobody := func(q *ConnectRequest) { q.Principal = "" }
+	c, _, err := n.tryConnect("x@a.org", true, 0, nobody)
+	must(t, err)
+	for range 3 {
+		must(t, c.publish("$delayed/60/t", "nobody's", 1))
+	}
+	n.restart()
+	if is, want := n.recount("a.org"); is != want || is[useDelayed] != 0 {
+		t.Errorf("counted %v, there is %v, want nothing", is, want)
+	}
+	a, _ := n.connect("a@a.org", true, 0)
+	must(t, a.publish("$delayed/60/t", "the one there may be", 1))
+	if err := a.publish("$delayed/60/t", "one more", 1); !errors.Is(err, ErrQuota) {
+		t.Errorf("%v, want %v", err, ErrQuota)
+	}
+}
+
 // There is no more of it than the policy lets wait, of one or of all; what is refused is one
 // too many, and there is room again when one has been published or taken back.
 func TestDelayedIsBounded(t *testing.T) {

@@ -390,4 +390,5 @@ func (r *modelRun) replayMidway() {
 	if i, got := u.Digest(); i != index || got != want {
 		r.t.Errorf("replayed from midway: digest %x at %d, want %x at %d:\n%s", got, i, want, index, difference(u.store, r.main.store))
 	}
+	sameCounts(r.t, "replayed from midway", u.Machine, r.main.Machine)
 }

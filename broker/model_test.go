@@ -26,11 +26,11 @@ var modelLimits = Limits{
 
 var modelPolicies = map[string]*rules{
 	"all":      parseRules("allow * #"),
-	"some":     parseRules("allow alice #\nallow bob a/# subscribe\nallow bob b/#"),
-	"windows":  parseRules("allow * # publish\nallow * a/# 08:00-17:00\nallow * b/# 12:00-13:00\nallow alice c/#"),
-	"breaks":   parseRules("allow * #\ndeny bob a/# 10:00-10:30 subscribe\ndeny * b/1 09:00-11:00"),
+	"some":     parseRules("allow alice@a #\nallow bob@b a/# subscribe\nallow bob@b b/#"),
+	"windows":  parseRules("allow * # publish\nallow * a/# 08:00-17:00\nallow * b/# 12:00-13:00\nallow alice@a c/#"),
+	"breaks":   parseRules("allow * #\ndeny bob@b a/# 10:00-10:30 subscribe\ndeny * b/1 09:00-11:00"),
 	"trap":     parseRules("allow * #\npanic * trap/#"),
-	"half":     parseRules("allow * # publish\nallow * a/#\nallow alice b/#\ndeny bob a/2 subscribe"),
+	"half":     parseRules("allow * # publish\nallow * a/#\nallow alice@a b/#\ndeny bob@b a/2 subscribe"),
 	"noon":     parseRules("allow * #\ndeny idle jobs/1 12:00-12:10 subscribe"),
 	"no wills": parseRules("allow * #\ndeny * a/will publish\ndeny * b/will publish"),
 }
@@ -282,12 +282,15 @@ func (r *modelRun) command() event.Command {
 func (r *modelRun) connect() *event.Connect {
 	rng := r.rng
 	c := &event.Connect{
-		Client: pick(rng, "c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9", "c10"), Version: 5, Clean: rng.IntN(5) == 0,
+		Client: pick(rng, "c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9@b", "c10"), Version: 5, Clean: rng.IntN(5) == 0,
 		Expiry: pick[uint32](rng, 0, 30, 3600, 3600, 3600, event.Never), ReceiveMax: pick[uint16](rng, 0, 1, 2, 5, 65535), At: r.now,
 	}
-	c.Principal = "alice"
+	c.Principal = "alice@a"
 	if slices.Contains([]string{"c2", "c4", "c6"}, c.Client) != (rng.IntN(20) == 0) {
-		c.Principal = "bob"
+		c.Principal = "bob@b"
+	}
+	if c.Client == "c9@b" {
+		c.Principal = ""
 	}
 	if rng.IntN(2) == 0 {
 		c.Will = &event.Will{
@@ -496,6 +499,7 @@ func (r *modelRun) compareDigests(when string) {
 		if i, got := u.Digest(); i != index || got != want {
 			r.t.Errorf("%s: %s has digest %x at %d, want %x at %d:\n%s", when, name, got, i, want, index, difference(u.store, r.main.store))
 		}
+		sameCounts(r.t, when+": "+name, u.Machine, r.main.Machine)
 	}
 }
 

@@ -34,14 +34,7 @@ func (n *node) recount(domain string) (is, want [uses]int64) {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	for what, counts := range map[string][2]int64{
-		"sessions": {n.machine.awaiting.sessions.Load(), m.awaiting.sessions.Load()}, "subscriptions": {n.machine.awaiting.subscriptions.Load(), m.awaiting.subscriptions.Load()},
-		"events": {n.machine.awaiting.events.Load(), m.awaiting.events.Load()}, "bytes": {n.machine.awaiting.bytes.Load(), m.awaiting.bytes.Load()},
-	} {
-		if counts[0] != counts[1] {
-			n.t.Errorf("what waits: %d %s counted, the state has %d", counts[0], what, counts[1])
-		}
-	}
+	sameCounts(n.t, "counted, and read from the state", n.machine, m)
 	return used(n.machine, domain), used(m, domain)
 }
 

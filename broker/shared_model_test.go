@@ -286,4 +286,5 @@ func (r *sharedRun) replay() {
 	if got, _ := st.Digest(nil); got != want {
 		r.t.Errorf("a replay leads to another state:\n%s", difference(st, r.n.machine.store))
 	}
+	sameCounts(r.t, "a replay", twin, r.n.machine)
 }
