@@ -24,13 +24,15 @@ type Bridge struct {
 	connected atomic.Bool
 
 	// Of Run's goroutine.
-	next     int  // of Addresses
-	plain    bool // the peer does not know the bit for bridges
-	prepared bool // our session has what is to go out, from now on
-	swept    bool // the peer has released all ids, and our session is still to be begun
+	next     int    // of Addresses
+	tried    string // the last of them that was
+	plain    bool   // the peer does not know the bit for bridges
+	prepared bool   // our session has what is to go out, from now on
+	swept    bool   // the peer has released all ids, and our session is still to be begun
 
 	subscribed atomic.Bool // in this life, to all; see relay.subscribe
 	dropLog    logPace
+	causes     causes
 
 	mu  sync.Mutex // guards the following
 	why string     // there is no connection
@@ -121,24 +123,9 @@ func (b *Bridge) Run(ctx context.Context) {
 		}
 		wait := pause/2 + rand.N(pause/2)
 		pause = min(2*pause, max(b.c.RetryMax, firstPause))
-		b.tell(err, wait)
+		b.tell(ctx, err, wait)
 		b.rest(ctx, wait)
 	}
-}
-
-// tell counts why there is no connection, and tells the operator.
-func (b *Bridge) tell(err error, wait time.Duration) {
-	f, ok := errors.AsType[*failed](err)
-	if !ok {
-		f = &failed{kind: FailLost, err: err}
-	}
-	b.stats.failed[f.kind].Add(1)
-	b.setWhy(f.Error())
-	attrs := []any{"bridge", b.c.Name, "err", f.Error(), "reason", failureNames[f.kind], "waiting", b.Waiting(), "again_in", wait.Round(time.Millisecond).String()}
-	if f.todo != "" {
-		attrs = append(attrs, "todo", f.todo)
-	}
-	b.c.Logger.Warn("the bridge has no connection; what is published at QoS 1 and 2 waits", attrs...)
 }
 
 func sleep(ctx context.Context, d time.Duration) {
@@ -169,6 +156,7 @@ func (b *Bridge) once(ctx context.Context) error {
 	}
 	address := b.c.Addresses[b.next%len(b.c.Addresses)]
 	b.next++
+	b.tried = address
 	peer, err := b.connectPeer(ctx, address)
 	if err != nil {
 		return err
@@ -208,7 +196,7 @@ func (b *Bridge) connectPeer(ctx context.Context, address string) (*end, error) 
 	defer cancel()
 	conn, err := c.Dial(dialCtx, address)
 	if err != nil {
-		return nil, &failed{FailDial, fmt.Errorf("the peer cannot be reached at %s: %w", address, err), "is it running, is the address right, is TLS the same on both sides?"}
+		return nil, dialFailed(err, address)
 	}
 	if !c.Confirm(dialCtx) {
 		conn.Close()
@@ -239,6 +227,8 @@ func (b *Bridge) connectPeer(ctx context.Context, address string) (*end, error) 
 func peerFailed(err error, address string, refused bool, r *refusal, c *Config) error {
 	err = fmt.Errorf("%s: %w", address, err)
 	switch {
+	case !refused && errors.Is(err, io.EOF):
+		return &failed{FailLost, err, "it hangs up instead of answering CONNECT: does it want TLS (tls of the bridge), is it one of MQTT " + versionNames[c.Version] + "?"}
 	case !refused:
 		return readFailed(err)
 	case r.code == 0x84:
@@ -259,9 +249,12 @@ func readFailed(err error) error {
 	if _, done := errors.AsType[*failed](err); done {
 		return err
 	}
+	if f := tlsFailed(err); f != nil {
+		return f
+	}
 	switch {
 	case errors.Is(err, errMalformed):
-		return &failed{FailProtocol, err, "what the peer sends is no MQTT of the bridge's protocol: is the address one of a broker?"}
+		return &failed{FailProtocol, err, "what the peer sends is no MQTT of the bridge's protocol: is the address one of a broker? does that want TLS?"}
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return &failed{FailTimeout, err, ""}
 	}

@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"context"
-	"crypto/tls"
 	"log/slog"
 	"net"
 	"time"
@@ -96,15 +95,3 @@ type Session struct {
 
 // Met says whether the session has been connected with the peer.
 func (s *Session) Met() bool { return s.Exists && s.Receive != unmet }
-
-// TLSDial returns a Dial over TLS: config may change from call to call.
-func TLSDial(config func() (*tls.Config, error)) func(context.Context, string) (net.Conn, error) {
-	return func(ctx context.Context, address string) (net.Conn, error) {
-		c, err := config()
-		if err != nil {
-			return nil, err
-		}
-		d := tls.Dialer{NetDialer: &net.Dialer{KeepAlive: -1}, Config: c}
-		return d.DialContext(ctx, "tcp", address)
-	}
-}

@@ -146,6 +146,11 @@ func (e *end) connect(c connect, patience time.Duration) error {
 		err = e.flush()
 	}
 	if err != nil {
+		// Who has hung up has said why before: by TLS 1.3 a client that is not
+		// wanted learns it no sooner.
+		if _, _, said := e.read(); said != nil && tlsFailed(said) != nil {
+			return said
+		}
 		return err
 	}
 	if err = e.conn.SetReadDeadline(e.now().Add(patience)); err != nil {

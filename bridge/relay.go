@@ -92,6 +92,7 @@ func (r *relay) run(ctx context.Context, address string) error {
 	}
 	c.Logger.Info("the bridge is connected", "bridge", c.Name, "peer", address, "protocol", versionNames[r.peer.version], "present", r.present, "waiting", r.b.Waiting())
 	r.b.setWhy("")
+	r.b.causes.over()
 	r.b.connected.Store(true)
 
 	ended := make(chan error, 3)
@@ -324,7 +325,8 @@ func (r *relay) takeSuback(at int, body []byte) error {
 		if at == atPeer {
 			todo = "allow it in the peer's access control"
 		}
-		r.b.c.Logger.Warn("a subscription of the bridge is refused; its other topics go on, and it is asked for again",
+		level, _ := r.b.causes.level(fmt.Sprint("subscription ", at, filters[i].filter, code), r.b.c.Now())
+		r.b.c.Logger.Log(context.Background(), level, "a subscription of the bridge is refused; its other topics go on, and it is asked for again",
 			"bridge", r.b.c.Name, "by", e.who, "filter", filters[i].filter, "err", codeText(code, why), "again_in", retryTime.String(), "todo", todo)
 	}
 	if at == atPeer {

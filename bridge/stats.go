@@ -23,7 +23,8 @@ type Failure uint8
 
 // Reasons.
 const (
-	FailDial      Failure = iota // nobody is there, or the TLS handshake failed
+	FailDial      Failure = iota // nobody is there
+	FailTLS                      // one of the two does not take what the other shows in the TLS handshake
 	FailRefused                  // the peer does not let us in
 	FailProtocol                 // the peer sent what it must not
 	FailTimeout                  // the peer does not answer, acknowledge, or take what it is sent
@@ -34,7 +35,7 @@ const (
 	failures
 )
 
-var failureNames = [failures]string{"dial", "refused", "protocol", "timeout", "lost", "busy", "local", "subscribe"}
+var failureNames = [failures]string{"dial", "tls", "refused", "protocol", "timeout", "lost", "busy", "local", "subscribe"}
 
 // Stats are a bridge's counters, of this process.
 type Stats struct {
