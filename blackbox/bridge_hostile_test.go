@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	mq "github.com/bellwire/bellwire/mqtttest"
@@ -159,6 +161,58 @@ func TestBridgeHostilePeer(t *testing.T) {
 				t.Errorf("the log does not say what failed: %s", log)
 			}
 		})
+	}
+}
+
+// What a broker hands on and we do not take, or cannot be said at the other side with its prefix,
+// is acknowledged, dropped and counted: what comes after it is carried, both ways. Anybody who
+// may publish to a topic of the bridge would stop it otherwise.
+func TestBridgeNamesThatDoNotFit(t *testing.T) {
+	t.Parallel()
+	event := func(id byte, topic string, props ...byte) []byte {
+		body := append([]byte{byte(len(topic) >> 8), byte(len(topic))}, topic...)
+		return mq.Frame(0x32, append(append(body, 0, id, byte(len(props))), props...)...)
+	}
+	var acked, came atomic.Int32
+	addr := hostilePeer(t, func(p packetIn) []byte {
+		switch p.first >> 4 {
+		case 1:
+			return []byte{0x20, 3, 0, 0, 0}
+		case 3:
+			if n := int(p.body[0])<<8 | int(p.body[1]); string(p.body[2:2+n]) == "far/out/ok" {
+				came.Add(1)
+				return []byte{0x40, 2, p.body[2+n], p.body[3+n]}
+			}
+			return nil
+		case 4:
+			acked.Add(1)
+		case 8:
+			return slices.Concat([]byte{0x90, 4, p.body[0], p.body[1], 0, 1},
+				event(1, "in/"+strings.Repeat("a/", 150)),
+				event(2, "in/"+strings.Repeat("z", 65_530)),
+				event(3, "in/a\u0085"),
+				event(4, "in/wild", 0x08, 0, 3, 'r', '/', '#'),
+				event(5, "in/format", 1, 2),
+				event(6, "in/ok"))
+		}
+		return []byte{}
+	})
+	s := bridged(t, addr, `topics:
+  - {filter: "in/#", direction: in, local_prefix: near/}
+  - {filter: "out/#", direction: out, remote_prefix: far/}`)
+	client := s.open(v5, clean("client"))
+	client.Publish("out/"+strings.Repeat("z", 65_530), 1, "too long there")
+	client.Publish("out/ok", 1, "carried")
+	until(t, "what comes after is carried, and all that came is acknowledged", patience, func() bool {
+		return s.metric("bellwire_bridge_lag_messages") == 0 && came.Load() > 0 && acked.Load() >= 6
+	})
+	for reason, want := range map[string]float64{"refused": 2, "too_large": 2} {
+		if n := s.metric("bellwire_bridge_dropped_total", fmt.Sprintf("reason=%q", reason)); n != want {
+			t.Errorf("%v dropped as %s, want %v", n, reason, want)
+		}
+	}
+	if in, lost := s.metric("bellwire_bridge_messages_total", `direction="in"`), s.metric("bellwire_bridge_errors_total"); in != 3 || lost > 0 {
+		t.Errorf("%v came in, want 3; connections lost: %v", in, lost)
 	}
 }
 

@@ -43,6 +43,31 @@ func TestRoute(t *testing.T) {
 			t.Errorf("what is published for %s has to go to %q there, and %q is said", from, to, got)
 		}
 	}
+	long, deep := strings.Repeat("z", 65_534), strings.Repeat("a/", 127)+"b"
+	for _, c := range []struct {
+		ways []way
+		name string
+		in   bool
+		why  string
+	}{
+		{outs, "a/" + deep[4:], false, ""},
+		{outs, "a/" + deep[2:], false, ""}, // for the peer to say
+		{outs, "a/" + long[3:], false, ""}, // 65,535 bytes there
+		{outs, "a/" + long[2:], false, "too_large"},
+		{ins, "one", true, ""},
+		{ins, "x/y/" + deep[2:], true, ""},
+		{ins, "x/y/" + deep, true, "refused"},
+		{ins, "x/y/a\u0085", true, "refused"},
+	} {
+		_, to := route(c.ways, c.name)
+		got := ""
+		if why, err := unfit(to, c.in); err != nil {
+			got = dropNames[why]
+		}
+		if to == "" || got != c.why {
+			t.Errorf("%.20s of %d bytes: dropped as %q, want %q", c.name, len(c.name), got, c.why)
+		}
+	}
 	if got := fmt.Sprint(filtersOf(ins)); got != "[{x/y/# 0} {one 0} {$SYS/broker/# 0}]" {
 		t.Errorf("filters %s", got)
 	}
@@ -65,6 +90,7 @@ func TestCarry(t *testing.T) {
 		{"nothing, in", nil, nil, false, 0, false},
 		{"nothing, out", nil, user(hopsProperty, "me"), true, 0, false},
 		{"order", props(user("b", "1"), id, format, user("a", "2")), props(user("b", "1"), format, user("a", "2")), false, 0, false},
+		{"a payload format that is none", props([]byte{propPayloadFormat, 2}, user("a", "2")), user("a", "2"), false, 0, false},
 		{"been elsewhere", user(hopsProperty, "x,y"), user(hopsProperty, "x,y,me"), true, 2, false},
 		{"been at the peer", user(hopsProperty, "peer"), user(hopsProperty, "peer,me"), true, 1, true},
 		{"come from the peer", user(hopsProperty, "peer"), user(hopsProperty, "peer"), false, 1, false},
@@ -75,6 +101,19 @@ func TestCarry(t *testing.T) {
 		got := carry(nil, c.in, nil, "me", "peer", c.out)
 		if !bytes.Equal(got.props, c.want) || got.hops != c.hops || got.looped != c.looped {
 			t.Errorf("%s: %q, %d hops, looped %v; want %q, %d, %v", c.name, got.props, got.hops, got.looped, c.want, c.hops, c.looped)
+		}
+	}
+	answer := func(topic string) []byte { return appendText([]byte{propResponseTopic}, topic) }
+	ins := waysOf([]Topic{{Filter: "#", Direction: In, Local: "l/", Remote: "there/"}}, In)
+	for from, to := range map[string]string{
+		"l/r": "there/r", "r/#": "", "": "", strings.Repeat("r/", 128): "", "l/" + strings.Repeat("r", 65_533): "",
+	} {
+		var want []byte
+		if to != "" {
+			want = answer(to)
+		}
+		if got := carry(nil, answer(from), ins, "me", "", false); !bytes.Equal(got.props, want) {
+			t.Errorf("response topic %.20q of %d bytes: %.20q, want %q", from, len(from), got.props, want)
 		}
 	}
 	if got := carry(nil, user(hopsProperty, strings.Repeat("x", 65_534)), nil, "me", "", true); got.hops < 1<<30 {
@@ -96,7 +135,7 @@ func FuzzPublish(f *testing.F) {
 		} else if !bytes.HasSuffix(got, p.payload) {
 			t.Errorf("% x of % x", got, body)
 		}
-		carry(nil, p.props, nil, "me", "", true)
+		carry(nil, p.props, waysOf([]Topic{{Filter: "#", Direction: In, Local: "long/"}}, In), "me", "", true)
 		_, _ = parseAck(body, version)
 		_, _ = parseConnack(body, version)
 		_, _, _, _ = parseSuback(body, version)

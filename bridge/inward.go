@@ -54,6 +54,10 @@ func (r *relay) inward(p *publish) error {
 		return r.inDropped(p)
 	}
 	name := p.topic
+	if why, err := unfit(to, true); err != nil {
+		r.drop(why, name, "with its prefix here: "+err.Error())
+		return r.inDropped(p)
+	}
 	c := carry(nil, p.props, r.b.outs, r.b.c.Origin, "", false)
 	switch {
 	case c.looped:

@@ -3,6 +3,7 @@ package bridge
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"math"
 	"strings"
 
@@ -50,6 +51,18 @@ func route(ways []way, name string) (w *way, to string) {
 	return nil, ""
 }
 
+// unfit says why an event cannot have the name that a way gives it; nil if it can. Our own
+// bounds hold for what comes in. A name that is longer than MQTT can say fits nowhere.
+func unfit(name string, in bool) (why Drop, err error) {
+	switch err = topic.ValidName(name); {
+	case errors.Is(err, topic.ErrTooLong):
+		return DropTooLarge, err
+	case in && err != nil:
+		return DropRefused, err
+	}
+	return 0, nil
+}
+
 // back returns the topic at the other side of a response topic: what is published to it
 // there has to come back by one of ways. One that does not stays as it is.
 func back(ways []way, name string) string {
@@ -86,21 +99,25 @@ type carried struct {
 
 // carry makes the properties of an event, appended to buf: all that belong to the event, in
 // their order, with the response topic of the other side by the ways back, and, on its way
-// out, origin among its hops. They have been checked. peer is the peer's id, empty if it is not
-// known.
+// out, origin among its hops. They have been checked, but for what brokers hand on whatever its
+// publisher wrote: a response topic that is no topic name at the other side, or a payload format that
+// does not exist, would cost the bridge its connection, so it is left out. peer is the peer's id, empty if it is not known.
 func carry(buf, props []byte, backs []way, origin, peer string, out bool) (to carried) {
 	to.props = buf
 	var hops []byte
 	_ = eachProperty(props, func(p property) error { // which has no faults
 		switch {
 		case p.id == propSubscriptionIdentifier: // of who subscribed, not of the event
+		case p.id == propPayloadFormat && p.num > 1: // says nothing, and who sends it is no client
 		case p.id == propUser && string(p.text) == hopsProperty:
 			if len(hops) > 0 {
 				hops = append(hops, ',')
 			}
 			hops = append(hops, p.value...)
 		case p.id == propResponseTopic:
-			to.props = appendText(append(to.props, propResponseTopic), back(backs, string(p.text)))
+			if name := back(backs, string(p.text)); topic.ValidName(name) == nil {
+				to.props = appendText(append(to.props, propResponseTopic), name)
+			}
 		default:
 			to.props = append(to.props, p.raw...)
 		}

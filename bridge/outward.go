@@ -48,6 +48,10 @@ func (r *relay) outward(p *publish) error {
 		return r.outDropped(p)
 	}
 	name := p.topic
+	if why, err := unfit(to, false); err != nil {
+		r.drop(why, name, "with its prefix at the peer: "+err.Error())
+		return r.outDropped(p)
+	}
 	c := carry(nil, p.props, r.b.ins, r.b.c.Origin, r.peer.limits.origin, true)
 	if c.looped {
 		r.drop(DropLooped, name, "it has been here before, or at the peer")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -344,6 +345,7 @@ func (r *relay) takeSuback(at int, body []byte) error {
 func (r *relay) drop(why Drop, topic, reason string) {
 	r.b.stats.dropped[why].Add(1)
 	if unlogged, ok := r.b.dropLog.note(r.b.c.Now()); ok {
+		topic = strings.ToValidUTF8(topic[:min(len(topic), 200)], "\uFFFD") // a line, whatever it is
 		r.b.c.Logger.Warn("an event is not carried by the bridge", "bridge", r.b.c.Name, "reason", dropNames[why], "topic", topic, "err", reason, "unlogged", unlogged)
 	}
 }
