@@ -164,7 +164,8 @@ func TestRemovedUserLosesQueue(t *testing.T) {
 }
 
 // Who proved what is no longer asked for is disconnected: a user that is removed
-// from the policy, within a second; others notice nothing. And a policy whose own
+// from the policy, within a second; others notice nothing. So is who came by a way that
+// logins close. And a policy whose own
 // tests fail is not put in force, nor is a server kept from starting again by the
 // file of a policy that it does not need.
 func TestRevokedCredentialsEndConnections(t *testing.T) {
@@ -184,6 +185,11 @@ func TestRevokedCredentialsEndConnections(t *testing.T) {
 	s.signal(syscall.SIGHUP)
 	bob.ClosedWith(0x87)
 	ana.Publish("t/a", 1, "after")
+	writePolicy(t, policy, []string{"ana"}, anaMayAll+bobMayRead+"logins: [{listeners: [mqtt], by: [jwt]}]\n")
+	s.signal(syscall.SIGHUP)
+	ana.ClosedWith(0x87)
+	writePolicy(t, policy, []string{"ana"}, anaMayAll+bobMayRead)
+	s.reload()
 
 	writePolicy(t, policy, nil, "rules: nonsense\n")
 	s.kill()

@@ -159,6 +159,13 @@ func TestClusterBans(t *testing.T) {
 		})
 	}
 	c.alike()
+
+	m := clean("by token")
+	m.User, m.Password = "ana", []byte("sesame")
+	ana := c.nodes[2].open(v5, m)
+	verb("acl", "apply", writeFile(t, "policy.yaml", trioPolicy+"logins: [{listeners: [mqtt], by: [jwt]}]\n"))
+	ana.ClosedWith(0x87)
+	one(2, "anonymous").Quiet()
 }
 
 // A client that connects and disconnects without end is banned for a time, by itself: on

@@ -121,6 +121,14 @@ type policy struct {
 	number  uint64 // in the history; 0 if it has none
 }
 
+// authorizer is p's, nil if there is no policy.
+func (p *policy) authorizer() Authorizer {
+	if p == nil {
+		return nil
+	}
+	return p.Authorizer
+}
+
 // New returns a Broker in the state that the store holds. Its Machine is to be
 // given to the log's host, then Start.
 func New(c Config) (*Broker, error) {

@@ -294,8 +294,7 @@ func (s *Session) subEnded(filter string, now int64, w *Wave) {
 func (e *edges) policyChanged(b *Broker, before *policy, here uint64) {
 	now := b.now()
 	for _, s := range b.loop.live {
-		if before != nil && s.revoked(before.Authorizer) {
-			s.revoke(before.Authorizer)
+		if s.isPutOut(before.authorizer()) {
 			continue
 		}
 		for filter, old := range s.subs {
@@ -313,6 +312,22 @@ func (e *edges) policyChanged(b *Broker, before *policy, here uint64) {
 		}
 		s.scanning.runIfStarted()
 	}
+}
+
+// isPutOut ends the connection if its client could not come in any more as it came: what it
+// proved under the policy before is not what is asked for, or nobody may come by that way
+// any more. In the delivery loop.
+func (s *Session) isPutOut(before Authorizer) bool {
+	if s.revoked(before) {
+		s.revoke(before)
+		return true
+	}
+	a, ok := s.sink.(Admitted)
+	if is := s.b.Policy(); ok && is != nil && !a.MayStay(s.who, s.way, is) {
+		s.sink.End(&Refusal{Reason: "who signs in here has to do it in another way now"})
+		return true
+	}
+	return false
 }
 
 // revoked says whether what s's client proved under the policy before is not what the

@@ -76,8 +76,7 @@ func (l *loop) resume(a *applied, r *restored, now int64) {
 			l.drop(s, s.whyGone())
 		case !s.durable && s.promised():
 			l.drop(s, ErrMissed)
-		case before != nil && s.revoked(before.Authorizer):
-			s.revoke(before.Authorizer)
+		case s.isPutOut(before.authorizer()):
 		default:
 			s.resume(o, now)
 		}

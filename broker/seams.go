@@ -117,6 +117,15 @@ type credentialer interface {
 	Credential(principal, way string) string
 }
 
+// Admitted is a Sink whose client came in by a way that a policy may close. MayStay says
+// whether who, who proved it by way (ConnectRequest.Way), could come in like that under
+// policy, whatever the secret is: that is Credential's to say. It is asked of each
+// connection when the policy changes, and once when a session is opened, must be quick, and
+// must not block. Who may not is disconnected.
+type Admitted interface {
+	MayStay(who Who, way string, policy Authorizer) bool
+}
+
 // A knower is an Authorizer whose policy names people. Who was one of them, is
 // no more, and cannot be proved in another way has lost his sessions, and all that
 // waits for them (see gone).

@@ -134,9 +134,7 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 	s.out.open(s, o, int(r.ReceiveMax), s.b.loop.endedSession(o.session))
 	s.subs = make(map[string]*localSub, len(o.subs))
 	s.b.loop.add(s)
-	if s.revoked(r.Proved) {
-		s.revoke(r.Proved)
-	}
+	s.isPutOut(r.Proved)
 	s.scanning.init(s)
 	for i := range o.subs {
 		sub := s.attach(o.subs[i].Subscription, o.subs[i].since, o.subs[i].group, now)

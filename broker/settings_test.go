@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -320,5 +321,53 @@ func TestSignedInBeforeRemoval(t *testing.T) {
 	n.tick()
 	if n.SessionsKnown() != 0 {
 		t.Errorf("%d sessions are left", n.SessionsKnown())
+	}
+}
+
+// An admitted is a client of which a policy of one name does not let in by one way.
+type admitted struct {
+	*client
+	policy, way string
+}
+
+func (a *admitted) MayStay(_ Who, way string, policy Authorizer) bool {
+	return way != a.way || policy != a.n.policies[a.policy]
+}
+
+// Whose way in a policy closes is disconnected when it comes into force, also if it did
+// after the client had signed in and before its session was opened; the session is kept.
+func TestWayInIsClosed(t *testing.T) {
+	n := newNode(t, Limits{})
+	n.policies["open"] = parseRules("allow * #")
+	n.policies["closed"] = parseRules("allow * #")
+	n.policy("open")
+	before := n.Policy()
+	open := func(id, way string) *client {
+		c := &client{n: n, id: id}
+		c.changed = sync.NewCond(&c.mu)
+		r := ConnectRequest{Client: id, Principal: id, Way: way, Version: 5, Expiry: 3600, ReceiveMax: 100, Proved: before}
+		var err error
+		if c.s, _, c.dropped, err = n.Connect(r, &admitted{c, "closed", "front"}); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	front, back := open("front", "front"), open("back", "back")
+	n.policy("closed")
+	n.catchUp()
+	late := open("late", "front")
+	for _, c := range []*client{front, late} {
+		if err := c.awaitEnd(); !errors.Is(err, ErrRefused) {
+			t.Errorf("%s ended with %v, want ErrRefused", c.id, err)
+		}
+	}
+	back.mu.Lock()
+	defer back.mu.Unlock()
+	if back.ended != nil {
+		t.Errorf("who came by another way ended with %v", back.ended)
+	}
+	n.tick()
+	if n.SessionsKnown() != 3 {
+		t.Errorf("%d sessions are left, want 3", n.SessionsKnown())
 	}
 }

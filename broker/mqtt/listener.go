@@ -87,7 +87,8 @@ func (i *ConnInfo) Certificate() *x509.Certificate {
 	return i.TLS.VerifiedChains[0][0]
 }
 
-// info returns by what way the client has come. For the reading goroutine.
+// info returns by what way the client has come. For the reading goroutine, and once it has
+// read a packet for any.
 func (c *conn) info() *ConnInfo {
 	return &ConnInfo{Listener: c.by.Name, Anonymous: c.by.Anonymous, Remote: c.tr.remote(), TLS: c.tr.security()}
 }

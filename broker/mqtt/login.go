@@ -34,6 +34,14 @@ type Identity struct {
 // the client's doing: it is told to try again later (0x88; 3.1.1: 3).
 var ErrUnavailable = errors.New("logins cannot be judged for now")
 
+// MayStay is part of broker.Admitted. It is for connections whose CONNECT has been read.
+func (c *conn) MayStay(who broker.Who, way string, policy broker.Authorizer) bool {
+	if c.by.As != "" || c.srv.mayStay == nil {
+		return true
+	}
+	return c.srv.mayStay(policy, Login{Client: who.Client, From: c.info()}, Identity{Principal: who.Principal, Way: way})
+}
+
 // A lifetime is until when a connection may last. It belongs to lifetimes.
 type lifetime struct {
 	until time.Time

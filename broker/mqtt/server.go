@@ -60,6 +60,10 @@ type Config struct {
 	// that it is principal.
 	Proved func(l Login, method, principal string) (Identity, error)
 
+	// MayStay says whether who, that l proved to be, could come in by the same way under a
+	// policy: see broker.Admitted. l has neither a user name nor a password. nil: always.
+	MayStay func(policy broker.Authorizer, l Login, who Identity) bool
+
 	// Elsewhere returns the address of another server, host:port, for a client that
 	// is sent away from this one (Server Reference, 5.0 4.11); empty if none is
 	// known. It is asked for each such client, by any goroutine, and must not block.
@@ -85,6 +89,7 @@ type Server struct {
 	allowAnonymous bool
 	enhanced       func(method string, from *ConnInfo) Exchange
 	proved         func(l Login, method, principal string) (Identity, error)
+	mayStay        func(policy broker.Authorizer, l Login, who Identity) bool
 	elsewhere      func() string
 	origin         string
 	policy         func() broker.Authorizer // in force now
@@ -155,6 +160,7 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		allowAnonymous: cfg.AllowAnonymous,
 		enhanced:       cfg.Enhanced,
 		proved:         cfg.Proved,
+		mayStay:        cfg.MayStay,
 		elsewhere:      cfg.Elsewhere,
 		origin:         cfg.Origin,
 		policy:         func() broker.Authorizer { return nil },

@@ -52,8 +52,8 @@ type transport interface {
 
 	remote() net.Addr
 
-	// security is the state of the stream's TLS, nil if it has none. Called by the
-	// connection's goroutine only, once something was read.
+	// security is the state of the stream's TLS, nil if it has none. Called once
+	// something was read, and from then on by any goroutine.
 	security() *tls.ConnectionState
 }
 

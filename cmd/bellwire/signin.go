@@ -121,6 +121,28 @@ func (s *server) proved(l mqtt.Login, _, principal string) (mqtt.Identity, error
 	return beside(certified, who)
 }
 
+// mayStay says whether a client that came in could do so under a policy by the same way: its
+// listener has it still, and a certificate that counts there is its own. Whoever came in
+// without proving anything may, but with such a certificate would be somebody.
+func (s *server) mayStay(policy broker.Authorizer, l mqtt.Login, who mqtt.Identity) bool {
+	a, ok := policy.(*authorizer)
+	if !ok || s.config.trust != trustNobody && who.Way == "" {
+		return true
+	}
+	by := a.policy.LoginAt(l.From.Listener)
+	certified := l.From.Certificate() != nil && by.Allows(acl.ByCertificate)
+	switch {
+	case who.Principal == "":
+		return !certified
+	case !by.Allows(who.Way):
+		return false
+	case !certified:
+		return true
+	}
+	is, err := judgeCertificate(a.policy, by, l)
+	return err == nil && is.Principal == who.Principal
+}
+
 // certified says whether certificates count at a listener.
 func (s *server) certified(listener string) bool {
 	a, ok := s.broker.Policy().(*authorizer)

@@ -104,19 +104,7 @@ rules:
 		}
 	}()
 	ours, others := newAuthority(t), newAuthority(t)
-	addrs := map[string]string{}
-	for _, name := range []string{"certified", "bound", "secretive", "plain"} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addrs[name] = l.Addr().String()
-		go func() {
-			_ = s.mqtt.ServeAs(l, mqtt.Listener{Name: name, Anonymous: name == "plain", TLS: &tls.Config{
-				Certificates: []tls.Certificate{ours.issue("server", time.Now().Add(time.Hour))}, ClientCAs: ours.pool, ClientAuth: tls.VerifyClientCertIfGiven,
-			}})
-		}()
-	}
+	addrs := secureListeners(t, s, ours, "certified", "bound", "secretive", "plain")
 	good := time.Now().Add(time.Hour)
 	certs := map[string]*tls.Certificate{}
 	for name, cert := range map[string]tls.Certificate{
@@ -161,6 +149,145 @@ rules:
 		if got := comesIn(t, addrs[c.listener], conf, mq.Connect{ClientID: c.client, Clean: true, User: c.user, Password: []byte(c.password), NoUser: c.user == ""}); got != c.want {
 			t.Errorf("%s with the certificate of %q as %q with %q, client id %s: %s, want %s", c.listener, c.cert, c.user, c.password, c.client, got, c.want)
 		}
+	}
+}
+
+// secureListeners serves listeners of these names over TLS that ask for certificates of an
+// authority, and returns their addresses. Anonymous clients may come to the one called plain.
+func secureListeners(t *testing.T, s *server, ours *authority, names ...string) (addrs map[string]string) {
+	t.Helper()
+	addrs = map[string]string{}
+	for _, name := range names {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs[name] = l.Addr().String()
+		go func() {
+			_ = s.mqtt.ServeAs(l, mqtt.Listener{Name: name, Anonymous: name == "plain", TLS: &tls.Config{
+				Certificates: []tls.Certificate{ours.issue("server", time.Now().Add(time.Hour))}, ClientCAs: ours.pool, ClientAuth: tls.VerifyClientCertIfGiven,
+			}})
+		}()
+	}
+	return addrs
+}
+
+// A change of logins ends the connections, with 0x87, that could not come in any more as
+// they came, at once, and no others: of a way that their listener has no more, of a
+// certificate that names nobody, somebody else or another client id there now, or that was
+// not looked at and is somebody else's. Their sessions are kept (REQUIREMENTS S84).
+func TestLoginsEndConnections(t *testing.T) {
+	t.Parallel()
+	const secret = "bw_dev_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+	verifier, err := authn.HashScram([]byte("pencil"), acl.MinIterations, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := func(login string) []byte {
+		return []byte("users:\n  bob: {token_sha256: " + acl.HashToken([]byte(secret)) + "}\n  ana: {scram_sha256: \"" + verifier + "\"}\n" +
+			"logins:\n  - " + login +
+			"\nrules:\n  - {id: all, allow: [publish, subscribe], who: [\"*@example.com\"], topic: [\"t/{local}/#\"]}\n")
+	}
+	const every = `{listeners: ["*"], by: [certificate, token, scram]}`
+	c := testConfig(t, filepath.Join(t.TempDir(), "data"))
+	c.trust, c.allowAnonymous, c.domain = trustNobody, false, "example.com"
+	c.policy, c.policyName = policy(every), "policy.yaml"
+	s, err := startServer(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	ours, good := newAuthority(t), time.Now().Add(time.Hour)
+	addrs := secureListeners(t, s, ours, "a", "b", "plain")
+	certs := map[string]tls.Certificate{"ana": ours.issue("ana", good), "bob": ours.issue("bob", good)}
+	open := func(listener, cert, user, password, id string) *mq.Client {
+		t.Helper()
+		conf := &tls.Config{RootCAs: ours.pool, ServerName: "localhost"}
+		if cert != "" {
+			conf.Certificates = []tls.Certificate{certs[cert]}
+		}
+		nc, err := tls.Dial("tcp", addrs[listener], conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, m := mq.NewConn(nc, 5), mq.Connect{ClientID: id, Properties: mq.Properties{mq.Number(mq.PropSessionExpiry, 600)}}
+		if password == "SCRAM" {
+			p, err := conn.Authenticate(m, &mq.Scram{User: user, Password: "pencil"}, false)
+			if err != nil || p.Code != 0 {
+				t.Fatal(p, err)
+			}
+			return mq.Wrap(t, conn)
+		}
+		client := mq.Wrap(t, conn)
+		if m.NoUser = user == ""; user != "" {
+			m.User, m.Password = user, []byte(password)
+		}
+		client.Connect(m)
+		return client
+	}
+	token := func(listener, id string) func() *mq.Client {
+		return func() *mq.Client { return open(listener, "", "bob", secret, id) }
+	}
+	both := func(id string) func() *mq.Client {
+		return func() *mq.Client { return open("a", "bob", "bob", secret, id) }
+	}
+	certified := func(listener, id string) func() *mq.Client {
+		return func() *mq.Client { return open(listener, "ana", "", "", id) }
+	}
+	scram := func(id string) func() *mq.Client {
+		return func() *mq.Client { return open("a", "", "ana", "SCRAM", id) }
+	}
+	const otherwise = `{listeners: ["*"], by: [token, scram]}`
+	for _, c := range []struct {
+		what, before, after string
+		opens               func() *mq.Client
+		stays               bool
+	}{
+		{"a way that is closed", every, `{listeners: [a], by: [scram]}`, token("a", "t1"), false},
+		{"a way that stays", every, `{listeners: [a], by: [token]}`, token("a", "t2"), true},
+		{"a way that is closed elsewhere", every, `{listeners: [a], by: [scram]}`, token("b", "t3"), true},
+		{"no entry any more", every, `{listeners: [b], by: [scram]}`, token("a", "t4"), true},
+		{"scram that is closed", every, `{listeners: [a], by: [certificate, token]}`, scram("s1"), false},
+		{"scram that stays", every, `{listeners: [a], by: [scram]}`, scram("s2"), true},
+		{"certificates that count no more", every, otherwise, certified("a", "c1"), false},
+		{"certificates without an entry", every, `{listeners: [b], by: [token]}`, certified("a", "c2"), false},
+		{"certificates that stay", every, `{listeners: [a], by: [certificate]}`, certified("a", "c3"), true},
+		{"who is named elsewhere", every, `{listeners: [a], by: [certificate], names: [uri]}`, certified("a", "c4"), false},
+		{"whose domain is closed", every, `{listeners: [a], by: [certificate], domains: [example.org]}`, certified("a", "c5"), false},
+		{"another client id", every, `{listeners: [a], by: [certificate], bind_client_id: true}`, certified("a", "c6"), false},
+		{"its own client id", every, `{listeners: [a], by: [certificate], bind_client_id: true}`, certified("a", "ana"), true},
+		{"a token beside a certificate", every, `{listeners: [a], by: [certificate]}`, both("b1"), false},
+		{"a token whose certificate counts no more", every, `{listeners: [a], by: [token]}`, both("b2"), true},
+		{"a certificate of another that counts now", otherwise, every, func() *mq.Client { return open("a", "ana", "bob", secret, "o1") }, false},
+		{"a certificate that counts now", otherwise, every, both("o2"), true},
+		{"anonymous with a certificate that counts now", otherwise, every, func() *mq.Client { return open("plain", "ana", "", "", "o3") }, false},
+		{"anonymous without one", otherwise, every, func() *mq.Client { return open("plain", "", "", "", "o4") }, true},
+	} {
+		change := func(login string) {
+			t.Helper()
+			if err := s.broker.SetPolicy(t.Context(), policy(login)); err != nil {
+				t.Fatalf("%s: %v", c.what, err)
+			}
+		}
+		change(c.before)
+		client := c.opens()
+		change(c.after)
+		if !c.stays {
+			client.ClosedWith(0x87)
+		} else {
+			client.Quiet()
+		}
+		change(c.before)
+		if c.stays {
+			client.Disconnect()
+		}
+	}
+	if n := s.broker.SessionsKnown(); n != 19 {
+		t.Errorf("%d sessions are kept, want those of all 19", n)
 	}
 }
 

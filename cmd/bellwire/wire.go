@@ -336,6 +336,7 @@ func (s *server) listen() (err error) {
 		Certified:      s.certified,
 		Enhanced:       s.enhanced,
 		Proved:         s.proved,
+		MayStay:        s.mayStay,
 		AllowAnonymous: s.config.allowAnonymous, Elsewhere: s.elsewhere.pick, Origin: originOf(s.dir.Identity()),
 	})
 	if err != nil {
