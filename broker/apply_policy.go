@@ -32,7 +32,7 @@ func (m *Machine) adopt(policy Authorizer) {
 	m.reconsiderAll()
 	m.tx.Set(inForceKey, store.AppendUint64(nil, uint64(m.now)))
 	m.setWakeName(m.now, wakeTerms, "")
-	m.out.steps = append(m.out.steps, step{kind: stepPolicy, policy: policy, number: m.history.number(), position: event.PositionAt(m.out.index, m.ordinal)})
+	m.out.steps = append(m.out.steps, step{kind: stepPolicy, policy: policy, number: m.history.number(), position: m.here()})
 }
 
 // removeStrangers has the sessions end of whom before names and after does not.

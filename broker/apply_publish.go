@@ -162,7 +162,7 @@ func (m *Machine) applyPublish(c *event.Publish) error {
 	e := c.Event
 	if ahead := e.At - m.now; ahead > 0 { // a clock ahead of the log's gains nothing
 		e.At = m.now
-		if e.Expires != 0 && IsDelayed(e.Topic) {
+		if e.Expires != 0 && m.level >= LevelDelayed && IsDelayed(e.Topic) {
 			e.Expires -= ahead // it is a span, not an instant: see delay
 		}
 	}
@@ -234,7 +234,7 @@ func inboundKey(buf []byte, session uint64, id uint16) []byte {
 // route queues e for the durable sessions that subscribe to it and may see it,
 // and adds it to what the nodes deliver.
 func (m *Machine) route(e *event.Event) {
-	e.Position = event.PositionAt(m.out.index, m.ordinal)
+	e.Position = m.here()
 	from, handed := len(m.out.queued), len(m.out.handed)
 	body := uint64(0)
 	if e.QoS > 0 {
@@ -377,7 +377,7 @@ func (m *Machine) retain(e *event.Event) error {
 		m.domains.named(old.domain).add(useRetained, -1)
 	}
 	m.domains.named(domain).add(useRetained, 1)
-	m.tx.Set(key, e.Append(appendRetained(m.val[:0], event.PositionAt(m.out.index, m.ordinal), domain)))
+	m.tx.Set(key, e.Append(appendRetained(m.val[:0], m.here(), domain)))
 	m.fresh[e.Topic] = presentValue{exists: true, expires: e.Expires, domain: domain}
 	if e.Expires != 0 {
 		m.setWakeName(e.Expires, wakeRetained, e.Topic)

@@ -87,7 +87,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 	m.present(r)
 	if !o.present {
 		m.provideAll(r)
-		o.given = m.giveAll(r, c.Origin, event.PositionAt(m.out.index, m.ordinal))
+		o.given = m.giveAll(r, c.Origin, m.here())
 	}
 
 	o.session, o.epoch = r.session, r.epoch
@@ -250,11 +250,7 @@ func (m *Machine) publishWill(r *record) {
 		_ = m.applyProfile(p, e, r) // there is nobody left to refuse it to
 		return
 	}
-	// Nor if it would retain one topic too many: it is sent, not retained.
-	if m.retain(e) != nil {
-		e.Retain = false
-	}
-	m.route(e)
+	m.publishDue(e)
 }
 
 // endSession removes r and all that belongs to it. What may be long, its queue,
@@ -329,7 +325,7 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 	replay := make([]bool, len(c.Subs))
 	groups := map[string]uint64{}
 	awaited := m.awaitedBy(r, c.Subs)
-	here := event.PositionAt(m.out.index, m.ordinal)
+	here := m.here()
 	for i := range c.Subs {
 		if _, shared := sharedRest(c.Subs[i].Filter); shared {
 			groups[strings.Clone(c.Subs[i].Filter)] = m.joinGroup(r, c.Subs[i], here)

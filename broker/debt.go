@@ -132,7 +132,7 @@ func (m *Machine) park(r *record) {
 		return
 	}
 	subs := m.subsOf(r)
-	if r.willAt != 0 && slices.ContainsFunc(subs, func(s event.Subscription) bool { return s.NoLocal }) {
+	if (r.willAt != 0 || m.delayed.waits(r)) && slices.ContainsFunc(subs, func(s event.Subscription) bool { return s.NoLocal }) {
 		return // what it publishes itself is no event of a stream's that it is owed
 	}
 	filters := m.joinable(policy, r, subs)

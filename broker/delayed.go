@@ -120,6 +120,9 @@ func (d *delayed) add(owner string, size uint64, sign int) {
 	d.bytes.Store(int64(d.all.bytes))
 }
 
+// waits says whether events wait of r's owner, r's own perhaps among them.
+func (d *delayed) waits(r *record) bool { return d.of[ownerOf(r.principal, r.client)] != nil }
+
 // room refuses an event more of that size.
 func (d *delayed) room(owner string, size uint64) error {
 	u := d.of[owner]
@@ -283,7 +286,7 @@ func (m *Machine) delay(e *event.Event, r *record) error {
 	if err := use.room(useDelayed, 1); err != nil {
 		return err
 	}
-	number := event.PositionAt(m.out.index, m.ordinal)
+	number := m.here()
 	d := delayedEvent{due: m.now + int64(seconds)*1e9, client: r.client, principal: r.principal, event: event.Event{
 		Topic: to, Payload: e.Payload, Props: e.Props, QoS: e.QoS, Retain: e.Retain, At: e.At, Expires: e.Expires, Origin: e.Origin,
 	}}
@@ -338,11 +341,8 @@ func (m *Machine) publishDelayed(number uint64) {
 	if d.event.Expires != 0 {
 		e.Expires = m.now + d.event.Expires - d.event.At
 	}
-	if m.retain(e) != nil { // one topic too many: it is sent, not retained
-		e.Retain = false
-	}
 	queued := len(m.out.queued)
-	m.route(e)
+	m.publishDue(e)
 	m.spend(len(m.out.queued) - queued)
 	m.out.delayedPublished++
 }

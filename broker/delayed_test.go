@@ -285,6 +285,55 @@ func TestDelayedInPieces(t *testing.T) {
 	}
 }
 
+// Who is away is given what was due at once in the order in which it came, also where it is of
+// several filters, each of which has a stream of its own; and wills likewise.
+func TestDelayedInOrderOverStreams(t *testing.T) {
+	n := newNode(t, Limits{})
+	n.makeStreams(streams{crowd: 1})
+	away, _ := n.connect("away", true, 3600)
+	away.subscribe("a/+", 1)
+	away.subscribe("b/+", 1)
+	away.s.Close(false, false, 0)
+	p, _ := n.connect("p", true, 0)
+	var want []string
+	for i := range 6 {
+		name := []string{"b/1", "a/1"}[i%2]
+		must(t, p.publish("$delayed/60/"+name, fmt.Sprint(i), 1))
+		want = append(want, fmt.Sprintf("%s=%d q1", name, i))
+	}
+	for i := range 4 {
+		name := []string{"b/will", "a/will"}[i%2]
+		gone, _ := n.connect(fmt.Sprint("gone", i), true, 60, will(event.Will{Topic: name, Payload: []byte("gone"), QoS: 1, Delay: 60}))
+		gone.s.Close(true, false, 0)
+		want = append(want, name+"=gone q1")
+	}
+	n.tick()
+	n.pass(time.Minute)
+	want = append(want[6:], want[:6]...) // of the same instant wills come first
+	again, _ := n.connect("away", false, 3600)
+	if got := again.await(len(want)); !slices.Equal(got, want) {
+		t.Errorf("got\n %s, want\n %s", strings.Join(got, "\n "), strings.Join(want, "\n "))
+	}
+}
+
+// Who subscribes with No Local is not given what it has delayed itself, also if it is away
+// when the time comes and others' events come to it from a stream.
+func TestDelayedIsNotLocal(t *testing.T) {
+	n := newNode(t, Limits{})
+	n.makeStreams(streams{crowd: 1})
+	noLocal := func(s *event.Subscription) { s.NoLocal = true }
+	p, _ := n.connect("p", true, 3600)
+	p.subscribe("a/+", 1, noLocal)
+	other, _ := n.connect("other", true, 0)
+	must(t, p.publish("$delayed/60/a/1", "its own", 1))
+	must(t, other.publish("$delayed/60/a/1", "another's", 1))
+	p.s.Close(false, false, 0)
+	n.tick()
+	n.pass(time.Minute)
+	again, _ := n.connect("p", false, 3600)
+	again.want("a/1=another's q1")
+}
+
 // Before all nodes know of it nothing is delayed, and what has come to such a topic is what
 // it was.
 func TestDelayedNeedsItsLevel(t *testing.T) {
@@ -299,6 +348,11 @@ func TestDelayedNeedsItsLevel(t *testing.T) {
 	}
 	sub, _ := n.connect("sub", true, 3600)
 	sub.subscribe("$delayed/#", 1)
-	n.together(&event.Publish{Epoch: p.s.epoch, Event: &event.Event{Topic: "$delayed/1/a", QoS: 1, At: n.now(), Origin: p.s.number}})
-	sub.want("$delayed/1/a= q1")
+	publish := func(ahead int64) { // by a clock that is ahead of the log's
+		at := n.now() + ahead
+		n.together(&event.Publish{Epoch: p.s.epoch, Event: &event.Event{Topic: "$delayed/1/a", QoS: 1, At: at, Expires: at + 50e9, Origin: p.s.number}})
+	}
+	publish(0)
+	publish(10e9)
+	sub.want("$delayed/1/a= q1 expires50", "$delayed/1/a= q1 expires60")
 }

@@ -6,7 +6,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -86,11 +85,8 @@ func (c *deviceConn) Deliver(d *Delivery, _ *Wave) Outcome {
 	if strings.HasPrefix(d.Event.Topic, "note/") {
 		return c.show(d)
 	}
-	k, err := strconv.Atoi(strings.TrimLeft(string(d.Event.Payload), "x"))
-	if err != nil {
-		c.d.run.t.Fatal(err)
-	}
 	run := c.d.run
+	k := run.eventOf(string(d.Event.Payload))
 	if !run.open(string([]byte(d.Event.Topic))) {
 		run.fault("event %d is sent while its window is closed", k)
 	}
@@ -335,11 +331,15 @@ type deliveryRun struct {
 
 	docs *docs
 
+	waiting []deviceDelayed
+	named   int // of those that were delayed: each has a name
+
 	mu     sync.Mutex // guards the following
 	policy string
 	events []emitted
 	faults []string
 	log    []string
+	came   map[string]int // events that were delayed, by their payload
 }
 
 // Whatever happens to connections, the node, windows and sockets, a device with a
@@ -347,25 +347,27 @@ type deliveryRun struct {
 // exactly once, new ones in their order, with DUP where it is due and nowhere
 // else; never more at a time than it takes, nothing while it is closed, nothing
 // that it is known to have acknowledged, and nothing without telling if a bound
-// pushes it out. Beside that it is shown two resources: never an older state after a
+// pushes it out. What was delayed comes at its time, as if it were published then. Beside that it is shown two resources: never an older state after a
 // newer one, nothing that their owner does not permit, at last the last state; and
 // however often they change, that pushes out nothing.
 func TestDeliveryModel(t *testing.T) {
 	steps := effort.Rounds(150, 400)
-	var made copied
-	made.want(t, 6, 20)
+	var made, delayed tally
+	made.want(t, "bodies were copied", 6, 20)
+	delayed.want(t, "delayed events were published", 6, 20)
 	effort.ParallelSeeds(t, func(t *testing.T, seed uint64) {
 		bubble.Test(t, func(t *testing.T) {
 			r := newDeliveryRun(t, seed)
 			r.run(steps)
 			made.add(r.n.machine.copies)
+			delayed.add(uint64(len(r.came)))
 			checkBodies(t, r.n.machine)
 		})
 	})
 }
 
 func newDeliveryRun(t *testing.T, seed uint64) *deliveryRun {
-	r := &deliveryRun{t: t, rng: rand.New(rand.NewPCG(seed, 1)), copies: rand.New(rand.NewPCG(seed, 2)), policy: "windows"}
+	r := &deliveryRun{t: t, rng: rand.New(rand.NewPCG(seed, 1)), copies: rand.New(rand.NewPCG(seed, 2)), policy: "windows", came: map[string]int{}}
 	var limits Limits
 	if seed%3 == 0 {
 		limits.QueueEvents = 12
@@ -467,6 +469,8 @@ func (r *deliveryRun) step() {
 	}
 	r.change()
 	switch n := r.rng.IntN(100); {
+	case n < 3:
+		r.delay()
 	case n < 25:
 		r.publish(1 + r.rng.IntN(5))
 	case n < 50:
@@ -563,8 +567,14 @@ func (r *deliveryRun) crash() {
 func (r *deliveryRun) move() {
 	r.rest()
 	if r.rng.IntN(2) == 0 {
-		r.n.clock.advance(time.Duration(1+r.rng.IntN(8)) * time.Hour)
+		hours := time.Duration(1+r.rng.IntN(8)) * time.Hour
+		r.fallDue(r.n.clock.now().Add(hours))
+		r.n.clock.advance(hours)
+		if r.rng.IntN(2) == 0 {
+			r.n.tick()
+		}
 		r.n.passEdges()
+		r.n.tick()
 	} else {
 		next := pick(r.rng, "windows", "plain", "windows")
 		r.n.policy(next)

@@ -130,6 +130,7 @@ type Machine struct {
 	tx      *store.Tx
 	out     *applied
 	ordinal uint32     // of the command within the entry
+	woken   uint32     // events that wakes have published so far (see publishDue)
 	kind    event.Kind // of the command under way
 	unit    int        // what is under way: the ordinal of a command, -n for the n-th wake, else 0
 	bare    bool       // the wake under way has panicked once: no wills, no profiles
@@ -258,7 +259,7 @@ func (m *Machine) Apply(index, term uint64, stamp int64, batches [][]byte) {
 // adds that to them, discards everything and returns false.
 func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok bool) {
 	m.tx, m.out = m.store.Begin(), m.spare()
-	m.ordinal, m.unit, m.bare, m.growing = 0, 0, false, 0
+	m.ordinal, m.woken, m.unit, m.bare, m.growing = 0, 0, 0, false, 0
 	m.ended = false
 	m.budget.spent, m.budget.until = 0, unbounded
 	m.bound, m.streams.paidBy, m.streams.trimmedBy = m.limits.queueBound(), 0, 0
@@ -301,8 +302,8 @@ func (m *Machine) try(index, term uint64, stamp int64, batches [][]byte) (ok boo
 	for _, b := range batches {
 		m.batch(index, b)
 	}
-	m.ordinal, m.unit = 0, 0 // what follows is no command's doing
-	m.keepDisplaced()        // of absences that have ended
+	m.ordinal, m.woken, m.unit = 0, 0, 0 // what follows is no command's doing
+	m.keepDisplaced()                    // of absences that have ended
 	m.copyBodies()
 	m.dropSegments()
 	m.writeFailures(index)

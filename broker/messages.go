@@ -119,7 +119,7 @@ func (t *ProfileTx) Send(session uint64, e *event.Event, ref string) bool {
 
 // send queues e for one session alone.
 func (m *Machine) send(to *target, e *event.Event, ref string, until int64) {
-	e.Position = event.PositionAt(m.out.index, m.ordinal)
+	e.Position = m.here()
 	from := len(m.out.queued)
 	m.ref = ref
 	m.enqueue(to.r, e, queued{qos: min(to.qos, e.QoS), deadline: until, ids: to.ids}, 0)

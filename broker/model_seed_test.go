@@ -3,10 +3,12 @@ package broker
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/store"
 	"github.com/bellwire/bellwire/internal/effort"
 )
 
@@ -61,4 +63,29 @@ func (r *modelRun) describe(k kept) string {
 		}
 	}
 	return strings.Join(out, "\n")
+}
+
+// difference names keys in which two stores differ.
+func difference(a, b *store.Store) string {
+	read := func(s *store.Store) map[string]string {
+		m := map[string]string{}
+		s.Scan(nil, []byte{0xff}, func(k, v []byte) bool { m[string(k)] = string(v); return true })
+		return m
+	}
+	x, y := read(a), read(b)
+	var out []string
+	for k, v := range x {
+		if w, ok := y[k]; !ok {
+			out = append(out, fmt.Sprintf("+ %q = %x", k, v))
+		} else if v != w {
+			out = append(out, fmt.Sprintf("~ %q = %x, not %x", k, v, w))
+		}
+	}
+	for k, v := range y {
+		if _, ok := x[k]; !ok {
+			out = append(out, fmt.Sprintf("- %q = %x", k, v))
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out[:min(len(out), 20)], "\n")
 }

@@ -25,8 +25,8 @@ var modelLimits = Limits{
 }.WithDefaults()
 
 var modelPolicies = map[string]*rules{
-	"all":      parseRules("allow * #"),
-	"some":     parseRules("allow alice@a #\nallow bob@b a/# subscribe\nallow bob@b b/#"),
+	"all":      delaying(parseRules("allow * #"), DelayLimits{Longest: 7200, OwnerEvents: 6, Events: 9}),
+	"some":     delaying(parseRules("allow alice@a #\nallow bob@b a/# subscribe\nallow bob@b b/#"), DelayLimits{OwnerBytes: 250, Bytes: 400}),
 	"windows":  parseRules("allow * # publish\nallow * a/# 08:00-17:00\nallow * b/# 12:00-13:00\nallow alice@a c/#"),
 	"breaks":   parseRules("allow * #\ndeny bob@b a/# 10:00-10:30 subscribe\ndeny * b/1 09:00-11:00"),
 	"trap":     parseRules("allow * #\npanic * trap/#"),
@@ -100,6 +100,7 @@ type modelRun struct {
 	made    uint64     // copies
 	rising  bool       // somebody is to raise the level
 	mixed   *mixed
+	delayed uint64 // events that were published when their time had come
 }
 
 // Random histories, which begin at the first level and are raised some time later,
@@ -110,13 +111,15 @@ type modelRun struct {
 // with a copy of another's state) its digest is that of the first.
 func TestMachineModel(t *testing.T) {
 	entries := effort.Rounds(150, 400)
-	var made copied
-	made.want(t, 4, uint64(entries))
+	var made, delayed tally
+	made.want(t, "bodies were copied", 4, uint64(entries))
+	delayed.want(t, "delayed events were published", 4, uint64(entries)/10)
 	effort.ParallelSeeds(t, func(t *testing.T, seed uint64) {
 		r := newModelRun(t, seed)
 		defer r.close() // not by Cleanup: T keeps the function, and so all of r, until the last seed has ended
 		r.run(entries)
 		made.add(r.made)
+		delayed.add(r.delayed)
 	})
 }
 
@@ -232,8 +235,11 @@ func (r *modelRun) command() event.Command {
 	if r.rising && r.plain.level < r.streams.level() && rng.IntN(4) == 0 {
 		return raising(pick(rng, r.plain.level+1, r.streams.level()))
 	}
-	if r.mixed != nil && rng.IntN(20) == 0 {
+	switch {
+	case r.mixed != nil && rng.IntN(20) == 0:
 		return r.giveBack()
+	case r.plain.level >= LevelDelayed && rng.IntN(60) == 0:
+		return r.undelay()
 	}
 	switch n := rng.IntN(100); {
 	case n < 14:
@@ -349,6 +355,8 @@ func (r *modelRun) publish() *event.Publish {
 	}
 	if rng.IntN(20) == 0 {
 		c.Event.Origin, c.Epoch, c.PacketID = 0, 0, 0
+	} else {
+		r.delay(c.Event)
 	}
 	return c
 }
@@ -478,6 +486,7 @@ func (r *modelRun) compare() {
 	if r.mixed != nil {
 		r.compareMixed()
 	}
+	r.compareDelayed()
 	r.compareEvents()
 	r.compareAnswers()
 	r.compareState()
@@ -501,31 +510,6 @@ func (r *modelRun) compareDigests(when string) {
 		}
 		sameCounts(r.t, when+": "+name, u.Machine, r.main.Machine)
 	}
-}
-
-// difference names keys in which two stores differ.
-func difference(a, b *store.Store) string {
-	read := func(s *store.Store) map[string]string {
-		m := map[string]string{}
-		s.Scan(nil, []byte{0xff}, func(k, v []byte) bool { m[string(k)] = string(v); return true })
-		return m
-	}
-	x, y := read(a), read(b)
-	var out []string
-	for k, v := range x {
-		if w, ok := y[k]; !ok {
-			out = append(out, fmt.Sprintf("+ %q = %x", k, v))
-		} else if v != w {
-			out = append(out, fmt.Sprintf("~ %q = %x, not %x", k, v, w))
-		}
-	}
-	for k, v := range y {
-		if _, ok := x[k]; !ok {
-			out = append(out, fmt.Sprintf("- %q = %x", k, v))
-		}
-	}
-	slices.Sort(out)
-	return strings.Join(out[:min(len(out), 20)], "\n")
 }
 
 // compareEvents compares what is to be delivered.
@@ -716,6 +700,7 @@ func (r *modelRun) compareSession(s *record, p *plainSession) {
 func (r *modelRun) drain() {
 	r.lives = map[string]uint64{}
 	r.policyAll()
+	r.undelayAll()
 	for len(r.plain.sessions) > 0 {
 		b := r.newLife("n1")
 		for _, s := range r.plain.byNumber() {

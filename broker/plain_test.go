@@ -25,9 +25,11 @@ type plain struct {
 	now      int64
 	index    uint64
 	ordinal  uint32
+	woken    uint32 // events that time has published by the entry
 	sessions map[string]*plainSession
 	retained map[string]plainEvent
 	nodes    map[string]plainNode
+	delayed  []*plainDelayed // in the order in which they came
 
 	lastSession, lastEpoch uint64
 
@@ -40,6 +42,8 @@ type plain struct {
 	fresh   map[string]bool // topics retained or cleared by it
 	events  []plainEvent    // ordered by it
 	answers []plainAnswer
+
+	delayedPublished, delayedRefused uint64
 }
 
 type plainNode struct {
@@ -150,9 +154,10 @@ func (s *plainSession) underWay(l *Limits) uint64 {
 }
 
 func (p *plain) apply(index uint64, stamp int64, batches [][]byte) {
-	p.index, p.ordinal = index, 0
+	p.index, p.ordinal, p.woken = index, 0, 0
 	p.now = max(p.now, stamp)
 	p.fresh, p.events, p.answers = map[string]bool{}, nil, nil
+	p.delayedPublished, p.delayedRefused = 0, 0
 	for _, s := range p.sessions {
 		p.trim(s)
 	}
@@ -241,6 +246,7 @@ func (p *plain) wakes() (list []plainWake) {
 			}})
 		}
 	}
+	list = append(list, p.delayedWakes()...)
 	slices.SortFunc(list, func(a, b plainWake) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.kind, b.kind), cmp.Compare(a.id, b.id))
 	})
@@ -314,6 +320,7 @@ func newCommand(kind event.Kind) event.Command {
 	for _, c := range []event.Command{
 		&event.Connect{}, &event.Disconnect{}, &event.Subscribe{}, &event.Unsubscribe{}, &event.Publish{}, &event.Release{},
 		&event.Settle{}, &event.PassOver{}, &event.Return{}, &event.Replay{}, &event.Policy{}, &event.NodeUp{}, &event.Tick{}, &event.Settings{}, &event.NodeDown{}, &event.Raise{}, &event.Copy{},
+		&event.Undelay{},
 	} {
 		if c.Kind() == kind {
 			return c
@@ -379,6 +386,8 @@ func (p *plain) command(from event.Header, c event.Command) (any, error) {
 		return nil, nil
 	case *event.Tick:
 		return nil, nil
+	case *event.Undelay:
+		return nil, p.undelay(c)
 	case *event.Disconnect:
 		s, err := p.current(c.Session, c.Epoch)
 		if err != nil {
@@ -498,10 +507,7 @@ func (p *plain) publishWill(s *plainSession) {
 	if w.Expires {
 		e.expires = event.ExpiresAt(p.now, w.Expiry)
 	}
-	if p.retain(e) != nil {
-		e.retain = false
-	}
-	p.route(e)
+	p.publishDue(e)
 }
 
 func (p *plain) endSession(s *plainSession) {
@@ -520,7 +526,18 @@ func (p *plain) endSession(s *plainSession) {
 	delete(p.sessions, s.client)
 }
 
-func (p *plain) here() uint64 { return event.PositionAt(p.index, p.ordinal) }
+func (p *plain) here() uint64 { return event.PositionAt(p.index, p.woken+p.ordinal) }
+
+// publishDue publishes what nobody publishes now: wills, and what was delayed.
+func (p *plain) publishDue(e plainEvent) {
+	if p.ordinal == 0 && p.level >= LevelStreams {
+		p.woken++
+	}
+	if p.retain(e) != nil {
+		e.retain = false
+	}
+	p.route(e)
+}
 
 func (p *plain) subscribe(c *event.Subscribe) (any, error) {
 	s, err := p.current(c.Session, c.Epoch)
@@ -578,15 +595,19 @@ func (p *plain) publish(c *event.Publish) error {
 	if c.PacketID != 0 && s.inbound[c.PacketID] {
 		return nil
 	}
-	if err := p.retain(e); err != nil {
-		return err
+	e.client, e.principal = s.client, s.principal
+	if IsDelayed(e.topic) && p.level >= LevelDelayed {
+		if ahead := c.Event.At - e.at; e.expires != 0 { // which is about how long it lives
+			e.expires -= ahead
+		}
+		err = p.delay(e, s)
+	} else if err = p.retain(e); err == nil {
+		p.route(e)
 	}
-	if c.PacketID != 0 {
+	if err == nil && c.PacketID != 0 {
 		s.inbound[c.PacketID] = true
 	}
-	e.client, e.principal = s.client, s.principal
-	p.route(e)
-	return nil
+	return err
 }
 
 func (p *plain) retain(e plainEvent) error {

@@ -303,7 +303,7 @@ func (t *ProfileTx) Now() int64 { return t.m.now }
 func (t *ProfileTx) Level() Level { return t.m.level }
 
 // Position is the place of the command in the log, greater for each.
-func (t *ProfileTx) Position() uint64 { return event.PositionAt(t.m.out.index, t.m.ordinal) }
+func (t *ProfileTx) Position() uint64 { return t.m.here() }
 
 // Secret is the cluster's secret, of which a profile derives keys: the same on every
 // node, for ever, and known to nobody else. It is nil below LevelSecret.

@@ -123,7 +123,7 @@ func (m *Machine) provide(r *record, topicName string) bool {
 	}
 	m.setAsked(r, sub.Filter, !r.durable())
 	if r.durable() {
-		m.subscribe(r, sub, event.PositionAt(m.out.index, m.ordinal))
+		m.subscribe(r, sub, m.here())
 	}
 	return true
 }

@@ -91,22 +91,23 @@ func checkBodies(t testing.TB, m *Machine) {
 	}
 }
 
-// A copied counts the bodies that the histories of a test have copied.
-type copied struct{ bodies, histories atomic.Uint64 }
+// A tally counts what the histories of a test have brought about: bodies that were
+// copied, say.
+type tally struct{ things, histories atomic.Uint64 }
 
-// want has a test whose histories are to show copies fail if, when the last of them
-// has ended, there were so many, and they have not made as many.
-func (c *copied) want(t *testing.T, histories, want uint64) {
+// want has a test whose histories are to show what fail if, when the last of them has
+// ended, there were so many, and they have not brought about as many.
+func (c *tally) want(t *testing.T, what string, histories, want uint64) {
 	t.Cleanup(func() {
-		if n := c.bodies.Load(); n < want && c.histories.Load() >= histories && !t.Failed() {
-			t.Errorf("%d bodies were copied in all histories, want %d at least", n, want)
+		if n := c.things.Load(); n < want && c.histories.Load() >= histories && !t.Failed() {
+			t.Errorf("%d %s in all histories, want %d at least", n, what, want)
 		}
 	})
 }
 
 // add counts those of another history.
-func (c *copied) add(bodies uint64) {
-	c.bodies.Add(bodies)
+func (c *tally) add(things uint64) {
+	c.things.Add(things)
 	c.histories.Add(1)
 }
 

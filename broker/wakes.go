@@ -175,6 +175,24 @@ func (m *Machine) workOff(lower, upper []byte, most, n int) int {
 	return n
 }
 
+// here returns the place in the log of what is under way.
+func (m *Machine) here() uint64 { return event.PositionAt(m.out.index, m.woken+m.ordinal) }
+
+// publishDue publishes an event whose time has come, or the will of a client that is gone.
+// One that would be one topic too many is sent, not retained: there is nobody to refuse it to.
+//
+// Those that wakes publish with one entry have places of their own, before those of its
+// commands: a session that is owed them by several streams is given them in that order.
+func (m *Machine) publishDue(e *event.Event) {
+	if m.unit < 0 && m.level >= LevelStreams {
+		m.woken++
+	}
+	if m.retain(e) != nil {
+		e.Retain = false
+	}
+	m.route(e)
+}
+
 func (m *Machine) fire(kind byte, id []byte) {
 	switch kind {
 	case wakeSweep:
