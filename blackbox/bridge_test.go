@@ -74,13 +74,7 @@ max_inflight_messages 0
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "mosquitto listens", patience, func() bool {
-			c, err := net.Dial("tcp", f.addr)
-			if err == nil {
-				c.Close()
-			}
-			return err == nil
-		})
+		until(t, "mosquitto listens", patience, func() bool { return listens(f.addr) })
 	}
 	f.start()
 	t.Cleanup(func() {
@@ -91,6 +85,15 @@ max_inflight_messages 0
 		}
 	})
 	return f
+}
+
+// listens says whether somebody does at an address.
+func listens(address string) bool {
+	c, err := net.Dial("tcp", address)
+	if err == nil {
+		c.Close()
+	}
+	return err == nil
 }
 
 // bridged starts a server with a bridge called b to a peer; more are further lines of the

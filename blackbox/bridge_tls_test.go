@@ -58,9 +58,10 @@ func (c *testTLS) expired(name string) {
 }
 
 // A guarded is a peer with several ways in: by TLS, by TLS with a client's certificate, by
-// user and password, and, where there is one, by TLS with a certificate that has ended.
+// user and password, by WebSocket, and, where there is one, by TLS with a certificate that has ended.
 type guarded struct {
 	tls, mutual, password, expired string
+	ws, wss                        string // URLs
 
 	client func(id string) *mq.Client // one that may do all
 }
@@ -85,7 +86,14 @@ var guardedPeers = map[string]func(t *testing.T, c *testTLS) guarded{
 		listener(g.mutual, "allow_anonymous true", shows("localhost"), "cafile "+c.ca(), "require_certificate true")
 		listener(g.password, "password_file "+passwords)
 		listener(g.expired, "allow_anonymous true", shows("ended"))
+		web, secure := freeAddress(t), freeAddress(t)
+		listener(web, "allow_anonymous true", "protocol websockets")
+		listener(secure, "allow_anonymous true", "protocol websockets", shows("localhost"))
+		g.ws, g.wss = "ws://"+web, "wss://"+secure
 		plain := mosquittoWith(t, lines...).addr
+		for _, address := range []string{g.tls, g.mutual, g.password, g.expired, web, secure} {
+			until(t, "mosquitto listens at each", patience, func() bool { return listens(address) })
+		}
 		g.client = func(id string) *mq.Client { return mq.Open(t, plain, v5, clean(id)) }
 		return g
 	},
@@ -95,6 +103,8 @@ var guardedPeers = map[string]func(t *testing.T, c *testTLS) guarded{
   - {name: tls, mqtts: "127.0.0.1:0", anonymous: true, tls: {cert: %q, key: %q}}
   - {name: mutual, mqtts: "127.0.0.1:0", anonymous: true, tls: {cert: %[1]q, key: %[2]q, client_ca: %[3]q}}
   - {name: password, mqtt: "127.0.0.1:0", anonymous: false}
+  - {name: ws, ws: "127.0.0.1:0", anonymous: true}
+  - {name: wss, wss: "127.0.0.1:0", anonymous: true, tls: {cert: %[1]q, key: %[2]q}}
 `, c.cert("localhost"), c.key("localhost"), c.ca()))
 		policy := writeFile(t, "policy.yaml", fmt.Sprintf("users:\n  hq: {password_hash: %q}\nrules:\n  - {id: all, allow: [publish, subscribe], who: [\"*@example.com\", anonymous], topic: [\"#\"]}\n",
 			made(t, "sesame", "user", "hash")))
@@ -103,7 +113,10 @@ var guardedPeers = map[string]func(t *testing.T, c *testTLS) guarded{
 		for _, l := range s.ready.Listeners {
 			of[l.Name] = l.Addr
 		}
-		return guarded{tls: of["tls"], mutual: of["mutual"], password: of["password"], client: func(id string) *mq.Client { return s.open(v5, clean(id)) }}
+		return guarded{
+			tls: of["tls"], mutual: of["mutual"], password: of["password"], ws: "ws://" + of["ws"], wss: "wss://" + of["wss"] + "/mqtt",
+			client: func(id string) *mq.Client { return s.open(v5, clean(id)) },
+		}
 	},
 }
 
@@ -157,6 +170,10 @@ func TestBridgeProvesAndIsProved(t *testing.T) {
 				{"password", peer.password, fmt.Sprintf("user: hq\npassword_file: %q", right), "", ""},
 				{"wrong-password", peer.password, fmt.Sprintf("user: hq\npassword_file: %q", wrong), "refused", "user and password_file"},
 				{"nobody", peer.password, "keep_alive: 61s", "refused", "user and password_file"},
+				{"ws", peer.ws, "keep_alive: 1s", "", ""},
+				{"wss", peer.wss, trust, "", ""},
+				{"wss-untrusted", peer.wss, "keep_alive: 61s", "tls", "set ca under tls"},
+				{"no-websocket", "ws://" + peer.tls, "keep_alive: 61s", "dial", "is the address right"},
 			}
 			text := "bridges:\n"
 			for _, w := range ways {
@@ -177,8 +194,9 @@ func TestBridgeProvesAndIsProved(t *testing.T) {
 				until(t, name+" is connected", patience, func() bool { return s.metric("bellwire_bridge_connected", `bridge="`+name+`"`) == 1 })
 				here.Publish(name+"/out", 1, name)
 				there.ReceiveText("far/"+name+"/out", name)
-				there.Publish("far/"+name+"/in", 1, name)
-				here.ReceiveText(name+"/in", name)
+				large := name + strings.Repeat(" ", 100<<10)
+				there.Publish("far/"+name+"/in", 1, large)
+				here.ReceiveText(name+"/in", large)
 			}
 			for _, w := range ways {
 				switch {

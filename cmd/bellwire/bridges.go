@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -81,10 +82,7 @@ func (s *server) bridgeConfig(spec *bridgeSpec, d *door) bridge.Config {
 	limits := s.mqtt.Limits()
 	c.Window = min(c.Window, limits.ReceiveMaximum)
 	c.MaxPacket = limits.Packet
-	c.Dial = dialTCP
-	if spec.tls != nil {
-		c.Dial = bridge.TLSDial(spec.tls.config)
-	}
+	c.Dial = spec.dial()
 	if spec.passwordFile != "" {
 		c.Secret = func() ([]byte, error) { return readPassword(spec.passwordFile) }
 	}
@@ -98,6 +96,24 @@ func (s *server) bridgeConfig(spec *bridgeSpec, d *door) bridge.Config {
 	c.Confirm = func(ctx context.Context) bool { return s.broker.Advance(ctx) == nil && c.Lead() }
 	c.Now, c.Logger = time.Now, s.config.logger
 	return c
+}
+
+// dial returns what connects to the peer, by whichever way an address says.
+func (b *bridgeSpec) dial() func(context.Context, string) (net.Conn, error) {
+	secure := b.tls
+	if secure == nil {
+		secure = &bridgeTLS{} // of wss://
+	}
+	plain, web := dialTCP, bridge.WebSocketDial(secure.config)
+	if b.tls != nil {
+		plain = bridge.TLSDial(secure.config)
+	}
+	return func(ctx context.Context, address string) (net.Conn, error) {
+		if strings.Contains(address, "://") {
+			return web(ctx, address)
+		}
+		return plain(ctx, address)
+	}
 }
 
 // prepareTime is how long a server that starts waits for its bridges' sessions.

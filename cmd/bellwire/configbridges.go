@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"regexp"
 	"strconv"
@@ -109,12 +110,12 @@ func (c *configReader) bridgePeer(n *yamltree.Node, v map[string]*yamltree.Node,
 		c.FailAt(n.Pos, yamltree.Problemf("a bridge without an address").Hint("give host and port of the other broker, such as address: plant.example.com:1883; several are tried in turn"))
 	} else {
 		for _, a := range c.Values(v["address"], "address") {
-			host, port, err := net.SplitHostPort(a.Text)
-			if number, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil || number == 0 || host == "" {
-				c.FailAt(a.Pos, yamltree.Problemf("%q is no address that can be dialled", cut(a.Text)).Hint("write host:port, such as plant.example.com:1883; for TLS add tls: {}"))
+			address, p := peerAddress(a.Text, v["tls"] != nil)
+			if p != nil {
+				c.FailAt(a.Pos, p)
 				continue
 			}
-			b.Addresses = append(b.Addresses, a.Text)
+			b.Addresses = append(b.Addresses, address)
 		}
 	}
 	versions := map[string]byte{"": 5, "5": 5, "3.1.1": 4, "3.1": 3}
@@ -140,6 +141,34 @@ func (c *configReader) bridgePeer(n *yamltree.Node, v map[string]*yamltree.Node,
 			c.Report(v["principal"], err)
 		}
 	}
+}
+
+// peerAddress returns an address of a peer as it is dialled: host:port, or a URL of ws:// or
+// wss:// with a path. secure says that the bridge has TLS.
+func peerAddress(text string, secure bool) (string, *yamltree.Problem) {
+	wrong := yamltree.Problemf("%q is no address that can be dialled", cut(text))
+	host, u := text, (*url.URL)(nil)
+	if strings.Contains(text, "://") {
+		var err error
+		u, err = url.Parse(text)
+		switch {
+		case err != nil || u.Scheme != "ws" && u.Scheme != "wss" || u.User != nil || u.Fragment != "":
+			return "", wrong.Hint("write host:port, or for WebSocket ws://host:port/mqtt or wss://host:port/mqtt; user and password_file are keys of their own")
+		case u.Scheme == "ws" && secure:
+			return "", yamltree.Problemf("%q is without TLS, and the bridge has tls", cut(text)).Hint("write wss://, or remove tls")
+		case u.Path == "":
+			u.Path = "/mqtt"
+		}
+		host = u.Host
+	}
+	name, port, err := net.SplitHostPort(host)
+	if number, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil || number == 0 || name == "" {
+		return "", wrong.Hint("write host:port, such as plant.example.com:1883; for TLS add tls: {}")
+	}
+	if u == nil {
+		return text, nil
+	}
+	return u.String(), nil
 }
 
 func (c *configReader) bridgeTLS(v map[string]*yamltree.Node, b *bridgeSpec) {

@@ -107,6 +107,7 @@ var onlyIn = map[string][]string{
 	"github.com/xdg-go/scram":                 {"authn"},
 	"github.com/go-jose/go-jose/v4":           {"authn"},
 	"github.com/spf13/cobra":                  {"cmd/bellwire"},
+	"github.com/coder/websocket":              {"bridge"},
 }
 
 // testsOnlyIn keeps what serves tests alone out of every shipped file, and in
