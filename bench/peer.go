@@ -246,6 +246,9 @@ const bellwireMemory = `rules:
 durability: {memory: ["#"]}
 `
 
+// bellwireLimits are those of rows whose publishers are sources of state.
+const bellwireLimits = "v: 1\ndefault: {source.perSecond: 1_000_000, source.burst: 1_000_000}\n"
+
 // startBellwire starts a node in dir with more flags.
 func (e env) startBellwire(ctx context.Context, path, dir string, sc Scenario, more ...string) (*broker, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -266,12 +269,19 @@ func (e env) startBellwire(ctx context.Context, path, dir string, sc Scenario, m
 	default:
 		args = append(args, "--allow-anonymous")
 	}
-	if policy != nil {
-		file := filepath.Join(dir, "policy.yaml")
-		if err := os.WriteFile(file, policy, 0o600); err != nil {
+	files := map[string][]byte{"policy": policy}
+	if sc.Permissions {
+		files["limits"] = []byte(bellwireLimits)
+	}
+	for flag, text := range files { // in any order
+		if text == nil {
+			continue
+		}
+		file := filepath.Join(dir, flag+".yaml")
+		if err := os.WriteFile(file, text, 0o600); err != nil {
 			return nil, err
 		}
-		args = append(args, "--policy", file)
+		args = append(args, "--"+flag, file)
 	}
 	if e.profile {
 		args = append(args, "--pprof")

@@ -36,6 +36,12 @@ func kinds(t *testing.T, clock string, flags ...string) *server {
 	return s
 }
 
+// restlessKinds is kinds, where a source may publish often although the clock stands.
+func restlessKinds(t *testing.T, clock string) *server {
+	t.Helper()
+	return kinds(t, clock, "--limits", limitsFile(t, "v: 1\ndefault: {source.burst: 1000}\n"))
+}
+
 func prepareKinds(t *testing.T, clock string, flags ...string) *server {
 	t.Helper()
 	path := writeFile(t, "policy.yaml", usersOf(alice, bob, carol, boss, mallory, zoe, press, cal, robert))

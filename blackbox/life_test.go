@@ -300,7 +300,7 @@ func TestR5_1_7WatcherEnds(t *testing.T) {
 // and alice is told, also when she comes back later. Also R5.1.16, R5.1.10.
 func TestR5_1_9WatcherIsTold(t *testing.T) {
 	t.Parallel()
-	s := kinds(t, "2026-03-09T12:00:00Z")
+	s := restlessKinds(t, "2026-03-09T12:00:00Z")
 	pc, live := s.person(bob, "pc"), s.person(alice, "pc")
 	pc.Publish("$me/policy/presence", 1, showAll)
 	m := as(alice, mq.Connect{ClientID: "alice/phone", Properties: mq.Properties{mq.Number(mq.PropSessionExpiry, 86400)}})

@@ -18,7 +18,7 @@ const pidf = "application/pidf+xml"
 // nothing; whoever sent them stays connected.
 func TestPresenceRefusals(t *testing.T) {
 	t.Parallel()
-	s := kinds(t, "2026-03-09T12:00:00Z")
+	s := restlessKinds(t, "2026-03-09T12:00:00Z")
 	pc, a := s.person(bob, "pc"), s.person(alice, "pc")
 	pc.Publish("$me/policy/presence", 1, showAll)
 	pc.PublishMessage(retained(bobsPresence, `{"basic":"open"}`))
@@ -188,7 +188,7 @@ func TestPresencePolicyRefusals(t *testing.T) {
 // last is what it said last.
 func TestPresenceFlood(t *testing.T) {
 	t.Parallel()
-	s := kinds(t, "2026-03-09T12:00:00Z")
+	s := restlessKinds(t, "2026-03-09T12:00:00Z")
 	pc := s.person(bob, "pc")
 	pc.Publish("$me/policy/presence", 1, showAll)
 	var watchers []*mq.Client

@@ -105,7 +105,7 @@ func (o *overs) add(limit string) {
 
 // Over returns how often a bound has refused something since this node was started: sessions,
 // sessions.perPrincipal, subs.perSession, retained.topics, or one that a profile has noted
-// (ProfileTx.Over). For any goroutine.
+// (ProfileTx.Over, Publication.Over). For any goroutine.
 func (b *Broker) Over(limit string) uint64 {
 	o := &b.machine.overs
 	o.mu.Lock()
@@ -115,6 +115,9 @@ func (b *Broker) Over(limit string) uint64 {
 
 // Over notes that a bound of the profile's, of that name, has refused something.
 func (t *ProfileTx) Over(limit string) { t.m.overs.add(limit) }
+
+// Over is that of ProfileTx, for Admit only.
+func (p *Publication) Over(limit string) { p.node.machine.overs.add(limit) }
 
 // charge counts what a queue has grown by.
 func (m *Machine) charge(r *record, events, bytes int64) {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -172,6 +173,11 @@ var limitFacts = map[string]limitFact{
 	"im.keptBytes": {over: "likewise", keeper: "TestBounds", value: func(l *limits) int64 { return int64(l.im.KeptBytes) }, hits: overBroker("im.kept"), shared: "im.kept"},
 	"im.ids":       {over: "the oldest id is forgotten: that message would be another", keeper: "TestBounds", value: func(l *limits) int64 { return int64(l.im.IDs) }},
 	"im.contacts":  {over: "people beyond stay strangers", keeper: "TestBounds", value: func(l *limits) int64 { return int64(l.im.Contacts) }},
+	"source.perSecond": {
+		over: "the publication: 0x97, rate (PUBACK knows no 0x96); what removes has as much again", keeper: "TestSourcesHaveARate",
+		value: func(l *limits) int64 { return int64(l.state.SourceRate) }, hits: overBroker("source.perSecond"),
+	},
+	"source.burst": {over: "likewise", keeper: "TestSourcesHaveARate", value: func(l *limits) int64 { return int64(l.state.SourceBurst) }, hits: overBroker("source.perSecond"), shared: "source.perSecond"},
 
 	"watch.default":            {over: "what becomes of requests of which the owner has said nothing", keeper: "TestLimitsAreState", value: func(l *limits) int64 { return int64(l.state.Default) }},
 	"watch.expiresMax":         {over: "who asks for more is given this one, and told", keeper: "TestS23SubscriptionsEnd", value: func(l *limits) int64 { return int64(l.state.Life.MostExpires) }},
@@ -198,15 +204,16 @@ var limitFacts = map[string]limitFact{
 	},
 }
 
-// agreedRows are the first names of the rows that all nodes have alike, as the log has them:
+// agreedRows are the names of the rows, or how those begin, that all nodes have alike, as the log has them:
 // those in force change by SIGHUP. The others are a node's own, from its start.
 var agreedRows = map[string]bool{
+	"im.": true, "source.": true, "watch.": true,
 	"sessions": true, "sessions.perPrincipal": true, "subs.perSession": true, "retained.topics": true, "session.queueEvents": true, "session.queueBytes": true,
 }
 
 // isAgreed says whether a row is one of these.
 func (row *limitRow) isAgreed() bool {
-	return agreedRows[row.name] || len(row.name) > 3 && row.name[:3] == "im." || len(row.name) > 6 && row.name[:6] == "watch."
+	return agreedRows[row.name] || agreedRows[row.name[:strings.IndexByte(row.name, '.')+1]]
 }
 
 // withDefaults returns l as a node has it that is told nothing else.

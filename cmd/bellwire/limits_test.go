@@ -58,6 +58,8 @@ default:
   im.keptBytes: 29MiB
   im.ids: 1030
   im.contacts: 1031
+  source.perSecond: 1049
+  source.burst: 1050
   watch.default: confirm
   watch.expiresMax: 32d
   watch.pending: 1033
@@ -86,7 +88,7 @@ default:
 			VolatileEvents: 1017, VolatileBytes: 18 << 20, SubscriptionsPerSession: 1019, RetainedTopics: 1020, Backlog: 21 << 20,
 		},
 		im: inbox.Limits{Rate: 1026, Burst: 1027, Kept: 1028, KeptBytes: 29 << 20, IDs: 1030, Contacts: 1031},
-		state: state.Limits{Default: policy.Confirm, Life: life.Limits{
+		state: state.Limits{Default: policy.Confirm, SourceRate: 1049, SourceBurst: 1050, Life: life.Limits{
 			MostExpires: 32 * 24 * time.Hour, PendingByWatcher: 1033, PendingOf: 1034, Watchers: 1035, KeptOf: 1036, PerMinute: 1037, SessionsSharing: 1038, ByWatcher: 1039, WidesBy: 42, Wides: 1043,
 		}},
 		fetches:  fetchLimits{1040, 1041},

@@ -22,8 +22,11 @@ const (
 	policy = "$me/policy/presence"
 )
 
+// quick are limits for sources that publish while the clock stands still.
+var quick = state.Limits{SourceBurst: 1 << 20}
+
 func presences() []broker.Profile {
-	return []broker.Profile{state.New(presence.New([]byte("key")))}
+	return []broker.Profile{state.NewWith(presence.New([]byte("key")), quick)}
 }
 
 func newNode(t *testing.T) *brokertest.Node {

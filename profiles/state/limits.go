@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,10 +16,14 @@ import (
 var _ broker.Adjustable = (*Profile)(nil)
 
 // Limits bound what a profile takes; zero of any field means its default. They decide
-// what Apply does, so they are in force as the log has them (Settings); while it has
-// none, those are that are so by default.
+// what Apply does, so they are in force as the log has them (Settings); what a Profile is made
+// with holds while the log has none.
 type Limits struct {
 	Life life.Limits
+
+	// SourceRate is how many publications of one source are taken in a second, on average,
+	// and SourceBurst how many at once: 0 means 1 and 20. See sources.
+	SourceRate, SourceBurst int
 
 	// Default is what becomes of subscriptions about which the owner has said nothing,
 	// be it that there is no owner: PoliteBlock, which 0 means, or Confirm.
@@ -28,6 +33,7 @@ type Limits struct {
 // WithDefaults returns l with its zero fields replaced.
 func (l Limits) WithDefaults() Limits {
 	l.Life = l.Life.WithDefaults()
+	l.SourceRate, l.SourceBurst = cmp.Or(l.SourceRate, 1), cmp.Or(l.SourceBurst, 20)
 	if l.Default == 0 {
 		l.Default = policy.PoliteBlock
 	}
@@ -46,22 +52,26 @@ func (l *Limits) fields() []fields.Bounded {
 		{Name: "addresses that one watcher watches", Value: &l.Life.ByWatcher, Most: 1 << 20},
 		{Name: "watchers by wildcards", Value: &l.Life.Wides, Most: 1 << 20},
 		{Name: "filters with wildcards of one watcher", Value: &l.Life.WidesBy, Most: 1000},
+		{Name: "publications of one source a second", Value: &l.SourceRate, Most: 1 << 20},
+		{Name: "publications of one source at once", Value: &l.SourceBurst, Most: 1 << 20},
 	}
 }
 
 // The binary form of settings: a version has the numbers of the one before, and more.
 const (
 	settingsFirst   = 1
-	settingsVersion = 2
-
-	firstNumbers = 7 // of version 1
+	settingsVersion = 3
 )
+
+// settingsNumbers are how many numbers each version has.
+var settingsNumbers = [settingsVersion + 1]int{1: 7, 2: 9, 3: 11}
 
 // Settings returns what the log is to be told of l, its zero fields replaced.
 //
-//	version u8 = 2, default handling u8, most expires uvarint (seconds), then uvarints:
+//	version u8 = 3, default handling u8, most expires uvarint (seconds), then uvarints:
 //	pending by watcher, pending, watchers, kept, per minute, sessions sharing, by watcher,
-//	from version 2 on: watchers by wildcards, and how many of those one watcher may be
+//	from version 2 on: watchers by wildcards, and how many of those one watcher may be;
+//	from version 3 on: publications of one source a second, and at once
 func (l Limits) Settings() []byte {
 	l = l.WithDefaults()
 	b := []byte{settingsVersion, byte(l.Default)}
@@ -74,10 +84,7 @@ func ReadSettings(data []byte) (l Limits, err error) {
 	if len(data) < 2 || data[0] < settingsFirst || data[0] > settingsVersion {
 		return l, errors.New("of another version, or none")
 	}
-	numbers := l.fields()
-	if data[0] == settingsFirst {
-		numbers = numbers[:firstNumbers]
-	}
+	numbers := l.fields()[:settingsNumbers[data[0]]]
 	l.Default, data = policy.Handling(data[1]), data[2:]
 	if l.Default != policy.PoliteBlock && l.Default != policy.Confirm {
 		return l, fmt.Errorf("default handling: %d, want polite-block or confirm", l.Default)
@@ -107,5 +114,5 @@ func (p *Profile) Adjust(settings []byte) {
 func (p *Profile) limitsIn(tx *broker.ProfileTx) Limits { return p.limitsOf(tx.Settings()) }
 
 func (p *Profile) limitsOf(settings []byte) Limits {
-	return fields.InForce(settings, Limits{}.WithDefaults(), ReadSettings)
+	return fields.InForce(settings, p.limits, ReadSettings)
 }

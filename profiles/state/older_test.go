@@ -28,7 +28,9 @@ func TestOlderNodesLetInWhatIsNotKnown(t *testing.T) {
 	document := strings.Replace(everything, `"then":{`, `"then":{"tint":1,`, 1)
 	refuses(t, newNode(t).Connect(bob).TryPublish(policy, document), broker.ErrPayload, "/rules/0/then/tint: no such member here")
 
-	n := brokertest.New(t, func() []broker.Profile { return []broker.Profile{olderDoor{state.New(presence.New([]byte("key")))}} })
+	n := brokertest.New(t, func() []broker.Profile {
+		return []broker.Profile{olderDoor{state.NewWith(presence.New([]byte("key")), quick)}}
+	})
 	pc, watcher := n.Connect(bob), n.Connect(ann)
 	watcher.Subscribe(bobs, 1)
 	pc.Publish(bobs, open)

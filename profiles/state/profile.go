@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"hash/maphash"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -36,15 +37,20 @@ type Profile struct {
 	policies *policy.Cache
 	lists    policy.Blocklists
 	wides    wideSets
-	shownBy  atomic.Pointer[Limits] // those in force, as this node shows resources
+	limits   Limits // in force while the log has none
+	sources  sources
+	shownBy  atomic.Pointer[Limits] // those in force, as this node shows resources, and admits
 }
 
 // New returns the profile of k, whose Semantics must be of ModeState.
-func New(k kind.Kind) *Profile {
+func New(k kind.Kind) *Profile { return NewWith(k, Limits{}) }
+
+// NewWith is New. While the log has no settings of it, these limits are in force.
+func NewWith(k kind.Kind, limits Limits) *Profile {
 	if k.Semantics().Mode != kind.ModeState {
 		panic("state: " + k.Name() + " is not a kind of state")
 	}
-	p := &Profile{kind: k, policies: policy.NewCache(k)}
+	p := &Profile{kind: k, policies: policy.NewCache(k), limits: limits.WithDefaults(), sources: sources{seed: maphash.MakeSeed()}}
 	p.Adjust(nil)
 	return p
 }
@@ -113,11 +119,14 @@ func parserAt(l broker.Level) policyParser {
 	return policy.Parse
 }
 
-// Admit refuses what can be refused without the log: what is misspelt, and what
-// this node knows to be somebody else's.
+// Admit refuses what can be refused without the log: what a source publishes too often, what
+// is misspelt, and what this node knows to be somebody else's.
 func (p *Profile) Admit(pub *broker.Publication) error {
 	if isControl(pub) {
 		return p.admitControl(pub)
+	}
+	if err := p.admitSource(pub); err != nil {
+		return err // cheap before dear: it is not even read
 	}
 	r, err := p.read(pub, policy.Check)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 // the state, as far as they would see a state; who comes later sees the state,
 // and whose view does not move is not told that something did.
 func TestTrackIsShownToWhoWatches(t *testing.T) {
-	n := brokertest.New(t, func() []broker.Profile { return []broker.Profile{state.New(location.New([]byte("key")))} })
+	n := brokertest.New(t, func() []broker.Profile { return []broker.Profile{state.NewWith(location.New([]byte("key")), quick)} })
 	const bobs = "location/example.com/bob"
 	owner := n.Connect(bob)
 	exact, circle, none := n.Connect(ann), n.Connect("cid@example.net"), n.Connect("zoe@example.net")
@@ -61,7 +61,7 @@ func TestTrackIsShownToWhoWatches(t *testing.T) {
 // owner makes up for it: once, before the state, of publications that still count; to
 // nobody else, and nothing of it before.
 func TestBacklog(t *testing.T) {
-	n := brokertest.New(t, func() []broker.Profile { return []broker.Profile{state.New(location.New([]byte("key")))} })
+	n := brokertest.New(t, func() []broker.Profile { return []broker.Profile{state.NewWith(location.New([]byte("key")), quick)} })
 	const bobs = "location/example.com/bob"
 	owner := n.Connect(bob)
 	rule := func(who, then string) string {

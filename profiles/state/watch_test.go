@@ -411,7 +411,7 @@ func (k counting) Compose(now time.Time, r kind.Resource, pubs []kind.Publicatio
 func TestNothingIsComposedForNobody(t *testing.T) {
 	const eve = "eve@example.net"
 	k := counting{presence.New([]byte("key")), new(atomic.Int64)}
-	n := brokertest.New(t, func() []broker.Profile { return []broker.Profile{state.New(k)} })
+	n := brokertest.New(t, func() []broker.Profile { return []broker.Profile{state.NewWith(k, quick)} })
 	owner := n.Connect(bob)
 	for _, c := range []struct {
 		policy    string
