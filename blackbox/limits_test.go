@@ -322,3 +322,64 @@ func TestSessionsOfOneUser(t *testing.T) {
 	s.open(v5, as("ana", mq.Connect{ClientID: "1", Clean: true})).Disconnect()
 	s.open(v5, as("ana", clean("3"))).Quiet()
 }
+
+// One user has so many subscriptions in all sessions together, and so many with wildcards:
+// one more is refused with the reason, of every kind of session, and those there are stay,
+// through takeover and restart; what ends makes room; others are not held to it. The bounds
+// change without a restart and end nothing.
+func TestSubscriptionsOfOneUser(t *testing.T) {
+	t.Parallel()
+	rows := func(all, wild int) string {
+		return fmt.Sprintf("v: 1\ndefault: {subs.perPrincipal: %d, subs.wildcardsPerPrincipal: %d}\n", all, wild)
+	}
+	file := limitsFile(t, rows(3, 1))
+	s := serve(t, "--policy", policyFile(t, []string{"ana", "bob"}, sysRules), "--limits", file)
+	full := func(c *mq.Client, filter, why string) {
+		t.Helper()
+		got := c.TrySubscribe(mq.Properties{}, mq.Filter{Filter: filter, QoS: 1})
+		if got.Codes[0] != 0x97 || !strings.Contains(got.Properties.Text(mq.PropReasonString), why) {
+			t.Errorf("%s: got %v, want 0x97 and %q", filter, got, why)
+		}
+	}
+	const many, wild = "one user has at most 3 subscriptions in all sessions", "one user has at most 1 subscriptions with wildcards"
+	one, two := s.open(v5, as("ana", durable(v5, "1"))), s.open(v5, as("ana", clean("2")))
+	one.Subscribe("a", 1)
+	two.Subscribe("a", 1) // it is another session's
+	one.Subscribe("b/+", 1)
+	full(two, "b/#", many)
+	full(one, "c", many)
+	two.Subscribe("a", 0) // it has it
+	old := s.open(v4, as("ana", clean("3")))
+	if got := old.TrySubscribe(nil, mq.Filter{Filter: "c"}); got.Codes[0] != 0x80 {
+		t.Errorf("3.1.1: got %v", got)
+	}
+	bob := s.open(v5, as("bob", clean("b")))
+	bob.Subscribe("a", 1)
+	bob.Subscribe("$SYS/limits/subs.perPrincipal", 0)
+	bob.ReceiveText("$SYS/limits/subs.perPrincipal", `{"max":"3","refused":3}`)
+	two.Unsubscribe("a")
+	full(two, "b/#", wild)
+	two.Subscribe("c", 1)
+
+	s.restart() // and two is no more
+	two = s.open(v5, as("ana", clean("2")))
+	two.Subscribe("c", 1)
+	full(two, "d", many)
+	one = s.open(v5, as("ana", durable(v5, "1")))
+	full(one, "d", many)
+	two.Disconnect()
+	two.Closed()
+	one.Subscribe("d", 1)
+	one = s.open(v5, as("ana", durable(v5, "1"))) // taken over
+	full(one, "e", many)
+	if err := os.WriteFile(file, []byte(rows(1, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.reload()
+	one.Publish("a", 1, "still")
+	one.ReceiveText("a", "still")
+	one.Unsubscribe("d")
+	full(one, "d", "at most 1 subscriptions in all")
+	one = s.open(v5, as("ana", mq.Connect{ClientID: "1", Clean: true}))
+	one.Subscribe("d", 1)
+}

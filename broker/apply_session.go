@@ -66,6 +66,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 		m.principals.add(r.principal, r.session, r)
 		r.use = m.domains.of(r.principal)
 		r.use.add(useSessions, 1)
+		r.user = m.userOf(r.principal)
 	} else {
 		o.present, o.offlineSince = true, r.offlineAt
 		if r.seenAt != 0 {
@@ -276,6 +277,9 @@ func (m *Machine) endSession(r *record, cause error) {
 	delete(m.sessions, r.client)
 	delete(m.numbers, r.session)
 	m.principals.remove(r.principal, r.session)
+	if len(m.principals.of(r.principal)) == 0 {
+		delete(m.users, r.principal)
+	}
 	m.tx.Delete(r.key(m.key))
 	if r.subs > 0 {
 		m.dropSubs(r)
@@ -305,11 +309,11 @@ func (m *Machine) dropSubs(r *record) {
 		if s, ok := m.durable.Value(filter, r.session); ok {
 			m.setEnd(r, &s, 0)
 			m.deleteSub(r, filter)
+			m.addSub(r, filter, -1)
 		}
 	}
 	lower := store.AppendUint64(store.Key(nil, store.Subs), r.session)
 	m.tx.DeleteRange(lower, store.End(lower))
-	m.addSubs(r, -int(r.subs))
 }
 
 // applySubscribe sets subscriptions and says which of them retained events are
@@ -347,7 +351,7 @@ func (m *Machine) subscribe(r *record, sub event.Subscription, here uint64) (rep
 	m.setEnd(r, &s, m.endsAt(r, s.Filter, m.now))
 	if !had {
 		s.first = r.queue.next
-		m.addSubs(r, 1)
+		m.addSub(r, s.Filter, 1)
 		m.subbed = append(m.subbed, sessionFilter{r.session, s.Filter})
 	}
 	wanted := s.RetainHandling == 0 || s.RetainHandling == 1 && !had
@@ -421,7 +425,7 @@ func (m *Machine) dropSub(r *record, filter string) bool {
 	}
 	m.setEnd(r, &s, 0)
 	m.deleteSub(r, filter)
-	m.addSubs(r, -1)
+	m.addSub(r, filter, -1)
 	m.tx.Delete(subKey(m.key, r.session, filter))
 	return true
 }

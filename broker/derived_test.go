@@ -43,6 +43,9 @@ func derived(m *Machine) map[string]string {
 			add("watchers of "+name+" from "+from, n)
 		}
 	}
+	for name, c := range m.users {
+		add("subscriptions of "+name, c.subs, " ", c.wildcards)
+	}
 	for owner, use := range m.delayed.of {
 		add(fmt.Sprintf("delayed of %q", owner), use.events, " ", use.bytes)
 	}

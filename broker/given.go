@@ -53,7 +53,7 @@ func (m *Machine) giveAll(r *record, origin *event.Origin, here uint64) (loose [
 			m.subscribe(r, one.Subscription, here)
 			continue
 		}
-		if r.use != nil && r.use.quota[useSubscriptions] > 0 {
+		if m.countsSubs(r) {
 			m.setAsked(r, one.Filter, true) // it is counted
 		}
 		replay := one.RetainHandling < 2 && m.mayHaveRetained(one.Filter)

@@ -23,6 +23,12 @@ type Limits struct {
 	// not held to it.
 	SessionsPerPrincipal int
 
+	// SubscriptionsPerPrincipal is how many subscriptions one principal may have in all of
+	// its sessions, and WildcardsPerPrincipal how many of them may be to filters with
+	// wildcards: 0 bounds nothing. One more is refused with ErrQuota, and those there are
+	// stay. See userCount.
+	SubscriptionsPerPrincipal, WildcardsPerPrincipal int
+
 	// SubscriptionsPerSession: 0 means 100,000. One more is refused with
 	// ErrQuota.
 	SubscriptionsPerSession int
@@ -81,7 +87,7 @@ func (l Limits) Settings(domain string) event.Settings {
 	return event.Settings{
 		Domain: domain, Sessions: uint64(l.Sessions), SubscriptionsPerSession: uint64(l.SubscriptionsPerSession),
 		RetainedTopics: uint64(l.RetainedTopics), QueueEvents: uint64(l.QueueEvents), QueueBytes: uint64(l.QueueBytes),
-		SessionsPerPrincipal: uint64(l.SessionsPerPrincipal),
+		SessionsPerPrincipal: uint64(l.SessionsPerPrincipal), SubscriptionsPerPrincipal: uint64(l.SubscriptionsPerPrincipal), WildcardsPerPrincipal: uint64(l.WildcardsPerPrincipal),
 	}
 }
 
@@ -89,6 +95,7 @@ func (l Limits) Settings(domain string) event.Settings {
 func (l Limits) Agreed(s *event.Settings) Limits {
 	l.Sessions, l.SubscriptionsPerSession = int(s.Sessions), int(s.SubscriptionsPerSession)
 	l.SessionsPerPrincipal = int(s.SessionsPerPrincipal)
+	l.SubscriptionsPerPrincipal, l.WildcardsPerPrincipal = int(s.SubscriptionsPerPrincipal), int(s.WildcardsPerPrincipal)
 	l.RetainedTopics, l.QueueEvents, l.QueueBytes = int(s.RetainedTopics), int(s.QueueEvents), int64(s.QueueBytes)
 	return l
 }
@@ -109,8 +116,17 @@ func checkSettings(s *event.Settings) error {
 			return &Refusal{Reason: fmt.Sprintf("settings: %s: %d, want 1 to %d", f.name, f.value, uint64(1<<50))}
 		}
 	}
-	if s.SessionsPerPrincipal > 1<<50 {
-		return &Refusal{Reason: fmt.Sprintf("settings: sessions per principal: %d, want at most %d", s.SessionsPerPrincipal, uint64(1<<50))}
+	for _, f := range [...]struct {
+		name  string
+		value uint64
+	}{
+		{"sessions", s.SessionsPerPrincipal},
+		{"subscriptions", s.SubscriptionsPerPrincipal},
+		{"filters with wildcards", s.WildcardsPerPrincipal},
+	} {
+		if f.value > 1<<50 {
+			return &Refusal{Reason: fmt.Sprintf("settings: %s per principal: %d, want at most %d", f.name, f.value, uint64(1<<50))}
+		}
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 // load makes memory what the store says.
 func (m *Machine) load() error {
 	m.sessions, m.numbers, m.principals = map[string]*record{}, map[uint64]*record{}, byPrincipal[*record]{}
+	m.users = map[string]*userCount{}
 	m.nodes, m.segments = map[string]nodeState{}, map[uint64]*segment{}
 	m.durable = topic.NewIndex(m.fanoutOf, fanoutCache)
 	m.weights.Store(m.durable)
@@ -161,6 +162,7 @@ func (m *Machine) loadSessions() error {
 		m.principals.add(r.principal, r.session, r)
 		r.use = m.domains.of(r.principal)
 		r.use.add(useSessions, 1)
+		r.user = m.userOf(r.principal)
 		return nil
 	})
 }
@@ -205,7 +207,7 @@ func (m *Machine) loadSubs() error {
 		if r == nil {
 			return nil
 		}
-		m.addSubs(r, 1)
+		m.addSub(r, s.Filter, 1)
 		if _, shared := sharedRest(s.Filter); shared {
 			return m.loadMember(r, s)
 		}

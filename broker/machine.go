@@ -81,8 +81,9 @@ type Machine struct {
 	sessions       map[string]*record
 	numbers        map[uint64]*record
 	principals     byPrincipal[*record] // the same
-	notGiven       map[string]struct{}  // entries of the policy in force of which it was told that they give nothing
-	clientsWatched func() bool          // somebody here is to be told of clients that come and go
+	users          map[string]*userCount
+	notGiven       map[string]struct{} // entries of the policy in force of which it was told that they give nothing
+	clientsWatched func() bool         // somebody here is to be told of clients that come and go
 
 	retained atomic.Int64 // topics that have a retained event; written by Apply alone
 	known    atomic.Int64 // sessions there are; likewise

@@ -231,18 +231,18 @@ func (b *Broker) UseOf(domain string) DomainUse {
 // Domains returns the domains that use something. For any goroutine.
 func (b *Broker) Domains() []string { return b.machine.domains.domains() }
 
-// addSubs counts n subscriptions more of a session, or of less if it is negative.
-func (m *Machine) addSubs(r *record, n int) {
+// addSub counts one subscription more of a session, or one less if n is -1.
+func (m *Machine) addSub(r *record, filter string, n int) {
 	r.subs = uint32(int(r.subs) + n)
-	r.use.add(useSubscriptions, n)
+	r.countSub(filter, n)
 	if !r.connected() {
 		m.awaiting.subscriptions.Add(int64(n))
 	}
 }
 
-// roomForSubs says whether r's domain may have so many subscriptions.
+// roomForSubs says whether r's domain, and its principal, may have so many subscriptions.
 func (m *Machine) roomForSubs(r *record, subs []event.Subscription) error {
-	if r.use == nil || r.use.quota[useSubscriptions] == 0 {
+	if !m.countsSubs(r) {
 		return nil
 	}
 	fresh := make(map[string]struct{}, len(subs))
@@ -253,6 +253,9 @@ func (m *Machine) roomForSubs(r *record, subs []event.Subscription) error {
 	}
 	if len(fresh) == 0 {
 		return nil
+	}
+	if err := m.roomForUser(r, fresh); err != nil {
+		return err
 	}
 	return r.use.room(useSubscriptions, len(fresh))
 }
@@ -380,6 +383,9 @@ func (s *Session) counted() bool {
 	p := s.b.policy.Load()
 	if s.durable || p == nil || s.b.Level() < LevelRequests {
 		return false
+	}
+	if in, _ := s.b.Settings(); s.who.Principal != "" && in.SubscriptionsPerPrincipal+in.WildcardsPerPrincipal > 0 {
+		return true
 	}
 	q, ok := p.Authorizer.(quoter)
 	return ok && q.QuotaOf(domainOf(s.who.Principal)).Subscriptions > 0

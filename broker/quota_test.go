@@ -38,6 +38,15 @@ func (n *node) recount(domain string) (is, want [uses]int64) {
 	return used(n.machine, domain), used(m, domain)
 }
 
+// usersOf returns what each principal subscribes to, as a Machine has counted.
+func usersOf(m *Machine) map[string]userCount {
+	is := map[string]userCount{}
+	for name, c := range m.users {
+		is[name] = *c
+	}
+	return is
+}
+
 func used(m *Machine, domain string) (is [uses]int64) {
 	if c := m.domains.counts[domain]; c != nil {
 		for i := range c.used {
@@ -59,6 +68,8 @@ func TestQuotasAreExact(t *testing.T) {
 		n.policies["small"], n.policies["none"], n.policies["less"] = quotas(small), quotas(DomainQuota{}), quotas(DomainQuota{Sessions: 1, Subscriptions: 1, RetainedTopics: 1, QueueBytes: 1})
 		n.policy("small")
 		in := small
+		users := usersOf(n.machine)
+		var each Limits // of each principal
 		clients := map[string]*client{}
 		names := []string{"a1@a.org", "a2@a.org", "b1@b.org", "nobody"}
 		filters := []string{"x", "y", "#", "+", "$share/g/x", "$share/g/#"}
@@ -93,6 +104,9 @@ func TestQuotasAreExact(t *testing.T) {
 				}
 			case op == 9:
 				c.ackAll()
+			case op == 10 && r.IntN(2) == 0:
+				each = Limits{SubscriptionsPerPrincipal: r.IntN(6), WildcardsPerPrincipal: r.IntN(3)}
+				must(t, n.SetSettings(t.Context(), each.Settings("")))
 			case op == 10:
 				c.s.Close(false, false, 0)
 				delete(clients, id)
@@ -113,6 +127,16 @@ func TestQuotasAreExact(t *testing.T) {
 					t.Fatalf("seed %d, step %d: %s uses %v, the state has %v", seed, step, domain, is, want)
 				}
 			}
+			now := usersOf(n.machine)
+			for name, c := range now {
+				if most := each.SubscriptionsPerPrincipal; most > 0 && c.subs > max(most, users[name].subs) {
+					t.Fatalf("seed %d, step %d: %s has %d subscriptions, want %d at most", seed, step, name, c.subs, most)
+				}
+				if most := each.WildcardsPerPrincipal; most > 0 && c.wildcards > max(most, users[name].wildcards) {
+					t.Fatalf("seed %d, step %d: %s has %d with wildcards, want %d at most", seed, step, name, c.wildcards, most)
+				}
+			}
+			users = now
 			is := used(n.machine, "a.org")
 			for what, most := range []uint64{in.Sessions, in.Subscriptions, in.RetainedTopics} {
 				if most > 0 && is[what] > max(int64(most), before[what]) {

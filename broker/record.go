@@ -57,6 +57,7 @@ type record struct {
 	added           uint64
 	addedBytes      int64
 	groups          []*group     // of its shared subscriptions
+	user            *userCount   // of its principal, nil if it has none, and of a group
 	use             *domainCount // of its principal's domain, nil if it has none; of a group's its founder's
 	copies          []uint64     // entries of the queue that it was given as a member of them, ascending: at most sharedAtOnce
 }

@@ -192,7 +192,7 @@ func (m *Machine) setAsked(r *record, topicName string, loose bool) {
 	key, is, value := askedKey(nil, r.session, topicName), askedQueued, []byte(nil)
 	if loose {
 		is, value = askedLoose, looseValue
-		r.use.add(useSubscriptions, 1)
+		r.countSub(topicName, 1)
 	}
 	m.tx.Set(key, value)
 	m.askedNow[string(key)] = is
@@ -206,7 +206,7 @@ func (m *Machine) dropAsked(r *record, topicName string) bool {
 		return false
 	}
 	if was == askedLoose {
-		r.use.add(useSubscriptions, -1)
+		r.countSub(topicName, -1)
 	}
 	key := askedKey(nil, r.session, topicName)
 	m.tx.Delete(key)
@@ -247,7 +247,7 @@ func (m *Machine) loadAsked() error {
 		session := store.Uint64At(key, 0)
 		m.asking[session]++
 		if r := m.numbers[session]; r != nil && askedOf(value) == askedLoose {
-			r.use.add(useSubscriptions, 1)
+			r.countSub(string(key[8:]), 1)
 		}
 		return nil
 	})

@@ -50,7 +50,7 @@ func (m *Machine) joinGroup(r *record, sub event.Subscription, here uint64) (gro
 	if had {
 		s.first = g.members[at].sub.first
 	} else {
-		m.addSubs(r, 1)
+		m.addSub(r, g.filter, 1)
 		r.groups = append(r.groups, g)
 		m.subbed = append(m.subbed, sessionFilter{r.session, g.filter})
 	}
@@ -127,7 +127,7 @@ func (m *Machine) leave(r *record, filter string) bool {
 	g.members = slices.Delete(g.members, at, at+1)
 	g.part(r)
 	r.groups = slices.DeleteFunc(r.groups, func(one *group) bool { return one == g })
-	m.addSubs(r, -1)
+	m.addSub(r, filter, -1)
 	m.tx.Delete(subKey(m.key, r.session, filter))
 	if len(g.members) > 0 {
 		m.feedNow(g)

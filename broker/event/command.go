@@ -609,9 +609,19 @@ type Settings struct {
 	Sessions, SubscriptionsPerSession, RetainedTopics uint64
 	QueueEvents, QueueBytes                           uint64
 
-	// SessionsPerPrincipal bounds nothing if it is 0. It came with level 4, and where it is 0
-	// it is not written.
-	SessionsPerPrincipal uint64
+	// Bounds of one principal; 0 bounds nothing. They came with level 4, and are not written
+	// where all are 0; where only the first is not it stands alone, and otherwise all follow a 0.
+	SessionsPerPrincipal, SubscriptionsPerPrincipal, WildcardsPerPrincipal uint64
+}
+
+// OfPrincipals are the bounds of one principal, in the order of the binary form.
+func (c *Settings) OfPrincipals() [3]*uint64 {
+	return [...]*uint64{&c.SessionsPerPrincipal, &c.SubscriptionsPerPrincipal, &c.WildcardsPerPrincipal}
+}
+
+// onlySessions says whether of the bounds of one principal none but the first is set.
+func (c *Settings) onlySessions() bool {
+	return c.SubscriptionsPerPrincipal == 0 && c.WildcardsPerPrincipal == 0
 }
 
 func (*Settings) Kind() Kind { return KindSettings }
@@ -622,8 +632,15 @@ func (c *Settings) Append(b []byte) []byte { return c.append(b) }
 func (c *Settings) append(b []byte) []byte {
 	b = appendUint(appendUint(appendString(b, c.Domain), c.Sessions), c.SubscriptionsPerSession)
 	b = appendUint(appendUint(appendUint(b, c.RetainedTopics), c.QueueEvents), c.QueueBytes)
-	if c.SessionsPerPrincipal > 0 {
-		b = appendUint(b, c.SessionsPerPrincipal)
+	if c.onlySessions() {
+		if c.SessionsPerPrincipal > 0 {
+			b = appendUint(b, c.SessionsPerPrincipal)
+		}
+		return b
+	}
+	b = appendUint(b, 0)
+	for _, n := range c.OfPrincipals() {
+		b = appendUint(b, *n)
 	}
 	return b
 }
@@ -632,10 +649,18 @@ func (c *Settings) decode(r *reader) {
 	c.Domain = r.string()
 	c.Sessions, c.SubscriptionsPerSession = r.uvarint(), r.uvarint()
 	c.RetainedTopics, c.QueueEvents, c.QueueBytes = r.uvarint(), r.uvarint(), r.uvarint()
-	if c.SessionsPerPrincipal = 0; len(r.b) > 0 {
-		if c.SessionsPerPrincipal = r.uvarint(); c.SessionsPerPrincipal == 0 {
-			r.fail("a bound of 0 sessions")
-		}
+	c.SessionsPerPrincipal, c.SubscriptionsPerPrincipal, c.WildcardsPerPrincipal = 0, 0, 0
+	if len(r.b) == 0 {
+		return
+	}
+	if c.SessionsPerPrincipal = r.uvarint(); c.SessionsPerPrincipal > 0 {
+		return
+	}
+	for _, n := range c.OfPrincipals() {
+		*n = r.uvarint()
+	}
+	if c.onlySessions() {
+		r.fail("bounds of principals that have a shorter form")
 	}
 }
 

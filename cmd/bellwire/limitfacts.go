@@ -156,6 +156,14 @@ var limitFacts = map[string]limitFact{
 		over: "all filters of that SUBSCRIBE: 0x97 (3.1.1: 0x80)", keeper: "TestMQTT04QuotasAreTold",
 		value: func(l *limits) int64 { return int64(l.broker.SubscriptionsPerSession) }, hits: overBroker("subs.perSession"),
 	},
+	"subs.perPrincipal": {
+		over: "all filters of that SUBSCRIBE: 0x97 (3.1.1: 0x80); those there are stay", keeper: "TestSubscriptionsOfOneUser",
+		value: func(l *limits) int64 { return int64(l.broker.SubscriptionsPerPrincipal) }, hits: overBroker("subs.perPrincipal"),
+	},
+	"subs.wildcardsPerPrincipal": {
+		over: "likewise", keeper: "TestSubscriptionsOfOneUser",
+		value: func(l *limits) int64 { return int64(l.broker.WildcardsPerPrincipal) }, hits: overBroker("subs.wildcardsPerPrincipal"),
+	},
 	"retained.topics": {
 		over: "the publish: 0x97 (3.1.1: acknowledged and dropped)", keeper: "TestMQTT04QuotasAreTold",
 		value: func(l *limits) int64 { return int64(l.broker.RetainedTopics) }, used: func(s *server) int64 { return s.broker.Retained() }, hits: overBroker("retained.topics"),
@@ -208,7 +216,7 @@ var limitFacts = map[string]limitFact{
 // those in force change by SIGHUP. The others are a node's own, from its start.
 var agreedRows = map[string]bool{
 	"im.": true, "source.": true, "watch.": true,
-	"sessions": true, "sessions.perPrincipal": true, "subs.perSession": true, "retained.topics": true, "session.queueEvents": true, "session.queueBytes": true,
+	"sessions": true, "sessions.perPrincipal": true, "subs.": true, "retained.topics": true, "session.queueEvents": true, "session.queueBytes": true,
 }
 
 // isAgreed says whether a row is one of these.

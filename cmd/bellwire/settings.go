@@ -45,7 +45,6 @@ func (c *serverConfig) wanted(in agreement) agreement {
 	}
 	if in.state != (state.Limits{}) && !c.limited {
 		want.state = in.state
-		want.settings.SessionsPerPrincipal = in.settings.SessionsPerPrincipal
 	}
 	return want
 }
@@ -58,6 +57,9 @@ func (s *server) wantedBy(c serverConfig, in agreement) agreement {
 	want := c.wanted(in)
 	if s.broker.Level() < broker.LevelRequests {
 		want.state = in.state
+		for _, bound := range want.settings.OfPrincipals() {
+			*bound = 0
+		}
 	}
 	return want
 }
