@@ -395,7 +395,7 @@ func TestSignInBesideBans(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				n.srv.each((*conn).endIfBanned)
+				n.srv.each((*conn).endIfOutlawed)
 			}
 		}
 	}()

@@ -36,7 +36,11 @@ func ipOf(a net.Addr) netip.Addr {
 	return tcp.AddrPort().Addr()
 }
 
-// Outlawed has those ended who are connected and banned by now. It returns at once.
+// whyRevoked is what somebody is told whose certificate is revoked while it is connected.
+const whyRevoked = "the client certificate is revoked"
+
+// Outlawed has those ended who are connected and banned by now, or whose certificates are
+// revoked (Listener.Revoked). It returns at once.
 func (s *Server) Outlawed() {
 	select {
 	case s.outlawed <- struct{}{}:
@@ -44,26 +48,47 @@ func (s *Server) Outlawed() {
 	}
 }
 
-// endBanned ends them, whenever Outlawed has been called, until stop is closed.
-func (s *Server) endBanned(stop <-chan struct{}) {
+// endOutlaws ends them, whenever Outlawed has been called, until stop is closed.
+func (s *Server) endOutlaws(stop <-chan struct{}) {
 	for {
 		select {
 		case <-s.outlawed:
-			s.each((*conn).endIfBanned)
+			s.each((*conn).endIfOutlawed)
 		case <-stop:
 			return
 		}
 	}
 }
 
-// endIfBanned ends a connection whose client is banned. One that is being accepted looks
-// by itself, when it is.
-func (c *conn) endIfBanned() {
+// endIfOutlawed ends a connection whose client is banned, or its certificate revoked. One
+// that is being accepted looks by itself, when it is.
+func (c *conn) endIfOutlawed() {
 	c.mu.Lock()
 	here, client, user := c.connected, c.client, c.principal
 	c.mu.Unlock()
-	if here && c.srv.banned(client, user, c.ip()) {
+	switch {
+	case !here:
+	case c.srv.banned(client, user, c.ip()):
 		c.end(codeAdministrative, whyBanned)
+	case c.by.Revoked != nil:
+		c.endIfRevoked(client, user)
+	}
+}
+
+func (c *conn) endIfRevoked(client, user string) {
+	state := c.tr.security()
+	if state == nil {
+		return
+	}
+	err := c.by.Revoked(state)
+	if err == nil {
+		return
+	}
+	c.end(codeNotAuthorized, whyRevoked)
+	c.srv.stats.CertificatesEnded.Add(1)
+	if unlogged, ok := c.srv.handshakeLog.note(c.srv.wheel.now.Load()); ok {
+		c.srv.logger.Warn("a client certificate is revoked: its connection ends", "listener", c.by.Name, "client", start(client), "user", user,
+			"addr", c.addr.network(), "err", err, "unlogged", unlogged)
 	}
 }
 

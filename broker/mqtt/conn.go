@@ -336,6 +336,13 @@ func (c *conn) countLost(err error) {
 		return
 	}
 	stats.TLSFailed.Add(1)
+	if reason, ok := errors.AsType[interface {
+		error
+		LoginReason() string
+	}](h.err); ok { // our own, of the client's certificate
+		c.srv.loginFailed("", "", c.addr, reason)
+		return
+	}
 	if unlogged, ok := c.srv.handshakeLog.note(c.srv.wheel.now.Load()); ok {
 		c.srv.logger.Info("a TLS handshake failed", "listener", c.by.Name, "addr", c.addr.network(), "err", h.err, "unlogged", unlogged)
 	}

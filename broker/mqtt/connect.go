@@ -284,7 +284,7 @@ func (c *conn) accept(in *input, p *connectPacket, r *broker.ConnectRequest, s s
 	if c.keepAlive == 0 {
 		c.tr.probe()
 	}
-	c.endIfBanned() // since it was let in
+	c.endIfOutlawed() // since it was let in
 	c.debug("client connected", "principal", r.Principal, "version", c.version, "clean", r.Clean, "present", a.present)
 	c.inBroker = true
 	s.Start(&in.wave)

@@ -37,6 +37,12 @@ type Listener struct {
 	// certificates are replaced. A handshake counts to Limits.ConnectTimeout.
 	TLS *tls.Config
 
+	// Revoked says why the certificate of a client is not good that TLS had verified (an
+	// error that may have a LoginReason), nil if it is. It is asked once the client is
+	// connected, and again of all whenever Outlawed is called; handshakes are for TLS to
+	// refuse. nil: all are good. It must be quick.
+	Revoked func(*tls.ConnectionState) error
+
 	// WebSocket says who may open one; nil for MQTT without. Frames are not
 	// compressed, text frames end the connection, packets may lie in frames in any
 	// way (5.0 [MQTT-6.0.0-2]). The handshake counts to Limits.ConnectTimeout.

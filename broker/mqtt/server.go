@@ -108,7 +108,7 @@ type Server struct {
 	handshakeLog loginLog // of TLS
 	flaps        flaps
 	flapLog      loginLog
-	outlawed     chan struct{} // somebody is banned who was not
+	outlawed     chan struct{} // somebody is banned who was not, or a certificate revoked
 	lifetimes    lifetimes
 	clients      atomic.Int64 // admitted, also while the broker is asked
 	draining     atomic.Bool  // new ones are turned away: see Drain
@@ -201,7 +201,7 @@ func (s *Server) turn(beat <-chan time.Time) {
 	var holding sync.WaitGroup
 	defer holding.Wait()
 	holding.Go(func() { s.holder.run(s.stop) })
-	holding.Go(func() { s.endBanned(s.stop) })
+	holding.Go(func() { s.endOutlaws(s.stop) })
 	for {
 		select {
 		case now := <-beat:

@@ -71,6 +71,7 @@ type Stats struct {
 	TurnedAway   [turnaways]atomic.Uint64
 
 	TLSFailed         atomic.Uint64 // TLS handshakes that came to nothing
+	CertificatesEnded atomic.Uint64 // connections whose client's certificate was revoked meanwhile
 	WebSocketsRefused atomic.Uint64 // WebSocket handshakes, likewise
 
 	LoginsRefused atomic.Uint64 // tries to sign in that were not looked at

@@ -141,7 +141,11 @@ func (c *configReader) holdLevel(v map[string]*yamltree.Node) {
 
 // path returns a path as this process has to say it.
 func (c *configReader) path(v map[string]*yamltree.Node, key string) string {
-	path := c.text(v, key)
+	return c.absolute(c.text(v, key))
+}
+
+// absolute returns a path of the file, relative to where the file lies.
+func (c *configReader) absolute(path string) string {
 	if path == "" || filepath.IsAbs(path) {
 		return path
 	}

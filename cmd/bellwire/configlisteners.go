@@ -81,9 +81,14 @@ func (c *configReader) listenerTLS(v map[string]*yamltree.Node, l *listenerSpec)
 		c.FailAt(n.Pos, yamltree.Problemf("tls of a listener of kind %s", l.kind).Hint("mqtts and wss have TLS: write %ss, or remove tls", l.kind))
 		return
 	}
-	t, ok := c.Table(n, "tls", "cert", "key", "client_ca", "client_cert", "min")
+	t, ok := c.Table(n, "tls", "cert", "key", "client_ca", "client_cert", "client_crl", "client_crl_stale", "min")
 	if ok {
-		l.tls = tlsSpec{cert: c.path(t, "cert"), key: c.path(t, "key"), clientCA: c.path(t, "client_ca"), clientCert: c.text(t, "client_cert"), min: c.text(t, "min")}
+		l.tls = tlsSpec{cert: c.path(t, "cert"), key: c.path(t, "key"), clientCA: c.path(t, "client_ca"), clientCert: c.text(t, "client_cert"), min: c.text(t, "min"), stale: c.text(t, "client_crl_stale")}
+		if t["client_crl"] != nil {
+			for _, n := range c.Values(t["client_crl"], "client_crl") {
+				l.tls.revoked = append(l.tls.revoked, c.absolute(n.Text))
+			}
+		}
 	}
 }
 

@@ -61,6 +61,8 @@ func (f *listenerFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.tls.key, "tls-key", "", "`file` with its key")
 	flags.StringVar(&f.tls.clientCA, "tls-client-ca", "", "`file` with the authorities whose certificates clients must show; see --tls-client-cert")
 	flags.StringVar(&f.tls.clientCert, "tls-client-cert", "", "`whether` clients must show a certificate, with --tls-client-ca: require, the default, or request")
+	flags.StringSliceVar(&f.tls.revoked, "tls-client-crl", nil, "`files` with lists of revoked certificates of these authorities (CRL, PEM or DER), separated by commas; read again likewise")
+	flags.StringVar(&f.tls.stale, "tls-client-crl-stale", "", "`what` becomes of clients when a list is stale: refuse, the default, or accept, by the stale list")
 	flags.StringVar(&f.tls.min, "tls-min", "", "the least `version` of TLS: 1.3, the default, or 1.2")
 	flags.StringVar(&f.origins, "ws-origins", "", "`origins` of the web pages that may open a WebSocket, separated by commas, * for all; empty: those of the same host")
 	flags.StringVar(&f.mode, "unix-mode", "", "who may connect to the unix socket, as a file's `mode`; empty: 0660, its owner and group")
@@ -176,7 +178,7 @@ func (s *server) serveListeners() {
 			as.Anonymous = l.spec.anonymous == "yes"
 		}
 		if l.tls != nil {
-			as.TLS = l.tls.config()
+			as.TLS, as.Revoked, l.tls.changed = l.tls.config(), l.tls.revoked, s.mqtt.Outlawed
 		}
 		if l.spec.web() {
 			as.WebSocket = &websocket.Rules{Path: l.spec.path, Origins: l.spec.origins}

@@ -65,9 +65,9 @@ A configuration file (-f) is YAML, such as
 
 Its keys are node, domain, data, mqtt: {addr: …}, listeners (a list, each with
 mqtt, mqtts, ws, wss or unix: ADDR, and name, tls: {cert: …, key: …, client_ca:
-…, client_cert: request, min: "1.2"}, path, origins, mode, anonymous, proxy:
-[FROM…], max_conns), bridges (a list, see docs/bridge.md), http: {addr: …},
-cluster: {listen: …, advertise: …, advertise_mqtt: …, join: […], bootstrap:
+…, client_cert: request, client_crl: [FILE…], min: "1.2"}, path, origins, mode,
+anonymous, proxy: [FROM…], max_conns), bridges (a list, see docs/bridge.md),
+http: {addr: …}, cluster: {listen: …, advertise: …, advertise_mqtt: …, join: […], bootstrap:
 true, name: …, tls: DIR, non_voter: true, remove_dead_after: 72h}, policy,
 limits (a file, or its rows right here), allow_anonymous, sys_interval,
 hold_level, pprof and verbose. Relative paths in it begin where it lies. A flag

@@ -10,6 +10,7 @@ import (
 	"math/big"
 	"net"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,10 +22,11 @@ import (
 
 // An authority issues certificates for tests.
 type authority struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  ed25519.PrivateKey
-	pool *x509.CertPool
+	t      *testing.T
+	cert   *x509.Certificate
+	key    ed25519.PrivateKey
+	pool   *x509.CertPool
+	issued atomic.Int64
 }
 
 func newAuthority(t *testing.T) *authority {
@@ -36,7 +38,7 @@ func newAuthority(t *testing.T) *authority {
 	a := &authority{t: t, key: key, pool: x509.NewCertPool()}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte("authority"),
 	}
 	a.cert = a.sign(template, template, key.Public())
 	a.pool.AddCert(a.cert)
@@ -64,7 +66,7 @@ func (a *authority) issue(name string, until time.Time) tls.Certificate {
 		a.t.Fatal(err)
 	}
 	cert := a.sign(&x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, NotBefore: until.Add(-time.Hour), NotAfter: until,
+		SerialNumber: big.NewInt(1 + a.issued.Add(1)), Subject: pkix.Name{CommonName: name}, NotBefore: until.Add(-time.Hour), NotAfter: until,
 		DNSNames: []string{"localhost"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}, a.cert, public)
 	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}
