@@ -345,9 +345,6 @@ func (m *Machine) retain(e *event.Event) error {
 		return nil
 	}
 	old := m.retainedNow(e.Topic)
-	if old.expires != 0 {
-		m.tx.Delete(wakeNameKey(m.key, old.expires, wakeRetained, e.Topic))
-	}
 	key := retainedKey(m.key, e.Topic)
 	if len(e.Payload) == 0 || e.Momentary() { // what is for whoever is there leaves nothing for who comes later
 		if old.exists {
@@ -355,6 +352,7 @@ func (m *Machine) retain(e *event.Event) error {
 			m.retained.Add(-1)
 			m.domains.named(old.domain).add(useRetained, -1)
 		}
+		m.letLast(e.Topic, old)
 		m.fresh[e.Topic] = presentValue{}
 		return nil
 	}
@@ -378,11 +376,19 @@ func (m *Machine) retain(e *event.Event) error {
 	}
 	m.domains.named(domain).add(useRetained, 1)
 	m.tx.Set(key, e.Append(appendRetained(m.val[:0], m.here(), domain)))
+	m.letLast(e.Topic, old)
 	m.fresh[e.Topic] = presentValue{exists: true, expires: e.Expires, domain: domain}
 	if e.Expires != 0 {
 		m.setWakeName(e.Expires, wakeRetained, e.Topic)
 	}
 	return nil
+}
+
+// letLast sees to it that nothing comes of a topic's value when it would have expired.
+func (m *Machine) letLast(topicName string, old presentValue) {
+	if old.expires != 0 {
+		m.tx.Delete(wakeNameKey(m.key, old.expires, wakeRetained, topicName))
+	}
 }
 
 // A presentValue is what there is to know of a topic's retained value.

@@ -134,6 +134,7 @@ func (b *Broker) subscribe(l *localSub) {
 
 // unsubscribe undoes subscribe.
 func (b *Broker) unsubscribe(l *localSub) {
+	l.s.filters.add(l.sub.Filter, -1)
 	had := false
 	if l.isShared() {
 		had = b.part(l)

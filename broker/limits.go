@@ -57,6 +57,12 @@ type Limits struct {
 	// frees resources: acknowledgements, disconnects, Ticks.
 	Backlog int
 
+	// DeepLevels bounds what one look-up of a topic takes, and so what each event takes
+	// whose topic is new: the sum of topic.DeepLevels of all filters of this node, and of
+	// all durable ones of the cluster, each once. A session may have an eighth of it. 0 means
+	// 32,768. Filters that are over it are refused with ErrQuota.
+	DeepLevels int
+
 	// SessionExpiryMax caps the session expiry that clients may ask for, in
 	// seconds. 0 means no cap.
 	SessionExpiryMax uint32
@@ -76,6 +82,7 @@ func (l Limits) WithDefaults() Limits {
 	def(&l.VolatileEvents, 10_000)
 	def(&l.VolatileBytes, 8<<20)
 	def(&l.Backlog, 16<<20)
+	def(&l.DeepLevels, 32_768)
 	def(&l.SettleEvery, 50*time.Millisecond)
 	return l
 }

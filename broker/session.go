@@ -36,8 +36,9 @@ type Session struct {
 
 	// The reading goroutine's: what the policy last said about publishing to
 	// a topic.
-	verdicts map[string]publishVerdict
-	version  uint64 // of the policy that verdicts are of
+	verdicts     map[string]publishVerdict
+	verdictBytes int    // of their topics
+	version      uint64 // of the policy that verdicts are of
 
 	// The packet ids of QoS 2 publishes not yet released, of a session that
 	// ends with its connection: for others the Machine keeps them.
@@ -48,6 +49,8 @@ type Session struct {
 	pace *domainPace         // likewise: as of version; nil: nothing bounds the domain's publications
 
 	subs map[string]*localSub // the delivery loop's
+
+	filters filterUse // of subs: the loop changes it
 
 	shownMu sync.Mutex
 	shown   map[string]uint64   // what it was shown last, by resource: a hash
@@ -161,6 +164,8 @@ func (s *Session) attach(sub event.Subscription, since, group uint64, now int64)
 	l := &localSub{s: s, sub: sub, since: since, windowed: grant.Windowed, outside: grant.Outside}
 	if old := s.subs[sub.Filter]; old != nil {
 		l.since = old.since // it goes on: events between the two are not missed
+	} else {
+		s.filters.add(sub.Filter, 1)
 	}
 	s.subs[sub.Filter] = l
 	s.b.subscribe(l)
@@ -336,7 +341,7 @@ func (s *Session) Durable() bool { return s.durable }
 func (s *Session) mayPublish(topicName string, now int64) error {
 	p := s.b.policy.Load()
 	if p != nil && p.version != s.version {
-		s.verdicts, s.version = nil, p.version
+		s.verdicts, s.verdictBytes, s.version = nil, 0, p.version
 		s.pace = s.b.paceOf(p, s.who.Principal)
 	}
 	if s.verdicts[topicName].until > now {
@@ -352,8 +357,9 @@ func (s *Session) mayPublish(topicName string, now int64) error {
 	if isSystem(topicName) {
 		return errSystem
 	}
-	if len(s.verdicts) >= verdictsKept {
+	if len(s.verdicts) >= verdictsKept || s.verdictBytes >= verdictsBytes {
 		clear(s.verdicts)
+		s.verdictBytes = 0
 	}
 	if s.verdicts == nil {
 		s.verdicts = make(map[string]publishVerdict, 1)
@@ -366,6 +372,7 @@ func (s *Session) mayPublish(topicName string, now int64) error {
 		v.memory = k.Memory(topicName)
 	}
 	s.verdicts[cloneString(topicName)] = v
+	s.verdictBytes += len(topicName)
 	return nil
 }
 
@@ -377,8 +384,9 @@ type publishVerdict struct {
 }
 
 const (
-	verdictsKept = 64
-	forGood      = 1<<63 - 1
+	verdictsKept  = 64
+	verdictsBytes = 32 << 10 // of their topics: with more there is room for one more
+	forGood       = 1<<63 - 1
 )
 
 // cloneString copies s, whose memory may be reused, byte for byte.
@@ -467,6 +475,10 @@ func (s *Session) SubscribeWith(subs []event.Subscription, options []byte, ackno
 			begun(w)
 		}
 	}
+	if err := s.tooMuch(granted); err != nil {
+		s.b.loop.call(func(w *Wave) { begin(nil, err, w) })
+		return
+	}
 	defer s.b.relays.announce(others)()
 	logged := granted
 	if !s.durable {
@@ -504,67 +516,6 @@ func (s *Session) SubscribeWith(subs []event.Subscription, options []byte, ackno
 			// Not before: who is told of a member has it get events.
 			s.b.relays.hearOf()
 			s.b.loop.call(begun)
-		}
-	}
-}
-
-// tooMany returns ErrQuota if subs are more than a session that the Machine does not
-// know all subscriptions of may have. In the delivery loop.
-func (s *Session) tooMany(subs []event.Subscription) error {
-	added := 0
-	for i := range subs {
-		if _, had := s.subs[subs[i].Filter]; !had {
-			added++
-		}
-	}
-	if in, _ := s.b.Settings(); added > 0 && len(s.subs)+added > int(in.SubscriptionsPerSession) {
-		s.b.machine.overs.add("subs.perSession")
-		return ErrQuota
-	}
-	return nil
-}
-
-// begin puts granted subscriptions in force. In the delivery loop. done is the
-// Machine's answer for a durable session, and to shared ones; nil for others.
-func (s *Session) begin(granted []event.Subscription, done *subscribed, now int64) {
-	if s.closed.Load() {
-		return // the loop has let go of it, or is about to
-	}
-	since, counted := s.b.loop.position(), s.counted()
-	if done != nil && s.durable {
-		since = done.since
-	}
-	place := 0 // of what the log has answered for
-	for _, sub := range granted {
-		sub.Filter = cloneString(sub.Filter)
-		if done != nil && (done.refused[sub.Filter] != nil || done.once[sub.Filter]) {
-			if old := s.subs[sub.Filter]; old != nil && done.once[sub.Filter] {
-				delete(s.subs, sub.Filter)
-				s.b.unsubscribe(old)
-			}
-			continue
-		}
-		i := place
-		place++
-		if done != nil && done.groups[sub.Filter] != 0 {
-			s.attach(sub, since, done.groups[sub.Filter], now)
-			continue
-		}
-		_, had := s.subs[sub.Filter]
-		replay := (sub.RetainHandling == 0 || sub.RetainHandling == 1 && !had) &&
-			(s.b.machine.retained.Load() > 0 || mayWatch(s.b.machine.profiles, sub.Filter))
-		if done != nil && s.durable {
-			replay = done.replay[i]
-		}
-		told := isSystem(sub.Filter) && (sub.RetainHandling == 0 || sub.RetainHandling == 1 && !had)
-		l := s.attach(sub, since, 0, now)
-		l.asked = s.isRequest(sub.Filter)
-		l.counted = counted && !l.asked
-		if replay {
-			s.reshow(sub.Filter)
-			s.scanning.add(scan{sub: l, since: since, initial: true})
-		} else if told { // the log has nothing of it
-			s.scanning.add(scan{sub: l, since: since})
 		}
 	}
 }

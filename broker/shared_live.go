@@ -187,6 +187,9 @@ func (s *Session) attachShared(sub event.Subscription, since, group uint64) *loc
 	l.sharing.rest, _ = sharedRest(sub.Filter)
 	l.sharing.group = group
 	l.sharing.add(&l.sub)
+	if s.subs[sub.Filter] == nil {
+		s.filters.add(sub.Filter, 1)
+	}
 	s.subs[sub.Filter] = l
 	s.b.subscribe(l)
 	s.out.share(s.b.limits.shareWindow(uint16(min(s.out.recvMax, 65535))))

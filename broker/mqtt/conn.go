@@ -72,15 +72,16 @@ type conn struct {
 	principal   string // that was proved; empty for anonymous
 
 	// Of the reading goroutine.
-	accepted  bool      // CONNACK with success is queued
-	inBroker  bool      // within a call of the broker: a panic is not ours alone
-	hungry    bool      // the last read filled its buffer
-	partial   []byte    // the beginning of a packet whose rest has not come
-	aliases   []string  // topic aliases of the client, by number less 1
-	left      left      // what the client's DISCONNECT said
-	publishes bucket    // of Limits.MessageRate
-	published bucket    // of Limits.ByteRate
-	auth      *exchange // enhanced authentication under way, nil for none
+	accepted   bool      // CONNACK with success is queued
+	inBroker   bool      // within a call of the broker: a panic is not ours alone
+	hungry     bool      // the last read filled its buffer
+	partial    []byte    // the beginning of a packet whose rest has not come
+	aliases    []string  // topic aliases of the client, by number less 1
+	aliasBytes int       // of their topics
+	left       left      // what the client's DISCONNECT said
+	publishes  bucket    // of Limits.MessageRate
+	published  bucket    // of Limits.ByteRate
+	auth       *exchange // enhanced authentication under way, nil for none
 
 	timer timer    // under the wheel's lock
 	life  lifetime // under the lifetimes' lock
@@ -88,28 +89,29 @@ type conn struct {
 	seen atomic.Int64 // tick at which the last complete packet was handled
 	busy atomic.Bool  // handling input, and not waiting for the client
 
-	mu          sync.Mutex // guards the following
-	session     session    // nil until CONNECT is accepted
-	connected   bool       // CONNACK with success is queued, and the end has not begun
-	ending      bool       // nothing is queued any more
-	why         uint8      // why it has ended, as event.Disconnect has it
-	said        bool       // our last word is queued: CONNACK or DISCONNECT
-	closed      bool       // the transport is closed
-	marked      bool       // in a wave, or held: somebody will flush
-	held        bool       // the holder will
-	writing     bool       // somebody writes, and will see what is queued meanwhile
-	finished    bool       // our half of the stream is closed
-	full        bool       // the session was told Full and awaits Drained
-	lingerAt    int64      // tick at which the transport is closed; 0 before the end
-	authBy      int64      // tick by which a re-authentication has to be over; 0 for none
-	progress    int64      // tick at which the socket last took something, while it is full
-	out         output
-	vecs        [][]byte   // of the write under way
-	sent        [16]uint32 // packets queued, by type, not yet in Stats
-	sentPayload uint64     // bytes of payloads in them
-	acks        acks
-	aliasOut    map[string]uint16 // topics that the client knows by alias
-	changed     *sync.Cond        // for the reader to wait on; nil until it does
+	mu            sync.Mutex // guards the following
+	session       session    // nil until CONNECT is accepted
+	connected     bool       // CONNACK with success is queued, and the end has not begun
+	ending        bool       // nothing is queued any more
+	why           uint8      // why it has ended, as event.Disconnect has it
+	said          bool       // our last word is queued: CONNACK or DISCONNECT
+	closed        bool       // the transport is closed
+	marked        bool       // in a wave, or held: somebody will flush
+	held          bool       // the holder will
+	writing       bool       // somebody writes, and will see what is queued meanwhile
+	finished      bool       // our half of the stream is closed
+	full          bool       // the session was told Full and awaits Drained
+	lingerAt      int64      // tick at which the transport is closed; 0 before the end
+	authBy        int64      // tick by which a re-authentication has to be over; 0 for none
+	progress      int64      // tick at which the socket last took something, while it is full
+	out           output
+	vecs          [][]byte   // of the write under way
+	sent          [16]uint32 // packets queued, by type, not yet in Stats
+	sentPayload   uint64     // bytes of payloads in them
+	acks          acks
+	aliasOut      map[string]uint16 // topics that the client knows by alias
+	aliasOutBytes int               // of them
+	changed       *sync.Cond        // for the reader to wait on; nil until it does
 }
 
 // left is what a client said in its DISCONNECT.

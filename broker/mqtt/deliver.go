@@ -100,7 +100,7 @@ func (c *conn) aliasFor(topic string) (name string, alias uint16) {
 	if a, ok := c.aliasOut[topic]; ok {
 		return "", a
 	}
-	if len(c.aliasOut) < c.aliasMax {
+	if len(c.aliasOut) < c.aliasMax && c.aliasOutBytes+len(topic) <= c.srv.limits.aliasBytes() {
 		return topic, uint16(len(c.aliasOut) + 1)
 	}
 	return topic, 0
@@ -116,6 +116,7 @@ func (c *conn) learn(s *shape, topic string) {
 		c.aliasOut = make(map[string]uint16)
 	}
 	c.aliasOut[strings.Clone(topic)] = s.alias
+	c.aliasOutBytes += len(topic)
 }
 
 // Deliver queues one event; see broker.Sink.

@@ -171,6 +171,11 @@ func (l *Limits) byteRate() rate {
 	return rate{int64(l.ByteRate), ticksPerSecond, max(10*int64(l.ByteRate), int64(l.Packet))}
 }
 
+// aliasBytes is how many bytes the topics may have together that aliases of one connection
+// stand for, each way: 256 for each that there may be, and 64 KiB, the longest topic, in any
+// case.
+func (l *Limits) aliasBytes() int { return max(topic.MaxBytes, 256*l.TopicAliases) }
+
 // sessionExpiry is what a session gets that asks for that many seconds.
 func (l *Limits) sessionExpiry(asked uint32) uint32 {
 	if most := uint32(l.SessionExpiry / time.Second); most > 0 {

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -91,6 +92,10 @@ func (c *conn) resolve(p *publication) (string, error) {
 	known := &c.aliases[p.alias-1]
 	if len(p.topic) > 0 {
 		if *known != view(p.topic) {
+			if c.aliasBytes += len(p.topic) - len(*known); c.aliasBytes > c.srv.limits.aliasBytes() {
+				c.srv.stats.Over[OverAliases].Add(1)
+				return "", &fault{codeQuota, fmt.Sprintf("topics that aliases stand for have together at most %d bytes here", c.srv.limits.aliasBytes())}
+			}
 			*known = strings.Clone(view(p.topic))
 		}
 	} else if *known == "" {

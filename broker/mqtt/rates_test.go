@@ -286,6 +286,27 @@ func TestByteRate(t *testing.T) {
 	}
 }
 
+// What aliases stand for takes so many bytes at most, whatever their number; one that is set
+// anew takes the place of its former topic. Towards the client there is an alias for what
+// fits.
+func TestAliasBytes(t *testing.T) {
+	n := newNode(t, Limits{TopicAliases: 4})
+	sub := n.connect(5, "sub", func(pk *packets.Packet) { pk.Properties.TopicAliasMaximum = 4 })
+	sub.send(packet(0x82, u16(1), props5(), "#", 0))
+	sub.want("SUBACK id=1 00")
+	a, b, c := "a/"+strings.Repeat("x", 40_000), "b/"+strings.Repeat("x", 40_000), "c/"+strings.Repeat("x", 25_000)
+	p := n.connect(5, "p")
+	alias := func(n byte) []byte { return props5(packets.PropTopicAlias, 0, n) }
+	p.send(packet(0x30, a, alias(1), []byte("1")), packet(0x30, b, alias(1), []byte("2")), // in its place
+		packet(0x30, c, alias(2), []byte("3")), packet(0x30, "", alias(1), []byte("4")), packet(0x30, "", alias(2), []byte("5")))
+	sub.want("PUBLISH "+a+"=1 q0 alias=1", "PUBLISH "+b+"=2 q0", "PUBLISH "+c+"=3 q0 alias=2", "PUBLISH "+b+"=4 q0", "PUBLISH =5 q0 alias=2")
+	p.send(packet(0x30, a, alias(3), []byte("6")))
+	p.want("DISCONNECT 97 reason=\"BW-8001 topics that aliases stand for have together at most 65535 bytes here\"", "closed")
+	if got := n.srv.stats.Over[OverAliases].Load(); got != 1 {
+		t.Errorf("%d are counted, want 1", got)
+	}
+}
+
 // A topic, and a filter, has so many levels at most; one more is refused, each for itself.
 func TestTopicLevels(t *testing.T) {
 	n := newNode(t, Limits{TopicLevels: 3})

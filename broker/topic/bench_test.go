@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"unsafe"
 )
@@ -217,5 +218,30 @@ func BenchmarkBuild(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkDeepest looks up a topic whose list is not there among the filters that make that
+// the longest, within what broker.Limits.DeepLevels allows of them.
+func BenchmarkDeepest(b *testing.B) {
+	x := NewIndex(func(_ string, m []Entry[int, int]) int { return len(m) }, 0)
+	r := rand.New(rand.NewPCG(1, 1))
+	add := func(levels, i int) {
+		f := make([]string, levels)
+		for l := range f {
+			f[l] = []string{"+", "a"}[r.IntN(2)]
+		}
+		f[levels-1] = strconv.Itoa(i)
+		x.Set(strings.Join(f, "/"), i, i)
+	}
+	for i := 0; x.DeepLevels() < 32_768; i++ {
+		add(Limit, i)
+	}
+	for i := range 50_000 {
+		add(freeLevels, i)
+	}
+	name := strings.Repeat("a/", Limit-1) + "z"
+	for b.Loop() {
+		x.LookupString(name)
 	}
 }

@@ -51,8 +51,10 @@ type list[M any] struct {
 }
 
 const (
-	// matchesPerWeight is how many matches make a list count as one more.
+	// matchesPerWeight is how many matches make a list count as one more, and
+	// bytesPerWeight how many bytes of its topic: these may be 65,535.
 	matchesPerWeight = 16
+	bytesPerWeight   = 128
 
 	// A stripe for each weightPerStripe of the limit, up to maxStripes.
 	weightPerStripe = 1024

@@ -31,6 +31,31 @@ func Match(filter, name string) bool {
 	return n == len(name)
 }
 
+// freeLevels is how many levels a filter may have that costs nothing in DeepLevels.
+const freeLevels = 8
+
+// DeepLevels is what a filter adds to the work that one look-up in an Index may cause, beside
+// what is bounded whatever there is. A look-up goes two ways at each level, by '+' and by the
+// name's own: so all filters of up to eight levels together cost it 511 steps, and those with
+// one '+', or none, half the square of their levels. Others cost it, at worst, each its levels.
+func DeepLevels(filter string) int {
+	if len(filter) <= 2*freeLevels || Levels(filter) <= freeLevels {
+		return 0
+	}
+	plus := 0
+	for at := 0; at <= len(filter); {
+		level, next := levelAt(filter, at)
+		if level == "+" {
+			plus++
+		}
+		at = next
+	}
+	if plus < 2 {
+		return 0
+	}
+	return Levels(filter)
+}
+
 // alone says whether the byte at i is a level of its own.
 func alone(s string, i int) bool {
 	return (i == 0 || s[i-1] == '/') && (i == len(s)-1 || s[i+1] == '/')

@@ -53,6 +53,7 @@ type version[K comparable, V any] struct {
 	exact *table[string, *set[K, V]] // by the whole filter
 	wild  *node[K, V]                // never nil
 	n     int                        // subscriptions in both
+	deep  int                        // DeepLevels of all wildcard filters, each once
 
 	changes uint64 // to wildcard filters, and calls of Invalidate
 }
@@ -76,7 +77,8 @@ const recent = 64
 // sorts. It owns topic, but matches only until it returns. It is called by
 // whoever looks up a name whose list is not there; two may do so at once.
 //
-// limit bounds the lists that are kept: a list of n matches counts as 1 + n/16.
+// limit bounds the lists that are kept: a list of n matches of a topic of b bytes counts as
+// 1 + n/16 + b/128.
 // If there is no room, the loser is a list not used lately. The limit is divided
 // among up to 64 parts, and a list that is over its part's share is kept alone
 // in it. Below 1 none are kept. A list costs about 70 bytes beside its name and
@@ -102,16 +104,16 @@ func (x *Index[K, V, M]) Set(filter string, key K, value V) (replaced bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	v := x.now.Load()
-	s := x.find(v, filter)
+	s, c := x.find(v, filter), *v
 	if s == nil {
 		s = &set[K, V]{filter: strings.Clone(filter)}
+		c.deep += DeepLevels(filter)
 	}
 	s, replaced = s.with(key, value, x.key)
-	n := v.n
 	if !replaced {
-		n++
+		c.n++
 	}
-	x.put(v, s.filter, s, n)
+	x.put(&c, s.filter, s)
 	return replaced
 }
 
@@ -124,7 +126,11 @@ func (x *Index[K, V, M]) Delete(filter string, key K) bool {
 	old := x.find(v, filter)
 	s, had := old.without(key, x.key)
 	if had {
-		x.put(v, old.filter, s, v.n-1)
+		c := *v
+		if c.n--; s == nil {
+			c.deep -= DeepLevels(filter)
+		}
+		x.put(&c, old.filter, s)
 	}
 	return had
 }
@@ -137,28 +143,25 @@ func (x *Index[K, V, M]) find(v *version[K, V], filter string) *set[K, V] {
 	return s
 }
 
-// put publishes the version after v in which filter has the set s, nil for
-// none, and n subscriptions are left; then no list that s makes wrong is found
-// again. x.mu is held.
-func (x *Index[K, V, M]) put(v *version[K, V], filter string, s *set[K, V], n int) {
-	c := *v
-	c.n = n
+// put publishes c, a copy of the version there is that counts what is to be, with the set s
+// for filter, nil for none; then no list that s makes wrong is found again. x.mu is held.
+func (x *Index[K, V, M]) put(c *version[K, V], filter string, s *set[K, V]) {
 	if HasWildcard(filter) {
 		p, deep := filterPath(filter)
-		c.wild = v.wild.put(x.text, p, deep, s)
+		c.wild = c.wild.put(x.text, p, deep, s)
 		c.changes++
 		x.changed[c.changes%recent].Store(&change{c.changes, filter})
-		x.now.Store(&c)
+		x.now.Store(c)
 		x.swept = x.lists.sweep(x.swept, c.changes)
 		return
 	}
 	h := x.hash(filter)
 	if s == nil {
-		c.exact = v.exact.without(h, filter)
+		c.exact = c.exact.without(h, filter)
 	} else {
-		c.exact = v.exact.with(h, filter, s, x.text)
+		c.exact = c.exact.with(h, filter, s, x.text)
 	}
-	x.now.Store(&c)
+	x.now.Store(c)
 	x.lists.drop(h, filter)
 }
 
@@ -211,7 +214,7 @@ func (x *Index[K, V, M]) fill(hash uint64, topic string) M {
 	v := x.now.Load()
 	tmp := x.pool.Get().(*scratch[K, V])
 	x.matches(v, hash, topic, tmp)
-	l := &list[M]{topic: topic, made: x.build(topic, tmp.entries), weight: 1 + len(tmp.entries)/matchesPerWeight}
+	l := &list[M]{topic: topic, made: x.build(topic, tmp.entries), weight: 1 + len(tmp.entries)/matchesPerWeight + len(topic)/bytesPerWeight}
 	l.seen.Store(v.changes)
 	tmp.release(x.pool)
 	x.built.Add(1)
@@ -285,6 +288,10 @@ func (x *Index[K, V, M]) Invalidate() {
 
 // Len returns the number of subscriptions: pairs of filter and key.
 func (x *Index[K, V, M]) Len() int { return x.now.Load().n }
+
+// DeepLevels returns the sum of the DeepLevels of all filters, each once, however many
+// subscribe to it.
+func (x *Index[K, V, M]) DeepLevels() int { return x.now.Load().deep }
 
 // Stats are counters of an index since it was made, but for those that say
 // otherwise. How often a list was found at once is not counted: that would cost

@@ -412,6 +412,19 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 }
 
+// A name's bytes count, too: of long ones there are fewer.
+func TestLongNamesWeighMore(t *testing.T) {
+	const limit = 1000
+	x := NewIndex(func(_ string, m []Entry[int, int]) int { return 0 }, limit)
+	for i := range 2 * limit {
+		x.LookupString(strconv.Itoa(i) + strings.Repeat("x", MaxBytes-10))
+	}
+	checkCache(t, &x.lists)
+	if s, most := x.Stats(), limit*bytesPerWeight/(MaxBytes-10); s.Lists > most || s.Lists == 0 {
+		t.Errorf("%d names are kept, want %d at most", s.Lists, most)
+	}
+}
+
 func TestNamesInUseKeepTheirPlace(t *testing.T) {
 	const limit = 700
 	x := NewIndex(func(_ string, m []Entry[int, int]) int { return 0 }, limit)
