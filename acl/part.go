@@ -39,8 +39,9 @@ type Part struct{ policy *Policy }
 // ParsePart makes a part of the bytes of a domain's file. The error is a *FileError with
 // every fault of it. operator, if it is not nil, says what topics the tenant has: rules
 // about others are faults, too. Without, they are read, and With leaves them out: what an
-// operator takes away later makes no part unreadable.
-func ParsePart(name string, data []byte, domain string, operator *Policy) (*Part, error) {
+// operator takes away later makes no part unreadable. Users that are reserved are faults as
+// well: whom the node that asks lets nobody sign in as, which the policy does not know.
+func ParsePart(name string, data []byte, domain string, operator *Policy, reserved ...string) (*Part, error) {
 	canonical, err := ParseDomain(domain)
 	if err != nil {
 		return nil, fmt.Errorf("acl: the part's domain: %w", err)
@@ -50,7 +51,9 @@ func ParsePart(name string, data []byte, domain string, operator *Policy) (*Part
 		part: &partRules{domain: canonical},
 	}
 	if operator != nil {
-		r.part.kinds, r.part.taken = operator.kinds, operator.operatorsOwn()
+		own := operator.operatorsOwn()
+		r.part.kinds = operator.kinds
+		r.part.taken = func(principal string) bool { return own(principal) || slices.Contains(reserved, principal) }
 		if r.part.tenant = operator.tenant(canonical); r.part.tenant == nil {
 			return nil, fmt.Errorf("acl: %s is no tenant", canonical)
 		}
@@ -81,7 +84,7 @@ func (c *partRules) checkUser(principal string) error {
 	if c == nil || c.taken == nil || !c.taken(principal) {
 		return nil
 	}
-	return problemf("what proves %s is the operator's to say", principal).Hint("the operator's file has it among its users, or names it, and an issuer or a certificate proves it")
+	return problemf("what proves %s is the operator's to say", principal).Hint("the operator's file has it among its users, or names it, and an issuer or a certificate proves it, or it is a bridge")
 }
 
 // checkTopic says whether a rule of the part may be about a pattern.

@@ -329,7 +329,7 @@ func (b *Bridge) connectLocal(ctx context.Context, receive int) (*end, error) {
 	conn.Close()
 	todo := ""
 	if r, refused := errors.AsType[*refusal](err); refused && r.code == 0x87 {
-		todo = "client id " + c.LocalClient + " belongs to somebody else here, or the bridge's principal has changed: end that session, or give the bridge another name"
+		todo = "client id " + c.LocalClient + " belongs to somebody else here, or the bridge's principal has changed: end that session and what waits in it (bellwire kick " + c.LocalClient + " --drop-session), or give the bridge another name"
 	}
 	return nil, &failed{FailLocal, fmt.Errorf("our own broker: %w", err), todo}
 }

@@ -85,6 +85,9 @@ func (c *conn) fits(p *connectPacket, r *broker.ConnectRequest, a connackOf) err
 
 // open has the broker open the session of a client that is who it says, and answers.
 func (c *conn) open(in *input, p *connectPacket, r *broker.ConnectRequest, a connackOf) error {
+	if whose := c.srv.reserved(r.Client); whose != "" && !c.by.Internal {
+		return c.refuseConnect(in, &fault{codeBadClientID, "this client identifier is that of " + whose})
+	}
 	if c.srv.banned(r.Client, r.Principal, c.ip()) {
 		return c.refuseConnect(in, &fault{codeBanned, ""})
 	}
@@ -174,7 +177,7 @@ func willOf(p *connectPacket) *event.Will {
 // authenticate returns who the CONNECT proves to be. A client that shows neither user
 // name, password nor a certificate that counts is anonymous.
 func (c *conn) authenticate(p *connectPacket, client string) (who Identity, err error) {
-	if c.by.As != "" {
+	if c.by.Internal {
 		return Identity{Principal: c.by.As}, nil
 	}
 	l := Login{User: string(p.Connect.Username), Password: p.Connect.Password, Client: client, From: c.info()}

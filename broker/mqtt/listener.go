@@ -18,9 +18,11 @@ type Listener struct {
 	// Anonymous lets clients in that give no credentials; see Config.Authenticate.
 	Anonymous bool
 
-	// As, if it is not empty, is the principal that all its clients are, without showing
-	// anything: for a listener that only this process can connect to.
-	As string
+	// Internal is of a listener that only this process can connect to: all its clients are
+	// As, anonymous if that is empty, without showing anything, and may have client ids that
+	// are Config.Reserved.
+	Internal bool
+	As       string
 
 	// Connections bounds those that may be open at once, accepted or not; one more
 	// is closed at once. 0 for no bound but those of Limits.

@@ -216,7 +216,7 @@ func (s *Server) tooMany(user, client string, from address, pause time.Duration)
 var loginReasons = [...]string{
 	"unknown_user", "wrong_password", "wrong_token", "wrong_proof", "malformed_exchange", "other_principal",
 	"jwt_malformed", "jwt_algorithm", "jwt_issuer", "jwt_key", "jwt_signature", "jwt_audience", "jwt_expired", "jwt_early", "jwt_principal",
-	"certificate_name", "client_id", "way", "certificate_revoked", "crl_stale", "crl_missing",
+	"certificate_name", "client_id", "way", "certificate_revoked", "crl_stale", "crl_missing", "bridge",
 	"other",
 }
 

@@ -63,6 +63,10 @@ type Config struct {
 	// MayStay says whether who, that l proved to be, could come in by the same way under a
 	// policy: see broker.Admitted. l has neither a user name nor a password. nil: always.
 	MayStay func(policy broker.Authorizer, l Login, who Identity) bool
+	// Reserved returns whose a client id is that only clients of Internal listeners may have;
+	// empty of all others. It is asked at each CONNECT, by any goroutine, and must not block.
+	// nil knows none.
+	Reserved func(client string) (whose string)
 
 	// Elsewhere returns the address of another server, host:port, for a client that
 	// is sent away from this one (Server Reference, 5.0 4.11); empty if none is
@@ -90,6 +94,7 @@ type Server struct {
 	enhanced       func(method string, from *ConnInfo) Exchange
 	proved         func(l Login, method, principal string) (Identity, error)
 	mayStay        func(policy broker.Authorizer, l Login, who Identity) bool
+	reserved       func(client string) string
 	elsewhere      func() string
 	origin         string
 	policy         func() broker.Authorizer // in force now
@@ -161,6 +166,7 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		enhanced:       cfg.Enhanced,
 		proved:         cfg.Proved,
 		mayStay:        cfg.MayStay,
+		reserved:       cfg.Reserved,
 		elsewhere:      cfg.Elsewhere,
 		origin:         cfg.Origin,
 		policy:         func() broker.Authorizer { return nil },
@@ -175,6 +181,9 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		ends:           make(chan struct{}),
 		stop:           make(chan struct{}),
 		stopped:        make(chan struct{}),
+	}
+	if s.reserved == nil {
+		s.reserved = func(string) string { return "" }
 	}
 	if s.claims == nil {
 		s.claims = func([]byte) string { return "" }

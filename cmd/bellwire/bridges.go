@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,6 +30,7 @@ type bridges struct {
 	all   []*bridge.Bridge
 	doors []*door
 	serve []func()
+	names atomic.Pointer[reservations] // nil until they are made
 
 	stop  context.CancelFunc // nil until they run
 	tasks sync.WaitGroup
@@ -44,9 +46,36 @@ func originOf(id cluster.Identity) string {
 	return hex.EncodeToString(sum[:8])
 }
 
+// reservations are the client ids and the principals that are bridges' alone, each with its
+// bridge's name. A principal has an @, which no bridge's client id has. They do not change.
+type reservations map[string]string
+
+// ownerOf says of a client id, or a principal, which bridge it is of; empty of all others.
+func (b *bridges) ownerOf(name string) string {
+	if names := b.names.Load(); names != nil && (*names)[name] != "" {
+		return "bridge " + (*names)[name]
+	}
+	return ""
+}
+
+// principals are whom bridges are.
+func (b *bridges) principals() (all []string) {
+	names := b.names.Load()
+	if names == nil {
+		return nil
+	}
+	for name := range *names {
+		if strings.Contains(name, "@") {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
 // makeBridges makes the bridges that are configured. They do nothing before start.
 func (s *server) makeBridges() error {
 	var wrong faults
+	names := reservations{}
 	for i := range s.config.bridges {
 		spec := &s.config.bridges[i]
 		principal, err := s.bridgePrincipal(spec)
@@ -55,12 +84,17 @@ func (s *server) makeBridges() error {
 			continue
 		}
 		d := newDoor()
-		as := mqtt.Listener{Name: "bridge " + spec.Name, As: principal, Anonymous: principal == ""}
+		as := mqtt.Listener{Name: "bridge " + spec.Name, Internal: true, As: principal}
+		names[bridgeClient+spec.Name] = spec.Name
+		if principal != "" {
+			names[principal] = spec.Name
+		}
 		s.bridges.doors = append(s.bridges.doors, d)
 		s.bridges.serve = append(s.bridges.serve, func() { _ = s.mqtt.ServeAs(d, as) })
 		s.bridges.all = append(s.bridges.all, bridge.New(s.bridgeConfig(spec, d)))
 		s.config.logger.Info("bridge", "bridge", spec.Name, "peer", spec.Addresses, "principal", principal, "client", bridgeClient+spec.Name, "origin", originOf(s.dir.Identity()))
 	}
+	s.bridges.names.Store(&names)
 	return wrong.err()
 }
 

@@ -148,7 +148,7 @@ func (d domains) PutPolicy(ctx context.Context, domain string, c api.PolicyChang
 	others := slices.DeleteFunc(slices.Clone(a.parts), func(p *acl.Part) bool { return p.Domain() == domain })
 	next := a.operator.With(others)
 	if len(c.Data) > 0 {
-		if _, next, result.Tests, err = checkPart(a.operator, others, c.File, c.Data, domain); err != nil {
+		if _, next, result.Tests, err = d.checkPart(a.operator, others, c.File, c.Data, domain); err != nil {
 			return result, err
 		}
 	}
@@ -186,8 +186,8 @@ func (d domains) PutPolicy(ctx context.Context, domain string, c api.PolicyChang
 
 // checkPart reads a part that was sent, and runs its own tests beside what else is in
 // force, which it returns. The error is an *api.PolicyFaults.
-func checkPart(operator *acl.Policy, others []*acl.Part, file string, data []byte, domain string) (part *acl.Part, with *acl.Policy, tests int, err error) {
-	part, err = acl.ParsePart(cmp.Or(file, sentName), data, domain, operator)
+func (d domains) checkPart(operator *acl.Policy, others []*acl.Part, file string, data []byte, domain string) (part *acl.Part, with *acl.Policy, tests int, err error) {
+	part, err = acl.ParsePart(cmp.Or(file, sentName), data, domain, operator, d.s.bridges.principals()...)
 	if err != nil {
 		return nil, nil, 0, policyFaults(err)
 	}
@@ -253,7 +253,7 @@ func (d domains) DiffPolicy(ctx context.Context, domain string, q api.PolicyQues
 	}
 	var is *acl.Part
 	if q.Data != nil {
-		is, _, _, err = checkPart(a.operator, others, q.File, q.Data, domain)
+		is, _, _, err = d.checkPart(a.operator, others, q.File, q.Data, domain)
 	} else {
 		is, err = d.part(ctx, domain, q.Version)
 	}

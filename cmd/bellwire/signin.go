@@ -36,7 +36,7 @@ func (s *server) identify() func(l mqtt.Login) (mqtt.Identity, error) {
 	}
 	return func(l mqtt.Login) (mqtt.Identity, error) {
 		if trust == trustNobody || trust == trustBareNames && len(l.Password) > 0 {
-			return s.judge(l)
+			return s.unlessBridge(s.judge(l))
 		}
 		in, _ := s.broker.Settings()
 		principal, err := acl.ParseAddress(l.User, in.Domain)
@@ -112,13 +112,29 @@ func (s *server) proved(l mqtt.Login, _, principal string) (mqtt.Identity, error
 	who := mqtt.Identity{Principal: principal, Way: acl.ByScram}
 	by := a.policy.LoginAt(l.From.Listener)
 	if l.From.Certificate() == nil || !by.Allows(acl.ByCertificate) {
-		return who, nil
+		return s.unlessBridge(who, nil)
 	}
 	certified, err := judgeCertificate(a.policy, by, l)
 	if err != nil {
 		return mqtt.Identity{}, err
 	}
-	return beside(certified, who)
+	return s.unlessBridge(beside(certified, who))
+}
+
+// unlessBridge is who, unless that is whom a bridge of this server is: it comes by a door of
+// its own and proves nothing, so its rights would be those of whoever lets people prove names of its
+// domain, which a tenant, an issuer or an authority may. Only the operator's file itself can
+// give somebody else a password for it.
+func (s *server) unlessBridge(who mqtt.Identity, err error) (mqtt.Identity, error) {
+	owner := s.bridges.ownerOf(who.Principal)
+	if err != nil || owner == "" {
+		return who, err
+	}
+	secret := who.Way == acl.ByPassword || who.Way == acl.ByToken || who.Way == acl.ByScram
+	if a, ok := s.broker.Policy().(*authorizer); ok && secret && a.policy.UserOf(who.Principal) == "" {
+		return who, nil
+	}
+	return mqtt.Identity{}, badCredentials(&authn.Refusal{Reason: "bridge", Detail: who.Principal + " is " + owner + ": give the bridge another principal, or this client"})
 }
 
 // mayStay says whether a client that came in could do so under a policy by the same way: its

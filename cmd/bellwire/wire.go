@@ -337,6 +337,7 @@ func (s *server) listen() (err error) {
 		Enhanced:       s.enhanced,
 		Proved:         s.proved,
 		MayStay:        s.mayStay,
+		Reserved:       s.bridges.ownerOf,
 		AllowAnonymous: s.config.allowAnonymous, Elsewhere: s.elsewhere.pick, Origin: originOf(s.dir.Identity()),
 	})
 	if err != nil {
