@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"net"
 	"path/filepath"
 	"slices"
@@ -56,7 +57,7 @@ func (c *configReader) read(top *yamltree.Node) {
 	c.set(&c.flags.domain, "domain", c.domain(v))
 	c.set(&c.flags.data, "data", c.path(v, "data"))
 	c.set(&c.flags.mqtt, "mqtt", c.listener(v, "mqtt"))
-	c.set(&c.flags.http, "http", c.listener(v, "http"))
+	c.http(v)
 	c.listeners(v)
 	c.bridges(v)
 	c.cluster(v)
@@ -158,10 +159,33 @@ var listenerLater = map[string]later{
 	"max_conns": {"this address has no bound of its own", "remove it; limits: {connections: 10000} bounds those of all, max_conns under listeners: those of one"},
 }
 
+// http reads http: an address, and its certificate and key.
+func (c *configReader) http(v map[string]*yamltree.Node) {
+	addr, l := c.address(v, "http", "tls")
+	c.set(&c.flags.http, "http", addr)
+	if l["tls"] == nil {
+		return
+	}
+	t, ok := c.Table(l["tls"], "tls", "cert", "key", "min")
+	if !ok {
+		return
+	}
+	c.set(&c.flags.httpTLS.cert, "http-tls-cert", c.path(t, "cert"))
+	c.set(&c.flags.httpTLS.key, "http-tls-key", c.path(t, "key"))
+	c.set(&c.flags.httpTLS.min, "tls-min", c.text(t, "min"))
+}
+
 // listener returns the address of a listener.
 func (c *configReader) listener(v map[string]*yamltree.Node, key string) string {
+	addr, _ := c.address(v, key)
+	return addr
+}
+
+// address returns the address of a listener, and all that it has: more are the keys beside
+// addr.
+func (c *configReader) address(v map[string]*yamltree.Node, key string, more ...string) (addr string, l map[string]*yamltree.Node) {
 	if v[key] == nil {
-		return ""
+		return "", nil
 	}
 	if v[key].Kind == yamltree.Scalar {
 		addr := v[key].Text
@@ -169,25 +193,26 @@ func (c *configReader) listener(v map[string]*yamltree.Node, key string) string 
 			addr = "127.0.0.1:" + addr
 		}
 		c.FailAt(v[key].Pos, yamltree.Problemf("%s is a single value, want a mapping", key).Hint("write %s: {addr: %q}", key, cut(addr)))
-		return ""
+		return "", nil
 	}
-	l, ok := c.Table(withoutLater(c.Reader, v[key], listenerLater), key, "addr")
+	without := maps.Clone(listenerLater)
+	maps.DeleteFunc(without, func(key string, _ later) bool { return slices.Contains(more, key) })
+	l, ok := c.Table(withoutLater(c.Reader, v[key], without), key, append(more, "addr")...)
 	if !ok {
-		return ""
+		return "", nil
 	}
 	if l["addr"] == nil {
 		c.FailAt(v[key].Pos, yamltree.Problemf("%s without an address", key).Hint(`write %s: {addr: "127.0.0.1:0"}`, key))
-		return ""
+		return "", nil
 	}
-	addr := c.text(l, "addr")
-	if addr == "" {
-		return ""
+	if addr = c.text(l, "addr"); addr == "" {
+		return "", l
 	}
 	if p := checkListen(addr); p != nil {
 		c.FailAt(l["addr"].Pos, p)
-		return ""
+		return "", l
 	}
-	return addr
+	return addr, l
 }
 
 // checkListen says what is wrong with an address to listen on, without asking

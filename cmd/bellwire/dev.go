@@ -78,7 +78,7 @@ one it prints a line of JSON with the address, as serve does.`,
 	flags.StringVar(&f.domain, "domain", "example.com", "`domain` of bare user names")
 	flags.BoolVar(&f.demo, "demo", false, "add a publisher and subscribers, and show what reaches whom")
 	flags.DurationVar(&f.runFor, "for", 0, "end after this `time`, with exit code 0; 0: when interrupted")
-	flags.BoolVar(&f.tls, "tls", false, "also take clients by TLS, on port 8883, with an authority made for the time it runs")
+	flags.BoolVar(&f.tls, "tls", false, "also take clients by TLS, on port 8883, and serve the API by HTTPS, on port 8443, with an authority made for the time it runs")
 	flags.IntVar(&f.nodes, "nodes", 1, "run a cluster of so many `nodes`, each a process")
 	f.member.register(flags)
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log what the broker does, too")
@@ -126,7 +126,7 @@ func (f devFlags) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Wr
 		}
 	}
 	s, err := startServer(ctx, c)
-	if errors.Is(err, syscall.EADDRINUSE) {
+	if errors.Is(err, syscall.EADDRINUSE) && !f.tls { // or it is told which port it is
 		return portTaken(f.port)
 	}
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 // devTLSLife is how long certificates of dev are good.
 const devTLSLife = 30 * 24 * time.Hour
 
-// makeDevTLS has a node take clients by TLS, too: on port 8883, or any if that of MQTT
-// is any. It makes an authority and a certificate for this machine; remove removes
+// makeDevTLS has a node take clients by TLS, too, on port 8883, and serve HTTPS on 8443; or
+// on any if that of MQTT is any. It makes an authority and a certificate for this machine; remove removes
 // both.
 func makeDevTLS(c *serverConfig, port int) (remove func(), err error) {
 	dir, err := os.MkdirTemp("", "bellwire-dev-")
@@ -28,13 +28,15 @@ func makeDevTLS(c *serverConfig, port int) (remove func(), err error) {
 		remove()
 		return nil, err
 	}
-	at := 8883
+	at, web := 8883, 8443
 	if port == 0 {
-		at = 0
+		at, web = 0, 0
 	}
+	c.http = net.JoinHostPort("127.0.0.1", strconv.Itoa(web))
+	c.httpTLS = tlsSpec{cert: filepath.Join(dir, certs.NodeCert), key: filepath.Join(dir, certs.NodeKey), min: "1.2"}
 	c.listeners = append(c.listeners, listenerSpec{
 		kind: "mqtts", name: "mqtts", option: "--tls", addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(at)),
-		tls: tlsSpec{cert: filepath.Join(dir, certs.NodeCert), key: filepath.Join(dir, certs.NodeKey), min: "1.2"},
+		tls: c.httpTLS,
 	})
 	return remove, nil
 }
@@ -63,5 +65,6 @@ func (s *server) devTLS() string {
 	}
 	_, port, _ := net.SplitHostPort(line.MQTTS)
 	ca := filepath.Join(filepath.Dir(s.config.listeners[0].tls.cert), certs.AuthorityCert)
-	return fmt.Sprintf("  TLS      mqtts://%s\n           mosquitto_pub -p %s --cafile %s -t home/kitchen/temp -m 21.5\n", line.MQTTS, port, ca)
+	return fmt.Sprintf("  TLS      mqtts://%s\n           mosquitto_pub -p %s --cafile %s -t home/kitchen/temp -m 21.5\n"+
+		"  HTTPS    https://%s\n           bellwire cluster status --server https://%[4]s --cafile %[3]s\n", line.MQTTS, port, ca, line.HTTP)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -38,6 +39,10 @@ func TestDevTLS(t *testing.T) {
 			continue
 		}
 		_ = nc.Close()
+	}
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
+	if r, err := client.Get("https://" + s.readyLine().HTTP + "/livez"); err != nil || r.Body.Close() != nil || r.StatusCode != http.StatusOK {
+		t.Errorf("HTTPS: %v, %v", r, err)
 	}
 	if err := s.shutdown(); err != nil {
 		t.Error(err)

@@ -194,6 +194,9 @@ func (c *httpClient) refusal(r *http.Response) error {
 		Report string `json:"report"`
 	}
 	text, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20)) // what there is of it
+	if c.base.Scheme == "http" && strings.Contains(string(text), "HTTP request to an HTTPS server") {
+		return fail(bw.TLS, "%s has TLS", c.base).do("give --server https://%s, and --cafile with the authority's certificate if it is your own", c.base.Host)
+	}
 	if json.Unmarshal(text, &p) != nil || p.Detail == "" {
 		return fail(bw.NoAnswer, "%s answers %s: it has nothing of this, or is no bellwire node", c.base, r.Status).
 			do("is --server the address of a node's --http, and the node as new as this program?")

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,13 +22,33 @@ const (
 	httpWrite       = 30 * time.Second
 	httpIdle        = time.Minute
 	httpHeaderBytes = 16 << 10
+	httpStreams     = 32 // requests at once on a connection of HTTP/2
 )
 
 func httpServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: httpHeader, ReadTimeout: httpRead, WriteTimeout: httpWrite, IdleTimeout: httpIdle,
 		MaxHeaderBytes: httpHeaderBytes,
+		HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: httpStreams},
 	}
+}
+
+// An httpLog is where net/http says what went wrong with connections. That handshakes fail
+// is mostly whoever scans ports: it is counted, and only of interest in trouble.
+type httpLog struct {
+	logger    *slog.Logger
+	tlsFailed *atomic.Uint64
+}
+
+func (l *httpLog) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	if strings.HasPrefix(text, "http: TLS handshake error") {
+		l.tlsFailed.Add(1)
+		l.logger.Debug("a TLS handshake failed", "listener", "http", "err", strings.TrimPrefix(text, "http: "))
+	} else {
+		l.logger.Warn("trouble with an HTTP connection", "err", text)
+	}
+	return len(line), nil
 }
 
 // A limitListener has so many connections open at once, and so many of one

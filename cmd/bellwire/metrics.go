@@ -152,6 +152,7 @@ func (s *server) brokerMetrics() table {
 	unread := t.family(prometheus.CounterValue, "turned_away_total", "clients' connections closed before their CONNECT was read", "reason")
 	m.EachTurnaway(func(reason string, n *atomic.Uint64) { unread.count(n.Load, reason) })
 	t.counter("tls_failed_total", "TLS handshakes of clients that came to nothing", m.TLSFailed.Load)
+	t.counter("http_tls_failed_total", "TLS handshakes of the HTTP side that came to nothing", s.httpTLSFailed.Load)
 	t.counter("tls_certificates_revoked_total", "connections that ended because their client's certificate was revoked", m.CertificatesEnded.Load)
 	s.listMetrics(t)
 	t.counter("websockets_refused_total", "WebSocket handshakes that came to nothing", m.WebSocketsRefused.Load)

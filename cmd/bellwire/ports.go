@@ -20,6 +20,7 @@ import (
 // nodes is then at one of them at once, and does not wait for this one.
 type ports struct {
 	mqtt, http *heldPort // http is nil for none
+	httpTLS    *tlsFiles // of http; nil without TLS
 	more       []*clientListener
 	cluster    net.Listener // nil for a node alone; nodes that connect wait
 }
@@ -50,12 +51,31 @@ func takePorts(ctx context.Context, c *serverConfig) (p ports, err error) {
 		}
 		want.took(l)
 	}
+	if c.httpTLS.cert != "" {
+		var err error
+		if p.httpTLS, err = openTLS(c.httpTLS, "http", c.logger, "h2", "http/1.1"); err != nil {
+			wrong.add(fail(bw.TLSFiles, "--http: %w", err))
+		}
+	}
 	wrong = append(wrong, p.takeListeners(ctx, c)...)
 	if err := wrong.err(); err != nil {
 		p.close()
 		return ports{}, err
 	}
 	return p, nil
+}
+
+// tlsFiles returns the certificates of all of them.
+func (p *ports) tlsFiles() (all []*tlsFiles) {
+	if p.httpTLS != nil {
+		all = append(all, p.httpTLS)
+	}
+	for _, l := range p.more {
+		if l.tls != nil {
+			all = append(all, l.tls)
+		}
+	}
+	return all
 }
 
 // close gives up what nobody has begun to serve: whoever has closes it.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,6 +44,7 @@ type serveFlags struct {
 
 	member    clusterFlags
 	listen    listenerFlags
+	httpTLS   tlsSpec       // certificate and key
 	bridges   *[]bridgeSpec // those in the configuration file, nil for none
 	limitRows limits        // those in the configuration file, in effect without limits
 }
@@ -67,7 +69,8 @@ Its keys are node, domain, data, mqtt: {addr: …}, listeners (a list, each with
 mqtt, mqtts, ws, wss or unix: ADDR, and name, tls: {cert: …, key: …, client_ca:
 …, client_cert: request, client_crl: [FILE…], min: "1.2"}, path, origins, mode,
 anonymous, proxy: [FROM…], max_conns), bridges (a list, see docs/bridge.md),
-http: {addr: …}, cluster: {listen: …, advertise: …, advertise_mqtt: …, join: […], bootstrap:
+http: {addr: …, tls: {cert: …, key: …}},
+cluster: {listen: …, advertise: …, advertise_mqtt: …, join: […], bootstrap:
 true, name: …, tls: DIR, non_voter: true, remove_dead_after: 72h}, policy,
 limits (a file, or its rows right here), allow_anonymous, sys_interval,
 hold_level, pprof and verbose. Relative paths in it begin where it lies. A flag
@@ -104,6 +107,8 @@ func (f *serveFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.mqtt, "mqtt", "127.0.0.1:1883", "address for MQTT over TCP; port 0 takes a free one")
 	f.listen.register(flags)
 	flags.StringVar(&f.http, "http", "", "address for health, metrics and the API; none if empty")
+	flags.StringVar(&f.httpTLS.cert, "http-tls-cert", "", "`file` with the certificate for --http, which then is https, and with what it was issued by; read again like --tls-cert")
+	flags.StringVar(&f.httpTLS.key, "http-tls-key", "", "`file` with its key")
 	flags.StringVar(&f.policy, "policy", "", "policy file: put in force at the first start and on SIGHUP")
 	flags.StringVar(&f.limits, "limits", "", "limits file: what all nodes hold alike is put in force at the first start and on SIGHUP, the rest is this node's")
 	flags.BoolVar(&f.allowAnonymous, "allow-anonymous", false, "let clients in that give no credentials; without --policy they may use all plain topics")
@@ -122,6 +127,7 @@ type readyLine struct {
 	PID     int    `json:"pid"`
 	MQTT    string `json:"mqtt"`
 	HTTP    string `json:"http,omitempty"`
+	HTTPS   bool   `json:"https,omitempty"` // HTTP is by TLS
 	MQTTS   string `json:"mqtts,omitempty"`
 	WS      string `json:"ws,omitempty"`
 	WSS     string `json:"wss,omitempty"`
@@ -134,7 +140,7 @@ type readyLine struct {
 func (s *server) readyLine() readyLine {
 	line := readyLine{Ready: true, Node: s.config.node, PID: os.Getpid(), MQTT: s.mqttListener.Addr().String(), Cluster: s.clusterAddress()}
 	if s.httpListener != nil {
-		line.HTTP = s.httpListener.Addr().String()
+		line.HTTP, line.HTTPS = s.httpListener.Addr().String(), s.ports.httpTLS != nil
 	}
 	s.addListeners(&line)
 	return line
@@ -206,7 +212,8 @@ func (f *serveFlags) settle(given func(flag string) bool, stderr io.Writer) (c s
 	}
 	c.limited = f.limits != "" || f.limitRows != limits{}
 	c.holdLevel, c.sysInterval = f.holdLevel, f.sysInterval
-	c.listeners = f.listen.specs()
+	c.listeners, c.httpTLS = f.listen.specs(), f.httpTLS
+	c.httpTLS.min = cmp.Or(c.httpTLS.min, f.listen.tls.min)
 	if f.bridges != nil {
 		c.bridges = *f.bridges
 	}
@@ -262,6 +269,7 @@ func (f *serveFlags) check() error {
 	if f.http != "" {
 		wrong.add(checkAddress("--http", f.http, "127.0.0.1:8080"))
 	}
+	wrong.add(f.checkHTTPS())
 	if f.pprof && f.http == "" {
 		wrong.add(fail(bw.Usage, "--pprof serves profiles on --http, and there is none").do("add --http 127.0.0.1:8080, or leave --pprof out"))
 	}
@@ -272,6 +280,20 @@ func (f *serveFlags) check() error {
 	wrong.add(f.checkOpen())
 	wrong.add(f.listen.check(f.allowAnonymous, f.policy))
 	return wrong.err()
+}
+
+// checkHTTPS says what is wrong with the certificate of --http.
+func (f *serveFlags) checkHTTPS() error {
+	t := f.httpTLS
+	switch {
+	case t.cert == "" && t.key == "" && t.min == "":
+		return nil
+	case f.http == "":
+		return fail(bw.Usage, "--http-tls-cert without an address for HTTP").do("add --http 0.0.0.0:8443, or leave it out")
+	case t.cert == "" || t.key == "":
+		return fail(bw.Usage, "--http with TLS needs a certificate and its key").do("add --http-tls-cert FILE and --http-tls-key FILE (in a configuration file http: {addr, tls: {cert, key}})")
+	}
+	return t.check("--http")
 }
 
 // checkNodeName says what is wrong with --node. The name stands in topics below $SYS/, in

@@ -67,10 +67,11 @@ const tlsLook = 2 * time.Second
 // and what cannot changes nothing but the log. Sessions of TLS are not resumed across a
 // change, so a client whose authority is gone does not come in by an old one.
 type tlsFiles struct {
-	spec     tlsSpec
-	listener string
-	logger   *slog.Logger
-	now      atomic.Pointer[tls.Config]
+	spec      tlsSpec
+	listener  string
+	logger    *slog.Logger
+	protocols []string
+	now       atomic.Pointer[tls.Config]
 
 	lists atomic.Pointer[authn.Revoked]
 
@@ -86,9 +87,9 @@ type tlsContents struct {
 	lists                      [sha256.Size]byte // of what the files with lists hold: they may be large
 }
 
-// openTLS reads the files, which must be good.
-func openTLS(spec tlsSpec, listener string, logger *slog.Logger) (*tlsFiles, error) {
-	f := &tlsFiles{spec: spec, listener: listener, logger: logger}
+// openTLS reads the files, which must be good. protocols are those that TLS offers (ALPN).
+func openTLS(spec tlsSpec, listener string, logger *slog.Logger, protocols ...string) (*tlsFiles, error) {
+	f := &tlsFiles{spec: spec, listener: listener, logger: logger, protocols: protocols}
 	seen, lists := f.read(readAtMost)
 	f.seen = seen
 	c, _, err := f.load(seen, lists)
@@ -158,6 +159,7 @@ func (f *tlsFiles) load(c tlsContents, lists []authn.RevokedFile) (*tls.Config, 
 		// Records are filled: a client gets a batch of packets at once, and has use
 		// for the first only when it is complete.
 		DynamicRecordSizingDisabled: true,
+		NextProtos:                  f.protocols,
 	}
 	if f.spec.min == "1.2" {
 		conf.MinVersion = tls.VersionTLS12
@@ -288,13 +290,7 @@ func (s *server) listMetrics(t *table) {
 
 // watchTLS looks at the certificates' files until the server is closed.
 func (s *server) watchTLS() {
-	var files []*tlsFiles
-	for _, l := range s.ports.more {
-		if l.tls != nil {
-			files = append(files, l.tls)
-		}
-	}
-	if files == nil {
+	if s.ports.tlsFiles() == nil {
 		return
 	}
 	s.tlsStop = make(chan struct{})
@@ -314,9 +310,7 @@ func (s *server) watchTLS() {
 
 // lookAtTLS has all files of certificates read again.
 func (s *server) lookAtTLS() {
-	for _, l := range s.ports.more {
-		if l.tls != nil {
-			l.tls.look()
-		}
+	for _, f := range s.ports.tlsFiles() {
+		f.look()
 	}
 }

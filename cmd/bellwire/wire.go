@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -62,7 +63,8 @@ type serverConfig struct {
 	node, domain string
 	fs           *disk.FS
 	dir          string
-	mqtt, http   string // addresses; http may be empty
+	mqtt, http   string  // addresses; http may be empty
+	httpTLS      tlsSpec // of http; without a certificate it has none
 
 	// Of a node that is one of several; cluster is empty for one that runs alone.
 	cluster       string        // address for the other nodes
@@ -129,7 +131,8 @@ type server struct {
 	handler                    atomic.Pointer[http.Handler] // of HTTP, and of administrators
 	http                       *http.Server
 	httpTurnedAway             turnedAway
-	failed                     chan error // a listener broke
+	httpTLSFailed              atomic.Uint64 // handshakes
+	failed                     chan error    // a listener broke
 	digests                    digests
 	denials                    denials
 	shadows                    shadows
@@ -360,7 +363,15 @@ func (s *server) listen() (err error) {
 	}
 	s.httpListener = limitConnections(s.ports.http.release(), httpConnections, s.mqtt.Limits().PerAddress, &s.httpTurnedAway)
 	s.http = httpServer(handler)
-	go func() { s.serveEnded("http", s.http.Serve(s.httpListener), http.ErrServerClosed) }()
+	s.http.ErrorLog = log.New(&httpLog{s.config.logger, &s.httpTLSFailed}, "", 0)
+	go func() {
+		serve := s.http.Serve
+		if files := s.ports.httpTLS; files != nil {
+			s.http.TLSConfig = files.config()
+			serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
+		}
+		s.serveEnded("http", serve(s.httpListener), http.ErrServerClosed)
+	}()
 	return nil
 }
 
