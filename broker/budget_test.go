@@ -27,7 +27,7 @@ func (d *driver) flood(topic string, n, perEntry int) {
 // member connects a session that subscribes to filters at QoS 1.
 func (d *driver) member(client string, expiry uint32, recvMax uint16, filters ...string) *opened {
 	d.t.Helper()
-	o := d.connect(event.Connect{Client: client, Principal: "alice", Expiry: expiry, ReceiveMax: recvMax})
+	o := d.connect(event.Connect{Client: client, Principal: "alice@a", Expiry: expiry, ReceiveMax: recvMax})
 	var subs []event.Subscription
 	for _, f := range filters {
 		subs = append(subs, event.Subscription{Filter: f, QoS: 1})
@@ -322,7 +322,7 @@ func TestCopiesBehindWhatIsOwedWereNotSent(t *testing.T) {
 	for _, m := range []*machineUnderTest{u, twin} {
 		m.streams.ahead, m.streams.piece = 8, 8
 	}
-	as := event.Connect{Client: "away0", Principal: "alice", Expiry: event.Never, ReceiveMax: 100}
+	as := event.Connect{Client: "away0", Principal: "alice@a", Expiry: event.Never, ReceiveMax: 100}
 	o := d.connect(as)
 	d.flood("job", 3, 3)
 	r, g := u.numbers[o.session], u.byFilter["$share/g/job"]
@@ -345,8 +345,8 @@ func TestCopiesBehindWhatIsOwedWereNotSent(t *testing.T) {
 // only; what is left is given in its order when somebody may have it.
 func TestGapsOfAGroupAreBounded(t *testing.T) {
 	u, twin, d := sharedTwins(t, Limits{})
-	d.entry(&event.Policy{Data: []byte("half")}) // alice: a/# and b/#; others a/#
-	k := d.member("alice", event.Never, 1, "$share/g/#")
+	d.entry(&event.Policy{Data: []byte("half")}) // alice@a: a/# and b/#; others a/#
+	k := d.member("alice@a", event.Never, 1, "$share/g/#")
 	d.entry(&event.Disconnect{Session: k.session, Epoch: k.epoch})
 	const pairs = 2000
 	for from := 0; from < pairs; from += 100 {
@@ -378,7 +378,7 @@ func TestGapsOfAGroupAreBounded(t *testing.T) {
 	}
 	d.entry(&event.Disconnect{Session: o.session, Epoch: o.epoch})
 	u.steps = nil
-	o = d.connect(event.Connect{Client: "alice", Principal: "alice", Expiry: event.Never, ReceiveMax: 1000})
+	o = d.connect(event.Connect{Client: "alice@a", Principal: "alice@a", Expiry: event.Never, ReceiveMax: 1000})
 	r = u.numbers[o.session]
 	var got []string
 	for i := 0; len(got) < pairs; i++ {
@@ -440,7 +440,7 @@ func TestEverySecondJob(t *testing.T) {
 	if len(r.copies) != held {
 		t.Errorf("%d of %d that it may have been sent are left to it", len(r.copies), held)
 	}
-	d.entry(&event.Connect{Client: "evil", Principal: "alice", Clean: true})
+	d.entry(&event.Connect{Client: "evil", Principal: "alice@a", Clean: true})
 	d.settleDown()
 	if got, want := u.byFilter["$share/g/job"].queue.count, uint64(60*100/2+held/2); got < want-uint64(held) || len(keysOf(u.store, store.Queue)) != int(got) {
 		t.Errorf("the group has %d of %d, and %d entries are in queues", got, want, len(keysOf(u.store, store.Queue)))

@@ -41,7 +41,7 @@ func (d *driver) leaves(o *opened) {
 func TestOwedOutlivesAPolicy(t *testing.T) {
 	const owed, bound = 5, 20
 	d, u := owing(t, bound)
-	for client, principal := range map[string]string{"a1": "alice", "a2": "alice", "b": "bob"} {
+	for client, principal := range map[string]string{"a1": "alice@a", "a2": "alice@a", "b": "bob@b"} {
 		d.leaves(d.durable(client, principal, "c/#"))
 	}
 	for n := range owed {
@@ -54,14 +54,14 @@ func TestOwedOutlivesAPolicy(t *testing.T) {
 	for n := range 5 * bound {
 		d.entry(publishing("c/1", fmt.Sprint("not for bob ", n), 1))
 	}
-	o := d.durable("b", "bob")
+	o := d.durable("b", "bob@b")
 	if o.next != owed || o.dropped != 0 {
 		t.Errorf("back it has %d events, and %d are lost; want %d and 0", o.next, o.dropped, owed)
 	}
 	if got := u.numbers[o.session].queue.count; got != owed {
 		t.Errorf("its queue has %d entries, want %d", got, owed)
 	}
-	if o = d.durable("a1", "alice"); o.next != owed+5*bound || o.dropped != owed+4*bound {
+	if o = d.durable("a1", "alice@a"); o.next != owed+5*bound || o.dropped != owed+4*bound {
 		t.Errorf("one who may have all has events up to %d, and %d are lost; want %d and %d", o.next, o.dropped, owed+5*bound, owed+4*bound)
 	}
 }
@@ -71,13 +71,13 @@ func TestOwedOutlivesAPolicy(t *testing.T) {
 func TestOwedBetweenIsUnderWay(t *testing.T) {
 	const bound = 20
 	d, u := owing(t, bound)
-	d.leaves(d.durable("other", "alice", "hot"))
-	d.leaves(d.durable("one", "alice", "hot", "cold"))
+	d.leaves(d.durable("other", "alice@a", "hot"))
+	d.leaves(d.durable("one", "alice@a", "hot", "cold"))
 	for n := range bound { // under even numbers what is owed, under odd ones what is not
 		d.entry(publishing([]string{"hot", "cold"}[n%2], fmt.Sprint(n), 1))
 	}
 	u.streams.ahead, u.streams.piece = 1, 1 // as if many others were being paid
-	o := d.durable("one", "alice")
+	o := d.durable("one", "alice@a")
 	d.entry(publishing("cold", "one too many", 1))
 	d.entry(&event.Tick{})
 	underWay := u.limits.window(1)
@@ -99,9 +99,9 @@ func TestOwedBetweenIsUnderWay(t *testing.T) {
 // filter has become crowded since.
 func TestOwedOnce(t *testing.T) {
 	d, u := owing(t, 100)
-	d.leaves(d.durable("other", "alice", "a/1"))
+	d.leaves(d.durable("other", "alice@a", "a/1"))
 	o := d.connect(event.Connect{
-		Client: "one", Principal: "alice", Expiry: event.Never, ReceiveMax: 1,
+		Client: "one", Principal: "alice@a", Expiry: event.Never, ReceiveMax: 1,
 		Will: &event.Will{Topic: "w", Delay: 10},
 	})
 	d.entry(&event.Subscribe{Session: o.session, Epoch: o.epoch, Subs: []event.Subscription{{Filter: "a/1", QoS: 1}, {Filter: "a/#", QoS: 1}}})
@@ -109,12 +109,12 @@ func TestOwedOnce(t *testing.T) {
 	if joins := u.numbers[o.session].debts[0].joins; len(joins) != 1 || joins[0].s.filter != "a/1" {
 		t.Fatalf("it has joined %+v, want the stream of a/1", joins)
 	}
-	d.leaves(d.durable("third", "alice", "a/#"))
+	d.leaves(d.durable("third", "alice@a", "a/#"))
 	d.now += 11e9
 	d.entry(&event.Tick{}) // its will: it is looked at what it may join
 	d.entry(publishing("a/1", "x", 1), publishing("a/2", "y", 1))
 	d.entry(publishing("a/1", "z", 1))
-	if o = d.durable("one", "alice"); o.next != 3 {
+	if o = d.durable("one", "alice@a"); o.next != 3 {
 		t.Errorf("of three events it has %d", o.next)
 	}
 }
@@ -126,18 +126,18 @@ func TestSharedBehindWhatIsOwed(t *testing.T) {
 	for owed, want := range map[int]uint64{0: 0, 10: 1} {
 		t.Run(fmt.Sprint("owed=", owed), func(t *testing.T) {
 			d, u := owing(t, 100)
-			d.leaves(d.durable("keeper", "alice", "hot", "$share/g/jobs/#"))
-			d.leaves(d.durable("one", "alice", "hot", "$share/g/jobs/#"))
+			d.leaves(d.durable("keeper", "alice@a", "hot", "$share/g/jobs/#"))
+			d.leaves(d.durable("one", "alice@a", "hot", "$share/g/jobs/#"))
 			for n := range owed {
 				d.entry(publishing("hot", fmt.Sprint(n), 1))
 			}
 			u.streams.ahead, u.streams.piece = 1, 1
-			o := d.connect(event.Connect{Client: "one", Principal: "alice", Expiry: event.Never, ReceiveMax: 20})
+			o := d.connect(event.Connect{Client: "one", Principal: "alice@a", Expiry: event.Never, ReceiveMax: 20})
 			d.entry(publishing("jobs/1", "x", 2))
 			if n := len(u.numbers[o.session].copies); n != 1 {
 				t.Fatalf("the member has %d copies, want 1", n)
 			}
-			d.connect(event.Connect{Client: "one", Principal: "alice", Clean: true})
+			d.connect(event.Connect{Client: "one", Principal: "alice@a", Clean: true})
 			d.entry(&event.Tick{})
 			d.entry(&event.Tick{})
 			if got := u.byFilter["$share/g/jobs/#"].queue.count; got != want {
@@ -150,14 +150,14 @@ func TestSharedBehindWhatIsOwed(t *testing.T) {
 // A member that has room because what it was owed was pushed out is given more.
 func TestOwedPushedOutMakesRoom(t *testing.T) {
 	d, u := owing(t, 20)
-	other := d.durable("other", "alice", "hot")
-	d.leaves(d.durable("one", "alice", "hot", "cold", "$share/g/jobs/#"))
+	other := d.durable("other", "alice@a", "hot")
+	d.leaves(d.durable("one", "alice@a", "hot", "cold", "$share/g/jobs/#"))
 	d.leaves(other)
 	for _, topic := range []string{"hot", "cold", "cold", "cold", "hot", "hot", "hot", "hot", "hot", "hot"} {
 		d.entry(publishing(topic, "x", 1))
 	}
 	u.streams.ahead, u.streams.piece = 20, 1 // as if many others were being paid
-	o := d.durable("one", "alice")
+	o := d.durable("one", "alice@a")
 	all := []event.Command{&event.Unsubscribe{Session: o.session, Epoch: o.epoch, Filters: []string{"hot"}}, publishing("jobs/1", "x", 1)}
 	for range 30 {
 		all = append(all, publishing("hot", "too many", 1))
