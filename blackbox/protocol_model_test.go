@@ -63,7 +63,6 @@ type owed struct {
 	ids    []uint32
 	packet uint16
 	state  deliveryState
-	maybe  bool // it waited at a takeover, and may be told as if it had been sent before
 }
 
 func (o *owed) String() string {
@@ -176,9 +175,6 @@ func (m *protocolModel) connect(p *modelClient) {
 	}
 	if older != nil {
 		older.ClosedWith(0x8E)
-		for _, o := range p.owed {
-			o.maybe = o.state == unsent
-		}
 	}
 	if !present {
 		p.subs, p.owed, p.taken = map[string]modelSub{}, nil, map[uint16]bool{}
@@ -246,7 +242,7 @@ func (m *protocolModel) judge(p *modelClient, got *mq.Packet, o *owed, again boo
 	if p.v < v5 {
 		wantIDs = nil
 	}
-	if got.Topic != o.topic || string(got.Payload) != o.payload || got.QoS() != o.qos || got.Dup() != again && !(o.maybe && o.qos > 0) ||
+	if got.Topic != o.topic || string(got.Payload) != o.payload || got.QoS() != o.qos || got.Dup() != again ||
 		got.Retain() != o.retain || !slices.Equal(ids, wantIDs) || again && got.ID != o.packet {
 		m.t.Fatalf("%s: got %v with identifiers %v, want %+v, again: %t; it is owed %v", p.id, got, ids, *o, again, p.owed)
 	}

@@ -160,9 +160,12 @@ func (m *Machine) applyDisconnect(c *event.Disconnect) error {
 	if c.SetExpiry && r.durable() { // 5.0 [MQTT-3.14.2-2]: what was 0 stays 0
 		r.expiry = c.Expiry
 	}
-	if c.Sent > r.queue.sent {
-		r.queue.sent = min(c.Sent, r.queue.next)
-		r.queue.maybe = max(r.queue.maybe, r.queue.sent)
+	if q := &r.queue; c.Exact || c.Sent > q.sent {
+		q.sent = min(c.Sent, q.next)
+		if c.Exact { // in place of what was presumed: see lost
+			q.maybe = min(c.Maybe, q.next)
+		}
+		q.normalize()
 		m.touch(r)
 	}
 	m.endConnection(r, departure{will: c.PublishWill, why: c.Why})

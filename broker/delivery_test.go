@@ -28,7 +28,6 @@ type device struct {
 	conn  *deviceConn
 	sent  map[int]bool // by event: the node has put it on the wire, on any connection
 	maybe int          // of events below, the node may think so without having done it
-	after int          // what maybe is to be when the present connection has ended
 	told  map[int]bool // acknowledged, and the log knows that
 	known map[int]bool // acknowledged, and this life of the node knows that
 	acked map[int]bool // acknowledged on this connection
@@ -264,7 +263,6 @@ func (d *device) close() {
 	c.s.Close(true, false, 0)
 	d.mu.Lock()
 	c.over = true
-	d.maybe = max(d.maybe, d.after)
 	d.mu.Unlock()
 	d.run.rest()
 	d.learnTold()
@@ -282,9 +280,6 @@ func (d *device) learnTold() {
 // connect opens a connection, perhaps while there is another.
 func (d *device) connect() {
 	r := d.run
-	r.mu.Lock()
-	published := len(r.events)
-	r.mu.Unlock()
 	c := &deviceConn{d: d, recvMax: pick(r.rng, 1, 2, 3, 5, 20, 65535), flight: map[uint16]int{}, shown: map[string]int{}, last: -1, room: pick(r.rng, 0, 1, 3, 10, math.MaxInt32)}
 	s, present, dropped, err := r.n.Connect(ConnectRequest{
 		Client: "device", Principal: "device", Version: 5, Expiry: event.Never, ReceiveMax: uint16(c.recvMax),
@@ -301,7 +296,6 @@ func (d *device) connect() {
 		old.over = true
 		maps.Copy(d.known, d.acked) // it takes over that, too, and tells when it gets there
 		clear(d.acked)
-		d.after = published // the node knows better, until this connection ends
 	}
 	d.conn = c
 	d.lost += dropped
@@ -347,9 +341,10 @@ type deliveryRun struct {
 // exactly once, new ones in their order, with DUP where it is due and nowhere
 // else; never more at a time than it takes, nothing while it is closed, nothing
 // that it is known to have acknowledged, and nothing without telling if a bound
-// pushes it out. What was delayed comes at its time, as if it were published then. Beside that it is shown two resources: never an older state after a
-// newer one, nothing that their owner does not permit, at last the last state; and
-// however often they change, that pushes out nothing.
+// pushes it out. What was delayed comes at its time, as if it were published then. Beside
+// that it is shown two resources: never an older state after a newer one, nothing that
+// their owner does not permit, at last the last state; and however often they change, that
+// pushes out nothing.
 func TestDeliveryModel(t *testing.T) {
 	steps := effort.Rounds(150, 400)
 	var made, delayed tally

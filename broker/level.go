@@ -63,6 +63,10 @@ const (
 	// LevelClients is that from which on the log has what is told of clients: likewise.
 	LevelClients = LevelStreams
 
+	// LevelExact is that from which on a node says what it knows of the connection before
+	// the one that ends (see event.Disconnect): likewise.
+	LevelExact = LevelStreams
+
 	// NewestLevel is the newest that this program knows. Those above are reserved.
 	NewestLevel = LevelStreams
 )

@@ -246,10 +246,14 @@ func (r *modelRun) command() event.Command {
 		return r.connect()
 	case n < 19:
 		s := r.session()
-		return &event.Disconnect{
+		c := &event.Disconnect{
 			Session: s.number, Epoch: s.epoch, PublishWill: rng.IntN(2) == 0, SetExpiry: rng.IntN(3) == 0,
 			Expiry: pick[uint32](rng, 0, 30, 3600, event.Never), Sent: r.sent(s), At: r.now,
 		}
+		if c.Exact = r.plain.level >= LevelExact && rng.IntN(2) == 0; c.Exact {
+			c.Maybe = min(c.Sent+rng.Uint64N(4), r.ready(s))
+		}
+		return c
 	case n < 30:
 		return r.subscribe()
 	case n < 34:

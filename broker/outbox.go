@@ -48,6 +48,7 @@ type outbox struct {
 	ready      uint64 // those from here on are not in the queue yet, though they have come (see debt)
 	begun      uint64 // those before were under way on an earlier connection
 	dupBelow   uint64 // those before may have been
+	inherited  bool   // begun and dupBelow are by what an earlier connection here knew
 	resumed    uint64 // those before came while the client was away, or earlier
 	underWay   uint64
 	untold     uint64            // how many are over and the log does not know
@@ -126,6 +127,7 @@ func (o *outbox) inherit(before *outbox) {
 	defer before.mu.Unlock()
 	o.begun = max(before.sent, min(before.begun, o.next))
 	o.dupBelow = max(before.sent, min(before.dupBelow, o.next))
+	o.inherited = true
 	if before.below > o.below {
 		// The others that the log has not been told of are counted when they come by.
 		o.untold = before.below - o.below - o.done.within(o.below, before.below)
@@ -151,13 +153,12 @@ func (o *outbox) start(w *Wave) {
 	o.fill(w)
 }
 
-// stop ends deliveries and returns the number up to which they were sent.
-func (o *outbox) stop() (sent uint64) {
+// stop ends deliveries.
+func (o *outbox) stop() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.stopped = true
 	o.backlog = nil
-	return o.sent
 }
 
 func (o *outbox) slot(seq uint64) *slot { return &o.slots[seq&uint64(len(o.slots)-1)] }

@@ -339,3 +339,51 @@ func TestReceiveMaximumShrinks(t *testing.T) {
 		}
 	})
 }
+
+// What waited for the window when a connection was taken over, and was sent by none, has no
+// DUP on any connection to come: the node that took over knows what the first had sent. What
+// was sent has it on each, and so has all that may have been, if the node died since.
+func TestDupOfWhatWaited(t *testing.T) {
+	const first, second = "x=0 q1 dup", "x=1 q1"
+	for name, c := range map[string]struct {
+		between func(n *node, c *client)
+		want    []string
+	}{
+		"lost": {func(_ *node, c *client) { c.s.Close(true, false, 0) }, []string{first, second}},
+		"taken over again": {func(n *node, _ *client) {
+			c, _ := n.connect("sub", false, 3600, receiveMax(1))
+			c.s.Close(true, false, 0)
+		}, []string{first, second}},
+		"sent by another": {func(n *node, c *client) {
+			c.s.Close(true, false, 0)
+			n.tick()
+			c, _ = n.connect("sub", false, 3600)
+			c.s.Close(true, false, 0)
+		}, []string{first, "x=1 q1 dup", "x=2 q1 dup"}},
+		"node dead": {func(n *node, _ *client) { n.restart() }, []string{first, "x=1 q1 dup", "x=2 q1 dup"}},
+	} {
+		for _, flush := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, flush %v", name, flush), func(t *testing.T) {
+				bubble.Test(t, func(t *testing.T) {
+					n := newNode(t, Limits{})
+					sub, _ := n.connect("sub", true, 3600, receiveMax(1))
+					sub.subscribe("x", 1)
+					pub, _ := n.connect("pub", true, 0)
+					for k := range 3 {
+						must(t, pub.publish("x", fmt.Sprint(k), 1))
+					}
+					synctest.Wait()
+					sub.want("x=0 q1")
+					over, _ := n.connect("sub", false, 3600, receiveMax(1))
+					over.want(first)
+					c.between(n, over)
+					synctest.Wait()
+					n.stop(flush) // who knew it is gone: the log has been told
+					n.start()
+					last, _ := n.connect("sub", false, 3600, receiveMax(uint16(len(c.want))))
+					last.want(c.want...)
+				})
+			})
+		}
+	}
+}

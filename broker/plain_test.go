@@ -396,10 +396,13 @@ func (p *plain) command(from event.Header, c event.Command) (any, error) {
 		if c.SetExpiry && s.expiry > 0 {
 			s.expiry = c.Expiry
 		}
-		if c.Sent > s.sent {
+		if c.Exact {
 			s.sent = min(c.Sent, s.next)
-			s.maybe = max(s.maybe, s.sent)
+			s.maybe = min(c.Maybe, s.next)
+		} else if c.Sent > s.sent {
+			s.sent = min(c.Sent, s.next)
 		}
+		s.normal()
 		p.endConnection(s, c.PublishWill, false)
 		return nil, nil
 	case *event.Subscribe:

@@ -648,13 +648,14 @@ func (s *Session) CloseFor(why uint8, willToo, setExpiry bool, expiry uint32) {
 		if limit := s.b.limits.SessionExpiryMax; limit != 0 {
 			expiry = min(expiry, limit)
 		}
-		sent := s.out.sentTo(s.out.stop())
+		s.out.stop()
 		s.b.loop.parting.add(s)
 		s.settling.last(s)
 		cmd := event.Disconnect{
 			Session: s.number, Epoch: s.epoch, PublishWill: willToo,
-			SetExpiry: setExpiry, Expiry: expiry, Sent: sent, At: s.b.now(), Why: s.b.why(why),
+			SetExpiry: setExpiry, Expiry: expiry, At: s.b.now(), Why: s.b.why(why),
 		}
+		s.out.tell(&cmd)
 		// An error means that the node is closing: the log will learn of the
 		// end from the node's next life.
 		if err := s.p.propose(&cmd, call{c: (*parting)(s)}, true); err != nil {

@@ -164,13 +164,19 @@ func (o *outbox) returnedTold(t *telling) {
 	}
 }
 
-// sentTo returns how far the session's queue in the log was sent, if its deliveries
-// were up to sent.
-func (o *outbox) sentTo(sent uint64) uint64 {
-	if o.s.durable {
-		return sent
-	}
+// tell says in c how far the session's queue in the log was sent. If an earlier
+// connection was taken over here, what it had sent is known, of which the log could
+// only presume the most: without this all that waited then would be marked DUP on the
+// connections to come, though the first of them has sent none of it.
+func (o *outbox) tell(c *event.Disconnect) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.lending.sent
+	switch {
+	case !o.s.durable:
+		c.Sent = o.lending.sent
+	case o.inherited && o.s.b.Level() >= LevelExact:
+		c.Exact, c.Sent, c.Maybe = true, max(o.begun, o.sent), max(o.dupBelow, o.sent)
+	default:
+		c.Sent = o.sent
+	}
 }

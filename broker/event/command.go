@@ -203,6 +203,12 @@ type Disconnect struct {
 	// Why the connection is over: a reason code of DISCONNECT's, whoever has sent it or
 	// would have, or one of the following. ReasonUnknown below feature level 4.
 	Why uint8
+
+	// Exact says that the node has ended the connection before this one as well, and
+	// so knows what nobody else does: Sent is of either, and those from Maybe on were
+	// sent by no connection, whatever was presumed. Not below feature level 4.
+	Exact bool
+	Maybe uint64
 }
 
 // Reasons of which DISCONNECT has no code, or another.
@@ -215,8 +221,9 @@ const (
 
 // Bits of the byte behind a Disconnect's epoch.
 const (
-	disconnectWill = 1 << 0 // PublishWill
-	disconnectWhy  = 1 << 1 // Why stands at the end
+	disconnectWill  = 1 << 0 // PublishWill
+	disconnectWhy   = 1 << 1 // Why stands at the end
+	disconnectExact = 1 << 2 // Exact; Maybe stands behind it
 )
 
 func (*Disconnect) Kind() Kind { return KindDisconnect }
@@ -230,10 +237,16 @@ func (c *Disconnect) append(b []byte) []byte {
 	if c.Why != ReasonUnknown {
 		bits |= disconnectWhy
 	}
+	if c.Exact {
+		bits |= disconnectExact
+	}
 	b = appendBool(append(b, bits), c.SetExpiry)
 	b = appendInt64(appendUint(appendUint(b, uint64(c.Expiry)), c.Sent), c.At)
 	if c.Why != ReasonUnknown {
 		b = append(b, c.Why)
+	}
+	if c.Exact {
+		b = appendUint(b, c.Maybe)
 	}
 	return b
 }
@@ -241,7 +254,7 @@ func (c *Disconnect) append(b []byte) []byte {
 func (c *Disconnect) decode(r *reader) {
 	c.Session, c.Epoch = r.uvarint(), r.uvarint()
 	bits := r.byte()
-	if bits&^(disconnectWill|disconnectWhy) != 0 {
+	if bits&^(disconnectWill|disconnectWhy|disconnectExact) != 0 {
 		r.fail("%#x for bits of a Disconnect", bits)
 	}
 	c.PublishWill, c.SetExpiry = bits&disconnectWill != 0, r.bool()
@@ -251,6 +264,10 @@ func (c *Disconnect) decode(r *reader) {
 		if c.Why = r.byte(); c.Why == ReasonUnknown {
 			r.fail("no reason where there is to be one")
 		}
+	}
+	c.Exact, c.Maybe = bits&disconnectExact != 0, 0
+	if c.Exact {
+		c.Maybe = r.uvarint()
 	}
 }
 

@@ -57,6 +57,7 @@ func forms() []form {
 		{"disconnect/empty/1", &Disconnect{}},
 		{"disconnect/why/4", &Disconnect{Session: 7, Epoch: 300, PublishWill: true, SetExpiry: true, Expiry: 3600, Sent: 1 << 40, At: -1, Why: 0x8D}},
 		{"disconnect/normal/4", &Disconnect{Session: 7, Epoch: 300, Why: ReasonNormal}},
+		{"disconnect/exact/4", &Disconnect{Session: 7, Epoch: 300, Sent: 1 << 40, At: -1, Why: ReasonLost, Exact: true, Maybe: 1<<40 + 5}},
 		{"subscribe/full/1", &Subscribe{Session: 7, Epoch: 300, Subs: []Subscription{{Filter: "a", QoS: 1}, {Filter: "b/#", RetainHandling: 1, ID: 5}}}},
 		{"subscribe/empty/1", &Subscribe{Subs: []Subscription{}}},
 		{"unsubscribe/full/1", &Unsubscribe{Session: 7, Epoch: 300, Filters: []string{"a", "b/#"}}},
@@ -252,7 +253,7 @@ func TestUnknownBitsAreDamaged(t *testing.T) {
 		"retain handling 3":   {sub[0], sub[1], 3 << 4, sub[3]},
 		"a bool that is 2":    func() []byte { b := encode(&Replay{}); b[len(b)-9] = 2; return b }(),
 		"connect bit 2":       func() []byte { b := encode(&Connect{}); b[len(b)-1] = 1 << 2; return b }(),
-		"disconnect bit 2":    func() []byte { b := encode(&Disconnect{}); b[2] |= 1 << 2; return b }(),
+		"disconnect bit 3":    func() []byte { b := encode(&Disconnect{}); b[2] |= 1 << 3; return b }(),
 		"a packet id of 2^16": encode(&Settle{Session: 1, Epoch: 1, Below: 1 << 16})[:3],
 	} {
 		var err error
