@@ -273,3 +273,52 @@ func BenchmarkPay(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*events), "ns/event")
 }
+
+// What waits for a session is told exactly, by whatever way it waits: in its queue, owed by
+// streams that have counted it, or have not yet; when those push something out, while it is
+// paid, and when it has been taken.
+func TestStoredTellsWhatWaits(t *testing.T) {
+	d, m := streaming(t)
+	waits := func(when string, want uint64) {
+		t.Helper()
+		if is, ok := storedSession(m.store, "away3"); !ok || is.Waiting != want {
+			t.Errorf("%s: %d events wait, want %d", when, is.Waiting, want)
+		}
+	}
+	d.gone(crowdDefault, "hot")
+	waits("away", 0)
+	for n := range 100 {
+		d.entry(publishing("hot", fmt.Sprint(n), 1))
+		waits("owed by a stream", uint64(n+1))
+	}
+	o := d.connect(event.Connect{Client: "away3", Principal: "alice", Expiry: event.Never, ReceiveMax: 20})
+	waits("back", 100)
+	d.entry(&event.Settle{Session: o.session, Epoch: o.epoch, Below: 30, Sent: 30})
+	waits("some are taken", 70)
+	d.entry(publishing("hot", "here", 1))
+	waits("one more comes", 71)
+	d.entry(&event.Disconnect{Session: o.session, Epoch: o.epoch})
+	for n := range 10 {
+		d.entry(publishing("hot", fmt.Sprint(n), 1))
+		waits("away again, with a debt", uint64(72+n))
+	}
+	settings := Limits{Sessions: 100, QueueEvents: 50}.Settings("")
+	d.entry(&settings)
+	for range 200 {
+		d.entry(publishing("hot", "x", 1))
+	}
+	o = d.connect(event.Connect{Client: "away3", Principal: "alice", Expiry: event.Never, ReceiveMax: 20})
+	r := m.numbers[o.session]
+	owed, _ := r.owed()
+	waits("past its bound, and back", 50)
+	if n := r.queue.count + owed; n != 50 {
+		t.Errorf("it has %d, want 50", n)
+	}
+	for below := uint64(0); below < r.queue.next; {
+		below = min(r.ready(), r.queue.next)
+		d.entry(&event.Settle{Session: o.session, Epoch: o.epoch, Below: below, Sent: below})
+		owed, _ := r.owed()
+		waits("while it is paid", r.queue.count+owed)
+	}
+	waits("all is taken", 0)
+}
