@@ -42,6 +42,7 @@ type Config struct {
 	Domains   Domains  // /v1/domains, nil for none
 	Delayed   Delayed  // /v1/delayed, nil for none
 	Bans      Bans     // /v1/bans and /v1/clients/kick, nil for neither
+	Bridges   Bridges  // /v1/bridges, nil for none
 
 	// Backup opens a backup of the node's state; Now is the wall's clock, for how long
 	// who reads it may take.
@@ -98,6 +99,9 @@ func Handler(c Config) http.Handler {
 	}
 	if c.Bans != nil {
 		registerBans(mux, c.Bans, c.Operators)
+	}
+	if c.Bridges != nil {
+		registerBridges(mux, c.Bridges, c.Operators)
 	}
 	if c.Operators != nil && c.Operators.Audits != nil {
 		registerAudit(mux, c.Operators.Audits, c.Operators)

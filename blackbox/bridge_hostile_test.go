@@ -231,8 +231,20 @@ func TestBridgePeerComesLate(t *testing.T) {
 	client.ReceiveText(state, "0")
 	client.Publish("out/a", 1, "early")
 	until(t, "it waits", patience, func() bool { return s.metric("bellwire_bridge_lag_messages") == 1 })
+	status := func(state string, counts ...string) {
+		t.Helper()
+		until(t, "the bridge is shown as "+state, patience, func() bool {
+			out, notes, code := run(t, "bridge", "status", "--server", s.ready.HTTP)
+			_, line, _ := strings.Cut(out, "\n")
+			f := strings.Fields(line)
+			return code == 0 && len(f) == 10 && f[0] == "b" && f[1] == state && f[3] == peer.addr && slices.Equal(f[5:8], counts) &&
+				(state == "connected") == (notes == "") && (notes == "" || strings.Contains(notes, "connection refused\n  is it running"))
+		})
+	}
+	status("disconnected", "1", "0", "0")
 	peer.start()
 	client.ReceiveText(state, "1")
+	status("connected", "0", "1", "0")
 	until(t, "it is carried", patience, func() bool { return s.metric("bellwire_bridge_messages_total", `direction="out"`) == 1 })
 	peer.kill()
 	client.ReceiveText(state, "0")

@@ -3,6 +3,7 @@ package blackbox
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -135,6 +136,15 @@ func TestClusterBridgeMoves(t *testing.T) {
 		until(t, "one node has the bridge", patience, func() bool { return connected() == 1 })
 	}
 	await()
+	for i := range c.nodes { // each node tells it alike
+		until(t, "the bridge is shown", patience, func() bool {
+			out, _, code := run(t, "bridge", "status", "--server", c.http[i], "-u", "ana", "-P", "sesame", "-o", "json")
+			return code == 0 && strings.Contains(out, fmt.Sprintf(`"node":"n%d","session":"bridge/b","as":"bridge-b@example.com"`, c.leader()+1)) && strings.Contains(out, `"connected":true`)
+		})
+	}
+	if _, _, code := run(t, "bridge", "status", "--server", c.http[0], "-u", "bob", "-P", "sesame"); code != 4 {
+		t.Errorf("somebody who is no operator is shown bridges: exit code %d, want 4", code)
+	}
 	watch := mq.Open(t, peer.addr, v5, durable(v5, "watch"))
 	watch.Subscribe("hq/#", 2)
 	watch.Disconnect()

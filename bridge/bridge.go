@@ -21,7 +21,6 @@ type Bridge struct {
 	c         Config
 	outs, ins []way
 	stats     Stats
-	connected atomic.Bool
 
 	// Of Run's goroutine.
 	next     int    // of Addresses
@@ -34,8 +33,19 @@ type Bridge struct {
 	dropLog    logPace
 	causes     causes
 
-	mu  sync.Mutex // guards the following
-	why string     // there is no connection
+	mu sync.Mutex // guards the following
+	is State
+}
+
+// A State is how a bridge is on the node that runs it.
+type State struct {
+	Connected bool
+	Since     time.Time // when it became so; zero if it was never tried
+	Peer      string    // the address that it is connected to, or was tried last
+
+	// Why says in words why there is no connection, Todo what to do about it. They are
+	// empty while there is one.
+	Why, Todo string
 }
 
 // New returns a bridge, which does nothing before Run.
@@ -49,8 +59,29 @@ func (b *Bridge) Name() string { return b.c.Name }
 // Stats returns the bridge's counters, which go on counting.
 func (b *Bridge) Stats() *Stats { return &b.stats }
 
-// Connected says whether this node has both connections.
-func (b *Bridge) Connected() bool { return b.connected.Load() }
+// State returns how the bridge is here: zero where it does not run.
+func (b *Bridge) State() State {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.is
+}
+
+// note takes note of how the bridge is, and since when.
+func (b *Bridge) note(is State) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if is.Since = b.is.Since; is.Connected != b.is.Connected || b.is.Since.IsZero() {
+		is.Since = b.c.Now()
+	}
+	b.is = is
+}
+
+// off takes note that the bridge is not this node's to run.
+func (b *Bridge) off() {
+	b.mu.Lock()
+	b.is = State{}
+	b.mu.Unlock()
+}
 
 // Running says whether this node is the one that is to have them.
 func (b *Bridge) Running() bool { return b.c.Lead() }
@@ -58,19 +89,6 @@ func (b *Bridge) Running() bool { return b.c.Lead() }
 // Waiting returns how many events wait to be carried to the peer, acknowledged to nobody
 // but their publishers.
 func (b *Bridge) Waiting() uint64 { return b.c.Session().Waiting }
-
-// Why says in words why there is no connection; empty if there is, or was no try yet.
-func (b *Bridge) Why() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.why
-}
-
-func (b *Bridge) setWhy(why string) {
-	b.mu.Lock()
-	b.why = why
-	b.mu.Unlock()
-}
 
 // A failed is why a connection could not be had, or ended.
 type failed struct {
@@ -101,19 +119,19 @@ func (b *Bridge) Run(ctx context.Context) {
 	pause := firstPause
 	for ctx.Err() == nil {
 		if !b.c.Lead() {
-			b.setWhy("")
+			b.off()
 			sleep(ctx, lookTime)
 			continue
 		}
 		began := b.c.Now()
 		err := b.once(ctx)
-		b.connected.Store(false)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, errAgain):
 			continue
 		case errors.Is(err, errMoved):
+			b.off()
 			b.c.Logger.Info("this node does not run the bridge any more", "bridge", b.c.Name)
 			sleep(ctx, lookTime)
 			continue

@@ -70,7 +70,7 @@ func (b *Bridge) tell(ctx context.Context, err error, wait time.Duration) {
 		f = &failed{kind: FailLost, err: err}
 	}
 	b.stats.failed[f.kind].Add(1)
-	b.setWhy(f.Error())
+	b.note(State{Peer: b.tried, Why: f.Error(), Todo: f.todo})
 	level, untold := b.causes.level(b.tried+" "+f.cause(), b.c.Now())
 	attrs := []any{"bridge", b.c.Name, "err", f.Error(), "reason", failureNames[f.kind], "waiting", b.Waiting(), "again_in", wait.Round(time.Millisecond).String()}
 	if untold > 0 {

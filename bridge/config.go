@@ -90,7 +90,7 @@ type Session struct {
 	Receive    int      // the Receive Maximum of its latest connection
 	Unreleased []uint16 // packet ids of QoS 2 that were received and are not released
 	Filters    []string // that it subscribes to
-	Waiting    uint64   // events in its queue
+	Waiting    uint64   // events that wait for it
 }
 
 // Met says whether the session has been connected with the peer.

@@ -92,9 +92,8 @@ func (r *relay) run(ctx context.Context, address string) error {
 		return readFailed(err)
 	}
 	c.Logger.Info("the bridge is connected", "bridge", c.Name, "peer", address, "protocol", versionNames[r.peer.version], "present", r.present, "waiting", r.b.Waiting())
-	r.b.setWhy("")
 	r.b.causes.over()
-	r.b.connected.Store(true)
+	r.b.note(State{Connected: true, Peer: address})
 
 	ended := make(chan error, 3)
 	var tasks sync.WaitGroup
@@ -108,7 +107,7 @@ func (r *relay) run(ctx context.Context, address string) error {
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	r.b.connected.Store(false)
+	r.b.note(State{Peer: address, Why: "the connection has ended"})
 	close(stop)
 	r.peer.leave()
 	r.local.leave()

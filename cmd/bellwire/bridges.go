@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,13 +28,29 @@ import (
 
 // bridges are those of this node to other brokers. Which of them run is for their Lead to say.
 type bridges struct {
-	all   []*bridge.Bridge
-	doors []*door
-	serve []func()
 	names atomic.Pointer[reservations] // nil until they are made
+
+	mu  sync.Mutex // guards the following
+	all []*ownBridge
 
 	stop  context.CancelFunc // nil until they run
 	tasks sync.WaitGroup
+}
+
+// An ownBridge is one of them, and the door by which it comes here.
+type ownBridge struct {
+	*bridge.Bridge
+	spec      *bridgeSpec
+	principal string // here; empty for anonymous
+	door      *door
+	serve     func() // serves the door until that is closed
+}
+
+// list returns those that there are.
+func (b *bridges) list() []*ownBridge {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.all)
 }
 
 // bridgeClient begins the client ids of bridges here.
@@ -89,9 +106,9 @@ func (s *server) makeBridges() error {
 		if principal != "" {
 			names[principal] = spec.Name
 		}
-		s.bridges.doors = append(s.bridges.doors, d)
-		s.bridges.serve = append(s.bridges.serve, func() { _ = s.mqtt.ServeAs(d, as) })
-		s.bridges.all = append(s.bridges.all, bridge.New(s.bridgeConfig(spec, d)))
+		s.bridges.all = append(s.bridges.all, &ownBridge{
+			Bridge: bridge.New(s.bridgeConfig(spec, d)), spec: spec, principal: principal, door: d, serve: func() { _ = s.mqtt.ServeAs(d, as) },
+		})
 		s.config.logger.Info("bridge", "bridge", spec.Name, "peer", spec.Addresses, "principal", principal, "client", bridgeClient+spec.Name, "origin", originOf(s.dir.Identity()))
 	}
 	s.bridges.names.Store(&names)
@@ -157,8 +174,8 @@ const prepareTime = 5 * time.Second
 func (b *bridges) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	b.stop = stop
-	for _, serve := range b.serve {
-		b.tasks.Go(serve)
+	for _, one := range b.all {
+		b.tasks.Go(one.serve)
 	}
 	var prepared sync.WaitGroup
 	for _, one := range b.all {
@@ -180,8 +197,8 @@ func (b *bridges) close() {
 		return
 	}
 	b.stop()
-	for _, d := range b.doors {
-		_ = d.Close()
+	for _, one := range b.all {
+		_ = one.door.Close()
 	}
 	b.tasks.Wait()
 	b.stop = nil
@@ -298,7 +315,7 @@ func (s *server) bridgeMetrics() table {
 	if len(s.bridges.all) == 0 {
 		return nil
 	}
-	gauge := func(name, help string, read func(b *bridge.Bridge) float64) {
+	gauge := func(name, help string, read func(b *ownBridge) float64) {
 		f := t.family(prometheus.GaugeValue, name, help, "bridge")
 		for _, b := range s.bridges.all {
 			f.row(func() float64 { return read(b) }, b.Name())
@@ -310,9 +327,9 @@ func (s *server) bridgeMetrics() table {
 		}
 		return 0
 	}
-	gauge("bridge_running", "1 if this node is the one that runs the bridge", func(b *bridge.Bridge) float64 { return one(b.Running()) })
-	gauge("bridge_connected", "1 if the bridge is connected to its peer, by this node", func(b *bridge.Bridge) float64 { return one(b.Connected()) })
-	gauge("bridge_lag_messages", "events that wait to be carried to the peer", func(b *bridge.Bridge) float64 { return float64(b.Waiting()) })
+	gauge("bridge_running", "1 if this node is the one that runs the bridge", func(b *ownBridge) float64 { return one(b.Running()) })
+	gauge("bridge_connected", "1 if the bridge is connected to its peer, by this node", func(b *ownBridge) float64 { return one(b.State().Connected) })
+	gauge("bridge_lag_messages", "events that wait to be carried to the peer, or for the log to hear that they have been", func(b *ownBridge) float64 { return float64(b.Waiting()) })
 	carried := t.family(prometheus.CounterValue, "bridge_messages_total", "events carried and acknowledged", "bridge", "direction")
 	dropped := t.family(prometheus.CounterValue, "bridge_dropped_total", "events acknowledged and not carried", "bridge", "reason")
 	failed := t.family(prometheus.CounterValue, "bridge_errors_total", "connections to the peer that failed or ended, and subscriptions refused", "bridge", "reason")

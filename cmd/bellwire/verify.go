@@ -35,6 +35,8 @@ const (
 	opShadow    = "shadow"     // begin to try a policy: see shadow
 	opShadowed  = "shadowed"   // what has it shown?
 	opShadowEnd = "shadow-end" // the same, and end it
+
+	opBridges = "bridges" // how are the bridges?
 )
 
 // A nodeAnswer answers it.
@@ -46,6 +48,8 @@ type nodeAnswer struct {
 
 	Denied *api.Denial `json:"denied,omitempty"` // opDenied: nil if nothing is known
 	Shadow *api.Shadow `json:"shadow,omitempty"` // opShadowed, opShadowEnd: nil if there is none
+
+	Bridges []api.Bridge `json:"bridges,omitempty"` // opBridges
 }
 
 // digests keeps what came of the newest opHash.
@@ -103,6 +107,11 @@ func (s *server) answer(text []byte) ([]byte, error) {
 		if q.Op == opShadowEnd {
 			s.shadows.stop(nil)
 		}
+	case opBridges:
+		if s.serving.Load() == nil {
+			return nil, errors.New("it is being started")
+		}
+		a.Bridges = bridgeStates{s}.here()
 	case opDrain, opResume:
 		if s.serving.Load() == nil {
 			return nil, errors.New("it is being started")
