@@ -42,14 +42,22 @@ func NewRate(atOnce, perSecond int) *Rate {
 type Rate struct {
 	Refused atomic.Uint64 // what was asked for too soon
 
-	atOnce   int           // 0: as lists
-	interval time.Duration // in which it is one more
-
-	mu   sync.Mutex
-	busy map[string]time.Time // until when somebody has used up what they may have
+	mu       sync.Mutex           // guards the following
+	atOnce   int                  // 0: as lists
+	interval time.Duration        // in which it is one more
+	busy     map[string]time.Time // until when somebody has used up what they may have
 }
 
-// bounds returns how many an asker may have at once, and after how long one more.
+// Change has it give other bounds from now on, as NewRate takes them. Who has used up what they
+// had waits no longer than by the bounds before.
+func (r *Rate) Change(atOnce, perSecond int) {
+	to := NewRate(atOnce, perSecond)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.atOnce, r.interval = to.atOnce, to.interval
+}
+
+// bounds returns how many an asker may have at once, and after how long one more. With mu held.
 func (r *Rate) bounds() (atOnce int, interval time.Duration) {
 	if r.atOnce == 0 {
 		return listsAtOnce, listsInterval
@@ -94,7 +102,9 @@ func (r *Rate) allow(w http.ResponseWriter, q *http.Request, principal string, n
 	}
 	wait := r.take(who, now())
 	if wait > 0 {
+		r.mu.Lock()
 		atOnce, interval := r.bounds()
+		r.mu.Unlock()
 		retryAfter(w, wait)
 		refuse(w, http.StatusTooManyRequests, "too many %s (%d at once, and %d more each second)", what, atOnce, time.Second/interval)
 	}

@@ -383,3 +383,59 @@ func TestSubscriptionsOfOneUser(t *testing.T) {
 	one = s.open(v5, as("ana", mq.Connect{ClientID: "1", Clean: true}))
 	one.Subscribe("d", 1)
 }
+
+// Limits of a node's own change by SIGHUP while clients are connected: rates hold for them at
+// once and nobody is sent away for the change, what a client was told stays, who comes then is
+// told anew; what needs a start is named. A file with faults changes nothing and is told fault
+// by fault.
+func TestLimitsOfConnectionsChange(t *testing.T) {
+	t.Parallel()
+	file := limitsFile(t, "v: 1\ndefault: {messages.perSecond: 1000}\n")
+	s := serve(t, "--policy", policyFile(t, []string{"ana", "bob"}, sysRules), "--limits", file)
+	bob, there := s.open(v5, as("bob", clean("bob"))), s.open(v5, as("ana", clean("there")))
+	change := func(rows string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte("v: 1\ndefault: {"+rows+"}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.reload()
+	}
+	logged := func(words ...string) {
+		t.Helper()
+		for _, w := range words {
+			if !strings.Contains(s.logs.String(), w) {
+				t.Errorf("the log does not say %s", w)
+			}
+		}
+	}
+	burst := func(c *mq.Client, n int) {
+		for range n {
+			if c.Write(mq.Publish{Topic: "w/x", Payload: []byte("x")}) != nil {
+				break
+			}
+		}
+	}
+	burst(there, 100)
+	there.Quiet()
+	change("messages.perSecond: 1, packet.bytes: 1KiB, backlog.bytes: 1MiB, session.expiryMax: 1h")
+	logged(`"msg":"limits changed"`, `"rows":["messages.perSecond","packet.bytes"]`, `"msg":"limits that change at the next start only"`, `"rows":["session.expiryMax","backlog.bytes"]`)
+	bob.Subscribe("$SYS/limits/messages.perSecond", 0)
+	bob.ReceiveText("$SYS/limits/messages.perSecond", `{"max":"1","refused":0}`)
+	there.PublishMessage(mq.Publish{Topic: "w/x", QoS: 1, Payload: make([]byte, 2000)}) // it was told 256 KiB
+	fresh := mq.Dial(t, s.ready.MQTT, v5)
+	got := fresh.Connect(as("ana", clean("fresh")))
+	if most, _ := got.Properties.Number(mq.PropMaximumPacketSize); most != 1024 {
+		t.Errorf("who comes now is told %v", got)
+	}
+
+	change("messages.perSecond: 0, packet.byte: 2KiB")
+	logged(`messages.perSecond: 0 is out of bounds`, `packet.byte`, `limits not changed: those in force stay`, `"faults":2`)
+	fresh.Send(mq.Publish{Topic: "w/x", Payload: make([]byte, 1500)})
+	fresh.ClosedWith(0x95)
+	burst(there, 200)
+	there.ClosedWith(0x96)
+	change("") // and all is as by default
+	again := s.open(v5, as("ana", clean("again")))
+	burst(again, 500)
+	again.Quiet()
+}

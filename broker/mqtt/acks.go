@@ -148,7 +148,7 @@ func (a *acks) end(packet byte, id uint16, code byte) {
 //
 // later is why a publish is to be refused for now, nil if it is not: see acks.
 func (c *conn) owe(in *input, packet byte, id uint16) (tag uint64, later, err error) {
-	most := c.srv.limits.ReceiveMaximum
+	most := c.limits.ReceiveMaximum
 	if c.version == 5 {
 		most *= 2
 	}
@@ -167,7 +167,7 @@ func (c *conn) owe(in *input, packet byte, id uint16) (tag uint64, later, err er
 		return 0, nil, errEnded
 	}
 	if c.version == 5 && packet != packets.Pubcomp {
-		if c.acks.begin(packet-packets.Puback+1, id) > c.srv.limits.ReceiveMaximum {
+		if c.acks.begin(packet-packets.Puback+1, id) > c.limits.ReceiveMaximum {
 			c.srv.stats.Over[OverInFlight].Add(1)
 			return 0, nil, &fault{codeReceiveMaximum, "more publishes under way than the Receive Maximum"}
 		}

@@ -77,6 +77,15 @@ func (s *addresses) enter(a address, now int64, l *Limits) (why Turnaway, ok boo
 	return 0, true
 }
 
+// restart forgets how often addresses have connected: by another rate that says something else.
+func (s *addresses) restart() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range s.by { // in any order: each for itself
+		h.next = 0
+	}
+}
+
 // leave counts the end of a connection that entered.
 func (s *addresses) leave(a address) {
 	if !a.IsValid() {

@@ -118,7 +118,7 @@ func (c *conn) beginReauth(in *input, data []byte) error {
 	c.auth = &exchange{Exchange: with}
 	now := c.srv.wheel.now.Load()
 	c.mu.Lock()
-	c.authBy = now + ticks(c.srv.limits.ConnectTimeout)
+	c.authBy = now + ticks(c.limits.ConnectTimeout)
 	c.srv.wheel.set(&c.timer, c.nextDeadline(now))
 	c.mu.Unlock()
 	return c.stepAuth(in, data)

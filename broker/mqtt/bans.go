@@ -95,20 +95,15 @@ func (c *conn) endIfRevoked(client, user string) {
 // Flaps hold clients that connect and disconnect without end to a rate: each connection
 // costs an entry of the log, and what watches it is told each time. A client is one client id
 // of one user, or, without a user, of one address: nobody can have another's banned.
-type flaps struct {
-	logins
-	ban time.Duration
-}
+type flaps struct{ logins }
 
-func (f *flaps) init(l *Limits) {
-	n := int64(l.FlapRate)
-	f.rate, f.seed, f.ban = rate{n, ticksPerMinute, n}, maphash.MakeSeed(), l.FlapBan
-}
+// flapRate is Limits.FlapRate as a rate.
+func flapRate(n int) rate { return rate{int64(n), ticksPerMinute, int64(n)} }
 
 // over counts the end of a connection and says whether it is one too many. Loopback, and
 // what is not IP, is not held to it, as with logins.
 func (f *flaps) over(client, user string, a address, now int64) bool {
-	if f.rate.count == 0 || !a.IsValid() {
+	if !a.IsValid() {
 		return false
 	}
 	k := login{user: maphash.String(f.seed, user+"\x00"+client)}
@@ -117,7 +112,7 @@ func (f *flaps) over(client, user string, a address, now int64) bool {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return !f.find(k, now).take(f.rate, now)
+	return f.rate.count > 0 && !f.find(k, now).take(f.rate, now)
 }
 
 // networkOfOne is what one address is banned by: IPv6 by its /64, as it is counted.
@@ -138,8 +133,9 @@ func (c *conn) noteEnd() {
 	if s.draining.Load() || s.isClosing() || !s.flaps.over(c.client, c.principal, c.addr, s.wheel.now.Load()) {
 		return
 	}
+	banFor := s.limits.Load().FlapBan
 	ban := event.Ban{
-		Client: c.client, User: c.principal, Until: s.clock().Add(s.flaps.ban).UnixNano(),
+		Client: c.client, User: c.principal, Until: s.clock().Add(banFor).UnixNano(),
 		Reason: "connects and disconnects too often", By: "flapping", Auto: true,
 	}
 	if ban.User == "" {
@@ -153,7 +149,7 @@ func (c *conn) noteEnd() {
 		s.stats.FlapsAtLarge.Add(1)
 	}
 	if unlogged, ok := s.flapLog.note(s.wheel.now.Load()); ok {
-		s.logger.Warn("a client connects and disconnects too often", "client", start(c.client), "user", c.principal, "addr", c.addr.network(), "banned_for", s.flaps.ban, "err", err, "unlogged", unlogged)
+		s.logger.Warn("a client connects and disconnects too often", "client", start(c.client), "user", c.principal, "addr", c.addr.network(), "banned_for", banFor, "err", err, "unlogged", unlogged)
 	}
 }
 

@@ -58,6 +58,7 @@ type conn struct {
 	prev, next *conn // in the server's list, under its lock
 	addr       address
 	by         *served // that accepted it
+	limits     *Limits // as they were then: what the client is told stays so as long as it is here
 
 	// What CONNECT said and CONNACK answered; written before connected.
 	client      string
@@ -81,6 +82,7 @@ type conn struct {
 	left       left      // what the client's DISCONNECT said
 	publishes  bucket    // of Limits.MessageRate
 	published  bucket    // of Limits.ByteRate
+	paced      *Limits   // those that these two are of
 	auth       *exchange // enhanced authentication under way, nil for none
 
 	timer timer    // under the wheel's lock
@@ -205,7 +207,7 @@ func (c *conn) count(in *input) {
 func (c *conn) awaitOutput() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.out.n > 2*c.srv.limits.Output && !c.ending {
+	for c.out.n > 2*c.srv.limits.Load().Output && !c.ending {
 		c.busy.Store(true) // we do not read, so its keep alive does not run
 		c.wait()
 		c.busy.Store(false)
@@ -426,7 +428,7 @@ func (c *conn) expire(now int64) {
 // overdue says whether the client has used up the time it had, and the code
 // for that. With mu held.
 func (c *conn) overdue(now int64) (code byte, reason string) {
-	if c.writing && now >= c.progress+ticks(c.srv.limits.SlowTimeout) {
+	if c.writing && now >= c.progress+ticks(c.srv.limits.Load().SlowTimeout) {
 		c.srv.stats.Over[OverSlow].Add(1)
 		return codeQuota, "client takes nothing of what it is sent"
 	}
@@ -449,7 +451,7 @@ func (c *conn) overdue(now int64) (code byte, reason string) {
 // patience is how many ticks may pass without a packet; 0 for any number.
 func (c *conn) patience() int64 {
 	if c.session == nil {
-		return ticks(c.srv.limits.ConnectTimeout)
+		return ticks(c.limits.ConnectTimeout)
 	}
 	return c.keepAlive
 }
@@ -470,7 +472,7 @@ func (c *conn) nextDeadline(now int64) int64 {
 		at = c.authBy
 	}
 	if c.writing {
-		slow := c.progress + ticks(c.srv.limits.SlowTimeout)
+		slow := c.progress + ticks(c.srv.limits.Load().SlowTimeout)
 		if at == 0 || slow < at {
 			at = slow
 		}

@@ -296,8 +296,8 @@ func TestStoppedReaderHurtsNobody(t *testing.T) {
 	}
 	n.srv.each(func(c *conn) {
 		c.mu.Lock()
-		if c.out.n > n.srv.limits.Output+70_000 {
-			t.Errorf("%d bytes wait for %s, want at most %d and one event", c.out.n, c.client, n.srv.limits.Output)
+		if c.out.n > n.srv.Limits().Output+70_000 {
+			t.Errorf("%d bytes wait for %s, want at most %d and one event", c.out.n, c.client, n.srv.Limits().Output)
 		}
 		c.mu.Unlock()
 	})

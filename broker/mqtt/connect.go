@@ -56,7 +56,7 @@ func (c *conn) handleConnect(in *input, first byte, body []byte) error {
 		return c.refuseConnect(in, &fault{codeUseAnother, whyDrained})
 	}
 	r.Proved = c.srv.policy()
-	if rate := perSecond(c.srv.limits.ConnectRate); !c.srv.connects.take(rate, c.srv.wheel.now.Load()) {
+	if rate := perSecond(c.srv.limits.Load().ConnectRate); !c.srv.connects.take(rate, c.srv.wheel.now.Load()) {
 		c.srv.stats.Over[OverConnectRate].Add(1)
 		return c.refuseConnect(in, &fault{codeConnectionRate, "too many clients connect at once"})
 	}
@@ -118,7 +118,7 @@ func (c *conn) open(in *input, p *connectPacket, r *broker.ConnectRequest, a con
 // requestOf makes the broker's request of a CONNECT. assigned says that the
 // client has its id from us.
 func (c *conn) requestOf(p *connectPacket) (r broker.ConnectRequest, assigned bool, err error) {
-	l := &c.srv.limits
+	l := c.limits
 	r = broker.ConnectRequest{
 		Client:     strings.Clone(p.Connect.ClientIdentifier),
 		Version:    max(p.ProtocolVersion, 4), // to the broker 3.1 is 3.1.1
@@ -269,7 +269,7 @@ func (c *conn) accept(in *input, p *connectPacket, r *broker.ConnectRequest, s s
 	}
 	c.accepted, c.connected = true, true
 	if c.version == 5 {
-		c.aliasMax = min(int(p.Properties.TopicAliasMaximum), c.srv.limits.TopicAliases)
+		c.aliasMax = min(int(p.Properties.TopicAliasMaximum), c.limits.TopicAliases)
 	}
 	c.keepAlive = keepAliveTicks(p.Connect.Keepalive)
 	if pk.Properties.ServerKeepAliveFlag {
@@ -306,7 +306,7 @@ func keepAliveTicks(seconds uint16) int64 {
 // connack makes the CONNACK that lets a client in: it says whatever is
 // enforced and the client cannot know.
 func (c *conn) connack(p *connectPacket, r *broker.ConnectRequest, a connackOf) *packets.Packet {
-	l := &c.srv.limits
+	l := c.limits
 	pk := &packets.Packet{
 		FixedHeader:     packets.FixedHeader{Type: packets.Connack},
 		ProtocolVersion: p.ProtocolVersion,

@@ -100,7 +100,7 @@ func (c *conn) aliasFor(topic string) (name string, alias uint16) {
 	if a, ok := c.aliasOut[topic]; ok {
 		return "", a
 	}
-	if len(c.aliasOut) < c.aliasMax && c.aliasOutBytes+len(topic) <= c.srv.limits.aliasBytes() {
+	if len(c.aliasOut) < c.aliasMax && c.aliasOutBytes+len(topic) <= c.limits.aliasBytes() {
 		return topic, uint16(len(c.aliasOut) + 1)
 	}
 	return topic, 0
@@ -132,7 +132,7 @@ func (c *conn) Deliver(d *broker.Delivery, w *broker.Wave) broker.Outcome {
 		c.srv.stats.Dropped[DropTooLarge].Add(1)
 		return broker.TooLarge
 	}
-	if c.out.n > 0 && c.out.n+size > c.srv.limits.Output {
+	if c.out.n > 0 && c.out.n+size > c.srv.limits.Load().Output {
 		return c.refuse(d, DropFull)
 	}
 	c.dirty(w)

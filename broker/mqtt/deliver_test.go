@@ -20,8 +20,9 @@ import (
 // output.
 func offline(version byte) *conn {
 	s := &Server{wheel: newWheel(), policy: func() broker.Authorizer { return nil }}
-	s.limits, _ = Limits{Output: 1 << 30}.WithDefaults()
-	return &conn{srv: s, version: version, maxPacket: maxRemaining + maxHeader, connected: true, problemInfo: true}
+	limits, _ := Limits{Output: 1 << 30}.WithDefaults()
+	s.limits.Store(&limits)
+	return &conn{srv: s, limits: &limits, version: version, maxPacket: maxRemaining + maxHeader, connected: true, problemInfo: true}
 }
 
 // taken returns the bytes of the output and empties it.
@@ -196,7 +197,7 @@ func TestTooLargeLeavesNoTrace(t *testing.T) {
 // one event always fits an empty output.
 func TestOutputIsBounded(t *testing.T) {
 	c := offline(4)
-	c.srv.limits.Output = 10_000
+	c.limits.Output = 10_000 // the server's, too
 	var w broker.Wave
 	big := &event.Event{Topic: "t", Payload: make([]byte, 20_000)}
 	if got := c.Deliver(&broker.Delivery{Event: big}, &w); got != broker.Sent {

@@ -29,7 +29,7 @@ func (c *conn) handleDisconnect(body []byte) error {
 		if c.expiry == 0 && expiry != 0 {
 			return protocolError("session expiry set where CONNECT had none") // 5.0 3.14.2.2.2
 		}
-		expiry = c.srv.limits.sessionExpiry(expiry)
+		expiry = c.limits.sessionExpiry(expiry)
 	}
 	c.left = left{code: code, setExpiry: set, expiry: expiry}
 	return errLeft

@@ -59,7 +59,7 @@ func (c *conn) drain() {
 		if c.unsent() {
 			c.write(true)
 		}
-		if c.full && c.out.n <= c.srv.limits.Output/2 {
+		if c.full && c.out.n <= c.srv.limits.Load().Output/2 {
 			c.full = false
 			if !c.ending {
 				c.mu.Unlock()

@@ -180,7 +180,7 @@ func TestCutsDoNotMatter(t *testing.T) {
 // of what has come.
 func TestPartialPacketsStaySmall(t *testing.T) {
 	c := offline(5)
-	c.srv.limits.Packet = maxRemaining + maxHeader
+	c.limits.Packet = maxRemaining + maxHeader
 	c.session, c.accepted, c.tr = &scribe{}, true, &script{}
 	sent := 0
 	feed := func(b []byte) {

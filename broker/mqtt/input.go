@@ -53,10 +53,10 @@ func (c *conn) frame(b []byte) (body, size int, err error) {
 		return 0, 0, errSilent
 	case err != nil:
 		return 0, 0, err
-	case !c.accepted && size > c.srv.limits.ConnectPacket:
+	case !c.accepted && size > c.limits.ConnectPacket:
 		c.srv.stats.Over[OverConnectPacket].Add(1)
 		return 0, 0, errSilent
-	case size > c.srv.limits.Packet:
+	case size > c.limits.Packet:
 		c.srv.stats.Over[OverPacket].Add(1)
 		return 0, 0, &fault{codeTooLarge, "packet is larger than the Maximum Packet Size"}
 	}

@@ -166,9 +166,10 @@ func (l Limits) WithDefaults() (Limits, error) {
 	return l, errors.Join(errs...)
 }
 
-// byteRate is ByteRate as a rate: a packet that may be sent at all may be sent at once.
-func (l *Limits) byteRate() rate {
-	return rate{int64(l.ByteRate), ticksPerSecond, max(10*int64(l.ByteRate), int64(l.Packet))}
+// byteRate is ByteRate as a rate: a packet that may be sent at all, which has at most so
+// many bytes, may be sent at once.
+func (l *Limits) byteRate(packet int) rate {
+	return rate{int64(l.ByteRate), ticksPerSecond, max(10*int64(l.ByteRate), int64(packet))}
 }
 
 // aliasBytes is how many bytes the topics may have together that aliases of one connection

@@ -46,16 +46,19 @@ func (c *conn) handlePublish(in *input, first byte, body []byte) error {
 
 // pace returns a fault if a PUBLISH of so many bytes is more than its client may send now.
 func (c *conn) pace(size int) error {
-	l := &c.srv.limits
+	l := c.srv.limits.Load()
 	if l.MessageRate == 0 && l.ByteRate == 0 {
 		return nil
+	}
+	if c.paced != l { // what was taken of another rate says nothing of this one
+		c.paced, c.publishes, c.published = l, bucket{}, bucket{}
 	}
 	now := c.srv.wheel.now.Load()
 	if n := l.MessageRate; n > 0 && !c.publishes.take(perSecond(n), now) {
 		c.srv.stats.Over[OverMessageRate].Add(1)
 		return &fault{codeRateTooHigh, "more than " + strconv.Itoa(n) + " publishes a second"}
 	}
-	if n := l.ByteRate; n > 0 && !c.published.takeMany(l.byteRate(), int64(size), now) {
+	if n := l.ByteRate; n > 0 && !c.published.takeMany(l.byteRate(c.limits.Packet), int64(size), now) {
 		c.srv.stats.Over[OverByteRate].Add(1)
 		return &fault{codeRateTooHigh, "more than " + strconv.Itoa(n) + " bytes of publishes a second"}
 	}
@@ -64,7 +67,7 @@ func (c *conn) pace(size int) error {
 
 // tooDeep says whether a topic, or filter, has more levels than Limits.TopicLevels.
 func (c *conn) tooDeep(name string) bool {
-	most := c.srv.limits.TopicLevels
+	most := c.srv.limits.Load().TopicLevels
 	if most >= topics.Limit || topics.Levels(name) <= most {
 		return false
 	}
@@ -73,7 +76,7 @@ func (c *conn) tooDeep(name string) bool {
 }
 
 func (c *conn) errTooDeep() error {
-	return &broker.Refusal{Cause: broker.ErrQuota, Reason: "topics have at most " + strconv.Itoa(c.srv.limits.TopicLevels) + " levels here"}
+	return &broker.Refusal{Cause: broker.ErrQuota, Reason: "topics have at most " + strconv.Itoa(c.srv.limits.Load().TopicLevels) + " levels here"}
 }
 
 // resolve returns the topic of p, which its alias may stand for, and learns
@@ -82,19 +85,19 @@ func (c *conn) resolve(p *publication) (string, error) {
 	if p.alias == 0 {
 		return view(p.topic), nil
 	}
-	if int(p.alias) > c.srv.limits.TopicAliases {
+	if int(p.alias) > c.limits.TopicAliases {
 		c.srv.stats.Over[OverAliases].Add(1)
 		return "", &fault{codeBadAlias, "topic alias above the Topic Alias Maximum"}
 	}
 	if c.aliases == nil {
-		c.aliases = make([]string, c.srv.limits.TopicAliases)
+		c.aliases = make([]string, c.limits.TopicAliases)
 	}
 	known := &c.aliases[p.alias-1]
 	if len(p.topic) > 0 {
 		if *known != view(p.topic) {
-			if c.aliasBytes += len(p.topic) - len(*known); c.aliasBytes > c.srv.limits.aliasBytes() {
+			if c.aliasBytes += len(p.topic) - len(*known); c.aliasBytes > c.limits.aliasBytes() {
 				c.srv.stats.Over[OverAliases].Add(1)
-				return "", &fault{codeQuota, fmt.Sprintf("topics that aliases stand for have together at most %d bytes here", c.srv.limits.aliasBytes())}
+				return "", &fault{codeQuota, fmt.Sprintf("topics that aliases stand for have together at most %d bytes here", c.limits.aliasBytes())}
 			}
 			*known = strings.Clone(view(p.topic))
 		}

@@ -59,6 +59,13 @@ func (g *gate) take(r rate, now int64) bool {
 	return g.bucket.take(r, now)
 }
 
+// restart forgets what was taken.
+func (g *gate) restart() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.bucket = bucket{}
+}
+
 // Logins hold guessing at passwords to a rate: for each user name from each
 // network, so that who guesses keeps the owner out of that network at most, and
 // of no other. A try that is one too many is refused, after a pause that grows,
@@ -69,10 +76,10 @@ func (g *gate) take(r rate, now int64) bool {
 // can make them grow. Loopback, and what is not IP, is not held to it: behind a
 // proxy everybody comes from there.
 type logins struct {
-	rate rate // count 0: none
 	seed maphash.Seed
 
 	mu       sync.Mutex // guards the following
+	rate     rate       // count 0: none
 	now, old map[login]*tries
 	turned   int64 // tick at which now began
 }
@@ -94,10 +101,18 @@ const (
 	mostPause  = 5 * time.Second
 )
 
-func (l *logins) init(failures int) {
-	l.rate = rate{int64(failures), loginSpan, int64(failures)}
-	l.seed = maphash.MakeSeed()
+// setRate puts a rate in force. If it is another, what was counted by the one before is
+// forgotten: it says nothing of this one.
+func (l *logins) setRate(r rate) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r != l.rate {
+		l.rate, l.now, l.old = r, nil, nil
+	}
 }
+
+// loginRate is Limits.FailedLogins as a rate.
+func loginRate(failures int) rate { return rate{int64(failures), loginSpan, int64(failures)} }
 
 // networkOf returns what logins are counted by: a /24 of IPv4, a /64 of IPv6.
 func networkOf(a address) netip.Prefix {
@@ -112,11 +127,11 @@ func networkOf(a address) netip.Prefix {
 // try counts a try to sign in as user from a, at tick now. ok false means that it
 // is one too many: to be refused after pause.
 func (l *logins) try(user string, a address, now int64) (pause time.Duration, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.rate.count == 0 || !a.IsValid() {
 		return 0, true
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	t := l.find(login{maphash.String(l.seed, user), networkOf(a)}, now)
 	if t.take(l.rate, now) {
 		t.refused = 0
@@ -129,11 +144,11 @@ func (l *logins) try(user string, a address, now int64) (pause time.Duration, ok
 
 // pardon forgets a try that was none: the password was right, or nobody looked.
 func (l *logins) pardon(user string, a address, now int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.rate.count == 0 || !a.IsValid() {
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.find(login{maphash.String(l.seed, user), networkOf(a)}, now).giveBack(l.rate)
 }
 
@@ -208,7 +223,7 @@ func (s *Server) tooMany(user, client string, from address, pause time.Duration)
 		s.logFailedLogin(user, client, from, "too many failed logins: refused without a look at the password", "")
 	}
 	span := time.Duration(loginSpan/ticksPerSecond) * time.Second
-	return &TooManyLogins{RetryAfter: span / time.Duration(s.limits.FailedLogins), pause: pause}
+	return &TooManyLogins{RetryAfter: span / time.Duration(max(s.limits.Load().FailedLogins, 1)), pause: pause}
 }
 
 // loginReasons are why tries to sign in fail, each with its place in

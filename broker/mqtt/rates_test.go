@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -232,7 +233,8 @@ func TestFailedLoginsAreLogged(t *testing.T) {
 // been refused is not forgotten for them.
 func TestLoginsAreBounded(t *testing.T) {
 	var l logins
-	l.init(1)
+	l.seed = maphash.MakeSeed()
+	l.setRate(loginRate(1))
 	a := address{netip.MustParseAddr("192.0.2.1")}
 	l.try("bob", a, 1)
 	for i := range 3 * loginsKept {

@@ -3,6 +3,7 @@ package mqtt
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -84,7 +85,8 @@ var ErrServerClosed = errors.New("mqtt: server closed")
 
 // A Server holds the connections of MQTT clients and drives a Broker for them.
 type Server struct {
-	limits         Limits
+	limits         atomic.Pointer[Limits] // in force: see SetLimits
+	begun          *Limits                // those at the start
 	clock          broker.Clock
 	logger         *slog.Logger
 	authenticate   func(l Login) (Identity, error)
@@ -156,7 +158,7 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		return nil, err
 	}
 	s := &Server{
-		limits:         limits,
+		begun:          &limits,
 		clock:          cfg.Clock,
 		logger:         cfg.Logger,
 		authenticate:   cfg.Authenticate,
@@ -192,8 +194,9 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		s.enhanced = func(string, *ConnInfo) Exchange { return nil }
 	}
 	s.holder.wake = make(chan struct{}, 1)
-	s.logins.init(limits.FailedLogins)
-	s.flaps.init(&s.limits)
+	s.logins.seed, s.flaps.seed = maphash.MakeSeed(), maphash.MakeSeed()
+	s.limits.Store(&limits)
+	s.follow(&limits)
 	go s.turn(cfg.Ticks)
 	return s, nil
 }
@@ -202,7 +205,45 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 func (s *Server) Stats() *Stats { return &s.stats }
 
 // Limits returns what is in effect.
-func (s *Server) Limits() Limits { return s.limits }
+func (s *Server) Limits() Limits { return *s.limits.Load() }
+
+// SetLimits puts other limits in force, or returns every fault they have and changes nothing.
+//
+// Nobody who is connected is sent away for it. Rates and timeouts hold for everybody from the
+// next thing on that they are about, and begin anew where they are others: what was used of one
+// rate says nothing of another. What CONNACK told a client, such as the size of packets, and how
+// it has to connect, holds for connections from then on; and whatever this process itself
+// connects by (Listener.As) is held to the limits of the start, by which it was made. For one
+// goroutine at a time.
+func (s *Server) SetLimits(l Limits) error {
+	l, err := l.WithDefaults()
+	if err != nil {
+		return err
+	}
+	old := s.limits.Swap(&l)
+	s.follow(&l)
+	if l.ConnectRate != old.ConnectRate {
+		s.connects.restart()
+	}
+	if l.PerAddressRate != old.PerAddressRate {
+		s.addresses.restart()
+	}
+	return nil
+}
+
+// follow has those who keep a rate of their own follow the limits.
+func (s *Server) follow(l *Limits) {
+	s.logins.setRate(loginRate(l.FailedLogins))
+	s.flaps.setRate(flapRate(l.FlapRate))
+}
+
+// limitsFor are those that a new connection is held to as long as it lasts.
+func (s *Server) limitsFor(by *served) *Limits {
+	if by.As != "" {
+		return s.begun
+	}
+	return s.limits.Load()
+}
 
 // turn drives the wheel until the server is closed.
 func (s *Server) turn(beat <-chan time.Time) {
@@ -316,7 +357,7 @@ func (s *Server) accept(nc net.Conn, by *served) {
 	var addr address // who comes by a proxy is known later
 	if by.ProxyFrom == nil {
 		addr = addressOf(nc.RemoteAddr())
-		if why, ok := s.addresses.enter(addr, s.wheel.now.Load(), &s.limits); !ok {
+		if why, ok := s.addresses.enter(addr, s.wheel.now.Load(), s.limits.Load()); !ok {
 			by.leave()
 			s.turnAway(nc, why)
 			return
@@ -347,7 +388,7 @@ func (s *Server) turnAway(nc net.Conn, why Turnaway) {
 // called. It returns nil, and has closed the transport, if there is no place. It has
 // entered addr and by.
 func (s *Server) take(tr transport, addr address, by *served) *conn {
-	c := &conn{srv: s, addr: addr, by: by, maxPacket: maxRemaining + maxHeader}
+	c := &conn{srv: s, addr: addr, by: by, limits: s.limitsFor(by), maxPacket: maxRemaining + maxHeader}
 	if by.ProxyFrom != nil {
 		tr = &proxyTransport{transport: tr, admit: c.admit}
 	}
@@ -375,7 +416,7 @@ func (s *Server) add(c *conn) (why Turnaway, ok bool) {
 	switch {
 	case s.closing:
 		return TurnawayClosing, false
-	case s.handshakes >= s.limits.Handshakes:
+	case s.handshakes >= s.limits.Load().Handshakes:
 		return TurnawayHandshakes, false
 	}
 	s.handshakes++
@@ -393,7 +434,7 @@ func (s *Server) add(c *conn) (why Turnaway, ok bool) {
 // reading goroutine, before anything else has been read.
 func (c *conn) admit(a net.Addr) error {
 	addr := addressOf(a)
-	if why, ok := c.srv.addresses.enter(addr, c.srv.wheel.now.Load(), &c.srv.limits); !ok {
+	if why, ok := c.srv.addresses.enter(addr, c.srv.wheel.now.Load(), c.srv.limits.Load()); !ok {
 		c.srv.stats.TurnedAway[why].Add(1)
 		return errTurnedAway
 	}
@@ -427,7 +468,7 @@ func (s *Server) remove(c *conn) {
 
 // admitClient takes one of the places for clients, if there is one.
 func (s *Server) admitClient() bool {
-	if s.clients.Add(1) > int64(s.limits.Connections) {
+	if s.clients.Add(1) > int64(s.limits.Load().Connections) {
 		s.clients.Add(-1)
 		return false
 	}

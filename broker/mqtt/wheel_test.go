@@ -32,7 +32,8 @@ func (nowhere) close(bool) {}
 func TestWheelFires(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	s := &Server{wheel: newWheel()}
-	s.limits, _ = Limits{}.WithDefaults()
+	limits, _ := Limits{}.WithDefaults()
+	s.limits.Store(&limits)
 	w := s.wheel
 	at := time.Unix(0, 0)
 	w.advance(at)
@@ -42,7 +43,7 @@ func TestWheelFires(t *testing.T) {
 	}
 	alarms := make([]alarm, 200)
 	for i := range alarms {
-		c := &conn{srv: s, tr: nowhere{}}
+		c := &conn{srv: s, limits: &limits, tr: nowhere{}}
 		c.timer.fire = c
 		alarms[i].c = c
 	}

@@ -55,8 +55,9 @@ func (l *httpLog) Write(line []byte) (int, error) {
 // address. One more is closed at once and counted: those that are served go on.
 type limitListener struct {
 	net.Listener
-	most, perAddress int // 0: any number of one address
-	turnedAway       *turnedAway
+	most       int
+	perAddress func() int // 0: any number of one address
+	turnedAway *turnedAway
 
 	mu   sync.Mutex // guards the following
 	open int
@@ -66,7 +67,7 @@ type limitListener struct {
 // turnedAway counts connections that were closed unread.
 type turnedAway struct{ full, address atomic.Uint64 }
 
-func limitConnections(l net.Listener, most, perAddress int, counts *turnedAway) net.Listener {
+func limitConnections(l net.Listener, most int, perAddress func() int, counts *turnedAway) net.Listener {
 	return &limitListener{Listener: l, most: most, perAddress: perAddress, turnedAway: counts, of: map[netip.Addr]int{}}
 }
 
@@ -92,7 +93,7 @@ func (l *limitListener) enter(from netip.Addr) bool {
 	case l.open >= l.most:
 		l.turnedAway.full.Add(1)
 		return false
-	case from.IsValid() && l.perAddress > 0 && l.of[from] >= l.perAddress:
+	case from.IsValid() && l.tooMany(l.of[from]):
 		l.turnedAway.address.Add(1)
 		return false
 	}
@@ -101,6 +102,12 @@ func (l *limitListener) enter(from netip.Addr) bool {
 		l.of[from]++
 	}
 	return true
+}
+
+// tooMany says whether an address that has n connections may have no more.
+func (l *limitListener) tooMany(n int) bool {
+	most := l.perAddress()
+	return most > 0 && n >= most
 }
 
 func (l *limitListener) leave(from netip.Addr) {

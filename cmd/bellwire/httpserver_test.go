@@ -23,7 +23,7 @@ func TestHTTPConnectionsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	var counts turnedAway
-	l := limitConnections(inner, 2, 1, &counts) // loopback is not one address
+	l := limitConnections(inner, 2, func() int { return 1 }, &counts) // loopback is not one address
 	defer l.Close()
 	accepted := make(chan net.Conn, 4)
 	go func() {
@@ -67,7 +67,7 @@ func TestHTTPConnectionsAreBounded(t *testing.T) {
 // address, and loopback is none.
 func TestHTTPConnectionsOfAnAddress(t *testing.T) {
 	var counts turnedAway
-	l := limitConnections(nil, 8, 2, &counts).(*limitListener)
+	l := limitConnections(nil, 8, func() int { return 2 }, &counts).(*limitListener)
 	from := func(addr string) netip.Addr { return sharer(net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr))) }
 	enter := func(addr string, want bool) {
 		t.Helper()

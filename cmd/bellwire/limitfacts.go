@@ -217,10 +217,25 @@ var limitFacts = map[string]limitFact{
 }
 
 // agreedRows are the names of the rows, or how those begin, that all nodes have alike, as the log has them:
-// those in force change by SIGHUP. The others are a node's own, from its start.
+// those in force change by SIGHUP. The others are a node's own.
 var agreedRows = map[string]bool{
 	"im.": true, "source.": true, "watch.": true,
 	"sessions": true, "sessions.perPrincipal": true, "subs.": true, "retained.topics": true, "session.queueEvents": true, "session.queueBytes": true,
+}
+
+// Of a node's own rows those that change by SIGHUP, too. Those that are not here are parts of
+// what is made at its start.
+const (
+	hangup    = "SIGHUP"
+	hangupNew = "SIGHUP, for new connections" // the others were told another, or do not come again
+)
+
+var hangupRows = map[string]string{
+	"connections": hangup, "connections.perAddress": hangup, "connections.perAddressPerMinute": hangup, "connect.perSecond": hangup, "connect.handshakes": hangup,
+	"login.failures": hangup, "flapping.perMinute": hangup, "flapping.ban": hangup, "messages.perSecond": hangup, "bytes.perSecond": hangup,
+	"topic.levels": hangup, "output.bytes": hangup, "slow.timeout": hangup, "fetch.burst": hangup, "fetch.perSecond": hangup,
+	"connect.timeout": hangupNew, "connect.packetBytes": hangupNew, "packet.bytes": hangupNew, "receiveMaximum": hangupNew, "topicAliases": hangupNew,
+	"clientId.bytes": hangupNew, "keepAlive.max": hangupNew,
 }
 
 // isAgreed says whether a row is one of these.
@@ -239,7 +254,7 @@ func (l limits) withDefaults() (limits, error) {
 
 // limitsInForce are those of this node now.
 func (s *server) limitsInForce() limits {
-	l, _ := s.config.limits.withDefaults() // no fault: the node has begun with them
+	l, _ := s.ownLimits.Load().withDefaults() // no fault: they are in force
 	in := s.inForce()
 	if in.settings.Sessions > 0 {
 		l.broker = l.broker.Agreed(&in.settings)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -27,7 +28,7 @@ func limitsTable(t *testing.T) string {
 			t.Errorf("%s: nothing is said of it", row.name)
 			continue
 		}
-		changes, counted := "at a start", "–"
+		changes, counted := cmp.Or(hangupRows[row.name], "at a start"), "–"
 		if row.isAgreed() {
 			changes = "SIGHUP, for all nodes"
 		}
@@ -62,6 +63,11 @@ func TestLimitsPage(t *testing.T) {
 	}
 	if len(limitFacts) != len(limitRows) {
 		t.Errorf("%d rows, and of %d something is said", len(limitRows), len(limitFacts))
+	}
+	for name := range hangupRows {
+		if at := slices.IndexFunc(limitRows, func(row limitRow) bool { return row.name == name }); at < 0 || limitRows[at].isAgreed() {
+			t.Errorf("%s is no row of a node's own", name)
+		}
 	}
 	tests := testNames(t)
 	for i := range limitRows {

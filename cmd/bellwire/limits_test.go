@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"math"
@@ -223,5 +224,28 @@ func TestUnits(t *testing.T) {
 		if got := inTime.format(n); got != want {
 			t.Errorf("%d: got %s, want %s", n, got, want)
 		}
+	}
+}
+
+// On SIGHUP limits are read where they stood at the start: in their file, or in the
+// configuration, all of which is checked again. Of a fault there nothing is taken.
+func TestLimitsAreReadAgain(t *testing.T) {
+	rows := "v: 1\ndefault: {messages.perSecond: 5}\n"
+	for name, f := range map[string]serveFlags{
+		"file":          {limits: writeFile(t, "limits.yaml", rows)},
+		"configuration": {config: writeFile(t, "bellwire.yaml", "node: other\nlimits: {messages.perSecond: 5}\n"), node: "n1"},
+		"both":          {limits: writeFile(t, "limits.yaml", rows), config: writeFile(t, "bellwire.yaml", "limits: {messages.perSecond: 7}\n")},
+	} {
+		got, file, err := f.limitsNow()
+		if want := cmp.Or(f.limits, f.config); err != nil || got != (limits{mqtt: mqtt.Limits{MessageRate: 5}}) || file != want {
+			t.Errorf("%s: %+v of %s, %v", name, got, file, err)
+		}
+	}
+	faulty := serveFlags{config: writeFile(t, "bellwire.yaml", "limits: {messages.perSecond: 5}\nmqt: {}\n")}
+	if got, _, err := faulty.limitsNow(); err == nil || got != (limits{}) {
+		t.Errorf("with a fault elsewhere: %+v, %v", got, err)
+	}
+	if got, file, err := (serveFlags{}).limitsNow(); err != nil || got != (limits{}) || file != "" {
+		t.Errorf("of nothing: %+v of %q, %v", got, file, err)
 	}
 }

@@ -110,7 +110,7 @@ func (f *serveFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.httpTLS.cert, "http-tls-cert", "", "`file` with the certificate for --http, which then is https, and with what it was issued by; read again like --tls-cert")
 	flags.StringVar(&f.httpTLS.key, "http-tls-key", "", "`file` with its key")
 	flags.StringVar(&f.policy, "policy", "", "policy file: put in force at the first start and on SIGHUP")
-	flags.StringVar(&f.limits, "limits", "", "limits file: what all nodes hold alike is put in force at the first start and on SIGHUP, the rest is this node's")
+	flags.StringVar(&f.limits, "limits", "", "limits file: what all nodes hold alike is put in force at the first start and on SIGHUP; the rest is this node's, from each start and SIGHUP on")
 	flags.BoolVar(&f.allowAnonymous, "allow-anonymous", false, "let clients in that give no credentials; without --policy they may use all plain topics")
 	f.member.register(flags)
 	flags.Uint8Var(&f.holdLevel, "hold-level", 0, "keep the cluster's feature `level` from rising above this one, so that its nodes can go back to the version before; 0 lets it rise")

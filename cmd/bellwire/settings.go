@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
@@ -15,7 +16,7 @@ import (
 // The domain, and those limits that are about what all nodes hold alike, decide
 // how commands are applied. So they are replicated state, as the policy is: what is
 // configured is proposed at the first start and on SIGHUP. The limits of a node's
-// connections are its own, and those of its start.
+// connections are its own; most of them change on SIGHUP, too (hangupRows).
 
 // An agreement is what of the configuration the log decides by.
 type agreement struct {
@@ -107,37 +108,100 @@ func (s *server) firstSettings(ctx context.Context) error {
 	return s.agree(ctx, s.wanted(s.inForce()), false)
 }
 
-// reload reads the files again that are state, and has them ordered: the limits
-// and the policy. A bad file changes nothing.
+// reload reads the files again that may change: the limits and the policy. What is state is
+// ordered, the rest is this node's. A bad file changes nothing.
 func (s *server) reload(ctx context.Context, f serveFlags) {
 	s.lookAtTLS()
-	s.reloadSettings(ctx, f.limits)
+	s.reloadSettings(ctx, f)
 	if f.policy != "" || f.limits == "" {
 		s.reloadPolicy(ctx, f.policy)
 	}
 }
 
-func (s *server) reloadSettings(ctx context.Context, name string) {
-	c := s.config
-	var err error
-	if name != "" {
-		c.limits, err = readLimits(name, readRegular)
+// limitsNow reads again what is configured of limits, and returns which file says it: none
+// but those that said so at the start are read.
+func (f serveFlags) limitsNow() (l limits, file string, err error) {
+	if f.limits == "" && f.config != "" {
+		f.limitRows = limits{}
+		if err := f.readConfig(func(flag string) bool { return flag != "limits" }); err != nil {
+			return l, f.config, err
+		}
+	}
+	if f.limits == "" {
+		return f.limitRows, f.config, nil
+	}
+	l, err = readLimits(f.limits, readRegular)
+	return l, f.limits, err
+}
+
+// reloadSettings puts the limits in force that are configured now: first those that all nodes
+// have alike, then this node's. What needs a start is named.
+func (s *server) reloadSettings(ctx context.Context, f serveFlags) {
+	l, file, err := f.limitsNow()
+	logger := s.config.logger.With("file", file)
+	before := s.limitsInForce()
+	var later []string
+	if err == nil {
+		c, in := s.config, s.inForce()
+		c.limits, c.limited = l, c.limited || l != limits{}
+		if want := s.wantedBy(c, in); in != want {
+			err = s.agree(ctx, want, true)
+		}
 	}
 	if err == nil {
-		in := s.inForce()
-		want := s.wantedBy(c, in)
-		if in == want {
-			return
-		}
-		err = s.agree(ctx, want, true)
+		later, err = s.changeOwn(l)
 	}
 	if err != nil {
-		logger := s.config.logger.With("file", name)
 		n := logFaults(logger, "a fault in the limits file", err)
 		logger.Error("limits not changed: those in force stay", "faults", n, "code", bw.LimitsFile.String())
 		return
 	}
-	s.config.logger.Info("limits changed", "file", name)
+	after := s.limitsInForce()
+	if changed := differing(&before, &after); len(changed) > 0 {
+		logger.Info("limits changed", "rows", changed)
+	}
+	if len(later) > 0 {
+		logger.Warn("limits that change at the next start only", "rows", later)
+	}
+}
+
+// differing names the rows that have another value in b than in a, both with their defaults.
+func differing(a, b *limits) (rows []string) {
+	for i := range limitRows {
+		if value := limitFacts[limitRows[i].name].value; value(a) != value(b) {
+			rows = append(rows, limitRows[i].name)
+		}
+	}
+	return rows
+}
+
+// changeOwn puts those of a node's own limits in force that need no start, and names the
+// others that differ. For the goroutine of serve.
+func (s *server) changeOwn(to limits) (later []string, err error) {
+	next := *s.ownLimits.Load()
+	is, _ := next.withDefaults()
+	want, err := to.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range differing(&is, &want) {
+		row := &limitRows[slices.IndexFunc(limitRows, func(r limitRow) bool { return r.name == name })]
+		switch n := limitFacts[name].value(&want); {
+		case row.isAgreed(): // the log has it
+		case hangupRows[name] == "":
+			later = append(later, name)
+		case n == 0 && row.mayBeNone:
+			row.set(&next, unlimited)
+		default:
+			row.set(&next, n)
+		}
+	}
+	if err := s.mqtt.SetLimits(next.mqtt); err != nil {
+		return nil, err
+	}
+	s.fetches.Change(next.fetches.atOnce, next.fetches.perSecond)
+	s.ownLimits.Store(&next)
+	return later, nil
 }
 
 // warnOfOtherSettings says that what is configured is not what is in force.

@@ -120,6 +120,7 @@ type server struct {
 	node      *cluster.Node
 	mqtt      *mqtt.Server
 	ticker    *time.Ticker
+	ownLimits atomic.Pointer[limits] // of this node, as configured: see changeOwn
 	elsewhere elsewhere
 	lists     api.Rate  // of resources, by HTTP
 	fetches   *api.Rate // of anything else, likewise
@@ -153,6 +154,7 @@ const (
 // is the addresses that cannot be had, nothing was touched.
 func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
 	s = &server{config: c, gate: acl.NewGate(passwordsAtOnce, passwordsWait), keys: authn.NewKeys(time.Now, c.logger), fetches: api.NewRate(c.limits.fetches.atOnce, c.limits.fetches.perSecond), failed: make(chan error, 2+len(c.listeners))}
+	s.ownLimits.Store(&s.config.limits)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close(ctx))
@@ -361,7 +363,7 @@ func (s *server) listen() (err error) {
 	if s.config.http == "" {
 		return nil
 	}
-	s.httpListener = limitConnections(s.ports.http.release(), httpConnections, s.mqtt.Limits().PerAddress, &s.httpTurnedAway)
+	s.httpListener = limitConnections(s.ports.http.release(), httpConnections, func() int { return s.mqtt.Limits().PerAddress }, &s.httpTurnedAway)
 	s.http = httpServer(handler)
 	s.http.ErrorLog = log.New(&httpLog{s.config.logger, &s.httpTLSFailed}, "", 0)
 	go func() {
