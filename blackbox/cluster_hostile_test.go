@@ -41,20 +41,7 @@ func TestClusterStrangers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	of := func(a *certs.Authority, name string, from time.Time) *tls.Config {
-		pair, err := a.Issue(name, nil, from, time.Hour)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cert, err := tls.X509KeyPair(pair.Cert, pair.Key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		// It is the node that has to look at who comes: these look at nothing, and show
-		// what it does not want.
-		show := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
-		return &tls.Config{GetClientCertificate: show, InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: []string{"bellwire-cluster/1"}}
-	}
+	of := func(a *certs.Authority, name string, from time.Time) *tls.Config { return shows(t, a, name, from) }
 	rng := rand.New(rand.NewPCG(1, 47))
 	garbage := make([]byte, 8192)
 	for i := range garbage {
@@ -158,6 +145,23 @@ func handshakes(config *tls.Config, bytes []byte) func(*testing.T, string) {
 	}
 }
 
+// shows is how one dials a node with a certificate for name that is good for an hour.
+func shows(t *testing.T, a *certs.Authority, name string, from time.Time) *tls.Config {
+	t.Helper()
+	pair, err := a.Issue(name, nil, from, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := tls.X509KeyPair(pair.Cert, pair.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It is the node that has to look at who comes: these look at nothing, and show
+	// what it does not want.
+	show := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
+	return &tls.Config{GetClientCertificate: show, InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: []string{"bellwire-cluster/1"}}
+}
+
 // ends wants the other side to end the connection.
 func ends(t *testing.T, nc net.Conn) {
 	t.Helper()
@@ -171,11 +175,18 @@ func ends(t *testing.T, nc net.Conn) {
 }
 
 // hello is how a node begins, see cluster/link.
-func hello(name, cluster string) []byte {
-	text, err := json.Marshal(map[string]any{
+func hello(name, cluster string) []byte { return helloTo(name, cluster, nil) }
+
+// helloTo is hello of one that looks for a member of its cluster.
+func helloTo(name, cluster string, wanted map[string]any) []byte {
+	h := map[string]any{
 		"version": 1, "cluster": cluster, "plane": 1,
 		"self": map[string]any{"id": "11111111-1111-1111-1111-111111111111", "name": name, "address": "127.0.0.1:1"},
-	})
+	}
+	if wanted != nil {
+		h["to"], h["members"] = wanted["id"], []any{wanted}
+	}
+	text, err := json.Marshal(h)
 	if err != nil {
 		panic(err)
 	}

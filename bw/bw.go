@@ -67,6 +67,7 @@ const (
 	Diverged        Code = 7007
 	NodeTooOld      Code = 7008
 	NodeRemoved     Code = 7009
+	NodeContested   Code = 7010
 	Limit           Code = 8001
 	Unclassified    Code = 9001
 )

@@ -356,6 +356,31 @@ same name if you like. A node that runs under a service manager is better not
 started again after this exit code (systemd: RestartPreventExitStatus=7).`,
 	},
 	{
+		NodeContested, "another cluster has a node by this one's name",
+		"have it join that: bellwire cluster remove there, an empty data directory here, and --join",
+		`The node has founded a cluster (--bootstrap, and no data), and a member of another
+one, which has proved that it is of the same authority, looks for a node by this
+one's name at this one's address. So its disk was emptied and it was started with
+--bootstrap again, by a unit file that still says so. It would acknowledge what the
+others never get; so it does not serve, sends its clients away, and ends with exit
+code 7, and so does each further start with this data directory. If the others
+were down it may have served until they came; what it acknowledged by then is in
+its data directory alone: keep that until you know whether it matters (a copy can
+be looked into by starting it elsewhere without --cluster).
+
+To have the node back: bellwire cluster remove NODE, asked of another member; move
+the data directory away; start the node with --join in place of --bootstrap, under
+the same name. Are so many disks lost that the others have no quorum, and one of
+them still has its data, that one is to go on: bellwire cluster recover.
+
+If it is to be a cluster of its own, beside the other: give it another name at its
+first start (--cluster-name), or another authority, or its node another name. To
+go on with what is in the data directory: bellwire cluster recover --data DIR
+--node NODE makes it a cluster of its own, and have the other cluster remove its
+node of that name, or both will log that they look for each other. A cluster that
+others have joined is not ended, and logs it as an error once a minute.`,
+	},
+	{
 		Limit, "a limit of the server was reached",
 		"send less at a time, or have the operator raise the limit",
 		`The server bounds what a client may send, store or hold open, and this request

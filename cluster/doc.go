@@ -29,6 +29,7 @@
 //
 //	DIR/LOCK        held while a process uses the directory
 //	DIR/node.json   whose it is: see Dir
+//	DIR/contested.json  that it is not to serve: see ContestedError
 //	DIR/raft/       the log, the term, the vote
 //	DIR/state/      the Machine's, and opened by whoever makes the Machine
 //	DIR/snapshots/  copies of the state

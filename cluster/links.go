@@ -44,11 +44,12 @@ type LinkConfig struct {
 // Links are a node's connections with the others. They come before the Node: what
 // is to be a member learns of which cluster before it makes its Machine.
 type Links struct {
-	cfg  LinkConfig
-	dir  *Dir
-	self link.Member
-	book *link.Book
-	mesh *link.Mesh
+	cfg     LinkConfig
+	dir     *Dir
+	self    link.Member
+	book    *link.Book
+	mesh    *link.Mesh
+	founder *founder
 
 	opened chan struct{} // closed when node is set
 	closed chan struct{}
@@ -63,13 +64,19 @@ type Links struct {
 
 // Listen begins to accept connections from other nodes. They wait until a Node is
 // opened with the Links.
+//
+// Errors: a *ContestedError, if that was found before; ErrDamaged, the disk's.
 func Listen(dir *Dir, cfg LinkConfig) (*Links, error) {
 	l := &Links{cfg: cfg, dir: dir, opened: make(chan struct{}), closed: make(chan struct{}), faults: map[string]string{}}
-	l.ctx, l.cancel = context.WithCancel(context.Background())
 	known, err := dir.members()
+	if err == nil {
+		err = dir.contested()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.founder = newFounder(dir, cfg.Now())
 	l.self = link.Member{ID: dir.id.Node, Name: dir.id.Name, Address: cfg.Advertise, Since: cfg.Now().UnixNano(), Reader: cfg.Reader}
 	if l.self.Address == "" {
 		l.self.Address = cfg.Listener.Addr().String()
@@ -81,9 +88,9 @@ func Listen(dir *Dir, cfg LinkConfig) (*Links, error) {
 	}
 	l.book = link.NewBook(known, l.keep)
 	l.mesh = link.New(link.Config{
-		Cluster: dir.id.Cluster, Self: l.self, Book: l.book,
+		Cluster: dir.id.Cluster, Called: l.founder.called, Self: l.self, Book: l.book,
 		Listener: cfg.Listener, Dial: cfg.Dial, TLS: cfg.TLS,
-		Levels: dir.linkLevels, Admit: l.admit, Strangers: []link.Plane{planeAsk}, Serve: l.serve,
+		Levels: dir.linkLevels, Admit: l.admit, Strangers: []link.Plane{planeAsk}, Serve: l.serve, Sought: l.sought,
 		Logger: cfg.Logger, Now: cfg.Now,
 	})
 	return l, nil
@@ -172,6 +179,9 @@ func (l *Links) dial(id string, plane link.Plane) (*link.Conn, error) {
 	l.mu.Unlock()
 	switch m, _ := l.book.Find(id); {
 	case fault == old:
+	case elsewhere(err) != "":
+		l.cfg.Logger.Error("cluster: a node of this cluster has founded another one: its disk was emptied, and it was started with --bootstrap", "node", m.Name, "address", m.Address, "founded", elsewhere(err),
+			"err", fault, "todo", "bellwire cluster remove "+m.Name+"; then start it with an empty data directory and --join in place of --bootstrap")
 	case err != nil:
 		l.cfg.Logger.Log(l.ctx, faultLevel(err), "cluster: no connection to a node", "node", m.Name, "address", m.Address, "err", fault)
 	default:
@@ -261,7 +271,7 @@ func (l *Links) join(ctx context.Context, address string) error {
 			return err
 		}
 	}
-	l.mesh.Join(cluster)
+	l.mesh.Join(cluster, l.dir.clusterName())
 	l.cfg.Logger.Info("cluster: joined", "cluster", cluster, "through", c.Peer.Name)
 	return nil
 }

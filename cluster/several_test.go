@@ -48,7 +48,9 @@ type mate struct {
 	messages chan string
 	peers    chan string
 
-	level, hold Level // that it knows, and holds; 0 for the first, and none
+	called      string   // its cluster, if it founds one; empty for no name
+	join        []string // whom to ask to be taken in; nil: the first node, which founds
+	level, hold Level    // that it knows, and holds; 0 for the first, and none
 	reader      bool
 	raiser      atomic.Pointer[Node]
 	states      atomic.Uint64 // how often it has said how it is
@@ -138,13 +140,20 @@ func (m *mate) start() {
 }
 
 func (m *mate) open() (err error) {
-	claim := Claim
-	var join []string
-	if m != m.c.nodes[0] {
-		claim, join = ClaimToJoin, []string{m.c.nodes[0].addr}
+	claim, join := Claim, m.join
+	if m != m.c.nodes[0] && join == nil {
+		join = []string{m.c.nodes[0].addr}
+	}
+	if join != nil {
+		claim = ClaimToJoin
 	}
 	if m.dir, err = claim(m.fs, "/data", m.name, m.knows()); err != nil {
 		return err
+	}
+	if join == nil && m.called != "" {
+		if err := m.dir.NameCluster(m.called); err != nil {
+			return err
+		}
 	}
 	level := slog.LevelError
 	if os.Getenv("CREW_LOG") != "" {
@@ -163,7 +172,7 @@ func (m *mate) open() (err error) {
 	if m.links, err = Listen(m.dir, LinkConfig{
 		Listener: listener, Dial: m.c.cut.dial, Join: join, Reader: m.reader, Logger: logger, Now: time.Now,
 	}); err != nil {
-		return err
+		return errors.Join(err, listener.Close())
 	}
 	if err := m.links.Join(m.c.t.Context()); err != nil {
 		return err

@@ -140,5 +140,5 @@ func (s *survey) goOn() error {
 	if err != nil {
 		return err
 	}
-	return d.saveMembers(nil)
+	return errors.Join(d.saveMembers(nil), d.fs.RemoveAll(d.contestedFile()), d.fs.SyncDir(d.path)) // it is to be a cluster of its own
 }

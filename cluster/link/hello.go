@@ -21,6 +21,7 @@ type Plane uint8
 type hello struct {
 	Version int    `json:"version"`
 	Cluster string `json:"cluster,omitempty"` // empty from a node that wants to join one
+	Called  string `json:"called,omitempty"`  // its name for people; empty from earlier versions
 	To      string `json:"to,omitempty"`      // who is meant; empty for whoever is there
 	Plane   Plane  `json:"plane"`
 	Self    Member `json:"self"`
@@ -99,6 +100,19 @@ type RefusedError struct {
 	// that the node is the one that was dialled, and of our cluster.
 	Without   uint64
 	RemovedBy string
+
+	// Elsewhere is of RefusedNode: the other cluster that the node is of which is
+	// there, by the name of the one that was dialled, which it has proved.
+	Elsewhere string
+}
+
+// A Seeker is a node of another cluster that has looked at our address for a member of
+// that, by our name. It has proved its own.
+type Seeker struct {
+	Self    Member
+	Cluster string
+	Called  string // the cluster's name for people, empty if it has none or does not say
+	Wanted  string // the id of the member that it looks for
 }
 
 // A NoMember is what Config.Admit returns of a node that is none. The node is told all

@@ -34,6 +34,7 @@ const (
 // Config says how a Mesh works. Self, Listener, Dial, Logger and Now are required.
 type Config struct {
 	Cluster string // id of the cluster; see also Mesh.Join
+	Called  string // its name for people, told to those whom we dial; may be empty
 	Self    Member
 	Book    *Book
 
@@ -56,6 +57,10 @@ type Config struct {
 
 	// Strangers are the planes on which nodes may talk that are of no cluster yet.
 	Strangers []Plane
+
+	// Sought is told of each Seeker after it was refused, by any goroutine; nil for
+	// nobody.
+	Sought func(Seeker)
 
 	// Serve is called with each connection that another node has made, in a
 	// goroutine of its own. The connection is closed when it returns.
@@ -89,6 +94,7 @@ func (t *TLS) explain(err error) error {
 type Mesh struct {
 	cfg       Config
 	cluster   atomic.Pointer[string]
+	called    atomic.Pointer[string]
 	strangers atomic.Int64
 	refused   atomic.Uint64
 	ctx       context.Context // ends when the mesh is closed
@@ -110,14 +116,19 @@ const toldASecond = 100
 func New(cfg Config) *Mesh {
 	m := &Mesh{cfg: cfg, told: logline.Budget{Most: toldASecond, Per: time.Second}, open: map[net.Conn]Member{}}
 	m.cluster.Store(&cfg.Cluster)
+	m.called.Store(&cfg.Called)
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	cfg.Book.Learn(cfg.Self)
 	m.tasks.Go(m.accept)
 	return m
 }
 
-// Join makes this node one of the cluster, which it was none of.
-func (m *Mesh) Join(cluster string) { m.cluster.Store(&cluster) }
+// Join makes this node one of the cluster, which it was none of. called is the cluster's
+// name.
+func (m *Mesh) Join(cluster, called string) {
+	m.called.Store(&called)
+	m.cluster.Store(&cluster)
+}
 
 // Cluster returns the id of the cluster, empty if there is none yet.
 func (m *Mesh) Cluster() string { return *m.cluster.Load() }
@@ -274,6 +285,9 @@ func (m *Mesh) greet(raw net.Conn) (*Conn, error) {
 	if err := writeMessage(nc, &a); err != nil {
 		return nil, err
 	}
+	if s, ok := m.seeker(&h); a.Refusal == RefusedNode && ok {
+		m.cfg.Sought(s)
+	}
 	if a.Refusal != "" {
 		return nil, &turnedAway{name: h.Self.Name, code: a.Refusal, reason: a.Reason}
 	}
@@ -307,6 +321,20 @@ func (m *Mesh) judge(h *hello, name string) (Refusal, string) {
 			h.Self.Name, h.Cluster, m.cfg.Self.Name, own)
 	}
 	return "", ""
+}
+
+// seeker says whether h, which is refused for looking for another node, is a Seeker's.
+// judge has seen by then that its name is its certificate's.
+func (m *Mesh) seeker(h *hello) (Seeker, bool) {
+	if m.cfg.Sought == nil || h.To == "" || h.Cluster == "" || h.Cluster == m.Cluster() || h.Self.Name == m.cfg.Self.Name {
+		return Seeker{}, false
+	}
+	for _, known := range h.Members {
+		if known.ID == h.To && known.Name == m.cfg.Self.Name {
+			return Seeker{Self: h.Self, Cluster: h.Cluster, Called: h.Called, Wanted: h.To}, true
+		}
+	}
+	return Seeker{}, false
 }
 
 // admitted takes what Admit returned.
@@ -396,7 +424,7 @@ func (m *Mesh) dial(ctx context.Context, peer Member, plane Plane) (_ *Conn, clu
 		nc, name = t, m.cfg.TLS.Name(t.ConnectionState())
 	}
 	h := hello{
-		Version: helloVersion, Cluster: m.Cluster(), To: peer.ID, Plane: plane,
+		Version: helloVersion, Cluster: m.Cluster(), Called: *m.called.Load(), To: peer.ID, Plane: plane,
 		Self: m.cfg.Self, Members: m.cfg.Book.Members(), Levels: m.levels(),
 	}
 	if err := writeMessage(nc, &h); err != nil {
@@ -430,6 +458,9 @@ func (m *Mesh) check(a *answer, peer Member, name string) error {
 		proved := m.cfg.TLS == nil || name == a.Self.Name
 		if proved && a.Refusal == RefusedMember && own != "" && a.Cluster == own && peer.ID != "" && a.Self.ID == peer.ID && a.Self.Name == peer.Name {
 			e.Without, e.RemovedBy = a.Without, a.RemovedBy
+		}
+		if proved && a.Refusal == RefusedNode && own != "" && a.Cluster != own && a.Self.Name == peer.Name {
+			e.Elsewhere = a.Cluster
 		}
 		return e
 	case a.Version != helloVersion:

@@ -40,7 +40,7 @@ func (f *clusterFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.advertise, "advertise", "", "`address` by which the other nodes reach --cluster; that itself if empty")
 	flags.StringVar(&f.advertiseMQTT, "advertise-mqtt", "", "`address` by which clients reach --mqtt: other nodes tell it to those whom they send away; that itself if empty, unless it is on loopback and --cluster is not")
 	flags.StringVar(&f.join, "join", "", "at the first start: `addresses` of nodes of the cluster to join, separated by commas")
-	flags.BoolVar(&f.bootstrap, "bootstrap", false, "at the first start: begin a new cluster, for others to join")
+	flags.BoolVar(&f.bootstrap, "bootstrap", false, "at the first start: begin a new cluster, for others to join. A node of one whose disk was emptied comes back with --join")
 	flags.StringVar(&f.name, "cluster-name", "", "with --bootstrap, at the first start: `name` of the cluster, shown and typed where something cannot be undone; bellwire if empty")
 	flags.StringVar(&f.tls, "cluster-tls", "", "`directory` with ca.crt, node.crt and node.key, as bellwire cert node makes it")
 	flags.BoolVar(&f.nonVoter, "non-voter", false, "join without asking for a vote: the node holds everything and serves clients, and its being away delays nobody; bellwire cluster promote gives it one")

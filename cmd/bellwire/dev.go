@@ -177,6 +177,8 @@ func (f devFlags) live(ctx context.Context, s *server, show *demo) error {
 		return err
 	case <-s.node.Removed():
 		return s.takenOut()
+	case <-s.links.Contested():
+		return s.contested(s.links.Contest())
 	case <-ctx.Done():
 		return nil // it was asked to end
 	}

@@ -34,7 +34,7 @@ func exitOf(c bw.Code) int {
 		return exitUsage
 	case bw.NoSuchCode, bw.NotSet, bw.NoSuchNode, bw.NotExplained, bw.NoSuchPolicy:
 		return exitNotFound
-	case bw.WouldOverwrite, bw.WouldLoseQuorum, bw.ClusterRefuses, bw.NodeRemoved, bw.NotConfirmed, bw.PolicyMoved:
+	case bw.WouldOverwrite, bw.WouldLoseQuorum, bw.ClusterRefuses, bw.NodeRemoved, bw.NodeContested, bw.NotConfirmed, bw.PolicyMoved:
 		return exitConflict
 	case bw.PolicyTests:
 		return exitTestFailed

@@ -81,7 +81,10 @@ With --cluster it is one node of several. The first is started with --bootstrap,
 each other one with --join and the address of one that runs; after its first
 start a node knows its cluster, and neither is looked at. Nodes know each other
 by certificates: bellwire cert. A node that was removed from its cluster sends its
-clients away and ends with exit code 7, and so does each further start of it.`,
+clients away and ends with exit code 7, and so does each further start of it. So
+does one whose disk was emptied, and which was started with --bootstrap again,
+when the others look for it: take --bootstrap out of its unit file once others
+have joined. Such a node comes back with --join.`,
 		Example: `  bellwire serve --data ./n1 --policy policy.yaml --domain example.com
   bellwire serve -f bellwire.yaml --mqtt 127.0.0.1:0
   bellwire serve --node n1 --data ./n1 --cluster 10.0.0.1:7400 --cluster-tls ./n1-tls --bootstrap --policy policy.yaml
@@ -169,7 +172,9 @@ func serve(ctx context.Context, f serveFlags, c serverConfig, stdout io.Writer) 
 		case err := <-s.failed:
 			return errors.Join(err, s.shutdown())
 		case <-s.node.Removed():
-			return s.leave()
+			return s.leave(s.takenOut())
+		case <-s.links.Contested():
+			return s.leave(s.contested(s.links.Contest()))
 		case <-ctx.Done():
 			c.logger.Info("stopping")
 			return s.shutdown()
@@ -383,7 +388,7 @@ func exitAtOnce(string) { os.Exit(exitFailed) }
 func startFault(err error, f serveFlags) error {
 	code := bw.Code(0)
 	_, told := errors.AsType[faults](err)
-	if f, ok := errors.AsType[*fault](err); ok && f.code == bw.NodeRemoved {
+	if f, ok := errors.AsType[*fault](err); ok && (f.code == bw.NodeRemoved || f.code == bw.NodeContested) {
 		told = true
 	}
 	switch {

@@ -181,6 +181,9 @@ func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
 	if err := s.firstPolicy(ctx); err != nil {
 		return s, err
 	}
+	if err := s.settleFounder(ctx); err != nil {
+		return s, err
+	}
 	return s, s.listen()
 }
 
@@ -225,6 +228,9 @@ func (s *server) openLinks(ctx context.Context) (err error) {
 		Listener: s.ports.cluster, Dial: dialTCP, Advertise: advertise, Join: c.join, Reader: c.nonVoter, Logger: c.logger, Now: time.Now,
 		TLS: &link.TLS{Server: c.credentials.Server(), Client: c.credentials.Client, Name: certs.PeerName, Explain: certs.Explain},
 	})
+	if e, ok := errors.AsType[*cluster.ContestedError](err); ok {
+		return s.contested(e)
+	}
 	if err != nil {
 		return err
 	}

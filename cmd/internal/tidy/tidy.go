@@ -45,7 +45,7 @@ var mayImport = map[string][]string{
 	"cluster/raftlog":   {"disk"},
 	"cluster/certs":     {},
 	"cluster/link":      {"internal/logline"},
-	"cluster":           {"cluster/certs", "cluster/link", "cluster/raftlog", "disk"},
+	"cluster":           {"cluster/certs", "cluster/link", "cluster/raftlog", "disk", "internal/logline"},
 	"cluster/clustertest": {
 		"cluster", "disk",
 	},
