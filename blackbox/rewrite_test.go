@@ -92,7 +92,8 @@ func TestTopicsAreRewritten(t *testing.T) {
 }
 
 // Another policy rewrites by its own entries at once, also for who is connected and behind an
-// alias; subscriptions that there are stay what they are.
+// alias; subscriptions that there are stay what they are, and end by the name that their
+// client knows them by.
 func TestRewritingChangesWithThePolicy(t *testing.T) {
 	t.Parallel()
 	policy := policyFile(t, []string{"ana"}, rewriteRules+rewriteSection)
@@ -118,5 +119,35 @@ func TestRewritingChangesWithThePolicy(t *testing.T) {
 	ana.ReceiveText("new/y", "still")
 	if code := ana.TrySubscribe(nil, mq.Filter{Filter: "old/#"}).Codes[0]; code != 0x87 {
 		t.Errorf("old/# is granted: %#02x", code)
+	}
+	gone := func(c *mq.Client, filter string, want byte) {
+		t.Helper()
+		if p := c.Unsubscribe(filter); p.Codes[0] != want {
+			t.Errorf("unsubscribed from %s: %v, want %#02x", filter, p, want)
+		}
+	}
+	back := func(id string) *mq.Client {
+		return s.open(v5, as("ana", mq.Connect{ClientID: id, Properties: mq.Properties{mq.Number(mq.PropSessionExpiry, 3600)}}))
+	}
+	gone(ana, "old/#", 0)
+	gone(ana, "old/#", 0x11)
+	ana.Publish("new/y", 1, "no more")
+	ana.Quiet()
+	device := back("device")
+	device.Subscribe("new/a", 1)
+	writePolicy(t, policy, []string{"ana"}, rewriteRules+rewriteSection)
+	s.signal(syscall.SIGHUP)
+	until(t, "the first policy again", 20*time.Second, func() bool { return ana.TryPublish(probe) == 0 })
+	device.Subscribe("old/b", 1)
+	device.Subscribe("$share/g/old/c", 1)
+	device.Disconnect()
+	writePolicy(t, policy, []string{"ana"}, rewriteRules+`rewrite: [{action: all, source_topic: "new/a", re: "^new/a$", dest_topic: "new/other"}]
+`)
+	s.signal(syscall.SIGHUP)
+	until(t, "a third", 20*time.Second, func() bool { return ana.TryPublish(probe) == 0x87 })
+	device = back("device")
+	for _, filter := range []string{"new/a", "old/b", "$share/g/old/c"} { // made before the rule, and by one that is no more
+		gone(device, filter, 0)
+		gone(device, filter, 0x11)
 	}
 }

@@ -348,7 +348,7 @@ func (m *Machine) applySubscribe(c *event.Subscribe) (*subscribed, error) {
 // says whether there may be retained events to be sent to it.
 func (m *Machine) subscribe(r *record, sub event.Subscription, here uint64) (replay bool) {
 	s := storedSub{Subscription: sub, since: here}
-	s.Filter = strings.Clone(s.Filter)
+	s.Filter, s.Named = strings.Clone(s.Filter), strings.Clone(s.Named)
 	old, had := m.durable.Value(s.Filter, r.session)
 	s.ends, s.first = old.ends, old.first
 	m.setEnd(r, &s, m.endsAt(r, s.Filter, m.now))

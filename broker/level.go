@@ -67,6 +67,10 @@ const (
 	// the one that ends (see event.Disconnect): likewise.
 	LevelExact = LevelStreams
 
+	// LevelNamed is that from which on it is known by what name a subscription was made
+	// that was rewritten (see Session.UnsubscribeNamed): likewise.
+	LevelNamed = LevelStreams
+
 	// NewestLevel is the newest that this program knows. Those above are reserved.
 	NewestLevel = LevelStreams
 )

@@ -334,6 +334,9 @@ func (r *modelRun) subscribe() *event.Subscribe {
 			Filter: pick(r.rng, modelFilters...), QoS: uint8(r.rng.IntN(3)), NoLocal: r.rng.IntN(4) == 0,
 			RetainAsPublished: r.rng.IntN(3) == 0, RetainHandling: uint8(r.rng.IntN(3)), ID: uint32(r.rng.IntN(3)),
 		})
+		if r.plain.level >= LevelNamed {
+			c.Subs[len(c.Subs)-1].Named = pick(r.rng, "", "", "old", "older")
+		}
 		if r.mixed != nil && r.plain.level >= LevelShared && r.rng.IntN(2) == 0 {
 			r.shared(&c.Subs[len(c.Subs)-1])
 		}

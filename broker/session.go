@@ -50,7 +50,8 @@ type Session struct {
 
 	subs map[string]*localSub // the delivery loop's
 
-	filters filterUse // of subs: the loop changes it
+	filters filterUse   // of subs: the loop changes it
+	renamed atomic.Bool // there is, or was, one among subs that has a name
 
 	shownMu sync.Mutex
 	shown   map[string]uint64   // what it was shown last, by resource: a hash
@@ -160,6 +161,7 @@ func (s *Session) attach(sub event.Subscription, since, group uint64, now int64)
 	if group != 0 {
 		return s.attachShared(sub, since, group)
 	}
+	s.renames(&sub)
 	grant := s.b.grant(s.who, sub.Filter, now)
 	l := &localSub{s: s, sub: sub, since: since, windowed: grant.Windowed, outside: grant.Outside}
 	if old := s.subs[sub.Filter]; old != nil {
@@ -433,6 +435,9 @@ func (s *Session) SubscribeWith(subs []event.Subscription, options []byte, ackno
 	now := s.b.now()
 	granted := make([]event.Subscription, 0, len(subs))
 	for i := range subs {
+		if len(subs[i].Named) > longestNamed || s.b.Level() < LevelNamed {
+			subs[i].Named = ""
+		}
 		if results[i].Err = s.maySubscribe(subs[i].Filter, options, now); results[i].Err == nil {
 			granted = append(granted, subs[i])
 		} else {

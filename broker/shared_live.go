@@ -183,6 +183,7 @@ func sharedAmong(subs []event.Subscription) (shared, others []event.Subscription
 // attachShared is attach for a shared subscription. No state is shown to it, and it
 // does not end with its window: others get what it may not. In the delivery loop.
 func (s *Session) attachShared(sub event.Subscription, since, group uint64) *localSub {
+	s.renames(&sub)
 	l := &localSub{s: s, sub: sub, since: since}
 	l.sharing.rest, _ = sharedRest(sub.Filter)
 	l.sharing.group = group

@@ -45,7 +45,7 @@ func (m *Machine) joinGroup(r *record, sub event.Subscription, here uint64) (gro
 		g = m.newGroup(strings.Clone(sub.Filter), rest, r.principal)
 	}
 	s := storedSub{Subscription: sub, since: here, first: r.queue.next, group: g.session}
-	s.Filter, s.RetainHandling = g.filter, 0
+	s.Filter, s.Named, s.RetainHandling = g.filter, strings.Clone(s.Named), 0
 	at, had := g.find(r.session)
 	if had {
 		s.first = g.members[at].sub.first

@@ -279,7 +279,14 @@ type Subscription struct {
 	RetainAsPublished bool   // keep the publisher's retain flag
 	RetainHandling    uint8  // 0 send retained, 1 if the subscription is new, 2 never
 	ID                uint32 // Subscription Identifier, 0 for none
+
+	// Named is what the client has named, if that was rewritten to Filter. None below
+	// feature level 4.
+	Named string
 }
+
+// subscriptionNamed among the options says that Named stands at the end.
+const subscriptionNamed = 1 << 6
 
 // minSubscription is the length of the shortest binary form of one.
 const minSubscription = 3
@@ -293,7 +300,14 @@ func (s *Subscription) Append(b []byte) []byte {
 	if s.RetainAsPublished {
 		opts |= 1 << 3
 	}
-	return appendUint(append(appendString(b, s.Filter), opts), uint64(s.ID))
+	if s.Named != "" {
+		opts |= subscriptionNamed
+	}
+	b = appendUint(append(appendString(b, s.Filter), opts), uint64(s.ID))
+	if s.Named != "" {
+		b = appendString(b, s.Named)
+	}
+	return b
 }
 
 // Decode reads the binary form of a subscription, all of b, which it then
@@ -307,13 +321,19 @@ func (s *Subscription) Decode(b []byte) error {
 func (s *Subscription) decode(r *reader) {
 	s.Filter = r.string()
 	opts := r.byte()
-	if opts > 0x2f || opts&3 == 3 {
+	named := opts&subscriptionNamed != 0
+	if opts &^= subscriptionNamed; opts > 0x2f || opts&3 == 3 {
 		r.fail("subscription options %#x", opts)
 		return
 	}
 	s.QoS, s.RetainHandling = opts&3, opts>>4&3
 	s.NoLocal, s.RetainAsPublished = opts&(1<<2) != 0, opts&(1<<3) != 0
-	s.ID = r.uint32()
+	s.ID, s.Named = r.uint32(), ""
+	if named {
+		if s.Named = r.string(); s.Named == "" {
+			r.fail("no name where there is to be one")
+		}
+	}
 }
 
 // A Subscribe sets subscriptions of a durable session.

@@ -42,6 +42,7 @@ func forms() []form {
 		{"will/empty/1", &Will{}},
 		{"subscription/full/1", &Subscription{Filter: "plant/+/#", QoS: 2, NoLocal: true, RetainAsPublished: true, RetainHandling: 2, ID: 268_435_455}},
 		{"subscription/empty/1", &Subscription{}},
+		{"subscription/named/4", &Subscription{Filter: "new/+", QoS: 1, ID: 7, Named: "old/+"}},
 		{"header/1", Header{Node: "n1", Incarnation: 1<<63 + 5, Seq: 300}},
 		{"connect/full/1", &Connect{
 			Client: "c1", Principal: "bob@example.com", Version: 5, Clean: true, Expiry: Never, ReceiveMax: 65535,
@@ -247,7 +248,8 @@ func TestUnknownBitsAreDamaged(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"event flags":         append([]byte{1 << 5}, encode(&Event{})[1:]...),
 		"event QoS 3":         append([]byte{3}, encode(&Event{})[1:]...),
-		"subscription bit 6":  {sub[0], sub[1], sub[2] | 1<<6, sub[3]},
+		"subscription bit 6":  {sub[0], sub[1], sub[2] | 1<<6, sub[3]},    // and no name
+		"subscription of ''":  {sub[0], sub[1], sub[2] | 1<<6, sub[3], 0}, // likewise
 		"subscription bit 7":  {sub[0], sub[1], sub[2] | 1<<7, sub[3]},
 		"subscription QoS 3":  {sub[0], sub[1], 3, sub[3]},
 		"retain handling 3":   {sub[0], sub[1], 3 << 4, sub[3]},

@@ -24,7 +24,7 @@ type session interface {
 	Publish(ev *event.Event, packetID uint16, c broker.Completer, tag uint64, w *broker.Wave) (logged bool, err error)
 	Release(packetID uint16, c broker.Completer, tag uint64) (logged bool, err error)
 	SubscribeWith(subs []event.Subscription, options []byte, acknowledge func([]broker.SubResult, []byte, *broker.Wave))
-	Unsubscribe(filters []string) (existed []bool, err error)
+	UnsubscribeNamed(filters, named []string) (existed []bool, err error)
 	Settle(packetID uint16, what broker.Settlement, w *broker.Wave) error
 	Drained(w *broker.Wave)
 	CloseFor(why uint8, willToo, setExpiry bool, expiry uint32)

@@ -56,7 +56,8 @@ func (c *conn) handleSubscribe(in *input, body []byte) error {
 	reason := ""
 	for i, f := range pk.Filters {
 		var code byte
-		if f.Filter, code, reason = c.filter(f.Filter, reason); code == codeSuccess && c.tooDeep(f.Filter) {
+		named := f.Filter
+		if f.Filter, code, reason = c.filter(named, reason); code == codeSuccess && c.tooDeep(f.Filter) {
 			code = codeQuota
 		}
 		if code != codeSuccess {
@@ -69,6 +70,9 @@ func (c *conn) handleSubscribe(in *input, body []byte) error {
 			RetainAsPublished: f.RetainAsPublished || c.bridge, RetainHandling: f.RetainHandling,
 			ID: uint32(f.Identifier),
 		})
+		if named != f.Filter {
+			subs[len(subs)-1].Named = strings.Clone(named)
+		}
 	}
 	if len(subs) == 0 {
 		c.acknowledge(suback, suback.ReasonCodes[0], reason, &in.wave)
@@ -191,21 +195,22 @@ func (c *conn) handleUnsubscribe(in *input, body []byte) error {
 		PacketID:    pk.PacketID,
 		ReasonCodes: make([]byte, len(pk.Filters)),
 	}
-	filters := make([]string, 0, len(pk.Filters))
+	filters, named := make([]string, 0, len(pk.Filters)), make([]string, 0, len(pk.Filters))
 	places := make([]int, 0, len(pk.Filters))
 	reason := ""
 	for i, f := range pk.Filters {
-		var code byte
-		if f.Filter, code, reason = c.filter(f.Filter, reason); code != codeSuccess {
+		filter, code, why := c.filter(f.Filter, reason)
+		if reason = why; code != codeSuccess {
 			unsuback.ReasonCodes[i] = code
 			continue
 		}
-		filters, places = append(filters, strings.Clone(f.Filter)), append(places, i)
+		filters, named = append(filters, strings.Clone(filter)), append(named, strings.Clone(f.Filter))
+		places = append(places, i)
 	}
 	if len(filters) > 0 {
 		in.wave.Flush() // the session may take its time
 		c.inBroker = true
-		existed, err := c.session.Unsubscribe(filters)
+		existed, err := c.session.UnsubscribeNamed(filters, named)
 		c.inBroker = false
 		if err != nil {
 			if code, why, ended := endOf(err); ended {
