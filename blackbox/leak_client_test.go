@@ -43,6 +43,7 @@ type leakSub struct {
 	from      int  // the act in which it was made
 	until     int  // in which it was ended; 0: it is there
 	uncertain bool // it may have ended: nothing is demanded for it
+	nameless  bool // it is of somebody without a name
 	revoked   bool // it was revoked, or a rule blocks its watcher: it is to be shown nothing more
 }
 
@@ -56,7 +57,17 @@ func (s *leakSub) plain() string {
 	return s.filter
 }
 
-func (s *leakSub) matches(topic string) bool { return law.Matches(s.plain(), topic) }
+// matches says whether what is sent on a topic may be for it: to somebody without a name no
+// resource is but by its own.
+func (s *leakSub) matches(topic string) bool {
+	return law.Matches(s.plain(), topic) && (!s.nameless || s.named() || !isResource(topic))
+}
+
+// isResource says whether a topic is that of a resource that its owner shows.
+func isResource(topic string) bool {
+	kind, _, _ := strings.Cut(topic, "/")
+	return slices.Contains(leakKinds[:2], kind)
+}
 
 // named says whether the subscription asks an owner: it names a resource.
 func (s *leakSub) named() bool { return !strings.ContainsAny(s.filter, "+#") }
@@ -266,7 +277,7 @@ func (r *leak) acknowledged(c *leakClient, p *mq.Packet) {
 func (r *leak) subscribe(c *leakClient, filter string, qos byte) (code byte) {
 	r.t.Helper()
 	id := c.id16()
-	sub := &leakSub{filter: filter, qos: qos, from: r.serial}
+	sub := &leakSub{filter: filter, qos: qos, from: r.serial, nameless: c.who == ""}
 	old := c.subs[filter]
 	c.subs[filter] = sub // what comes before SUBACK is for it
 	lifted := r.askAgain(c, sub)

@@ -98,11 +98,15 @@ func (m *Machine) applyRequest(c *event.Request) (*subscribed, error) {
 	var answer []byte
 	for i := range c.Subs {
 		s := &c.Subs[i]
-		n, wide := notifierOf(m.profiles, s.Filter), wideOf(m.profiles, m.prefixes, s.Filter)
+		n, wide := notifierOf(m.profiles, s.Filter), m.wideFor(r.principal, s.Filter)
 		if (n != nil || len(wide) > 0) && m.level >= LevelRequests {
 			q := Request{
 				Who: Who{Principal: r.principal, Client: r.client}, Session: r.session, Topic: strings.Clone(s.Filter),
 				Options: c.Props, Lasting: r.durable(), Known: m.hasAsked(r.session, s.Filter),
+			}
+			if err = m.namelessMore(r, &q); err != nil {
+				refused[q.Topic] = err
+				continue
 			}
 			if n != nil {
 				err = n.Subscribed(&ProfileTx{m: m, prefix: n.Prefix()}, &q)

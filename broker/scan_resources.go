@@ -25,7 +25,7 @@ func (t *scanState) viewers(filter string) (viewers []Viewer) {
 		return viewers
 	}
 	for _, prefix := range m.prefixes {
-		if v, ok := m.profiles[prefix].(Viewer); ok && watches(filter, prefix) {
+		if v, ok := m.profiles[prefix].(Viewer); ok && watches(filter, prefix) && t.s.scans(v, filter) {
 			viewers = append(viewers, v)
 		}
 	}

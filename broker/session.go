@@ -528,7 +528,7 @@ func (s *Session) SubscribeWith(subs []event.Subscription, options []byte, ackno
 // isRequest says whether to subscribe to filter is a request.
 func (s *Session) isRequest(filter string) bool {
 	m := s.b.machine
-	return s.b.Level() >= LevelRequests && (notifierOf(m.profiles, filter) != nil || len(wideOf(m.profiles, m.prefixes, filter)) > 0)
+	return s.b.Level() >= LevelRequests && (notifierOf(m.profiles, filter) != nil || len(m.wideFor(s.who.Principal, filter)) > 0)
 }
 
 // maySubscribe says whether filter may be granted at all.
@@ -540,13 +540,17 @@ func (s *Session) maySubscribe(filter string, options []byte, now int64) error {
 		if err := s.b.mayWatchNow(p, s.who, filter, now); err != nil {
 			return err
 		}
-		if n, ok := p.(Notifier); ok && s.b.Level() >= LevelRequests {
+		n, ok := p.(Notifier)
+		if ok && !s.who.mayWatchBy(filter) {
+			return errNamelessWide
+		}
+		if ok && s.b.Level() >= LevelRequests {
 			return n.CheckRequest(s.who, filter, options)
 		}
 		return nil
 	}
 	if s.b.Level() >= LevelRequests { // of filters that begin with a wildcard
-		for _, n := range wideOf(s.b.machine.profiles, s.b.machine.prefixes, filter) {
+		for _, n := range s.b.machine.wideFor(s.who.Principal, filter) {
 			if err := n.CheckRequest(s.who, filter, options); err != nil {
 				return err
 			}

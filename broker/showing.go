@@ -119,6 +119,9 @@ func (s *Session) judge(res Resource, topicName string, now int64, named, wanted
 	j.sum = s.b.watch.sum(&j.shown)
 	s.shownMu.Lock()
 	defer s.shownMu.Unlock()
+	if !s.sees(topicName) {
+		return j
+	}
 	last, had := s.shown[topicName]
 	if _, exactly := s.named[topicName]; exactly {
 		if j.shown.Absent {

@@ -176,31 +176,6 @@ func TestWildcardAndName(t *testing.T) {
 	n.CheckReplay(nil)
 }
 
-// Who is anonymous is revoked by id, and no other who is.
-func TestAnonymousWildcardIsRevoked(t *testing.T) {
-	n := newNode(t)
-	pc := n.Connect(bob)
-	pc.Publish(policy, demanding("anonymous"))
-	pc.Publish(bobs, open)
-	one, two := n.Connect("", brokertest.ClientID("one")), n.Connect("", brokertest.ClientID("two"))
-	one.Subscribe(byWildcard, 1)
-	rows := watchersOf(t, n, bob).Watchers
-	two.Subscribe(byWildcard, 0)
-	wants(t, n, one, "open")
-	wants(t, n, two, "open")
-	if got := cutsFrom(t, pc, "revoke", fmt.Sprintf(`"sid":%q,"until":%q`, rows[0].ID, n.Now().Add(time.Hour).Format(time.RFC3339))); got != "1" {
-		t.Errorf("revoked are %q", got)
-	}
-	pc.Publish(bobs, closed)
-	wants(t, n, one, "nothing")
-	wants(t, n, two, "closed")
-	one.Disconnect()
-	again := n.Connect("", brokertest.ClientID("one"))
-	again.Subscribe(byWildcard, 1)
-	wants(t, n, again, "closed") // it may be anybody
-	n.CheckReplay(nil)
-}
-
 var tupleID = regexp.MustCompile(`"id":"t[a-z0-9]+"`)
 
 // Two people between whom nothing differs but that an owner has ended the wildcards of one,
