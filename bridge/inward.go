@@ -45,9 +45,7 @@ func (r *relay) fromPeer(first byte, body []byte) error {
 
 // inward publishes an event of the peer here, under the same packet id.
 func (r *relay) inward(p *publish) error {
-	if err := r.enter(p); err != nil {
-		return err
-	}
+	r.enter(p)
 	w, to := route(r.b.ins, p.topic)
 	if w == nil {
 		r.drop(DropUnmapped, p.topic, "no topic of the bridge is its topic")
@@ -82,20 +80,13 @@ func (r *relay) inward(p *publish) error {
 }
 
 // enter takes note of an exchange that begins, or goes on.
-func (r *relay) enter(p *publish) error {
+func (r *relay) enter(p *publish) {
 	if p.qos == 0 {
-		return nil
+		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, known := r.in[p.id]; !known && len(r.in) >= r.local.limits.receive {
-		return &failed{
-			FailProtocol, fmt.Errorf("the peer has more than %d events under way that are not acknowledged", r.local.limits.receive),
-			"have the peer keep to less (mosquitto: max_inflight_messages), or raise receiveMaximum under limits",
-		}
-	}
 	r.in[p.id] = p.qos
-	return nil
 }
 
 // refresh releases the packet id of an event, if our session holds it from another one. That

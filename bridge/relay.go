@@ -24,8 +24,8 @@ type relay struct {
 	// out are exchanges of what goes out, by the packet ids of our broker. No more than
 	// the Window.
 	out map[uint16]outgoing
-	// in are those of what comes in, by the packet ids of the peer. No more than our
-	// broker lets us have.
+	// in are those of what comes in, by the packet ids of the peer: all of them may be under
+	// way, whatever it was told (3.1.1 has no bound), and our broker takes as many from us.
 	in map[uint16]byte
 	// stale are ids that our session has not released from before.
 	stale map[uint16]bool

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"errors"
+	"math"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -21,7 +22,7 @@ type ack struct {
 // goroutine; acknowledgements leave in this one (5.0 4.6).
 //
 // It is a ring: an acknowledgement's tag is its number, and the number its
-// place. Its lock is the connection's. It is at most Limits.ReceiveMaximum
+// place. Its lock is the connection's. It is at most receiveMaximum
 // long, twice that for MQTT 5; the reader sees to that.
 type acks struct {
 	ring       []ack  // its length is a power of two, or 0
@@ -148,7 +149,7 @@ func (a *acks) end(packet byte, id uint16, code byte) {
 //
 // later is why a publish is to be refused for now, nil if it is not: see acks.
 func (c *conn) owe(in *input, packet byte, id uint16) (tag uint64, later, err error) {
-	most := c.limits.ReceiveMaximum
+	most := c.receiveMaximum()
 	if c.version == 5 {
 		most *= 2
 	}
@@ -167,12 +168,22 @@ func (c *conn) owe(in *input, packet byte, id uint16) (tag uint64, later, err er
 		return 0, nil, errEnded
 	}
 	if c.version == 5 && packet != packets.Pubcomp {
-		if c.acks.begin(packet-packets.Puback+1, id) > c.limits.ReceiveMaximum {
+		if c.acks.begin(packet-packets.Puback+1, id) > c.receiveMaximum() {
 			c.srv.stats.Over[OverInFlight].Add(1)
 			return 0, nil, &fault{codeReceiveMaximum, "more publishes under way than the Receive Maximum"}
 		}
 	}
 	return c.acks.push(packet, id), c.acks.later, nil
+}
+
+// receiveMaximum is Limits.ReceiveMaximum. Who is of this process has all packet ids: a bridge
+// brings what its peer has under way, which may be as much (3.1.1 has no such bound), and can
+// hold none of it back, for the releases of some may come behind others.
+func (c *conn) receiveMaximum() int {
+	if c.by.Internal {
+		return math.MaxUint16
+	}
+	return c.limits.ReceiveMaximum
 }
 
 // Answer keeps what goes with the acknowledgement of that tag; see

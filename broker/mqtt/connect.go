@@ -316,7 +316,7 @@ func (c *conn) connack(p *connectPacket, r *broker.ConnectRequest, a connackOf) 
 		return pk
 	}
 	o := &pk.Properties
-	o.ReceiveMaximum = uint16(l.ReceiveMaximum)
+	o.ReceiveMaximum = uint16(c.receiveMaximum())
 	o.MaximumPacketSize = uint32(l.Packet)
 	o.TopicAliasMaximum = uint16(l.TopicAliases)
 	o.SharedSubAvailableFlag = !c.srv.shared() // and 0: what is available is not said

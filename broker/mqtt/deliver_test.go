@@ -22,7 +22,7 @@ func offline(version byte) *conn {
 	s := &Server{wheel: newWheel(), policy: func() broker.Authorizer { return nil }}
 	limits, _ := Limits{Output: 1 << 30}.WithDefaults()
 	s.limits.Store(&limits)
-	return &conn{srv: s, limits: &limits, version: version, maxPacket: maxRemaining + maxHeader, connected: true, problemInfo: true}
+	return &conn{srv: s, by: &served{}, limits: &limits, version: version, maxPacket: maxRemaining + maxHeader, connected: true, problemInfo: true}
 }
 
 // taken returns the bytes of the output and empties it.

@@ -19,8 +19,8 @@ type Listener struct {
 	Anonymous bool
 
 	// Internal is of a listener that only this process can connect to: all its clients are
-	// As, anonymous if that is empty, without showing anything, and may have client ids that
-	// are Config.Reserved.
+	// As, anonymous if that is empty, without showing anything, may have client ids that
+	// are Config.Reserved, and 65,535 publishes under way.
 	Internal bool
 	As       string
 

@@ -36,7 +36,7 @@ var ErrUnavailable = errors.New("logins cannot be judged for now")
 
 // MayStay is part of broker.Admitted. It is for connections whose CONNECT has been read.
 func (c *conn) MayStay(who broker.Who, way string, policy broker.Authorizer) bool {
-	if c.by.As != "" || c.srv.mayStay == nil {
+	if c.by.Internal || c.srv.mayStay == nil {
 		return true
 	}
 	return c.srv.mayStay(policy, Login{Client: who.Client, From: c.info()}, Identity{Principal: who.Principal, Way: way})
