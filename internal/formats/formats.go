@@ -85,6 +85,13 @@ func Missing(root, commit string) string {
 	return ""
 }
 
+// Follows says whether the tree at root was made from commit: whether that is in the
+// history of what is checked out. Without all of the history (Missing) it is not known.
+func Follows(root, commit string) bool {
+	_, err := git(root, "merge-base", "--is-ancestor", commit, "HEAD")
+	return err == nil
+}
+
 // Show returns a file as it was at a commit; fs.ErrNotExist if there was none.
 func Show(root, commit, path string) (string, error) {
 	names, err := git(root, "ls-tree", "--name-only", "--full-tree", commit, "--", path)

@@ -15,8 +15,8 @@ import (
 
 const root = "../.."
 
-// The list has a line for each level that the program knows, and tags are where it
-// says.
+// The list has a line for each level that the program knows, its commits are in the
+// history, and tags are where it says.
 func TestFormats(t *testing.T) {
 	all, err := Read(root)
 	if err != nil {
@@ -28,6 +28,11 @@ func TestFormats(t *testing.T) {
 	last := Last(all)
 	if why := Missing(root, last.Commit); why != "" {
 		t.Skip("missing: " + why)
+	}
+	for _, f := range all {
+		if f.Commit != "" && !Follows(root, f.Commit) {
+			t.Errorf("level %d is said to be of %s, which is not in the history of this version", f.Level, f.Commit)
+		}
 	}
 	tags, err := Tags(root)
 	if err != nil {
@@ -144,6 +149,9 @@ func TestUnpack(t *testing.T) {
 	}
 	if why := Missing(root, strings.Repeat("0", 40)); !strings.Contains(why, "unshallow") {
 		t.Errorf("of a commit that is not there: %q", why)
+	}
+	if Follows(root, strings.Repeat("0", 40)) {
+		t.Error("a commit that is not there is in the history")
 	}
 	dir := t.TempDir()
 	if err := Unpack(root, all[0].Commit, dir); err != nil {
