@@ -47,7 +47,7 @@ func (sink) security() *tls.ConnectionState { return nil }
 // attach connects a client without a socket to the node's broker.
 func (n *node) attach(version byte, id string) *conn {
 	n.t.Helper()
-	c := n.srv.take(sink{}, address{}, &served{Listener: Listener{Anonymous: true}})
+	c := n.srv.take(sink{}, address{}, &served{Listener: Listener{Anonymous: true}}, nil)
 	c.feed(n.t, connectBytes(version, id))
 	n.t.Cleanup(func() {
 		c.finish(errLeft)

@@ -314,7 +314,7 @@ func FuzzConnection(f *testing.F) {
 		if seed%2 == 0 {
 			s.takes = rand.New(rand.NewPCG(seed, 2))
 		}
-		c := n.srv.take(s, address{}, &served{Listener: Listener{Anonymous: true}})
+		c := n.srv.take(s, address{}, &served{Listener: Listener{Anonymous: true}}, nil)
 		if c == nil {
 			t.Fatal("no place for a connection")
 		}

@@ -304,7 +304,7 @@ func (s *Server) ServeAs(l net.Listener, as Listener) error {
 				s.logger.Info("accepting connections again", "addr", l.Addr())
 			}
 			pause = 0
-			s.accept(nc, by)
+			s.accept(nc, by, nil)
 			continue
 		}
 		if s.isClosing() {
@@ -347,8 +347,9 @@ func (s *Server) isClosing() bool {
 	return s.closing
 }
 
-// accept takes a new connection in, or turns it away.
-func (s *Server) accept(nc net.Conn, by *served) {
+// accept takes a new connection in, or turns it away. had is what was done with it before,
+// nil for nothing.
+func (s *Server) accept(nc net.Conn, by *served, had *upgrade) {
 	s.stats.Accepted.Add(1)
 	if !by.enter() {
 		s.turnAway(nc, TurnawayListener)
@@ -374,7 +375,7 @@ func (s *Server) accept(nc net.Conn, by *served) {
 		nc.Close()
 		return
 	}
-	if c := s.take(tr, addr, by); c != nil {
+	if c := s.take(tr, addr, by, had); c != nil {
 		go c.serve()
 	}
 }
@@ -387,12 +388,16 @@ func (s *Server) turnAway(nc net.Conn, why Turnaway) {
 // take makes a connection of a transport, for which serve is then to be
 // called. It returns nil, and has closed the transport, if there is no place. It has
 // entered addr and by.
-func (s *Server) take(tr transport, addr address, by *served) *conn {
+func (s *Server) take(tr transport, addr address, by *served, had *upgrade) *conn {
 	c := &conn{srv: s, addr: addr, by: by, limits: s.limitsFor(by), maxPacket: maxRemaining + maxHeader}
 	if by.ProxyFrom != nil {
 		tr = &proxyTransport{transport: tr, admit: c.admit}
 	}
-	c.tr = by.dress(tr, s.turns, c)
+	if had != nil {
+		c.tr = had.dress(tr, by.WebSocket)
+	} else {
+		c.tr = by.dress(tr, s.turns, c)
+	}
 	c.timer.fire = c
 	if why, ok := s.add(c); !ok {
 		s.stats.TurnedAway[why].Add(1)

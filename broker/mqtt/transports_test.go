@@ -12,9 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
 	mrand "math/rand/v2"
 	"net"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -64,6 +66,7 @@ func newIdentity(name string) identity {
 type way struct {
 	name   string
 	unix   bool
+	web    bool // on a server of HTTP, with its listen.TLS
 	listen Listener
 	dial   func(nc net.Conn) (net.Conn, error)
 }
@@ -116,6 +119,14 @@ func ways() []way {
 			}
 			return whole(c)
 		}},
+		{name: "http", web: true, dial: whole},
+		{name: "https", web: true, listen: Listener{TLS: serverTLS()}, dial: func(nc net.Conn) (net.Conn, error) {
+			c, err := clientTLS(tls.VersionTLS13)(nc)
+			if err != nil {
+				return nil, err
+			}
+			return whole(c)
+		}},
 		{name: "proxy 1", listen: Listener{ProxyFrom: loopback}, dial: proxied("PROXY TCP4 192.0.2.1 198.51.100.1 56324 1883\r\n", plain)},
 		{name: "proxy 2 and tls", listen: Listener{ProxyFrom: loopback, TLS: serverTLS()}, dial: proxied(
 			"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\x0a\x00\x00\x01\xdc\x04\x07\x5b", clientTLS(tls.VersionTLS13))},
@@ -139,7 +150,13 @@ func (n *node) serveWay(w way, wrap ...func(net.Listener) net.Listener) func() (
 	by := w.listen
 	by.Name, by.Anonymous = w.name, true
 	served := make(chan error, 1)
-	go func() { served <- n.srv.ServeAs(l, by) }()
+	go func() {
+		if w.web {
+			served <- n.serveWeb(l, by)
+		} else {
+			served <- n.srv.ServeAs(l, by)
+		}
+	}()
 	n.t.Cleanup(func() {
 		l.Close()
 		<-served
@@ -154,6 +171,26 @@ func (n *node) serveWay(w way, wrap ...func(net.Listener) net.Listener) func() (
 		nc.SetDeadline(deadline())
 		return w.dial(nc)
 	}
+}
+
+// serveWeb serves MQTT on a server of HTTP.
+func (n *node) serveWeb(l net.Listener, by Listener) error {
+	l = upgradables{l}
+	if by.TLS != nil {
+		l = tls.NewListener(l, by.TLS)
+	}
+	web := http.Server{Handler: n.srv.Upgrades(by), ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
+	return web.Serve(l)
+}
+
+type upgradables struct{ net.Listener }
+
+func (l upgradables) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &Upgradable{Conn: c}, nil
 }
 
 // open connects a client by a way and takes the CONNACK.
@@ -269,6 +306,9 @@ func TestWaysEnd(t *testing.T) {
 // connected does not notice.
 func TestWaysOutliveAcceptErrors(t *testing.T) {
 	for _, w := range ways() {
+		if w.web {
+			continue // the HTTP server accepts
+		}
 		t.Run(w.name, func(t *testing.T) {
 			n := newNode(t, Limits{})
 			errs := make(chan error, 4)
@@ -292,6 +332,9 @@ func TestWaysOutliveAcceptErrors(t *testing.T) {
 func TestWaysSilent(t *testing.T) {
 	hello := "\x16\x03\x01\x02\x00\x01\x00"
 	for _, w := range ways() {
+		if w.web {
+			continue // of its handshake the HTTP server knows the time
+		}
 		for name, begin := range map[string]string{
 			"nothing": "", "a part of it": map[bool]string{true: hello, false: "GET /mqtt HT"}[w.listen.TLS != nil && w.listen.ProxyFrom == nil],
 		} {
@@ -336,6 +379,9 @@ func TestWaysGarbage(t *testing.T) {
 		{"ws", "POST /mqtt HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 405", func(s *Stats) uint64 { return s.WebSocketsRefused.Load() }},
 		{"ws", "GET /elsewhere HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 404", func(s *Stats) uint64 { return s.WebSocketsRefused.Load() }},
 		{"ws", long, "HTTP/1.1 431", func(s *Stats) uint64 { return s.WebSocketsRefused.Load() }},
+		{"http", "POST /mqtt HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 405", func(s *Stats) uint64 { return s.WebSocketsRefused.Load() }},
+		{"http", "GET /mqtt HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 426", func(s *Stats) uint64 { return s.WebSocketsRefused.Load() }},
+		{"http", strings.Replace(long, "\r\n", "\r\nHost: x\r\n", 1), "HTTP/1.1 431", func(s *Stats) uint64 { return s.WebSocketsRefused.Load() }},
 		{"proxy 1", "\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00", "", func(s *Stats) uint64 { return s.TurnedAway[TurnawayProxy].Load() }},
 		{"proxy 1", "PROXY " + strings.Repeat("x", 4000), "", func(s *Stats) uint64 { return s.TurnedAway[TurnawayProxy].Load() }},
 		{"proxy 2 and tls", "\r\n\r\n\x00\r\nQUIT\n\x21\x11\xff\xff" + strings.Repeat("x", 4000), "", func(s *Stats) uint64 { return s.TurnedAway[TurnawayProxy].Load() }},

@@ -161,8 +161,9 @@ var listenerLater = map[string]later{
 
 // http reads http: an address, and its certificate and key.
 func (c *configReader) http(v map[string]*yamltree.Node) {
-	addr, l := c.address(v, "http", "tls")
+	addr, l := c.address(v, "http", "tls", "mqtt")
 	c.set(&c.flags.http, "http", addr)
+	c.setYes(&c.flags.httpMQTT, "http-mqtt", c.yes(l, "mqtt"))
 	if l["tls"] == nil {
 		return
 	}

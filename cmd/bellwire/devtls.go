@@ -32,6 +32,7 @@ func makeDevTLS(c *serverConfig, port int) (remove func(), err error) {
 	if port == 0 {
 		at, web = 0, 0
 	}
+	c.httpMQTT = true
 	c.http = net.JoinHostPort("127.0.0.1", strconv.Itoa(web))
 	c.httpTLS = tlsSpec{cert: filepath.Join(dir, certs.NodeCert), key: filepath.Join(dir, certs.NodeKey), min: "1.2"}
 	c.listeners = append(c.listeners, listenerSpec{
@@ -66,5 +67,5 @@ func (s *server) devTLS() string {
 	_, port, _ := net.SplitHostPort(line.MQTTS)
 	ca := filepath.Join(filepath.Dir(s.config.listeners[0].tls.cert), certs.AuthorityCert)
 	return fmt.Sprintf("  TLS      mqtts://%s\n           mosquitto_pub -p %s --cafile %s -t home/kitchen/temp -m 21.5\n"+
-		"  HTTPS    https://%s\n           bellwire cluster status --server https://%[4]s --cafile %[3]s\n", line.MQTTS, port, ca, line.HTTP)
+		"  HTTPS    https://%s, and MQTT by WebSocket at wss://%[4]s/mqtt\n           bellwire cluster status --server https://%[4]s --cafile %[3]s\n", line.MQTTS, port, ca, line.HTTP)
 }

@@ -9,6 +9,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/bellwire/bellwire/broker/mqtt"
+	"github.com/bellwire/bellwire/broker/websocket"
 )
 
 // Bounds of the HTTP side. A request has no large body, an answer is a page of
@@ -33,6 +36,27 @@ func httpServer(h http.Handler) *http.Server {
 	}
 }
 
+// mqttPath is where MQTT is on the HTTP side, by WebSocket.
+const mqttPath = "/mqtt"
+
+// withMQTT has connections to mqttPath taken over by the MQTT server, if that is asked for.
+// They are of the listener http, as requests are.
+func (s *server) withMQTT(h http.Handler) http.Handler {
+	if !s.config.httpMQTT {
+		return h
+	}
+	upgrades := s.mqtt.Upgrades(mqtt.Listener{
+		Name: "http", Anonymous: s.config.allowAnonymous, WebSocket: &websocket.Rules{Path: mqttPath, Origins: s.config.httpOrigins},
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == mqttPath {
+			upgrades.ServeHTTP(w, r)
+		} else {
+			h.ServeHTTP(w, r)
+		}
+	})
+}
+
 // An httpLog is where net/http says what went wrong with connections. That handshakes fail
 // is mostly whoever scans ports: it is counted, and only of interest in trouble.
 type httpLog struct {
@@ -52,7 +76,8 @@ func (l *httpLog) Write(line []byte) (int, error) {
 }
 
 // A limitListener has so many connections open at once, and so many of one
-// address. One more is closed at once and counted: those that are served go on.
+// address. One more is closed at once and counted: those that are served go on. What MQTT
+// takes over counts no more: it has bounds of its own.
 type limitListener struct {
 	net.Listener
 	most       int
@@ -79,7 +104,7 @@ func (l *limitListener) Accept() (net.Conn, error) {
 		}
 		from := sharer(c.RemoteAddr())
 		if l.enter(from) {
-			return &limitedConn{Conn: c, left: sync.OnceFunc(func() { l.leave(from) })}, nil
+			return &mqtt.Upgradable{Conn: c, Left: sync.OnceFunc(func() { l.leave(from) })}, nil
 		}
 		_ = c.Close() // nothing was written to it
 	}
@@ -138,15 +163,4 @@ func sharer(a net.Addr) netip.Addr {
 	}
 	p, _ := ip.WithZone("").Prefix(64)
 	return p.Addr()
-}
-
-// A limitedConn counts as open until it is closed.
-type limitedConn struct {
-	net.Conn
-	left func()
-}
-
-func (c *limitedConn) Close() error {
-	defer c.left()
-	return c.Conn.Close()
 }

@@ -78,8 +78,8 @@ func (f *listenerFlags) specs() (all []listenerSpec) {
 		if l.secure() {
 			l.tls = f.tls
 		}
-		if l.web() && f.origins != "" {
-			l.origins = strings.Split(f.origins, ",")
+		if l.web() {
+			l.origins = f.pages()
 		}
 		if mode, err := strconv.ParseUint(f.mode, 8, 9); kind == "unix" && err == nil {
 			l.mode = fs.FileMode(mode)
@@ -90,6 +90,14 @@ func (f *listenerFlags) specs() (all []listenerSpec) {
 		all = append(all, *f.inFile...)
 	}
 	return all
+}
+
+// pages are the origins of web pages that may open a WebSocket, by the flag.
+func (f *listenerFlags) pages() []string {
+	if f.origins == "" {
+		return nil
+	}
+	return strings.Split(f.origins, ",")
 }
 
 // check says what is wrong with flags and listeners.

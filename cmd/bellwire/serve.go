@@ -44,6 +44,7 @@ type serveFlags struct {
 
 	member    clusterFlags
 	listen    listenerFlags
+	httpMQTT  bool
 	httpTLS   tlsSpec       // certificate and key
 	bridges   *[]bridgeSpec // those in the configuration file, nil for none
 	limitRows limits        // those in the configuration file, in effect without limits
@@ -69,7 +70,7 @@ Its keys are node, domain, data, mqtt: {addr: …}, listeners (a list, each with
 mqtt, mqtts, ws, wss or unix: ADDR, and name, tls: {cert: …, key: …, client_ca:
 …, client_cert: request, client_crl: [FILE…], min: "1.2"}, path, origins, mode,
 anonymous, proxy: [FROM…], max_conns), bridges (a list, see docs/bridge.md),
-http: {addr: …, tls: {cert: …, key: …}},
+http: {addr: …, tls: {cert: …, key: …}, mqtt: true},
 cluster: {listen: …, advertise: …, advertise_mqtt: …, join: […], bootstrap:
 true, name: …, tls: DIR, non_voter: true, remove_dead_after: 72h}, policy,
 limits (a file, or its rows right here), allow_anonymous, sys_interval,
@@ -112,6 +113,7 @@ func (f *serveFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.http, "http", "", "address for health, metrics and the API; none if empty")
 	flags.StringVar(&f.httpTLS.cert, "http-tls-cert", "", "`file` with the certificate for --http, which then is https, and with what it was issued by; read again like --tls-cert")
 	flags.StringVar(&f.httpTLS.key, "http-tls-key", "", "`file` with its key")
+	flags.BoolVar(&f.httpMQTT, "http-mqtt", false, "serve MQTT by WebSocket on --http, too, at /mqtt")
 	flags.StringVar(&f.policy, "policy", "", "policy file: put in force at the first start and on SIGHUP")
 	flags.StringVar(&f.limits, "limits", "", "limits file: what all nodes hold alike is put in force at the first start and on SIGHUP; the rest is this node's, from each start and SIGHUP on")
 	flags.BoolVar(&f.allowAnonymous, "allow-anonymous", false, "let clients in that give no credentials; without --policy they may use all plain topics")
@@ -218,6 +220,7 @@ func (f *serveFlags) settle(given func(flag string) bool, stderr io.Writer) (c s
 	c.limited = f.limits != "" || f.limitRows != limits{}
 	c.holdLevel, c.sysInterval = f.holdLevel, f.sysInterval
 	c.listeners, c.httpTLS = f.listen.specs(), f.httpTLS
+	c.httpMQTT, c.httpOrigins = f.httpMQTT, f.listen.pages()
 	c.httpTLS.min = cmp.Or(c.httpTLS.min, f.listen.tls.min)
 	if f.bridges != nil {
 		c.bridges = *f.bridges
@@ -275,6 +278,9 @@ func (f *serveFlags) check() error {
 		wrong.add(checkAddress("--http", f.http, "127.0.0.1:8080"))
 	}
 	wrong.add(f.checkHTTPS())
+	if f.httpMQTT && f.http == "" {
+		wrong.add(fail(bw.Usage, "--http-mqtt without an address for HTTP").do("add --http 127.0.0.1:8080, or leave it out"))
+	}
 	if f.pprof && f.http == "" {
 		wrong.add(fail(bw.Usage, "--pprof serves profiles on --http, and there is none").do("add --http 127.0.0.1:8080, or leave --pprof out"))
 	}
@@ -367,6 +373,9 @@ func (f *serveFlags) readPolicy() (data []byte, name string, err error) {
 func (f *serveFlags) checkOpen() error {
 	if f.allowAnonymous && f.policy == "" && !loopbackAddress(f.mqtt) {
 		return fail(bw.OpenListener, "to allow anonymous clients without a policy would open every topic on %s to everybody who can reach it", f.mqtt)
+	}
+	if f.allowAnonymous && f.policy == "" && f.httpMQTT && f.http != "" && !loopbackAddress(f.http) {
+		return fail(bw.OpenListener, "to allow anonymous clients without a policy would open every topic on %s, by --http-mqtt, to everybody who can reach it", f.http)
 	}
 	return nil
 }

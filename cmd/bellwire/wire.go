@@ -63,8 +63,10 @@ type serverConfig struct {
 	node, domain string
 	fs           *disk.FS
 	dir          string
-	mqtt, http   string  // addresses; http may be empty
-	httpTLS      tlsSpec // of http; without a certificate it has none
+	mqtt, http   string   // addresses; http may be empty
+	httpTLS      tlsSpec  // of http; without a certificate it has none
+	httpMQTT     bool     // MQTT by WebSocket on http, too
+	httpOrigins  []string // of the pages that may open one there
 
 	// Of a node that is one of several; cluster is empty for one that runs alone.
 	cluster       string        // address for the other nodes
@@ -370,7 +372,7 @@ func (s *server) listen() (err error) {
 		return nil
 	}
 	s.httpListener = limitConnections(s.ports.http.release(), httpConnections, func() int { return s.mqtt.Limits().PerAddress }, &s.httpTurnedAway)
-	s.http = httpServer(handler)
+	s.http = httpServer(s.withMQTT(handler))
 	s.http.ErrorLog = log.New(&httpLog{s.config.logger, &s.httpTLSFailed}, "", 0)
 	go func() {
 		serve := s.http.Serve
