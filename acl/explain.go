@@ -65,6 +65,7 @@ func (p *Policy) Explain(who Who, what Action, name string, at time.Time) (Expla
 	}
 	p.explainWhy(&e)
 	p.explainDurability(&e)
+	p.explainClients(&e)
 	return e, nil
 }
 

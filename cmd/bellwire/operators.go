@@ -11,9 +11,6 @@ import (
 	"github.com/bellwire/bellwire/broker"
 )
 
-// operatorsGroup is the group of the policy that lists who may act on nodes.
-const operatorsGroup = "operators"
-
 func (s *server) operators() *api.Operators {
 	return &api.Operators{
 		Identify: s.signIn,
@@ -35,19 +32,14 @@ func (s *server) operators() *api.Operators {
 	}
 }
 
-// Operates says whether principal is one of the cluster's operators. Who is a user of a
-// domain's part is whom its administrators say: no operator.
-func (a *authorizer) Operates(principal string) bool {
-	return a.policy.In(operatorsGroup, principal) && a.policy.UserOf(principal) == ""
-}
+// Operates says whether principal is one of the cluster's operators.
+func (a *authorizer) Operates(principal string) bool { return a.policy.Operates(principal) }
 
 // Administers returns the domains that principal administers.
 func (a *authorizer) Administers(principal string) []string { return a.policy.Administers(principal) }
 
 // Confined says whether what becomes of a domain's people concerns nobody else.
-func (a *authorizer) Confined(domain string) bool {
-	return a.policy.IsTenant(domain) || a.policy.HasAdministrators(domain)
-}
+func (a *authorizer) Confined(domain string) bool { return a.policy.Confined(domain) }
 
 var _ broker.Overseer = (*authorizer)(nil)
 

@@ -120,8 +120,8 @@ func (s *server) mayRemove(next *acl.Policy, removed []string, part string) erro
 	}
 	was := of(in.policy)
 	switch n := len(removed); {
-	case part == "" && in.operator.Members(operatorsGroup) > 0 && next.Members(operatorsGroup) == 0:
-		return fmt.Errorf("%w: the group %s would have no member any more", api.ErrRemoves, operatorsGroup)
+	case part == "" && in.operator.Members(acl.OperatorsGroup) > 0 && next.Members(acl.OperatorsGroup) == 0:
+		return fmt.Errorf("%w: the group %s would have no member any more", api.ErrRemoves, acl.OperatorsGroup)
 	case n > 0 && of(next) == 0 && (part != "" || len(next.Issuers()) == 0):
 		return fmt.Errorf("%w: no user would be left, of %d", api.ErrRemoves, was)
 	case n > removedFreely && n*removedShare > was:

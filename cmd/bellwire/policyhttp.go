@@ -221,6 +221,9 @@ func askPolicy(policy *acl.Policy, domain string, q api.PolicyQuestion, now time
 			return nil, err
 		}
 	}
+	if of := acl.ClientsOf(q.Topic); q.Domains != nil && of != "" && !slices.Contains(q.Domains, of) {
+		return nil, api.ErrNotYours // or the answer would tell what another domain is
+	}
 	switch {
 	case q.What == "who":
 		all, err := policy.WhoCan(action, q.Topic, at)
