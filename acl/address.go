@@ -25,7 +25,7 @@ func ParseAddress(s, domain string) (string, error) {
 	if i := strings.LastIndexByte(s, '@'); i >= 0 {
 		local, domain = s[:i], s[i+1:]
 	} else if domain == "" {
-		return "", problemf("%q has no domain", s).Hint("write %s@example.com, or set the domain of bare names", s)
+		return "", problemf("%q has no domain", s).Hint("write %s@example.com, or give the domain of bare names: --domain", s)
 	}
 	local, err := parseLocalPart(local)
 	if err != nil {

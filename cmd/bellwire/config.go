@@ -209,7 +209,7 @@ func (c *configReader) address(v map[string]*yamltree.Node, key string, more ...
 	if addr = c.text(l, "addr"); addr == "" {
 		return "", l
 	}
-	if p := checkListen(addr); p != nil {
+	if p := checkListen(addr); p != nil && (key != "mqtt" || addr != noListener) {
 		c.FailAt(l["addr"].Pos, p)
 		return "", l
 	}

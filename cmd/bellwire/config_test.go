@@ -244,6 +244,43 @@ allow_anonymous: true
 	}
 }
 
+// A server may have no listener without TLS: mqtt is none, and others are there.
+func TestServeWithoutThePlainListener(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "s")
+	file := writeFile(t, "bellwire.yaml", fmt.Sprintf("data: %s/data\nmqtt: {addr: none}\nallow_anonymous: true\nlisteners: [{name: local, unix: %s}]\n", dir, socket))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out, in := io.Pipe()
+	ended := make(chan int, 1)
+	var notes lockedBuffer
+	go func() {
+		code := run(ctx, []string{"serve", "-f", file}, strings.NewReader(""), in, &notes)
+		in.Close()
+		ended <- code
+	}()
+	var line readyLine
+	if err := json.NewDecoder(out).Decode(&line); err != nil {
+		t.Fatalf("no ready line: %v; exit code %d: %s", err, <-ended, notes.String())
+	}
+	if line.MQTT != "" || line.Unix != socket {
+		t.Errorf("ready line %+v", line)
+	}
+	if got := bellwire(t, "", "pub", "--unix", socket, "-q", "1", "-t", "a", "-m", "x"); got.code != 0 {
+		t.Errorf("%+v", got)
+	}
+	cancel()
+	if code := <-ended; code != 0 {
+		t.Errorf("ended with %d: %s", code, notes.String())
+	}
+	for _, args := range [][]string{{"--mqtt", "none"}, {"--mqtt", ""}} {
+		got := bellwire(t, "", append([]string{"serve", "--data", dir, "--allow-anonymous"}, args...)...)
+		if got.code != exitUsage || strings.Contains(got.stderr, "to everybody") {
+			t.Errorf("%v: %+v", args, got)
+		}
+	}
+}
+
 // A data directory that cannot be one is a file's fault: neither in use nor
 // ours.
 func TestDataDirectoryIsNone(t *testing.T) {

@@ -70,7 +70,7 @@ func (s *server) tellClientsAddress() {
 	e := &s.elsewhere
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.self = clientsAddress(s.mqttListener.Addr().String(), s.config.advertiseMQTT, s.links.Addr())
+	e.self = clientsAddress(s.mqttAddress(), s.config.advertiseMQTT, s.links.Addr())
 	stop := make(chan struct{})
 	e.stop = stop
 	e.tasks.Go(func() {

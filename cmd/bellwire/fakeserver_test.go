@@ -286,6 +286,9 @@ func TestConnectRefused(t *testing.T) {
 		if got := report(&text, err); got != c.exit || !strings.Contains(text.String(), ": because\n") {
 			t.Errorf("0x%02X: exit %d, want %d: %s", c.code, got, c.exit, &text)
 		}
+		if banned := strings.Contains(text.String(), "bellwire ban rm"); banned != (c.code == 0x8A) {
+			t.Errorf("0x%02X: %s", c.code, &text)
+		}
 	}
 }
 

@@ -130,8 +130,11 @@ func connect(ctx context.Context, to target, connect *paho.Connect, state sessio
 	switch {
 	case c.connack != nil && c.connack.ReasonCode >= 0x80:
 		f := refusal(to.String()+" does not let this client in", c.connack.ReasonCode, c.connack.Properties.ReasonString)
-		if f.code == bw.BadCredentials && !connect.PasswordFlag {
+		switch {
+		case f.code == bw.BadCredentials && !connect.PasswordFlag:
 			f.todo = noPassword
+		case c.connack.ReasonCode == 0x8A:
+			f.todo = "an operator sees and ends it: bellwire ban ls, bellwire ban rm"
 		}
 		return nil, f
 	case errors.Is(err, context.DeadlineExceeded):
@@ -140,6 +143,12 @@ func connect(ctx context.Context, to target, connect *paho.Connect, state sessio
 		return nil, err
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, fail(bw.NoAnswer, "%s closed the connection without an answer: it may not speak MQTT 5", to)
+	case err != nil && strings.Contains(err.Error(), "remote error: tls: "): // by TLS 1.3 the client learns it when it reads
+		f := fail(bw.TLS, "%s ends the connection: %w", to, plain(err))
+		if strings.Contains(err.Error(), "certificate required") {
+			f.todo = "it lets nobody in without a client certificate: give one with --cert and --key"
+		}
+		return nil, f
 	case err != nil:
 		return nil, fail(bw.NoAnswer, "%s answered with something else than a CONNACK: %w", to, err)
 	}

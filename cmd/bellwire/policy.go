@@ -234,7 +234,7 @@ func (s *server) warnOfOtherPolicy(name string) {
 func (s *server) warnOfNobody() {
 	a, ok := s.broker.Policy().(*authorizer)
 	if ok && a.policy.Users() == 0 && len(a.policy.Issuers()) == 0 && s.config.trust == trustNobody && !s.config.allowAnonymous {
-		s.config.logger.Warn("the policy has no users: nobody can log in", "todo", "add users to it (bellwire user hash, bellwire user token) and send SIGHUP, or start with --allow-anonymous")
+		s.config.logger.Warn("the policy has no users: nobody can log in", "todo", "add users to it (bellwire user add NAME --policy FILE) and send SIGHUP, or start with --allow-anonymous")
 	}
 }
 

@@ -108,7 +108,7 @@ func (f *serveFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.data, "data", "", "directory of the node's data, made if missing")
 	flags.StringVar(&f.node, "node", "n1", "name of this node, the same for ever")
 	flags.StringVar(&f.domain, "domain", "", "domain of bare user names")
-	flags.StringVar(&f.mqtt, "mqtt", "127.0.0.1:1883", "address for MQTT over TCP; port 0 takes a free one")
+	flags.StringVar(&f.mqtt, "mqtt", "127.0.0.1:1883", "address for MQTT over TCP; port 0 takes a free one, none is no such listener")
 	f.listen.register(flags)
 	flags.StringVar(&f.http, "http", "", "address for health, metrics and the API; none if empty")
 	flags.StringVar(&f.httpTLS.cert, "http-tls-cert", "", "`file` with the certificate for --http, which then is https, and with what it was issued by; read again like --tls-cert")
@@ -130,7 +130,7 @@ type readyLine struct {
 	Ready   bool   `json:"ready"`
 	Node    string `json:"node"`
 	PID     int    `json:"pid"`
-	MQTT    string `json:"mqtt"`
+	MQTT    string `json:"mqtt,omitempty"`
 	HTTP    string `json:"http,omitempty"`
 	HTTPS   bool   `json:"https,omitempty"` // HTTP is by TLS
 	MQTTS   string `json:"mqtts,omitempty"`
@@ -143,7 +143,7 @@ type readyLine struct {
 }
 
 func (s *server) readyLine() readyLine {
-	line := readyLine{Ready: true, Node: s.config.node, PID: os.Getpid(), MQTT: s.mqttListener.Addr().String(), Cluster: s.clusterAddress()}
+	line := readyLine{Ready: true, Node: s.config.node, PID: os.Getpid(), MQTT: s.mqttAddress(), Cluster: s.clusterAddress()}
 	if s.httpListener != nil {
 		line.HTTP, line.HTTPS = s.httpListener.Addr().String(), s.ports.httpTLS != nil
 	}
@@ -214,7 +214,7 @@ func (f *serveFlags) settle(given func(flag string) bool, stderr io.Writer) (c s
 		wrong.add(f.check())
 	}
 	c = serverConfig{
-		node: f.node, domain: f.domain, mqtt: f.mqtt, http: f.http, limits: f.limitRows,
+		node: f.node, domain: f.domain, mqtt: strings.TrimPrefix(f.mqtt, noListener), http: f.http, limits: f.limitRows,
 		allowAnonymous: f.allowAnonymous, profile: f.pprof, logger: newLogger(stderr, f.verbose), die: exitAtOnce,
 	}
 	c.limited = f.limits != "" || f.limitRows != limits{}
@@ -273,7 +273,12 @@ func (f *serveFlags) check() error {
 	if f.member.listen == "" || f.node == "" { // of a node of a cluster its membership says it
 		wrong.add(checkNodeName(f.node))
 	}
-	wrong.add(checkAddress("--mqtt", f.mqtt, "127.0.0.1:1883"))
+	switch {
+	case f.mqtt != noListener:
+		wrong.add(checkAddress("--mqtt", f.mqtt, "127.0.0.1:1883"))
+	case len(f.listen.specs()) == 0:
+		wrong.add(fail(bw.Usage, "--mqtt none leaves no listener: no client could connect").do("add --mqtts, --ws, --wss or --unix, or listeners to the configuration file"))
+	}
 	if f.http != "" {
 		wrong.add(checkAddress("--http", f.http, "127.0.0.1:8080"))
 	}
@@ -291,6 +296,17 @@ func (f *serveFlags) check() error {
 	wrong.add(f.checkOpen())
 	wrong.add(f.listen.check(f.allowAnonymous, f.policy))
 	return wrong.err()
+}
+
+// noListener is --mqtt of a server that is reached by its other listeners alone.
+const noListener = "none"
+
+// mqttAddress is where MQTT over TCP is served, empty for nowhere.
+func (s *server) mqttAddress() string {
+	if s.mqttListener == nil {
+		return ""
+	}
+	return s.mqttListener.Addr().String()
 }
 
 // checkHTTPS says what is wrong with the certificate of --http.
@@ -342,7 +358,7 @@ func (f *serveFlags) clock() (*testClock, error) {
 	if err != nil {
 		return nil, fail(bw.Usage, "--test-clock %q is no RFC 3339 time", f.testClock).do("like 2026-03-09T16:59:00Z")
 	}
-	if !loopbackAddress(f.http) || !loopbackAddress(f.mqtt) {
+	if !loopbackAddress(f.http) || f.mqtt != noListener && !loopbackAddress(f.mqtt) {
 		return nil, fail(bw.Usage, "--test-clock is for tests: it needs --http and --mqtt on loopback").do("--http 127.0.0.1:0 --mqtt 127.0.0.1:0")
 	}
 	return newTestClock(at), nil
@@ -371,7 +387,7 @@ func (f *serveFlags) readPolicy() (data []byte, name string, err error) {
 
 // checkOpen refuses to let everybody in from other machines by accident.
 func (f *serveFlags) checkOpen() error {
-	if f.allowAnonymous && f.policy == "" && !loopbackAddress(f.mqtt) {
+	if f.allowAnonymous && f.policy == "" && f.mqtt != "" && f.mqtt != noListener && !loopbackAddress(f.mqtt) {
 		return fail(bw.OpenListener, "to allow anonymous clients without a policy would open every topic on %s to everybody who can reach it", f.mqtt)
 	}
 	if f.allowAnonymous && f.policy == "" && f.httpMQTT && f.http != "" && !loopbackAddress(f.http) {

@@ -6,10 +6,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"math/big"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -290,6 +292,32 @@ func TestLoginsEndConnections(t *testing.T) {
 	}
 	if n := s.broker.SessionsKnown(); n != 19 {
 		t.Errorf("%d sessions are kept, want those of all 19", n)
+	}
+}
+
+// A client that shows no certificate where one is wanted is told that by bellwire pub: by TLS 1.3
+// it learns it only from what it reads.
+func TestPubIsToldThatACertificateIsWanted(t *testing.T) {
+	ours := newAuthority(t)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+		Certificates: []tls.Certificate{ours.issue("server", time.Now().Add(time.Hour))}, ClientCAs: ours.pool, ClientAuth: tls.RequireAndVerifyClientCert,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			_ = c.(*tls.Conn).Handshake()
+			c.Close()
+		}
+	}()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	ca := writeFile(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ours.cert.Raw})))
+	got := bellwire(t, "", "pub", "-h", "localhost", "-p", port, "--cafile", ca, "-t", "a", "-m", "x")
+	if got.code == 0 || !strings.Contains(got.stderr, "--cert and --key     BW-1007") {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -239,7 +239,8 @@ func userAddCommand() *cobra.Command {
 		Long: `Reads a password, asked for twice at a terminal, else standard input without the
 line's end, and adds the user to the policy file with its hash. With --token it makes a
 random token instead, for a device, and prints it once. The file is replaced whole, or not
-at all; what else stands there stays as it is. It comes into force as any change of it.`,
+at all; what else stands there stays as it is. It comes into force as any change of it.
+A name without a domain is written with that of --domain.`,
 		Example: `  bellwire user add ana@example.com --policy policy.yaml
   printf %s "$PASSWORD" | bellwire user add ana@example.com --replace
   bellwire user add thermo-17 --domain example.com --token`,
@@ -256,11 +257,18 @@ at all; what else stands there stays as it is. It comes into force as any change
 			case at >= 0 && !replace:
 				return fail(bw.Usage, "%s is a user already, in line %d of %s", args[0], p.users[at].from+1, p.path).do("give --replace to set another password or token")
 			}
+			name := args[0]
+			switch {
+			case at >= 0:
+				name = p.users[at].Name // as the file has it
+			case p.domain != "" && !strings.Contains(name, "@"):
+				name += "@" + p.domain // who reads the file need not be told the domain
+			}
 			key, hash, made, err := newCredential(cmd, token, scram)
 			if err != nil {
 				return err
 			}
-			edited, want := p, []string{args[0]}
+			edited, want := p, []string{name}
 			for i, u := range p.users {
 				if i != at {
 					want = append(want, u.Name)
@@ -269,13 +277,13 @@ at all; what else stands there stays as it is. It comes into force as any change
 			if at >= 0 {
 				lines := slices.Clone(p.lines)
 				edited = &policyUsers{path: p.path, domain: p.domain, lines: lines, section: p.section, users: p.users}
-				lines = edited.add(args[0], key, hash)
+				lines = edited.add(name, key, hash)
 				line := lines[p.users[len(p.users)-1].until]
 				lines = slices.Delete(lines, p.users[len(p.users)-1].until, p.users[len(p.users)-1].until+1)
 				lines = slices.Replace(lines, p.users[at].from, p.users[at].until, line)
 				err = p.replace(lines, want)
 			} else {
-				err = p.replace(p.add(args[0], key, hash), want)
+				err = p.replace(p.add(name, key, hash), want)
 			}
 			if err != nil {
 				return err
@@ -285,7 +293,7 @@ at all; what else stands there stays as it is. It comes into force as any change
 					return err
 				}
 			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "%s is a user of %s; %s\n", safe(args[0]), p.path, inForceBy(p.path))
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s is a user of %s; %s\n", safe(name), p.path, inForceBy(p.path))
 			return nil
 		},
 	}

@@ -363,9 +363,11 @@ func (s *server) listen() (err error) {
 	handler := api.Handler(s.apiConfig())
 	s.handler.Store(&handler)
 	s.startSystem()
-	s.mqttListener = s.ports.mqtt.release()
+	if s.ports.mqtt != nil {
+		s.mqttListener = s.ports.mqtt.release()
+		go func() { s.serveEnded("mqtt", s.mqtt.Serve(s.mqttListener), mqtt.ErrServerClosed) }()
+	}
 	s.tellClientsAddress()
-	go func() { s.serveEnded("mqtt", s.mqtt.Serve(s.mqttListener), mqtt.ErrServerClosed) }()
 	s.serveListeners()
 	s.bridges.start()
 	if s.config.http == "" {
