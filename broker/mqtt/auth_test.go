@@ -17,7 +17,7 @@ import (
 
 // scramNode is a node on which bob and eve sign in by SCRAM-SHA-256, with the password
 // "pencil" each.
-func scramNode(t *testing.T, limits Limits, with ...func(*node, *Config)) *node {
+func scramNode(t testing.TB, limits Limits, with ...func(*node, *Config)) *node {
 	t.Helper()
 	verifier, err := authn.HashScram([]byte("pencil"), acl.MinIterations, rand.Reader)
 	if err != nil {

@@ -232,15 +232,15 @@ func idleConnection(b *testing.B, by Listener, way string) {
 // holdClients has another process connect clients and hold them.
 func holdClients(b testing.TB, n *node, name string, count int) (stop func()) {
 	b.Helper()
-	connected, stop := startClients(b, n, name, count)
+	connected, _, stop := startClients(b, n, name, count)
 	connected()
 	n.rest()
 	return stop
 }
 
 // startClients has another process connect clients; connected waits until all
-// are.
-func startClients(b testing.TB, n *node, name string, count int) (connected, stop func()) {
+// are, and again has it do once more what it does, if it does that.
+func startClients(b testing.TB, n *node, name string, count int) (connected, again, stop func()) {
 	b.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -254,13 +254,21 @@ func startClients(b testing.TB, n *node, name string, count int) (connected, sto
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
+	lines := bufio.NewReader(out)
 	connected = func() {
 		b.Helper()
-		if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		if line, err := lines.ReadString('\n'); err != nil {
 			b.Fatalf("the process that holds clients: %q, %v", line, err)
 		}
 	}
-	return connected, func() {
+	again = func() {
+		b.Helper()
+		if _, err := io.WriteString(in, "again\n"); err != nil {
+			b.Fatal(err)
+		}
+		connected()
+	}
+	return connected, again, func() {
 		in.Close()
 		if err := cmd.Wait(); err != nil {
 			b.Error(err)
@@ -358,6 +366,9 @@ func child(spec string) error {
 		return err
 	}
 	name, way, _ := strings.Cut(name, "@")
+	if name == "shake" {
+		return shake(addr, way, count)
+	}
 	for i := range count {
 		if name == "watch" {
 			if err := watch(addr, i); err != nil {

@@ -646,7 +646,7 @@ func TestOutOfDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was)
-	connected, stopSecond := startClients(t, n, "second", 20)
+	connected, _, stopSecond := startClients(t, n, "second", 20)
 	defer stopSecond()
 	eventually(t, "an error of accept", func() bool { return n.srv.stats.AcceptErrors.Load() > 0 })
 	c.ping()
