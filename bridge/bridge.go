@@ -220,6 +220,8 @@ func (b *Bridge) connectPeer(ctx context.Context, address string) (*end, error) 
 		conn.Close()
 		return nil, errMoved
 	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() }) // who is to leave need not wait for an answer
+	defer stop()
 	peer := newEnd(conn, "the peer "+address, c.MaxPacket, c.Now)
 	ask := connect{
 		version: c.Version, bridge: c.Version < 5 && !c.NoPrivate && !b.plain, clean: c.Clean, client: c.Client, user: c.User, secret: secret,

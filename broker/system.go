@@ -73,7 +73,7 @@ type system struct {
 	every time.Duration
 
 	readMu  sync.Mutex    // held while values are read and told: a value that is told is never older than one before it
-	values  []SystemValue // in the order of their topics; set once
+	values  []SystemValue // in the order of their topics; written with both locks held, read with either
 	sample  func()
 	wave    Wave
 	telling event.Event
@@ -99,14 +99,30 @@ func (b *Broker) StartSystem(c SystemConfig) {
 		return
 	}
 	y := &b.system
-	y.readMu.Lock()
 	y.mu.Lock()
-	y.values, y.sample, y.every = slices.Clone(c.Values), c.Sample, c.Every
-	slices.SortFunc(y.values, func(a, b SystemValue) int { return strings.Compare(a.Topic, b.Topic) })
+	y.sample, y.every = c.Sample, c.Every
 	y.told, y.others = map[string]string{}, map[string]systemOther{}
 	y.mu.Unlock()
-	y.readMu.Unlock()
+	b.SetSystemValues(c.Values)
 	b.running.Go(func() { y.run(c.Every) })
+}
+
+// SetSystemValues replaces the values that the node tells of itself, after StartSystem. What
+// there is none of any more is told to nobody who comes; who has had it is told nothing.
+func (b *Broker) SetSystemValues(values []SystemValue) {
+	y := &b.system
+	y.readMu.Lock()
+	defer y.readMu.Unlock()
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if y.told == nil {
+		return // it tells none
+	}
+	y.values = slices.Clone(values)
+	slices.SortFunc(y.values, func(a, b SystemValue) int { return strings.Compare(a.Topic, b.Topic) })
+	maps.DeleteFunc(y.told, func(name, _ string) bool {
+		return !slices.ContainsFunc(y.values, func(v SystemValue) bool { return v.Topic == name })
+	})
 }
 
 func (y *system) run(every time.Duration) {

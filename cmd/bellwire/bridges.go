@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -30,11 +31,9 @@ import (
 type bridges struct {
 	names atomic.Pointer[reservations] // nil until they are made
 
-	mu  sync.Mutex // guards the following
-	all []*ownBridge
-
-	stop  context.CancelFunc // nil until they run
-	tasks sync.WaitGroup
+	mu    sync.Mutex // guards the following
+	all   []*ownBridge
+	ended []string // by the last change, and no others have their names: who watches $SYS is told
 }
 
 // An ownBridge is one of them, and the door by which it comes here.
@@ -44,6 +43,9 @@ type ownBridge struct {
 	principal string // here; empty for anonymous
 	door      *door
 	serve     func() // serves the door until that is closed
+
+	stop  context.CancelFunc // nil until it runs
+	tasks sync.WaitGroup
 }
 
 // list returns those that there are.
@@ -64,7 +66,7 @@ func originOf(id cluster.Identity) string {
 }
 
 // reservations are the client ids and the principals that are bridges' alone, each with its
-// bridge's name. A principal has an @, which no bridge's client id has. They do not change.
+// bridge's name. A principal has an @, which no bridge's client id has. They are replaced as a whole.
 type reservations map[string]string
 
 // ownerOf says of a client id, or a principal, which bridge it is of; empty of all others.
@@ -89,12 +91,24 @@ func (b *bridges) principals() (all []string) {
 	return all
 }
 
-// makeBridges makes the bridges that are configured. They do nothing before start.
-func (s *server) makeBridges() error {
+// tellEnded has it told of some that they are not connected, until the next change.
+func (b *bridges) tellEnded(some []*ownBridge) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = nil
+	for _, one := range some {
+		if !slices.ContainsFunc(b.all, func(o *ownBridge) bool { return o.Name() == one.Name() }) {
+			b.ended = append(b.ended, one.Name())
+		}
+	}
+}
+
+// makeBridges makes the bridges of specs. They do nothing before bridges.run. The error
+// names all that is wrong with them.
+func (s *server) makeBridges(specs []bridgeSpec) (all []*ownBridge, err error) {
 	var wrong faults
-	names := reservations{}
-	for i := range s.config.bridges {
-		spec := &s.config.bridges[i]
+	for i := range specs {
+		spec := &specs[i]
 		principal, err := s.bridgePrincipal(spec)
 		if err != nil {
 			wrong.add(fail(bw.Usage, "%s: its principal: %w", spec.option, err).do("add principal: NAME@DOMAIN to the bridge, or set the domain of bare names"))
@@ -102,17 +116,33 @@ func (s *server) makeBridges() error {
 		}
 		d := newDoor()
 		as := mqtt.Listener{Name: "bridge " + spec.Name, Internal: true, As: principal}
-		names[bridgeClient+spec.Name] = spec.Name
-		if principal != "" {
-			names[principal] = spec.Name
-		}
-		s.bridges.all = append(s.bridges.all, &ownBridge{
+		all = append(all, &ownBridge{
 			Bridge: bridge.New(s.bridgeConfig(spec, d)), spec: spec, principal: principal, door: d, serve: func() { _ = s.mqtt.ServeAs(d, as) },
 		})
-		s.config.logger.Info("bridge", "bridge", spec.Name, "peer", spec.Addresses, "principal", principal, "client", bridgeClient+spec.Name, "origin", originOf(s.dir.Identity()))
 	}
-	s.bridges.names.Store(&names)
-	return wrong.err()
+	if err := wrong.err(); err != nil {
+		return nil, err
+	}
+	for _, one := range all {
+		s.config.logger.Info("bridge", "bridge", one.Name(), "peer", one.spec.Addresses, "principal", one.principal, "client", bridgeClient+one.Name(), "origin", originOf(s.dir.Identity()))
+	}
+	return all, nil
+}
+
+// set has all be those that there are: client ids and principals of theirs are nobody
+// else's from here on.
+func (b *bridges) set(all []*ownBridge) {
+	names := reservations{}
+	for _, one := range all {
+		names[bridgeClient+one.Name()] = one.Name()
+		if one.principal != "" {
+			names[one.principal] = one.Name()
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.all = all
+	b.names.Store(&names)
 }
 
 // bridgePrincipal is who a bridge is here.
@@ -170,38 +200,83 @@ func (b *bridgeSpec) dial() func(context.Context, string) (net.Conn, error) {
 // prepareTime is how long a server that starts waits for its bridges' sessions.
 const prepareTime = 5 * time.Second
 
-// start has the bridges run. When it returns, what is published waits for their peers.
-func (b *bridges) start() {
-	ctx, stop := context.WithCancel(context.Background())
-	b.stop = stop
-	for _, one := range b.all {
-		b.tasks.Go(one.serve)
-	}
+// run has some of them run. When it returns, what is published waits for their peers.
+func (b *bridges) run(some []*ownBridge) {
 	var prepared sync.WaitGroup
-	for _, one := range b.all {
+	for _, one := range some {
+		ctx, stop := context.WithCancel(context.Background())
+		one.stop = stop
+		one.tasks.Go(one.serve)
 		prepared.Go(func() {
 			soon, cancel := context.WithTimeout(ctx, prepareTime)
 			defer cancel()
 			_ = one.Prepare(soon) // it is done again when it runs, and told
+			one.tasks.Go(func() { one.Run(ctx) })
 		})
 	}
 	prepared.Wait()
-	for _, one := range b.all {
-		b.tasks.Go(func() { one.Run(ctx) })
+}
+
+// end has some of them leave both brokers, and returns when they have.
+func (b *bridges) end(some []*ownBridge) {
+	for _, one := range some {
+		if one.stop != nil {
+			one.stop()
+			_ = one.door.Close()
+		}
+	}
+	for _, one := range some {
+		one.tasks.Wait()
 	}
 }
 
-// close has them leave both brokers, and returns when they have.
-func (b *bridges) close() {
-	if b.stop == nil {
+// reloadBridges has the bridges be those that the configuration file has now. Those that are as they
+// were go on; one that has changed ends and begins anew, by the same session here. A
+// file with faults changes nothing.
+func (s *server) reloadBridges(f serveFlags) {
+	if f.config == "" {
 		return
 	}
-	b.stop()
-	for _, one := range b.all {
-		_ = one.door.Close()
+	logger := s.config.logger.With("file", f.config)
+	f.bridges = nil
+	err := f.readConfig(func(string) bool { return true }) // all else stays as it is
+	var specs []bridgeSpec
+	if f.bridges != nil {
+		specs = *f.bridges
 	}
-	b.tasks.Wait()
-	b.stop = nil
+	old, kept := s.bridges.list(), []*ownBridge{}
+	specs = slices.DeleteFunc(specs, func(spec bridgeSpec) bool {
+		i := slices.IndexFunc(old, func(o *ownBridge) bool { return reflect.DeepEqual(*o.spec, spec) })
+		if i >= 0 {
+			kept = append(kept, old[i])
+			old = slices.Delete(old, i, i+1)
+		}
+		return i >= 0
+	})
+	var made []*ownBridge
+	if err == nil {
+		made, err = s.makeBridges(specs)
+	}
+	if err != nil {
+		n := logFaults(logger, "a fault in the configuration file", err)
+		logger.Error("bridges not changed: those that run stay", "faults", n, "code", bw.ConfigFile.String())
+		return
+	}
+	if len(made) == 0 && len(old) == 0 {
+		return
+	}
+	s.bridges.end(old)
+	s.bridges.set(append(kept, made...))
+	s.bridges.tellEnded(old)
+	s.broker.SetSystemValues(s.withBridges())
+	s.bridges.run(made)
+	names := func(all []*ownBridge) (list []string) {
+		for _, one := range all {
+			list = append(list, one.Name())
+		}
+		return list
+	}
+	logger.Info("bridges changed", "ended", names(old), "begun", names(made), "unchanged", names(kept))
 }
 
 // A door is a listener by which only this process comes: each connection is a pair of
@@ -311,13 +386,10 @@ func (t *bridgeTLS) config() (*tls.Config, error) {
 // bridgeMetrics are what is counted of bridges. What waits all nodes know; the rest is of the
 // node that runs the bridge.
 func (s *server) bridgeMetrics() table {
-	t := &table{}
-	if len(s.bridges.all) == 0 {
-		return nil
-	}
+	t, all := &table{}, s.bridges.list()
 	gauge := func(name, help string, read func(b *ownBridge) float64) {
 		f := t.family(prometheus.GaugeValue, name, help, "bridge")
-		for _, b := range s.bridges.all {
+		for _, b := range all {
 			f.row(func() float64 { return read(b) }, b.Name())
 		}
 	}
@@ -333,7 +405,7 @@ func (s *server) bridgeMetrics() table {
 	carried := t.family(prometheus.CounterValue, "bridge_messages_total", "events carried and acknowledged", "bridge", "direction")
 	dropped := t.family(prometheus.CounterValue, "bridge_dropped_total", "events acknowledged and not carried", "bridge", "reason")
 	failed := t.family(prometheus.CounterValue, "bridge_errors_total", "connections to the peer that failed or ended, and subscriptions refused", "bridge", "reason")
-	for _, b := range s.bridges.all {
+	for _, b := range all {
 		st := b.Stats()
 		carried.count(st.Out.Load, b.Name(), "out")
 		carried.count(st.In.Load, b.Name(), "in")
@@ -346,12 +418,18 @@ func (s *server) bridgeMetrics() table {
 // bridgeValues are mosquitto's values of bridges: whether each is connected, by whichever
 // node. A bridge has its session here connected only while it has its peer.
 func (s *server) bridgeValues(v *sysValues) {
-	for _, b := range s.bridges.all {
-		v.text("connection/"+b.Name()+"/state", func() string {
+	state := func(name string) string { return "connection/" + name + "/state" }
+	for _, b := range s.bridges.list() {
+		v.text(state(b.Name()), func() string {
 			if is, _ := s.broker.Stored(bridgeClient + b.Name()); is.Node != "" {
 				return "1"
 			}
 			return "0"
 		})
+	}
+	s.bridges.mu.Lock()
+	defer s.bridges.mu.Unlock()
+	for _, name := range s.bridges.ended {
+		v.text(state(name), func() string { return "0" })
 	}
 }

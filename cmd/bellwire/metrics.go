@@ -14,7 +14,7 @@ import (
 // user, address or domain: see domainMetrics.
 func (s *server) metrics() http.Handler {
 	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s.brokerMetrics(), s.clusterMetrics(), s.peerMetrics(), s.bridgeMetrics(), nodeMetrics(s.node.Stats))
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s.brokerMetrics(), s.clusterMetrics(), s.peerMetrics(), changing(s.bridgeMetrics), nodeMetrics(s.node.Stats))
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }
 
@@ -40,6 +40,15 @@ func (t table) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(r.desc, r.kind, r.read(), r.label...)
 	}
 }
+
+// changing is a table whose rows come and go: it is made anew each time.
+type changing func() table
+
+// Describe implements prometheus.Collector. It tells none, as what there will be is not known.
+func (changing) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c changing) Collect(ch chan<- prometheus.Metric) { c().Collect(ch) }
 
 // A family adds rows under one name.
 type family struct {

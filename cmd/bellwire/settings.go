@@ -116,6 +116,7 @@ func (s *server) reload(ctx context.Context, f serveFlags) {
 	if f.policy != "" || f.limits == "" {
 		s.reloadPolicy(ctx, f.policy)
 	}
+	s.reloadBridges(f)
 }
 
 // limitsNow reads again what is configured of limits, and returns which file says it: none

@@ -3,6 +3,7 @@ package main
 import (
 	"math"
 	"runtime/metrics"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -23,11 +24,20 @@ const sysInterval = 10 * time.Second
 func (s *server) startSystem() {
 	v := &sysValues{began: time.Now()}
 	s.mosquittoValues(v)
-	s.bridgeValues(v)
 	s.ownValues(v)
 	s.limitValues(v)
 	v.interval = s.config.sysInterval
-	s.broker.StartSystem(broker.SystemConfig{Values: v.values, Sample: v.sample, Every: v.interval})
+	s.systemValues = v.values
+	s.broker.StartSystem(broker.SystemConfig{Values: s.withBridges(), Sample: v.sample, Every: v.interval})
+}
+
+// withBridges returns the values that the node tells, those of the bridges that there are
+// now among them.
+func (s *server) withBridges() []broker.SystemValue {
+	v := &sysValues{values: slices.Clone(s.systemValues)}
+	s.bridgeValues(v)
+	v.metrics(s, s.bridgeMetrics())
+	return v.values
 }
 
 // sysValues are being gathered.
@@ -181,13 +191,8 @@ func sum(counters []atomic.Uint64) (n uint64) {
 // ownValues are the metrics, of which other nodes' clients may have those of this node, too.
 func (s *server) ownValues(v *sysValues) {
 	base := broker.SystemTopic(s.config.node)
-	for _, t := range []table{s.brokerMetrics(), s.clusterMetrics(), s.bridgeMetrics(), nodeMetrics(s.node.Stats)} {
-		for i := range t {
-			r := &t[i]
-			v.values = append(v.values, broker.SystemValue{Topic: base + r.topic(), Shared: true, Read: func() string {
-				return strconv.FormatFloat(r.read(), 'f', -1, 64)
-			}})
-		}
+	for _, t := range []table{s.brokerMetrics(), s.clusterMetrics(), nodeMetrics(s.node.Stats)} {
+		v.metrics(s, t)
 	}
 	for name, read := range map[string]func() string{
 		"version": func() string { return version },
@@ -196,6 +201,17 @@ func (s *server) ownValues(v *sysValues) {
 		"uptime":  func() string { return strconv.FormatInt(int64(time.Since(v.began)/time.Second), 10) },
 	} {
 		v.values = append(v.values, broker.SystemValue{Topic: base + name, Shared: true, Read: read})
+	}
+}
+
+// metrics adds those of a table.
+func (v *sysValues) metrics(s *server, t table) {
+	base := broker.SystemTopic(s.config.node)
+	for i := range t {
+		r := &t[i]
+		v.values = append(v.values, broker.SystemValue{Topic: base + r.topic(), Shared: true, Read: func() string {
+			return strconv.FormatFloat(r.read(), 'f', -1, 64)
+		}})
 	}
 }
 

@@ -141,6 +141,7 @@ type server struct {
 	shadows                    shadows
 	drain                      drain
 	bridges                    bridges
+	systemValues               []broker.SystemValue        // but those of bridges
 	serving                    atomic.Pointer[mqtt.Server] // mqtt, for other nodes' questions, which come before there is one
 }
 
@@ -357,9 +358,11 @@ func (s *server) listen() (err error) {
 		return err
 	}
 	s.serving.Store(s.mqtt)
-	if err := s.makeBridges(); err != nil {
+	ours, err := s.makeBridges(s.config.bridges)
+	if err != nil {
 		return err
 	}
+	s.bridges.set(ours)
 	handler := api.Handler(s.apiConfig())
 	s.handler.Store(&handler)
 	s.startSystem()
@@ -369,7 +372,7 @@ func (s *server) listen() (err error) {
 	}
 	s.tellClientsAddress()
 	s.serveListeners()
-	s.bridges.start()
+	s.bridges.run(s.bridges.list())
 	if s.config.http == "" {
 		return nil
 	}
@@ -441,7 +444,7 @@ func (s *server) close(ctx context.Context) error {
 	if s.http != nil {
 		errs = append(errs, s.http.Close())
 	}
-	s.bridges.close() // while our own broker still takes what they have to say to it
+	s.bridges.end(s.bridges.list()) // while our own broker still takes what they have to say to it
 	s.elsewhere.close()
 	s.shadows.close()
 	s.resume() // what drains, ends
