@@ -127,7 +127,7 @@ func (b *Broker) subscribe(l *localSub) {
 		if mayTellClients(l.sub.Filter) {
 			b.clientsWatched.Add(1)
 		}
-		b.stats.Subscriptions.Add(1)
+		b.countSubscription(l, 1)
 		b.relays.want(l.sub.Filter)
 	}
 }
@@ -147,7 +147,7 @@ func (b *Broker) unsubscribe(l *localSub) {
 		if mayTellClients(l.sub.Filter) {
 			b.clientsWatched.Add(-1)
 		}
-		b.stats.Subscriptions.Add(-1)
+		b.countSubscription(l, -1)
 		b.relays.unwant(l.sub.Filter)
 	}
 }

@@ -21,6 +21,7 @@ type Stats struct {
 	SlowEnded        atomic.Uint64    // connections ended for not taking what they were sent
 	Sessions         atomic.Int64     // connected here
 	Subscriptions    atomic.Int64     // that these have
+	SharedHere       atomic.Int64     // of them, shared ones
 	Takeovers        atomic.Uint64    // connections ended by a later one
 	Replayed         atomic.Uint64    // retained events sent to subscribers
 	Coalesced        atomic.Uint64    // changes of a resource that were not shown at once, for there were too many
@@ -52,6 +53,14 @@ func (b *Broker) Stats() *Stats { return &b.stats }
 
 // Retained returns how many topics have a retained event.
 func (b *Broker) Retained() int64 { return b.machine.retained.Load() }
+
+// countSubscription counts that a session here has one more, or less.
+func (b *Broker) countSubscription(l *localSub, more int64) {
+	b.stats.Subscriptions.Add(more)
+	if l.isShared() {
+		b.stats.SharedHere.Add(more)
+	}
+}
 
 // SharedWaiting returns how many events wait for a member of their group.
 func (b *Broker) SharedWaiting() int64 { return b.machine.sharedWaiting.Load() }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bellwire/bellwire/acl"
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/mqtt"
 )
@@ -177,8 +178,11 @@ func (s *server) mosquittoValues(v *sysValues) {
 	v.gauge("store/messages/count", held)
 	v.gauge("messages/stored", held)
 	v.gauge("store/messages/bytes", func() int64 { _, bytes := s.broker.QueuesHold(); return bytes })
-	v.count("heap/current size", v.heap.now)
-	v.count("heap/maximum size", func() uint64 { v.heap.sample(); return v.heap.most.Load() })
+	v.gauge("shared_subscriptions/count", b.SharedHere.Load)
+	for _, size := range []string{"", " size"} { // as mosquitto 2 has it, and as its manual does
+		v.count("heap/current"+size, v.heap.now)
+		v.count("heap/maximum"+size, func() uint64 { v.heap.sample(); return v.heap.most.Load() })
+	}
 }
 
 func sum(counters []atomic.Uint64) (n uint64) {
@@ -196,6 +200,7 @@ func (s *server) ownValues(v *sysValues) {
 	}
 	for name, read := range map[string]func() string{
 		"version": func() string { return version },
+		"tzdata":  func() string { return acl.Zones },
 		"id":      func() string { return s.dir.Identity().Node },
 		"leader":  func() string { return s.node.Status().LeaderID },
 		"uptime":  func() string { return strconv.FormatInt(int64(time.Since(v.began)/time.Second), 10) },
