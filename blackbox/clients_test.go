@@ -2,6 +2,7 @@ package blackbox
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -252,6 +253,42 @@ func mosquitto(t *testing.T, version string) peer {
 				}
 			}
 		},
+	}
+}
+
+// mosquitto_rr asks, in MQTT 5 with Response Topic and Correlation Data, or in 3.1.1 by the
+// topics alone, and prints the answer.
+func TestMosquittoRequests(t *testing.T) {
+	t.Parallel()
+	need(t, "mosquitto_rr", "mosquitto-clients")
+	addr := plain(t)
+	for version, v := range map[string]byte{"mqttv5": v5, "mqttv311": v4} {
+		ask, answer := name(t, "ask", version), name(t, "answer", version)
+		responder := mq.Open(t, addr, v5, clean(name(t, version)))
+		responder.Subscribe(ask, 1)
+		at := whereOf(addr)
+		cmd := exec.Command("mosquitto_rr", "-h", at.host, "-p", at.port, "-V", version, "-q", "1", "-t", ask, "-e", answer, "-m", "how much?", "-W", "30", "-D", "publish", "correlation-data", "c-1")
+		if v == v4 {
+			cmd.Args = cmd.Args[:len(cmd.Args)-4]
+		}
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		request := responder.Receive()
+		back := mq.Publish{Topic: answer, QoS: 1, Payload: []byte("42")}
+		if v == v5 {
+			back.Topic = request.Properties.Text(mq.PropResponseTopic)
+			if correlation := request.Properties.Text(mq.PropCorrelationData); correlation != "c-1" || back.Topic != answer {
+				t.Errorf("asked with %v", request)
+			}
+			back.Properties = mq.Properties{mq.Text(mq.PropCorrelationData, "c-1")}
+		}
+		responder.PublishMessage(back)
+		if err := cmd.Wait(); err != nil || out.String() != "42\n" || string(request.Payload) != "how much?" {
+			t.Errorf("%s: asked %s, answered %q, %v", version, request.Payload, out.String(), err)
+		}
 	}
 }
 
