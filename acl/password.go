@@ -27,7 +27,7 @@ var (
 	ErrCredentials = errors.New("wrong user name or password")
 
 	// ErrUnknownUser, ErrBadPassword and ErrBadToken say which of these, for logs and
-	// counters. They are ErrCredentials to errors.Is.
+	// counters. They are ErrCredentials to errors.Is. A user without a password or token, who signs in otherwise, is unknown here.
 	ErrUnknownUser = fmt.Errorf("unknown user: %w", ErrCredentials)
 	ErrBadPassword = fmt.Errorf("bad password: %w", ErrCredentials)
 	ErrBadToken    = fmt.Errorf("bad token: %w", ErrCredentials)
@@ -285,10 +285,10 @@ func (p *Policy) Authenticate(ctx context.Context, g *Gate, user string, passwor
 // refusal says why what was shown for c is not accepted.
 func (c *credential) refusal(known bool) error {
 	switch {
-	case !known:
-		return ErrUnknownUser
 	case c.hasToken:
 		return ErrBadToken
+	case !known || c.password == nil: // nobody, or nobody who signs in so
+		return ErrUnknownUser
 	}
 	return ErrBadPassword
 }

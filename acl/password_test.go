@@ -30,7 +30,8 @@ func TestAuthenticate(t *testing.T) {
 users:
   ana: {password_hash: %q}
   thermo-17@plant.example: {token_sha256: %s}
-`, cheap("hunter2"), HashToken([]byte("bw_dev_x"))))
+  sam: {scram_sha256: %q}
+`, cheap("hunter2"), HashToken([]byte("bw_dev_x")), verifierOf("saltsaltsaltsalt", 4096).String()))
 	gate := NewGate(2, 2)
 	for _, c := range []struct {
 		user, password, want string
@@ -44,6 +45,7 @@ users:
 		{"thermo-17@plant.example", "bw_dev_y", "", ErrBadToken},
 		{"thermo-17", "bw_dev_x", "", ErrUnknownUser},
 		{"ana@plant.example", "hunter2", "", ErrUnknownUser},
+		{"sam", "hunter2", "", ErrUnknownUser}, // who signs in otherwise
 		{"", "hunter2", "", ErrUnknownUser},
 		{"not an address", "hunter2", "", ErrUnknownUser},
 	} {
