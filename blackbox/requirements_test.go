@@ -86,6 +86,7 @@ var requirements = []requirement{
 	{row: "R5.1.1", says: "A watcher can identify whose presence it is."},
 	{row: "R5.1.2", says: "A subscription is not obvious to others."},
 	{row: "R5.1.3", says: "An owner can allow subscriptions by nobody in particular."},
+	{row: "R5.1.4", says: "A watcher can verify that they are sent all that the owner discloses.", notYet: "notifications have no head (number, hash of the one before, signature): QoS 1 and sessions keep them, and nothing proves it to the watcher"},
 	{row: "R5.1.5", says: "An owner can tell that they refuse, or accept and deliver nothing."},
 	{row: "R5.1.6", says: "Nobody subscribes for somebody else."},
 	{row: "R5.1.7", says: "A watcher can end a subscription at any time."},

@@ -16,7 +16,6 @@ type Semantics struct {
 	Mode     Mode
 	Coalesce bool // a newer state may take the place of one that was not delivered yet
 	Retain   bool // a new watcher gets the present state at once
-	Archive  bool // history may be asked for
 	MaxBytes int  // of one document
 
 	// Of a resource that changes: so many changes in a row are each shown at
