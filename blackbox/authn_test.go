@@ -1,9 +1,7 @@
 package blackbox
 
 import (
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -138,10 +136,9 @@ func TestNobodyCanTellWhoExists(t *testing.T) {
 	salt := []byte("saltsaltsaltsalt")
 	b64 := base64.RawStdEncoding.EncodeToString
 	password := fmt.Sprintf("$argon2id$v=19$m=1024,t=1,p=1$%s$%s", b64(salt), b64(argon2.IDKey([]byte("right"), salt, 1, 1024, 1, 32)))
-	token := sha256.Sum256([]byte("right"))
 	verifier := made(t, "right", "user", "hash", "--scram", "--iterations", "4096")
 	s := serve(t, "--policy", writeFile(t, "policy.yaml", fmt.Sprintf("users:\n  person: {password_hash: %q}\n  device: {token_sha256: %s}\n  prover: {scram_sha256: %q}\n",
-		password, hex.EncodeToString(token[:]), verifier)))
+		password, hashOf("right"), verifier)))
 	users := []class{{name: "person"}, {name: "device"}, {name: "prover"}, {name: "nobody"}}
 	plainly := func(password string) func(user string) {
 		return func(user string) {

@@ -1,8 +1,6 @@
 package blackbox
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -133,8 +131,7 @@ func newLeak(t *testing.T, seed uint64) *leak {
 		client: http.Client{Timeout: 3 * patience},
 	}
 	for _, who := range append([]string{leakOperator}, leakPeople...) {
-		sum := sha256.Sum256([]byte(leakToken(who)))
-		r.user[who] = map[string]string{"token_sha256": hex.EncodeToString(sum[:])}
+		r.user[who] = map[string]string{"token_sha256": hashOf(leakToken(who))}
 	}
 	for _, kind := range leakKinds {
 		for _, owner := range leakPeople {

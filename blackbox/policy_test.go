@@ -136,9 +136,7 @@ func TestClusterExplainByID(t *testing.T) {
 
 // operatorRules have ana as the operator, who may do all; whatever is in rules comes on top.
 func operatorPolicy(rules string) string {
-	sum := sha256.Sum256([]byte("token-ana"))
-	bob := sha256.Sum256([]byte("token-bob"))
-	return "users:\n  ana@example.com: {token_sha256: " + hex.EncodeToString(sum[:]) + "}\n  bob@example.com: {token_sha256: " + hex.EncodeToString(bob[:]) +
+	return "users:\n  ana@example.com: {token_sha256: " + hashOf("token-ana") + "}\n  bob@example.com: {token_sha256: " + hashOf("token-bob") +
 		"}\ngroups:\n  operators: [ana@example.com]\nrules:\n  - {id: ana, allow: [publish, subscribe], who: [ana@example.com], topic: [\"#\"]}\n" + rules
 }
 
@@ -303,8 +301,7 @@ groups:
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := sha256.Sum256([]byte("token-dee@example.net"))
-	if err := os.WriteFile(policy, []byte(strings.Replace(string(text), "users:\n", "users:\n  dee@example.net: {token_sha256: "+hex.EncodeToString(sum[:])+"}\n", 1)), 0o600); err != nil {
+	if err := os.WriteFile(policy, []byte(strings.Replace(string(text), "users:\n", "users:\n  dee@example.net: {token_sha256: "+hashOf("token-dee@example.net")+"}\n", 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s := serve(t, "--policy", policy)
@@ -555,4 +552,10 @@ func TestClusterPolicyWithinASecond(t *testing.T) {
 	}
 	l.finish()
 	c.alike()
+}
+
+// hashOf returns what a policy file has of a token.
+func hashOf(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(sum[:])
 }

@@ -1,8 +1,6 @@
 package blackbox
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"strings"
@@ -17,8 +15,7 @@ import (
 func stalePolicy(watchers ...string) string {
 	var b strings.Builder
 	b.WriteString(usersOf(alice, bob, carol, zoe))
-	sum := sha256.Sum256([]byte("sesame"))
-	fmt.Fprintf(&b, "  ana@example.com: {token_sha256: %s}\n", hex.EncodeToString(sum[:])) // the operator
+	fmt.Fprintf(&b, "  ana@example.com: {token_sha256: %s}\n", hashOf("sesame")) // the operator
 	fmt.Fprintf(&b, "groups:\n  operators: [ana@example.com]\n  watchers: [%s]\n", strings.Join(watchers, ", "))
 	fmt.Fprintln(&b, "rules:\n  - {id: tell, allow: [publish], who: [anyone], topic: [\"ward/#\"]}")
 	fmt.Fprintln(&b, "  - {id: watch, allow: [subscribe], who: [\"group:watchers\"], topic: [\"ward/#\"]}")

@@ -1,8 +1,6 @@
 package blackbox
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,8 +16,7 @@ import (
 func usersOf(names ...string) string {
 	text := "users:\n"
 	for _, name := range names {
-		sum := sha256.Sum256([]byte("token-" + name))
-		text += "  " + name + ": {token_sha256: " + hex.EncodeToString(sum[:]) + "}\n"
+		text += "  " + name + ": {token_sha256: " + hashOf("token-"+name) + "}\n"
 	}
 	return text
 }

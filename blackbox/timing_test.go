@@ -1,8 +1,6 @@
 package blackbox
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"math"
@@ -56,8 +54,7 @@ const timingWatchers = 10
 func crowded(t *testing.T, owners int) *server {
 	t.Helper()
 	var b strings.Builder
-	sum := sha256.Sum256([]byte("token"))
-	fmt.Fprintf(&b, "users:\n  w0@example.net: &one {token_sha256: %s}\n", hex.EncodeToString(sum[:]))
+	fmt.Fprintf(&b, "users:\n  w0@example.net: &one {token_sha256: %s}\n", hashOf("token"))
 	for i := 1; i < timingWatchers; i++ {
 		fmt.Fprintf(&b, "  w%d@example.net: *one\n", i)
 	}

@@ -98,10 +98,7 @@ func banListCommand(server *httpFlags) *cobra.Command {
 		Example: "  bellwire ban ls\n  bellwire ban ls -o json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			c, err := server.client()
+			c, err := server.clientFor(output)
 			if err != nil {
 				return err
 			}
