@@ -129,7 +129,11 @@ func TestRevokedCertificatesEndConnections(t *testing.T) {
 	}
 	lists := func(data []byte) {
 		t.Helper()
-		writeTestFile(t, strict.revoked[0], data)
+		// At once, as an operator should: files are looked at now and then.
+		next := writeTestFile(t, filepath.Join(t.TempDir(), "next"), data)
+		if err := os.Rename(next, strict.revoked[0]); err != nil {
+			t.Fatal(err)
+		}
 		s.lookAtTLS()
 	}
 	one, two, three, anonymous := open("strict", ana), open("strict", bob), open("lax", ana), open("strict")
