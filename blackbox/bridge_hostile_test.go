@@ -188,20 +188,21 @@ func TestBridgeNamesThatDoNotFit(t *testing.T) {
 				event(3, "in/a\u0085"),
 				event(4, "in/wild", 0x08, 0, 3, 'r', '/', '#'),
 				event(5, "in/format", 1, 2),
-				event(6, "in/ok"))
+				event(6, "in/"+strings.Repeat("a/", 110)), // of too many levels by this server's limits
+				event(7, "in/ok"))
 		}
 		return []byte{}
 	})
 	s := bridged(t, addr, `topics:
   - {filter: "in/#", direction: in, local_prefix: near/}
-  - {filter: "out/#", direction: out, remote_prefix: far/}`)
+  - {filter: "out/#", direction: out, remote_prefix: far/}`, "--allow-anonymous", "--limits", writeFile(t, "limits.yaml", "v: 1\ndefault: {topic.levels: 100}\n"))
 	client := s.open(v5, clean("client"))
 	client.Publish("out/"+strings.Repeat("z", 65_530), 1, "too long there")
 	client.Publish("out/ok", 1, "carried")
 	until(t, "what comes after is carried, and all that came is acknowledged", patience, func() bool {
-		return s.metric("bellwire_bridge_lag_messages") == 0 && came.Load() > 0 && acked.Load() >= 6
+		return s.metric("bellwire_bridge_lag_messages") == 0 && came.Load() > 0 && acked.Load() >= 7
 	})
-	for reason, want := range map[string]float64{"refused": 2, "too_large": 2} {
+	for reason, want := range map[string]float64{"refused": 3, "too_large": 2} {
 		if n := s.metric("bellwire_bridge_dropped_total", fmt.Sprintf("reason=%q", reason)); n != want {
 			t.Errorf("%v dropped as %s, want %v", n, reason, want)
 		}

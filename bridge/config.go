@@ -67,6 +67,11 @@ type Config struct {
 	Local       func(ctx context.Context) (net.Conn, error)
 	LocalClient string
 
+	// Levels returns how many levels a topic may have here, which may change: our broker
+	// refuses one that is deeper as it refuses what there is no room for now. nil for no
+	// bound but topic.Limit.
+	Levels func() int
+
 	// Session tells of the session of LocalClient here.
 	Session func() Session
 

@@ -1,6 +1,10 @@
 package bridge
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/bellwire/bellwire/broker/topic"
+)
 
 // fromPeer handles a packet of the peer.
 func (r *relay) fromPeer(first byte, body []byte) error {
@@ -54,6 +58,10 @@ func (r *relay) inward(p *publish) error {
 	name := p.topic
 	if why, err := unfit(to, true); err != nil {
 		r.drop(why, name, "with its prefix here: "+err.Error())
+		return r.inDropped(p)
+	}
+	if levels := r.b.c.Levels; levels != nil && topic.Levels(to) > levels() {
+		r.drop(DropRefused, name, fmt.Sprintf("topic.levels under limits is %d", levels()))
 		return r.inDropped(p)
 	}
 	c := carry(nil, p.props, r.b.outs, r.b.c.Origin, "", false)

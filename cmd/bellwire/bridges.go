@@ -163,6 +163,7 @@ func (s *server) bridgeConfig(spec *bridgeSpec, d *door) bridge.Config {
 	limits := s.mqtt.Limits()
 	c.Window = min(c.Window, limits.ReceiveMaximum)
 	c.MaxPacket = limits.Packet
+	c.Levels = func() int { return s.mqtt.Limits().TopicLevels }
 	c.Dial = spec.dial()
 	if spec.passwordFile != "" {
 		c.Secret = func() ([]byte, error) { return readPassword(spec.passwordFile) }
