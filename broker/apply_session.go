@@ -379,9 +379,9 @@ func (m *Machine) checkSubscribe(r *record, subs []event.Subscription) error {
 	}
 	if fresh := m.newShared(r, subs); fresh > 0 && m.level < LevelShared {
 		return &Refusal{Cause: ErrNotShared, Reason: "not at this level"}
-	} else if m.tooManyShared(r, subs, fresh) {
+	} else if err := m.tooManyShared(r, subs, fresh); err != nil {
 		m.out.sharedRefused++
-		return ErrQuota
+		return err
 	}
 	return nil
 }

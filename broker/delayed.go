@@ -60,7 +60,8 @@ func IsDelayed(topicName string) bool { return strings.HasPrefix(topicName, dela
 type DelayLimits struct {
 	Longest uint64 // seconds: MaxDelay
 
-	// In all: 1,000,000 events and 1 GiB; of one owner: 10,000 and 64 MiB.
+	// In all: 1,000,000 events and 1 GiB, of which half is for clients that have no principal,
+	// all together; of one owner: 10,000 and 64 MiB.
 	Events, Bytes           uint64
 	OwnerEvents, OwnerBytes uint64
 }
@@ -92,6 +93,7 @@ type delayed struct {
 	limits DelayLimits
 	of     map[string]*delayUse // by owner
 	all    delayUse
+	nobody delayUse            // of owners without a principal, who name themselves
 	gone   map[uint64]struct{} // numbers that this entry has removed: its Tx cannot be read
 
 	// all, for other goroutines.
@@ -109,7 +111,11 @@ func (d *delayed) add(owner string, size uint64, sign int) {
 		u = new(delayUse)
 		d.of[strings.Clone(owner)] = u
 	}
-	for _, u := range [...]*delayUse{u, &d.all} {
+	uses := [...]*delayUse{u, &d.all, &d.nobody}
+	if !isNobody(owner) {
+		uses[2] = new(delayUse)
+	}
+	for _, u := range uses {
 		u.events += uint64(sign)
 		u.bytes += uint64(sign) * size
 	}
@@ -132,6 +138,8 @@ func (d *delayed) room(owner string, size uint64) error {
 	switch {
 	case u.events >= d.limits.OwnerEvents || u.bytes+size > d.limits.OwnerBytes:
 		return &Refusal{Cause: ErrQuota, Reason: "as much of yours waits for its time as may"}
+	case isNobody(owner) && (d.nobody.events >= d.limits.Events/2 || d.nobody.bytes+size > d.limits.Bytes/2):
+		return &Refusal{Cause: ErrQuota, Reason: "as much of clients without a name waits for its time as may: the other half is for those who have one"}
 	case d.all.events >= d.limits.Events || d.all.bytes+size > d.limits.Bytes:
 		return &Refusal{Cause: ErrQuota, Reason: "as much waits for its time as may"}
 	}
@@ -231,6 +239,9 @@ func ownerOf(principal, client string) string {
 	return principal
 }
 
+// isNobody says whether an owner is a client without a principal.
+func isNobody(owner string) bool { return strings.HasPrefix(owner, "\x00") }
+
 func delayedKey(buf []byte, number uint64) []byte {
 	return store.AppendUint64(append(store.Key(buf, store.Delayed), 1), number)
 }
@@ -245,7 +256,7 @@ func delayedOfKey(owner string, number uint64) []byte {
 
 func (m *Machine) loadDelayed() error {
 	d := &m.delayed
-	d.of, d.all, d.gone = map[string]*delayUse{}, delayUse{}, map[uint64]struct{}{}
+	d.of, d.all, d.nobody, d.gone = map[string]*delayUse{}, delayUse{}, delayUse{}, map[uint64]struct{}{}
 	d.events.Store(0)
 	d.bytes.Store(0)
 	if m.policy == nil {
@@ -261,7 +272,7 @@ func (m *Machine) loadDelayed() error {
 			return false
 		}
 		d.add(owner, size, 1)
-		if owner[:min(1, len(owner))] != "\x00" {
+		if !isNobody(owner) {
 			m.domains.of(owner).add(useDelayed, 1)
 		}
 		return true

@@ -164,6 +164,33 @@ func TestDelayedIsJudgedAtItsTime(t *testing.T) {
 	}
 }
 
+// Clients without a name, who may be as many as they like, leave half of the room to those
+// who have one.
+func TestDelayedOfNobodyIsHalf(t *testing.T) {
+	n := newNode(t, Limits{})
+	policy := parseRules("allow * #")
+	policy.delay = DelayLimits{OwnerEvents: 3, Events: 10}
+	n.policies["ten"] = policy
+	n.policy("ten")
+	for i := range 6 {
+		c, _, err := n.tryConnect(fmt.Sprint("c", i), true, 0, func(q *ConnectRequest) { q.Principal = "" })
+		must(t, err)
+		if err := c.publish("$delayed/60/t", "", 1); (err == nil) != (i < 5) || err != nil && !errors.Is(err, ErrQuota) {
+			t.Errorf("%d: %v, want five to be taken", i, err)
+		}
+		if i == 3 {
+			n.restart()
+		}
+	}
+	a, _ := n.connect("a@a.org", true, 0)
+	must(t, a.publish("$delayed/60/t", "", 1))
+	n.pass(2 * time.Minute)
+	n.recount("a.org")
+	c, _, err := n.tryConnect("c", true, 0, func(q *ConnectRequest) { q.Principal = "" })
+	must(t, err)
+	must(t, c.publish("$delayed/60/t", "", 1))
+}
+
 // Who has no name is of no domain, whatever its client's looks like: a node that was started
 // again counts what that has waiting as it did before, and as all others do.
 func TestDelayedOfNobody(t *testing.T) {

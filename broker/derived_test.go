@@ -49,7 +49,7 @@ func derived(m *Machine) map[string]string {
 	for owner, use := range m.delayed.of {
 		add(fmt.Sprintf("delayed of %q", owner), use.events, " ", use.bytes)
 	}
-	add("delayed", m.delayed.all.events, " ", m.delayed.all.bytes)
+	add("delayed", m.delayed.all.events, " ", m.delayed.all.bytes, " ", m.delayed.nobody)
 	add("retained topics", m.retained.Load())
 	add("sessions", m.known.Load())
 	add("awaiting", m.awaiting.sessions.Load(), " ", m.awaiting.subscriptions.Load(), " ", m.awaiting.events.Load(), " ", m.awaiting.bytes.Load())

@@ -87,8 +87,8 @@ const (
 	sharedMost = 32
 
 	// foundedMost is how many groups of its founding a principal may have, over all its
-	// sessions; clients without a name are one. Who founds one more is refused with
-	// ErrQuota, and may join what there is.
+	// sessions; clients without a name as many as their sessions may have. Who founds one
+	// more is refused with ErrQuota, and may join what there is.
 	foundedMost = 1024
 
 	// sharedAtOnce is how many entries a member may have in its queue to be given

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -22,11 +23,18 @@ func (m *Machine) newShared(r *record, subs []event.Subscription) (n int) {
 	return n
 }
 
-// tooManyShared says whether r may not have so many fresh shared subscriptions more,
-// which are among subs.
-func (m *Machine) tooManyShared(r *record, subs []event.Subscription, fresh int) bool {
+// tooManyShared refuses so many fresh shared subscriptions more of r's, which are among subs.
+// Clients without a principal are nobody together: one of them would take from all others
+// what they may found.
+func (m *Machine) tooManyShared(r *record, subs []event.Subscription, fresh int) error {
 	if fresh == 0 {
-		return false
+		return nil
+	}
+	if len(r.groups)+fresh > sharedMost {
+		return &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("a session has at most %d shared subscriptions", sharedMost)}
+	}
+	if r.principal == "" {
+		return nil
 	}
 	founds := 0
 	for i := range subs {
@@ -34,7 +42,10 @@ func (m *Machine) tooManyShared(r *record, subs []event.Subscription, fresh int)
 			founds++
 		}
 	}
-	return len(r.groups)+fresh > sharedMost || founds > 0 && m.founded[r.principal]+founds > foundedMost
+	if founds > 0 && m.founded[r.principal]+founds > foundedMost {
+		return &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("the sessions of a user found at most %d groups of shared subscriptions; others may be joined", foundedMost)}
+	}
+	return nil
 }
 
 // joinGroup makes r a member of the group of a shared subscription.

@@ -313,6 +313,15 @@ func TestSharedFounded(t *testing.T) {
 	}
 	d.entry(&event.Unsubscribe{Session: bob.session, Epoch: bob.epoch, Filters: []string{"$share/g0/jobs/#"}})
 	must(t, try(more, "$share/more/jobs/#"))
+	for n := 0; n <= foundedMost; n += sharedMost { // nobody takes nobody's
+		o := open(n, "")
+		for i := range sharedMost {
+			must(t, try(o, fmt.Sprintf("$share/n%d/jobs/#", n+i)))
+		}
+		if err := try(o, "$share/over/jobs/#"); !errors.Is(err, ErrQuota) {
+			t.Errorf("a session's one too many: %v, want ErrQuota", err)
+		}
+	}
 	if got := u.founded["alice"]; got != foundedMost {
 		t.Errorf("%d are counted, want %d", got, foundedMost)
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -57,6 +58,27 @@ func (f *userFlags) read() (*policyUsers, error) {
 		return nil, err
 	}
 	return readUsers(path, data, f.domain)
+}
+
+// readLocked is read for who changes the file: nobody else does until unlock is called.
+func (f *userFlags) readLocked() (p *policyUsers, unlock func(), err error) {
+	path, err := filepath.EvalSymlinks(f.policy)
+	if err != nil {
+		return nil, nil, fileFault(bw.PolicyFile, f.policy, err)
+	}
+	// Of the directory: the file is another one each time that it is replaced.
+	dir, err := os.Open(filepath.Dir(path))
+	if err == nil {
+		err = syscall.Flock(int(dir.Fd()), syscall.LOCK_EX)
+	}
+	if err != nil {
+		return nil, nil, fileFault(bw.PolicyFile, path, errors.Join(err, dir.Close()))
+	}
+	unlock = func() { _ = dir.Close() } // which was read at most
+	if p, err = f.read(); err != nil {
+		unlock()
+	}
+	return p, unlock, err
 }
 
 // readUsers reads the users of a file, which has no faults.
@@ -255,7 +277,22 @@ A name without a domain is written with that of --domain.`,
 			case err != nil:
 				return err
 			case at >= 0 && !replace:
-				return fail(bw.Usage, "%s is a user already, in line %d of %s", args[0], p.users[at].from+1, p.path).do("give --replace to set another password or token")
+				return userThere(p, args[0], at)
+			}
+			key, hash, made, err := newCredential(cmd, token, scram)
+			if err != nil {
+				return err
+			}
+			p, unlock, err := file.readLocked() // it may have changed while somebody typed
+			if err != nil {
+				return err
+			}
+			defer unlock()
+			switch at, err = p.find(args[0]); {
+			case err != nil:
+				return err
+			case at >= 0 && !replace:
+				return userThere(p, args[0], at)
 			}
 			name := args[0]
 			switch {
@@ -263,10 +300,6 @@ A name without a domain is written with that of --domain.`,
 				name = p.users[at].Name // as the file has it
 			case p.domain != "" && !strings.Contains(name, "@"):
 				name += "@" + p.domain // who reads the file need not be told the domain
-			}
-			key, hash, made, err := newCredential(cmd, token, scram)
-			if err != nil {
-				return err
 			}
 			edited, want := p, []string{name}
 			for i, u := range p.users {
@@ -305,6 +338,10 @@ A name without a domain is written with that of --domain.`,
 	return cmd
 }
 
+func userThere(p *policyUsers, name string, at int) error {
+	return fail(bw.Usage, "%s is a user already, in line %d of %s", name, p.users[at].from+1, p.path).do("give --replace to set another password or token")
+}
+
 // newCredential reads a password, or makes a token, and returns what a policy keeps of it,
 // and the token.
 func newCredential(cmd *cobra.Command, token, scram bool) (key, hash, made string, err error) {
@@ -334,10 +371,11 @@ more, and sessions and queues of theirs end.`,
 		Example: "  bellwire user rm ana@example.com --policy policy.yaml",
 		Args:    someArgs(1, 1, "the user's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := file.read()
+			p, unlock, err := file.readLocked()
 			if err != nil {
 				return err
 			}
+			defer unlock()
 			at, err := p.find(args[0])
 			switch {
 			case err != nil:

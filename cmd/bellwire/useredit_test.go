@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -16,6 +18,28 @@ func userVerb(t *testing.T, stdin string, args ...string) (stdout, stderr string
 }
 
 const anyToken = `"d0c04f4b1951e4aeaaec8223ed2039e542f3aae805a6fa7f6d794e5afff5d272"`
+
+// Who changes the file at the same time as others changes what those have made of it.
+func TestUsersAreEditedInTurn(t *testing.T) {
+	path := writeFile(t, "policy.yaml", "users:\n  gone@example.com: {token_sha256: "+anyToken+"}\nrules:\n  - {id: all, allow: [subscribe], who: [anyone], topic: [\"#\"]}\n")
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			args := []string{"add", fmt.Sprintf("u%d@example.com", i), "--token", "--policy", path}
+			if i == 7 {
+				args = []string{"rm", "gone@example.com", "--policy", path}
+			}
+			if _, why, code := userVerb(t, "", args...); code != 0 {
+				t.Errorf("%v: %d %s", args, code, why)
+			}
+		})
+	}
+	wg.Wait()
+	text := readFile(t, path)
+	if got := strings.Count(text, "token_sha256"); got != 7 || strings.Contains(text, "gone@") {
+		t.Errorf("the file is\n%s", text)
+	}
+}
 
 // Users come and go, and whatever else stands in the file stays to the byte.
 func TestUserAddAndRemoveKeepTheFile(t *testing.T) {
