@@ -57,10 +57,15 @@ type Limits struct {
 	// frees resources: acknowledgements, disconnects, Ticks.
 	Backlog int
 
+	// Subscriptions bounds those of this node's clients, and all durable ones of the cluster,
+	// each as many as its topic.Weight says. Clients without a principal may have half. 0
+	// means 10,000,000. What is over it is refused with ErrQuota.
+	Subscriptions int
+
 	// DeepLevels bounds what one look-up of a topic takes, and so what each event takes
 	// whose topic is new: the sum of topic.DeepLevels of all filters of this node, and of
-	// all durable ones of the cluster, each once. A session may have an eighth of it. 0 means
-	// 32,768. Filters that are over it are refused with ErrQuota.
+	// all durable ones of the cluster, each once. A session may have an eighth of it, and clients
+	// without a principal all together half. 0 means 32,768. Filters that are over it are refused with ErrQuota.
 	DeepLevels int
 
 	// SessionExpiryMax caps the session expiry that clients may ask for, in
@@ -82,6 +87,7 @@ func (l Limits) WithDefaults() Limits {
 	def(&l.VolatileEvents, 10_000)
 	def(&l.VolatileBytes, 8<<20)
 	def(&l.Backlog, 16<<20)
+	def(&l.Subscriptions, 10_000_000)
 	def(&l.DeepLevels, 32_768)
 	def(&l.SettleEvery, 50*time.Millisecond)
 	return l

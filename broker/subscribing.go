@@ -54,25 +54,26 @@ const (
 	sessionsOfDeep = 8
 )
 
-// tooMuch returns ErrQuota if the session's filters would take too much with those of subs.
+// tooMuch returns ErrQuota if the session's filters would take too much with those of subs,
+// or all that there are.
 func (s *Session) tooMuch(subs []event.Subscription) (err error) {
 	// Whether the session has one already, and it so takes no more, only the loop knows:
 	// who is far from the bounds need not wait for that.
-	var bytes, deep int64
+	var more filterNeed
 	for i := range subs {
-		bytes, deep = bytes+int64(len(subs[i].Filter)), deep+deepLevels(subs[i].Filter)
+		more.add(subs[i].Filter, 1)
 	}
-	if _, err := s.mayTake(bytes, deep); err == nil {
+	if _, err := s.mayTake(&more); err == nil {
 		return nil
 	}
 	bound := ""
 	s.b.loop.call(func(*Wave) {
 		for i := range subs {
 			if _, had := s.subs[subs[i].Filter]; had {
-				bytes, deep = bytes-int64(len(subs[i].Filter)), deep-deepLevels(subs[i].Filter)
+				more.add(subs[i].Filter, -1)
 			}
 		}
-		bound, err = s.mayTake(bytes, deep)
+		bound, err = s.mayTake(&more)
 	})
 	if err != nil {
 		s.b.machine.overs.add(bound)
@@ -80,19 +81,34 @@ func (s *Session) tooMuch(subs []event.Subscription) (err error) {
 	return err
 }
 
-// mayTake refuses filters more of so many bytes and deep levels, by the bound that it names.
-func (s *Session) mayTake(bytes, deep int64) (bound string, err error) {
+// A filterNeed is what some filters take.
+type filterNeed struct{ bytes, deep, weight int64 }
+
+func (n *filterNeed) add(filter string, sign int64) {
+	n.bytes += sign * int64(len(filter))
+	n.deep += sign * deepLevels(filter)
+	n.weight += sign * int64(topic.Weight(filter))
+}
+
+// mayTake refuses what filters more would take, by the bound that it names.
+func (s *Session) mayTake(more *filterNeed) (bound string, err error) {
+	m, local, limits := s.b.machine, s.b.local, &s.b.limits
 	in, _ := s.b.Settings()
-	if most := max(topic.MaxBytes, bytesPerFilter*int64(in.SubscriptionsPerSession)); bytes > 0 && s.filters.bytes.Load()+bytes > most {
+	part, of := int64(1), "in all"
+	if s.who.Principal == "" { // who name themselves, and so are as many as they like
+		part, of = 2, "of clients without a name"
+	}
+	if most := max(topic.MaxBytes, bytesPerFilter*int64(in.SubscriptionsPerSession)); more.bytes > 0 && s.filters.bytes.Load()+more.bytes > most {
 		return "subs.perSession", &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("the filters of a session have together at most %d bytes here", most)}
 	}
-	if deep <= 0 {
-		return "", nil
+	there := int64(max(local.Weight(), m.durable.Weight()))
+	if most := int64(limits.Subscriptions) / part; more.weight > 0 && there+more.weight > most {
+		return "subs", &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("there are at most %d subscriptions %s here", most, of)}
 	}
-	most, m := int64(s.b.limits.DeepLevels), s.b.machine
-	there := max(s.b.local.DeepLevels(), m.durable.DeepLevels(), m.shared.DeepLevels())
-	if s.filters.deep.Load()+deep > most/sessionsOfDeep || int64(there)+deep > most {
-		return "subs.deepLevels", &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("of filters with more than eight levels, and more than one '+' among them, there are at most %d levels in all here, and %d of a session", most, most/sessionsOfDeep)}
+	there = int64(max(local.DeepLevels(), m.durable.DeepLevels(), m.shared.DeepLevels()))
+	most, each := int64(limits.DeepLevels)/part, int64(limits.DeepLevels)/sessionsOfDeep
+	if more.deep > 0 && (s.filters.deep.Load()+more.deep > each || there+more.deep > most) {
+		return "subs.deepLevels", &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("filters with more than eight levels, and more than one '+' among them, have at most %d levels %s here, and %d of a session", most, of, each)}
 	}
 	return "", nil
 }

@@ -85,6 +85,45 @@ func TestDeepFiltersAreBounded(t *testing.T) {
 	}
 }
 
+// All subscriptions together are bounded, too, long ones as several; clients without a name
+// leave half to the others.
+func TestSubscriptionsInAll(t *testing.T) {
+	for _, expiry := range []uint32{0, 3600} {
+		n := newNode(t, Limits{Subscriptions: 40})
+		nobody := func(id string) *client {
+			c, _, err := n.tryConnect(id, true, expiry, func(q *ConnectRequest) { q.Principal = "" })
+			must(t, err)
+			return c
+		}
+		long := strings.Repeat("x", 10*128) // as eleven
+		a, b := nobody("a"), nobody("b")
+		for i := range 9 {
+			must(t, a.trySubscribe(fmt.Sprint("t/", i), 0))
+		}
+		must(t, b.trySubscribe(long, 0))
+		for _, c := range []*client{a, b} {
+			if err := c.trySubscribe("u", 0); !errors.Is(err, ErrQuota) {
+				t.Errorf("expiry %d: nobody's one more: %v, want %v", expiry, err, ErrQuota)
+			}
+		}
+		must(t, b.trySubscribe(long, 1))
+		c, _ := n.connect("c", true, expiry)
+		for i := range 20 {
+			must(t, c.trySubscribe(fmt.Sprint("t/", i), 0))
+		}
+		if err := c.trySubscribe("u", 0); !errors.Is(err, ErrQuota) {
+			t.Errorf("expiry %d: one more: %v, want %v", expiry, err, ErrQuota)
+		}
+		if _, err := b.s.Unsubscribe([]string{long}); err != nil {
+			t.Error(err)
+		}
+		must(t, c.trySubscribe("u", 0))
+		if got := n.Over("subs"); got != 3 {
+			t.Errorf("expiry %d: %d are counted, want 3", expiry, got)
+		}
+	}
+}
+
 // What the policy has said about topics is remembered of so many bytes of them.
 func TestVerdictsAreBoundedByBytes(t *testing.T) {
 	n := newNode(t, Limits{})

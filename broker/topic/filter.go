@@ -31,6 +31,10 @@ func Match(filter, name string) bool {
 	return n == len(name)
 }
 
+// Weight is as how many subscriptions one to filter counts where it is what they take in
+// memory that is bounded: one more for each 128 bytes.
+func Weight(filter string) int { return 1 + len(filter)/bytesPerWeight }
+
 // freeLevels is how many levels a filter may have that costs nothing in DeepLevels.
 const freeLevels = 8
 

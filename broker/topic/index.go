@@ -53,6 +53,7 @@ type version[K comparable, V any] struct {
 	exact *table[string, *set[K, V]] // by the whole filter
 	wild  *node[K, V]                // never nil
 	n     int                        // subscriptions in both
+	weigh int                        // Weight of them all
 	deep  int                        // DeepLevels of all wildcard filters, each once
 
 	changes uint64 // to wildcard filters, and calls of Invalidate
@@ -112,6 +113,7 @@ func (x *Index[K, V, M]) Set(filter string, key K, value V) (replaced bool) {
 	s, replaced = s.with(key, value, x.key)
 	if !replaced {
 		c.n++
+		c.weigh += Weight(filter)
 	}
 	x.put(&c, s.filter, s)
 	return replaced
@@ -127,6 +129,7 @@ func (x *Index[K, V, M]) Delete(filter string, key K) bool {
 	s, had := old.without(key, x.key)
 	if had {
 		c := *v
+		c.weigh -= Weight(filter)
 		if c.n--; s == nil {
 			c.deep -= DeepLevels(filter)
 		}
@@ -288,6 +291,9 @@ func (x *Index[K, V, M]) Invalidate() {
 
 // Len returns the number of subscriptions: pairs of filter and key.
 func (x *Index[K, V, M]) Len() int { return x.now.Load().n }
+
+// Weight returns the sum of the Weights of the filters of all subscriptions.
+func (x *Index[K, V, M]) Weight() int { return x.now.Load().weigh }
 
 // DeepLevels returns the sum of the DeepLevels of all filters, each once, however many
 // subscribe to it.

@@ -164,6 +164,10 @@ var limitFacts = map[string]limitFact{
 		over: "likewise", keeper: "TestSubscriptionsOfOneUser",
 		value: func(l *limits) int64 { return int64(l.broker.WildcardsPerPrincipal) }, hits: overBroker("subs.wildcardsPerPrincipal"),
 	},
+	"subs": {
+		over: "all filters of that SUBSCRIBE: 0x97 (3.1.1: 0x80)", keeper: "TestSubscriptionsInAll",
+		value: func(l *limits) int64 { return int64(l.broker.Subscriptions) }, hits: overBroker("subs"),
+	},
 	"subs.deepLevels": {
 		over: "all filters of that SUBSCRIBE: 0x97 (3.1.1: 0x80)", keeper: "TestDeepFiltersAreBounded",
 		value: func(l *limits) int64 { return int64(l.broker.DeepLevels) }, hits: overBroker("subs.deepLevels"),

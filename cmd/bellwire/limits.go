@@ -91,6 +91,7 @@ var limitRows = []limitRow{
 	{"subs.perSession", inCount, 1, countMax, false, func(l *limits, n int64) { l.broker.SubscriptionsPerSession = int(n) }},
 	{"subs.perPrincipal", inCount, 1, countMax, true, func(l *limits, n int64) { l.broker.SubscriptionsPerPrincipal = int(max(n, 0)) }},
 	{"subs.wildcardsPerPrincipal", inCount, 1, countMax, true, func(l *limits, n int64) { l.broker.WildcardsPerPrincipal = int(max(n, 0)) }},
+	{"subs", inCount, 2, countMax, false, func(l *limits, n int64) { l.broker.Subscriptions = int(n) }},
 	{"subs.deepLevels", inCount, 8, countMax, false, func(l *limits, n int64) { l.broker.DeepLevels = int(n) }},
 	{"retained.topics", inCount, 1, countMax, false, func(l *limits, n int64) { l.broker.RetainedTopics = int(n) }},
 	{"backlog.bytes", inBytes, 1, bytesMax, false, func(l *limits, n int64) { l.broker.Backlog = int(n) }},

@@ -53,6 +53,7 @@ default:
   sessions.perPrincipal: 1048
   flapping.perMinute: 1044
   flapping.ban: 45m
+  subs: 1054
   subs.deepLevels: 1053
   retained.topics: 1020
   backlog.bytes: 21MiB
@@ -89,7 +90,7 @@ default:
 		},
 		broker: broker.Limits{
 			Sessions: 1013, SessionsPerPrincipal: 1048, SessionExpiryMax: 90 * 86400, QueueEvents: 1015, QueueBytes: 16 << 30,
-			VolatileEvents: 1017, VolatileBytes: 18 << 20, SubscriptionsPerSession: 1019, SubscriptionsPerPrincipal: 1051, WildcardsPerPrincipal: 1052, RetainedTopics: 1020, DeepLevels: 1053, Backlog: 21 << 20,
+			VolatileEvents: 1017, VolatileBytes: 18 << 20, SubscriptionsPerSession: 1019, SubscriptionsPerPrincipal: 1051, WildcardsPerPrincipal: 1052, RetainedTopics: 1020, DeepLevels: 1053, Subscriptions: 1054, Backlog: 21 << 20,
 		},
 		im: inbox.Limits{Rate: 1026, Burst: 1027, Kept: 1028, KeptBytes: 29 << 20, IDs: 1030, Contacts: 1031},
 		state: state.Limits{Default: policy.Confirm, SourceRate: 1049, SourceBurst: 1050, Life: life.Limits{
