@@ -332,6 +332,17 @@ func (c *trio) goOn(l *load, cutOff int, fault func()) time.Duration {
 	for p := range due {
 		due[p] = p.sent.Load() + 1
 	}
+	defer func() {
+		if !c.t.Failed() {
+			return
+		}
+		for p, n := range due {
+			c.t.Logf("%s, at %s: %d is acknowledged, %d sent, %d awaited", p.id, l.at(p.id), p.acked.Load(), p.sent.Load(), n)
+		}
+		for i, n := range c.nodes {
+			c.t.Logf("n%d: ended %v; it says of the cluster: %+v", i+1, n.gone(), c.status(i))
+		}
+	}()
 	until(c.t, "publishers at nodes that are not cut off go on", 30*time.Second, func() bool {
 		for p, n := range due {
 			if p.acked.Load() < n {

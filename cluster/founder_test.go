@@ -55,6 +55,7 @@ func (m *mate) contested() bool { return isClosed(m.links.Contested()) }
 // for it, and it is told so before it may. It does not start again with what it has by
 // then, until that is declared a cluster of its own, or the node joins.
 func TestEmptiedFounder(t *testing.T) {
+	t.Parallel()
 	c := newCrew(t, 3)
 	n1 := c.nodes[0]
 	n1.submit([]byte("before"))
@@ -107,6 +108,7 @@ func TestEmptiedFounder(t *testing.T) {
 
 // Once the others have removed it, it may found as often as it likes.
 func TestRemovedFounderFounds(t *testing.T) {
+	t.Parallel()
 	c := newCrew(t, 3)
 	n1 := c.nodes[0]
 	was := string(n1.node.id)
@@ -131,6 +133,7 @@ func TestRemovedFounderFounds(t *testing.T) {
 // While the others are down nobody can tell it; it is told when they are back, also if it
 // was started anew by then, and the others go on without it.
 func TestEmptiedFounderBeforeTheOthers(t *testing.T) {
+	t.Parallel()
 	for _, again := range []bool{false, true} {
 		c := newCrew(t, 3)
 		n1 := c.nodes[0]
@@ -170,6 +173,7 @@ func TestEmptiedFounderBeforeTheOthers(t *testing.T) {
 // A majority's disks were emptied, and the others have joined the founder anew: they rely
 // on each other, so they go on, and who has the old state is only told of.
 func TestFoundedByAMajority(t *testing.T) {
+	t.Parallel()
 	c := newCrew(t, 3)
 	n1, n2, n3 := c.nodes[0], c.nodes[1], c.nodes[2]
 	for _, m := range c.nodes {
@@ -196,6 +200,7 @@ func TestFoundedByAMajority(t *testing.T) {
 
 // Who founds a second cluster beside the first on purpose gives it another name.
 func TestFoundedUnderAnotherName(t *testing.T) {
+	t.Parallel()
 	c := &crew{t: t}
 	t.Cleanup(c.close)
 	n1 := c.mate()
@@ -230,6 +235,7 @@ func TestFoundedUnderAnotherName(t *testing.T) {
 // That nobody looks for it costs a founder no more than the time in which they would; once
 // others have joined, nothing.
 func TestFounderSettles(t *testing.T) {
+	t.Parallel()
 	c := newCrew(t, 1)
 	n1 := c.nodes[0]
 	if err := n1.links.Settle(t.Context()); err != nil {
@@ -255,6 +261,7 @@ func TestFounderSettles(t *testing.T) {
 
 // What was noted is read as it was written, or refused.
 func TestContestedFile(t *testing.T) {
+	t.Parallel()
 	dir, err := Claim(disk.Memory(), "/data", "n1", firstLevel)
 	if err != nil {
 		t.Fatal(err)

@@ -35,6 +35,7 @@ type steward struct {
 }
 
 func (n *Node) steward() {
+	votes := &ballot{n: n, wait: n.cfg.Heartbeat}
 	s := &steward{n: n, levels: leveler{n: n}, known: map[raft.ServerID]time.Time{}, stable: map[raft.ServerID]time.Time{}, told: map[raft.ServerID]time.Time{}}
 	tick := time.NewTicker(stewardTick)
 	defer tick.Stop()
@@ -45,6 +46,7 @@ func (n *Node) steward() {
 			return
 		case <-tick.C:
 		}
+		votes.look()
 		now := n.real()
 		slept := now.Sub(last) > 5*stewardTick+n.cfg.Heartbeat
 		last = now

@@ -49,6 +49,7 @@ type transport struct {
 	dial    func(id string, plane link.Plane) (*link.Conn, error)
 	now     func() time.Time // the machine's
 	patient time.Duration    // for what is urgent: votes, heartbeats
+	voting  atomic.Int64     // a time.Duration: for votes, if it is longer; see ballot
 
 	rpcs   chan raft.RPC
 	done   chan struct{} // closed by stop
@@ -222,7 +223,7 @@ func (t *transport) ask(c *caller, wait, patience time.Duration, kind byte, part
 
 // urgent is ask for what must be answered now or not at all.
 func (t *transport) urgent(id raft.ServerID, kind byte, body []byte, response any) error {
-	return t.ask(t.caller(id, planeControl), t.patient, t.patient, kind, [][]byte{body}, response)
+	return t.ask(t.caller(id, planeControl), t.patient, max(t.patient, time.Duration(t.voting.Load())), kind, [][]byte{body}, response)
 }
 
 // RequestVote is Raft's.

@@ -263,13 +263,18 @@ func TestTrap18ConfigurationIsKept(t *testing.T) {
 
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
+	waitLong(t, 10*time.Second, what, ok)
+}
+
+func waitLong(t testing.TB, most time.Duration, what string, ok func() bool) {
+	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(most)
 	for !ok() {
 		select {
 		case <-deadline:
-			t.Fatalf("waited 10 s for %s", what)
+			t.Fatalf("waited %v for %s", most, what)
 		case <-tick.C:
 		}
 	}
