@@ -99,7 +99,7 @@ func (r *leak) maySay(c *leakClient, topic string) bool {
 
 func (r *leak) publish(c *leakClient, topic string) {
 	r.words++
-	e := &leakEvent{payload: fmt.Sprint("e", r.words), topic: topic, from: c.id, qos: byte(r.rnd.IntN(3)), retain: r.rnd.Chance(5), moment: r.now(), act: r.serial}
+	e := &leakEvent{payload: fmt.Sprint("e", r.words), topic: topic, from: c.id, by: law.Somebody{Principal: c.who, Client: c.id}, qos: byte(r.rnd.IntN(3)), retain: r.rnd.Chance(5), moment: r.now(), act: r.serial}
 	m := mq.Publish{Topic: topic, QoS: e.qos, Retain: e.retain, Payload: []byte(e.payload)}
 	if c.version == v5 && r.rnd.Chance(12) {
 		seconds := uint32(60 * (1 + r.rnd.IntN(600)))
@@ -115,21 +115,63 @@ func (r *leak) publish(c *leakClient, topic string) {
 	} else if e.accepted {
 		r.cleared[topic] = e
 	}
-	if e.accepted && e.retain {
-		if old := r.retained[topic]; old != nil {
-			old.ended = r.serial
-		}
-		if r.retained[topic] = e; e.payload == "" {
-			delete(r.retained, topic)
-		}
-	}
 	if e.qos > 0 {
 		m.ID = c.id16()
-		c.waits[m.ID] = e
+		c.waits[m.ID] = e.accepted
 	}
+	if e.payload != "" && r.rnd.Chance(15) {
+		r.delay(e, &m)
+		c.write(r, m)
+		return
+	}
+	r.keep(e)
 	c.write(r, m)
 	if e.payload != "" { // one that clears may be as good as another
 		r.fresh = append(r.fresh, e)
+	}
+}
+
+// keep notes what is retained on a plain topic.
+func (r *leak) keep(e *leakEvent) {
+	if !e.accepted || !e.retain {
+		return
+	}
+	if old := r.retained[e.topic]; old != nil {
+		old.ended = r.serial
+	}
+	if r.retained[e.topic] = e; e.payload == "" {
+		delete(r.retained, e.topic)
+	}
+}
+
+// delay has an event come only when the clock has moved on. Until then nobody is to have it.
+func (r *leak) delay(e *leakEvent, m *mq.Publish) {
+	after := time.Duration(1+r.rnd.IntN(6*3600)) * time.Second
+	m.Topic = fmt.Sprintf("$delayed/%d/%s", int(after.Seconds()), e.topic)
+	if !e.expires.IsZero() {
+		e.lasts, e.expires = e.expires.Sub(r.at), time.Time{}
+	}
+	if e.due = r.at.Add(after); e.accepted {
+		r.delayed = append(r.delayed, e)
+	}
+	e.accepted = false
+}
+
+// fallDue has come what is due by now, in the order of time, if its publisher may publish it
+// by now. before is the moment before.
+func (r *leak) fallDue(before *moment) {
+	slices.SortStableFunc(r.delayed, func(a, b *leakEvent) int { return a.due.Compare(b.due) })
+	for len(r.delayed) > 0 && !r.delayed[0].due.After(r.at) {
+		e := r.delayed[0]
+		r.delayed = r.delayed[1:]
+		e.moment, e.before, e.act = r.now(), before, r.serial
+		if e.lasts > 0 {
+			e.expires = r.at.Add(e.lasts)
+		}
+		e.accepted = r.now().policy.Allows(e.by, "publish", e.topic, r.at)
+		r.keep(e)
+		r.fresh = append(r.fresh, e)
+		r.sorts["delayed events"]++
 	}
 }
 
@@ -440,12 +482,14 @@ func (r *leak) moveTo(next time.Time) {
 		}
 		r.agePending(h, jump)
 	}
+	before := r.now()
 	if len(r.nodes) > 1 {
-		r.between = r.now()
+		r.between = before
 	}
 	r.at = next
 	r.tell("the clock moves on by %s", jump)
-	r.begin(r.now().policy)
+	r.begin(before.policy)
+	r.fallDue(before)
 	if jump > 30*time.Minute {
 		for _, c := range r.clients {
 			clear(c.owed)

@@ -25,7 +25,7 @@ type leakClient struct {
 	subs map[string]*leakSub // of its session
 	past []*leakSub          // that it has ended
 
-	waits    map[uint16]*leakEvent // what it has published and is not acknowledged
+	waits    map[uint16]bool       // what it has published and is not acknowledged, and whether the policy let it
 	answers  map[uint16]*mq.Packet // acknowledgements that somebody waits for
 	known    map[uint16]bool       // deliveries at QoS 2 that are not complete, of its session
 	here     map[*leakEvent]int    // what it was sent on this connection
@@ -136,7 +136,7 @@ func (r *leak) connect(c *leakClient, discard bool) {
 		r.readToEnd(c) // judged as what came before
 	}
 	c.conn, c.since = conn, r.serial
-	c.waits, c.answers, c.here, c.last, c.shown = map[uint16]*leakEvent{}, map[uint16]*mq.Packet{}, map[*leakEvent]int{}, map[string]*leakEvent{}, map[string][]string{}
+	c.waits, c.answers, c.here, c.last, c.shown = map[uint16]bool{}, map[uint16]*mq.Packet{}, map[*leakEvent]int{}, map[string]*leakEvent{}, map[string][]string{}
 	c.document = map[string]string{}
 	if !ack.SessionPresent {
 		c.subs, c.past, c.known, c.owed = map[string]*leakSub{}, nil, map[uint16]bool{}, map[*leakEvent]bool{}
@@ -261,15 +261,15 @@ func (r *leak) acknowledged(c *leakClient, p *mq.Packet) {
 		c.answers[p.ID] = p
 		return
 	}
-	e := c.waits[p.ID]
-	if e == nil {
+	may, waits := c.waits[p.ID]
+	if !waits {
 		r.fail("%s is sent %v for nothing", c.id, p)
 	}
 	if p.Type == mq.PUBACK || p.Code >= 0x80 {
 		delete(c.waits, p.ID)
 	}
-	if refused := p.Code >= 0x80; c.version == v5 && refused == e.accepted {
-		r.fail("%s publishes to %s: %v, though the policy says %v", c.id, e.topic, p, e.accepted)
+	if refused := p.Code >= 0x80; c.version == v5 && refused == may {
+		r.fail("%s publishes: %v, though the policy says %v", c.id, p, may)
 	}
 }
 
@@ -309,10 +309,16 @@ func (r *leak) refusedRightly(c *leakClient, s *leakSub, code byte) {
 			r.fail("%s is refused %s, which it may have: %#02x", c.id, topic, code)
 		}
 	} else if h.kind != "im" && !r.cut(c.who, c.id, "subscribe", topic) {
-		if v := r.verdict(h, c.who, "subscribe"); v.Handling == "allow" && v.Named {
+		if v := r.verdict(h, c.who, "subscribe"); v.Handling == "allow" && v.Named && !(c.who == "" && r.watchesAnother(c, topic)) {
 			r.fail("%s is refused %s, which its owner allows: %#02x", c.id, topic, code)
 		}
 	}
+}
+
+// watchesAnother says whether a client watches another resource by its name, as who has no name
+// may only one at a time.
+func (r *leak) watchesAnother(c *leakClient, topic string) bool {
+	return slices.ContainsFunc(c.filters(), func(f string) bool { return f != topic && r.holdingOf(f) != nil })
 }
 
 // doubt notes what may end a subscription without a word.

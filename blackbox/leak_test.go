@@ -108,6 +108,7 @@ type leak struct {
 	pieces    map[string]*leakPiece  // by the word that stands for it
 	contacts  map[[2]string]bool     // who has written to whom
 	messages  []*leakEvent           // that may wait for a device
+	delayed   []*leakEvent           // that wait for their time
 	cuts      map[[2]string]leakCut  // by who watches, and the topic of whose owner has ended what shows it by wildcards
 	fresh     []*leakEvent           // of the act that is going on
 	serial    int                    // of acts
