@@ -18,6 +18,7 @@ import (
 type foreign struct {
 	addr        string
 	kill, start func() // mosquitto, which acknowledges before it saves, is told to end
+	pid         func() int
 }
 
 // foreigns are the peers that bridges are tried with.
@@ -28,7 +29,7 @@ var foreigns = map[string]func(t *testing.T) foreign{
 		s := prepare(t, filepath.Join(t.TempDir(), "data"), "--allow-anonymous")
 		s.args = append(s.args, "--mqtt", freeAddress(t))
 		s.start()
-		return foreign{s.ready.MQTT, s.kill, s.start}
+		return foreign{s.ready.MQTT, s.kill, s.start, s.pid}
 	},
 }
 
@@ -38,7 +39,7 @@ func mosquittoBroker(t *testing.T) foreign {
 	return mosquittoWith(t, "allow_anonymous true")
 }
 
-func mosquittoWith(t *testing.T, lines ...string) foreign {
+func mosquittoWith(t testing.TB, lines ...string) foreign {
 	t.Helper()
 	path, err := exec.LookPath("mosquitto")
 	if err != nil {
@@ -76,6 +77,7 @@ max_inflight_messages 0
 		}
 		until(t, "mosquitto listens", patience, func() bool { return listens(f.addr) })
 	}
+	f.pid = func() int { return cmd.Process.Pid }
 	f.start()
 	t.Cleanup(func() {
 		f.kill()
@@ -98,7 +100,7 @@ func listens(address string) bool {
 
 // bridged starts a server with a bridge called b to a peer; more are further lines of the
 // bridge, topics come last.
-func bridged(t *testing.T, peer, more string, flags ...string) *server {
+func bridged(t testing.TB, peer, more string, flags ...string) *server {
 	t.Helper()
 	s := prepareBridged(t, peer, more, flags...)
 	s.start()
@@ -106,7 +108,7 @@ func bridged(t *testing.T, peer, more string, flags ...string) *server {
 	return s
 }
 
-func prepareBridged(t *testing.T, peer, more string, flags ...string) *server {
+func prepareBridged(t testing.TB, peer, more string, flags ...string) *server {
 	t.Helper()
 	text := fmt.Sprintf("bridges:\n  - name: b\n    address: %q\n    retry_max: 1s\n", peer)
 	for line := range strings.Lines(more) {

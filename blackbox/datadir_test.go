@@ -260,7 +260,7 @@ func TestPortTaken(t *testing.T) {
 }
 
 // freeAddress returns an address of the loopback that nobody listens on.
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
