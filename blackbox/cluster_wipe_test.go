@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,7 +16,8 @@ import (
 )
 
 // A node whose disk was emptied is not taken in again under its name, and says what
-// to do; removed, it joins anew under load, and is as the others are.
+// to do; removed, it joins anew under load, and is as the others are. So does another
+// node in its place, under a name of its own.
 //
 // Item 59.
 func TestClusterWipedNode(t *testing.T) {
@@ -34,8 +36,28 @@ func TestClusterWipedNode(t *testing.T) {
 	}
 	c.replace(i)
 	l.await(300)
+	n.kill()
+	c.rename(i, "n4")
+	c.replace(i)
+	l.await(300)
 	l.finish()
 	c.alike()
+	if all := c.status(i); !slices.ContainsFunc(all, func(m member) bool { return m.Name == "n4" && m.Voter }) {
+		t.Errorf("the members are %+v, want n4 in place of %s", all, name)
+	}
+}
+
+// rename has node i, which is down, start as another node, with a certificate of its own.
+func (c *trio) rename(i int, name string) {
+	c.t.Helper()
+	n := c.nodes[i]
+	ca, tls := filepath.Join(filepath.Dir(c.policy), "ca"), filepath.Join(c.t.TempDir(), "tls")
+	if _, stderr, code := run(c.t, "cert", "node", "--ca", ca, "--name", name, "--out", tls); code != 0 {
+		c.t.Fatalf("cert node: %d %s", code, stderr)
+	}
+	for flag, value := range map[string]string{"--node": name, "--cluster-tls": tls} {
+		n.args[slices.Index(n.args, flag)+1] = value
+	}
 }
 
 // id returns what an operator confirms the cluster by: the beginning of its id.
