@@ -439,3 +439,43 @@ func TestLimitsOfConnectionsChange(t *testing.T) {
 	burst(again, 500)
 	again.Quiet()
 }
+
+// Limits of one user hold in place of everybody's, and change by SIGHUP.
+func TestLimitsOfOneUser(t *testing.T) {
+	t.Parallel()
+	rows := func(of string) string {
+		return "v: 1\ndefault: {subs.perPrincipal: 2, messages.perSecond: 1}\nprincipals: {" + of + "}\n"
+	}
+	file := limitsFile(t, rows("ana@example.com: {subs.perPrincipal: 3, messages.perSecond: unlimited}"))
+	s := serve(t, "--policy", policyFile(t, []string{"ana", "bob"}, sysRules), "--limits", file)
+	subscribes := func(c *mq.Client, most int) {
+		t.Helper()
+		for i := range most {
+			c.Subscribe(fmt.Sprint("f", i), 1)
+		}
+		if got := c.TrySubscribe(mq.Properties{}, mq.Filter{Filter: "more", QoS: 1}); got.Codes[0] != 0x97 {
+			t.Errorf("one more than %d: %v", most, got)
+		}
+	}
+	ana, bob := s.open(v5, as("ana", clean("a"))), s.open(v5, as("bob", clean("b")))
+	subscribes(ana, 3)
+	subscribes(bob, 2)
+	for range 100 {
+		ana.Send(mq.Publish{Topic: "x", Payload: []byte("x")})
+	}
+	ana.Quiet()
+	s.restart()
+	subscribes(s.open(v5, as("ana", clean("a"))), 3)
+	if err := os.WriteFile(file, []byte(rows("bob@example.com: {subs.perPrincipal: unlimited}")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.reload()
+	if log := s.logs.String(); !strings.Contains(log, `"rows":["principals"]`) {
+		t.Error("the log does not say what has changed")
+	}
+	subscribes(s.open(v5, as("ana", clean("a"))), 2)
+	bob = s.open(v5, as("bob", clean("b")))
+	for i := range 10 {
+		bob.Subscribe(fmt.Sprint("f", i), 1)
+	}
+}

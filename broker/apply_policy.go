@@ -197,7 +197,8 @@ func (m *Machine) applySettings(c *event.Settings) error {
 		m.operators = policy
 		m.adopt(m.combined(policy))
 	}
-	m.settings, m.limits = &s, m.begin.Agreed(&s)
+	s.Principals = strings.Clone(c.Principals)
+	m.settings, m.limits, m.single = &s, m.begin.Agreed(&s), singleOf(s.Principals)
 	m.tx.Set(settingsKey, s.Append(nil))
 	for _, r := range m.sessions { // in any order: each is trimmed for itself
 		m.noteOver(r)

@@ -36,7 +36,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 		m.overs.add("sessions")
 		return nil, ErrQuota
 	}
-	if most := m.limits.SessionsPerPrincipal; r == nil && most > 0 && len(m.principals.of(c.Principal)) >= most {
+	if most := int(m.boundsOf(c.Principal).Sessions); r == nil && most > 0 && len(m.principals.of(c.Principal)) >= most {
 		m.overs.add("sessions.perPrincipal")
 		return nil, &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("quota: one user has at most %d sessions", most)}
 	}
@@ -370,7 +370,7 @@ func (m *Machine) subscribe(r *record, sub event.Subscription, here uint64) (rep
 
 // checkSubscribe says whether r may subscribe to so many.
 func (m *Machine) checkSubscribe(r *record, subs []event.Subscription) error {
-	if most := m.limits.SubscriptionsPerSession; int(r.subs)+len(subs) > most && int(r.subs)+m.newFilters(r, subs) > most {
+	if most := int(m.boundsOf(r.principal).SubscriptionsPerSession); int(r.subs)+len(subs) > most && int(r.subs)+m.newFilters(r, subs) > most {
 		m.overs.add("subs.perSession")
 		return ErrQuota
 	}

@@ -100,6 +100,7 @@ type Broker struct {
 	read     func(prefix, key string) []byte // profileValue, once for all who ask
 	policyMu sync.Mutex                      // who stores another one in policy holds it
 	settings atomic.Pointer[event.Settings]
+	single   atomic.Pointer[single] // of settings
 	diskFull atomic.Bool
 
 	clientsWatched atomic.Int64 // subscriptions here that may be told of clients that come and go
@@ -161,7 +162,7 @@ func New(c Config) (*Broker, error) {
 	m.clientsWatched = func() bool { return b.clientsWatched.Load() > 0 }
 	m.deliver, m.spare = b.loop.deliver, b.loop.spare
 	b.setPolicy(m.policy, m.history.number())
-	b.settings.Store(m.settings)
+	b.adoptSettings(m.settings)
 	b.adjust()
 	b.running.Go(b.loop.run)
 	return b, nil

@@ -68,7 +68,7 @@ func (m *Machine) mayGive(r *record, who Who, one *Given, loose int) (why string
 	if !m.policy.Grant(who, one.Filter, m.now).Allow {
 		return "no rule permits it"
 	}
-	if loose >= m.limits.SubscriptionsPerSession || m.checkSubscribe(r, []event.Subscription{one.Subscription}) != nil {
+	if loose >= int(m.boundsOf(r.principal).SubscriptionsPerSession) || m.checkSubscribe(r, []event.Subscription{one.Subscription}) != nil {
 		return "there are as many subscriptions as may be"
 	}
 	return ""

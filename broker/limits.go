@@ -29,6 +29,10 @@ type Limits struct {
 	// stay. See userCount.
 	SubscriptionsPerPrincipal, WildcardsPerPrincipal int
 
+	// Principals are bounds of single principals, which hold in place of these, as
+	// event.Principals has them.
+	Principals string
+
 	// SubscriptionsPerSession: 0 means 100,000. One more is refused with
 	// ErrQuota.
 	SubscriptionsPerSession int
@@ -101,6 +105,7 @@ func (l Limits) Settings(domain string) event.Settings {
 		Domain: domain, Sessions: uint64(l.Sessions), SubscriptionsPerSession: uint64(l.SubscriptionsPerSession),
 		RetainedTopics: uint64(l.RetainedTopics), QueueEvents: uint64(l.QueueEvents), QueueBytes: uint64(l.QueueBytes),
 		SessionsPerPrincipal: uint64(l.SessionsPerPrincipal), SubscriptionsPerPrincipal: uint64(l.SubscriptionsPerPrincipal), WildcardsPerPrincipal: uint64(l.WildcardsPerPrincipal),
+		Principals: l.Principals,
 	}
 }
 
@@ -109,6 +114,7 @@ func (l Limits) Agreed(s *event.Settings) Limits {
 	l.Sessions, l.SubscriptionsPerSession = int(s.Sessions), int(s.SubscriptionsPerSession)
 	l.SessionsPerPrincipal = int(s.SessionsPerPrincipal)
 	l.SubscriptionsPerPrincipal, l.WildcardsPerPrincipal = int(s.SubscriptionsPerPrincipal), int(s.WildcardsPerPrincipal)
+	l.Principals = s.Principals
 	l.RetainedTopics, l.QueueEvents, l.QueueBytes = int(s.RetainedTopics), int(s.QueueEvents), int64(s.QueueBytes)
 	return l
 }
@@ -140,6 +146,9 @@ func checkSettings(s *event.Settings) error {
 		if f.value > 1<<50 {
 			return &Refusal{Reason: fmt.Sprintf("settings: %s per principal: %d, want at most %d", f.name, f.value, uint64(1<<50))}
 		}
+	}
+	if _, err := event.ReadPrincipals(s.Principals); err != nil {
+		return &Refusal{Reason: "settings: " + err.Error()}
 	}
 	return nil
 }

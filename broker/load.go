@@ -98,6 +98,7 @@ func (m *Machine) each(space store.Space, name string, f func(key, value []byte)
 
 func (m *Machine) loadSettings() error {
 	m.settings, m.limits, m.ofProfiles = nil, m.begin, map[string][]byte{}
+	m.single = singleOf(m.begin.Principals)
 	for _, prefix := range m.prefixes {
 		if data, ok := m.store.Get(ofProfileKey(prefix), nil); ok {
 			m.ofProfiles[prefix] = data
@@ -111,7 +112,11 @@ func (m *Machine) loadSettings() error {
 	if err := event.Decode(m.settings, data); err != nil {
 		return fmt.Errorf("machine: settings: %w", err)
 	}
-	m.limits = m.limits.Agreed(m.settings)
+	single, err := event.ReadPrincipals(m.settings.Principals)
+	if err != nil {
+		return fmt.Errorf("machine: settings: %w", err)
+	}
+	m.limits, m.single = m.limits.Agreed(m.settings), single
 	return nil
 }
 

@@ -251,7 +251,7 @@ func (l *loop) step(a *applied, s *step, now int64) {
 			session.paid(s.position)
 		}
 	case stepSettings:
-		b.settings.Store(s.settings)
+		b.adoptSettings(s.settings)
 	case stepSecret:
 		b.watch.forgetAll()
 	case stepNumbered:

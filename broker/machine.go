@@ -75,6 +75,7 @@ type Machine struct {
 	ofProfiles  map[string][]byte // settings of profiles, by prefix; likewise
 	left        map[string]int64  // whom the policy does not name any more, and since when; see ForgetAfter
 	limits      Limits            // in force: as settings say; as configured while there are none
+	single      single            // of them, those of principals that have their own
 	begin       Limits            // as configured, and the domain
 	beginDomain string
 

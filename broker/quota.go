@@ -384,7 +384,7 @@ func (s *Session) counted() bool {
 	if s.durable || p == nil || s.b.Level() < LevelRequests {
 		return false
 	}
-	if in, _ := s.b.Settings(); s.who.Principal != "" && in.SubscriptionsPerPrincipal+in.WildcardsPerPrincipal > 0 {
+	if most := s.b.boundsOf(s.who.Principal); s.who.Principal != "" && most.Subscriptions+most.Wildcards > 0 {
 		return true
 	}
 	q, ok := p.Authorizer.(quoter)

@@ -106,6 +106,9 @@ func TestQuotasAreExact(t *testing.T) {
 				c.ackAll()
 			case op == 10 && r.IntN(2) == 0:
 				each = Limits{SubscriptionsPerPrincipal: r.IntN(6), WildcardsPerPrincipal: r.IntN(3)}
+				if r.IntN(2) == 0 {
+					each.Principals = event.Principals(map[string]event.PrincipalBounds{"a1@a.org": {Subscriptions: 2 + r.Uint64N(4)}, "b1@b.org": {Subscriptions: event.Unbounded, Wildcards: 1}})
+				}
 				must(t, n.SetSettings(t.Context(), each.Settings("")))
 			case op == 10:
 				c.s.Close(false, false, 0)
@@ -129,10 +132,11 @@ func TestQuotasAreExact(t *testing.T) {
 			}
 			now := usersOf(n.machine)
 			for name, c := range now {
-				if most := each.SubscriptionsPerPrincipal; most > 0 && c.subs > max(most, users[name].subs) {
+				bounds := n.boundsOf(name)
+				if most := int(bounds.Subscriptions); most > 0 && c.subs > max(most, users[name].subs) {
 					t.Fatalf("seed %d, step %d: %s has %d subscriptions, want %d at most", seed, step, name, c.subs, most)
 				}
-				if most := each.WildcardsPerPrincipal; most > 0 && c.wildcards > max(most, users[name].wildcards) {
+				if most := int(bounds.Wildcards); most > 0 && c.wildcards > max(most, users[name].wildcards) {
 					t.Fatalf("seed %d, step %d: %s has %d with wildcards, want %d at most", seed, step, name, c.wildcards, most)
 				}
 			}
@@ -260,5 +264,73 @@ func TestQuotaForms(t *testing.T) {
 		if n < 24 && decodeRetained(b[:n], &e) == nil {
 			t.Errorf("cut to %d bytes it is read", n)
 		}
+	}
+}
+
+// A principal may have bounds of its own, wider or narrower than everybody's, for each of which
+// none means everybody's; they change by command, are known after a start, and end nothing.
+func TestPrincipalsHaveBounds(t *testing.T) {
+	n := newNode(t, Limits{})
+	n.policies["all"] = parseRules("allow * #")
+	n.policy("all")
+	set := func(of map[string]event.PrincipalBounds) {
+		t.Helper()
+		l := Limits{SessionsPerPrincipal: 2, SubscriptionsPerPrincipal: 3, SubscriptionsPerSession: 4, Principals: event.Principals(of)}
+		must(t, n.SetSettings(t.Context(), l.Settings("")))
+	}
+	opens := func(id, who string) (*client, error) {
+		c, _, err := n.tryConnect(id, true, []uint32{3600, 0}[len(id)%2], func(q *ConnectRequest) { q.Principal = who })
+		return c, err
+	}
+	subscribes := func(c *client, most int) {
+		t.Helper()
+		for i := range most {
+			must(t, c.trySubscribe(fmt.Sprint("f", i), 1))
+		}
+		if err := c.trySubscribe("more", 1); !errors.Is(err, ErrQuota) {
+			t.Errorf("%s: one more than %d: %v", c.s.who.Principal, most, err)
+		}
+	}
+	set(map[string]event.PrincipalBounds{
+		"ops@a.org":  {Sessions: event.Unbounded, Subscriptions: event.Unbounded, SubscriptionsPerSession: 6},
+		"eve@a.org":  {Sessions: 1, Subscriptions: 1},
+		"part@a.org": {Sessions: 3},
+	})
+	for who, sessions := range map[string]int{"eve@a.org": 1, "bob@a.org": 2, "part@a.org": 3} {
+		for i := range sessions {
+			if _, err := opens(fmt.Sprint(who, i), who); err != nil {
+				t.Errorf("session %d of %s: %v", i, who, err)
+			}
+		}
+		if _, err := opens(who+" more", who); !errors.Is(err, ErrQuota) {
+			t.Errorf("%s has more than %d sessions: %v", who, sessions, err)
+		}
+	}
+	for i := range 5 { // with a queue and without
+		c, err := opens(fmt.Sprint("ops", strings.Repeat("s", i)), "ops@a.org")
+		must(t, err)
+		subscribes(c, 6)
+	}
+	bob, err := opens("bob@a.org0", "bob@a.org")
+	must(t, err)
+	subscribes(bob, 3)
+	eve, err := opens("eve@a.org0", "eve@a.org")
+	must(t, err)
+	subscribes(eve, 1)
+	n.restart()
+	if got := n.boundsOf("eve@a.org"); got.Sessions != 1 || got.Subscriptions != 1 || got.Wildcards != 0 || got.SubscriptionsPerSession != 4 {
+		t.Errorf("after a start eve has %+v", got)
+	}
+	if is, want := n.recount("a.org"); is != want {
+		t.Errorf("%v is used, the state has %v", is, want)
+	}
+	set(nil)
+	eve, err = opens("eve@a.org1", "eve@a.org")
+	must(t, err)
+	must(t, eve.trySubscribe("two", 1))
+	bad := Limits{}.Settings("")
+	bad.Principals = "x"
+	if err := n.SetSettings(t.Context(), bad); !errors.Is(err, ErrRefused) {
+		t.Errorf("what cannot be read: %v", err)
 	}
 }

@@ -57,7 +57,7 @@ func (m *Machine) restored() *applied {
 func (l *loop) resume(a *applied, r *restored, now int64) {
 	b, w := l.b, &l.wave
 	l.index.Store(a.index)
-	b.settings.Store(r.settings)
+	b.adoptSettings(r.settings)
 	before := b.policy.Load()
 	b.setPolicy(r.policy, r.number)
 	b.adjust()

@@ -17,7 +17,7 @@ func (s *Session) tooMany(subs []event.Subscription) error {
 			added++
 		}
 	}
-	if in, _ := s.b.Settings(); added > 0 && len(s.subs)+added > int(in.SubscriptionsPerSession) {
+	if added > 0 && len(s.subs)+added > int(s.b.boundsOf(s.who.Principal).SubscriptionsPerSession) {
 		s.b.machine.overs.add("subs.perSession")
 		return ErrQuota
 	}
@@ -93,12 +93,12 @@ func (n *filterNeed) add(filter string, sign int64) {
 // mayTake refuses what filters more would take, by the bound that it names.
 func (s *Session) mayTake(more *filterNeed) (bound string, err error) {
 	m, local, limits := s.b.machine, s.b.local, &s.b.limits
-	in, _ := s.b.Settings()
+	each := int64(min(s.b.boundsOf(s.who.Principal).SubscriptionsPerSession, 1<<50)) // Unbounded must not overflow
 	part, of := int64(1), "in all"
 	if s.who.Principal == "" { // who name themselves, and so are as many as they like
 		part, of = 2, "of clients without a name"
 	}
-	if most := max(topic.MaxBytes, bytesPerFilter*int64(in.SubscriptionsPerSession)); more.bytes > 0 && s.filters.bytes.Load()+more.bytes > most {
+	if most := max(topic.MaxBytes, bytesPerFilter*each); more.bytes > 0 && s.filters.bytes.Load()+more.bytes > most {
 		return "subs.perSession", &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("the filters of a session have together at most %d bytes here", most)}
 	}
 	there := int64(max(local.Weight(), m.durable.Weight()))

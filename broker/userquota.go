@@ -3,6 +3,7 @@ package broker
 import (
 	"fmt"
 
+	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/topic"
 )
 
@@ -45,8 +46,57 @@ func (r *record) countSub(filter string, n int) {
 
 // countsSubs says whether r's subscriptions are held to a bound of more than its session.
 func (m *Machine) countsSubs(r *record) bool {
-	return r.use != nil && r.use.quota[useSubscriptions] > 0 ||
-		r.user != nil && (m.limits.SubscriptionsPerPrincipal > 0 || m.limits.WildcardsPerPrincipal > 0)
+	if r.use != nil && r.use.quota[useSubscriptions] > 0 {
+		return true
+	}
+	most := m.boundsOf(r.principal)
+	return r.user != nil && most.Subscriptions+most.Wildcards > 0
+}
+
+// A single has the bounds of principals that have bounds of their own, by their names.
+type single map[string]event.PrincipalBounds
+
+// singleOf reads those of limits.
+func singleOf(form string) single {
+	of, err := event.ReadPrincipals(form)
+	if err != nil {
+		panic(fmt.Sprintf("settings in force: %v", err)) // they were checked
+	}
+	return of
+}
+
+// bounds are those of a principal under limits: its own, and where it has none everybody's. 0
+// bounds nothing.
+func (s single) bounds(l *Limits, principal string) event.PrincipalBounds {
+	b := s[principal]
+	def(&b.Sessions, uint64(l.SessionsPerPrincipal))
+	def(&b.Subscriptions, uint64(l.SubscriptionsPerPrincipal))
+	def(&b.Wildcards, uint64(l.WildcardsPerPrincipal))
+	def(&b.SubscriptionsPerSession, uint64(l.SubscriptionsPerSession))
+	return b
+}
+
+// boundsOf are the bounds in force of a principal, as of the command under way.
+func (m *Machine) boundsOf(principal string) event.PrincipalBounds {
+	return m.single.bounds(&m.limits, principal)
+}
+
+// boundsOf are the bounds in force of a principal on this node. For any goroutine.
+func (b *Broker) boundsOf(principal string) event.PrincipalBounds {
+	if in := b.settings.Load(); in != nil {
+		l := b.limits.Agreed(in)
+		return (*b.single.Load()).bounds(&l, principal)
+	}
+	return singleOf(b.limits.Principals).bounds(&b.limits, principal)
+}
+
+// adoptSettings puts settings in force on this node, nil for those that are configured.
+func (b *Broker) adoptSettings(in *event.Settings) {
+	if in != nil {
+		of := singleOf(in.Principals)
+		b.single.Store(&of) // before: who sees the settings sees these
+	}
+	b.settings.Store(in)
 }
 
 // roomForUser says whether r's principal may have those filters, too.
@@ -54,7 +104,8 @@ func (m *Machine) roomForUser(r *record, fresh map[string]struct{}) error {
 	if r.user == nil {
 		return nil
 	}
-	if most := m.limits.SubscriptionsPerPrincipal; most > 0 && r.user.subs+len(fresh) > most {
+	bounds := m.boundsOf(r.principal)
+	if most := int(bounds.Subscriptions); most > 0 && r.user.subs+len(fresh) > most {
 		m.overs.add("subs.perPrincipal")
 		return &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("quota: one user has at most %d subscriptions in all sessions", most)}
 	}
@@ -64,7 +115,7 @@ func (m *Machine) roomForUser(r *record, fresh map[string]struct{}) error {
 			wild++
 		}
 	}
-	if most := m.limits.WildcardsPerPrincipal; most > 0 && wild > 0 && r.user.wildcards+wild > most {
+	if most := int(bounds.Wildcards); most > 0 && wild > 0 && r.user.wildcards+wild > most {
 		m.overs.add("subs.wildcardsPerPrincipal")
 		return &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("quota: one user has at most %d subscriptions with wildcards in all sessions", most)}
 	}

@@ -649,6 +649,8 @@ type Settings struct {
 	// Bounds of one principal; 0 bounds nothing. They came with level 4, and are not written
 	// where all are 0; where only the first is not it stands alone, and otherwise all follow a 0.
 	SessionsPerPrincipal, SubscriptionsPerPrincipal, WildcardsPerPrincipal uint64
+
+	Principals string // bounds of single principals, see there; written as the last of these
 }
 
 // OfPrincipals are the bounds of one principal, in the order of the binary form.
@@ -658,7 +660,7 @@ func (c *Settings) OfPrincipals() [3]*uint64 {
 
 // onlySessions says whether of the bounds of one principal none but the first is set.
 func (c *Settings) onlySessions() bool {
-	return c.SubscriptionsPerPrincipal == 0 && c.WildcardsPerPrincipal == 0
+	return c.SubscriptionsPerPrincipal == 0 && c.WildcardsPerPrincipal == 0 && c.Principals == ""
 }
 
 func (*Settings) Kind() Kind { return KindSettings }
@@ -679,7 +681,7 @@ func (c *Settings) append(b []byte) []byte {
 	for _, n := range c.OfPrincipals() {
 		b = appendUint(b, *n)
 	}
-	return b
+	return appendString(b, c.Principals)
 }
 
 func (c *Settings) decode(r *reader) {
@@ -687,6 +689,7 @@ func (c *Settings) decode(r *reader) {
 	c.Sessions, c.SubscriptionsPerSession = r.uvarint(), r.uvarint()
 	c.RetainedTopics, c.QueueEvents, c.QueueBytes = r.uvarint(), r.uvarint(), r.uvarint()
 	c.SessionsPerPrincipal, c.SubscriptionsPerPrincipal, c.WildcardsPerPrincipal = 0, 0, 0
+	c.Principals = ""
 	if len(r.b) == 0 {
 		return
 	}
@@ -696,6 +699,7 @@ func (c *Settings) decode(r *reader) {
 	for _, n := range c.OfPrincipals() {
 		*n = r.uvarint()
 	}
+	c.Principals = r.string()
 	if c.onlySessions() {
 		r.fail("bounds of principals that have a shorter form")
 	}

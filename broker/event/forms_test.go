@@ -3,6 +3,7 @@ package event
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -87,6 +88,9 @@ func forms() []form {
 		{"settings/empty/1", &Settings{}},
 		{"settings/principals/4", &Settings{Domain: "example.com", Sessions: 1_000_000, SessionsPerPrincipal: 300}},
 		{"settings/subscriptions/4", &Settings{Domain: "example.com", Sessions: 1_000_000, SubscriptionsPerPrincipal: 1000, WildcardsPerPrincipal: 10}},
+		{"settings/single/4", &Settings{Domain: "example.com", Sessions: 1_000_000, Principals: Principals(map[string]PrincipalBounds{
+			"ana@example.com": {Sessions: 5, Subscriptions: 1000, Wildcards: Unbounded}, "bob@example.com": {SubscriptionsPerSession: 7},
+		})}},
 		{"profilesettings/full/1", &ProfileSettings{Profile: "im", Data: []byte{1, 2}}},
 		{"profilesettings/empty/1", &ProfileSettings{}},
 		{"nodedown/full/1", &NodeDown{Node: "n1", Incarnation: 1<<63 + 5, At: 1_772_000_000_123_456_789}},
@@ -216,6 +220,7 @@ func (c Settings) withoutPrincipals() *Settings {
 	for _, n := range c.OfPrincipals() {
 		*n = 0
 	}
+	c.Principals = ""
 	return &c
 }
 
@@ -332,5 +337,34 @@ func TestBatch(t *testing.T) {
 	}
 	if _, err := ReadBatch(append([]byte{batchVersion + 1}, b[1:]...)); err == nil {
 		t.Error("a batch of a later version was read")
+	}
+}
+
+// Bounds of principals read as they were meant; what is cut, out of order or says nothing is
+// refused.
+func TestPrincipals(t *testing.T) {
+	of := map[string]PrincipalBounds{"ana@example.com": {Sessions: 5, Wildcards: Unbounded}, "bob@example.com": {Subscriptions: 7, SubscriptionsPerSession: 1}}
+	form := Principals(of)
+	if got, err := ReadPrincipals(form); err != nil || !maps.Equal(got, of) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	first := len(Principals(map[string]PrincipalBounds{"ana@example.com": of["ana@example.com"]}))
+	for n := 1; n < len(form); n++ {
+		if _, err := ReadPrincipals(form[:n]); err == nil && n != first {
+			t.Errorf("its first %d bytes are read", n)
+		}
+	}
+	empty := Principals(map[string]PrincipalBounds{"eve@example.com": {}})
+	for _, bad := range []string{form + "x", form[first:] + form[:first], form + form, empty, Principals(map[string]PrincipalBounds{"": {Sessions: 1}}), Principals(map[string]PrincipalBounds{"a": {Sessions: Unbounded + 1}})} {
+		if got, err := ReadPrincipals(bad); err == nil {
+			t.Errorf("%q is read as %v", bad, got)
+		}
+	}
+	many := map[string]PrincipalBounds{}
+	for i := range MostPrincipals + 1 {
+		many[fmt.Sprint(i)] = PrincipalBounds{Sessions: 1}
+	}
+	if _, err := ReadPrincipals(Principals(many)); err == nil {
+		t.Error("too many are read")
 	}
 }

@@ -82,7 +82,8 @@ type conn struct {
 	left       left      // what the client's DISCONNECT said
 	publishes  bucket    // of Limits.MessageRate
 	published  bucket    // of Limits.ByteRate
-	paced      *Limits   // those that these two are of
+	paced      *Limits   // those that these two, and rates, are of
+	rates      Rates     // of the client's principal
 	auth       *exchange // enhanced authentication under way, nil for none
 
 	timer timer    // under the wheel's lock

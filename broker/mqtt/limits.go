@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -48,6 +49,10 @@ type Limits struct {
 	// that in a burst, and one packet of any size; one more ends the connection with 0x96.
 	// Default none.
 	ByteRate int
+
+	// Principals are rates of single principals, which hold in place of MessageRate and
+	// ByteRate; nil for none.
+	Principals *PrincipalRates
 
 	// TopicLevels is how many levels a topic or a filter may have; one more is refused with
 	// 0x97. Default, and at most, topic.Limit.
@@ -166,10 +171,25 @@ func (l Limits) WithDefaults() (Limits, error) {
 	return l, errors.Join(errs...)
 }
 
-// byteRate is ByteRate as a rate: a packet that may be sent at all, which has at most so
+// Rates are how many publishes of one client are taken in a second, and how many bytes of
+// them, as Limits.MessageRate and ByteRate; 0 for what everybody may, negative for no bound.
+type Rates struct{ Messages, Bytes int }
+
+// PrincipalRates are rates of principals, by their names. They never change.
+type PrincipalRates struct{ Of map[string]Rates }
+
+// ratesOf are the rates of a principal; 0 bounds nothing.
+func (l *Limits) ratesOf(principal string) (r Rates) {
+	if l.Principals != nil {
+		r = l.Principals.Of[principal]
+	}
+	return Rates{max(0, cmp.Or(r.Messages, l.MessageRate)), max(0, cmp.Or(r.Bytes, l.ByteRate))}
+}
+
+// byteRate is Bytes as a rate: a packet that may be sent at all, which has at most so
 // many bytes, may be sent at once.
-func (l *Limits) byteRate(packet int) rate {
-	return rate{int64(l.ByteRate), ticksPerSecond, max(10*int64(l.ByteRate), int64(packet))}
+func (r Rates) byteRate(packet int) rate {
+	return rate{int64(r.Bytes), ticksPerSecond, max(10*int64(r.Bytes), int64(packet))}
 }
 
 // aliasBytes is how many bytes the topics may have together that aliases of one connection

@@ -47,18 +47,18 @@ func (c *conn) handlePublish(in *input, first byte, body []byte) error {
 // pace returns a fault if a PUBLISH of so many bytes is more than its client may send now.
 func (c *conn) pace(size int) error {
 	l := c.srv.limits.Load()
-	if l.MessageRate == 0 && l.ByteRate == 0 {
+	if c.paced != l { // what was taken of another rate says nothing of this one
+		c.paced, c.rates, c.publishes, c.published = l, l.ratesOf(c.principal), bucket{}, bucket{}
+	}
+	if c.rates == (Rates{}) {
 		return nil
 	}
-	if c.paced != l { // what was taken of another rate says nothing of this one
-		c.paced, c.publishes, c.published = l, bucket{}, bucket{}
-	}
 	now := c.srv.wheel.now.Load()
-	if n := l.MessageRate; n > 0 && !c.publishes.take(perSecond(n), now) {
+	if n := c.rates.Messages; n > 0 && !c.publishes.take(perSecond(n), now) {
 		c.srv.stats.Over[OverMessageRate].Add(1)
 		return &fault{codeRateTooHigh, "more than " + strconv.Itoa(n) + " publishes a second"}
 	}
-	if n := l.ByteRate; n > 0 && !c.published.takeMany(l.byteRate(c.limits.Packet), int64(size), now) {
+	if n := c.rates.Bytes; n > 0 && !c.published.takeMany(c.rates.byteRate(c.limits.Packet), int64(size), now) {
 		c.srv.stats.Over[OverByteRate].Add(1)
 		return &fault{codeRateTooHigh, "more than " + strconv.Itoa(n) + " bytes of publishes a second"}
 	}

@@ -134,3 +134,36 @@ func TestConnectingLimitsChange(t *testing.T) {
 		return n.broker.Banned("flaps", "", netip.MustParseAddr("192.0.2.77")) && n.srv.Stats().Flapping.Load() == 1
 	})
 }
+
+// A principal may have rates of its own in place of everybody's, wider or narrower, which
+// change like those.
+func TestPrincipalsHaveRates(t *testing.T) {
+	of := &PrincipalRates{Of: map[string]Rates{"bob@example.com": {Messages: -1}, "eve@example.com": {Bytes: 10}}}
+	n := newNode(t, Limits{MessageRate: 1, Principals: of, Packet: 500})
+	publish := packet(0x30, "t", props5(), bytes.Repeat([]byte("x"), 90))
+	burst := func(user string, many int) string {
+		c := n.connect(5, user, as(user, "secret of "+user))
+		for range many {
+			c.send(publish)
+		}
+		c.send([]byte{packets.Pingreq << 4, 0})
+		return c.next()
+	}
+	for user, want := range map[string]string{"bob": "PINGRESP", "ann": "DISCONNECT 96", "eve": "DISCONNECT 96"} {
+		many := 200
+		if user == "eve" {
+			many = 10 // as many as everybody may send at once, but more than 500 bytes
+		}
+		if got := burst(user, many); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s, want %s", user, got, want)
+		}
+	}
+	if err := n.srv.SetLimits(Limits{Principals: &PrincipalRates{Of: map[string]Rates{"bob@example.com": {Messages: 1}}}}); err != nil {
+		t.Fatal(err)
+	}
+	for user, want := range map[string]string{"bob": "DISCONNECT 96", "ann": "PINGRESP"} {
+		if got := burst(user, 20); !strings.HasPrefix(got, want) {
+			t.Errorf("%s then: %s, want %s", user, got, want)
+		}
+	}
+}

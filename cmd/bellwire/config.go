@@ -243,7 +243,14 @@ func (c *configReader) limits(v map[string]*yamltree.Node) {
 		c.set(&c.flags.limits, "limits", c.path(v, "limits"))
 		return
 	}
-	rows := readLimitRows(c.Reader, n, "limits")
+	rest := *n
+	rest.Keys = slices.DeleteFunc(slices.Clone(n.Keys), func(k yamltree.Key) bool { return k.Name == "principals" })
+	rows := readLimitRows(c.Reader, &rest, "limits")
+	for _, k := range n.Keys {
+		if k.Name == "principals" {
+			readPrincipals(c.Reader, k.Value, &rows)
+		}
+	}
 	if !c.given("limits") {
 		c.flags.limitRows = rows
 	}

@@ -224,7 +224,7 @@ var limitFacts = map[string]limitFact{
 // those in force change by SIGHUP. The others are a node's own.
 var agreedRows = map[string]bool{
 	"im.": true, "source.": true, "watch.": true,
-	"sessions": true, "sessions.perPrincipal": true, "subs.": true, "retained.topics": true, "session.queueEvents": true, "session.queueBytes": true,
+	"sessions": true, "sessions.perPrincipal": true, "subs.perSession": true, "subs.perPrincipal": true, "subs.wildcardsPerPrincipal": true, "retained.topics": true, "session.queueEvents": true, "session.queueBytes": true,
 }
 
 // Of a node's own rows those that change by SIGHUP, too. Those that are not here are parts of

@@ -143,7 +143,7 @@ func readLimitsFile(r *yamltree.Reader, top *yamltree.Node) (l limits) {
 		r.FailAt(top.Pos, noVersion())
 		return l
 	}
-	f, ok := r.Table(withoutLater(r, top, limitsLater), "a limits file", "v", "default")
+	f, ok := r.Table(withoutLater(r, top, limitsLater), "a limits file", "v", "default", "principals")
 	if !ok {
 		return l
 	}
@@ -155,6 +155,7 @@ func readLimitsFile(r *yamltree.Reader, top *yamltree.Node) (l limits) {
 	if f["default"] != nil {
 		l = readLimitRows(r, f["default"], "default")
 	}
+	readPrincipals(r, f["principals"], &l)
 	return l
 }
 
@@ -172,28 +173,37 @@ func readLimitRows(r *yamltree.Reader, n *yamltree.Node, what string) (l limits)
 	if !ok {
 		return l
 	}
-	for _, row := range limitRows {
-		if f[row.name] == nil {
-			continue
+	for i := range limitRows {
+		row := &limitRows[i]
+		if value, ok := row.readFrom(r, f); ok {
+			row.set(&l, value)
 		}
-		text, ok := r.Text(f[row.name], row.name)
-		if !ok {
-			continue
-		}
-		value, err := row.read(text)
-		if err != nil {
-			r.FailAt(f[row.name].Pos, err)
-			continue
-		}
-		row.set(&l, value)
 	}
 	return l
 }
 
+// readFrom reads the row's value of a table that has it, and may; ok says that there is one
+// without a fault.
+func (row *limitRow) readFrom(r *yamltree.Reader, f map[string]*yamltree.Node) (value int64, ok bool) {
+	n := f[row.name]
+	if n == nil {
+		return 0, false
+	}
+	text, ok := r.Text(n, row.name)
+	if !ok {
+		return 0, false
+	}
+	value, err := row.read(text)
+	if err != nil {
+		r.FailAt(n.Pos, err)
+		return 0, false
+	}
+	return value, true
+}
+
 // limitsLater are the sections that limits will have.
 var limitsLater = map[string]later{
-	"domains":    {"domains: limits of one domain are not supported yet", "remove the section: the other rows hold for everybody"},
-	"principals": {"principals: limits of one principal are not supported yet", "remove the section: the other rows hold for everybody"},
+	"domains": {"domains: limits of one domain are not supported yet", "remove the section: the other rows hold for everybody"},
 }
 
 // read returns the value that text has for the row.

@@ -2,8 +2,10 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/mqtt"
 	"github.com/bellwire/bellwire/profiles/inbox"
 	"github.com/bellwire/bellwire/profiles/life"
@@ -248,5 +251,41 @@ func TestLimitsAreReadAgain(t *testing.T) {
 	}
 	if got, file, err := (serveFlags{}).limitsNow(); err != nil || got != (limits{}) || file != "" {
 		t.Errorf("of nothing: %+v of %q, %v", got, file, err)
+	}
+}
+
+// Principals have limits of their own by address, in whatever spelling, each row with its own
+// bounds; all that is wrong is told at once, with what may be meant.
+func TestLimitsOfPrincipalsFile(t *testing.T) {
+	got, err := readLimits(writeFile(t, "limits.yaml", `v: 1
+principals:
+  pres:Ops@Example.com: {subs.perPrincipal: 20_000, sessions.perPrincipal: unlimited, messages.perSecond: unlimited}
+  eve@example.com: {bytes.perSecond: 1KiB, subs.perSession: 5}
+`), readAtMost)
+	want := event.Principals(map[string]event.PrincipalBounds{
+		"ops@example.com": {Subscriptions: 20_000, Sessions: event.Unbounded}, "eve@example.com": {SubscriptionsPerSession: 5},
+	})
+	if err != nil || got.broker.Principals != want || got.mqtt.Principals == nil ||
+		!maps.Equal(got.mqtt.Principals.Of, map[string]mqtt.Rates{"ops@example.com": {Messages: -1}, "eve@example.com": {Bytes: 1024}}) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	rows := serveFlags{config: writeFile(t, "bellwire.yaml", "limits: {sessions: 5, principals: {ops@example.com: {subs.perSession: 3}}}\n")}
+	if got, _, err := rows.limitsNow(); err != nil || got.broker.Sessions != 5 || got.broker.Principals == "" {
+		t.Errorf("in a configuration: %+v, %v", got, err)
+	}
+	_, err = readLimits(writeFile(t, "limits.yaml", `v: 1
+principals:
+  ops: {subs.perPrincipal: 5}
+  eve@example.com: {subs.perPrinciple: 5, session.queueEvents: 5, bytes.perSecond: -1}
+  EVE@example.com: {}
+`), readAtMost)
+	bad, ok := errors.AsType[*fault](err)
+	if !ok {
+		t.Fatalf("faults are read: %v", err)
+	}
+	for _, want := range []string{"limits.yaml:3:3", `unknown key "subs.perPrinciple"`, "subs.perPrincipal", `unknown key "session.queueEvents"`, "bytes.perSecond", "eve@example.com stands there twice", "there are none"} {
+		if !strings.Contains(bad.detail, want) {
+			t.Errorf("%q is not in\n%s", want, bad.detail)
+		}
 	}
 }

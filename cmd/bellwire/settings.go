@@ -61,6 +61,7 @@ func (s *server) wantedBy(c serverConfig, in agreement) agreement {
 		for _, bound := range want.settings.OfPrincipals() {
 			*bound = 0
 		}
+		want.settings.Principals = ""
 	}
 	return want
 }
@@ -173,6 +174,9 @@ func differing(a, b *limits) (rows []string) {
 			rows = append(rows, limitRows[i].name)
 		}
 	}
+	if !samePrincipals(a, b) {
+		rows = append(rows, "principals")
+	}
 	return rows
 }
 
@@ -185,8 +189,13 @@ func (s *server) changeOwn(to limits) (later []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	next.mqtt.Principals = want.mqtt.Principals
 	for _, name := range differing(&is, &want) {
-		row := &limitRows[slices.IndexFunc(limitRows, func(r limitRow) bool { return r.name == name })]
+		at := slices.IndexFunc(limitRows, func(r limitRow) bool { return r.name == name })
+		if at < 0 {
+			continue // principals, which are done
+		}
+		row := &limitRows[at]
 		switch n := limitFacts[name].value(&want); {
 		case row.isAgreed(): // the log has it
 		case hangupRows[name] == "":
