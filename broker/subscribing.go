@@ -106,9 +106,9 @@ func (s *Session) mayTake(more *filterNeed) (bound string, err error) {
 		return "subs", &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("there are at most %d subscriptions %s here", most, of)}
 	}
 	there = int64(max(local.DeepLevels(), m.durable.DeepLevels(), m.shared.DeepLevels()))
-	most, each := int64(limits.DeepLevels)/part, int64(limits.DeepLevels)/sessionsOfDeep
-	if more.deep > 0 && (s.filters.deep.Load()+more.deep > each || there+more.deep > most) {
-		return "subs.deepLevels", &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("filters with more than eight levels, and more than one '+' among them, have at most %d levels %s here, and %d of a session", most, of, each)}
+	most, share := int64(limits.DeepLevels)/part, int64(limits.DeepLevels)/sessionsOfDeep
+	if more.deep > 0 && (s.filters.deep.Load()+more.deep > share || there+more.deep > most) {
+		return "subs.deepLevels", &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("filters with more than eight levels, and more than one '+' among them, have at most %d levels %s here, and %d of a session", most, of, share)}
 	}
 	return "", nil
 }
