@@ -349,7 +349,7 @@ func TestDeliveryModel(t *testing.T) {
 	steps := effort.Rounds(150, 400)
 	var made, delayed tally
 	made.want(t, "bodies were copied", 6, 20)
-	delayed.want(t, "delayed events were published", 6, 20)
+	delayed.want(t, "delayed events were published", 20, 20)
 	effort.ParallelSeeds(t, func(t *testing.T, seed uint64) {
 		bubble.Test(t, func(t *testing.T) {
 			r := newDeliveryRun(t, seed)

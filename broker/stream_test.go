@@ -18,7 +18,7 @@ func (d *driver) gone(sessions int, filter string) (all []*opened) {
 	for from := 0; from < sessions; from += atOnce {
 		var connects, subscribes, leaves []event.Command
 		for i := from; i < min(from+atOnce, sessions); i++ {
-			connects = append(connects, &event.Connect{Client: fmt.Sprint("away", i), Principal: "alice", Expiry: event.Never, ReceiveMax: 20})
+			connects = append(connects, &event.Connect{Client: fmt.Sprint("away", i), Principal: "alice@a", Expiry: event.Never, ReceiveMax: 20})
 		}
 		for _, a := range d.entry(connects...) {
 			o := a.value.(*opened)
@@ -78,7 +78,7 @@ func TestAbsentSessionsCostNothing(t *testing.T) {
 		t.Errorf("the store has %v, want %v", keys, want)
 	}
 
-	o := d.connect(event.Connect{Client: "away7", Principal: "alice", Expiry: event.Never, ReceiveMax: 20})
+	o := d.connect(event.Connect{Client: "away7", Principal: "alice@a", Expiry: event.Never, ReceiveMax: 20})
 	if o.next != events || o.ready == 0 || o.ready > payPiece {
 		t.Errorf("back it has %d events, and may read up to %d, want %d and no more than %d", o.next, o.ready, events, payPiece)
 	}
@@ -97,7 +97,7 @@ func TestAbsentSessionsCostNothing(t *testing.T) {
 
 	d.now += 1e9
 	for i := range all {
-		o := d.connect(event.Connect{Client: fmt.Sprint("away", i), Principal: "alice", Clean: true})
+		o := d.connect(event.Connect{Client: fmt.Sprint("away", i), Principal: "alice@a", Clean: true})
 		d.entry(&event.Disconnect{Session: o.session, Epoch: o.epoch})
 	}
 	for range 2 * events / itemsPerWake {
@@ -128,7 +128,7 @@ func TestStreamHasTheBoundOfAQueue(t *testing.T) {
 	if n := len(keysOf(m.store, store.Streams)); n > 51 {
 		t.Errorf("a stream has %d entries, want at most 50, and that of the last entry of the log", n)
 	}
-	o := d.connect(event.Connect{Client: "away3", Principal: "alice", Expiry: event.Never, ReceiveMax: 20})
+	o := d.connect(event.Connect{Client: "away3", Principal: "alice@a", Expiry: event.Never, ReceiveMax: 20})
 	if o.next != 500 || o.below != 450 || o.dropped != 450 {
 		t.Errorf("back it has events from %d to %d, and %d are lost; want 450, 500, 450", o.below, o.next, o.dropped)
 	}
@@ -177,7 +177,7 @@ func TestNotEverythingIsAStream(t *testing.T) {
 func TestStreamsWeighOne(t *testing.T) {
 	d, m := streaming(t)
 	d.gone(3*fewSubscriptions, "hot")
-	o := d.connect(event.Connect{Client: "here", Principal: "alice", Expiry: 60, ReceiveMax: 20})
+	o := d.connect(event.Connect{Client: "here", Principal: "alice@a", Expiry: 60, ReceiveMax: 20})
 	var subs []event.Subscription
 	for i := range fewSubscriptions {
 		subs = append(subs, event.Subscription{Filter: fmt.Sprint("cold/", i), QoS: 1})
@@ -198,7 +198,7 @@ func TestStreamsWeighOne(t *testing.T) {
 func TestStreamsForgetVerdicts(t *testing.T) {
 	d, m := streaming(t)
 	d.gone(crowdDefault, "hot")
-	o := d.connect(event.Connect{Client: "here", Principal: "alice", Expiry: 60, ReceiveMax: 20})
+	o := d.connect(event.Connect{Client: "here", Principal: "alice@a", Expiry: 60, ReceiveMax: 20})
 	d.entry(&event.Subscribe{Session: o.session, Epoch: o.epoch, Subs: []event.Subscription{{Filter: "cold", QoS: 1}}})
 	d.entry(publishing("cold", "x", 1))
 	before := m.fanouts().LookupString("cold")
@@ -223,7 +223,7 @@ func BenchmarkAbsent(b *testing.B) {
 			d, u := benchStreaming(b)
 			d.gone(away, "hot/#")
 			m := u.Machine
-			o := d.connect(event.Connect{Client: "here", Principal: "alice", Expiry: 3600, ReceiveMax: 65535})
+			o := d.connect(event.Connect{Client: "here", Principal: "alice@a", Expiry: 3600, ReceiveMax: 65535})
 			d.entry(&event.Subscribe{Session: o.session, Epoch: o.epoch, Subs: []event.Subscription{{Filter: "hot/#", QoS: 1}}})
 			var one applied
 			m.deliver, m.spare = func(a *applied) { a.reset() }, func() *applied { return &one }
@@ -259,7 +259,7 @@ func BenchmarkPay(b *testing.B) {
 	for b.Loop() {
 		b.StopTimer()
 		d.entry(batch...)
-		o := d.connect(event.Connect{Client: "away3", Principal: "alice", Expiry: event.Never, ReceiveMax: 20})
+		o := d.connect(event.Connect{Client: "away3", Principal: "alice@a", Expiry: event.Never, ReceiveMax: 20})
 		r := u.numbers[o.session]
 		b.StartTimer()
 		for len(r.debts) > 0 {
@@ -291,7 +291,7 @@ func TestStoredTellsWhatWaits(t *testing.T) {
 		d.entry(publishing("hot", fmt.Sprint(n), 1))
 		waits("owed by a stream", uint64(n+1))
 	}
-	o := d.connect(event.Connect{Client: "away3", Principal: "alice", Expiry: event.Never, ReceiveMax: 20})
+	o := d.connect(event.Connect{Client: "away3", Principal: "alice@a", Expiry: event.Never, ReceiveMax: 20})
 	waits("back", 100)
 	d.entry(&event.Settle{Session: o.session, Epoch: o.epoch, Below: 30, Sent: 30})
 	waits("some are taken", 70)
@@ -307,7 +307,7 @@ func TestStoredTellsWhatWaits(t *testing.T) {
 	for range 200 {
 		d.entry(publishing("hot", "x", 1))
 	}
-	o = d.connect(event.Connect{Client: "away3", Principal: "alice", Expiry: event.Never, ReceiveMax: 20})
+	o = d.connect(event.Connect{Client: "away3", Principal: "alice@a", Expiry: event.Never, ReceiveMax: 20})
 	r := m.numbers[o.session]
 	owed, _ := r.owed()
 	waits("past its bound, and back", 50)

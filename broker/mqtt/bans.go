@@ -127,9 +127,17 @@ func networkOfOne(a address) netip.Prefix {
 const flapPatience = 5 * time.Second
 
 // noteEnd takes note of the end of an accepted connection, and has its client banned if
-// there were too many. For the reading goroutine, as its last act.
+// there were too many. That somebody else took its session over is not counted of a client
+// without a user: whoever likes can do that, and would have it kept out. For the reading
+// goroutine, as its last act.
 func (c *conn) noteEnd() {
 	s := c.srv
+	c.mu.Lock()
+	why := c.why
+	c.mu.Unlock()
+	if why == codeTakenOver && c.principal == "" {
+		return
+	}
 	if s.draining.Load() || s.isClosing() || !s.flaps.over(c.client, c.principal, c.addr, s.wheel.now.Load()) {
 		return
 	}

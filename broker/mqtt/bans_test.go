@@ -147,6 +147,22 @@ func TestFlapping(t *testing.T) {
 			t.Errorf("%d: %+v: got %s", i, c, got)
 		}
 	}
+	var victim *client
+	before := n.srv.stats.Sockets.Load()
+	for i := range 10 { // it comes back each time that a stranger has taken its client id
+		c := from([]string{"203.0.113.9", "203.0.113.10"}[i%2])
+		c.version = 5
+		c.send(connectBytes(5, "wanted", func(*packets.Packet) {}))
+		if got := c.next(); !strings.HasPrefix(got, "CONNACK 00") {
+			t.Fatalf("taken over %d times: got %s", i, got)
+		}
+		if victim != nil {
+			victim.want(`DISCONNECT 8e reason="BW-1008 session taken over"`, "closed")
+		}
+		victim = c
+	}
+	victim.conn.Close()
+	eventually(t, "the end of the last", func() bool { return n.srv.stats.Sockets.Load() == before })
 	for range 10 {
 		if got := try("127.0.0.1", "local", ""); got != "CONNACK 00" {
 			t.Fatalf("loopback: got %s", got)
