@@ -287,7 +287,7 @@ text that its Payload Format Indicator announced.`,
 	},
 	{
 		NoQuorum, "too few nodes answer",
-		"publish again later: it was not stored",
+		"try again later: nothing was done",
 		`What is acknowledged is stored by a majority of the nodes. So many are down, or
 cannot be reached, that there is none. Nothing was ordered, and nothing that was
 acknowledged is lost; the same request succeeds when enough nodes are back.`,

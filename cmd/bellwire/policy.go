@@ -179,10 +179,18 @@ func checkPolicy(name string, data []byte, domain string) (*acl.Policy, error) {
 	for _, t := range p.WithOwners(ownedKinds()...).Test().Results {
 		if len(t.Failed) > 0 {
 			failed.add(fail(bw.PolicyFile, "%s:%d: its own test %q fails: %s", name, t.Line, t.Name, strings.Join(t.Failed, "; ")).
-				do("bellwire acl test %s", name))
+				do("%s", policyTest(name, domain)))
 		}
 	}
 	return p, failed.err()
+}
+
+// policyTest is what tells all that is wrong with a policy file.
+func policyTest(name, domain string) string {
+	if domain != "" {
+		return "bellwire acl test --domain " + domain + " " + name
+	}
+	return "bellwire acl test " + name
 }
 
 // firstPolicy puts the configured policy in force if none ever was. After that
@@ -246,7 +254,7 @@ const faultsLogged = 20
 func (s *server) refusePolicy(name string, err error) {
 	logger := s.config.logger.With("file", name)
 	n := logFaults(logger, "a fault in the policy file", err)
-	todo, code := "bellwire acl test "+name, bw.PolicyFile
+	todo, code := policyTest(name, s.config.domain), bw.PolicyFile
 	if f, ok := errors.AsType[*fault](err); ok && f.code == bw.NotConfirmed {
 		todo, code = f.todo, f.code
 	}
