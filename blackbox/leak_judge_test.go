@@ -33,6 +33,7 @@ type leakEvent struct {
 	failed         bool          // of a message: it was withdrawn while it waited
 	ended          int           // of what was retained: the act in which it was replaced
 	members        []groupMember // to whom of groups it went
+	groups         int           // the most groups that its topic went to: one may have ended with its last member
 }
 
 // A groupMember is a member of a group who had something.
@@ -186,7 +187,7 @@ func (r *leak) judgeEvent(c *leakClient, p *mq.Packet, subs []*leakSub) {
 		// What somebody at QoS 1 acknowledged just before going, or had not, is given to another.
 		e.members = slices.DeleteFunc(e.members, func(m groupMember) bool { return m.qos == 1 && (m.c.conn == nil || m.c.since != m.since) })
 		e.members = append(e.members, groupMember{c, c.since, p.QoS()})
-		if e.payload != "" && len(e.members) > r.groups(p.Topic) && !p.Dup() {
+		if e.groups = max(e.groups, r.groups(p.Topic)); e.payload != "" && len(e.members) > e.groups && !p.Dup() {
 			r.fail("%s is sent %v (QoS %d), which others of its groups have had: %v", c.id, p, e.qos, e.members)
 		}
 	} else if c.here[e]++; c.here[e] > 1 && !p.Retain() && !p.Dup() && e.act == r.serial && !e.retain {
