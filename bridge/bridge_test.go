@@ -3,8 +3,10 @@ package bridge
 import (
 	"bytes"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Each event goes by the first topic of the list that matches it, under the name that this
@@ -140,4 +142,21 @@ func FuzzPublish(f *testing.F) {
 		_, _ = parseConnack(body, version)
 		_, _, _, _ = parseSuback(body, version)
 	})
+}
+
+// Who is refused again and again for the same is told so once, and remembered once, whatever
+// the peer says of it each time; another cause is told, too.
+func TestCausesAreOfCodes(t *testing.T) {
+	var c causes
+	now := time.Unix(1_772_000_000, 0)
+	for i := range 100 {
+		f := &failed{kind: FailRefused, err: fmt.Errorf("the peer: %w", &refusal{0x87, fmt.Sprint("not today, ", i)})}
+		if level, _ := c.level(f.cause(), now); (level == slog.LevelWarn) != (i == 0) {
+			t.Errorf("try %d is told at %v", i, level)
+		}
+	}
+	other := &failed{kind: FailRefused, err: &refusal{0x86, ""}}
+	if level, _ := c.level(other.cause(), now); level != slog.LevelWarn || len(c.told) != 2 {
+		t.Errorf("another code is told at %v, and %d causes are remembered", level, len(c.told))
+	}
 }

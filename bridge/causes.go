@@ -57,8 +57,11 @@ func (f *failed) cause() string {
 	}
 	what := fmt.Sprintf("%T", last)
 	switch last.(type) {
-	case syscall.Errno, *refusal:
+	case syscall.Errno:
 		what = last.Error()
+	}
+	if r, ok := last.(*refusal); ok { // without its Reason String, which may be another each time
+		what = codeText(r.code, "")
 	}
 	return failureNames[f.kind] + " " + f.todo + " " + what
 }
