@@ -1,5 +1,8 @@
 package broker
 
+// What a session's subscriptions may take, and how they are put in force: see
+// Session.SubscribeWith.
+
 import (
 	"fmt"
 	"sync/atomic"

@@ -166,6 +166,7 @@ const firstIndex = 1
 
 // unjoined says whether this node is alone in its cluster, and has been since it founded
 // it: a restored one begins with a later configuration. It is known once the node is
+// ready (isReady).
 func (n *Node) unjoined() bool { return n.settledAt() == firstIndex && n.Only() }
 
 func (n *Node) isReady() bool {
