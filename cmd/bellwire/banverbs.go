@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -109,11 +108,7 @@ func banListCommand(server *httpFlags) *cobra.Command {
 				return err
 			}
 			if output == "json" {
-				text, err := json.Marshal(list.Bans)
-				if err != nil {
-					return err
-				}
-				return writeLine(cmd.OutOrStdout(), safeJSON(text))
+				return writeJSON(cmd.OutOrStdout(), list.Bans)
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			for _, b := range list.Bans {

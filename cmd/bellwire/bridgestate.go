@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -109,11 +108,7 @@ about it. Any node answers for all.`,
 				return err
 			}
 			if output == "json" {
-				text, err := json.Marshal(list.Bridges)
-				if err != nil {
-					return err
-				}
-				return writeLine(cmd.OutOrStdout(), safeJSON(text))
+				return writeJSON(cmd.OutOrStdout(), list.Bridges)
 			}
 			return printBridges(cmd.OutOrStdout(), cmd.ErrOrStderr(), list.Bridges)
 		},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -97,11 +96,7 @@ for their time: your own, and with --all, for operators, everybody's.`,
 				}
 			}
 			if output == "json" {
-				text, err := json.Marshal(page.Events)
-				if err != nil {
-					return err
-				}
-				return writeLine(cmd.OutOrStdout(), safeJSON(text))
+				return writeJSON(cmd.OutOrStdout(), page.Events)
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			for _, e := range page.Events {

@@ -47,15 +47,7 @@ rules:
 tenants:
   - {domain: example.com}
 `), "policy.yaml"
-	s, err := startServer(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := s.close(t.Context()); err != nil {
-			t.Error(err)
-		}
-	}()
+	s := runServer(t, c)
 	part := func(user string) []byte {
 		return fmt.Appendf(nil, "users: {%s: {token_sha256: %s, scram_sha256: %q}}\n", user, acl.HashToken([]byte(secret)), verifier)
 	}

@@ -81,15 +81,7 @@ func TestRevokedCertificatesEndConnections(t *testing.T) {
 	for name, spec := range map[string]tlsSpec{"strict": strict, "lax": lax} {
 		c.listeners = append(c.listeners, listenerSpec{kind: "mqtts", name: name, addr: "127.0.0.1:0", option: "--mqtts", tls: spec})
 	}
-	s, err := startServer(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := s.close(t.Context()); err != nil {
-			t.Error(err)
-		}
-	}()
+	s := runServer(t, c)
 	addrs := map[string]string{}
 	for _, l := range s.ports.more {
 		addrs[l.spec.name] = l.port.listener.Addr().String()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
@@ -98,15 +99,7 @@ logins:
 rules:
   - {id: all, allow: [publish, subscribe], who: ["*@example.com"], topic: ["t/{local}/#"]}
 `), "policy.yaml"
-	s, err := startServer(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := s.close(t.Context()); err != nil {
-			t.Error(err)
-		}
-	}()
+	s := runServer(t, c)
 	ours, others := newAuthority(t), newAuthority(t)
 	addrs := secureListeners(t, s, ours, "certified", "bound", "secretive", "plain")
 	good := time.Now().Add(time.Hour)
@@ -196,15 +189,7 @@ func TestLoginsEndConnections(t *testing.T) {
 	c := testConfig(t, filepath.Join(t.TempDir(), "data"))
 	c.trust, c.allowAnonymous, c.domain = trustNobody, false, "example.com"
 	c.policy, c.policyName = policy(every), "policy.yaml"
-	s, err := startServer(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := s.close(t.Context()); err != nil {
-			t.Error(err)
-		}
-	}()
+	s := runServer(t, c)
 	ours, good := newAuthority(t), time.Now().Add(time.Hour)
 	addrs := secureListeners(t, s, ours, "a", "b", "plain")
 	certs := map[string]tls.Certificate{"ana": ours.issue("ana", good), "bob": ours.issue("bob", good)}
@@ -365,4 +350,19 @@ func comesIn(t *testing.T, addr string, conf *tls.Config, m mq.Connect) string {
 		}
 	}
 	return "CONNACK 00"
+}
+
+// runServer starts a server, which is closed when the test is over.
+func runServer(t *testing.T, c serverConfig) *server {
+	t.Helper()
+	s, err := startServer(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.close(context.Background()); err != nil { // t's has ended by then
+			t.Error(err)
+		}
+	})
+	return s
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -43,6 +45,15 @@ func safeLines(text string) string {
 		lines[i] = safe(line)
 	}
 	return strings.Join(lines, "\n")
+}
+
+// writeJSON writes v as one line of JSON, as -o json has it of what a server has told.
+func writeJSON(w io.Writer, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return writeLine(w, safeJSON(text))
 }
 
 // safeJSON is safe for a JSON document, of which it makes an equal one: what a
