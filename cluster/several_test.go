@@ -162,7 +162,9 @@ func (m *mate) open() (err error) {
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("at", m.name)
 	at := m.addr
 	if at == "" {
-		at = "127.0.0.1:0"
+		// An address of its own: whoever dials does so from 127.0.0.1, and would now and
+		// then have the port of a node that is down and to be opened again.
+		at = fmt.Sprintf("127.%d.%d.%d:0", 1+rand.IntN(250), rand.IntN(250), 1+rand.IntN(250))
 	}
 	listener, err := net.Listen("tcp", at)
 	if err != nil {
