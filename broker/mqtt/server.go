@@ -411,6 +411,7 @@ func (s *Server) take(tr transport, addr address, by *served, had *upgrade) *con
 	c.seen.Store(now)
 	s.wheel.set(&c.timer, c.nextDeadline(now))
 	c.mu.Unlock()
+	s.stats.Sockets.Add(1) // who sees it counted may rely on it that its time runs
 	return c
 }
 
@@ -430,7 +431,6 @@ func (s *Server) add(c *conn) (why Turnaway, ok bool) {
 		c.next.prev = c
 	}
 	s.conns = c
-	s.stats.Sockets.Add(1)
 	s.wg.Add(1)
 	return 0, true
 }
