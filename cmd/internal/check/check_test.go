@@ -60,9 +60,15 @@ func TestParent(t *testing.T) {
 		_ = child.Run()
 		return
 	}
+	// Often: of two accesses in the very same moment the detector may see neither.
 	over := make(chan struct{})
-	go func() { shared++; close(over) }()
-	shared++
+	touch := func() {
+		for range 10_000 {
+			shared++
+		}
+	}
+	go func() { touch(); close(over) }()
+	touch()
 	<-over
 }
 `,
