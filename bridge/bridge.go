@@ -31,7 +31,9 @@ type Bridge struct {
 
 	subscribed atomic.Bool // in this life, to all; see relay.subscribe
 	dropLog    logPace
+	connectLog logPace
 	causes     causes
+	doubts     [2]doubt // of our broker, of the peer
 
 	mu sync.Mutex // guards the following
 	is State
@@ -50,7 +52,7 @@ type State struct {
 
 // New returns a bridge, which does nothing before Run.
 func New(c Config) *Bridge {
-	return &Bridge{c: c, outs: waysOf(c.Topics, Out), ins: waysOf(c.Topics, In), dropLog: logPace{every: time.Minute}}
+	return &Bridge{c: c, outs: waysOf(c.Topics, Out), ins: waysOf(c.Topics, In), dropLog: logPace{every: time.Minute}, connectLog: logPace{every: time.Minute}}
 }
 
 // Name returns the operator's name of the bridge.
@@ -123,7 +125,7 @@ func (b *Bridge) Run(ctx context.Context) {
 			sleep(ctx, lookTime)
 			continue
 		}
-		began := b.c.Now()
+		began, carried := b.c.Now(), b.stats.carried()
 		err := b.once(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -136,7 +138,7 @@ func (b *Bridge) Run(ctx context.Context) {
 			sleep(ctx, lookTime)
 			continue
 		}
-		if b.c.Now().Sub(began) > settled {
+		if b.c.Now().Sub(began) > settled || notNow(err) && b.stats.carried() > carried { // then some are taken, at a rate
 			pause = firstPause
 		}
 		wait := pause/2 + rand.N(pause/2)

@@ -41,7 +41,7 @@ func (c *causes) level(cause string, now time.Time) (level slog.Level, untold in
 	return slog.LevelWarn, untold
 }
 
-// over forgets all causes: things were well, and what fails now is news.
+// over forgets all causes: a connection has settled, and what fails now is news.
 func (c *causes) over() {
 	c.mu.Lock()
 	c.told = nil

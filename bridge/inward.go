@@ -144,8 +144,12 @@ func (r *relay) inRelease(id uint16) error {
 // inAnswered carries PUBACK, PUBREC or PUBCOMP of our broker to the peer: by then the log has
 // committed what it acknowledges.
 func (r *relay) inAnswered(packet byte, a ack) error {
-	if a.code >= 0x80 && packet != typePubcomp && !lasting(a.code) {
-		return &failed{FailLocal, fmt.Errorf("%s takes an event not now: %s", r.local.who, codeText(a.code, a.why)), "what refuses it says why; nothing more is carried until it is taken"}
+	refused, why := a.code >= 0x80 && packet != typePubcomp, Drop(0)
+	if refused {
+		var err error
+		if why, err = r.refusal(atLocal, a); err != nil {
+			return err
+		}
 	}
 	r.mu.Lock()
 	if packet == typePubcomp && r.skip[a.id] > 0 {
@@ -155,7 +159,6 @@ func (r *relay) inAnswered(packet byte, a ack) error {
 		r.mu.Unlock()
 		return nil
 	}
-	refused := a.code >= 0x80 && packet != typePubcomp
 	code := byte(0)
 	if refused && r.peer.version == 5 {
 		code = a.code
@@ -166,7 +169,7 @@ func (r *relay) inAnswered(packet byte, a ack) error {
 	r.mu.Unlock()
 	switch {
 	case refused:
-		r.drop(DropRefused, "", codeText(a.code, a.why))
+		r.drop(why, "", codeText(a.code, a.why))
 	case packet != typePubcomp:
 		r.b.stats.In.Add(1)
 	}

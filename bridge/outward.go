@@ -129,6 +129,7 @@ func (r *relay) peerWrote(err error) error {
 
 // outAnswered carries PUBACK, PUBREC or PUBCOMP of the peer to our broker.
 func (r *relay) outAnswered(packet byte, a ack) error {
+	refused, why := a.code >= 0x80 && packet != typePubcomp, Drop(0)
 	r.mu.Lock()
 	x, known := r.out[a.id]
 	switch {
@@ -144,11 +145,13 @@ func (r *relay) outAnswered(packet byte, a ack) error {
 		delete(r.out, a.id)
 		r.mu.Unlock()
 		return r.localWrote(r.local.ack(typePubcomp, a.id, 0))
-	case a.code >= 0x80 && !lasting(a.code):
-		r.mu.Unlock()
-		return &failed{FailBusy, fmt.Errorf("%s takes an event not now: %s", r.peer.who, codeText(a.code, a.why)), "look at the peer: nothing more is carried until it takes the event"}
+	case refused:
+		var err error
+		if why, err = r.refusal(atPeer, a); err != nil {
+			r.mu.Unlock()
+			return err
+		}
 	}
-	refused := a.code >= 0x80
 	answer, code := byte(typePuback), byte(0)
 	switch {
 	case packet == typePubrec && refused: // and so the exchange is over for our broker, too
@@ -165,7 +168,7 @@ func (r *relay) outAnswered(packet byte, a ack) error {
 	}
 	r.mu.Unlock()
 	if refused {
-		r.drop(DropByPeer, "", codeText(a.code, a.why))
+		r.drop(why, "", codeText(a.code, a.why))
 	} else {
 		r.b.stats.Out.Add(1)
 	}

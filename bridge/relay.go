@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -91,8 +92,11 @@ func (r *relay) run(ctx context.Context, address string) error {
 	if err := r.subscribe(); err != nil {
 		return readFailed(err)
 	}
-	c.Logger.Info("the bridge is connected", "bridge", c.Name, "peer", address, "protocol", versionNames[r.peer.version], "present", r.present, "waiting", r.b.Waiting())
-	r.b.causes.over()
+	level := slog.LevelDebug
+	if _, ok := r.b.connectLog.note(c.Now()); ok {
+		level = slog.LevelInfo
+	}
+	c.Logger.Log(ctx, level, "the bridge is connected", "bridge", c.Name, "peer", address, "protocol", versionNames[r.peer.version], "present", r.present, "waiting", r.b.Waiting())
 	r.b.note(State{Connected: true, Peer: address})
 
 	ended := make(chan error, 3)
@@ -169,6 +173,9 @@ func (r *relay) tend(alive time.Duration, stop <-chan struct{}) error {
 			return errMoved
 		}
 		now := c.Now()
+		if now.Sub(began) > settled {
+			r.b.causes.over()
+		}
 		for i, e := range []*end{r.local, r.peer} {
 			every := [2]time.Duration{hereAlive, alive}[i] * 3 / 4
 			if every == 0 || now.Sub(pinged[i]) < every {
@@ -349,8 +356,35 @@ func (r *relay) drop(why Drop, topic, reason string) {
 	}
 }
 
-// lasting says whether a broker that refuses an event with code would do so again. What is
-// refused for now is not acknowledged to where it came from: it comes again later.
-func lasting(code byte) bool {
-	return code == 0x87 || code == 0x90 || code == 0x95 || code == 0x99
+// notNow says whether a connection ended because one of the two takes an event not now.
+func notNow(err error) bool {
+	f, ok := errors.AsType[*failed](err)
+	return ok && (f.kind == FailBusy || f.kind == FailLocal)
+}
+
+// refusal says what becomes of an event that a broker refuses: why it is dropped, or by what
+// the connections end, so that it comes again.
+func (r *relay) refusal(at int, a ack) (why Drop, err error) {
+	e := [2]*end{r.local, r.peer}[at]
+	kinds := [2]struct {
+		refused, quota Drop
+		kind           Failure
+		todo           string
+	}{
+		{DropRefused, DropQuota, FailLocal, "what refuses says why; nothing more is carried until it is taken"},
+		{DropByPeer, DropPeerQuota, FailBusy, "look at the peer: nothing more is carried until it takes the event"},
+	}[at]
+	fate := fateOf(a.code, a.why, at == atLocal || e.limits.origin != "")
+	if fate == fateDoubt && r.b.doubts[at].drop(a.id, r.b.c.Now()) {
+		if fate = fateRefused; a.code == 0x97 {
+			fate = fateQuota
+		}
+	}
+	switch fate {
+	case fateRefused:
+		return kinds.refused, nil
+	case fateQuota:
+		return kinds.quota, nil
+	}
+	return 0, &failed{kinds.kind, fmt.Errorf("%s takes an event not now: %s", e.who, codeText(a.code, a.why)), kinds.todo}
 }

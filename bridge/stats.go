@@ -7,16 +7,18 @@ type Drop uint8
 
 // Reasons.
 const (
-	DropLooped   Drop = iota // it has been here before
-	DropHops                 // it has been at too many brokers
-	DropUnmapped             // no topic of the bridge is its topic: of a subscription from before
-	DropTooLarge             // the other side takes no packets that large
-	DropRefused              // our policy, or what a topic is for, does not have it
-	DropByPeer               // the peer refuses it for good
+	DropLooped    Drop = iota // it has been here before
+	DropHops                  // it has been at too many brokers
+	DropUnmapped              // no topic of the bridge is its topic: of a subscription from before
+	DropTooLarge              // the other side takes no packets that large
+	DropRefused               // our policy, or what a topic is for, does not have it
+	DropByPeer                // the peer refuses it for good
+	DropQuota                 // there is no more room for it here, as for others
+	DropPeerQuota             // likewise at the peer
 	drops
 )
 
-var dropNames = [drops]string{"looped", "hops", "unmapped", "too_large", "refused", "refused_by_peer"}
+var dropNames = [drops]string{"looped", "hops", "unmapped", "too_large", "refused", "refused_by_peer", "quota", "quota_of_peer"}
 
 // A Failure is why a bridge was without its connections.
 type Failure uint8
@@ -45,6 +47,8 @@ type Stats struct {
 	dropped [drops]atomic.Uint64
 	failed  [failures]atomic.Uint64
 }
+
+func (s *Stats) carried() uint64 { return s.Out.Load() + s.In.Load() }
 
 // A Counter returns what has been counted so far.
 type Counter func() uint64

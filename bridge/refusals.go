@@ -1,0 +1,83 @@
+package bridge
+
+import (
+	"strings"
+	"sync"
+	"time"
+)
+
+// Nothing that was acknowledged is lost, and nobody stops a bridge: where a broker refuses an
+// event these two meet. What would be refused again is dropped and counted, and the
+// broker that it came from is told by the reason code, if its version of MQTT has some, as any
+// publisher is; so mosquitto's and EMQX's bridges have it for every code. What is refused
+// because nothing is taken now, or no more so soon, is not acknowledged: the connections end, and it comes again.
+//
+// Of a foreign broker's code nobody knows which of the two it is: quota exceeded is a full disk
+// to one, a rate to another, and a bound for good to a third. It is waited for while others pass,
+// or for doubtTime; then the event is dropped, and those refused like it go at once for
+// doubtOver, so that what is refused for good costs the others one such time.
+//
+// To set such events aside and carry what comes behind them was not chosen: a bridge would have
+// to keep events, and the older value of a topic would come after the newer one.
+
+// A fate is what becomes of an event that a broker refuses.
+type fate byte
+
+const (
+	fateRefused fate = iota // it would be refused again
+	fateQuota               // there is no room for it, but for others there is
+	fateWait                // it will be taken
+	fateDoubt               // one of these
+)
+
+// fateOf returns that of an event refused with code by one of our kind, or not. What is
+// wrong where codes do not tell causes apart is in the first word of our Reason Strings.
+func fateOf(code byte, why string, ours bool) fate {
+	if number, rest, ok := strings.Cut(why, " "); ok && strings.HasPrefix(number, "BW-") {
+		why = rest
+	}
+	word, _, _ := strings.Cut(why, ":")
+	switch {
+	case code == 0x87, code == 0x90, code == 0x95, code == 0x99:
+		return fateRefused
+	case !ours:
+		return fateDoubt
+	case word == "disk-full", word == "no-quorum", word == "rate":
+		return fateWait
+	case code == 0x97:
+		return fateQuota
+	case code == 0x83: // a condition, or a kind of topic that is not enabled
+		return fateRefused
+	}
+	return fateDoubt
+}
+
+const (
+	doubtTime = time.Minute
+	doubtOver = time.Hour
+)
+
+// A doubt is what was refused by one side that may yet be taken. It outlives connections, by
+// which all that is not acknowledged comes again under the same packet ids.
+type doubt struct {
+	mu   sync.Mutex // guards the following
+	id   uint16     // of the event in question
+	from time.Time  // since when it is refused
+	last time.Time  // that one was
+	over bool       // one was dropped: others are, too
+}
+
+// drop says, of an event that was refused, whether it is dropped.
+func (d *doubt) drop(id uint16, now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.over && now.Sub(d.last) < doubtOver:
+	case d.over, d.id != id, now.Sub(d.last) > doubtTime:
+		d.id, d.from, d.over = id, now, false
+	default:
+		d.over = now.Sub(d.from) >= doubtTime
+	}
+	d.last = now
+	return d.over
+}
