@@ -171,7 +171,8 @@ var numbersOfPackets = regexp.MustCompile(` id=\d+`)
 
 // A message to an address that does not exist ends like one to somebody who
 // takes none, for whatever reason they do not: the same acknowledgement, and
-// the same report; and all else that one may try there ends alike.
+// the same report; and all else that one may try there ends alike, also past the bound on
+// messages to strangers.
 func TestNobodyLooksLikeSomebodyWhoTakesNothing(t *testing.T) {
 	t.Parallel()
 	s := kinds(t, "2026-03-09T12:00:00Z")
@@ -216,6 +217,34 @@ func TestNobodyLooksLikeSomebodyWhoTakesNothing(t *testing.T) {
 		}
 	}
 	watched.Quiet()
+
+	sends := func(c *mq.Client, address string) (code byte, said string) {
+		t.Helper()
+		local, domain, _ := strings.Cut(address, "@")
+		ack := send(c, "im/"+domain+"/"+local, "hello")
+		return ack.Code, ack.Properties.Text(mq.PropReasonString)
+	}
+	for range 20 - 2*5 { // what is left of what she may send to strangers in an hour
+		if code, said := sends(a, "nobody@example.com"); code != 0 {
+			t.Errorf("alice is told %#02x %q", code, said)
+		}
+		a.Receive()
+	}
+	for _, address := range []string{"nobody@example.com", carol, bob, boss, "nobody@nowhere.example"} {
+		if code, said := sends(a, address); code != 0x97 || said != "BW-8001 rate: at most 20 messages an hour to people who have not written to you and name you in no rule of theirs: the next in 180 s" {
+			t.Errorf("one more to %s: %#02x %q", address, code, said)
+		}
+	}
+	z := s.person(zoe, "pc")
+	for range 30 { // he names her
+		if code, said := sends(z, bob); code != 0 {
+			t.Errorf("zoe is told %#02x %q", code, said)
+		}
+		watched.Receive()
+	}
+	if got := s.metric("bellwire_limit_refused_total", `limit="im.strangersPerHour"`); got != 5 {
+		t.Errorf("%v are counted, want 5", got)
+	}
 }
 
 // Who sends faster than they may is refused what is too much, and nothing else,

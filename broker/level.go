@@ -71,6 +71,9 @@ const (
 	// that was rewritten (see Session.UnsubscribeNamed): likewise.
 	LevelNamed = LevelStreams
 
+	// LevelHours is that from which on messages to strangers have a rate: likewise.
+	LevelHours = LevelStreams
+
 	// NewestLevel is the newest that this program knows. Those above are reserved.
 	NewestLevel = LevelStreams
 )

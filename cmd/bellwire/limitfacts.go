@@ -189,6 +189,10 @@ var limitFacts = map[string]limitFact{
 	"im.keptBytes": {over: "likewise", keeper: "TestBounds", value: func(l *limits) int64 { return int64(l.im.KeptBytes) }, hits: overBroker("im.kept"), shared: "im.kept"},
 	"im.ids":       {over: "the oldest id is forgotten: that message would be another", keeper: "TestBounds", value: func(l *limits) int64 { return int64(l.im.IDs) }},
 	"im.contacts":  {over: "people beyond stay strangers", keeper: "TestBounds", value: func(l *limits) int64 { return int64(l.im.Contacts) }},
+	"im.strangersPerHour": {
+		over: "the message: 0x97, rate, whether there is such an inbox or not; those to who knows the sender go on", keeper: "TestStrangersHaveARate",
+		value: func(l *limits) int64 { return int64(l.im.Strangers) }, hits: overBroker("im.strangersPerHour"),
+	},
 	"source.perSecond": {
 		over: "the publication: 0x97, rate (PUBACK knows no 0x96); what removes has as much again", keeper: "TestSourcesHaveARate",
 		value: func(l *limits) int64 { return int64(l.state.SourceRate) }, hits: overBroker("source.perSecond"),

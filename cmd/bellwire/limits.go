@@ -101,6 +101,7 @@ var limitRows = []limitRow{
 	{"im.keptBytes", inBytes, 1, 1 << 30, false, func(l *limits, n int64) { l.im.KeptBytes = int(n) }},
 	{"im.ids", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.im.IDs = int(n) }},
 	{"im.contacts", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.im.Contacts = int(n) }},
+	{"im.strangersPerHour", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.im.Strangers = int(n) }},
 	{"source.perSecond", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.state.SourceRate = int(n) }},
 	{"source.burst", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.state.SourceBurst = int(n) }},
 	{"watch.default", inHandling, int64(policy.Confirm), int64(policy.PoliteBlock), false, func(l *limits, n int64) { l.state.Default = policy.Handling(n) }},

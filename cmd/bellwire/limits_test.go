@@ -66,6 +66,7 @@ default:
   im.keptBytes: 29MiB
   im.ids: 1030
   im.contacts: 1031
+  im.strangersPerHour: 1055
   source.perSecond: 1049
   source.burst: 1050
   watch.default: confirm
@@ -95,7 +96,7 @@ default:
 			Sessions: 1013, SessionsPerPrincipal: 1048, SessionExpiryMax: 90 * 86400, QueueEvents: 1015, QueueBytes: 16 << 30,
 			VolatileEvents: 1017, VolatileBytes: 18 << 20, SubscriptionsPerSession: 1019, SubscriptionsPerPrincipal: 1051, WildcardsPerPrincipal: 1052, RetainedTopics: 1020, DeepLevels: 1053, Subscriptions: 1054, Backlog: 21 << 20,
 		},
-		im: inbox.Limits{Rate: 1026, Burst: 1027, Kept: 1028, KeptBytes: 29 << 20, IDs: 1030, Contacts: 1031},
+		im: inbox.Limits{Rate: 1026, Burst: 1027, Kept: 1028, KeptBytes: 29 << 20, IDs: 1030, Contacts: 1031, Strangers: 1055},
 		state: state.Limits{Default: policy.Confirm, SourceRate: 1049, SourceBurst: 1050, Life: life.Limits{
 			MostExpires: 32 * 24 * time.Hour, PendingByWatcher: 1033, PendingOf: 1034, Watchers: 1035, KeptOf: 1036, PerMinute: 1037, SessionsSharing: 1038, ByWatcher: 1039, WidesBy: 42, Wides: 1043,
 		}},

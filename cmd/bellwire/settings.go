@@ -57,7 +57,7 @@ func (s *server) wanted(in agreement) agreement { return s.wantedBy(s.config, in
 func (s *server) wantedBy(c serverConfig, in agreement) agreement {
 	want := c.wanted(in)
 	if s.broker.Level() < broker.LevelRequests {
-		want.state = in.state
+		want.state, want.im.Strangers = in.state, inbox.Limits{}.WithDefaults().Strangers
 		for _, bound := range want.settings.OfPrincipals() {
 			*bound = 0
 		}
@@ -87,7 +87,7 @@ func (s *server) agree(ctx context.Context, want agreement, others bool) error {
 		}
 	}
 	if in.im != want.im && (others || in.im == inbox.Limits{}) {
-		if err := s.broker.SetProfileSettings(ctx, im.New().Name(), want.im.Settings()); err != nil {
+		if err := s.broker.SetProfileSettings(ctx, im.New().Name(), want.im.Settings(s.broker.Level())); err != nil {
 			return err
 		}
 	}

@@ -48,6 +48,9 @@
 // sender in so many words ("style": "refuse", in the policy or the blocklist) with
 // "forbidden". Only who may send is refused because an inbox is full.
 //
+// Whoever writes to many who do not know them is refused past a bound (stranger.go), whether
+// these are there or not.
+//
 // # State
 //
 // Under the kind's prefix: a record for each inbox (the last number, what is

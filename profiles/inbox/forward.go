@@ -30,6 +30,7 @@ const MostForwards = 4
 type place struct {
 	inbox   kind.Addr // whose
 	nowhere string    // the reason its sender is told that it goes to none; empty: it goes there
+	known   bool      // it goes there, and its sender is no stranger to whom it was sent to
 }
 
 // placeOf returns where that goes which from sends to an inbox: a message if what is
@@ -37,20 +38,22 @@ type place struct {
 func (p *Profile) placeOf(get func(key string) []byte, to reader, from kind.Addr, what string, at time.Time, level broker.Level) place {
 	d := p.judge(get, to, from, at)
 	if !d.Grant.Has(what) {
-		return place{to.Addr, failure(&d, level)}
+		return place{inbox: to.Addr, nowhere: failure(&d, level)}
 	}
+	goes := place{inbox: to.Addr, known: what == kind.MaySend && p.knows(get, to, from, at)}
 	been := []kind.Addr{to.Addr}
 	for level >= broker.LevelOwners && !d.Forward.IsZero() {
 		next := d.Forward
 		if len(been) > MostForwards || slices.Contains(been, next) {
-			return place{to.Addr, reasonUnavailable}
+			return place{inbox: to.Addr, nowhere: reasonUnavailable}
 		}
 		been = append(been, next)
 		if d = p.judge(get, reader{Addr: next}, from, at); !d.Grant.Has(what) {
-			return place{to.Addr, reasonUnavailable}
+			return place{inbox: to.Addr, nowhere: reasonUnavailable}
 		}
 	}
-	return place{inbox: been[len(been)-1]}
+	goes.inbox = been[len(been)-1]
+	return goes
 }
 
 var _ broker.Foreseer = (*Profile)(nil)

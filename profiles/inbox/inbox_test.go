@@ -613,13 +613,13 @@ func TestLimitsAreAgreed(t *testing.T) {
 	}), t}
 	t.Cleanup(func() { n.CheckReplay(nil) })
 	ctx, good := t.Context(), Limits{Kept: 3, Rate: 1, Burst: 4}
-	n.Must(n.SetProfileSettings(ctx, "im", good.Settings()))
-	for _, bad := range []Limits{{Kept: MostKept + 1}, {KeptBytes: 1<<30 + 1}, {IDs: 1<<20 + 1}, {Rate: -1}, {Burst: 1<<20 + 1}, {Contacts: -1}} {
-		if err := n.SetProfileSettings(ctx, "im", bad.Settings()); !errors.Is(err, broker.ErrRefused) || !strings.Contains(err.Error(), "want 1 to ") {
+	n.Must(n.SetProfileSettings(ctx, "im", good.Settings(n.Level())))
+	for _, bad := range []Limits{{Kept: MostKept + 1}, {KeptBytes: 1<<30 + 1}, {IDs: 1<<20 + 1}, {Rate: -1}, {Burst: 1<<20 + 1}, {Contacts: -1}, {Strangers: 1<<20 + 1}} {
+		if err := n.SetProfileSettings(ctx, "im", bad.Settings(n.Level())); !errors.Is(err, broker.ErrRefused) || !strings.Contains(err.Error(), "want 1 to ") {
 			t.Errorf("%+v: %v, want ErrRefused and the bounds", bad, err)
 		}
 	}
-	whole := good.Settings()
+	whole := good.Settings(n.Level())
 	for _, bad := range [][]byte{nil, whole[:len(whole)-1], append(slices.Clone(whole), 0), append([]byte{9}, whole[1:]...)} {
 		if err := n.SetProfileSettings(ctx, "im", bad); !errors.Is(err, broker.ErrRefused) {
 			t.Errorf("%x: %v, want ErrRefused", bad, err)
@@ -639,7 +639,7 @@ func TestLimitsAreAgreed(t *testing.T) {
 			ann = n.Connect("laptop", alice, time.Hour)
 		}
 	}
-	n.Must(n.SetProfileSettings(ctx, "im", Limits{Kept: 9, Rate: 1, Burst: 5}.Settings()))
+	n.Must(n.SetProfileSettings(ctx, "im", Limits{Kept: 9, Rate: 1, Burst: 5}.Settings(n.Level())))
 	for i := range 3 {
 		if err := ann.Publish(inboxOfBob, "x", 1); (i < 2) != (err == nil) || i == 2 && !strings.Contains(fmt.Sprint(err), "rate: at most 1 messages a second, 5 at once") {
 			t.Errorf("message %d under higher bounds: %v", i, err)

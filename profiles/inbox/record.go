@@ -305,21 +305,38 @@ func readID(data []byte) *knownID {
 // A sender is what is known of somebody who sends.
 //
 //	version u8 = 1, busy 8, contacts uvarint
+//
+// Version 2 has behind that strange, 8: they have written to strangers.
 type sender struct {
 	busy     int64  // until when, at their rate, what they have sent keeps them busy
 	contacts uint64 // to how many they have written
+	strange  int64  // as busy, of what they have sent to strangers; 0 for nothing
 }
 
+const strangeVersion = 2
+
 func (s *sender) encode() []byte {
-	return binary.AppendUvarint(fields.AppendInt64([]byte{recordVersion}, s.busy), s.contacts)
+	if s.strange == 0 {
+		return s.appendFirst([]byte{recordVersion})
+	}
+	return fields.AppendInt64(s.appendFirst([]byte{strangeVersion}), s.strange)
+}
+
+// appendFirst appends the fields of version 1.
+func (s *sender) appendFirst(b []byte) []byte {
+	return binary.AppendUvarint(fields.AppendInt64(b, s.busy), s.contacts)
 }
 
 func readSender(data []byte) *sender {
 	if data == nil {
 		return &sender{}
 	}
-	r := fields.Read(data, recordVersion)
+	version := min(data[0], strangeVersion)
+	r := fields.Read(data, version)
 	s := &sender{busy: r.Int64(), contacts: r.Uvarint()}
+	if version == strangeVersion {
+		s.strange = r.Int64()
+	}
 	r.End()
 	return s
 }

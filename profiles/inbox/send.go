@@ -41,6 +41,12 @@ func (p *Profile) send(tx *broker.ProfileTx, pub *broker.Publication, r *request
 		return err
 	}
 	goes := p.placeOf(tx.Get, to, m.From, kind.MaySend, kind.Instant(now), tx.Level())
+	if !goes.known && tx.Level() >= broker.LevelHours {
+		if err := from.chargeStranger(&limits, now); err != nil {
+			tx.Over("im.strangersPerHour")
+			return err
+		}
+	}
 	topicName := p.inboxOf(goes.inbox).Topic()
 	box, expires, failed := readBox(tx.Get(topicName)), p.expires(&m, pub.Event, now), ""
 	doc := p.kind.Deliver(m, box.iseq+1, kind.Instant(now))
@@ -105,11 +111,22 @@ func (p *Profile) expires(m *kind.Message, e *event.Event, now int64) int64 {
 
 // charge takes a message off what a sender may send now.
 func (s *sender) charge(l *Limits, now int64) error {
-	each := int64(time.Second) / int64(l.Rate)
-	if s.busy = max(s.busy, now) + each; s.busy > now+each*int64(l.Burst) {
+	if each := time.Second / time.Duration(l.Rate); take(&s.busy, now, each, l.Burst) > 0 {
 		return &broker.Refusal{Cause: broker.ErrQuota, Reason: fmt.Sprintf("rate: at most %d messages a second, %d at once", l.Rate, l.Burst)}
 	}
 	return nil
+}
+
+// take takes one off what there is at a rate of one for each interval, so many at once;
+// busy is until when what was taken lasts. It returns how long one has to wait, 0 if it
+// was taken.
+func take(busy *int64, now int64, each time.Duration, atOnce int) time.Duration {
+	until := max(*busy, now) + int64(each)
+	if over := until - now - int64(each)*int64(atOnce); over > 0 {
+		return time.Duration(over)
+	}
+	*busy = until
+	return 0
 }
 
 // noteContact notes to whom a sender has written: from them they let messages

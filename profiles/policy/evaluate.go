@@ -70,6 +70,19 @@ func (p *Policy) Now(w kind.Addr, at time.Time, in Input) Decision {
 	return q.decide(at)
 }
 
+// Means says whether w may do what at the instant at because the owner means them: they are
+// the owner, or a delegate who reads, or a rule that counts then and lets them do it names
+// them, or their domain. Other rules are for anybody.
+func (p *Policy) Means(w kind.Addr, what string, at time.Time, in Input) bool {
+	q := p.ask(w, in)
+	if q.owner || slices.ContainsFunc(q.reads, at.Before) {
+		return true
+	}
+	return slices.ContainsFunc(q.counting(at), func(r *rule) bool {
+		return r.if_.who.names(w) && r.show.Has(what) && r.if_.open(at, in)
+	})
+}
+
 // A query is the part of a policy that has to do with one watcher. What is in
 // it has an effect or none by time alone.
 type query struct {

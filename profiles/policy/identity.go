@@ -30,6 +30,11 @@ func (i *identity) matches(w kind.Addr) bool {
 	return slices.Contains(i.one, w) || slices.ContainsFunc(i.many, func(m many) bool { return m.matches(w) })
 }
 
+// names says whether w, who matches, does so by address or domain, and not as one of all.
+func (i *identity) names(w kind.Addr) bool {
+	return i != nil && (slices.Contains(i.one, w) || slices.ContainsFunc(i.many, func(m many) bool { return m.domain != "" && m.matches(w) }))
+}
+
 func (m *many) matches(w kind.Addr) bool {
 	return (m.domain == "" || m.domain == w.Domain) && !slices.Contains(m.except, w) && !slices.Contains(m.domains, w.Domain)
 }
