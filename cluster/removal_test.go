@@ -41,7 +41,7 @@ func wantMembers(t *testing.T, all ...*mate) {
 // others end the connections that it had made. One that is removed while it is down is
 // told when it is back, and each time.
 func TestRemovedIsTold(t *testing.T) {
-	c := newCrew(t, 4)
+	c := newCrewWith(t, 4, steady)
 	l, gone := c.leader(), c.follower()
 	id := string(gone.node.id)
 	if err := l.node.Remove(t.Context(), gone.name, false, "ana@example.com"); err != nil {
@@ -125,7 +125,7 @@ func isClosed(c <-chan struct{}) bool {
 // not take that for its removal, nor what its own log says of the time before. That
 // holds also if it was taken in, removed and taken in again before it heard of it.
 func TestJoinedIsNotRemoved(t *testing.T) {
-	c := newCrew(t, 2)
+	c := newCrewWith(t, 2, steady)
 	l := c.leader()
 	m := c.mate()
 	m.start()
@@ -194,7 +194,7 @@ func TestFarewellOfAStranger(t *testing.T) {
 // Whoever was removed by an earlier cluster, and goes on alone as another one by what
 // it holds, is a member of that.
 func TestSurvivorWasRemoved(t *testing.T) {
-	c := newCrew(t, 2)
+	c := newCrewWith(t, 2, steady)
 	l, gone := c.leader(), c.follower()
 	if err := l.node.Remove(t.Context(), gone.name, false, "a test"); err != nil {
 		t.Fatal(err)
