@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/bellwire/bellwire/internal/freeport"
 )
 
 // fingerprint is names and contents of all files below dir.
@@ -262,10 +264,5 @@ func TestPortTaken(t *testing.T) {
 // freeAddress returns an address of the loopback that nobody listens on.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	return net.JoinHostPort("127.0.0.1", freeport.On(t, "127.0.0.1"))
 }

@@ -10,11 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/bellwire/bellwire/internal/freeport"
+	"github.com/bellwire/bellwire/mqtttest"
 )
 
 // program returns the path of a program that Debian has, or skips.
@@ -34,7 +36,7 @@ func program(t *testing.T, name, pkg string) string {
 func startMosquitto(t *testing.T, lines ...string) (port string) {
 	t.Helper()
 	path := program(t, "mosquitto", "mosquitto")
-	port = freePort(t)
+	port = freeport.On(t, "127.0.0.1")
 	conf := filepath.Join(t.TempDir(), "mosquitto.conf")
 	if len(lines) == 0 {
 		lines = []string{"allow_anonymous true"}
@@ -103,21 +105,9 @@ func eachBroker(t *testing.T, test func(t *testing.T, port string)) {
 	t.Run("mosquitto", func(t *testing.T) { test(t, startMosquitto(t)) })
 }
 
-// freePort returns a port that was free a moment ago: mosquitto cannot choose
-// one itself.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-}
-
 func awaitPort(t *testing.T, port string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), mqtttest.Patience)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -77,6 +77,7 @@ var mayImport = map[string][]string{
 	"internal/fixedseed": {"internal/effort"},
 	"internal/formats":   {},
 	"internal/golden":    {},
+	"internal/freeport":  {},
 	"internal/letter":    {},
 	"internal/logline":   {},
 	"blackbox":           {},
