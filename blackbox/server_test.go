@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"os/exec"
@@ -122,7 +123,9 @@ func (s *server) launch() error {
 	}
 	argv := append(append(append([]string{}, s.prefix...), path), s.args...)
 	s.cmd = exec.Command(argv[0], argv[1:]...)
-	s.cmd.Stderr = s.logs
+	if s.cmd.Stderr, err = s.logs.open(); err != nil {
+		return err
+	}
 	stdout, err := s.cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -183,7 +186,9 @@ func (s *server) stop() {
 func (s *server) end(sig syscall.Signal) {
 	s.t.Helper()
 	s.ended = true
-	_ = syscall.Kill(s.pid(), sig)
+	if !s.gone() { // else its number may be another's by now
+		_ = syscall.Kill(s.pid(), sig)
+	}
 	select {
 	case <-s.exited:
 	case <-time.After(30 * time.Second):
@@ -400,22 +405,40 @@ func (s *server) rss() int64 {
 	return 0
 }
 
-// A logBuffer keeps a server's stderr.
+// A logBuffer keeps a server's stderr, of all its lives. It is a file that the server
+// writes itself, not a pipe that somebody here empties by and by: what the server had
+// logged before it did something else is there when that is seen.
 type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu   sync.Mutex
+	file *os.File // without a name; nil until the first life
 }
 
-func (l *logBuffer) Write(p []byte) (int, error) {
+// open returns the file, for a process to write to.
+func (l *logBuffer) open() (*os.File, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.b.Write(p)
+	if l.file != nil {
+		return l.file, nil
+	}
+	f, err := os.CreateTemp(scratch, "log-")
+	if err != nil {
+		return nil, err
+	}
+	l.file = f
+	return f, os.Remove(f.Name())
 }
 
 func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.b.String()
+	if l.file == nil {
+		return ""
+	}
+	text, err := io.ReadAll(io.NewSectionReader(l.file, 0, math.MaxInt64))
+	if err != nil {
+		return fmt.Sprintf("%s\nreading the log: %v", text, err)
+	}
+	return string(text)
 }
 
 // tail is what a failure shows: from the panic on if there was one, else the
@@ -463,13 +486,15 @@ func (s *server) reload() {
 	})
 }
 
-// drop closes a client's socket and waits until the server has noticed.
+// drop closes a client's socket and waits until the server has noticed, and has that in its
+// log: from then on time passes for its session. Whoever has gone before has to be awaited
+// likewise.
 func (s *server) drop(c *mqtttest.Client) {
 	s.t.Helper()
-	before := s.metric("bellwire_connections")
+	before := s.metric("bellwire_sessions_connected")
 	c.Close()
 	until(s.t, "the server notices that a connection is gone", mqtttest.Patience, func() bool {
-		return s.metric("bellwire_connections") < before
+		return s.metric("bellwire_sessions_connected") < before
 	})
 }
 

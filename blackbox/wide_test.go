@@ -95,7 +95,7 @@ func TestS33WhoWatchesByWildcardsIsListed(t *testing.T) {
 	a.Quiet()
 	ask("identified")
 	told("she has asked again", alice)
-	a.Close()
+	s.drop(a)
 	told("her connection is lost")
 	if ack := s.person(zoe, "pc").TrySubscribe(mq.Properties{mq.User("evt-expires", "0")}, mq.Filter{Filter: exampleComs, QoS: 1}); ack.Codes[0] != 0x83 || !contains(ack.Properties.Text(mq.PropReasonString), "by its name") {
 		t.Errorf("once, by wildcards: %#02x %q", ack.Codes[0], ack.Properties.Text(mq.PropReasonString))

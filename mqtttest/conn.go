@@ -12,7 +12,7 @@ import (
 
 // Patience is how long a client waits for what it expects. It is long because
 // it is only ever used up by a test that fails, on a machine with other work.
-const Patience = 10 * time.Second
+const Patience = 30 * time.Second
 
 // ErrClosed means that the broker ended the connection, in order or by reset.
 var ErrClosed = errors.New("closed by the broker")
