@@ -151,10 +151,10 @@ func TestBridgeHostilePeer(t *testing.T) {
 					break
 				}
 			}
-			log := s.logs.String()
-			if c.reason != "subscribe" && !strings.Contains(log, "the bridge has no connection") || !strings.Contains(log, `"bridge":"b"`) {
-				t.Errorf("the log does not say what failed: %s", log)
-			}
+			until(t, "the log says what failed", patience, func() bool { // which it does after it is counted
+				log := s.logs.String()
+				return (c.reason == "subscribe" || strings.Contains(log, "the bridge has no connection")) && strings.Contains(log, `"bridge":"b"`)
+			})
 		})
 	}
 }

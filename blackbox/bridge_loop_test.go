@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"testing"
-	"time"
 
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
@@ -98,11 +97,7 @@ func TestMosquittoBridgesToUs(t *testing.T) {
 	all := mq.Filter{Filter: "t/#", QoS: 2, RetainAsPublished: true}
 	here.SubscribeTo(nil, all)
 	there.SubscribeTo(nil, all)
-	until(t, "mosquitto is connected", patience, func() bool {
-		there.Publish("t/try", 1, "x")
-		there.ReceiveText("t/try", "x")
-		return here.Arrives(time.Second/4) != nil
-	})
+	settle(t, "mosquitto is connected", there, "t/try", here, func(text string) { there.ReceiveText("t/try", text) })
 	for qos := range byte(3) {
 		for _, c := range []struct{ from, to *mq.Client }{{here, there}, {there, here}} {
 			text := fmt.Sprint("qos ", qos)
