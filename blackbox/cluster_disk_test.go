@@ -31,7 +31,7 @@ func TestClusterBrokenDisk(t *testing.T) {
 			}
 			took := c.goOn(l, i, func() { c.nodes[i].disk(fault) })
 			t.Logf("%s at the %s: the others go on after %v", fault, who, took.Round(time.Millisecond))
-			if took > 6*time.Second {
+			if machineIsOurs() && took > 6*time.Second {
 				t.Errorf("%s at the %s: the others went on after %v only", fault, who, took)
 			}
 			c.nodes[i].awaitDeath()
@@ -61,13 +61,8 @@ func TestClusterSlowDisk(t *testing.T) {
 			i = (i + 1) % clusterSize
 		}
 		c.nodes[i].disk("slow")
-		before := l.acked()
-		<-time.After(6 * disk.SluggishSync) // how long it is slow
-		got := l.acked() - before
-		t.Logf("the %s's disk is slow: %d acknowledged in %v", who, got, 6*disk.SluggishSync)
-		if got == 0 {
-			t.Errorf("the %s's disk is slow: nothing was acknowledged", who)
-		}
+		got := l.goesOn(6*disk.SluggishSync, 1)
+		t.Logf("the %s's disk is slow: %d acknowledged meanwhile", who, got)
 		c.nodes[i].checkAlive()
 		c.nodes[i].disk("ok")
 		c.caughtUp()
@@ -93,18 +88,14 @@ func TestClusterFullDisk(t *testing.T) {
 		here, there := n.open(v5, clean("here")), other.open(v5, clean("there"))
 		took := c.goOn(l, i, func() { n.disk("full") })
 		t.Logf("the %s's disk is full: publishers elsewhere go on after %v", who, took.Round(time.Millisecond))
-		if took > 6*time.Second {
+		if machineIsOurs() && took > 6*time.Second {
 			t.Errorf("publishers elsewhere went on after %v only", took)
 		}
 		toldOfFullDisk(t, here)
 		old := n.open(v4, clean("old"))
 		old.TrySend(mq.Publish{Topic: "probe", QoS: 1, ID: 1})
 		old.ClosedWith(0)
-		before := l.acked()
-		<-time.After(2 * time.Second) // how long it is full, with the load elsewhere
-		if got := l.acked() - before; got < clusterRate() {
-			t.Errorf("the %s's disk is full: %d acknowledged in 2 s", who, got)
-		}
+		l.goesOn(2*time.Second, clusterRate()) // elsewhere
 		there.Publish("probe", 1, "elsewhere")
 		toldOfFullDisk(t, here)
 		n.checkAlive()
@@ -166,7 +157,8 @@ func TestClusterVolumeFull(t *testing.T) {
 			leave(t, ballast+"2", 0)
 			big := c.nodes[1].open(v5, clean("big"))
 			until(t, "the node ends", 30*time.Second, func() bool { // what its log has allotted is used up first
-				big.Publish("probe/big", 1, strings.Repeat("x", 200<<10))
+				// It may be refused while the others elect another leader.
+				big.TryPublish(publishTo("probe/big", strings.Repeat("x", 200<<10)))
 				return n.gone()
 			})
 		})

@@ -79,13 +79,21 @@ func TestClusterStrangers(t *testing.T) {
 		}
 	}
 	l.await(clusterRate())
-	if now := c.leader(); now != lead {
-		t.Errorf("node %d leads, it was %d", now, lead)
+	leads := c.leader()
+	if leads != lead {
+		t.Logf("node %d leads, it was %d", leads, lead)
 	}
-	for id, conn := range l.connections() {
-		if clients[id] != conn {
-			t.Errorf("%s lost its connection", id)
+	// Where the machine has other work, a leader that has to wait for a processor is replaced,
+	// whoever else is there.
+	if leads == lead || machineIsOurs() {
+		for id, conn := range l.connections() {
+			if clients[id] != conn {
+				t.Errorf("%s lost its connection", id)
+			}
 		}
+	}
+	if leads != lead && machineIsOurs() {
+		t.Error("strangers have had another node lead")
 	}
 	l.finish()
 	c.alike()

@@ -123,6 +123,16 @@ func (l *load) await(more int64) {
 	until(l.t, fmt.Sprint(more, " more acknowledged"), 30*time.Second, func() bool { return l.acked() >= want })
 }
 
+// goesOn lets the load go on for so long at least, and until so many more publishes are
+// acknowledged, and returns how many were: that it goes on is asked, not how fast.
+func (l *load) goesOn(atLeast time.Duration, more int64) int64 {
+	l.t.Helper()
+	before, over := l.acked(), time.After(atLeast)
+	l.await(more)
+	<-over
+	return l.acked() - before
+}
+
 // again runs a client's life until the load is stopped: each connection ends
 // with an error when the server dies, and another follows.
 func (l *load) again(life func() error) {
@@ -365,7 +375,7 @@ func (s *subscriber) note(p *mq.Packet) {
 		return
 	}
 	due := max(s.next[e.publisher], 1)
-	for wait := 0; e.n > due && wait < 50 && !s.load.excused(e, due); wait++ {
+	for asked := time.Now(); e.n > due && !s.early[e] && !s.load.excused(e, due) && time.Since(asked) < mq.Patience; {
 		pause() // the publisher may not have read yet that it was refused
 	}
 	switch {

@@ -68,10 +68,7 @@ func TestClusterRemovedWhileItServes(t *testing.T) {
 	l.start()
 	for _, self := range []bool{false, true} { // whether it is asked itself
 		l.await(clusterRate())
-		i := (c.leader() + 1) % clusterSize
-		if i == 0 {
-			i = 3 - c.leader() // the founder cannot join anew: it was started with --bootstrap
-		}
+		i := c.replaceable(0)
 		n := c.nodes[i]
 		v5Client, v3Client := n.open(v5, clean("five")), n.open(v4, clean("three"))
 		since, at := len(n.logs.String()), c.leader()
@@ -83,10 +80,11 @@ func TestClusterRemovedWhileItServes(t *testing.T) {
 		log := c.endsRemoved(i, since, " by ana@example.com")
 		took := time.Since(start)
 		t.Logf("n%d ended %v after it was to be removed", i+1, took.Round(time.Millisecond))
-		if took > 20*time.Second {
+		if machineIsOurs() && took > 20*time.Second {
 			t.Errorf("it took %v", took)
 		}
-		if strings.Contains(log, "starting election") || strings.Contains(log, "no leader is heard of") {
+		// Where the machine has other work, a leader that has to wait for a processor is missed, too.
+		if machineIsOurs() && (strings.Contains(log, "starting election") || strings.Contains(log, "no leader is heard of")) {
 			t.Errorf("it looked for a leader\n%s", log)
 		}
 		if told := v5Client.Closed(); len(told) != 1 || told[0].Code != 0x9C || !strings.Contains(told[0].Properties.Text(mq.PropReasonString), "use another") {
@@ -118,10 +116,7 @@ func TestClusterRemovedWhileDown(t *testing.T) {
 	l.start()
 	for _, wait := range []time.Duration{0, 17 * time.Second} { // the leader has something on its way for 15 s
 		l.await(clusterRate())
-		i := (c.leader() + 1) % clusterSize
-		if i == 0 {
-			i = 3 - c.leader() // the founder cannot join anew: it was started with --bootstrap
-		}
+		i := c.replaceable(0)
 		n := c.nodes[i]
 		n.kill()
 		l.await(clusterRate())
@@ -156,10 +151,7 @@ func TestClusterRemovedWhileCutOff(t *testing.T) {
 	l.start()
 	l.await(clusterRate())
 	const long = 18 * time.Second // the leader has something on its way for 15 s
-	i := (c.leader() + 1) % clusterSize
-	if i == 0 {
-		i = 3 - c.leader() // the founder cannot join anew: it was started with --bootstrap
-	}
+	i := c.replaceable(0)
 	n := c.nodes[i]
 	k.isolate(i)
 	<-time.After(long)

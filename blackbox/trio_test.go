@@ -195,6 +195,18 @@ func (c *trio) leader() (at int) {
 	return at
 }
 
+// replaceable returns a node that does not lead and can join anew, which the founder cannot:
+// it was started with --bootstrap. Where both others can, turn says which.
+func (c *trio) replaceable(turn int) int {
+	c.t.Helper()
+	leader := c.leader()
+	i := (leader + 1 + turn) % clusterSize
+	if i == 0 {
+		i = clusterSize - leader
+	}
+	return i
+}
+
 // addresses are where clients may connect, the first one first.
 func (c *trio) addresses(first int) (all []string) {
 	for i := range c.nodes {

@@ -272,9 +272,7 @@ func TestOldDataIsRead(t *testing.T) {
 			half.Send(mq.Ack{Type: mq.PUBREL, ID: 7})
 			half.ExpectID(mq.PUBCOMP, 7)
 			sub.Quiet()
-			if level := s.metric("bellwire_feature_level"); int(level) != v.newest {
-				t.Errorf("feature level %v, want %d", level, v.newest)
-			}
+			s.risesTo(v.newest)
 			backup := filepath.Join(t.TempDir(), "backup")
 			if _, errs, code := run(t, "backup", "--to", backup, "--server", s.ready.HTTP, "-u", "ana", "-P", "sesame"); code != 0 {
 				t.Fatalf("backup: %d %s", code, errs)
@@ -334,9 +332,7 @@ func TestClusterMixedSnapshots(t *testing.T) {
 	n2.start()
 	w.find(n2)
 	c.await("n2 has a vote", func(all []member) bool { return len(all) == 2 && all[1].Voter && all[1].Role != "down" })
-	if _, errs, code := c.ask(1, "transfer-leader", "n2"); code != 0 {
-		t.Fatalf("transfer-leader: %d %s", code, errs)
-	}
+	c.lead(1, true)
 	n3.start()
 	c.await("three voters that answer", allVote)
 	w.find(n3)
@@ -383,7 +379,12 @@ func TestHeldLevelLetsGoBack(t *testing.T) {
 	s.binary = ""
 	s.start()
 	w.find(s)
-	if got := s.metric("bellwire_feature_level"); int(got) != v.newest {
-		t.Errorf("feature level %v, want %d", got, v.newest)
-	}
+	s.risesTo(v.newest)
+}
+
+// risesTo waits until the feature level is another, which a node brings about while it
+// serves already.
+func (s *server) risesTo(level int) {
+	s.t.Helper()
+	until(s.t, fmt.Sprint("feature level ", level), patience, func() bool { return int(s.metric("bellwire_feature_level")) == level })
 }
