@@ -123,8 +123,8 @@ func TestPolicyChangeWithinASecond(t *testing.T) {
 				bob.ReceiveText("t/open", "mark")
 			}
 			left = got == want
-			if took := time.Since(start); took > time.Second {
-				t.Fatalf("change %d took more than a second to reach a live subscription", round)
+			if took := time.Since(start); took > aSecond() {
+				t.Fatalf("change %d has not reached a live subscription after %v", round, took)
 			}
 		}
 		t.Logf("change %d was in force after %v", round, time.Since(start))
@@ -182,11 +182,11 @@ func TestRevokedCredentialsEndConnections(t *testing.T) {
 	ana.Publish("t/a", 1, "before")
 	bob.ReceiveText("t/a", "before")
 	writePolicy(t, policy, []string{"ana"}, anaMayAll+bobMayRead)
-	s.signal(syscall.SIGHUP)
+	s.reload()
 	bob.ClosedWith(0x87)
 	ana.Publish("t/a", 1, "after")
 	writePolicy(t, policy, []string{"ana"}, anaMayAll+bobMayRead+"logins: [{listeners: [mqtt], by: [jwt]}]\n")
-	s.signal(syscall.SIGHUP)
+	s.reload()
 	ana.ClosedWith(0x87)
 	writePolicy(t, policy, []string{"ana"}, anaMayAll+bobMayRead)
 	s.reload()

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
@@ -97,7 +96,7 @@ func TestR5_1_13BlockedOfAllKinds(t *testing.T) {
 	command(3, "get")
 	command(0, "add", alice)
 	for range 2 {
-		p := a.Arrives(time.Second)
+		p := a.Arrives(aSecond())
 		if p == nil || contains(string(p.Payload), "open") || contains(string(p.Payload), "Circle") {
 			t.Fatalf("blocked, alice is sent %v", p)
 		}
@@ -117,7 +116,7 @@ func TestR5_1_13BlockedOfAllKinds(t *testing.T) {
 	command(0, "add", "spam.example", "--style", "refuse")
 	command(3, "rm", "eve@example.net")
 	command(0, "rm", alice)
-	p := a.Arrives(time.Second)
+	p := a.Arrives(aSecond())
 	if p == nil {
 		t.Fatal("free again, alice is sent nothing")
 	}

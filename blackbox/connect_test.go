@@ -75,16 +75,16 @@ func TestMQTT01PreAuthLimits(t *testing.T) {
 		took = append(took, time.Since(start))
 	}
 	slices.Sort(took)
-	if median := took[len(took)/2]; median > 100*time.Millisecond {
+	if median := took[len(took)/2]; machineIsOurs() && median > 100*time.Millisecond {
 		t.Errorf("beside %d silent connections a client connects in %v, want less than 100 ms", silent, median)
 	}
 	for _, c := range []*mq.Conn{conns[0], conns[silent/2], conns[silent-1]} {
-		p, err := c.Read(20 * time.Second)
+		p, err := c.Read(60 * time.Second)
 		if !errors.Is(err, mq.ErrClosed) {
 			t.Fatalf("got %v, %v, want the connection closed without a word", p, err)
 		}
 	}
-	if after := time.Since(opened); after < 8*time.Second || after > 14*time.Second {
+	if after := time.Since(opened); after < 8*time.Second || machineIsOurs() && after > 14*time.Second {
 		t.Errorf("silent connections were closed after %v, want 10 s", after)
 	}
 }
@@ -116,16 +116,21 @@ func TestMQTT01ConnectMustBeComplete(t *testing.T) {
 	addr := plain(t)
 	c := mq.Dial(t, addr, v5)
 	opened := time.Now()
+	last := opened // when a byte was sent, or a little later
 	for _, b := range clean(name(t)).Encode(v5)[:14] {
 		c.TrySend(mq.Raw{b})
+		last = time.Now()
 		if p, err := c.Read(time.Second); err == nil {
 			t.Fatalf("got %v for half a CONNECT", p)
 		} else if errors.Is(err, mq.ErrClosed) {
 			break
 		}
 	}
-	if after := time.Since(opened); after < 8*time.Second || after > 13500*time.Millisecond {
-		t.Errorf("closed after %v, want 10 s", after)
+	if got := c.Closed(); len(got) > 0 {
+		t.Errorf("got %v for a part of a CONNECT", got)
+	}
+	if after := time.Since(opened); after < 8*time.Second || time.Since(last) >= 9*time.Second {
+		t.Errorf("closed after %v, %v after the last byte: want 10 s after the first", after, time.Since(last))
 	}
 }
 

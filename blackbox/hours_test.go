@@ -21,13 +21,21 @@ type windowState struct {
 	RetryAfter                  int `json:"retry-after"`
 }
 
+// aSecond is how long that may take which is promised within a second.
+func aSecond() time.Duration {
+	if machineIsOurs() {
+		return time.Second
+	}
+	return patience
+}
+
 // within takes n packets, each within a second, and returns the states and documents in it.
 func within(t *testing.T, c *mq.Client, n int) (states []windowState, shown []*mq.Packet) {
 	t.Helper()
 	for range n {
-		p := c.Arrives(time.Second)
+		p := c.Arrives(aSecond())
 		if p == nil {
-			t.Fatalf("%d of %d come within a second", len(states)+len(shown), n)
+			t.Fatalf("%d of %d come in time", len(states)+len(shown), n)
 		}
 		c.Acknowledge(p)
 		if !strings.HasPrefix(p.Topic, "$me/sub/") {
@@ -107,8 +115,8 @@ func TestS22HoursEndSubscriptions(t *testing.T) {
 	if states[0] != (windowState{State: "terminated", Reason: "probation", RetryAfter: 15 * 3600}) {
 		t.Errorf("alice is told %+v, shown %v", states, shown)
 	}
-	for p := a.Arrives(time.Second); p != nil; p = a.Arrives(time.Second) {
-		if a.Acknowledge(p); !isNeutral(p, bob) {
+	for _, p := range drain(a) {
+		if !isNeutral(p, bob) {
 			t.Errorf("alice is sent %v", p)
 		}
 	}

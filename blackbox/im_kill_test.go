@@ -58,7 +58,7 @@ const (
 )
 
 // slowly is how long a stage may take on a machine that does much else.
-const slowly = 30 * time.Second
+const slowly = 90 * time.Second
 
 // correspond starts a server, lets writers send to whom they write to, gives
 // each owner of an inbox a device that reads at QoS 2 and one at QoS 1, and

@@ -319,9 +319,9 @@ func TestR5_1_9WatcherIsTold(t *testing.T) {
 	}
 	latest(t, live, bobsPresence)
 	pc.Publish("$ctl/revoke", 1, `{"kind":"presence","watcher":"pres:alice@example.net"}`)
-	p := live.Arrives(time.Second)
+	p := live.Arrives(aSecond())
 	if p == nil || readTold(t, string(p.Payload)).words() != "terminated deactivated" {
-		t.Fatalf("within a second came %v", p)
+		t.Fatalf("in time came %v", p)
 	}
 	live.Acknowledge(p)
 	pc.PublishMessage(retained(bobsPresence, `{"basic":"closed"}`))

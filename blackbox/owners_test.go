@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
@@ -250,7 +249,7 @@ func TestWindowHolds(t *testing.T) {
 	z.Quiet()
 	s.setClock("2026-03-10T08:00:00Z")
 	for _, c := range []*mq.Client{a, z} {
-		p := c.Arrives(time.Second)
+		p := c.Arrives(aSecond())
 		if p == nil || !contains(string(p.Payload), `"closed"`) {
 			t.Fatalf("when it opens alice is sent %v", p)
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // A volume is an ext4 file system in a file, mounted through a loop device,
@@ -66,12 +67,11 @@ func (v *volume) unmount() {
 	v.t.Helper()
 	var out []byte
 	var err error
-	for range 100 {
+	for began := time.Now(); time.Since(began) < patience; pause() {
 		out, err = exec.Command("umount", v.at).CombinedOutput()
 		if err == nil || strings.Contains(string(out), "not mounted") {
 			return
 		}
-		pause()
 	}
 	v.t.Errorf("umount: %v\n%s", err, out)
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
@@ -156,7 +155,7 @@ func TestQuotasOfADomain(t *testing.T) {
 	s.start()
 	// The sessions of connections that died with the node end by the log, soon after it serves.
 	var u usage
-	until(t, "sessions of dead connections have ended", 10*time.Second, func() bool {
+	until(t, "sessions of dead connections have ended", patience, func() bool {
 		u = s.usage(admCom, "example.com")
 		return u["sessions"].Used == 1 && u["subscriptions"].Used == 1
 	})

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"syscall"
 	"testing"
-	"time"
 
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
@@ -108,7 +107,7 @@ func TestRewritingChangesWithThePolicy(t *testing.T) {
 	ana.ReceiveText("new/x", "x")
 	writePolicy(t, policy, []string{"ana"}, rewriteRules)
 	s.signal(syscall.SIGHUP)
-	until(t, "the other policy", 20*time.Second, func() bool {
+	until(t, "the other policy", patience, func() bool {
 		code := ana.TryPublish(probe)
 		if code == 0 {
 			ana.ReceiveText("new/x", "x")
@@ -137,14 +136,14 @@ func TestRewritingChangesWithThePolicy(t *testing.T) {
 	device.Subscribe("new/a", 1)
 	writePolicy(t, policy, []string{"ana"}, rewriteRules+rewriteSection)
 	s.signal(syscall.SIGHUP)
-	until(t, "the first policy again", 20*time.Second, func() bool { return ana.TryPublish(probe) == 0 })
+	until(t, "the first policy again", patience, func() bool { return ana.TryPublish(probe) == 0 })
 	device.Subscribe("old/b", 1)
 	device.Subscribe("$share/g/old/c", 1)
 	device.Disconnect()
 	writePolicy(t, policy, []string{"ana"}, rewriteRules+`rewrite: [{action: all, source_topic: "new/a", re: "^new/a$", dest_topic: "new/other"}]
 `)
 	s.signal(syscall.SIGHUP)
-	until(t, "a third", 20*time.Second, func() bool { return ana.TryPublish(probe) == 0x87 })
+	until(t, "a third", patience, func() bool { return ana.TryPublish(probe) == 0x87 })
 	device = back("device")
 	for _, filter := range []string{"new/a", "old/b", "$share/g/old/c"} { // made before the rule, and by one that is no more
 		gone(device, filter, 0)

@@ -188,7 +188,7 @@ func TestR2_3_4DelegateIsDismissed(t *testing.T) {
 		t.Fatalf("alice is shown %s", p.Payload)
 	}
 	b.Publish("$me/policy/presence", 1, to(alice))
-	if p := a.Arrives(time.Second); p == nil || contains(string(p.Payload), "meeting") {
+	if p := a.Arrives(aSecond()); p == nil || contains(string(p.Payload), "meeting") {
 		t.Errorf("the delegate is dismissed: %v", p)
 	}
 	refusedBy(t, svc, retained(bobsPresence+"/calendar", `{"basic":"open"}`), 0x87)

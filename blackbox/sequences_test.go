@@ -156,7 +156,7 @@ func (p *player) send(b []byte) { _, _ = p.Write(b) }
 
 // packet returns the next packet.
 func (p *player) packet() ([]byte, error) {
-	_ = p.SetReadDeadline(time.Now().Add(time.Second)) // an error means that it has ended
+	_ = p.SetReadDeadline(time.Now().Add(mq.Patience)) // an error means that it has ended
 	b, err := p.in.Peek(2)
 	for n := 2; err == nil && b[n-1] >= 0x80 && n < 5; n++ {
 		b, err = p.in.Peek(n + 1)
