@@ -28,6 +28,8 @@ import (
 //     because it was asked to, and the interval is about how long it is of use after that.
 //   - Of what is due at once the order is that in which it came, and as much of it is
 //     published with one entry as the budget allows.
+//   - Its publisher's subscriptions with No Local do not have it, also those of a session that
+//     the client has begun since.
 //   - What profiles serve cannot be delayed: what a device says of itself is about now, and
 //     a profile judges what is published on the node that it comes in by.
 //   - Its owner is its publisher's principal; of who has none, the client. Who is removed
@@ -348,7 +350,7 @@ func (m *Machine) publishDelayed(number uint64) {
 	}
 	e := m.out.newEvent()
 	e.Topic, e.Payload, e.Props, e.QoS, e.Retain = d.event.Topic, d.event.Payload, d.event.Props, d.event.QoS, d.event.Retain
-	e.At, e.Origin, e.Client, e.Principal = m.now, d.event.Origin, d.client, d.principal
+	e.At, e.Origin, e.Client, e.Principal = m.now, m.originOf(d), d.client, d.principal
 	if d.event.Expires != 0 {
 		e.Expires = m.now + d.event.Expires - d.event.At
 	}
@@ -356,6 +358,15 @@ func (m *Machine) publishDelayed(number uint64) {
 	m.publishDue(e)
 	m.spend(len(m.out.queued) - queued)
 	m.out.delayedPublished++
+}
+
+// originOf returns the session that an event comes from when its time has come: its client's
+// of then, which may have begun since. No Local is of the client (5.0 [MQTT-3.8.3-3]).
+func (m *Machine) originOf(d *delayedEvent) uint64 {
+	if r := m.sessions[d.client]; r != nil && r.principal == d.principal {
+		return r.session
+	}
+	return d.event.Origin
 }
 
 // applyUndelay takes an event back.

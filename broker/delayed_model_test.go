@@ -101,6 +101,9 @@ func (p *plain) publishDelayed(d *plainDelayed) {
 		e.expires += p.now - e.at
 	}
 	e.at, e.client, e.principal = p.now, d.client, d.principal
+	if s := p.sessions[d.client]; s != nil && s.principal == d.principal {
+		e.origin = s.number
+	}
 	p.publishDue(e)
 }
 

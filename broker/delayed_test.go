@@ -359,6 +359,13 @@ func TestDelayedIsNotLocal(t *testing.T) {
 	n.pass(time.Minute)
 	again, _ := n.connect("p", false, 3600)
 	again.want("a/1=another's q1")
+
+	must(t, again.publish("$delayed/60/a/1", "its own", 1))
+	must(t, other.publish("$delayed/60/a/1", "another's again", 1))
+	anew, _ := n.connect("p", true, 3600)
+	anew.subscribe("a/+", 1, noLocal)
+	n.pass(time.Minute)
+	anew.want("a/1=another's again q1")
 }
 
 // Before all nodes know of it nothing is delayed, and what has come to such a topic is what
