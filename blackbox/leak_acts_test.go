@@ -77,39 +77,56 @@ func isConnected(c *leakClient) bool { return c.conn != nil }
 func (r *leak) burst() {
 	speaker := map[string]*leakClient{}
 	for range 10 + r.rnd.IntN(60) {
-		topic := pickOf(r, leakTopics)
-		c := speaker[topic]
+		name := r.drawName()
+		c := speaker[name]
 		if c == nil {
 			forbidden := r.rnd.Chance(8) // or rather not
-			c = r.someClient(func(c *leakClient) bool { return isConnected(c) && (forbidden || r.maySay(c, topic)) })
+			c = r.someClient(func(c *leakClient) bool { return isConnected(c) && (forbidden || r.maySay(c, name)) })
 			if c == nil {
 				continue
 			}
-			speaker[topic] = c
 		}
+		topic, _, _ := r.published(c, name)
+		if other := speaker[topic]; other != nil && other != c {
+			continue
+		}
+		speaker[name], speaker[topic] = c, c
 		r.acts++
-		r.publish(c, topic)
+		r.publish(c, name)
 	}
 }
 
-// maySay says whether a client may publish to a plain topic now.
-func (r *leak) maySay(c *leakClient, topic string) bool {
-	return r.now().policy.Allows(law.Somebody{Principal: c.who, Client: c.id}, "publish", topic, r.at)
+// maySay says whether what a client publishes by a name now is permitted.
+func (r *leak) maySay(c *leakClient, name string) bool {
+	topic, _, ok := r.published(c, name)
+	return ok && r.now().policy.Allows(c.asks(), "publish", topic, r.at)
 }
 
-func (r *leak) publish(c *leakClient, topic string) {
+func (r *leak) publish(c *leakClient, name string) {
 	r.words++
-	e := &leakEvent{payload: fmt.Sprint("e", r.words), topic: topic, from: c.id, by: law.Somebody{Principal: c.who, Client: c.id}, qos: byte(r.rnd.IntN(3)), retain: r.rnd.Chance(5), moment: r.now(), act: r.serial}
-	m := mq.Publish{Topic: topic, QoS: e.qos, Retain: e.retain, Payload: []byte(e.payload)}
+	topic, after, ok := r.published(c, name)
+	if r.rnd.Chance(15) {
+		// What a client delays itself is not rewritten.
+		topic, after, ok = name, time.Duration(1+r.rnd.IntN(6*3600))*time.Second, true
+		name = fmt.Sprintf("$delayed/%d/%s", int(after.Seconds()), topic)
+	}
+	e := &leakEvent{payload: fmt.Sprint("e", r.words), topic: topic, from: c.id, by: c.asks(), qos: byte(r.rnd.IntN(3)), retain: r.rnd.Chance(5), moment: r.now(), act: r.serial}
+	m := mq.Publish{Topic: name, QoS: e.qos, Retain: e.retain, Payload: []byte(e.payload)}
 	if c.version == v5 && r.rnd.Chance(12) {
 		seconds := uint32(60 * (1 + r.rnd.IntN(600)))
 		e.expires = r.at.Add(time.Duration(seconds) * time.Second)
 		m.Properties = mq.Properties{mq.Number(mq.PropMessageExpiry, seconds)}
 	}
-	if e.retain && r.rnd.Chance(4) {
+	if e.retain && after == 0 && r.rnd.Chance(4) {
 		e.payload, m.Payload, e.expires, m.Properties = "", nil, time.Time{}, nil
 	}
-	e.accepted = r.maySay(c, topic)
+	if c.version == v5 && r.rnd.Chance(4) {
+		r.byAlias(c, &m)
+	}
+	e.accepted = ok && r.now().policy.Allows(e.by, "publish", topic, r.at)
+	if topic != name && after == 0 {
+		r.sorts["rewritten events"]++
+	}
 	if e.payload != "" {
 		r.events[e.payload] = e
 	} else if e.accepted {
@@ -119,8 +136,8 @@ func (r *leak) publish(c *leakClient, topic string) {
 		m.ID = c.id16()
 		c.waits[m.ID] = e.accepted
 	}
-	if e.payload != "" && r.rnd.Chance(15) {
-		r.delay(e, &m)
+	if after > 0 {
+		r.delay(e, after)
 		c.write(r, m)
 		return
 	}
@@ -145,9 +162,7 @@ func (r *leak) keep(e *leakEvent) {
 }
 
 // delay has an event come only when the clock has moved on. Until then nobody is to have it.
-func (r *leak) delay(e *leakEvent, m *mq.Publish) {
-	after := time.Duration(1+r.rnd.IntN(6*3600)) * time.Second
-	m.Topic = fmt.Sprintf("$delayed/%d/%s", int(after.Seconds()), e.topic)
+func (r *leak) delay(e *leakEvent, after time.Duration) {
 	if !e.expires.IsZero() {
 		e.lasts, e.expires = e.expires.Sub(r.at), time.Time{}
 	}
@@ -348,11 +363,13 @@ func (r *leak) actIntrude() {
 
 func (r *leak) drawFilter(c *leakClient) string {
 	if c.group != "" {
-		return "$share/g/" + pickOf(r, []string{"w/#", "m/+", "w/+/x"})
+		return "$share/g/" + pickOf(r, []string{"w/#", "m/+", "w/+/x", "old/#"})
 	}
-	switch r.rnd.IntN(8) {
+	switch r.rnd.IntN(9) {
 	case 0:
 		return pickOf(r, leakTopics)
+	case 8:
+		return pickOf(r, law.RandomFilters)
 	case 1, 6, 7:
 		return pickOf(r, []string{"w/#", "w/+/x", "m/#", "w/a/#", "#", "+/+/+", "d/#", "c/#"})
 	case 2:
@@ -385,7 +402,7 @@ func (r *leak) actSubscribe() {
 
 func (r *leak) actUnsubscribe() {
 	if c := r.someClient(func(c *leakClient) bool { return isConnected(c) && len(c.subs) > 0 }); c != nil {
-		r.unsubscribe(c, pickOf(r, c.filters()))
+		r.unsubscribe(c, r.nameOf(c))
 	}
 }
 

@@ -20,7 +20,8 @@ type leakClient struct {
 	conn    *mq.Conn // nil: it is not connected
 	lazy    bool     // it acknowledges nothing at QoS 1 on this connection
 	lastID  uint16
-	since   int // the act in which it connected
+	since   int  // the act in which it connected
+	anew    bool // its session has begun with this connection
 
 	subs map[string]*leakSub // of its session
 	past []*leakSub          // that it has ended
@@ -32,6 +33,7 @@ type leakClient struct {
 	last     map[string]*leakEvent // of plain topics, on this connection
 	shown    map[string][]string   // of resources, on this connection: what words it was sent last
 	document map[string]string     // what it was sent last of them
+	aliases  []string              // on this connection, from 1
 	owed     map[*leakEvent]bool   // what waits for it, while it is away
 	expected bool                  // it has just come back: what was owed must have come
 }
@@ -39,15 +41,22 @@ type leakClient struct {
 // A leakSub is a subscription of a session.
 type leakSub struct {
 	filter    string
+	called    string // what its client has named, if that was rewritten
 	qos       byte
 	from      int  // the act in which it was made
 	until     int  // in which it was ended; 0: it is there
 	uncertain bool // it may have ended: nothing is demanded for it
 	nameless  bool // it is of somebody without a name
 	revoked   bool // it was revoked, or a rule blocks its watcher: it is to be shown nothing more
+	given     bool // the policy gave it when the session began
+	deaf      bool // it has nothing that its own client publishes
+	later     bool // it has not the state that there was when it began
 }
 
 func (s *leakSub) shared() bool { return strings.HasPrefix(s.filter, "$share/") }
+
+// single says whether it is of one client.
+func (s *leakSub) single() bool { return !s.shared() }
 
 // plain is the filter without a group.
 func (s *leakSub) plain() string {
@@ -137,16 +146,20 @@ func (r *leak) connect(c *leakClient, discard bool) {
 	}
 	c.conn, c.since = conn, r.serial
 	c.waits, c.answers, c.here, c.last, c.shown = map[uint16]bool{}, map[uint16]*mq.Packet{}, map[*leakEvent]int{}, map[string]*leakEvent{}, map[string][]string{}
-	c.document = map[string]string{}
-	if !ack.SessionPresent {
+	c.document, c.aliases = map[string]string{}, nil
+	if c.anew = !ack.SessionPresent; c.anew {
 		c.subs, c.past, c.known, c.owed = map[string]*leakSub{}, nil, map[uint16]bool{}, map[*leakEvent]bool{}
+		r.give(c)
 	}
 	c.expected = ack.SessionPresent && old == nil
 	c.lazy = c.durable && r.rnd.Chance(6)
 	if c.lazy || old != nil {
 		clear(c.owed)
 	}
-	r.tell("%s connects (discard %v, present %v, lazy %v)", c.id, discard, ack.SessionPresent, c.lazy)
+	r.tell("%s connects (discard %v, present %v, lazy %v), has %v", c.id, discard, ack.SessionPresent, c.lazy, c.filters())
+	if c.group != "" {
+		r.refuseGiven(c)
+	}
 }
 
 // away notes that a client is not connected any more.
@@ -274,16 +287,24 @@ func (r *leak) acknowledged(c *leakClient, p *mq.Packet) {
 }
 
 // subscribe subscribes, and notes what was granted.
-func (r *leak) subscribe(c *leakClient, filter string, qos byte) (code byte) {
+func (r *leak) subscribe(c *leakClient, name string, qos byte) (code byte) {
 	r.t.Helper()
+	filter, ok := r.meant(c, "subscribe", name)
+	if !ok {
+		return r.refusedName(c, name)
+	}
 	id := c.id16()
 	sub := &leakSub{filter: filter, qos: qos, from: r.serial, nameless: c.who == ""}
+	if name != filter {
+		sub.called = name
+		r.sorts["rewritten subscriptions"]++
+	}
 	old := c.subs[filter]
 	c.subs[filter] = sub // what comes before SUBACK is for it
 	lifted := r.askAgain(c, sub)
-	c.write(r, mq.Subscribe{ID: id, Filters: []mq.Filter{{Filter: filter, QoS: qos}}})
+	c.write(r, mq.Subscribe{ID: id, Filters: []mq.Filter{{Filter: name, QoS: qos}}})
 	ack := r.await(c, id)
-	r.tell("%s subscribes to %s at %d: %#02x %s", c.id, filter, qos, ack.Codes[0], ack.Properties.Text(mq.PropReasonString))
+	r.tell("%s subscribes to %s (%s) at %d: %#02x %s", c.id, name, filter, qos, ack.Codes[0], ack.Properties.Text(mq.PropReasonString))
 	if code = ack.Codes[0]; code >= 0x80 {
 		delete(c.subs, filter)
 		if old != nil {
@@ -300,7 +321,13 @@ func (r *leak) subscribe(c *leakClient, filter string, qos byte) (code byte) {
 
 // refusedRightly demands that what is permitted right now is granted.
 func (r *leak) refusedRightly(c *leakClient, s *leakSub, code byte) {
-	if code == 0x97 || !s.named() || s.shared() {
+	if code == 0x97 {
+		return
+	}
+	if !s.named() || s.shared() {
+		if r.mustGrant(c, s.plain()) {
+			r.fail("%s is refused %s, the whole of which it may have: %#02x", c.id, s.filter, code)
+		}
 		return
 	}
 	topic := s.filter
@@ -323,36 +350,14 @@ func (r *leak) watchesAnother(c *leakClient, topic string) bool {
 
 // doubt notes what may end a subscription without a word.
 func (r *leak) doubt(c *leakClient, s *leakSub) {
-	for _, topic := range leakTopics {
-		if s.matches(topic) && r.now().policy.Ends(law.Somebody{Principal: c.who, Client: c.id}, topic) {
+	for _, topic := range r.topicsOf(c) {
+		if s.matches(topic) && r.now().policy.Ends(c.asks(), topic) {
 			s.uncertain = true
 		}
 	}
 	if h := r.holdingOf(s.filter); h != nil && h.pending[c.who] > fourDays {
 		s.uncertain = true
 	}
-}
-
-func (r *leak) unsubscribe(c *leakClient, filter string) {
-	id := c.id16()
-	c.write(r, mq.Unsubscribe{ID: id, Filters: []string{filter}})
-	r.await(c, id)
-	s := c.subs[filter]
-	s.until = r.serial
-	c.past = append(c.past, s)
-	if len(c.past) > 50 {
-		c.past = c.past[25:]
-	}
-	delete(c.subs, filter)
-	// What it does not watch any more it is not told of, nor by a wildcard that it
-	// subscribes to later if there is nothing to see then.
-	for topic := range c.shown {
-		if !slices.ContainsFunc(c.filters(), func(f string) bool { return c.subs[f].matches(topic) }) {
-			delete(c.shown, topic)
-			delete(c.document, topic)
-		}
-	}
-	r.tell("%s unsubscribes from %s", c.id, filter)
 }
 
 // filters are a client's, in order: maps have none.

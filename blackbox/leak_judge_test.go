@@ -182,8 +182,10 @@ func (r *leak) judgeEvent(c *leakClient, p *mq.Packet, subs []*leakSub) {
 		r.fail("LEAK: %s is sent %v as present state, which it was not at any time when it was permitted", c.id, p)
 	case p.Retain() && !e.retain:
 		r.fail("%s is sent %v as present state, which it never was", c.id, p)
+	case !p.Retain() && e.from == c.id && !slices.ContainsFunc(subs, func(s *leakSub) bool { return !s.deaf }):
+		r.fail("%s is sent %v, which it has published itself, and subscribes to with No Local: %v", c.id, p, subs)
 	}
-	if c.group != "" {
+	if c.group != "" && !slices.ContainsFunc(subs, (*leakSub).single) {
 		// What somebody at QoS 1 acknowledged just before going, or had not, is given to another.
 		e.members = slices.DeleteFunc(e.members, func(m groupMember) bool { return m.qos == 1 && (m.c.conn == nil || m.c.since != m.since) })
 		e.members = append(e.members, groupMember{c, c.since, p.QoS()})
@@ -474,7 +476,7 @@ func (r *leak) mustHave(c *leakClient, e *leakEvent) {
 	if !e.accepted || c.lazy || c.group != "" || c.here[e] > 0 || c.since == r.serial {
 		return
 	}
-	s := c.certain(e.topic, r.serial)
+	s := c.certain(e, r.serial)
 	switch {
 	case s == nil, e.message && (!e.may || !r.holdingOf(e.topic).owns(c) || r.cut(c.who, c.id, "subscribe", e.topic)):
 		return
@@ -492,10 +494,10 @@ func (r *leak) unsure(c *leakClient, e *leakEvent) bool {
 
 func (h *holding) owns(c *leakClient) bool { return h.owner == c.who }
 
-// certain returns a subscription to a topic that was there before the act, and is.
-func (c *leakClient) certain(topic string, act int) *leakSub {
+// certain returns a subscription by which an event comes, that was there before the act, and is.
+func (c *leakClient) certain(e *leakEvent, act int) *leakSub {
 	for _, f := range c.filters() {
-		if s := c.subs[f]; s.matches(topic) && !s.uncertain && s.from < act {
+		if s := c.subs[f]; s.matches(e.topic) && !s.uncertain && s.from < act && !(s.deaf && e.from == c.id) {
 			return s
 		}
 	}
@@ -513,7 +515,7 @@ func (r *leak) mustHaveOne(e *leakEvent) {
 	}
 	for _, c := range r.connected() {
 		if c.group != "" && c.since < r.serial && r.may(r.now(), c, e.topic) && !r.unsure(c, e) {
-			if s := c.certain(e.topic, r.serial); s != nil {
+			if s := c.certain(e, r.serial); s != nil {
 				r.fail("WITHHELD: no member has had %s on %s (QoS %d), and %s may, by %+v", e.payload, e.topic, e.qos, c.id, *s)
 			}
 		}
@@ -529,7 +531,7 @@ func (r *leak) owe(e *leakEvent) {
 		if c.conn != nil || !c.durable {
 			continue
 		}
-		if s := c.certain(e.topic, r.serial); s != nil && s.qos > 0 && !s.shared() && r.may(r.now(), c, e.topic) && len(c.owed) < 5000 {
+		if s := c.certain(e, r.serial); s != nil && s.qos > 0 && !s.shared() && r.may(r.now(), c, e.topic) && len(c.owed) < 5000 {
 			c.owed[e] = true
 		}
 	}
@@ -556,7 +558,7 @@ func (r *leak) mustKnow(c *leakClient) {
 			continue
 		}
 		for _, f := range c.filters() {
-			if s := c.subs[f]; s.matches(topic) && !s.uncertain && (s.from > c.since || e.act > c.since) {
+			if s := c.subs[f]; s.matches(topic) && !s.uncertain && !(s.deaf && e.from == c.id) && c.tells(s, e) {
 				had := "nothing"
 				if l := c.last[topic]; l != nil {
 					had = l.payload

@@ -19,7 +19,8 @@ import (
 // comes next: events at every QoS, retained and not, presence, location, messages; windows
 // that open and close; policies of the operator's and of owners, approvals, denials,
 // revocations; clients that come, go, are cut off, take themselves over, come back to what
-// waited; groups; reads of what is retained; deaths of the server. Every packet that any client
+// waited; groups; reads of what is retained; topics that stand for others, subscriptions that clients are
+// given; deaths of the server. Every packet that any client
 // is sent is judged by the letter of the documents in force (internal/letter), and when all
 // is quiet it is looked whether something is withheld that they permit.
 //
@@ -126,7 +127,7 @@ func newLeak(t *testing.T, seed uint64) *leak {
 	// Near a change of clocks, or not.
 	at := time.Date(2026, time.Month(3+7*rng.IntN(2)), 20+rng.IntN(10), rng.IntN(24), 0, 0, 0, time.UTC)
 	r := &leak{
-		t: t, seed: seed, at: at, rnd: &law.Random{Rand: rng, People: leakPeople, Around: at},
+		t: t, seed: seed, at: at, rnd: &law.Random{Rand: rng, People: leakPeople, Names: true, Around: at},
 		consoles: map[string]*leakClient{}, holdings: map[string]*holding{}, events: map[string]*leakEvent{}, cleared: map[string]*leakEvent{},
 		retained: map[string]*leakEvent{}, pieces: map[string]*leakPiece{}, contacts: map[[2]string]bool{}, cuts: map[[2]string]leakCut{}, user: map[string]any{}, sorts: map[string]int{},
 		client: http.Client{Timeout: 3 * patience},
@@ -179,7 +180,7 @@ func (r *leak) may(m *moment, c *leakClient, topic string) bool {
 	key := c.who + " " + c.id + " " + topic
 	yes, known := m.memo[key]
 	if !known {
-		yes = m.policy.Allows(law.Somebody{Principal: c.who, Client: c.id}, "subscribe", topic, m.at)
+		yes = m.policy.Allows(c.asks(), "subscribe", topic, m.at)
 		if m.memo != nil {
 			m.memo[key] = yes
 		}

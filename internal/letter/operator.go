@@ -15,6 +15,9 @@ type Operator struct {
 	groups map[string][]string
 	rules  []operatorRule
 	limits []operatorRule
+
+	rewritings []rewriting
+	givings    []giving
 }
 
 // An operatorRule is one of `rules` or `limits`.
@@ -50,7 +53,9 @@ type operatorDocument struct {
 			When *operatorWhen `json:"when"`
 		} `json:"only"`
 	} `json:"limits"`
-	Durability json.RawMessage `json:"durability"` // decides nothing
+	Durability    json.RawMessage `json:"durability"` // decides nothing
+	Rewrite       []rewriting     `json:"rewrite"`
+	Subscriptions []giving        `json:"subscriptions"`
 }
 
 type operatorWhen struct {
@@ -67,7 +72,7 @@ func ReadOperator(document []byte) (*Operator, error) {
 	if err := strict(document, &d); err != nil {
 		return nil, err
 	}
-	p := &Operator{groups: d.Groups}
+	p := &Operator{groups: d.Groups, rewritings: d.Rewrite, givings: d.Subscriptions}
 	for _, r := range d.Rules {
 		rule := operatorRule{id: r.ID, allow: r.Allow, deny: r.Deny, who: r.Who, topic: r.Topic, outside: r.Outside}
 		if err := rule.timed(r.When); err != nil {
@@ -165,17 +170,19 @@ func (r *operatorRule) open(at time.Time) bool {
 }
 
 func (r *operatorRule) covers(who Somebody, topic string) bool {
+	return slices.ContainsFunc(r.filters(who), func(filter string) bool { return Matches(filter, topic) })
+}
+
+// filters are those that the rule is about for somebody.
+func (r *operatorRule) filters(who Somebody) (all []string) {
 	local, domain, _ := strings.Cut(who.Principal, "@")
 	for _, filter := range r.topic {
 		if who.Principal == "" && (strings.Contains(filter, "{local}") || strings.Contains(filter, "{domain}")) {
 			continue
 		}
-		filter = strings.NewReplacer("{local}", local, "{domain}", domain, "{client}", strings.ReplaceAll(who.Client, "/", "%2F")).Replace(filter)
-		if Matches(filter, topic) {
-			return true
-		}
+		all = append(all, strings.NewReplacer("{local}", local, "{domain}", domain, "{client}", percent(who.Client)).Replace(filter))
 	}
-	return false
+	return all
 }
 
 // includes says whether a list of whom a rule is about has somebody.

@@ -16,6 +16,9 @@ type Random struct {
 	Clients []string  // their client ids
 	Around  time.Time // instants in documents are within some days of it
 
+	// Names says that topics are rewritten, and clients given subscriptions, too.
+	Names bool
+
 	// Inboxes are those to which messages are forwarded; nil: they are not.
 	Inboxes []string
 }
@@ -71,6 +74,15 @@ func (r *Random) Operator(users map[string]any, fixed []any, groups map[string][
 	}
 	if limits != nil {
 		document["limits"] = limits
+	}
+	if r.Names {
+		rewritings, givings := r.names()
+		if rewritings != nil {
+			document["rewrite"] = rewritings
+		}
+		if givings != nil {
+			document["subscriptions"] = givings
+		}
 	}
 	return encode(document)
 }
