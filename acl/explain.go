@@ -63,6 +63,10 @@ func (p *Policy) Explain(who Who, what Action, name string, at time.Time) (Expla
 			e.Opens = time.Time{}
 		}
 	}
+	if why := p.untold(who, what, name); why != "" && e.Reason == why {
+		p.explainUntold(&e)
+		return e, nil
+	}
 	p.explainWhy(&e)
 	p.explainDurability(&e)
 	p.explainClients(&e)

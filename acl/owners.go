@@ -49,12 +49,19 @@ func (p *Policy) leave(who Who, what Action, topic string, u int64) (d Decision,
 	return q.decide(u)
 }
 
-// judge is decide for plain topics, and leave for those with owners.
+// judge is what the server does about a topic, for whoever asks about it: decide for plain
+// topics, as far as what is told of clients concerns who; and leave for those with owners.
 func (p *Policy) judge(who Who, what Action, topic string, u int64) (d Decision, flips bool) {
 	if p.owned(topic) {
 		return p.leave(who, what, topic, u)
 	}
-	return p.decide(who, what, topic, u)
+	d, flips = p.decide(who, what, topic, u)
+	if d.Allow || flips {
+		if why := p.untold(who, what, topic); why != "" {
+			return Decision{Reason: why}, false
+		}
+	}
+	return d, flips
 }
 
 // What is said of what is left to owners.

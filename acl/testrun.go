@@ -196,7 +196,7 @@ func (t *selfTest) instantText(at time.Time) string {
 
 // because says why d is no.
 func (run *testRun) because(who Who, a ask, at time.Time, d Decision) string {
-	if a.what == Subscribe && d.Rule == "" {
+	if a.what == Subscribe && d.Rule == "" && run.policy.untold(who, a.what, a.topic) == "" {
 		d.Reason = run.policy.Grant(who, a.topic, at).Reason
 	}
 	if d.Rule == "" {
@@ -331,6 +331,9 @@ func (run *testRun) known(t *selfTest) (people, domains []string) {
 		people = slices.AppendSeq(people, maps.Keys(r.who.people))
 		domains = append(domains, r.who.domains...)
 	}
+	for _, o := range p.roles { // whom rules need not name
+		people, domains = append(people, o.who.names()...), append(domains, o.who.domains...)
+	}
 	for _, e := range t.exactly {
 		e = strings.TrimPrefix(e, "!")
 		if domain, ok := strings.CutPrefix(e, "*@"); ok && e != signedIn {
@@ -374,7 +377,7 @@ func (run *testRun) canWhat(who Who, at time.Time) (answers []string, cause map[
 			}
 		}
 		allowed = slices.DeleteFunc(widest(allowed), func(f string) bool {
-			return slices.ContainsFunc(cut, func(c string) bool { return topic.Covers(c, f) })
+			return slices.ContainsFunc(cut, func(c string) bool { return topic.Covers(c, f) }) || run.policy.untold(who, what, f) != ""
 		})
 		for _, f := range allowed {
 			answers = append(answers, what.String()+" "+f)

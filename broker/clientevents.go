@@ -40,19 +40,12 @@ const (
 	clientAddress      = "address"
 )
 
-// An Overseer is an Authorizer that says who looks after what. Of clients' coming and going
+// An Overseer is an Authorizer that says who looks after whom. Of clients' coming and going
 // its say bounds what rules allow.
 type Overseer interface {
-	// Operates says whether a principal is one of the cluster's operators.
-	Operates(principal string) bool
-
-	// Administers returns the domains that a principal administers.
-	Administers(principal string) []string
-
-	// Confined says whether what becomes of a domain's people is for those alone who
-	// operate the cluster or administer the domain: there are administrators, or it is
-	// a tenant.
-	Confined(domain string) bool
+	// TellsClient says whether a principal is told that clients of a domain (noDomain
+	// for those of nobody) come and go; or, with address, where from.
+	TellsClient(principal, domain string, address bool) bool
 }
 
 // A clientChange is a connection that has begun or ended, as it is told.
@@ -171,28 +164,15 @@ func mayTellClients(filter string) bool {
 	return isSystem(filter) && topic.Overlaps(filter, clientsTree+"#")
 }
 
-// mayWatchClient bounds what rules allow about a topic below clientsTree: of a domain that
-// has administrators, or is a tenant, its administrators and operators alone are told;
-// administrators of others are told of their own people only; and addresses go to nobody
-// who is neither.
+// mayWatchClient bounds what rules allow about a topic below clientsTree.
 func mayWatchClient(p Authorizer, who Who, topicName string) bool {
 	domain, rest, _ := strings.Cut(topicName[len(clientsTree):], "/")
 	_, what, _ := strings.Cut(rest, "/")
 	if in, ok := p.(*policy); ok {
 		p = in.Authorizer
 	}
-	o, ok := p.(Overseer)
-	if !ok {
-		return what != clientAddress
+	if o, ok := p.(Overseer); ok {
+		return o.TellsClient(who.Principal, domain, what == clientAddress)
 	}
-	if o.Operates(who.Principal) {
-		return true
-	}
-	for _, own := range o.Administers(who.Principal) {
-		if own == domain {
-			return true
-		}
-		what = clientAddress // an administrator is told of no other domain
-	}
-	return what != clientAddress && !o.Confined(domain)
+	return what != clientAddress
 }

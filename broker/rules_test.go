@@ -43,16 +43,17 @@ func (r *rules) Given(who Who, address string) []Given {
 	return r.given(who, address)
 }
 
-func (r *rules) Operates(principal string) bool        { return r.operators[principal] }
-func (r *rules) Administers(principal string) []string { return r.admins[principal] }
-
-func (r *rules) Confined(domain string) bool {
-	for _, of := range r.admins {
-		if slices.Contains(of, domain) {
-			return true
-		}
+func (r *rules) TellsClient(principal, domain string, address bool) bool {
+	switch own := r.admins[principal]; {
+	case r.operators[principal]:
+		return true
+	case own != nil:
+		return slices.Contains(own, domain)
 	}
-	return r.tenants[domain]
+	for _, of := range r.admins {
+		address = address || slices.Contains(of, domain)
+	}
+	return !address && !r.tenants[domain]
 }
 
 func (r *rules) Delays() DelayLimits { return r.delay }

@@ -38,8 +38,10 @@ func (a *authorizer) Operates(principal string) bool { return a.policy.Operates(
 // Administers returns the domains that principal administers.
 func (a *authorizer) Administers(principal string) []string { return a.policy.Administers(principal) }
 
-// Confined says whether what becomes of a domain's people concerns nobody else.
-func (a *authorizer) Confined(domain string) bool { return a.policy.Confined(domain) }
+// TellsClient says whether principal is told of clients of a domain, or of their addresses.
+func (a *authorizer) TellsClient(principal, domain string, address bool) bool {
+	return a.policy.TellsClient(principal, domain, address)
+}
 
 var _ broker.Overseer = (*authorizer)(nil)
 
