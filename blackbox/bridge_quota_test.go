@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
@@ -84,5 +85,50 @@ tenants:
 	}
 	if a, b, c, lost := dropped("new", "quota"), dropped("old", "quota"), dropped("far", "quota_of_peer"), s.metric("bellwire_bridge_errors_total"); a != 2 || b != 2 || c != 2 || lost > 0 {
 		t.Errorf("dropped for quotas %v, %v and %v, want 2 of each; connections lost: %v", a, b, c, lost)
+	}
+}
+
+// What is more than a rate of ours allows waits for it, in its order, on one connection; nothing
+// is dropped.
+func TestBridgeWaitsForRates(t *testing.T) {
+	t.Parallel()
+	const many = 60
+	peer := mosquittoBroker(t)
+	policy := writeFile(t, "policy.yaml", `rules:
+  - {id: all, allow: [publish, subscribe], who: ["*@example.net", anonymous], topic: ["#"]}
+tenants:
+  - {domain: example.net, quotas: {publishes_per_second: 40}}
+`)
+	for id, flags := range map[string][]string{
+		"domain": {"--policy", policy},
+		"client": {"--limits", writeFile(t, "limits.yaml", "v: 1\ndefault: {messages.perSecond: 5}\n")},
+	} {
+		t.Run(id, func(t *testing.T) {
+			t.Parallel()
+			s := bridged(t, peer.addr, "client_id: "+id+"\nprincipal: rated@example.net\ntopics: [{filter: \""+id+"/#\", direction: in, qos: 2}]", append(flags, "--allow-anonymous")...)
+			here, source := s.open(v5, clean("here")), mq.Open(t, peer.addr, v5, clean("source of "+id))
+			here.Subscribe("#", 2)
+			until(t, "the bridge subscribes", patience, func() bool {
+				source.Publish(id+"/try", 1, "try")
+				return here.Arrives(time.Second/4) != nil
+			})
+			publishMany(t, source, id+"/a", 2, 1, many)
+			for i := 1; i <= many; {
+				p := here.Receive()
+				if p.Topic != id+"/a" {
+					continue
+				}
+				if got := string(p.Payload); got != fmt.Sprint(i) {
+					t.Fatalf("got %s, want %d", got, i)
+				}
+				i++
+			}
+			if lost := s.metric("bellwire_bridge_errors_total") + s.metric("bellwire_bridge_dropped_total"); lost > 0 {
+				t.Errorf("%v events dropped, or connections lost", lost)
+			}
+			if n := s.metric("bellwire_limit_refused_total", `limit="messages.perSecond"`); id == "client" && n == 0 {
+				t.Error("it never had to wait")
+			}
+		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,10 +21,14 @@ type end struct {
 	patience time.Duration // without a packet; 0 for any
 	limits   connack       // what the broker has said that it takes
 
-	in   *bufio.Reader
-	body []byte // of packets that in does not hold
+	in    *bufio.Reader
+	body  []byte       // of packets that in does not hold
+	begun bool         // the packet that is read has had its time set
+	idle  func() error // called before the reader waits for the broker; nil for nothing
 
-	mu  sync.Mutex // guards the following
+	leaving atomic.Bool
+
+	mu  sync.Mutex // guards the following; held while the broker takes nothing
 	out *bufio.Writer
 	buf []byte
 }
@@ -35,40 +40,64 @@ const (
 	writeBuffer = 32 << 10
 )
 
-// writeTime is how long a broker may take nothing of what it is sent.
-const writeTime = 20 * time.Second
+// writeTime is how long a broker may take nothing of what it is sent, and leaveTime how long
+// it may when we leave.
+const (
+	writeTime = 20 * time.Second
+	leaveTime = time.Second
+)
 
 func newEnd(conn net.Conn, who string, most int, now func() time.Time) *end {
 	e := &end{conn: conn, who: who, most: most, now: now}
-	e.in = bufio.NewReaderSize(conn, readBuffer)
-	e.out = bufio.NewWriterSize(deadlined{conn, now}, writeBuffer)
+	e.in = bufio.NewReaderSize(waiter{e}, readBuffer)
+	e.out = bufio.NewWriterSize(deadlined{e}, writeBuffer)
 	return e
 }
 
-// deadlined is a connection each of whose writes has a time.
-type deadlined struct {
-	net.Conn
-	now func() time.Time
-}
+// waiter is the connection of an end to its reader, each of whose packets has a time.
+type waiter struct{ e *end }
 
-func (d deadlined) Write(b []byte) (int, error) {
-	if err := d.SetWriteDeadline(d.now().Add(writeTime)); err != nil {
-		return 0, err
+func (w waiter) Read(b []byte) (int, error) {
+	e := w.e
+	if e.idle != nil {
+		if err := e.idle(); err != nil {
+			return 0, err
+		}
 	}
-	return d.Conn.Write(b)
-}
-
-// read returns the next packet. Its body is the reader's until the next read.
-func (e *end) read() (first byte, body []byte, err error) {
-	if e.in.Buffered() == 0 {
+	if !e.begun {
+		e.begun = true
 		deadline := time.Time{}
 		if e.patience > 0 {
 			deadline = e.now().Add(e.patience)
 		}
 		if err := e.conn.SetReadDeadline(deadline); err != nil {
-			return 0, nil, err
+			return 0, err
 		}
 	}
+	return e.conn.Read(b)
+}
+
+// deadlined is the connection of an end, each of whose writes has a time.
+type deadlined struct{ e *end }
+
+func (d deadlined) Write(b []byte) (int, error) {
+	if err := d.e.within(writeTime); err != nil {
+		return 0, err
+	}
+	if d.e.leaving.Load() { // looked at after the time is set, as leave sets it before its own
+		if err := d.e.within(leaveTime); err != nil {
+			return 0, err
+		}
+	}
+	return d.e.conn.Write(b)
+}
+
+// within has what is written take no longer than that.
+func (e *end) within(time time.Duration) error { return e.conn.SetWriteDeadline(e.now().Add(time)) }
+
+// read returns the next packet. Its body is the reader's until the next read.
+func (e *end) read() (first byte, body []byte, err error) {
+	e.begun = false
 	first, err = e.in.ReadByte()
 	if err != nil {
 		return 0, nil, err
@@ -132,9 +161,25 @@ func (e *end) ack(packet byte, id uint16, code byte) error {
 	return e.write(func(b []byte) []byte { return appendAck(b, packet, id, code, e.version) })
 }
 
+// flush writes what is queued. If somebody else is writing it is theirs to flush that, after
+// what they queue; to wait for them could be to wait for each other.
 func (e *end) flush() error {
-	e.mu.Lock()
+	if !e.mu.TryLock() {
+		return nil
+	}
 	defer e.mu.Unlock()
+	return e.out.Flush()
+}
+
+// ping says PINGREQ, unless the broker is being sent something else.
+func (e *end) ping() error {
+	if !e.mu.TryLock() {
+		return nil
+	}
+	defer e.mu.Unlock()
+	if _, err := e.out.Write([]byte{typePingreq << 4, 0}); err != nil {
+		return err
+	}
 	return e.out.Flush()
 }
 
@@ -151,9 +196,6 @@ func (e *end) connect(c connect, patience time.Duration) error {
 		if _, _, said := e.read(); said != nil && tlsFailed(said) != nil {
 			return said
 		}
-		return err
-	}
-	if err = e.conn.SetReadDeadline(e.now().Add(patience)); err != nil {
 		return err
 	}
 	// What is no broker says so with its first byte, and need not be waited for.
@@ -188,8 +230,10 @@ type refusal struct {
 
 func (r *refusal) Error() string { return "it refuses the connection: " + codeText(r.code, r.why) }
 
-// leave says DISCONNECT.
+// leave says DISCONNECT, if the broker takes that soon.
 func (e *end) leave() {
+	e.leaving.Store(true)
+	_ = e.within(leaveTime) // also for who is writing now
 	_ = e.write(func(b []byte) []byte { return append(b, typeDisconnect<<4, 0) })
 	_ = e.flush()
 	e.conn.Close()

@@ -120,17 +120,18 @@ func (r *relay) run(ctx context.Context, address string) error {
 }
 
 // pump reads from a broker and has each packet handled. What that wrote is flushed when
-// there is nothing more to read at once.
+// there is nothing more to read at once, or only a part of a packet.
 func (r *relay) pump(from *end, handle func(first byte, body []byte) error) error {
+	from.idle = func() error {
+		if err := r.localWrote(r.local.flush()); err != nil {
+			return err
+		}
+		return r.peerWrote(r.peer.flush())
+	}
 	for {
 		first, body, err := from.read()
 		if err == nil {
 			err = handle(first, body)
-		}
-		if err == nil && from.in.Buffered() == 0 {
-			if err = r.localWrote(r.local.flush()); err == nil {
-				err = r.peerWrote(r.peer.flush())
-			}
 		}
 		if err != nil {
 			return r.sort(from, err)
@@ -182,11 +183,7 @@ func (r *relay) tend(alive time.Duration, stop <-chan struct{}) error {
 				continue
 			}
 			pinged[i] = now
-			err := e.write(func(b []byte) []byte { return append(b, typePingreq<<4, 0) })
-			if err == nil {
-				err = e.flush()
-			}
-			if err != nil {
+			if err := e.ping(); err != nil {
 				return r.sort(e, err)
 			}
 		}

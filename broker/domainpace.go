@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // How many events the people of a domain publish in a second is bounded on each node, like
@@ -21,17 +22,47 @@ type domainPace struct {
 
 // take takes one, and refuses if there is none. For any goroutine.
 func (p *domainPace) take(now int64) error {
+	if p.due(now) > 0 {
+		p.refused.Add(1)
+		return p.refusal
+	}
+	return nil
+}
+
+// due takes one, or returns in how many nanoseconds there is one. For any goroutine.
+func (p *domainPace) due(now int64) (in int64) {
 	for {
 		full := p.full.Load()
 		next := max(full, now) + p.every
-		if next-now > p.most*p.every {
-			p.refused.Add(1)
-			return p.refusal
+		if in = next - now - p.most*p.every; in > 0 {
+			return in
 		}
 		if p.full.CompareAndSwap(full, next) {
-			return nil
+			return 0
 		}
 	}
+}
+
+// paceLook is how often who waits for a pace looks whether its session is over.
+const paceLook = 100 * time.Millisecond
+
+// keepPace takes one of the domain's, if its publications have a pace. A session that is
+// ConnectRequest.Patient waits for it, others are refused.
+func (s *Session) keepPace(now int64, w *Wave) error {
+	if s.pace == nil {
+		return nil
+	}
+	if !s.patient {
+		return s.pace.take(now)
+	}
+	for in := s.pace.due(now); in > 0; in = s.pace.due(s.b.now()) {
+		w.Flush() // before we block: nobody else writes what this wave holds
+		time.Sleep(min(time.Duration(in), paceLook))
+		if s.closed.Load() {
+			return ErrStale
+		}
+	}
+	return nil
 }
 
 // used returns how many of a second's are taken.

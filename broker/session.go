@@ -23,6 +23,7 @@ type Session struct {
 	epoch   uint64    // of this connection
 	who     Who
 	way     string // by which it has proved to be that
+	patient bool   // see ConnectRequest
 	durable bool   // it outlives its connection, or has an earlier one: QoS 1 and 2 come from its queue
 	sink    Sink
 
@@ -74,6 +75,10 @@ type ConnectRequest struct {
 	Will       *event.Will
 	Origin     event.Origin
 
+	// Patient is of who publishes for others and cannot tell them: past the
+	// publishes_per_second of its domain Publish waits in place of refusing.
+	Patient bool
+
 	// Proved is the policy that was in force before the client proved to be
 	// Principal; nil for the one in force now. Under another one by then it has
 	// to prove it again.
@@ -105,7 +110,7 @@ func (b *Broker) Connect(r ConnectRequest, sink Sink) (s *Session, present bool,
 	if limit := b.limits.SessionExpiryMax; limit != 0 {
 		r.Expiry = min(r.Expiry, limit)
 	}
-	s = &Session{b: b, who: who, way: r.Way, sink: sink}
+	s = &Session{b: b, who: who, way: r.Way, patient: r.Patient, sink: sink}
 	w := newWait()
 	w.first = func(value any, err error, _ *Wave) {
 		if err == nil {
@@ -222,11 +227,9 @@ func (s *Session) Publish(ev *event.Event, packetID uint16, c Completer, tag uin
 	if s.closed.Load() {
 		return false, ErrStale
 	}
-	if s.pace != nil {
-		if err := s.pace.take(now); err != nil {
-			s.b.stats.PublishRefused.Add(1)
-			return false, err
-		}
+	if err := s.keepPace(now, w); err != nil {
+		s.b.stats.PublishRefused.Add(1)
+		return false, err
 	}
 	if transient {
 		s.deliverUnordered(ev, now, w)

@@ -493,7 +493,7 @@ func (c *conn) handle(in *input, first byte, body []byte) error {
 	}
 	switch packet {
 	case packets.Publish:
-		if err := c.pace(len(body)); err != nil {
+		if err := c.pace(in, len(body)); err != nil {
 			return err
 		}
 		return c.handlePublish(in, first, body)

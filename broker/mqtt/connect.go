@@ -124,6 +124,7 @@ func (c *conn) requestOf(p *connectPacket) (r broker.ConnectRequest, assigned bo
 		Version:    max(p.ProtocolVersion, 4), // to the broker 3.1 is 3.1.1
 		Clean:      p.Connect.Clean,
 		ReceiveMax: 65_535,
+		Patient:    c.by.Internal,
 	}
 	switch {
 	case len(r.Client) > l.ClientID:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -45,7 +46,7 @@ func (c *conn) handlePublish(in *input, first byte, body []byte) error {
 }
 
 // pace returns a fault if a PUBLISH of so many bytes is more than its client may send now.
-func (c *conn) pace(size int) error {
+func (c *conn) pace(in *input, size int) error {
 	l := c.srv.limits.Load()
 	if c.paced != l { // what was taken of another rate says nothing of this one
 		c.paced, c.rates, c.publishes, c.published = l, l.ratesOf(c.principal), bucket{}, bucket{}
@@ -53,14 +54,36 @@ func (c *conn) pace(size int) error {
 	if c.rates == (Rates{}) {
 		return nil
 	}
-	now := c.srv.wheel.now.Load()
-	if n := c.rates.Messages; n > 0 && !c.publishes.take(perSecond(n), now) {
-		c.srv.stats.Over[OverMessageRate].Add(1)
-		return &fault{codeRateTooHigh, "more than " + strconv.Itoa(n) + " publishes a second"}
+	if n := c.rates.Messages; n > 0 {
+		if err := c.within(in, &c.publishes, perSecond(n), 1, OverMessageRate, "publishes"); err != nil {
+			return err
+		}
 	}
-	if n := c.rates.Bytes; n > 0 && !c.published.takeMany(c.rates.byteRate(c.limits.Packet), int64(size), now) {
-		c.srv.stats.Over[OverByteRate].Add(1)
-		return &fault{codeRateTooHigh, "more than " + strconv.Itoa(n) + " bytes of publishes a second"}
+	if n := c.rates.Bytes; n > 0 {
+		return c.within(in, &c.published, c.rates.byteRate(c.limits.Packet), int64(size), OverByteRate, "bytes of publishes")
+	}
+	return nil
+}
+
+// within takes n from a bucket, and returns a fault if that is too many. Who is of this process
+// waits for it: a bridge publishes for others, and would bring the same again.
+func (c *conn) within(in *input, b *bucket, r rate, n int64, over Over, what string) error {
+	if b.takeMany(r, n, c.srv.wheel.now.Load()) {
+		return nil
+	}
+	c.srv.stats.Over[over].Add(1)
+	if !c.by.Internal {
+		return &fault{codeRateTooHigh, fmt.Sprintf("more than %d %s a second", r.count, what)}
+	}
+	for !b.takeMany(r, n, c.srv.wheel.now.Load()) {
+		in.wave.Flush() // before we block: nobody else writes what this wave holds
+		time.Sleep(Tick)
+		c.mu.Lock()
+		over := c.ending
+		c.mu.Unlock()
+		if over {
+			return errEnded
+		}
 	}
 	return nil
 }
