@@ -1,9 +1,9 @@
 package api
 
 import (
-	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 )
@@ -67,32 +67,12 @@ func TestListsHaveARate(t *testing.T) {
 	}
 }
 
-// What is kept of askers is bounded; who has waited long enough goes first.
-func TestAskersAreBounded(t *testing.T) {
-	var r Rate
-	now := time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)
-	for i := range askersKept {
-		r.take(fmt.Sprint("early ", i), now)
-	}
-	now = now.Add(2 * listsInterval)
-	r.take("late", now)
-	if len(r.busy) != 1 {
-		t.Errorf("%d are kept though all but one may have all again", len(r.busy))
-	}
-	for i := range 2 * askersKept {
-		r.take(fmt.Sprint("late ", i), now)
-	}
-	if len(r.busy) != askersKept {
-		t.Errorf("%d are kept, want %d", len(r.busy), askersKept)
-	}
-}
-
 // Whoever fetches too often is told when to ask again, whatever they ask for, be it there or
 // not; nobody else is held up by it, and lists are counted apart.
 func TestFetchesHaveARate(t *testing.T) {
 	now := time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)
 	r := fakeResources(true)
-	r.Lists, r.Fetches, r.Now = new(Rate), NewRate(3, 10), func() time.Time { return now }
+	r.Lists, r.Fetches, r.Now = new(Rate), NewRate(Bounds{3, time.Second / 10}), func() time.Time { return now }
 	h := Handler(Config{Resources: r})
 	get := func(user, path string) (status int, wait, body string) {
 		t.Helper()
@@ -135,6 +115,74 @@ func TestFetchesHaveARate(t *testing.T) {
 	for _, want := range []int{http.StatusOK, http.StatusTooManyRequests} {
 		if status, _, _ := get("ann", "/v1/presence/example.com/bob"); status != want {
 			t.Errorf("after a tenth of a second: %d, want %d", status, want)
+		}
+	}
+}
+
+// Who asks for one resource too often, however it is spelt and whatever they have of it, is
+// told when to ask again, the same whether there is one or not; they may ask for others, and
+// for what is their own, and others for it.
+func TestFetchesOfOneResourceHaveARate(t *testing.T) {
+	now := time.Date(2026, 3, 9, 12, 0, 0, 0, time.UTC)
+	r := fakeResources(true)
+	r.Repeats, r.Now = NewRate(Bounds{2, 30 * time.Second}), func() time.Time { return now }
+	h := Handler(Config{Resources: r})
+	tag := ""
+	get := func(user, path string) *httptest.ResponseRecorder {
+		q := httptest.NewRequest(http.MethodGet, path, nil)
+		q.Header.Set("If-None-Match", tag)
+		if user != "" {
+			q.SetBasicAuth(user, "right")
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, q)
+		return w
+	}
+	const bobs = "/v1/presence/example.com/bob"
+	tag = get("ann", bobs).Header().Get("ETag")
+	for _, c := range []struct {
+		after      time.Duration
+		user, path string
+		status     int
+		wait       string
+	}{
+		{0, "ann", bobs, 304, ""},
+		{0, "ann", bobs, 429, "30"},
+		{0, "ann", "/v1/presence/EXAMPLE.com/Bob", 429, "30"},
+		{0, "ann", bobs + "?x=1", 429, "30"},
+		{0, "ann", "/v1/presence/example.com/%3F", 400, ""},
+		{0, "ann", "/v1/location/example.com/bob", 200, ""},
+		{0, "ann", "/v1/presence/example.com/unknown", 404, ""},
+		{0, "ann", "/v1/presence/example.com/unknown", 404, ""},
+		{0, "ann", "/v1/presence/example.com/unknown", 429, "30"},
+		{0, "ann", "/v1/me/policy/presence", 200, ""},
+		{0, "ann", "/v1/me/policy/presence", 200, ""},
+		{0, "ann", "/v1/me/policy/presence", 200, ""},
+		{0, "", bobs, 200, ""},
+		{0, "bob", bobs, 200, ""},
+		{20 * time.Second, "ann", bobs, 429, "10"},
+		{10 * time.Second, "ann", bobs, 304, ""},
+		{0, "ann", bobs, 429, "30"},
+		{time.Hour, "ann", bobs, 304, ""},
+		{0, "ann", bobs, 304, ""},
+		{0, "ann", bobs, 429, "30"},
+	} {
+		now = now.Add(c.after)
+		w := get(c.user, c.path)
+		if wait := w.Header().Get("Retry-After"); w.Code != c.status || wait != c.wait {
+			t.Errorf("%s, %q: %d, to wait for %q, want %d, %q", c.path, c.user, w.Code, wait, c.status, c.wait)
+		}
+		if w.Code == http.StatusTooManyRequests && !strings.Contains(w.Body.String(), "too many fetches of this resource (2 at once, and one more each 30s): subscribe to be told of changes, or ask again later") {
+			t.Errorf("%s: told %s", c.path, w.Body)
+		}
+	}
+	if got := r.Repeats.Refused.Load(); got != 7 {
+		t.Errorf("%d are counted, want 7", got)
+	}
+	r.Repeats.Change(Bounds{4, 30 * time.Second})
+	for i := range 3 {
+		if w := get("ann", bobs); (w.Code == 304) != (i < 2) {
+			t.Errorf("with two more at once: %d", w.Code)
 		}
 	}
 }

@@ -27,6 +27,9 @@ type Resources struct {
 	// Anonymous says whether who shows no credentials may ask at all.
 	Anonymous bool
 
+	// Name is how a resource is called, however it is spelt. The error is an ErrBadName.
+	Name func(kind, domain, local string) (string, error)
+
 	// Show returns what principal, empty for nobody, is shown of a resource.
 	Show func(principal, kind, domain, local string) (Document, error)
 
@@ -36,10 +39,10 @@ type Resources struct {
 	// no more. An after of any other kind is an ErrBadName.
 	List func(principal, kind, domain, after string, yield func(name string, d Document) bool) (next string, err error)
 
-	// Lists bounds how many lists each asker is given, by Now, and Fetches how much else;
-	// nil for no bound.
-	Lists, Fetches *Rate
-	Now            func() time.Time
+	// Lists bounds how many lists each asker is given, by Now, Fetches how much else, and
+	// Repeats how often of that one resource; nil for no bound.
+	Lists, Fetches, Repeats *Rate
+	Now                     func() time.Time
 
 	// Policy returns the policy that principal has set for a kind.
 	Policy func(principal, kind string) (Document, error)
@@ -171,7 +174,7 @@ type served func(w http.ResponseWriter, r *http.Request, principal string)
 // tells nobody what there is.
 func (s *Resources) paced(next served) served {
 	return func(w http.ResponseWriter, r *http.Request, principal string) {
-		if s.Fetches.allow(w, r, principal, s.Now, "fetches: subscribe to be told of changes, or ask again later") {
+		if s.Fetches.allow(w, r, principal, "", s.Now, "fetches") {
 			next(w, r, principal)
 		}
 	}
@@ -231,10 +234,24 @@ func (s *Resources) show(w http.ResponseWriter, r *http.Request, principal strin
 		s.list(w, r, principal)
 		return
 	}
-	s.paced(func(w http.ResponseWriter, r *http.Request, principal string) {
-		d, err := s.Show(principal, r.PathValue("kind"), r.PathValue("domain"), r.PathValue("local"))
+	s.paced(s.showOne)(w, r, principal)
+}
+
+// showOne answers with one resource who does not ask for it too often: whoever wants to know
+// how it is all the time subscribes. Who says which entity tag they have asks, too, and is
+// looked up as much for; and that there is nothing is an answer as any, so that the bound
+// tells nobody what there is.
+func (s *Resources) showOne(w http.ResponseWriter, r *http.Request, principal string) {
+	of, domain, local := r.PathValue("kind"), r.PathValue("domain"), r.PathValue("local")
+	name, err := s.Name(of, domain, local)
+	if err != nil {
+		refuseShow(w, err)
+		return
+	}
+	if s.Repeats.allow(w, r, principal, name, s.Now, "fetches of this resource") {
+		d, err := s.Show(principal, of, domain, local)
 		serveDocument(w, r, d, err)
-	})(w, r, principal)
+	}
 }
 
 func (s *Resources) policy(w http.ResponseWriter, r *http.Request, principal string) {
@@ -464,7 +481,7 @@ type listed struct {
 // list answers with what principal may see of a domain's resources, at most
 // mostListed at a time: "next" is what to ask for with ?after=.
 func (s *Resources) list(w http.ResponseWriter, r *http.Request, principal string) {
-	if !s.Lists.allow(w, r, principal, s.Now, "lists: subscribe to be told of changes, or ask again later") {
+	if !s.Lists.allow(w, r, principal, "", s.Now, "lists") {
 		return
 	}
 	items := []listed{}

@@ -29,6 +29,12 @@ func fakeResources(anonymous bool) *Resources {
 			}
 			return "", errors.New("no")
 		},
+		Name: func(kind, domain, local string) (string, error) {
+			if local == "?" {
+				return "", fmt.Errorf("%w: write a name", ErrBadName)
+			}
+			return strings.ToLower(kind + "/" + domain + "/" + local), nil
+		},
 		Show: func(principal, kind, domain, local string) (Document, error) {
 			switch local {
 			case "unknown":

@@ -34,12 +34,15 @@ import (
 // A run is of so many acts, each an event or something else that happens.
 const leakActs = 10_000
 
+// The few there are look at each other again and again.
+const leakLimits = "v: 1\ndefault: {fetch.perResourceBurst: 1_000_000}\n"
+
 // The run against one node, which is killed now and then.
 func TestNoLeak(t *testing.T) {
 	t.Parallel()
 	effort.Seeds(t, func(t *testing.T, seed uint64) {
 		r := newLeak(t, seed)
-		r.nodes = []*server{serve(t, "--test-clock", r.at.Format(time.RFC3339), "--allow-anonymous", "--policy", writeFile(t, "policy.yaml", string(r.text)))}
+		r.nodes = []*server{serve(t, "--test-clock", r.at.Format(time.RFC3339), "--allow-anonymous", "--policy", writeFile(t, "policy.yaml", string(r.text)), "--limits", limitsFile(t, leakLimits))}
 		r.http = []string{r.nodes[0].ready.HTTP}
 		r.run(leakActs)
 	})
@@ -53,7 +56,7 @@ func TestClusterNoLeak(t *testing.T) {
 		r := newLeak(t, seed)
 		p := loopback()
 		p.policy = string(r.text)
-		c := p.start(t, "--test-clock", r.at.Format(time.RFC3339))
+		c := p.start(t, "--test-clock", r.at.Format(time.RFC3339), "--limits", limitsFile(t, leakLimits))
 		c.await("the level that has everything", func(all []member) bool {
 			return allVote(all) && !slices.ContainsFunc(all, func(m member) bool { return m.Level < m.Supports })
 		})

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"encoding/json"
 	"strings"
 
@@ -218,6 +217,14 @@ var limitFacts = map[string]limitFact{
 		over: "likewise", keeper: "TestFetchesHaveARate",
 		value: func(l *limits) int64 { return int64(l.fetches.perSecond) }, hits: func(s *server) uint64 { return s.fetches.Refused.Load() }, shared: "fetch.burst",
 	},
+	"fetch.perResourceBurst": {
+		over: "the request: 429 with Retry-After, also where it would be 304", keeper: "TestFetchesOfOneResourceHaveARate",
+		value: func(l *limits) int64 { return int64(l.fetches.repeats.AtOnce) }, hits: func(s *server) uint64 { return s.repeats.Refused.Load() },
+	},
+	"fetch.perResourceInterval": {
+		over: "likewise", keeper: "TestFetchesOfOneResourceHaveARate",
+		value: func(l *limits) int64 { return int64(l.fetches.repeats.Interval) }, hits: func(s *server) uint64 { return s.repeats.Refused.Load() }, shared: "fetch.perResourceBurst",
+	},
 	"disk.lowWater": {
 		over: "durable publishes: 0x97, disk-full, until there is room", keeper: "TestMQTT15DiskFull",
 		value: func(l *limits) int64 { return int64(l.lowWater) },
@@ -241,7 +248,7 @@ const (
 var hangupRows = map[string]string{
 	"connections": hangup, "connections.perAddress": hangup, "connections.perAddressPerMinute": hangup, "connect.perSecond": hangup, "connect.handshakes": hangup,
 	"login.failures": hangup, "flapping.perMinute": hangup, "flapping.ban": hangup, "messages.perSecond": hangup, "bytes.perSecond": hangup,
-	"topic.levels": hangup, "output.bytes": hangup, "slow.timeout": hangup, "fetch.burst": hangup, "fetch.perSecond": hangup,
+	"topic.levels": hangup, "output.bytes": hangup, "slow.timeout": hangup, "fetch.burst": hangup, "fetch.perSecond": hangup, "fetch.perResourceBurst": hangup, "fetch.perResourceInterval": hangup,
 	"connect.timeout": hangupNew, "connect.packetBytes": hangupNew, "packet.bytes": hangupNew, "receiveMaximum": hangupNew, "topicAliases": hangupNew,
 	"clientId.bytes": hangupNew, "keepAlive.max": hangupNew,
 }
@@ -256,7 +263,7 @@ func (l limits) withDefaults() (limits, error) {
 	var err error
 	l.mqtt, err = l.mqtt.WithDefaults()
 	l.broker, l.im, l.state = l.broker.WithDefaults(), l.im.WithDefaults(), l.state.WithDefaults()
-	l.fetches = fetchLimits{cmp.Or(l.fetches.atOnce, 100), cmp.Or(l.fetches.perSecond, 5)}
+	l.fetches = l.fetches.withDefaults()
 	return l, err
 }
 

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"time"
 
+	"github.com/bellwire/bellwire/api"
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/mqtt"
 	"github.com/bellwire/bellwire/broker/topic"
@@ -24,8 +26,25 @@ type limits struct {
 	lowWater uint64
 }
 
-// Fetches over HTTP of one asker, as api.NewRate has them.
-type fetchLimits struct{ atOnce, perSecond int }
+// Fetches over HTTP of one asker, and of those the ones of one resource.
+type fetchLimits struct {
+	atOnce, perSecond int // 0 means 100, and 5
+	repeats           api.Bounds
+}
+
+// all and same are those bounds as api has them, of anything and of one resource.
+func (l fetchLimits) all() api.Bounds {
+	l = l.withDefaults()
+	return api.Bounds{AtOnce: l.atOnce, Interval: time.Second / time.Duration(l.perSecond)}
+}
+
+func (l fetchLimits) same() api.Bounds { return l.withDefaults().repeats }
+
+func (l fetchLimits) withDefaults() fetchLimits {
+	l.atOnce, l.perSecond = cmp.Or(l.atOnce, 100), cmp.Or(l.perSecond, 5)
+	l.repeats = api.Bounds{AtOnce: cmp.Or(l.repeats.AtOnce, 10), Interval: cmp.Or(l.repeats.Interval, 30*time.Second)}
+	return l
+}
 
 // A limitRow is one bound as files have it.
 type limitRow struct {
@@ -117,6 +136,8 @@ var limitRows = []limitRow{
 	{"watch.sessions", inCount, 1, 10_000, false, func(l *limits, n int64) { l.state.Life.SessionsSharing = int(n) }},
 	{"fetch.burst", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.fetches.atOnce = int(n) }},
 	{"fetch.perSecond", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.fetches.perSecond = int(n) }},
+	{"fetch.perResourceBurst", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.fetches.repeats.AtOnce = int(n) }},
+	{"fetch.perResourceInterval", inTime, second / 1000, 3600 * second, false, func(l *limits, n int64) { l.fetches.repeats.Interval = time.Duration(n) }},
 	{"disk.lowWater", inBytes, 1, bytesMax, false, func(l *limits, n int64) { l.lowWater = uint64(n) }},
 }
 

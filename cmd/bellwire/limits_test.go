@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bellwire/bellwire/api"
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/mqtt"
@@ -82,6 +83,8 @@ default:
   watch.sessions: 1038
   fetch.burst: 1040
   fetch.perSecond: 1041
+  fetch.perResourceBurst: 1056
+  fetch.perResourceInterval: 57s
   disk.lowWater: 22GiB
 `
 	want := limits{
@@ -100,7 +103,7 @@ default:
 		state: state.Limits{Default: policy.Confirm, SourceRate: 1049, SourceBurst: 1050, Life: life.Limits{
 			MostExpires: 32 * 24 * time.Hour, PendingByWatcher: 1033, PendingOf: 1034, Watchers: 1035, KeptOf: 1036, PerMinute: 1037, SessionsSharing: 1038, ByWatcher: 1039, WidesBy: 42, Wides: 1043,
 		}},
-		fetches:  fetchLimits{1040, 1041},
+		fetches:  fetchLimits{1040, 1041, api.Bounds{AtOnce: 1056, Interval: 57 * time.Second}},
 		lowWater: 22 << 30,
 	}
 	got, err := readLimits(writeFile(t, "limits.yaml", text), readAtMost)

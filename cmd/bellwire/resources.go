@@ -25,7 +25,9 @@ func (s *server) resources() *api.Resources {
 		Anonymous: s.config.allowAnonymous,
 		Lists:     &s.lists,
 		Fetches:   s.fetches,
+		Repeats:   s.repeats,
 		Now:       time.Now,
+		Name:      topicOf,
 		Show: func(principal, of, domain, local string) (api.Document, error) {
 			topicName, err := topicOf(of, domain, local)
 			if err != nil {

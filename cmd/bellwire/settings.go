@@ -209,7 +209,8 @@ func (s *server) changeOwn(to limits) (later []string, err error) {
 	if err := s.mqtt.SetLimits(next.mqtt); err != nil {
 		return nil, err
 	}
-	s.fetches.Change(next.fetches.atOnce, next.fetches.perSecond)
+	s.fetches.Change(next.fetches.all())
+	s.repeats.Change(next.fetches.same())
 	s.ownLimits.Store(&next)
 	return later, nil
 }

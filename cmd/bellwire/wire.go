@@ -126,6 +126,7 @@ type server struct {
 	elsewhere elsewhere
 	lists     api.Rate  // of resources, by HTTP
 	fetches   *api.Rate // of anything else, likewise
+	repeats   *api.Rate // of what is one resource of that
 
 	ports                      ports
 	mqttListener, httpListener net.Listener
@@ -156,7 +157,7 @@ const (
 // and returns when it serves. What was opened is closed again if it fails; and if it
 // is the addresses that cannot be had, nothing was touched.
 func startServer(ctx context.Context, c serverConfig) (s *server, err error) {
-	s = &server{config: c, gate: acl.NewGate(passwordsAtOnce, passwordsWait), keys: authn.NewKeys(time.Now, c.logger), fetches: api.NewRate(c.limits.fetches.atOnce, c.limits.fetches.perSecond), failed: make(chan error, 2+len(c.listeners))}
+	s = &server{config: c, gate: acl.NewGate(passwordsAtOnce, passwordsWait), keys: authn.NewKeys(time.Now, c.logger), fetches: api.NewRate(c.limits.fetches.all()), repeats: api.NewRate(c.limits.fetches.same()), failed: make(chan error, 2+len(c.listeners))}
 	s.ownLimits.Store(&s.config.limits)
 	defer func() {
 		if err != nil {

@@ -2,7 +2,6 @@ package state
 
 import (
 	"fmt"
-	"hash/maphash"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -50,7 +49,7 @@ func NewWith(k kind.Kind, limits Limits) *Profile {
 	if k.Semantics().Mode != kind.ModeState {
 		panic("state: " + k.Name() + " is not a kind of state")
 	}
-	p := &Profile{kind: k, policies: policy.NewCache(k), limits: limits.WithDefaults(), sources: sources{seed: maphash.MakeSeed()}}
+	p := &Profile{kind: k, policies: policy.NewCache(k), limits: limits.WithDefaults()}
 	p.Adjust(nil)
 	return p
 }

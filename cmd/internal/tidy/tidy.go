@@ -49,7 +49,7 @@ var mayImport = map[string][]string{
 	"cluster/clustertest": {
 		"cluster", "disk",
 	},
-	"api":               {"bw"},
+	"api":               {"bw", "internal/pace"},
 	"profiles/jsontree": {},
 	"profiles/xmltree":  {},
 	"profiles/kind":     {"acl", "profiles/jsontree"},
@@ -65,7 +65,7 @@ var mayImport = map[string][]string{
 	"profiles/fields":    {"profiles/kind"},
 	"profiles/refuse":    {"broker", "profiles/jsontree", "profiles/kind"},
 	"profiles/life":      {"broker/event", "profiles/fields", "profiles/kind", "profiles/policy", "profiles/watchers"},
-	"profiles/state":     {"broker", "broker/event", "broker/secret", "profiles/alias", "profiles/fields", "profiles/kind", "profiles/life", "profiles/policy", "profiles/refuse", "profiles/watchers"},
+	"profiles/state":     {"broker", "broker/event", "broker/secret", "internal/pace", "profiles/alias", "profiles/fields", "profiles/kind", "profiles/life", "profiles/policy", "profiles/refuse", "profiles/watchers"},
 	"profiles/alias":     {"broker", "profiles/fields", "profiles/jsontree", "profiles/kind", "profiles/refuse", "profiles/watchers"},
 	"profiles/blocklist": {"broker", "broker/event", "profiles/kind", "profiles/policy", "profiles/refuse"},
 	"profiles/inbox":     {"broker", "broker/event", "broker/secret", "profiles/alias", "profiles/fields", "profiles/kind", "profiles/policy", "profiles/refuse", "profiles/watchers"},
@@ -80,6 +80,7 @@ var mayImport = map[string][]string{
 	"internal/freeport":  {},
 	"internal/letter":    {},
 	"internal/logline":   {},
+	"internal/pace":      {},
 	"blackbox":           {},
 	"cmd/internal/tidy":  {},
 	"cmd/internal/check": {
