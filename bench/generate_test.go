@@ -265,6 +265,7 @@ func TestRowsAgainstMosquitto(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
+	var writes, reads uint64
 	for _, sc := range Scenarios() {
 		if sc.Idle > 0 {
 			sc.Idle = 200
@@ -302,10 +303,16 @@ func TestRowsAgainstMosquitto(t *testing.T) {
 				return
 			}
 			checkComplete(t, f, sc)
-			if f.BrokerRSS == 0 || f.BrokerWrites == 0 || f.ClientReads == 0 {
-				t.Errorf("RSS %d, writes %d, reads %d: want more than 0", f.BrokerRSS, f.BrokerWrites, f.ClientReads)
+			if f.BrokerRSS == 0 {
+				t.Error("no memory was measured")
 			}
+			writes += f.BrokerWrites
+			reads += f.ClientReads
 		})
+	}
+	// Of all rows: in the moment that one is measured for here a broker may have had no processor.
+	if writes == 0 || reads == 0 {
+		t.Errorf("%d writes, %d reads: want more than 0", writes, reads)
 	}
 }
 
