@@ -82,7 +82,7 @@ func (r *leak) give(c *leakClient) {
 // refuseGiven has a member of a group do without what it is given.
 func (r *leak) refuseGiven(c *leakClient) {
 	for _, f := range c.filters() {
-		if c.subs[f].given {
+		if s := c.subs[f]; s != nil && s.given { // one may have ended with another
 			r.unsubscribe(c, f)
 		}
 	}
