@@ -28,6 +28,7 @@ type target struct {
 	bind             string
 	tls              *tls.Config // nil: plain TCP
 	timeout          time.Duration
+	scram            *secret                                 // proved by SCRAM-SHA-256; nil: nothing is
 	dial             func(context.Context) (net.Conn, error) // tests only; nil: the network
 }
 
@@ -105,7 +106,13 @@ func connect(ctx context.Context, to target, connect *paho.Connect, state sessio
 	if err != nil {
 		return nil, err
 	}
+	auth, connect, err := to.scram.begin(conn, connect)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
 	c := &client{lost: make(chan error, 1)}
+	trusted, told := false, make(chan struct{}) // trusted is for who waits for told
 	ended := func(err error) {
 		select {
 		case c.lost <- err:
@@ -113,10 +120,20 @@ func connect(ctx context.Context, to target, connect *paho.Connect, state sessio
 		}
 	}
 	c.Client = paho.NewClient(paho.ClientConfig{
-		Conn: watch(conn), Session: state,
-		PingHandler:       pinger{func() { ended(fail(bw.Lost, "%s does not answer any more", to)) }},
-		OnPublishReceived: []func(paho.PublishReceived) (bool, error){receive},
-		OnClientError:     func(err error) { ended(fail(bw.Lost, "the connection to %s broke: %w", to, plain(err))) },
+		Conn: watch(conn), Session: state, AuthHandler: auth,
+		PingHandler: pinger{func() { ended(fail(bw.Lost, "%s does not answer any more", to)) }},
+		OnPublishReceived: []func(paho.PublishReceived) (bool, error){func(p paho.PublishReceived) (bool, error) {
+			if <-told; !trusted {
+				return true, nil
+			}
+			return receive(p)
+		}},
+		OnClientError: func(err error) {
+			if why := auth.failure(); why != nil {
+				ended(why)
+			}
+			ended(fail(bw.Lost, "the connection to %s broke: %w", to, plain(err)))
+		},
 		OnServerDisconnect: func(d *paho.Disconnect) {
 			ended(refusal("the server ended the connection", d.ReasonCode, reasonString(d.Properties)))
 		},
@@ -127,12 +144,19 @@ func connect(ctx context.Context, to target, connect *paho.Connect, state sessio
 		c.SetDebugLogger(log.New(debug, "", log.Ltime|log.Lmicroseconds))
 	}
 	c.connack, err = c.Connect(ctx, connect)
+	if why := auth.failure(); why != nil {
+		return nil, why
+	}
 	switch {
 	case c.connack != nil && c.connack.ReasonCode >= 0x80:
 		f := refusal(to.String()+" does not let this client in", c.connack.ReasonCode, c.connack.Properties.ReasonString)
 		switch {
-		case f.code == bw.BadCredentials && !connect.PasswordFlag:
+		case c.connack.ReasonCode == 0x8C && to.scram != nil:
+			f.todo = "nobody proves who they are by SCRAM-SHA-256 there: go without --scram"
+		case f.code == bw.BadCredentials && to.scram == nil && !connect.PasswordFlag:
 			f.todo = noPassword
+		case f.code == bw.BadCredentials && to.scram == nil:
+			f.todo = orScram
 		case c.connack.ReasonCode == 0x8A:
 			f.todo = "an operator sees and ends it: bellwire ban ls, bellwire ban rm"
 		}
@@ -152,8 +176,18 @@ func connect(ctx context.Context, to target, connect *paho.Connect, state sessio
 	case err != nil:
 		return nil, fail(bw.NoAnswer, "%s answered with something else than a CONNACK: %w", to, err)
 	}
+	err = auth.proved(c.connack)
+	trusted = err == nil
+	close(told)
+	if err != nil {
+		c.close(ctx, &paho.Disconnect{})
+		return nil, err
+	}
 	return c, nil
 }
+
+// orScram is what to do if a password, or token, proved nothing.
+const orScram = "check -u and -P; the password of a device is its token; who has a verifier alone (scram_sha256) adds --scram"
 
 // noPassword is what to do if a user name without a password proved nothing.
 const noPassword = "there was no password with it: give one with -P, or in the environment as BELLWIRE_PW"

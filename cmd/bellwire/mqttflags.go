@@ -26,6 +26,7 @@ type clientFlags struct {
 	port                         int
 	id, idPrefix                 string
 	username, password           string
+	scram                        bool
 	keepAlive                    int
 	version                      string
 	persistent                   bool
@@ -55,6 +56,7 @@ func (c *clientFlags) register(f *pflag.FlagSet, props *properties) {
 	f.StringVarP(&c.idPrefix, "id-prefix", "I", "", "client id made of this `prefix` and the process id")
 	f.StringVarP(&c.username, "username", "u", "", "user `name`: on bellwire the principal, such as bob@example.com")
 	f.StringVarP(&c.password, "pw", "P", "", "`password` or token")
+	c.scramFlag(f)
 	f.IntVarP(&c.keepAlive, "keepalive", "k", 60, "`seconds` of silence after which the server is asked whether it is there; 0: never")
 	f.StringVarP(&c.version, "protocol-version", "V", "mqttv5", "`version` of MQTT: only mqttv5 or 5")
 	f.BoolVarP(&c.persistent, "disable-clean-session", "c", false, "keep the session when the connection ends; needs --id")
@@ -137,7 +139,27 @@ func (c *clientFlags) resolve(flags *pflag.FlagSet) (target, *paho.Connect, erro
 	}
 	to = c.target(tlsConfig)
 	connect, err := c.connect()
+	if err == nil && c.scram {
+		to.scram, err = c.proves(connect)
+	}
 	return to, connect, err
+}
+
+// proves has a CONNECT send neither name nor password: they are proved by SCRAM-SHA-256.
+func (c *clientFlags) proves(packet *paho.Connect) (*secret, error) {
+	switch {
+	case c.username == "" || !c.passwordGiven:
+		return nil, fail(bw.Usage, "--scram proves a password: it needs a user name and the password").do("add -u NAME, and -P or BELLWIRE_PW")
+	case packet.Properties.AuthMethod != "":
+		return nil, usage("--scram is an authentication method: it goes without -D connect authentication-method")
+	}
+	packet.Username, packet.UsernameFlag, packet.Password, packet.PasswordFlag = "", false, nil, false
+	return &secret{c.username, c.password}, nil
+}
+
+// scramFlag adds --scram.
+func (c *clientFlags) scramFlag(f *pflag.FlagSet) {
+	f.BoolVar(&c.scram, "scram", false, "prove the password by SCRAM-SHA-256, which does not send it")
 }
 
 // takeURL reads mqtt(s)://[user[:password]@]host[:port]/topic. The topic may

@@ -36,6 +36,7 @@ func (c *clientFlags) connectFlags(f *pflag.FlagSet) {
 	f.StringVarP(&c.id, "id", "i", "", "client `id` (default: the server chooses)")
 	f.StringVarP(&c.username, "username", "u", "", "who you are: your `address`, such as bob@example.com")
 	f.StringVarP(&c.password, "pw", "P", "", "`password` or token")
+	c.scramFlag(f)
 	f.StringVar(&c.caFile, "cafile", "", "TLS: `file` of PEM certificates to trust")
 	f.StringVar(&c.cert, "cert", "", "TLS: `file` with this client's certificate")
 	f.StringVar(&c.key, "key", "", "TLS: `file` with its private key")
