@@ -30,10 +30,14 @@ func ring(t *testing.T, n int, more string) (all []*server) {
 // two that both have a bridge to the other are one.
 func TestBridgeRings(t *testing.T) {
 	t.Parallel()
-	for _, n := range []int{2, 3} {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
+	for _, c := range []struct {
+		n         int
+		direction string
+	}{{2, "out"}, {3, "out"}, {3, "in"}} {
+		t.Run(fmt.Sprint(c.n, " ", c.direction), func(t *testing.T) {
 			t.Parallel()
-			all := ring(t, n, `topics: [{filter: "#", direction: out, qos: 2}]`)
+			n := c.n
+			all := ring(t, n, fmt.Sprintf(`topics: [{filter: "#", direction: %s, qos: 2}]`, c.direction))
 			var clients []*mq.Client
 			for i, s := range all {
 				c := s.open(v5, clean(fmt.Sprint("client ", i)))
@@ -61,6 +65,35 @@ func TestBridgeRings(t *testing.T) {
 				c.Quiet()
 			}
 		})
+	}
+}
+
+// In a ring where each broker carries everything both ways an event comes to each of the others
+// by both, and ends; what is retained, and removed again, is so everywhere.
+func TestBridgeRingBothWays(t *testing.T) {
+	t.Parallel()
+	const n = 4
+	all := ring(t, n, `topics: [{filter: "#", direction: both, qos: 1}, {filter: "t/#", direction: both, qos: 2}]`)
+	var clients []*mq.Client
+	for i, s := range all {
+		c := s.open(v5, clean(fmt.Sprint("client ", i)))
+		c.Subscribe("#", 2)
+		clients = append(clients, c)
+	}
+	for i, payload := range []string{"kept", "", "last", ""} {
+		clients[i].PublishMessage(mq.Publish{Topic: "t/a", QoS: 1, Retain: true, Payload: []byte(payload)})
+		for k, c := range clients {
+			c.ReceiveText("t/a", payload)
+			if k != i {
+				c.ReceiveText("t/a", payload)
+			}
+		}
+	}
+	for i, s := range all {
+		clients[i].Quiet()
+		late := s.open(v5, clean("late"))
+		late.Subscribe("#", 1)
+		late.Quiet()
 	}
 }
 

@@ -75,7 +75,7 @@ func TestRoute(t *testing.T) {
 	}
 }
 
-// The hops of an event are counted, ours is found among them and added on the way out; all
+// The hops of an event are counted, ours is found among them; the broker that it leaves is added. All
 // else that is of the event stays in its order.
 func TestCarry(t *testing.T) {
 	user := func(name, value string) []byte { return appendText(appendText([]byte{propUser}, name), value) }
@@ -89,16 +89,16 @@ func TestCarry(t *testing.T) {
 		hops     int
 		looped   bool
 	}{
-		{"nothing, in", nil, nil, false, 0, false},
+		{"nothing, in", nil, user(hopsProperty, "peer"), false, 0, false},
 		{"nothing, out", nil, user(hopsProperty, "me"), true, 0, false},
-		{"order", props(user("b", "1"), id, format, user("a", "2")), props(user("b", "1"), format, user("a", "2")), false, 0, false},
-		{"a payload format that is none", props([]byte{propPayloadFormat, 2}, user("a", "2")), user("a", "2"), false, 0, false},
+		{"order", props(user("b", "1"), id, format, user("a", "2")), props(user("b", "1"), format, user("a", "2"), user(hopsProperty, "peer")), false, 0, false},
+		{"a payload format that is none", props([]byte{propPayloadFormat, 2}, user("a", "2")), props(user("a", "2"), user(hopsProperty, "peer")), false, 0, false},
 		{"been elsewhere", user(hopsProperty, "x,y"), user(hopsProperty, "x,y,me"), true, 2, false},
 		{"been at the peer", user(hopsProperty, "peer"), user(hopsProperty, "peer,me"), true, 1, true},
-		{"come from the peer", user(hopsProperty, "peer"), user(hopsProperty, "peer"), false, 1, false},
-		{"been here", user(hopsProperty, "x,me"), user(hopsProperty, "x,me"), false, 2, true},
-		{"said twice", props(user(hopsProperty, "x"), user(hopsProperty, "me,z")), user(hopsProperty, "x,me,z"), false, 3, true},
-		{"not me", user(hopsProperty, "mee,m,e"), user(hopsProperty, "mee,m,e"), false, 3, false},
+		{"come from the peer", user(hopsProperty, "peer"), user(hopsProperty, "peer,peer"), false, 1, false},
+		{"been here", user(hopsProperty, "x,me"), user(hopsProperty, "x,me,peer"), false, 2, true},
+		{"said twice", props(user(hopsProperty, "x"), user(hopsProperty, "me,z")), user(hopsProperty, "x,me,z,peer"), false, 3, true},
+		{"not me", user(hopsProperty, "mee,m,e"), user(hopsProperty, "mee,m,e,peer"), false, 3, false},
 	} {
 		got := carry(nil, c.in, nil, "me", "peer", c.out)
 		if !bytes.Equal(got.props, c.want) || got.hops != c.hops || got.looped != c.looped {

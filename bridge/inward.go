@@ -64,7 +64,7 @@ func (r *relay) inward(p *publish) error {
 		r.drop(DropRefused, name, fmt.Sprintf("topic.levels under limits is %d", levels()))
 		return r.inDropped(p)
 	}
-	c := carry(nil, p.props, r.b.outs, r.b.c.Origin, "", false)
+	c := carry(nil, p.props, r.b.outs, r.b.c.Origin, r.peer.limits.origin, false)
 	switch {
 	case c.looped:
 		r.drop(DropLooped, name, "it has been here before")

@@ -98,8 +98,8 @@ type carried struct {
 }
 
 // carry makes the properties of an event, appended to buf: all that belong to the event, in
-// their order, with the response topic of the other side by the ways back, and, on its way
-// out, origin among its hops. They have been checked, but for what brokers hand on whatever its
+// their order, with the response topic of the other side by the ways back, and, among its hops,
+// the broker that it leaves: origin, or on its way in the peer, which does not say so itself. They have been checked, but for what brokers hand on whatever its
 // publisher wrote: a response topic that is no topic name at the other side, or a payload format that
 // does not exist, would cost the bridge its connection, so it is left out. peer is the peer's id, empty if it is not known.
 func carry(buf, props []byte, backs []way, origin, peer string, out bool) (to carried) {
@@ -129,12 +129,14 @@ func carry(buf, props []byte, backs []way, origin, peer string, out bool) (to ca
 			to.looped = to.looped || string(id) == origin || out && peer != "" && string(id) == peer
 		}
 	}
-	if out {
-		if len(hops) > 0 {
-			hops = append(hops, ',')
-		}
-		hops = append(hops, origin...)
+	from := origin
+	if !out {
+		from = peer
 	}
+	if len(hops) > 0 && from != "" {
+		hops = append(hops, ',')
+	}
+	hops = append(hops, from...)
 	if len(hops) > math.MaxUint16 {
 		to.hops = math.MaxInt // more than can be said
 	} else if len(hops) > 0 {
