@@ -1,6 +1,7 @@
 package blackbox
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -235,9 +236,7 @@ func (r *leak) run(acts int) {
 // settle returns when all is quiet.
 func (r *leak) settle() {
 	for quiet, first := 0, true; quiet < 2; first = false {
-		for _, at := range r.http {
-			r.setClock(at)
-		}
+		r.setClocks()
 		if quiet++; r.hear() {
 			quiet = 0
 		}
@@ -310,17 +309,34 @@ func (r *leak) connected() (all []*leakClient) {
 	return all
 }
 
-// setClock tells a node what time it is; it answers when what is due then has happened.
-func (r *leak) setClock(address string) {
+// setClocks tells the nodes what time it is, and returns when what is due then has happened. It
+// tells them all at once: a node answers when the log has that time, of which the one that
+// leads is the clock, and which one that is may change.
+func (r *leak) setClocks() {
 	r.t.Helper()
 	body := fmt.Sprintf(`{"set":%q}`, r.at.Format(time.RFC3339Nano))
-	res, err := r.client.Post("http://"+address+"/v1/test/clock", "application/json", strings.NewReader(body))
-	if err != nil {
-		r.fail("the clock: %v", err)
+	failed := make(chan error, len(r.http))
+	for _, address := range r.http {
+		go func() {
+			res, err := r.client.Post("http://"+address+"/v1/test/clock", "application/json", strings.NewReader(body))
+			if err != nil {
+				failed <- err
+				return
+			}
+			defer res.Body.Close()
+			text, err := io.ReadAll(res.Body)
+			if res.StatusCode/100 != 2 {
+				err = fmt.Errorf("%s %s", res.Status, text)
+			}
+			failed <- err
+		}()
 	}
-	defer res.Body.Close()
-	if text, _ := io.ReadAll(res.Body); res.StatusCode/100 != 2 {
-		r.fail("the clock: %s %s", res.Status, text)
+	var errs []error
+	for range r.http {
+		errs = append(errs, <-failed)
+	}
+	if err := errors.Join(errs...); err != nil {
+		r.fail("the clock: %v", err)
 	}
 }
 
