@@ -57,4 +57,15 @@ var toBeExpected = map[string]bool{
 	"cluster: a node is silent":                                    true,
 	"no leader is heard of: publishes and new clients are refused": true,
 	"raft: failed to contact quorum of nodes, stepping down":       true,
+	"no leader is heard of: the clients are sent away":             true,
+	"a node is lost: its sessions are without connections":         true,
+	"batch of a closed incarnation refused":                        true,
+	"a tick was not ordered":                                       true,
+	"disk slow":                                                    true,
+
+	"cluster: elections fail; votes are waited for longer":                                true,
+	"the log does not get to this node's announcement: it serves when it has caught up":   true,
+	"the others had given this node up: its clients are disconnected, and it begins anew": true,
+	"nobody takes the leadership over":                                                    true,
+	"closed with entries on their way; they may yet be applied":                           true,
 }

@@ -76,7 +76,7 @@ func TestBackupAndRestore(t *testing.T) {
 	r1 = c.launch("r1") // from its own log
 	c.await(r1, "r1 leads again", leads("r1"))
 	r2 := c.start("r2")
-	if got := c.at(r1, "cluster", "join", "r2", "--wait", "15s"); got.code != 0 {
+	if got := c.at(r1, "cluster", "join", "r2", "--wait", "1m"); got.code != 0 {
 		t.Fatalf("%+v", got)
 	}
 	for _, n := range []*testNode{r1, r2} {

@@ -77,8 +77,8 @@ func TestRecover(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	last := c.nodes[len(c.nodes)-1]
-	kept := bellwire(t, "", "sub", "-p", portOf(t, last.line.MQTT), "-t", "kept/#", "-C", "20", "-W", "10", "-F", "%p")
-	queued := bellwire(t, "", "sub", "-p", portOf(t, last.line.MQTT), "-i", "away", "-c", "-q", "1", "-t", "queued/#", "-C", "20", "-W", "10", "-F", "%p")
+	kept := bellwire(t, "", "sub", "-p", portOf(t, last.line.MQTT), "-t", "kept/#", "-C", "20", "-W", "30", "-F", "%p")
+	queued := bellwire(t, "", "sub", "-p", portOf(t, last.line.MQTT), "-i", "away", "-c", "-q", "1", "-t", "queued/#", "-C", "20", "-W", "30", "-F", "%p")
 	for i := range 20 {
 		for what, got := range map[string]ran{"retained": kept, "queued": queued} {
 			if !strings.Contains("\n"+got.stdout, fmt.Sprintf("\n%d\n", i)) {

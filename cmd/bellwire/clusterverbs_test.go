@@ -202,7 +202,7 @@ func TestClusterOfThree(t *testing.T) {
 	c := startCluster(t, 3)
 	n1, n2, n3 := c.nodes[0], c.nodes[1], c.nodes[2]
 	for _, n := range []*testNode{n2, n3} {
-		if got := c.at(n1, "cluster", "join", n.name, "--wait", "15s"); got.code != 0 || !strings.Contains(got.stderr, "is a voter and has caught up") {
+		if got := c.at(n1, "cluster", "join", n.name, "--wait", "1m"); got.code != 0 || !strings.Contains(got.stderr, "is a voter and has caught up") {
 			t.Fatalf("%+v", got)
 		}
 	}
@@ -300,8 +300,7 @@ func TestClusterOfThree(t *testing.T) {
 	if got := bellwire(t, "", "pub", "-p", portOf(t, n2.line.MQTT), "-t", "x", "-m", "x"); got.code != 0 {
 		t.Errorf("resumed: %+v", got)
 	}
-	sub.cancel()
-	<-sub.ended
+	sub.end()
 
 	// Nothing is done without being confirmed.
 	id := shortID(statusID(t, n1))

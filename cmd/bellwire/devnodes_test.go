@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/bellwire/bellwire/mqtttest"
 )
 
 // nodesLine is the first line of a dev --nodes that is no terminal's.
@@ -55,7 +57,7 @@ func startDevNodes(t *testing.T, args ...string) (nodesLine, *exec.Cmd, *bufio.R
 // gone waits until nobody listens at an address.
 func gone(t *testing.T, address string) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(mqtttest.Patience)
 	for {
 		c, err := net.Dial("tcp", address)
 		if err != nil {
@@ -88,7 +90,7 @@ func TestDevNodes(t *testing.T) {
 	sub := startSub(t, "-p", portOf(t, line.Nodes[2].MQTT), "-t", "home/#", "-q", "1")
 	publish := func(n int, message string) {
 		t.Helper()
-		deadline := time.Now().Add(20 * time.Second)
+		deadline := time.Now().Add(mqtttest.Patience)
 		for {
 			got := bellwire(t, "", "pub", "-p", portOf(t, line.Nodes[n].MQTT), "-q", "1", "-r", "-t", "home/"+message, "-m", message)
 			if got.code == 0 {
@@ -103,7 +105,7 @@ func TestDevNodes(t *testing.T) {
 	if got := sub.next(t, 1); got != "one\n" {
 		t.Errorf("got %q", got)
 	}
-	if got := bellwire(t, "", "cluster", "join", "n3", "--wait", "15s", "--server", line.HTTP); got.code != 0 {
+	if got := bellwire(t, "", "cluster", "join", "n3", "--wait", "1m", "--server", line.HTTP); got.code != 0 {
 		t.Fatalf("%+v", got)
 	}
 	if err := syscall.Kill(line.PID, syscall.SIGKILL); err != nil {
@@ -114,8 +116,7 @@ func TestDevNodes(t *testing.T) {
 	if got := sub.next(t, 1); got != "two\n" {
 		t.Errorf("got %q", got)
 	}
-	sub.cancel()
-	<-sub.ended
+	sub.end()
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +141,7 @@ func TestDevNodesKilled(t *testing.T) {
 		gone(t, n.MQTT)
 	}
 	tmp := strings.TrimPrefix(cmd.Env[len(cmd.Env)-1], "TMPDIR=")
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(mqtttest.Patience)
 	for {
 		left, err := filepath.Glob(filepath.Join(tmp, "bellwire-dev-*"))
 		if err != nil {
@@ -185,7 +186,7 @@ func TestDevNodesRefused(t *testing.T) {
 		{[]string{"--nodes", "3", "--port", portOf(t, l.Addr().String())}, exitFailed, "is taken by bellwire.test"},
 		{[]string{"--nodes", "2", "--port", "0", "--domain", "no domain"}, exitFailed, "BW-"},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), mqtttest.Patience)
 		var stdout, stderr bytes.Buffer
 		code := run(ctx, append([]string{"dev"}, c.args...), strings.NewReader(""), &stdout, &stderr)
 		cancel()

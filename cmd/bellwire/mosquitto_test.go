@@ -134,7 +134,7 @@ type ran struct {
 // bellwire runs one command line in this process.
 func bellwire(t *testing.T, stdin string, args ...string) ran {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	code := run(ctx, args, strings.NewReader(stdin), &stdout, &stderr)
@@ -177,10 +177,18 @@ func startSub(t *testing.T, args ...string) *liveSub {
 	case <-notes.seen:
 	case r := <-l.ended:
 		t.Fatalf("sub %q ended: %+v", args, r)
-	case <-time.After(20 * time.Second):
+	case <-time.After(mqtttest.Patience):
 		t.Fatalf("sub %q: no SUBACK; it says\n%s", args, notes)
 	}
 	return l
+}
+
+// end has it end, whatever it prints meanwhile, and returns how it did.
+func (l *liveSub) end() ran {
+	l.cancel()
+	for range l.lines { // or it might wait for somebody to read it
+	}
+	return <-l.ended
 }
 
 // next returns n lines.
@@ -194,7 +202,7 @@ func (l *liveSub) next(t *testing.T, n int) string {
 				t.Fatalf("sub ended after %q", &text)
 			}
 			text.WriteString(line + "\n")
-		case <-time.After(20 * time.Second):
+		case <-time.After(mqtttest.Patience):
 			t.Fatalf("only %q arrived, want %d lines", &text, n)
 		}
 	}

@@ -11,6 +11,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/bellwire/bellwire/internal/freeport"
+	"github.com/bellwire/bellwire/mqtttest"
 )
 
 // A port is had before anybody is served at it: who connects is turned away at once,
@@ -26,7 +29,7 @@ func TestHeldPort(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.SetDeadline(time.Now().Add(10 * time.Second))
+		c.SetDeadline(time.Now().Add(mqtttest.Patience))
 		if _, err := io.ReadAll(c); err != nil && !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("it is not turned away: %v", err)
 		}
@@ -48,7 +51,7 @@ func TestHeldPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(mqtttest.Patience))
 	if got, err := io.ReadAll(c); string(got) != "served" || err != nil {
 		t.Errorf("got %q, %v", got, err)
 	}
@@ -63,12 +66,7 @@ func TestPortsThatCannotBeHad(t *testing.T) {
 	}
 	defer taken.Close()
 	at := taken.Addr().String()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	free.Close()
-	c := serverConfig{cluster: free.Addr().String(), mqtt: at, http: "203.0.113.9:8080", logger: slog.New(slog.DiscardHandler)}
+	c := serverConfig{cluster: net.JoinHostPort("127.0.0.1", freeport.On(t, "127.0.0.1")), mqtt: at, http: "203.0.113.9:8080", logger: slog.New(slog.DiscardHandler)}
 	_, err = takePorts(t.Context(), &c)
 	var notes strings.Builder
 	code := report(&notes, err)

@@ -113,10 +113,12 @@ func TestRevokedCertificatesEndConnections(t *testing.T) {
 	}
 	refused := func(listener, why string, certs ...tls.Certificate) {
 		t.Helper()
+		told := func() int { return strings.Count(log.String(), `"reason":"`+why+`"`) }
+		before := told()
 		if _, err := dial(listener, certs...); err == nil {
 			t.Errorf("%s, who is refused (%s), came in", listener, why)
 		}
-		for start := time.Now(); !strings.Contains(log.String(), `"reason":"`+why+`"`); runtime.Gosched() { // it says so when it has hung up
+		for start := time.Now(); told() == before; runtime.Gosched() { // it says so when it has hung up
 			if time.Since(start) > mq.Patience {
 				t.Errorf("the log does not say %s: %s", why, &log)
 				return

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bellwire/bellwire/mqtttest"
 )
 
 // An owner sees who watches and who asks, by these verbs and by HTTP alike, and decides;
@@ -93,7 +95,7 @@ func TestWatchersVerbs(t *testing.T) {
 			return got.code == step.code && regexp.MustCompile(`^`+step.stdout+`$`).MatchString(got.stdout) && regexp.MustCompile(`(?s)`+step.stderr).MatchString(got.stderr)
 		}
 		got := as(step.who, step.stdin, step.args...)
-		for deadline := time.Now().Add(10 * time.Second); waiting && !matches(got) && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(mqtttest.Patience); waiting && !matches(got) && time.Now().Before(deadline); {
 			got = as(step.who, step.stdin, step.args...)
 		}
 		waiting = false
