@@ -24,7 +24,7 @@ func TestBallotTime(t *testing.T) {
 func TestElectedWithSlowDisks(t *testing.T) {
 	t.Parallel()
 	c := newCrew(t, 3)
-	l := c.leader()
+	l := c.led()
 	l.submit([]byte("before"))
 	slow := func(op disk.Op, _ string) error {
 		if op == disk.OpSync {
@@ -44,7 +44,7 @@ func TestElectedWithSlowDisks(t *testing.T) {
 	for _, m := range c.nodes {
 		m.fs.Intercept(nil)
 	}
-	now := c.leader()
+	now := c.led()
 	now.submit([]byte("after"))
 	for _, m := range c.nodes {
 		if m.node != nil {

@@ -138,7 +138,7 @@ func (s *survivor) cut() {
 	defer r.stop()
 	select {
 	case <-r.node.Ready():
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		s.t.Errorf("seed %d, cut %d: not ready: %+v", s.seed, s.cuts, r.node.Status())
 		return
 	}

@@ -68,8 +68,7 @@ func TestEmptiedFounder(t *testing.T) {
 	for range 2 {
 		n1.wantRefusal(was)
 	}
-	waitFor(t, "the others have a leader", func() bool { return c.leader() != nil })
-	l := c.leader()
+	l := c.led()
 	l.submit([]byte("meanwhile"))
 
 	// Recovered, it is a cluster of its own, beside which the others may look for it.
@@ -113,8 +112,7 @@ func TestRemovedFounderFounds(t *testing.T) {
 	n1 := c.nodes[0]
 	was := string(n1.node.id)
 	n1.stop()
-	waitFor(t, "the others have a leader", func() bool { return c.leader() != nil })
-	l := c.leader()
+	l := c.led()
 	if err := l.node.Remove(t.Context(), was, false, "a test"); err != nil {
 		t.Fatal(err)
 	}

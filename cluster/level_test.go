@@ -130,7 +130,7 @@ func TestLevelWaitsForWhoIsDown(t *testing.T) {
 	n2.become(2, 0)
 	n1.become(2, 0)
 	c.holds(1, "n3 does not answer")
-	if err := c.leader().node.Remove(t.Context(), "n3", false, "a test"); err != nil {
+	if err := c.led().node.Remove(t.Context(), "n3", false, "a test"); err != nil {
 		t.Fatal(err)
 	}
 	c.rises(2)

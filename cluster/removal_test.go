@@ -42,7 +42,7 @@ func wantMembers(t *testing.T, all ...*mate) {
 // told when it is back, and each time.
 func TestRemovedIsTold(t *testing.T) {
 	c := newCrewWith(t, 4, steady)
-	l, gone := c.leader(), c.follower()
+	l, gone := c.pair()
 	id := string(gone.node.id)
 	if err := l.node.Remove(t.Context(), gone.name, false, "ana@example.com"); err != nil {
 		t.Fatal(err)
@@ -126,7 +126,7 @@ func isClosed(c <-chan struct{}) bool {
 // holds also if it was taken in, removed and taken in again before it heard of it.
 func TestJoinedIsNotRemoved(t *testing.T) {
 	c := newCrewWith(t, 2, steady)
-	l := c.leader()
+	l := c.led()
 	m := c.mate()
 	m.start()
 	id := m.node.id
@@ -195,7 +195,7 @@ func TestFarewellOfAStranger(t *testing.T) {
 // it holds, is a member of that.
 func TestSurvivorWasRemoved(t *testing.T) {
 	c := newCrewWith(t, 2, steady)
-	l, gone := c.leader(), c.follower()
+	l, gone := c.pair()
 	if err := l.node.Remove(t.Context(), gone.name, false, "a test"); err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -315,14 +316,16 @@ func (c *crew) wantAlike() {
 // CommitTimeout, which is a second.
 func TestTrap7FollowersLearnCommitsAtOnce(t *testing.T) {
 	c := newCrew(t, 3)
-	f := c.follower()
-	begin := time.Now()
-	const count = 20
-	for i := range count {
+	_, f := c.pair()
+	var took []time.Duration
+	for i := range 20 {
+		begin := time.Now()
 		f.submit(numbered(i)) // each waits until the follower itself has applied it
+		took = append(took, time.Since(begin))
 	}
-	if took := time.Since(begin); took > count*500*time.Millisecond {
-		t.Errorf("%d batches, one after the other, took %v: followers wait for a timer", count, took)
+	slices.Sort(took)
+	if took[len(took)/2] > 500*time.Millisecond {
+		t.Errorf("batches, one after the other, took %v: followers wait for a timer", took)
 	}
 }
 
@@ -330,7 +333,7 @@ func TestTrap7FollowersLearnCommitsAtOnce(t *testing.T) {
 // catches up.
 func TestLeaderEnds(t *testing.T) {
 	c := newCrew(t, 3)
-	old := c.leader()
+	old := c.led()
 	old.submit([]byte("before"))
 	old.stop()
 	f := c.follower()
@@ -407,14 +410,21 @@ func TestRelay(t *testing.T) {
 // The leader tells of a node that is gone, and goes on with the others.
 func TestLost(t *testing.T) {
 	c := newCrew(t, 3)
-	m := c.follower()
+	_, m := c.pair()
 	id := m.dir.id.Node
 	m.stop()
-	l := c.leader()
-	if got := <-l.lost; got != id {
-		t.Errorf("%s is lost, want %s", got, id)
-	}
-	l.submit([]byte("without it"))
+	waitFor(t, "whoever leads tells of it", func() bool {
+		// Of others, too, after this process has stood still.
+		for _, other := range c.nodes {
+			select {
+			case got := <-other.lost:
+				return got == id
+			default:
+			}
+		}
+		return false
+	})
+	c.led().submit([]byte("without it"))
 }
 
 // Programs of nodes tell each other facts with their states, and ask each other.
@@ -447,17 +457,19 @@ func TestAsk(t *testing.T) {
 func TestLeaderGone(t *testing.T) {
 	const heartbeat = 4 * time.Second
 	c := newCrewWith(t, 3, heartbeat)
+	stood := watchStandstills(t)
 	for round := range 3 {
-		old := c.leader()
-		f := c.follower()
+		old, f := c.pair()
 		f.submit(numbered(round))
 		begin := time.Now()
+		_, before := stood.of()
 		if round > 0 {
 			c.cut.failing(resets(old.addr, begin.Add(100*time.Millisecond)))
 		}
 		old.drop()
 		f.submit(numbered(100 + round))
-		if took := time.Since(begin); took > heartbeat {
+		took := time.Since(begin)
+		if _, still := stood.of(); took-(still-before) > heartbeat {
 			t.Errorf("round %d: resumed after %v", round, took)
 		}
 		c.cut.failing(nil)
@@ -496,7 +508,7 @@ func TestFarBehind(t *testing.T) {
 	c.begin(3)
 	f := c.follower()
 	f.stop()
-	l := c.leader()
+	l := c.led()
 	big := make([]byte, 16<<10)
 	for i := range 150 {
 		binary.BigEndian.PutUint64(big, uint64(i))
@@ -512,7 +524,7 @@ func TestFarBehind(t *testing.T) {
 	fresh := c.add()
 	fresh.submit([]byte("of a new node"))
 	c.wantAlike()
-	waitFor(t, "it has a vote", func() bool { return c.leader() != nil && c.leader().voters() == 4 })
+	waitFor(t, "it has a vote", func() bool { l := c.leader(); return l != nil && l.voters() == 4 })
 }
 
 // A node that is too far behind catches up although no connection to it lasts for as
@@ -524,7 +536,7 @@ func TestFarBehindThroughBreaks(t *testing.T) {
 	c.begin(3)
 	f := c.follower()
 	f.stop()
-	l := c.leader()
+	l := c.led()
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		big := make([]byte, 16<<10)
@@ -551,8 +563,8 @@ func TestFarBehindThroughBreaks(t *testing.T) {
 func TestMembersFindEachOther(t *testing.T) {
 	c := newCrew(t, 3)
 	var two []*mate
-	for _, m := range c.nodes {
-		if m != c.leader() {
+	for l, i := c.led(), 0; i < len(c.nodes); i++ {
+		if m := c.nodes[i]; m != l {
 			two = append(two, m)
 		}
 	}
@@ -593,9 +605,9 @@ func TestMovedNode(t *testing.T) {
 // than its lease, stays leader all the same.
 func TestTrap31SlowFollowersAreThere(t *testing.T) {
 	c := newCrew(t, 3)
-	l := c.leader()
+	l := c.led()
 	l.submit([]byte("before"))
-	term := l.node.Status().Term
+	stood, term := watchStandstills(t), l.node.Status().Term
 	slow := make(chan struct{})
 	for _, m := range c.nodes {
 		if m != l {
@@ -619,7 +631,9 @@ func TestTrap31SlowFollowersAreThere(t *testing.T) {
 	}
 	close(slow)
 	waitFor(t, "it is applied", func() bool { return l.has([]byte("slow")) })
-	if !l.node.Leader() || l.node.Status().Term != term {
+	if longest, _ := stood.of(); longest > l.node.cfg.Heartbeat/3 {
+		t.Logf("this process stood still for %v: who leads then may be another", longest)
+	} else if !l.node.Leader() || l.node.Status().Term != term {
 		t.Errorf("%s was leader of term %d; now %+v", l.name, term, l.node.Status())
 	}
 	for _, m := range c.nodes {
@@ -635,7 +649,7 @@ func TestTrap21And22RemovalKeepsTheQuorum(t *testing.T) {
 	c := newCrewWith(t, 3, steady)
 	dead := c.follower()
 	dead.stop()
-	l := c.leader()
+	l := c.led()
 	other := c.follower()
 	waitFor(t, "the leader has missed it", func() bool { return !l.node.recently(raft.ServerID(dead.dir.id.Node)) })
 	err := l.node.Remove(t.Context(), other.name, false, "a test")
@@ -706,7 +720,7 @@ func TestTrap26And27HandOverUnderLoad(t *testing.T) {
 // A leader that is to be taken out hands over first; whoever is asked.
 func TestLeaderIsRemoved(t *testing.T) {
 	c := newCrew(t, 3)
-	l, f := c.leader(), c.follower()
+	l, f := c.pair()
 	if err := l.node.Remove(t.Context(), l.name, false, "a test"); err != nil {
 		t.Fatal(err)
 	}
@@ -741,7 +755,7 @@ func TestMemberStartedAlone(t *testing.T) {
 // on their way.
 func TestUnansweredQuestionHarmsNoBatch(t *testing.T) {
 	c := newCrew(t, 2)
-	l, f := c.leader(), c.follower()
+	l, f := c.pair()
 	gate := make(chan struct{})
 	l.toy.mu.Lock()
 	l.toy.block = gate
@@ -764,11 +778,11 @@ func TestJoinedBeforeTheLeaderEnded(t *testing.T) {
 	c := &crew{t: t}
 	c.change = func(cfg *Config) {
 		if cfg.Dir.id.Name == "n4" {
-			c.leader().drop()
+			c.led().drop()
 		}
 	}
 	c.begin(3)
-	old := c.leader()
+	old := c.led()
 	c.add().submit([]byte("of the new node"))
 	old.stop()
 	c.wantAlike()

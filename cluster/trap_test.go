@@ -263,7 +263,7 @@ func TestTrap18ConfigurationIsKept(t *testing.T) {
 
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	waitLong(t, 10*time.Second, what, ok)
+	waitLong(t, 30*time.Second, what, ok)
 }
 
 func waitLong(t testing.TB, most time.Duration, what string, ok func() bool) {
