@@ -22,23 +22,40 @@ type fanout struct{ targets []target }
 // are weighed: what fewer can make of a batch needs no bound.
 const fewSubscriptions = 64
 
-// weigh returns how many queue entries c may become, by the subscriptions there
-// are now. For any goroutine. Looking does not build a fanout: those are the
-// Machine's own.
+// filterWeight is how many queue entries a filter costs as much as that is subscribed to or
+// given up, in the Machine and on the node of the session.
+const filterWeight = 8
+
+// weigh returns how many queue entries c may become by the subscriptions there are
+// now, or costs as much as. For any goroutine. Looking does not build a fanout: those
+// are the Machine's own.
 func (m *Machine) weigh(c event.Command) (entries int) {
-	p, ok := c.(*event.Publish)
-	if !ok || p.Event.QoS == 0 {
+	switch c := c.(type) {
+	case *event.Publish:
+		return m.weighEvent(c.Event)
+	case *event.Subscribe:
+		return filterWeight * len(c.Subs)
+	case *event.Request:
+		return filterWeight * len(c.Subs)
+	case *event.Unsubscribe:
+		return filterWeight * len(c.Filters)
+	}
+	return 0
+}
+
+func (m *Machine) weighEvent(e *event.Event) (entries int) {
+	if e.QoS == 0 {
 		return 0
 	}
 	subs := m.weights.Load()
 	if subs.Len() >= fewSubscriptions {
-		subs.Match(p.Event.Topic, func(string, uint64, storedSub) { entries++ })
+		subs.Match(e.Topic, func(string, uint64, storedSub) { entries++ })
 	}
 	if groups := m.sharedWeights.Load(); groups.Len() >= fewSubscriptions {
-		groups.Match(p.Event.Topic, func(string, uint64, *group) { entries++ })
+		groups.Match(e.Topic, func(string, uint64, *group) { entries++ })
 	}
 	if streams := m.streamWeights.Load(); streams != nil { // each is one, whoever has joined it
-		streams.Match(p.Event.Topic, func(string, uint64, *stream) { entries++ })
+		streams.Match(e.Topic, func(string, uint64, *stream) { entries++ })
 	}
 	return entries
 }

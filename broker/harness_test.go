@@ -40,6 +40,9 @@ type soloLog struct {
 	// next few.
 	heard chan struct{}
 	few   int
+
+	grown   chan struct{} // closed once there are grownTo entries
+	grownTo int
 }
 
 // newSoloLog applies to m what it has not of kept, and then what is submitted.
@@ -78,6 +81,18 @@ func (l *soloLog) apply(b []byte) {
 		}
 	}
 	l.m.Apply(uint64(len(*l.kept)), 1, e.stamp, e.batches)
+	if l.grown != nil && len(*l.kept) >= l.grownTo {
+		close(l.grown)
+		l.grown = nil
+	}
+}
+
+// grows returns what is closed when so many entries more are applied.
+func (l *soloLog) grows(entries int) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.grown, l.grownTo = make(chan struct{}), len(*l.kept)+entries
+	return l.grown
 }
 
 // hold has the log stand still until goOn is called.

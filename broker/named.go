@@ -35,7 +35,7 @@ func (s *Session) renames(sub *event.Subscription) {
 
 // UnsubscribeNamed is Unsubscribe by what a client has named, which the policy rewrites to
 // filters now: it ends what each name has stood for, and says which of them had ended
-// anything.
+// anything; with an error, of those at the front of which all has ended.
 func (s *Session) UnsubscribeNamed(filters, named []string) (existed []bool, err error) {
 	all, of := filters, []int(nil)
 	if s.renamed.Load() || !slices.Equal(filters, named) {
@@ -44,14 +44,18 @@ func (s *Session) UnsubscribeNamed(filters, named []string) (existed []bool, err
 		}
 	}
 	ended, err := s.Unsubscribe(all)
-	if err != nil {
-		return nil, err
+	existed = slices.Clone(ended[:min(len(ended), len(filters))])
+	var behind []bool // what else the names have stood for
+	if len(ended) > len(filters) {
+		behind = ended[len(filters):]
 	}
-	existed = ended[:len(filters):len(filters)]
-	for k, was := range ended[len(filters):] {
+	for k, was := range behind {
 		existed[of[k]] = existed[of[k]] || was
 	}
-	return existed, nil
+	if len(behind) < len(of) { // there was an error
+		existed = existed[:min(len(existed), of[len(behind)])]
+	}
+	return existed, err
 }
 
 // meant returns filters and, behind them, what else their names have stood for; of says of

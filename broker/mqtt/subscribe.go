@@ -223,7 +223,12 @@ func (c *conn) handleUnsubscribe(in *input, body []byte) error {
 		}
 		for k, i := range places {
 			var why string
-			if unsuback.ReasonCodes[i], why = unsubCode(err, k < len(existed) && existed[k]); why != "" {
+			if k < len(existed) {
+				unsuback.ReasonCodes[i], why = unsubCode(nil, existed[k])
+			} else {
+				unsuback.ReasonCodes[i], why = unsubCode(err, false)
+			}
+			if why != "" {
 				reason = why
 			}
 		}

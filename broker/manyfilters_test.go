@@ -1,0 +1,250 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bellwire/bellwire/broker/event"
+)
+
+func manyFilters(n int) (subs []event.Subscription, names []string) {
+	for i := range n {
+		names = append(names, fmt.Sprint("f/", i))
+		subs = append(subs, event.Subscription{Filter: names[i], QoS: 1})
+	}
+	return subs, names
+}
+
+// subscribeMany subscribes to all of subs by one packet, which is answered once.
+func (c *client) subscribeMany(subs []event.Subscription) (results []SubResult) {
+	c.n.t.Helper()
+	answers := 0
+	c.s.Subscribe(subs, func(r []SubResult, _ *Wave) { results, answers = slices.Clone(r), answers+1 })
+	if answers != 1 || len(results) != len(subs) {
+		c.n.t.Errorf("%d answers, the last with %d results for %d filters", answers, len(results), len(subs))
+	}
+	return results
+}
+
+// filtersOf returns how many filters each command of the log named since entry from.
+func (n *node) filtersOf(from int) (all []int) {
+	n.t.Helper()
+	n.log.mu.Lock()
+	defer n.log.mu.Unlock()
+	for _, e := range n.entries[from:] {
+		batch, err := event.ReadBatch(e.batches[0])
+		must(n.t, err)
+		for kind, body, ok := batch.Next(); ok; kind, body, ok = batch.Next() {
+			switch kind {
+			case event.KindSubscribe:
+				var c event.Subscribe
+				must(n.t, new(event.Decoder).Decode(&c, body))
+				all = append(all, len(c.Subs))
+			case event.KindUnsubscribe:
+				var c event.Unsubscribe
+				must(n.t, new(event.Decoder).Decode(&c, body))
+				all = append(all, len(c.Filters))
+			}
+		}
+	}
+	return all
+}
+
+// A SUBSCRIBE or UNSUBSCRIBE of very many filters is put in force in pieces, each in an entry
+// of its own; its answer has a result for each in order, when all is in force.
+func TestManyFiltersInPieces(t *testing.T) {
+	for _, expiry := range []uint32{0, 3600} {
+		n := newNode(t, Limits{})
+		const many, refused = 2*filtersAtOnce + 10, filtersAtOnce + 7
+		subs, names := manyFilters(many)
+		subs[refused].Filter = "presence/x"
+		subs[many-1] = event.Subscription{Filter: names[0], QoS: 0} // again: the last counts
+		names[refused], names[many-1] = "nothing", names[0]
+		c, _ := n.connect("c", true, expiry)
+		before := n.logged()
+		for i, r := range c.subscribeMany(subs) {
+			if (r.Err != nil) != (i == refused) {
+				t.Fatalf("expiry %d, filter %d: %v", expiry, i, r.Err)
+			}
+		}
+		pub, _ := n.connect("pub", true, 0)
+		want := []string{"f/0=x q0"}
+		must(t, pub.publish("f/0", "x", 1))
+		for _, i := range []int{1, filtersAtOnce, many - 2} {
+			must(t, pub.publish(names[i], "x", 1))
+			want = append(want, fmt.Sprintf("f/%d=x q1", i))
+		}
+		c.want(want...)
+		existed, err := c.s.Unsubscribe(names)
+		must(t, err)
+		for i, was := range existed {
+			if was != (i != refused && i != many-1) {
+				t.Fatalf("expiry %d, filter %d: existed: %v", expiry, i, was)
+			}
+		}
+		must(t, pub.publish("f/1", "gone", 1))
+		c.want(want...)
+		pieces := []int(nil)
+		if expiry > 0 {
+			pieces = []int{filtersAtOnce, filtersAtOnce - 1, 10, filtersAtOnce, filtersAtOnce, 10}
+		}
+		if got := n.filtersOf(before); !slices.Equal(got, pieces) {
+			t.Errorf("expiry %d: commands of %v filters, want %v", expiry, got, pieces)
+		}
+	}
+}
+
+// What refuses a piece refuses all behind it, and what was told as granted is in force.
+func TestManyFiltersMeetABound(t *testing.T) {
+	for _, expiry := range []uint32{0, 3600} {
+		n := newNode(t, Limits{SubscriptionsPerSession: filtersAtOnce + 1})
+		subs, _ := manyFilters(3 * filtersAtOnce)
+		c, _ := n.connect("c", true, expiry)
+		for i, r := range c.subscribeMany(subs) {
+			if granted := i < filtersAtOnce; granted != (r.Err == nil) || !granted && !errors.Is(r.Err, ErrQuota) {
+				t.Fatalf("expiry %d, filter %d: %v", expiry, i, r.Err)
+			}
+		}
+		must(t, c.trySubscribe("one more", 1))
+		pub, _ := n.connect("pub", true, 0)
+		must(t, pub.publish(subs[filtersAtOnce-1].Filter, "in force", 1))
+		must(t, pub.publish(subs[filtersAtOnce].Filter, "not", 1))
+		c.want(fmt.Sprintf("f/%d=in force q1", filtersAtOnce-1))
+	}
+}
+
+// Whoever takes over a session, or kills its node, while a packet of very many filters is
+// under way finds pieces of it, from the front, and all that was told as done.
+func TestManyFiltersInterrupted(t *testing.T) {
+	n := newNode(t, Limits{})
+	subs, names := manyFilters(5 * filtersAtOnce)
+	in := func() (count int) {
+		n.tick()
+		session := n.machine.sessions["c"].session
+		for ; count < len(names); count++ {
+			if _, is := n.machine.durable.Value(names[count], session); !is {
+				break
+			}
+		}
+		if got := int(n.machine.sessions["c"].subs); got != count && got != len(names)-count {
+			t.Errorf("%d filters are there, and %d at the front", got, count)
+		}
+		return count
+	}
+	takeOver := func(entries int) (over func()) { // when there are so many more
+		var taken sync.WaitGroup
+		grown := n.log.grows(entries)
+		taken.Go(func() { <-grown; n.connect("c", false, 3600) })
+		return taken.Wait
+	}
+	for round := range 2 {
+		c, _ := n.connect("c", true, 3600)
+		taken := takeOver(round + 1)
+		granted := 0
+		for _, r := range c.subscribeMany(subs) {
+			if r.Err == nil {
+				granted++
+			} else if !errors.Is(r.Err, ErrStale) {
+				t.Errorf("round %d: %v", round, r.Err)
+			}
+		}
+		taken()
+		if got := in(); got < granted || got%filtersAtOnce != 0 {
+			t.Errorf("round %d: %d filters are in force, %d were granted", round, got, granted)
+		}
+		n.crash()
+		if got := in(); got < granted || got%filtersAtOnce != 0 {
+			t.Errorf("round %d, replayed: %d filters are in force, %d were granted", round, got, granted)
+		}
+	}
+	c, _ := n.connect("c", true, 3600)
+	c.subscribeMany(subs)
+	taken := takeOver(2)
+	existed, err := c.s.Unsubscribe(names)
+	taken()
+	left := 0
+	for _, name := range names {
+		if _, is := n.machine.durable.Value(name, n.machine.sessions["c"].session); is {
+			left++
+		}
+	}
+	if gone := len(names) - left; gone < len(existed) || gone%filtersAtOnce != 0 || (err == nil) != (len(existed) == len(names)) || slices.Contains(existed, false) {
+		t.Errorf("%d filters are gone, %d are told: %v", gone, len(existed), err)
+	}
+}
+
+// Of commands that name many filters few are ordered together.
+func TestFiltersAreWeighed(t *testing.T) {
+	m := bareNode(t, Limits{})
+	t.Cleanup(m.Broker.Close)
+	subs, names := manyFilters(filtersAtOnce)
+	for _, c := range []event.Command{&event.Subscribe{Subs: subs}, &event.Request{Subs: subs}, &event.Unsubscribe{Filters: names}} {
+		if got := m.machine.weigh(c); got != filterWeight*filtersAtOnce {
+			t.Errorf("%T of %d filters weighs %d", c, filtersAtOnce, got)
+		}
+	}
+}
+
+// BenchmarkManyFilters is how long another client waits at worst for the acknowledgement of
+// an event while one does something with 30,000 filters.
+func BenchmarkManyFilters(b *testing.B) {
+	subs, names := manyFilters(30_000)
+	for _, expiry := range []uint32{0, 3600} {
+		n := newNode(b, Limits{})
+		pub, _ := n.connect("pub", true, 0)
+		var c *client
+		for _, x := range []struct {
+			what        string
+			before, act func()
+		}{
+			{"subscribe", func() { c, _ = n.connect("c", true, expiry) }, func() { c.subscribeMany(subs) }},
+			{"again", func() {}, func() { c.subscribeMany(subs) }},
+			{"unsubscribe", func() { c.subscribeMany(subs) }, func() { _, err := c.s.Unsubscribe(names); must(b, err) }},
+			{"resume", func() { c.subscribeMany(subs); c.s.Close(false, false, 0); n.tick() }, func() { c, _ = n.connect("c", false, expiry) }},
+			{"close", func() { c.subscribeMany(subs) }, func() { c.s.Close(false, false, 0); n.tick() }},
+			{"clean start", func() { c, _ = n.connect("c", true, expiry); c.subscribeMany(subs) }, func() { c, _ = n.connect("c", true, expiry) }},
+		} {
+			b.Run(fmt.Sprintf("expiry=%d/%s", expiry, x.what), func(b *testing.B) {
+				var worst time.Duration
+				for b.Loop() {
+					b.StopTimer()
+					x.before()
+					b.StartTimer()
+					worst = max(worst, worstWait(b, pub, x.act))
+				}
+				b.ReportMetric(float64(worst.Microseconds())/1000, "worst-ms")
+			})
+		}
+	}
+}
+
+// worstWait returns the longest time in which an event of pub was acknowledged, of one at a
+// time, while act did something.
+func worstWait(b *testing.B, pub *client, act func()) (worst time.Duration) {
+	over, done := make(chan struct{}), make(chan struct{})
+	must(b, pub.publish("other", "x", 1))
+	go func() {
+		defer close(done)
+		for {
+			began := time.Now()
+			if err := pub.publish("other", "x", 1); err != nil {
+				b.Error(err)
+				return
+			}
+			worst = max(worst, time.Since(began))
+			select {
+			case <-over:
+				return
+			default:
+			}
+		}
+	}()
+	act()
+	close(over)
+	<-done
+	return worst
+}
