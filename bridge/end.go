@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/bellwire/bellwire/internal/wire"
 )
 
 // An end is the connection to one of the two brokers. One goroutine reads; any may write.
@@ -106,9 +108,9 @@ func (e *end) read() (first byte, body []byte, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if 1+varintLen(n)+n > e.most {
+	if 1+wire.VarintLen(n)+n > e.most {
 		return 0, nil, &failed{
-			FailProtocol, fmt.Errorf("%s sends a packet of %d bytes, and %d is the most", e.who, 1+varintLen(n)+n, e.most),
+			FailProtocol, fmt.Errorf("%s sends a packet of %d bytes, and %d is the most", e.who, 1+wire.VarintLen(n)+n, e.most),
 			"raise packet.bytes under limits, or have less published there: until then nothing more is carried from it",
 		}
 	}

@@ -33,7 +33,7 @@ func (r *relay) fromPeer(first byte, body []byte) error {
 	case typePingresp:
 		return nil
 	case typeDisconnect:
-		f := fields{b: body}
+		f := fieldsOf(body)
 		code, why, err := f.reason()
 		if err != nil {
 			return err

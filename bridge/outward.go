@@ -29,7 +29,7 @@ func (r *relay) fromLocal(first byte, body []byte) error {
 	case typeUnsuback, typePingresp:
 		return nil
 	case typeDisconnect:
-		f := fields{b: body}
+		f := fieldsOf(body)
 		code, why, err := f.reason()
 		if err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/bellwire/bellwire/broker/topic"
+	"github.com/bellwire/bellwire/internal/wire"
 )
 
 // Packets as a client reads and writes them. The front door of our broker (broker/mqtt)
@@ -74,58 +75,10 @@ var errMalformed = errors.New("a malformed packet")
 
 func malformed(what string) error { return fmt.Errorf("%w: %s", errMalformed, what) }
 
-// A fields takes what a packet has off its front. What is not there sets short,
-// and everything after it reads as zero.
-type fields struct {
-	b     []byte
-	short bool
-}
+// A fields is a packet of which fields are taken.
+type fields struct{ wire.Fields }
 
-func (f *fields) take(n int) []byte {
-	if n > len(f.b) {
-		f.b, f.short = nil, true
-		return nil
-	}
-	v := f.b[:n:n]
-	f.b = f.b[n:]
-	return v
-}
-
-func (f *fields) byte() byte {
-	if v := f.take(1); v != nil {
-		return v[0]
-	}
-	return 0
-}
-
-func (f *fields) uint16() uint16 {
-	if v := f.take(2); v != nil {
-		return binary.BigEndian.Uint16(v)
-	}
-	return 0
-}
-
-func (f *fields) uint32() uint32 {
-	if v := f.take(4); v != nil {
-		return binary.BigEndian.Uint32(v)
-	}
-	return 0
-}
-
-// bytes takes a length of two bytes and what it counts.
-func (f *fields) bytes() []byte { return f.take(int(f.uint16())) }
-
-func (f *fields) varint() (n int) {
-	for i := range 4 {
-		b := f.byte()
-		n |= int(b&0x7f) << (7 * i)
-		if b < 0x80 {
-			return n
-		}
-	}
-	f.short = true
-	return 0
-}
+func fieldsOf(body []byte) fields { return fields{wire.Fields{Rest: body}} }
 
 // A property is one as it lies in a packet.
 type property struct {
@@ -138,8 +91,8 @@ type property struct {
 
 // properties calls yield with each property of a packet, which are next in f.
 func (f *fields) properties(yield func(property) error) error {
-	props := f.take(f.varint())
-	if f.short {
+	props := f.Take(f.Varint())
+	if f.Short {
 		return malformed("properties run past the end")
 	}
 	return eachProperty(props, yield)
@@ -149,11 +102,11 @@ func (f *fields) properties(yield func(property) error) error {
 // whole, and texts are UTF-8; but for User Property and Subscription Identifier none
 // comes twice.
 func eachProperty(props []byte, yield func(property) error) error {
-	all := fields{b: props}
+	all := fieldsOf(props)
 	var seen uint64
-	for len(all.b) > 0 {
-		at := all.b
-		p := property{id: all.byte()}
+	for len(all.Rest) > 0 {
+		at := all.Rest
+		p := property{id: all.Byte()}
 		form := byte(0)
 		if int(p.id) < len(propForms) {
 			form = propForms[p.id]
@@ -162,19 +115,19 @@ func eachProperty(props []byte, yield func(property) error) error {
 		case 0:
 			return malformed("an unknown property")
 		case formByte:
-			p.num = uint32(all.byte())
+			p.num = uint32(all.Byte())
 		case formUint16:
-			p.num = uint32(all.uint16())
+			p.num = uint32(all.Uint16())
 		case formUint32:
-			p.num = all.uint32()
+			p.num = all.Uint32()
 		case formVarint:
-			p.num = uint32(all.varint())
+			p.num = uint32(all.Varint())
 		case formText, formBinary:
-			p.text = all.bytes()
+			p.text = all.Bytes()
 		case formPair:
-			p.text, p.value = all.bytes(), all.bytes()
+			p.text, p.value = all.Bytes(), all.Bytes()
 		}
-		if all.short {
+		if all.Short {
 			return malformed("a property runs past the end")
 		}
 		if form != formBinary && !(isText(p.text) && isText(p.value)) {
@@ -184,7 +137,7 @@ func eachProperty(props []byte, yield func(property) error) error {
 			return malformed("a property twice")
 		}
 		seen |= 1 << p.id
-		p.raw = at[:len(at)-len(all.b)]
+		p.raw = at[:len(at)-len(all.Rest)]
 		if err := yield(p); err != nil {
 			return err
 		}
@@ -209,20 +162,20 @@ type publish struct {
 // parsePublish reads a PUBLISH from a broker that has been allowed no topic aliases.
 func parsePublish(first byte, body []byte, version byte) (p publish, err error) {
 	p.qos, p.dup, p.retain = first>>1&3, first&8 != 0, first&1 != 0
-	f := fields{b: body}
-	p.topic = string(f.bytes())
+	f := fieldsOf(body)
+	p.topic = string(f.Bytes())
 	if p.qos > 0 {
-		p.id = f.uint16()
+		p.id = f.Uint16()
 	}
 	if version == 5 {
-		p.props = f.take(f.varint())
+		p.props = f.Take(f.Varint())
 		if err := eachProperty(p.props, checkPublishProperty); err != nil {
 			return p, err
 		}
 	}
-	p.payload = f.b
+	p.payload = f.Rest
 	switch {
-	case f.short:
+	case f.Short:
 		return p, malformed("PUBLISH cut short")
 	case p.qos == 3, p.qos == 0 && p.dup:
 		return p, malformed("flags of PUBLISH")
@@ -258,7 +211,7 @@ func (p *publish) rest(version byte) int {
 		n += 2
 	}
 	if version == 5 {
-		n += varintLen(len(p.props)) + len(p.props)
+		n += wire.VarintLen(len(p.props)) + len(p.props)
 	}
 	return n
 }
@@ -266,7 +219,7 @@ func (p *publish) rest(version byte) int {
 // size is how many it has.
 func (p *publish) size(version byte) int {
 	n := p.rest(version)
-	return 1 + varintLen(n) + n
+	return 1 + wire.VarintLen(n) + n
 }
 
 func (p *publish) append(b []byte, version byte) []byte {
@@ -297,8 +250,8 @@ type ack struct {
 
 // parseAck reads an acknowledgement, in which all but the id may be left out.
 func parseAck(body []byte, version byte) (a ack, err error) {
-	f := fields{b: body}
-	if a.id = f.uint16(); a.id == 0 {
+	f := fieldsOf(body)
+	if a.id = f.Uint16(); a.id == 0 {
 		return a, malformed("an acknowledgement without packet identifier")
 	}
 	if version < 5 {
@@ -310,10 +263,10 @@ func parseAck(body []byte, version byte) (a ack, err error) {
 
 // reason reads a reason code and properties, which may both be left out, to the end.
 func (f *fields) reason() (code byte, why string, err error) {
-	if len(f.b) > 0 {
-		code = f.byte()
+	if len(f.Rest) > 0 {
+		code = f.Byte()
 	}
-	if len(f.b) > 0 {
+	if len(f.Rest) > 0 {
 		err = f.properties(func(p property) error {
 			if p.id == propReasonString {
 				why = string(p.text)
@@ -328,7 +281,7 @@ func (f *fields) reason() (code byte, why string, err error) {
 }
 
 func (f *fields) ends() error {
-	if f.short || len(f.b) > 0 {
+	if f.Short || len(f.Rest) > 0 {
 		return malformed("its length is wrong")
 	}
 	return nil
@@ -365,13 +318,13 @@ type connack struct {
 const originProperty = "bellwire-bridge"
 
 func parseConnack(body []byte, version byte) (c connack, err error) {
-	f := fields{b: body}
-	flags := f.byte()
-	c.present, c.code, c.receive, c.qos = flags&1 != 0, f.byte(), 65_535, 2
-	if f.short {
+	f := fieldsOf(body)
+	flags := f.Byte()
+	c.present, c.code, c.receive, c.qos = flags&1 != 0, f.Byte(), 65_535, 2
+	if f.Short {
 		return c, malformed("CONNACK cut short")
 	}
-	if version < 5 || len(f.b) == 0 { // an answer to a version that it does not know may be of another
+	if version < 5 || len(f.Rest) == 0 { // an answer to a version that it does not know may be of another
 		return c, nil
 	}
 	return c, f.properties(func(p property) error {
@@ -491,8 +444,8 @@ func appendUnsubscribe(b []byte, id uint16, filters []string, version byte) []by
 
 // parseSuback returns what a broker says of each filter.
 func parseSuback(body []byte, version byte) (id uint16, codes []byte, why string, err error) {
-	f := fields{b: body}
-	id = f.uint16()
+	f := fieldsOf(body)
+	id = f.Uint16()
 	if version == 5 {
 		err = f.properties(func(p property) error {
 			if p.id == propReasonString {
@@ -501,10 +454,10 @@ func parseSuback(body []byte, version byte) (id uint16, codes []byte, why string
 			return nil
 		})
 	}
-	if f.short {
+	if f.Short {
 		err = malformed("SUBACK cut short")
 	}
-	return id, f.b, why, err
+	return id, f.Rest, why, err
 }
 
 func appendPacket(b []byte, first byte, body []byte) []byte {
@@ -521,18 +474,6 @@ func appendVarint(b []byte, n int) []byte {
 		n >>= 7
 	}
 	return append(b, byte(n))
-}
-
-func varintLen(n int) int {
-	switch {
-	case n < 1<<7:
-		return 1
-	case n < 1<<14:
-		return 2
-	case n < 1<<21:
-		return 3
-	}
-	return 4
 }
 
 // codeText says in words why a broker refuses: the Reason String if there is one, and

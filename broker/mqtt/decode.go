@@ -7,6 +7,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/bellwire/bellwire/broker/topic"
+	"github.com/bellwire/bellwire/internal/wire"
 )
 
 // decode has the codec read a packet whose structure has been walked already.
@@ -66,9 +67,9 @@ func (*badVersion) Error() string { return "unsupported protocol version" }
 // A bridge of 3.1 or 3.1.1 may set the high bit of the level, as mosquitto's do: what it
 // subscribes to is to come to it as to a client of MQTT 5 that asks for No Local and Retain As
 // Published. The standard has no such level; who does not set it is not concerned.
-func parseVersion(c *cursor, first byte) (version byte, bridge bool, err error) {
-	name, level := c.bytes(), c.byte()
-	if c.short {
+func parseVersion(c *wire.Fields, first byte) (version byte, bridge bool, err error) {
+	name, level := c.Bytes(), c.Byte()
+	if c.Short {
 		return 0, false, malformed("CONNECT cut short")
 	}
 	if low := level &^ bridgeLevel; level&bridgeLevel != 0 && (low == 3 || low == 4) {
@@ -96,7 +97,7 @@ const bridgeLevel = 0x80
 // what the packet says of the answers it takes: the answer depends on both.
 func parseConnect(first byte, body []byte) (p *connectPacket, version byte, err error) {
 	p = new(connectPacket)
-	c := cursor{b: body}
+	c := wire.Fields{Rest: body}
 	version, p.bridge, err = parseVersion(&c, first)
 	if err != nil {
 		return nil, version, err
@@ -112,10 +113,10 @@ func parseConnect(first byte, body []byte) (p *connectPacket, version byte, err 
 }
 
 // walk checks everything after the protocol level, field by field.
-func (p *connectPacket) walk(c *cursor) error {
-	flags := c.byte()
-	c.uint16() // keep alive
-	if c.short {
+func (p *connectPacket) walk(c *wire.Fields) error {
+	flags := c.Byte()
+	c.Uint16() // keep alive
+	if c.Short {
 		return malformed("CONNECT cut short")
 	}
 	if err := p.checkFlags(flags); err != nil {
@@ -126,8 +127,8 @@ func (p *connectPacket) walk(c *cursor) error {
 			return err
 		}
 	}
-	id := c.bytes()
-	if c.short {
+	id := c.Bytes()
+	if c.Short {
 		return malformed("CONNECT cut short")
 	}
 	if !validText(id) {
@@ -141,16 +142,16 @@ func (p *connectPacket) walk(c *cursor) error {
 			return err
 		}
 	}
-	if flags&connectUser != 0 && !validID(c.bytes()) {
+	if flags&connectUser != 0 && !validID(c.Bytes()) {
 		return malformed("user name is not printable UTF-8")
 	}
 	if flags&connectPassword != 0 {
-		c.bytes()
+		c.Bytes()
 	}
 	switch {
-	case c.short:
+	case c.Short:
 		return malformed("CONNECT cut short")
-	case len(c.b) > 0:
+	case len(c.Rest) > 0:
 		return malformed("bytes after the last field")
 	}
 	return nil
@@ -170,9 +171,9 @@ func (p *connectPacket) checkFlags(flags byte) error {
 	return nil
 }
 
-func (p *connectPacket) walkProps(c *cursor) error {
+func (p *connectPacket) walkProps(c *wire.Fields) error {
 	w := walkProps(c, connectProps)
-	if c.short {
+	if c.Short {
 		return malformed("properties run past the end")
 	}
 	problems := true
@@ -198,10 +199,10 @@ func (p *connectPacket) walkProps(c *cursor) error {
 	return nil
 }
 
-func (p *connectPacket) walkWill(c *cursor) error {
+func (p *connectPacket) walkWill(c *wire.Fields) error {
 	if p.v5() {
 		w := walkProps(c, willProps)
-		if c.short {
+		if c.Short {
 			return malformed("properties run past the end")
 		}
 		if err := p.walkWillProps(&w); err != nil {
@@ -209,8 +210,8 @@ func (p *connectPacket) walkWill(c *cursor) error {
 		}
 		p.willSeen = w.seen
 	}
-	name, payload := c.bytes(), c.bytes()
-	if c.short {
+	name, payload := c.Bytes(), c.Bytes()
+	if c.Short {
 		return malformed("CONNECT cut short")
 	}
 	if p.willText && !utf8.Valid(payload) {
@@ -251,12 +252,12 @@ func (p *connectPacket) walkWillProps(w *propWalker) error {
 // is valid is not asked: that is answered filter by filter.
 func parseSubscribe(body []byte, version byte) (*packets.Packet, error) {
 	v5 := version == 5
-	c := cursor{b: body}
+	c := wire.Fields{Rest: body}
 	if err := walkRequest(&c, v5, subscribeProps); err != nil {
 		return nil, err
 	}
-	for len(c.b) > 0 {
-		filter, opts := c.bytes(), c.byte()
+	for len(c.Rest) > 0 {
+		filter, opts := c.Bytes(), c.Byte()
 		if err := checkEntry(&c, filter); err != nil {
 			return nil, err
 		}
@@ -287,12 +288,12 @@ func isShared(filter string) bool {
 
 // parseUnsubscribe does for UNSUBSCRIBE what parseSubscribe does.
 func parseUnsubscribe(body []byte, version byte) (*packets.Packet, error) {
-	c := cursor{b: body}
+	c := wire.Fields{Rest: body}
 	if err := walkRequest(&c, version == 5, unsubProps); err != nil {
 		return nil, err
 	}
-	for len(c.b) > 0 {
-		if err := checkEntry(&c, c.bytes()); err != nil {
+	for len(c.Rest) > 0 {
+		if err := checkEntry(&c, c.Bytes()); err != nil {
 			return nil, err
 		}
 	}
@@ -302,11 +303,11 @@ func parseUnsubscribe(body []byte, version byte) (*packets.Packet, error) {
 
 // walkRequest walks what SUBSCRIBE and UNSUBSCRIBE have before their entries,
 // of which there must be one.
-func walkRequest(c *cursor, v5 bool, allowed propSet) error {
-	id := c.uint16()
+func walkRequest(c *wire.Fields, v5 bool, allowed propSet) error {
+	id := c.Uint16()
 	if v5 {
 		w := walkProps(c, allowed)
-		if c.short {
+		if c.Short {
 			return malformed("properties run past the end")
 		}
 		if err := w.all(); err != nil {
@@ -314,19 +315,19 @@ func walkRequest(c *cursor, v5 bool, allowed propSet) error {
 		}
 	}
 	switch {
-	case c.short:
+	case c.Short:
 		return malformed("cut short")
 	case id == 0:
 		return protocolError("packet identifier 0")
-	case len(c.b) == 0:
+	case len(c.Rest) == 0:
 		return protocolError("no topic filter")
 	}
 	return nil
 }
 
-func checkEntry(c *cursor, filter []byte) error {
+func checkEntry(c *wire.Fields, filter []byte) error {
 	switch {
-	case c.short:
+	case c.Short:
 		return malformed("cut short")
 	case len(filter) == 0:
 		return malformed("empty topic filter")

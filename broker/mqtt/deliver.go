@@ -8,6 +8,7 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/internal/wire"
 )
 
 // How an event becomes bytes.
@@ -79,10 +80,10 @@ func (c *conn) shapeOf(d *broker.Delivery) shape {
 			s.own += 5
 		}
 		for _, id := range d.IDs {
-			s.own += 1 + varintLen(int(id))
+			s.own += 1 + wire.VarintLen(int(id))
 		}
 		s.props = s.own + len(ev.Props)
-		s.body += varintLen(s.props)
+		s.body += wire.VarintLen(s.props)
 	}
 	s.plain = s.own == 0
 	s.large = len(ev.Props)+len(ev.Payload) > inlineMax

@@ -8,6 +8,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/internal/wire"
 )
 
 // dirty sees to it that somebody flushes what is about to be queued: whoever
@@ -49,7 +50,7 @@ func (c *conn) putAck(packet byte, id uint16, code byte, reason string, props []
 		b[0], b[1], b[2], b[3], b[4] = first, 3, byte(id>>8), byte(id), code
 		return
 	}
-	rest := 3 + varintLen(n) + n
+	rest := 3 + wire.VarintLen(n) + n
 	b := c.out.room(packetSize(rest))
 	b[0] = first
 	b = b[1+putVarint(b[1:], rest):]

@@ -1,6 +1,10 @@
 package mqtt
 
-import "github.com/mochi-mqtt/server/v2/packets"
+import (
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/bellwire/bellwire/internal/wire"
+)
 
 // The frame of a packet: one byte of type and flags, the remaining length in
 // one to four bytes, the body.
@@ -69,19 +73,6 @@ func frameSize(b []byte) (body, size int, err error) {
 	return 0, 0, nil
 }
 
-// varintLen is how many bytes n takes as a variable byte integer.
-func varintLen(n int) int {
-	switch {
-	case n < 1<<7:
-		return 1
-	case n < 1<<14:
-		return 2
-	case n < 1<<21:
-		return 3
-	}
-	return 4
-}
-
 // putVarint writes n as a variable byte integer to the front of b and returns
 // its length.
 func putVarint(b []byte, n int) int {
@@ -95,4 +86,4 @@ func putVarint(b []byte, n int) int {
 }
 
 // packetSize is the size of a packet with a body of n bytes.
-func packetSize(n int) int { return 1 + varintLen(n) + n }
+func packetSize(n int) int { return 1 + wire.VarintLen(n) + n }

@@ -7,6 +7,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/internal/wire"
 )
 
 // A publication is a PUBLISH as it lies in the input: its slices alias the
@@ -34,24 +35,24 @@ var errNotText = &broker.Refusal{Cause: broker.ErrPayload, Reason: "the payload 
 // move bytes within the properties: those that are forwarded are pushed
 // together in place, which costs nothing when there are no others.
 func parsePublish(first byte, body []byte, v5 bool, p *publication) error {
-	c := cursor{b: body}
+	c := wire.Fields{Rest: body}
 	*p = publication{qos: first >> 1 & 3, retain: first&1 != 0}
-	p.topic = c.bytes()
+	p.topic = c.Bytes()
 	if p.qos > 0 {
-		p.id = c.uint16()
+		p.id = c.Uint16()
 	}
 	var at propWalker
 	if v5 {
 		at = walkProps(&c, publishProps)
 	}
-	if c.short {
+	if c.Short {
 		return malformed("PUBLISH cut short")
 	}
 	if p.qos > 0 && p.id == 0 {
 		return protocolError("packet identifier 0")
 	}
-	p.payload = c.b
-	if len(at.b) > 0 {
+	p.payload = c.Rest
+	if len(at.Rest) > 0 {
 		if err := p.walk(&at); err != nil {
 			return err
 		}
@@ -73,7 +74,7 @@ func parsePublish(first byte, body []byte, v5 bool, p *publication) error {
 }
 
 func (p *publication) walk(at *propWalker) error {
-	all, keep := at.b, 0
+	all, keep := at.Rest, 0
 	for {
 		prop, ok, err := at.next()
 		if err != nil {
@@ -123,12 +124,12 @@ func checkTail(b []byte, allowed propSet) error {
 	if len(b) == 0 {
 		return nil
 	}
-	c := cursor{b: b}
+	c := wire.Fields{Rest: b}
 	w := walkProps(&c, allowed)
-	if c.short {
+	if c.Short {
 		return malformed("properties run past the end")
 	}
-	if len(c.b) > 0 {
+	if len(c.Rest) > 0 {
 		return malformed("bytes after the last field")
 	}
 	return w.all()
@@ -153,12 +154,12 @@ func parseDisconnect(body []byte, v5 bool) (code byte, expiry uint32, set bool, 
 	if len(body) == 1 {
 		return code, 0, false, nil
 	}
-	c := cursor{b: body[1:]}
+	c := wire.Fields{Rest: body[1:]}
 	w := walkProps(&c, disconnectProps)
-	if c.short {
+	if c.Short {
 		return 0, 0, false, malformed("properties run past the end")
 	}
-	if len(c.b) > 0 {
+	if len(c.Rest) > 0 {
 		return 0, 0, false, malformed("bytes after the last field")
 	}
 	for {
@@ -187,12 +188,12 @@ func parseAuth(body []byte) (code byte, method string, data []byte, err error) {
 	if len(body) == 1 {
 		return code, "", nil, nil
 	}
-	c := cursor{b: body[1:]}
+	c := wire.Fields{Rest: body[1:]}
 	w := walkProps(&c, authProps)
 	switch {
-	case c.short:
+	case c.Short:
 		return 0, "", nil, malformed("properties run past the end")
-	case len(c.b) > 0:
+	case len(c.Rest) > 0:
 		return 0, "", nil, malformed("bytes after the last field")
 	}
 	for {

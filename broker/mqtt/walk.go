@@ -1,73 +1,13 @@
 package mqtt
 
 import (
-	"encoding/binary"
 	"unsafe"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/bellwire/bellwire/broker/topic"
+	"github.com/bellwire/bellwire/internal/wire"
 )
-
-// A cursor takes fields off the front of a packet's body. What is not there
-// sets short, and everything after it reads as zero: a parser reads all it
-// wants and asks once.
-type cursor struct {
-	b     []byte
-	short bool
-}
-
-func (c *cursor) take(n int) []byte {
-	if n > len(c.b) {
-		c.b, c.short = nil, true
-		return nil
-	}
-	v := c.b[:n:n]
-	c.b = c.b[n:]
-	return v
-}
-
-func (c *cursor) byte() byte {
-	if v := c.take(1); v != nil {
-		return v[0]
-	}
-	return 0
-}
-
-func (c *cursor) uint16() uint16 {
-	if v := c.take(2); v != nil {
-		return binary.BigEndian.Uint16(v)
-	}
-	return 0
-}
-
-func (c *cursor) uint32() uint32 {
-	if v := c.take(4); v != nil {
-		return binary.BigEndian.Uint32(v)
-	}
-	return 0
-}
-
-// bytes takes a length of two bytes and what it counts.
-func (c *cursor) bytes() []byte { return c.take(int(c.uint16())) }
-
-// varint takes a variable byte integer; one that is longer than it need be is
-// as good as cut short.
-func (c *cursor) varint() int {
-	n := 0
-	for i := range 4 {
-		b := c.byte()
-		n |= int(b&0x7f) << (7 * i)
-		if b < 0x80 {
-			if b == 0 && i > 0 {
-				c.short = true
-			}
-			return n
-		}
-	}
-	c.short = true
-	return 0
-}
 
 // view is b as a string that aliases it.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
@@ -156,22 +96,22 @@ type property struct {
 // it may stand there, that it is whole, that it is not a repeat (only User
 // Property may be), and that its value is one that the standard allows.
 type propWalker struct {
-	cursor
+	wire.Fields
 	allowed, seen propSet
 }
 
 // walkProps takes the properties off c: their length, then as many bytes.
-func walkProps(c *cursor, allowed propSet) propWalker {
-	return propWalker{cursor: cursor{b: c.take(c.varint())}, allowed: allowed}
+func walkProps(c *wire.Fields, allowed propSet) propWalker {
+	return propWalker{Fields: wire.Fields{Rest: c.Take(c.Varint())}, allowed: allowed}
 }
 
 // next returns the next property. ok is false at the end.
 func (w *propWalker) next() (p property, ok bool, err error) {
-	if len(w.b) == 0 {
+	if len(w.Rest) == 0 {
 		return p, false, nil
 	}
-	at := w.b
-	p.id = w.byte()
+	at := w.Rest
+	p.id = w.Byte()
 	form := formUnknown
 	if int(p.id) < len(propForms) {
 		form = propForms[p.id]
@@ -181,28 +121,28 @@ func (w *propWalker) next() (p property, ok bool, err error) {
 	case formUnknown:
 		return p, false, malformed("unknown property")
 	case formByte, formFlag:
-		p.num = uint32(w.byte())
+		p.num = uint32(w.Byte())
 	case formUint16:
-		p.num = uint32(w.uint16())
+		p.num = uint32(w.Uint16())
 	case formUint32:
-		p.num = w.uint32()
+		p.num = w.Uint32()
 	case formVarint:
-		p.num = uint32(w.varint())
+		p.num = uint32(w.Varint())
 	case formText, formBinary:
-		text = w.bytes()
+		text = w.Bytes()
 	case formPair:
-		name, value := w.bytes(), w.bytes()
+		name, value := w.Bytes(), w.Bytes()
 		if !validText(name) || !validText(value) {
 			return p, false, malformed("a string that is not UTF-8")
 		}
 	}
-	if w.short {
+	if w.Short {
 		return p, false, malformed("property runs past the end")
 	}
 	if form == formText && !validText(text) {
 		return p, false, malformed("a string that is not UTF-8")
 	}
-	p.raw = at[:len(at)-len(w.b)]
+	p.raw = at[:len(at)-len(w.Rest)]
 	if !w.allowed.has(p.id) {
 		return p, false, protocolError("a property that this packet cannot carry")
 	}
