@@ -218,6 +218,9 @@ func TestClusterMosquittoRoams(t *testing.T) {
 			if err != nil {
 				t.Fatalf("mosquitto_sub %v: %v %s", args, err, out)
 			}
+			// The program has said that it has them, and that it leaves, and does not wait for an
+			// answer: a node that is killed before it has ordered that has them sent again.
+			until(t, "its leave is ordered", patience, func() bool { return c.nodes[node].metric("bellwire_sessions_connected") == 0 })
 			return strings.Split(strings.TrimSpace(string(out)), "\n")
 		}
 		if out, err := exec.Command("mosquitto_sub", append(at(0, session...), "-E")...).CombinedOutput(); err != nil {

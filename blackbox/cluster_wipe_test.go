@@ -42,9 +42,10 @@ func TestClusterWipedNode(t *testing.T) {
 	l.await(300)
 	l.finish()
 	c.alike()
-	if all := c.status(i); !slices.ContainsFunc(all, func(m member) bool { return m.Name == "n4" && m.Voter }) {
-		t.Errorf("the members are %+v, want n4 in place of %s", all, name)
-	}
+	c.await("n4 in place of "+name, func(all []member) bool {
+		return slices.ContainsFunc(all, func(m member) bool { return m.Name == "n4" && m.Voter }) &&
+			!slices.ContainsFunc(all, func(m member) bool { return m.Name == name })
+	})
 }
 
 // rename has node i, which is down, start as another node, with a certificate of its own.

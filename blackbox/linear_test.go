@@ -53,7 +53,7 @@ func (h *history) judge(t *testing.T, model porcupine.Model) {
 			open++
 		}
 	}
-	switch result, info := porcupine.CheckOperationsVerbose(model, h.ops, time.Minute); result {
+	switch result, info := porcupine.CheckOperationsVerbose(model, h.ops, 5*time.Minute); result {
 	case porcupine.Illegal:
 		path := filepath.Join(os.TempDir(), fmt.Sprintf("bellwire-%s-%d.html", t.Name(), os.Getpid()))
 		if err := porcupine.VisualizePath(model, info, path); err != nil {
@@ -61,7 +61,7 @@ func (h *history) judge(t *testing.T, model porcupine.Model) {
 		}
 		t.Errorf("%d operations are not linearizable: see %s", len(h.ops), path)
 	case porcupine.Unknown:
-		t.Errorf("%d operations could not be judged in a minute", len(h.ops))
+		t.Errorf("%d operations could not be judged in time", len(h.ops))
 	default:
 		t.Logf("%d operations, of which %d came to no answer, are linearizable", len(h.ops), open)
 	}

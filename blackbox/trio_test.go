@@ -257,7 +257,7 @@ func (c *trio) alike() {
 			c.t.Logf("verify: %s\nstatus: %+v", said, c.status(0))
 		}
 	}()
-	until(c.t, "the states of all nodes are equal at one index", 30*time.Second, func() bool {
+	until(c.t, "the states of all nodes are equal at one index", 60*time.Second, func() bool {
 		out, errs, code := c.ask(c.leader(), "verify")
 		said = out + errs
 		return code == 0

@@ -182,7 +182,7 @@ func (c *trio) levelHeld(i int, v earlier) {
 			}
 		}
 	}
-	until(c.t, "the states of all nodes are equal at one index", 30*time.Second, func() bool {
+	until(c.t, "the states of all nodes are equal at one index", 60*time.Second, func() bool {
 		_, _, code := c.ask(c.leader(), "verify")
 		return code == 0
 	})
