@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
+
+	"github.com/bellwire/bellwire/bw"
 )
 
 // Bans is who is kept out, and clients that are sent away. Its methods may be called from
@@ -92,7 +95,7 @@ func answerBans(w http.ResponseWriter, status int, answer any, err error) {
 	case errors.Is(err, ErrFull):
 		refuse(w, http.StatusTooManyRequests, "%v", err)
 	case errors.Is(err, ErrNoSuch):
-		refuse(w, http.StatusNotFound, "%v", err)
+		refuseAs(w, http.StatusNotFound, bw.NoSuchClient, "%s", strings.TrimPrefix(err.Error(), ErrNoSuch.Error()+": "))
 	case err != nil:
 		refuseCluster(w, err)
 	default:

@@ -79,7 +79,7 @@ func TestBans(t *testing.T) {
 	}
 	verb(0, "ban", "rm", "--user", eve)
 	verb(0, "ban", "rm", "--address", "198.51.100.7/24")
-	if out := verb(1, "ban", "rm", "--user", eve); !strings.Contains(out, "no such ban") {
+	if out := verb(3, "ban", "rm", "--user", eve); !strings.Contains(out, "bellwire: no such ban: it has ended, or there never was one of exactly these\n") {
 		t.Errorf("ended twice: %s", out)
 	}
 	s.open(v5, as(eve, clean("eves"))).Quiet()
@@ -117,7 +117,7 @@ func TestKickedByAnOperator(t *testing.T) {
 	c.ClosedWith(0x98)
 	watcher.ReceiveText("will", "gone")
 	watcher.Publish("t", 1, "kept")
-	if why := kick(1, "a/b c"); !strings.Contains(why, "not connected") {
+	if why := kick(3, "a/b c"); !strings.Contains(why, "bellwire: no such client: it is not connected, since ") {
 		t.Errorf("kicked again: %s", why)
 	}
 	c = s.open(v5, durable(v5, "a/b c"))

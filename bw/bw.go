@@ -46,6 +46,7 @@ const (
 	Denied          Code = 4001
 	BadCredentials  Code = 4002
 	ByOwner         Code = 4003
+	NoSuchClient    Code = 4004
 	ByPolicy        Code = 4031
 	NotExplained    Code = 4032
 	DataInUse       Code = 5001

@@ -204,6 +204,13 @@ they show it to who shows more of itself (bellwire presence watch --visibility).
 "probation": they want to be asked again later only.`,
 	},
 	{
+		NoSuchClient, "no such ban, or no such client",
+		"bellwire ban ls lists bans, as they were named; a client is named by its id",
+		`A ban is ended by all that it names, and one that was for a time ends by itself.
+A client whose connection is to be ended has to be connected, to whichever node;
+with --drop-session it is enough that it has a session.`,
+	},
+	{
 		ByPolicy, "the operator's policy does not allow it",
 		"ask why with the id that the message ends with: bellwire acl explain ID",
 		`A rule or limit of the operator's policy refuses it, or no rule allows it, to

@@ -144,14 +144,24 @@ func banFault(err error) error {
 		as = api.ErrUnacceptable
 	case errors.Is(err, broker.ErrQuota):
 		as = api.ErrFull
-	case errors.Is(err, broker.ErrNoBan), errors.Is(err, broker.ErrNoClient):
-		as = api.ErrNoSuch
+	case errors.Is(err, broker.ErrNoBan):
+		return fmt.Errorf("%w: no such ban: %s", api.ErrNoSuch, reasonOf(err))
+	case errors.Is(err, broker.ErrNoClient):
+		return fmt.Errorf("%w: no such client: %s", api.ErrNoSuch, reasonOf(err))
 	case errors.Is(err, broker.ErrRefused):
 		as = api.ErrConflict
 	default:
 		return orderFault(err)
 	}
 	return fmt.Errorf("%w: %w", as, err)
+}
+
+// reasonOf is what the broker says of a refusal, without what kind it is.
+func reasonOf(err error) string {
+	if r, ok := errors.AsType[*broker.Refusal](err); ok {
+		return r.Reason
+	}
+	return err.Error()
 }
 
 // orderFault translates why something was not ordered.

@@ -62,7 +62,8 @@ its own, of --subject with its number for %d; or --username and --pw, in which %
 number, too. --self starts a server of this program with such a key for the time of the
 storm: its CPU time is told then.
 
-Exit code 4: somebody was refused who should be let in. 6: not all were in after --settle.`,
+Exit code 4: somebody was refused who should be let in; if nobody is let in, and 20 were
+refused, or each, it ends at once. 6: not all were in after --settle.`,
 		Example: `  bellwire bench storm --self --clients 10000 --tls
   bellwire bench storm -h broker.example.com --clients 500 --key signing-key.json --issuer plant --audience bellwire
   bellwire bench storm -L mqtts://10.0.0.7 --cafile ca.crt --tokens tokens.txt --clients 2000 -o json`,

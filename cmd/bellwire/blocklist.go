@@ -44,6 +44,7 @@ func blocklistGetCommand() *cobra.Command {
 	var c clientFlags
 	return clientOnly(&c, &cobra.Command{
 		Use:     "get",
+		Aliases: []string{"ls"},
 		Short:   "Print your blocklist",
 		Example: `  bellwire blocklist get -u ana@example.com`,
 		Args:    noArgs,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -341,7 +342,11 @@ func removalPlan(s api.Status, m api.Member) string {
 	default:
 		left += fmt.Sprintf(", of which %d may fail", n)
 	}
-	return fmt.Sprintf("remove node %s (%s, %s, %s) from cluster %s, for good; then %s", m.Name, m.Addr, m.Role, what, clusterTitle(s.Name, s.Cluster), left)
+	is := []string{m.Role, what}
+	if m.Addr != "" { // a node alone has none that others reach
+		is = slices.Insert(is, 0, m.Addr)
+	}
+	return fmt.Sprintf("remove node %s (%s) from cluster %s, for good; then %s", m.Name, strings.Join(is, ", "), clusterTitle(s.Name, s.Cluster), left)
 }
 
 func promoteCommand(f *httpFlags) *cobra.Command {

@@ -516,3 +516,15 @@ func testConfig(t *testing.T, dir string) serverConfig {
 		die: func(reason string) { panic(reason) },
 	}
 }
+
+// A plan to remove a node says where it is, if it is anywhere that others reach.
+func TestRemovalPlan(t *testing.T) {
+	for addr, want := range map[string]string{
+		"":              "remove node n1 (leader, a voter) from ",
+		"10.0.0.1:7000": "remove node n1 (10.0.0.1:7000, leader, a voter) from ",
+	} {
+		if got := removalPlan(api.Status{Voters: 1, Up: 1}, api.Member{Name: "n1", Addr: addr, Role: "leader", Voter: true}); !strings.HasPrefix(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -32,7 +32,7 @@ func exitOf(c bw.Code) int {
 		return exitTimeout
 	case bw.Usage, bw.Environment, bw.LimitsFile, bw.PolicyFile, bw.OpenListener, bw.ConfigFile, bw.OldProtocol, bw.OwnPolicy, bw.ClusterTLS:
 		return exitUsage
-	case bw.NoSuchCode, bw.NotSet, bw.NoSuchNode, bw.NotExplained, bw.NoSuchPolicy:
+	case bw.NoSuchCode, bw.NotSet, bw.NoSuchNode, bw.NotExplained, bw.NoSuchPolicy, bw.NoSuchClient:
 		return exitNotFound
 	case bw.WouldOverwrite, bw.WouldLoseQuorum, bw.ClusterRefuses, bw.NodeRemoved, bw.NodeContested, bw.NotConfirmed, bw.PolicyMoved:
 		return exitConflict

@@ -46,6 +46,7 @@ func TestVerbsProveByScram(t *testing.T) {
 		{s, "presence set open -u sam@example.com -P pencil --scram --note here", 0, ""},
 		{s, "presence watch sam -u sam@example.com -P pencil --scram -C 1", 0, "here"},
 		{s, "blocklist add bo@example.net -u sam@example.com -P pencil --scram", 0, ""},
+		{s, "blocklist ls -u sam@example.com -P pencil --scram", 0, "bo@example.net"},
 		{s, "pub -u sam -P pencil -t t/a -m x", exitDenied, "(scram_sha256) adds --scram     BW-4002"},
 		{s, "pub -u sam -P Pencil --scram -t t/a -m x", exitDenied, "bad user name or password"},
 		{s, "pub -u nobody -P pencil --scram -t t/a -m x", exitDenied, "bad user name or password"},

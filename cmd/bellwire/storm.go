@@ -173,11 +173,16 @@ type stormTally struct {
 	answered int           // of them, those that have been answered since all were in
 	settled  chan struct{} // closed when all are in
 	over     chan struct{} // closed when all have been answered after that
+	hopeless chan struct{} // closed when as many were refused as say that all will be
 }
+
+// refusedEnough is how many refusals, if nobody was let in yet, say that nobody will be: so
+// many, or one of each client.
+const refusedEnough = 20
 
 // wave begins something that has all clients get in, and waits until they are.
 func (r *storming) wave(begin func()) (wave, error) {
-	t := &stormTally{began: time.Now(), settled: make(chan struct{}), over: make(chan struct{})}
+	t := &stormTally{began: time.Now(), settled: make(chan struct{}), over: make(chan struct{}), hopeless: make(chan struct{})}
 	t.Refused, t.Waits, t.Failed = map[string]int{}, map[string]int{}, map[string]int{}
 	before := r.used()
 	r.mu.Lock()
@@ -211,6 +216,8 @@ func (r *storming) await(t *stormTally) error {
 	for _, done := range []chan struct{}{t.settled, t.over} {
 		select {
 		case <-done:
+		case <-t.hopeless:
+			return errUnsettled
 		case <-limit.C:
 			return errUnsettled
 		case <-r.ctx.Done():
@@ -288,6 +295,20 @@ func (r *storming) lost(c *stormClient) {
 		}
 	}
 	c.present, c.answered = false, false
+}
+
+// failed notes that a try has failed.
+func (r *storming) failed(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.tally
+	t.note(err)
+	if total(t.Refused) < min(len(r.clients), refusedEnough) || isClosed(t.hopeless) {
+		return
+	}
+	if !slices.ContainsFunc(r.clients, func(c *stormClient) bool { return c.been }) {
+		close(t.hopeless)
+	}
 }
 
 // answer notes that the server has answered a client.

@@ -70,9 +70,7 @@ func (c *stormClient) comeBack(first time.Duration) bool {
 		if c.in.ctx.Err() != nil {
 			return false
 		}
-		c.in.mu.Lock()
-		c.in.tally.note(err)
-		c.in.mu.Unlock()
+		c.in.failed(err)
 		pause = min(max(2*pause, c.in.first), c.in.most)
 	}
 }

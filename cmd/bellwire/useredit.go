@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -215,6 +216,14 @@ func replaceFile(path string, data []byte) (err error) {
 	return nil
 }
 
+// warnOfReaders says so if everybody on the machine may read a policy file: what is in it lets
+// one try out passwords.
+func warnOfReaders(notes io.Writer, path string) {
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o004 != 0 {
+		fmt.Fprintf(notes, "everybody on this machine may read %s, which holds hashes of passwords: chmod o-r %s, if the server may read it without\n", path, path)
+	}
+}
+
 // inForceBy says how what was changed comes into force.
 func inForceBy(path string) string {
 	return "in force when the server reads it: kill -HUP, or bellwire acl apply " + path
@@ -327,6 +336,7 @@ A name without a domain is written with that of --domain.`,
 				}
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s is a user of %s; %s\n", safe(name), p.path, inForceBy(p.path))
+			warnOfReaders(cmd.ErrOrStderr(), p.path)
 			return nil
 		},
 	}

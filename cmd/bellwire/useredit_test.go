@@ -41,6 +41,20 @@ func TestUsersAreEditedInTurn(t *testing.T) {
 	}
 }
 
+// Who adds a user to a file that everybody may read is told so; the mode stays.
+func TestUserAddTellsWhoMayRead(t *testing.T) {
+	path := writeFile(t, "policy.yaml", "rules: []\n")
+	for mode, told := range map[os.FileMode]bool{0o644: true, 0o640: false, 0o600: false} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		_, why, code := userVerb(t, "secret\n", "add", "cy@example.com", "--replace", "--policy", path)
+		if info, err := os.Stat(path); code != 0 || strings.Contains(why, "chmod o-r") != told || err != nil || info.Mode().Perm() != mode {
+			t.Errorf("mode %o: %d %s", mode, code, why)
+		}
+	}
+}
+
 // Users come and go, and whatever else stands in the file stays to the byte.
 func TestUserAddAndRemoveKeepTheFile(t *testing.T) {
 	const rest = "# who may what\nrules:   # all of it\n  - {id: all, allow: [subscribe], who: [anyone], topic: [\"#\"]}\n"
