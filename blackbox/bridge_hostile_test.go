@@ -2,6 +2,7 @@ package blackbox
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -124,6 +125,13 @@ func TestBridgeHostilePeer(t *testing.T) {
 		{"properties that run past the end", "protocol", then(publish("in/a", 0, 9, 1))},
 		{"acknowledges what it was not sent", "protocol", then([]byte{0x40, 2, 0, 9})},
 		{"a CONNECT", "protocol", then([]byte{0x10, 0})},
+		{"PINGRESP to nobody", "protocol", then([]byte{0xd0, 0})},
+		{"has an event again and again", "protocol", func(p packetIn) []byte {
+			if p.first>>4 == 3 {
+				return bytes.Repeat([]byte{0x50, 2, p.body[7], p.body[8]}, 200)
+			}
+			return then(nil)(p)
+		}},
 		{"tells why it ends", "lost", then([]byte{0xe0, 1, 0x8E})},
 		{"never acknowledges", "timeout", then([]byte{})},
 		{"takes events not now", "busy", func(p packetIn) []byte {
@@ -135,13 +143,16 @@ func TestBridgeHostilePeer(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			addr := hostilePeer(t, c.answer)
-			s := prepareBridged(t, addr, "ack_timeout: 1s\ntopics: [{filter: \"in/#\", direction: in}, {filter: \"out/#\", direction: out}]")
+			addr, qos := hostilePeer(t, c.answer), byte(1)
+			if c.name == "has an event again and again" {
+				qos = 2
+			}
+			s := prepareBridged(t, addr, "ack_timeout: 1s\ntopics: [{filter: \"in/#\", direction: in}, {filter: \"out/#\", direction: out, qos: 2}]")
 			s.start()
 			client := s.open(v5, clean("client"))
 			client.Subscribe("out/#", 1)
 			client.Subscribe("b", 1)
-			client.Publish("out/a", 1, "waits")
+			client.Publish("out/a", qos, "waits")
 			client.ReceiveText("out/a", "waits")
 			until(t, "it is counted", patience, func() bool { return s.metric("bellwire_bridge_errors_total", fmt.Sprintf("reason=%q", c.reason)) > 0 })
 			until(t, "the event waits", patience, func() bool { return s.metric("bellwire_bridge_lag_messages") == 1 })
@@ -212,6 +223,34 @@ func TestBridgeNamesThatDoNotFit(t *testing.T) {
 	}
 }
 
+// A peer that releases ids under which it has sent nothing is answered, and has our log order
+// nothing.
+func TestBridgeReleasesOfNothing(t *testing.T) {
+	t.Parallel()
+	const many = 20_000
+	var over atomic.Int32
+	addr := hostilePeer(t, func(p packetIn) []byte {
+		switch p.first >> 4 {
+		case 1:
+			return []byte{0x20, 3, 0, 0, 0}
+		case 7:
+			over.Add(1)
+		case 8:
+			out := []byte{0x90, 4, p.body[0], p.body[1], 0, 2}
+			for id := range many {
+				out = append(out, 0x62, 2, byte((id+1)>>8), byte(id+1))
+			}
+			return out
+		}
+		return []byte{}
+	})
+	s := bridged(t, addr, `topics: [{filter: "in/#", direction: in, qos: 2}]`)
+	until(t, "all are answered", patience, func() bool { return over.Load() == many })
+	if n := s.metric("bellwire_log_bytes_total"); n > 5*many {
+		t.Errorf("%v bytes were ordered", n)
+	}
+}
+
 // A peer may have more under way than our clients may: MQTT 3.1.1 has no bound, and mosquitto
 // oversteps that of 5 when it sends what has gathered while we were away. All of it is carried, and the
 // connection goes on.
@@ -248,6 +287,37 @@ func TestBridgePeerSendsMuchAtOnce(t *testing.T) {
 			until(t, "all is acknowledged", patience, func() bool { return over.Load() == 2*each })
 			if in, lost := s.metric("bellwire_bridge_messages_total", `direction="in"`), s.metric("bellwire_bridge_errors_total"); in != 2*each || lost > 0 {
 				t.Errorf("%v came in, want %d; connections lost: %v", in, 2*each, lost)
+			}
+		})
+	}
+}
+
+// What has gathered at a mosquitto while we were away comes all at once, more than our Receive
+// Maximum, which it oversteps by MQTT 5 as well; it comes once each and in order, on one connection.
+func TestBridgeMosquittoSendsMuchAtOnce(t *testing.T) {
+	t.Parallel()
+	const many = 600
+	peer := mosquittoBroker(t)
+	for _, version := range []string{"5", "3.1.1"} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			s := bridged(t, peer.addr, fmt.Sprintf("client_id: of-%s\nprotocol: %[1]q\ntopics: [{filter: \"in/#\", direction: in, qos: 1}]", version))
+			until(t, "mosquitto has the subscription", patience, func() bool {
+				mq.Open(t, peer.addr, v5, clean("try "+version)).Publish("in/try", 1, "x")
+				return s.metric("bellwire_bridge_messages_total", `direction="in"`) > 0
+			})
+			here := s.open(v5, durable(v5, "here"))
+			here.Subscribe("in/"+version, 1)
+			here.Disconnect()
+			s.kill()
+			publishMany(t, mq.Open(t, peer.addr, v5, clean("source "+version)), "in/"+version, 1, 1, many)
+			s.start()
+			here = s.open(v5, durable(v5, "here"))
+			for i := range many {
+				here.ReceiveText("in/"+version, fmt.Sprint(1+i))
+			}
+			if lost := s.metric("bellwire_bridge_errors_total"); lost > 0 {
+				t.Errorf("%v connections lost", lost)
 			}
 		})
 	}

@@ -31,6 +31,9 @@ func (r *relay) fromPeer(first byte, body []byte) error {
 	case typeSuback:
 		return r.takeSuback(atPeer, body)
 	case typePingresp:
+		if r.pings.Add(-1) < 0 {
+			return malformed("PINGRESP to nobody")
+		}
 		return nil
 	case typeDisconnect:
 		f := fieldsOf(body)
@@ -132,9 +135,14 @@ func (r *relay) inDropped(p *publish) error {
 	return nil
 }
 
-// inRelease carries PUBREL.
+// inRelease carries PUBREL. Of an id that our session does not hold there is nothing to release:
+// our log is not asked, or whoever sends such ids would have it order each.
 func (r *relay) inRelease(id uint16) error {
 	r.mu.Lock()
+	if r.in[id] == 0 && !r.stale[id] {
+		r.mu.Unlock()
+		return r.peerWrote(r.peer.ack(typePubcomp, id, 0))
+	}
 	delete(r.stale, id)
 	r.in[id] = 2
 	r.mu.Unlock()

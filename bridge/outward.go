@@ -136,9 +136,14 @@ func (r *relay) outAnswered(packet byte, a ack) error {
 	case !known, packet == typePuback && (x.there != 1 || x.state != outSent),
 		packet == typePubrec && (x.there != 2 || x.state != outSent),
 		packet == typePubcomp && x.state != outReleased:
+		again := packet == typePubrec && known && x.state != outOver && x.again < mostAgain
+		if again { // our broker has been told
+			x.again++
+			r.out[a.id] = x
+		}
 		r.mu.Unlock()
-		if packet == typePubrec && known && x.state != outOver {
-			return nil // once more: our broker has been told
+		if again {
+			return nil
 		}
 		return malformed("it acknowledges what it was not sent")
 	case packet == typePubcomp:

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,7 +19,8 @@ import (
 type relay struct {
 	b           *Bridge
 	local, peer *end
-	present     bool // the peer had our session
+	present     bool         // the peer had our session
+	pings       atomic.Int64 // that the peer has not answered
 
 	mu sync.Mutex // guards the following
 
@@ -50,7 +52,11 @@ type outgoing struct {
 	there byte // of the one sent to the peer
 	state outState
 	since time.Time // that the peer owes us something; zero if it does not
+	again byte      // times that the peer has said PUBREC once more
 }
+
+// mostAgain is how often a peer may say once more that it has an event: some did so by a clock.
+const mostAgain = 100
 
 type outState byte
 
@@ -183,6 +189,9 @@ func (r *relay) tend(alive time.Duration, stop <-chan struct{}) error {
 				continue
 			}
 			pinged[i] = now
+			if e == r.peer {
+				r.pings.Add(1) // one that is not sent, for something else is, may be answered all the same
+			}
 			if err := e.ping(); err != nil {
 				return r.sort(e, err)
 			}
