@@ -60,7 +60,7 @@ func (r *Rate) boundsNow() *Bounds {
 
 // take notes that who, a name in parts, asks. It returns 0, or how long they have to wait.
 func (r *Rate) take(now time.Time, b *Bounds, who ...string) time.Duration {
-	wait := r.table.Take(now.UnixNano(), b.Interval, time.Duration(b.AtOnce)*b.Interval, who...)
+	wait := r.table.Take(now.UnixNano(), b.Interval, b.AtOnce, who...)
 	if wait > 0 {
 		r.Refused.Add(1)
 	}

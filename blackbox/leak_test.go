@@ -35,8 +35,8 @@ import (
 // A run is of so many acts, each an event or something else that happens.
 const leakActs = 10_000
 
-// The few there are look at each other again and again.
-const leakLimits = "v: 1\ndefault: {fetch.perResourceBurst: 1_000_000}\n"
+// The few there are look at each other, ask and write to each other again and again.
+const leakLimits = "v: 1\ndefault: {fetch.perResourceBurst: 1_000_000, watch.perDomainPerHour: 1_000_000, im.strangersPerHour: 1_000_000}\n"
 
 // The run against one node, which is killed now and then.
 func TestNoLeak(t *testing.T) {

@@ -244,6 +244,39 @@ func TestR2_3_1FetchIsControlled(t *testing.T) {
 	}
 }
 
+// People of one domain ask those of another so often in an hour, whoever of them does, and
+// whether there is somebody or not; it is so after a restart, and others may ask.
+func TestDomainAsksAnother(t *testing.T) {
+	t.Parallel()
+	s := kinds(t, "2026-03-09T12:00:00Z", "--limits", limitsFile(t, "v: 1\ndefault: {watch.default: confirm, watch.perDomainPerHour: 2}\n"))
+	asks := func(who, local string) (code byte, reason string) {
+		t.Helper()
+		c := s.person(who, "asks for "+local)
+		ack := c.TrySubscribe(nil, mq.Filter{Filter: "presence/example.com/" + local, QoS: 1})
+		return ack.Codes[0], ack.Properties.Text(mq.PropReasonString)
+	}
+	granted := func(who, local string) {
+		t.Helper()
+		if code, reason := asks(who, local); code != 1 {
+			t.Errorf("%s asks for %s: %#02x %q", who, local, code, reason)
+		}
+	}
+	granted(alice, "bob")
+	granted(zoe, "nobody")
+	s.restart()
+	for who, local := range map[string]string{alice: "carol", zoe: "none"} {
+		if code, reason := asks(who, local); code != 0x97 || !contains(reason, "rate: your domain has asked for as much of others as it may in an hour, 2: the next in ") {
+			t.Errorf("%s asks for %s: %#02x %q", who, local, code, reason)
+		}
+	}
+	granted(carol, "bob")
+	if got := s.metric("bellwire_limit_refused_total", `limit="watch.pending"`); got != 2 {
+		t.Errorf("%v are counted, want 2", got)
+	}
+	s.advance(31 * time.Minute)
+	granted(zoe, "none")
+}
+
 // Nobody can ask for, end, or approve what is another's.
 func TestR5_1_6NobodySubscribesForAnother(t *testing.T) {
 	t.Parallel()

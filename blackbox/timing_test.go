@@ -69,7 +69,7 @@ func crowded(t *testing.T, owners int) *server {
 			}
 		}
 	}
-	limits := "v: 1\ndefault:\n  watch.default: confirm\n  watch.pending: 1_000_000\n  watch.pendingPerAddress: 1_000_000\n  watch.perMinute: 1_000_000\n"
+	limits := "v: 1\ndefault:\n  watch.default: confirm\n  watch.pending: 1_000_000\n  watch.pendingPerAddress: 1_000_000\n  watch.perDomainPerHour: 1_000_000\n  watch.perMinute: 1_000_000\n"
 	s := prepare(t, filepath.Join(t.TempDir(), "data"), "--test-clock", "2026-03-09T12:00:00Z", "--policy", writeFile(t, "policy.yaml", b.String()), "--limits", writeFile(t, "limits.yaml", limits))
 	s.start()
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })

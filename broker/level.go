@@ -71,7 +71,8 @@ const (
 	// that was rewritten (see Session.UnsubscribeNamed): likewise.
 	LevelNamed = LevelStreams
 
-	// LevelHours is that from which on messages to strangers have a rate: likewise.
+	// LevelHours is that from which on messages to strangers, and requests
+	// of other domains, have a rate an hour: likewise.
 	LevelHours = LevelStreams
 
 	// NewestLevel is the newest that this program knows. Those above are reserved.

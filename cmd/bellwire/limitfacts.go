@@ -202,6 +202,7 @@ var limitFacts = map[string]limitFact{
 	"watch.expiresMax":         {over: "who asks for more is given this one, and told", keeper: "TestS23SubscriptionsEnd", value: func(l *limits) int64 { return int64(l.state.Life.MostExpires) }},
 	"watch.pending":            {over: overWatch, keeper: "TestWhatNeverBeganIsBounded", value: func(l *limits) int64 { return int64(l.state.Life.PendingByWatcher) }, hits: overBroker("watch")},
 	"watch.pendingPerAddress":  {over: overWatch, keeper: "TestWhatNeverBeganIsBounded", value: func(l *limits) int64 { return int64(l.state.Life.PendingOf) }, hits: overBroker("watch"), shared: "watch.pending"},
+	"watch.perDomainPerHour":   {over: overWatch, keeper: "TestDomainsAskSoOften", value: func(l *limits) int64 { return int64(l.state.Life.ByDomain) }, hits: overBroker("watch"), shared: "watch.pending"},
 	"watch.perAddress":         {over: overWatch, keeper: "TestBook", value: func(l *limits) int64 { return int64(l.state.Life.Watchers) }, hits: overBroker("watch"), shared: "watch.pending"},
 	"watch.perWatcher":         {over: overWatch, keeper: "TestAddressesOfAWatcherAreBounded", value: func(l *limits) int64 { return int64(l.state.Life.ByWatcher) }, hits: overBroker("watch"), shared: "watch.pending"},
 	"watch.wildcards":          {over: overWatch, keeper: "TestWildcardsAreBounded", value: func(l *limits) int64 { return int64(l.state.Life.WidesBy) }, hits: overBroker("watch"), shared: "watch.pending"},

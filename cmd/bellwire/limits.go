@@ -127,6 +127,7 @@ var limitRows = []limitRow{
 	{"watch.expiresMax", inSeconds, 30 * second, (1<<32 - 2) * second, false, func(l *limits, n int64) { l.state.Life.MostExpires = time.Duration(n) }},
 	{"watch.pending", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.state.Life.PendingByWatcher = int(n) }},
 	{"watch.pendingPerAddress", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.state.Life.PendingOf = int(n) }},
+	{"watch.perDomainPerHour", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.state.Life.ByDomain = int(n) }},
 	{"watch.perAddress", inCount, 1, 1 << 24, false, func(l *limits, n int64) { l.state.Life.Watchers = int(n) }},
 	{"watch.perWatcher", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.state.Life.ByWatcher = int(n) }},
 	{"watch.wildcards", inCount, 1, 1000, false, func(l *limits, n int64) { l.state.Life.WidesBy = int(n) }},

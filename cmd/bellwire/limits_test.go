@@ -74,6 +74,7 @@ default:
   watch.expiresMax: 32d
   watch.pending: 1033
   watch.pendingPerAddress: 1034
+  watch.perDomainPerHour: 1058
   watch.perAddress: 1035
   watch.perWatcher: 1039
   watch.wildcards: 42
@@ -101,7 +102,7 @@ default:
 		},
 		im: inbox.Limits{Rate: 1026, Burst: 1027, Kept: 1028, KeptBytes: 29 << 20, IDs: 1030, Contacts: 1031, Strangers: 1055},
 		state: state.Limits{Default: policy.Confirm, SourceRate: 1049, SourceBurst: 1050, Life: life.Limits{
-			MostExpires: 32 * 24 * time.Hour, PendingByWatcher: 1033, PendingOf: 1034, Watchers: 1035, KeptOf: 1036, PerMinute: 1037, SessionsSharing: 1038, ByWatcher: 1039, WidesBy: 42, Wides: 1043,
+			MostExpires: 32 * 24 * time.Hour, PendingByWatcher: 1033, PendingOf: 1034, ByDomain: 1058, Watchers: 1035, KeptOf: 1036, PerMinute: 1037, SessionsSharing: 1038, ByWatcher: 1039, WidesBy: 42, Wides: 1043,
 		}},
 		fetches:  fetchLimits{1040, 1041, api.Bounds{AtOnce: 1056, Interval: 57 * time.Second}},
 		lowWater: 22 << 30,

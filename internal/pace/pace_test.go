@@ -13,14 +13,14 @@ const start = int64(1e18)
 func TestTableIsBounded(t *testing.T) {
 	var table Table
 	for i := range 3 * Kept {
-		table.Take(start, time.Second, 20*time.Second, fmt.Sprint(i))
+		table.Take(start, time.Second, 20, fmt.Sprint(i))
 		if len(table.now)+len(table.old) > 2*Kept {
 			t.Fatalf("%d are remembered", len(table.now)+len(table.old))
 		}
 	}
 	taken := 0
 	for step := range 1000 { // five a second, for 200 seconds
-		if table.Take(start+int64(step)*int64(time.Second)/5, time.Second, 20*time.Second, "one") == 0 {
+		if table.Take(start+int64(step)*int64(time.Second)/5, time.Second, 20, "one") == 0 {
 			taken++
 		}
 	}
@@ -30,25 +30,25 @@ func TestTableIsBounded(t *testing.T) {
 }
 
 // Who has taken all waits until there is one more, as long as is said; others, also those whose
-// parts are the same letters, have all of theirs, and a greater room is more of the same.
+// parts are the same letters, have all of theirs, and who may have more at once has more of the same.
 func TestTake(t *testing.T) {
 	var table Table
-	take := func(after, want, room time.Duration, who ...string) {
+	take := func(after, want time.Duration, atOnce int, who ...string) {
 		t.Helper()
-		if got := table.Take(start+int64(after), time.Second, room, who...); got != want {
+		if got := table.Take(start+int64(after), time.Second, atOnce, who...); got != want {
 			t.Errorf("%q after %v: to wait for %v, want %v", who, after, got, want)
 		}
 	}
-	take(0, 0, 2*time.Second, "ann", "bob")
-	take(0, 0, 2*time.Second, "ann", "bob")
-	take(0, time.Second, 2*time.Second, "ann", "bob")
-	take(0, 0, 2*time.Second, "annb", "ob")
-	take(0, 0, 2*time.Second, "ann")
-	take(300*time.Millisecond, 700*time.Millisecond, 2*time.Second, "ann", "bob")
-	take(300*time.Millisecond, 0, 4*time.Second, "ann", "bob")
-	take(time.Second, time.Second, 2*time.Second, "ann", "bob")
-	take(2*time.Second, 0, 2*time.Second, "ann", "bob")
-	take(time.Hour, 0, 2*time.Second, "ann", "bob")
-	take(time.Hour, 0, 2*time.Second, "ann", "bob")
-	take(time.Hour, time.Second, 2*time.Second, "ann", "bob")
+	take(0, 0, 2, "ann", "bob")
+	take(0, 0, 2, "ann", "bob")
+	take(0, time.Second, 2, "ann", "bob")
+	take(0, 0, 2, "annb", "ob")
+	take(0, 0, 2, "ann")
+	take(300*time.Millisecond, 700*time.Millisecond, 2, "ann", "bob")
+	take(300*time.Millisecond, 0, 4, "ann", "bob")
+	take(time.Second, time.Second, 2, "ann", "bob")
+	take(2*time.Second, 0, 2, "ann", "bob")
+	take(time.Hour, 0, 2, "ann", "bob")
+	take(time.Hour, 0, 2, "ann", "bob")
+	take(time.Hour, time.Second, 2, "ann", "bob")
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/internal/pace"
 	"github.com/bellwire/bellwire/profiles/alias"
 	"github.com/bellwire/bellwire/profiles/kind"
 )
@@ -111,22 +112,10 @@ func (p *Profile) expires(m *kind.Message, e *event.Event, now int64) int64 {
 
 // charge takes a message off what a sender may send now.
 func (s *sender) charge(l *Limits, now int64) error {
-	if each := time.Second / time.Duration(l.Rate); take(&s.busy, now, each, l.Burst) > 0 {
+	if each := time.Second / time.Duration(l.Rate); pace.Take(&s.busy, now, each, l.Burst) > 0 {
 		return &broker.Refusal{Cause: broker.ErrQuota, Reason: fmt.Sprintf("rate: at most %d messages a second, %d at once", l.Rate, l.Burst)}
 	}
 	return nil
-}
-
-// take takes one off what there is at a rate of one for each interval, so many at once;
-// busy is until when what was taken lasts. It returns how long one has to wait, 0 if it
-// was taken.
-func take(busy *int64, now int64, each time.Duration, atOnce int) time.Duration {
-	until := max(*busy, now) + int64(each)
-	if over := until - now - int64(each)*int64(atOnce); over > 0 {
-		return time.Duration(over)
-	}
-	*busy = until
-	return 0
 }
 
 // noteContact notes to whom a sender has written: from them they let messages

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/broker"
+	"github.com/bellwire/bellwire/internal/pace"
 	"github.com/bellwire/bellwire/profiles/kind"
 )
 
@@ -43,7 +44,7 @@ func (p *Profile) knows(get func(key string) []byte, owner reader, from kind.Add
 
 // chargeStranger takes a message off what a sender may send to strangers now.
 func (s *sender) chargeStranger(l *Limits, now int64) error {
-	wait := take(&s.strange, now, time.Hour/time.Duration(l.Strangers), l.Strangers)
+	wait := pace.Take(&s.strange, now, time.Hour/time.Duration(l.Strangers), l.Strangers)
 	if wait == 0 {
 		return nil
 	}

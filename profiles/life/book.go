@@ -27,6 +27,7 @@ const (
 type Limits struct {
 	PendingByWatcher int           // undecided requests of one watcher: 0 means 50
 	PendingOf        int           // and to one resource: 0 means 1,000
+	ByDomain         int           // and of people of one domain to those of others, in an hour: 0 means 200. See chargeDomain
 	Watchers         int           // subscriptions to one resource: 0 means 100,000
 	ByWatcher        int           // resources that one watcher subscribes to by name, over all its sessions: 0 means 1,000. The loser is the one that would be one more
 	KeptOf           int           // those that are over and kept, of one resource, and of one watcher: 0 means 1,000. The loser is the one that would be one more; see crowded
@@ -43,7 +44,7 @@ func (l Limits) WithDefaults() Limits {
 		value  *int
 		normal int
 	}{
-		{&l.PendingByWatcher, 50}, {&l.PendingOf, 1000}, {&l.Watchers, 100_000}, {&l.ByWatcher, 1000}, {&l.KeptOf, 1000}, {&l.PerMinute, 20}, {&l.SessionsSharing, 1000}, {&l.Wides, 10_000}, {&l.WidesBy, 10},
+		{&l.PendingByWatcher, 50}, {&l.PendingOf, 1000}, {&l.ByDomain, 200}, {&l.Watchers, 100_000}, {&l.ByWatcher, 1000}, {&l.KeptOf, 1000}, {&l.PerMinute, 20}, {&l.SessionsSharing, 1000}, {&l.Wides, 10_000}, {&l.WidesBy, 10},
 	} {
 		if *f.value == 0 {
 			*f.value = f.normal
@@ -249,12 +250,13 @@ func (b *Book) mayBegin(e *Entry, v Verdict) error {
 	case !e.Live() && by.live >= b.Limits.ByWatcher:
 		return fmt.Errorf("%w: you watch %d addresses, which is as many as one may: end a subscription first", ErrQuota, by.live)
 	case !pends || e.Status == Pending:
+		return nil
 	case of.pending >= b.Limits.PendingOf:
 		return fmt.Errorf("%w: as many requests as are possible wait for a decision", ErrQuota)
 	case by.pending >= b.Limits.PendingByWatcher:
 		return fmt.Errorf("%w: %d requests of yours wait for decisions", ErrQuota, by.pending)
 	}
-	return nil
+	return b.chargeDomain(e)
 }
 
 // begin makes e a new subscription.
@@ -492,7 +494,7 @@ const (
 
 // Wakes says whether an id is of a wake of a Book's.
 func Wakes(id string) bool {
-	for _, prefix := range []string{wakeEntry, wakeSweep, wakeOffer, wakeList, wakeEdge, wakeWide, wakeCut, wakeUncut, wakeShow} {
+	for _, prefix := range []string{wakeEntry, wakeSweep, wakeOffer, wakeList, wakeEdge, wakeWide, wakeCut, wakeUncut, wakeShow, wakeHour} {
 		if strings.HasPrefix(id, prefix) {
 			return true
 		}
@@ -528,6 +530,9 @@ func (b *Book) Wake(id string) {
 		return
 	case strings.HasPrefix(id, wakeEdge):
 		b.passEdge(topic)
+		return
+	case strings.HasPrefix(id, wakeHour):
+		b.endHour(rest)
 		return
 	}
 	if e := b.Get(topic, watcher); e != nil {

@@ -103,7 +103,7 @@ func TestBook(t *testing.T) {
 	for seed := range uint64(40) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		l := newLedger()
-		limits := Limits{PendingByWatcher: 3, PendingOf: 3, Watchers: 5, ByWatcher: 2, KeptOf: 4, PerMinute: 5, SessionsSharing: 2}
+		limits := Limits{PendingByWatcher: 3, PendingOf: 3, ByDomain: 20, Watchers: 5, ByWatcher: 2, KeptOf: 4, PerMinute: 5, SessionsSharing: 2}
 		policies := map[string]Verdict{}
 		book := func() *Book {
 			return l.book(func(topic, watcher string) Verdict {
@@ -171,6 +171,16 @@ func TestBook(t *testing.T) {
 }
 
 func by(l *ledger, watcher string) counts { b := Book{Tx: l}; return b.countsBy(watcher) }
+
+// wakesOf returns when an id is woken for.
+func (l *ledger) wakesOf(id string) (at []int64) {
+	for name, when := range l.wakes {
+		if name[21:] == id {
+			at = append(at, when)
+		}
+	}
+	return at
+}
 
 // check compares everything that is kept.
 func (l *ledger) check(has map[string]bool, limits Limits) error {
@@ -255,6 +265,14 @@ func (l *ledger) check(has map[string]bool, limits Limits) error {
 		wakes++
 		if at := readInvitation(value).Until; l.wakes[fmt.Sprintf("%020d %s", at, wakeList+key[len(listPrefix):])] != at {
 			return fmt.Errorf("%q is not woken for", key)
+		}
+	}
+	for key, value := range l.keys {
+		if domain, is := strings.CutPrefix(key, hourPrefix); is {
+			wakes++
+			if of := l.wakesOf(wakeHour + domain); len(of) != 1 || of[0] > readHour(value) {
+				return fmt.Errorf("what %q has asked for is forgotten at %d, want %d at most", domain, of, readHour(value))
+			}
 		}
 	}
 	for topic, n := range watched {

@@ -195,6 +195,30 @@ func TestRequestsAreBounded(t *testing.T) {
 	n.CheckReplay(nil)
 }
 
+// People of one domain ask those of others so often in an hour, by the log's time and after a
+// restart; whom they ask makes no difference. It is counted, and others can still ask.
+func TestDomainsAskSoOften(t *testing.T) {
+	n := newLimited(t, state.Limits{Default: owners.Confirm, Life: life.Limits{ByDomain: 2}})
+	n.Connect(bob).Publish(policy, confirm)
+	const reason = "rate: your domain has asked for as much of others as it may in an hour, 2"
+	for _, who := range []string{"a@x.org", "b@x.org"} {
+		n.Connect(who).Subscribe(bobs, 1)
+	}
+	n.Restart()
+	third := n.Connect("c@x.org")
+	refuses(t, third.TrySubscribe(bobs, 1), broker.ErrQuota, reason)
+	refuses(t, third.TrySubscribe("presence/example.com/nobody", 1), broker.ErrQuota, reason)
+	third.Subscribe("presence/x.org/nobody", 1)
+	n.Connect("a@y.org").Subscribe(bobs, 1)
+	if got := n.Over("watch"); got != 2 {
+		t.Errorf("counted %d", got)
+	}
+	middle := n.Copy()
+	n.Pass(31 * time.Minute)
+	third.Subscribe(bobs, 1)
+	n.CheckReplay(middle)
+}
+
 // So many addresses one watcher watches, by all its sessions together, be there somebody or
 // not; what has ended makes room, and others are not held up.
 func TestAddressesOfAWatcherAreBounded(t *testing.T) {

@@ -54,24 +54,26 @@ func (l *Limits) fields() []fields.Bounded {
 		{Name: "filters with wildcards of one watcher", Value: &l.Life.WidesBy, Most: 1000},
 		{Name: "publications of one source a second", Value: &l.SourceRate, Most: 1 << 20},
 		{Name: "publications of one source at once", Value: &l.SourceBurst, Most: 1 << 20},
+		{Name: "requests of one domain an hour", Value: &l.Life.ByDomain, Most: 1 << 20},
 	}
 }
 
 // The binary form of settings: a version has the numbers of the one before, and more.
 const (
 	settingsFirst   = 1
-	settingsVersion = 3
+	settingsVersion = 4
 )
 
 // settingsNumbers are how many numbers each version has.
-var settingsNumbers = [settingsVersion + 1]int{1: 7, 2: 9, 3: 11}
+var settingsNumbers = [settingsVersion + 1]int{1: 7, 2: 9, 3: 11, 4: 12}
 
 // Settings returns what the log is to be told of l, its zero fields replaced.
 //
-//	version u8 = 3, default handling u8, most expires uvarint (seconds), then uvarints:
+//	version u8 = 4, default handling u8, most expires uvarint (seconds), then uvarints:
 //	pending by watcher, pending, watchers, kept, per minute, sessions sharing, by watcher,
 //	from version 2 on: watchers by wildcards, and how many of those one watcher may be;
-//	from version 3 on: publications of one source a second, and at once
+//	from version 3 on: publications of one source a second, and at once;
+//	from version 4 on: requests of one domain an hour
 func (l Limits) Settings() []byte {
 	l = l.WithDefaults()
 	b := []byte{settingsVersion, byte(l.Default)}

@@ -37,12 +37,11 @@ func (p *Profile) admitSource(pub *broker.Publication) error {
 		client = pub.From.Client
 	}
 	l := p.shownBy.Load()
-	each := time.Second / time.Duration(l.SourceRate)
-	room := each * time.Duration(l.SourceBurst)
+	atOnce := l.SourceBurst
 	if len(e.Payload) == 0 {
-		room *= 2
+		atOnce *= 2
 	}
-	if p.sources.Take(e.At, each, room, pub.From.Principal, e.Topic, client) == 0 {
+	if p.sources.Take(e.At, time.Second/time.Duration(l.SourceRate), atOnce, pub.From.Principal, e.Topic, client) == 0 {
 		return nil
 	}
 	pub.Over("source.perSecond")
