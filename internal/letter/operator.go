@@ -174,8 +174,12 @@ func (r *operatorRule) covers(who Somebody, topic string) bool {
 }
 
 // filters are those that the rule is about for somebody.
-func (r *operatorRule) filters(who Somebody) (all []string) {
+func (r *operatorRule) filters(who Somebody) []string {
+	if !strings.Contains(strings.Join(r.topic, ""), "{") {
+		return r.topic
+	}
 	local, domain, _ := strings.Cut(who.Principal, "@")
+	var all []string
 	for _, filter := range r.topic {
 		if who.Principal == "" && (strings.Contains(filter, "{local}") || strings.Contains(filter, "{domain}")) {
 			continue
