@@ -34,6 +34,10 @@ func (c *conn) flush() {
 		}
 	}
 	if !c.closed && (c.unsent() || c.full) {
+		// Its time begins here, and it counts: on a busy machine it may be long before the
+		// goroutine gets to run, and meanwhile others publish what is dropped.
+		c.srv.wheel.set(&c.timer, c.nextDeadline(c.srv.wheel.now.Load()))
+		c.srv.stats.Stalled.Add(1)
 		c.srv.wg.Add(1)
 		go c.drain()
 		c.mu.Unlock()
@@ -50,11 +54,9 @@ func (c *conn) unsent() bool { return c.out.n > 0 || c.tr.owes() }
 // it once half of the output is free.
 func (c *conn) drain() {
 	defer c.srv.wg.Done()
-	c.srv.stats.Stalled.Add(1)
 	defer c.srv.stats.Stalled.Add(-1)
 	var w broker.Wave
 	c.mu.Lock()
-	c.srv.wheel.set(&c.timer, c.nextDeadline(c.srv.wheel.now.Load()))
 	for !c.closed && (c.unsent() || c.full) {
 		if c.unsent() {
 			c.write(true)

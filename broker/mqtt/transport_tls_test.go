@@ -145,9 +145,12 @@ func TestWaysSlowClient(t *testing.T) {
 				c.want("SUBACK id=1 00")
 			}
 			payload := []byte(strings.Repeat("x", 16<<10))
-			for i := 0; n.srv.stats.Dropped[DropFull].Load() == 0; i++ {
+			stats := &n.srv.stats
+			// Both at once: a kernel that gets to run late may take all that waits after
+			// something was dropped.
+			for i := 0; stats.Dropped[DropFull].Load() == 0 || stats.Stalled.Load() != 1; i++ {
 				if i == 10_000 {
-					t.Fatal("nothing was dropped")
+					t.Fatalf("%d were dropped, %d clients are stalled", stats.Dropped[DropFull].Load(), stats.Stalled.Load())
 				}
 				pub.send(packet(0x30, "t", 0, payload))
 				quick.want("PUBLISH t=16384 bytes q0")
@@ -160,8 +163,8 @@ func TestWaysSlowClient(t *testing.T) {
 					most = c.out.n
 				}
 			})
-			if most > 64<<10+17<<10 || n.srv.stats.Stalled.Load() != 1 {
-				t.Errorf("%d bytes wait, %d clients are stalled", most, n.srv.stats.Stalled.Load())
+			if most > 64<<10+17<<10 {
+				t.Errorf("%d bytes wait", most)
 			}
 			n.pass(63 * time.Second)
 			left := 63 // seconds more, should the kernel have taken something meanwhile: then its time began anew
