@@ -24,6 +24,9 @@ import (
 //
 // Wills and what was delayed are not held to it: connections and delayed events have bounds of
 // their own.
+//
+// All share one table and its mutex, which is held for some 50 ns: a hundredth of what it takes
+// to read a publication, and a thousandth of the time at 20,000 a second (BenchmarkSources).
 type sources struct{ pace.Table }
 
 // admitSource refuses a publication to a resource if it is one too many of its source.
