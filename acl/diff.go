@@ -53,6 +53,14 @@ type Change struct {
 	Is   string `json:"is,omitempty"`   // empty: it is removed
 }
 
+// place is where it stands between before and after, empty of what has no line, as users.
+func (c Change) place(before, after string) string {
+	if c.Line == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%sline %d%s", before, c.Line, after)
+}
+
 // A ChangedAnswer is a question that two policies answer otherwise.
 type ChangedAnswer struct {
 	Who    string    `json:"who"` // an address, anonymous, *@* or *@domain for others
@@ -311,11 +319,11 @@ func (d Diff) Text() string {
 	for _, c := range d.Entries {
 		switch {
 		case c.Was == "":
-			fmt.Fprintf(&b, "+ %-6s %s   line %d: %s\n", c.What, c.Name, c.Line, c.Is)
+			fmt.Fprintf(&b, "+ %-6s %s   %s%s\n", c.What, c.Name, c.place("", ": "), c.Is)
 		case c.Is == "":
 			fmt.Fprintf(&b, "- %-6s %s   %s\n", c.What, c.Name, c.Was)
 		default:
-			fmt.Fprintf(&b, "~ %-6s %s   line %d\n    was %s\n    is  %s\n", c.What, c.Name, c.Line, c.Was, c.Is)
+			fmt.Fprintf(&b, "~ %-6s %s%s\n    was %s\n    is  %s\n", c.What, c.Name, c.place("   ", ""), c.Was, c.Is)
 		}
 	}
 	if len(d.Entries) == 0 {

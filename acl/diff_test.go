@@ -56,12 +56,15 @@ func TestCompare(t *testing.T) {
 		"bo@x.org may no longer subscribe ward/# from 2026-11-23T22:00:00Z on",
 	}
 	text := d.Text()
+	if !strings.Contains(text, "~ user   ana@x.org\n    was credential ") {
+		t.Errorf("no user without a line in\n%s", text)
+	}
 	for _, line := range want {
 		if !strings.Contains(text, "  "+line+"\n") {
 			t.Errorf("no %q in\n%s", line, text)
 		}
 	}
-	for _, wrong := range []string{"rule   same", "subscribe s", "d0c04f4b", "ana@x.org may no longer subscribe presence"} {
+	for _, wrong := range []string{"rule   same", "subscribe s", "d0c04f4b", "ana@x.org may no longer subscribe presence", "line 0"} {
 		if strings.Contains(text, wrong) {
 			t.Errorf("%q is in\n%s", wrong, text)
 		}

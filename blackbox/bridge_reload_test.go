@@ -13,7 +13,7 @@ import (
 
 // On SIGHUP bridges are as the file has them then: one that is as it was keeps its connection,
 // one that has changed carries what it says now, one that is gone leaves, with its session kept, and new
-// ones begin. A file with faults changes nothing, and each fault is logged.
+// ones begin. A file with faults changes nothing, and each fault is logged. Of what counts at a start only it is told that it has changed.
 func TestBridgesChangeOnSIGHUP(t *testing.T) {
 	t.Parallel()
 	peer := mosquittoBroker(t)
@@ -105,5 +105,8 @@ func TestBridgesChangeOnSIGHUP(t *testing.T) {
 	if is := status(); len(is) != 0 {
 		t.Errorf("bridges %v, want none", is)
 	}
+	until(t, "what needs a start is told", patience, func() bool {
+		return strings.Contains(s.logs.String(), `"keys":["verbose"],"todo":"start the node anew`)
+	})
 	s.stop()
 }

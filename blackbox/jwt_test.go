@@ -22,6 +22,7 @@ type tokenMaker struct {
 
 func newTokenMaker(t testing.TB) tokenMaker {
 	dir := t.TempDir()
+	dir = filepath.Join(dir, "made")
 	made(t, "", "token", "key", "--out", dir)
 	return tokenMaker{t, dir}
 }

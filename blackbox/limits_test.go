@@ -418,7 +418,8 @@ func TestLimitsOfConnectionsChange(t *testing.T) {
 	burst(there, 100)
 	there.Quiet()
 	change("messages.perSecond: 1, packet.bytes: 1KiB, backlog.bytes: 1MiB, session.expiryMax: 1h")
-	logged(`"msg":"limits changed"`, `"rows":["messages.perSecond","packet.bytes"]`, `"msg":"limits that change at the next start only"`, `"rows":["session.expiryMax","backlog.bytes"]`)
+	logged(`"msg":"limits changed"`, `"rows":["messages.perSecond","packet.bytes"]`, `"msg":"limits that change at the next start only"`, `"rows":["session.expiryMax","backlog.bytes"]`,
+		`"msg":"policy unchanged: the file says what is in force"`)
 	bob.Subscribe("$SYS/limits/messages.perSecond", 0)
 	bob.ReceiveText("$SYS/limits/messages.perSecond", `{"max":"1","refused":0}`)
 	there.PublishMessage(mq.Publish{Topic: "w/x", QoS: 1, Payload: make([]byte, 2000)}) // it was told 256 KiB

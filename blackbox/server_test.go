@@ -478,12 +478,13 @@ func runWith(t testing.TB, input string, args ...string) (stdout, stderr string,
 // reload makes the server read its policy file again and waits until it has.
 func (s *server) reload() {
 	s.t.Helper()
-	const done = `"msg":"policy changed"`
-	before := strings.Count(s.logs.String(), done)
+	done := func() int {
+		logs := s.logs.String()
+		return strings.Count(logs, `"msg":"policy changed"`) + strings.Count(logs, `"msg":"policy unchanged`)
+	}
+	before := done()
 	s.signal(syscall.SIGHUP)
-	until(s.t, "the policy is read again", mqtttest.Patience, func() bool {
-		return strings.Count(s.logs.String(), done) > before
-	})
+	until(s.t, "the policy is read again", mqtttest.Patience, func() bool { return done() > before })
 }
 
 // drop closes a client's socket and waits until the server has noticed, and has that in its

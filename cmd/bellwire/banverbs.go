@@ -84,8 +84,8 @@ func banAddCommand(server *httpFlags) *cobra.Command {
 		},
 	}
 	who.register(cmd)
-	cmd.Flags().StringVar(&span, "for", "", "how `long`: 30m, 12h, 7d; for good without")
-	cmd.Flags().StringVar(&reason, "reason", "", "a `word` for other operators; nobody else is told")
+	cmd.Flags().StringVar(&span, "for", "", "for this `time`: 30m, 12h, 7d; for good without")
+	cmd.Flags().StringVar(&reason, "reason", "", "`text` for other operators; nobody else is told")
 	return cmd
 }
 

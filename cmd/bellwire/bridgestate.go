@@ -119,6 +119,10 @@ about it. Any node answers for all.`,
 
 // printBridges writes a table, and to notes what is wrong. What is not known is "-".
 func printBridges(out, notes io.Writer, all []api.Bridge) error {
+	if len(all) == 0 {
+		_, err := fmt.Fprintln(notes, "there are no bridges: the configuration file of bellwire serve has them")
+		return err
+	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "BRIDGE\tSTATE\tSINCE\tPEER\tNODE\tWAITING\tOUT\tIN\tDROPPED\tFAILED")
 	for _, b := range all {

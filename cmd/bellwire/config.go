@@ -28,6 +28,7 @@ func (f *serveFlags) readConfig(given func(flag string) bool) error {
 		return fileFault(bw.ConfigFile, f.config, err)
 	}
 	r, top := yamltree.Read(f.config, data, yamltree.Form{})
+	f.said = top
 	if top != nil && top.Kind != yamltree.Null {
 		c := configReader{Reader: r, dir: filepath.Dir(f.config), flags: f, given: given}
 		c.read(top)

@@ -188,7 +188,9 @@ func (f devFlags) live(ctx context.Context, s *server, show *demo) error {
 func (f devFlags) greet(feed *feed, people bool, s *server) error {
 	addr := s.mqttListener.Addr().String()
 	if !people {
-		line, err := json.Marshal(s.readyLine())
+		ready := s.readyLine()
+		ready.CAFile = s.devAuthority()
+		line, err := json.Marshal(ready)
 		feed.print(string(line))
 		return err
 	}

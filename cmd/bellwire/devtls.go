@@ -58,6 +58,14 @@ func issueDevTLS(dir string) error {
 	return nil
 }
 
+// devAuthority is the file with the certificate of the authority that dev --tls made; empty without.
+func (s *server) devAuthority() string {
+	if len(s.config.listeners) == 0 {
+		return ""
+	}
+	return filepath.Join(filepath.Dir(s.config.listeners[0].tls.cert), certs.AuthorityCert)
+}
+
 // devTLS says where TLS is and what to paste for it; empty without.
 func (s *server) devTLS() string {
 	line := s.readyLine()
@@ -65,7 +73,7 @@ func (s *server) devTLS() string {
 		return ""
 	}
 	_, port, _ := net.SplitHostPort(line.MQTTS)
-	ca := filepath.Join(filepath.Dir(s.config.listeners[0].tls.cert), certs.AuthorityCert)
+	ca := s.devAuthority()
 	return fmt.Sprintf("  TLS      mqtts://%s\n           mosquitto_pub -p %s --cafile %s -t home/kitchen/temp -m 21.5\n"+
 		"  HTTPS    https://%s, and MQTT by WebSocket at wss://%[4]s/mqtt\n           bellwire cluster status --server https://%[4]s --cafile %[3]s\n", line.MQTTS, port, ca, line.HTTP)
 }

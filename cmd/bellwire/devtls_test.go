@@ -29,7 +29,7 @@ func TestDevTLS(t *testing.T) {
 	dir := filepath.Dir(c.listeners[0].tls.cert)
 	pem, err := os.ReadFile(filepath.Join(dir, certs.AuthorityCert))
 	pool := x509.NewCertPool()
-	if err != nil || !pool.AppendCertsFromPEM(pem) || s.devTLS() == "" {
+	if err != nil || !pool.AppendCertsFromPEM(pem) || s.devTLS() == "" || s.devAuthority() != filepath.Join(dir, certs.AuthorityCert) {
 		t.Errorf("%v, %q", err, s.devTLS())
 	}
 	for _, name := range []string{"localhost", "127.0.0.1"} {

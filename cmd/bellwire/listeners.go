@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -106,8 +107,8 @@ func (f *listenerFlags) check(anonymous bool, policy string) error {
 	if _, err := strconv.ParseUint(f.mode, 8, 9); f.mode != "" && err != nil {
 		wrong.add(fail(bw.Usage, "--unix-mode %q is no mode of a file", f.mode).do("give it in octal, such as --unix-mode 0660"))
 	}
-	if f.tls.cert != "" && f.mqtts == "" && f.wss == "" {
-		wrong.add(fail(bw.Usage, "--tls-cert without an address for TLS").do("add --mqtts 0.0.0.0:8883, or --wss"))
+	if flag := f.tls.firstFlag(); flag != "" && f.mqtts == "" && f.wss == "" {
+		wrong.add(fail(bw.Usage, "%s without an address for TLS", flag).do("add --mqtts 0.0.0.0:8883, or --wss"))
 	}
 	names := map[string]bool{"mqtt": true}
 	for _, l := range f.specs() {
@@ -134,6 +135,19 @@ type clientListener struct {
 	spec listenerSpec
 	port *heldPort
 	tls  *tlsFiles // nil without TLS
+}
+
+// fault says why its address cannot be had.
+func (l *listenerSpec) fault(err error) error {
+	switch {
+	case l.kind != "unix":
+		return listenFault(l.option, l.addr, err)
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fail(bw.AddressInUse, "%s %s: a process serves this socket", l.option, l.addr).do("end it, or give another path")
+	case errors.Is(err, fs.ErrNotExist):
+		return fail(bw.Usage, "%s %s: there is no directory %s", l.option, l.addr, filepath.Dir(l.addr)).do("make it, with the right to write for this process (systemd: RuntimeDirectory=), or give another path")
+	}
+	return fail(bw.Usage, "%s: %w", l.option, err).do("give the path of a socket that is not there yet, at most 107 bytes, in a directory that this process may write to")
 }
 
 // openListener takes the address of a listener.
@@ -236,7 +250,7 @@ func (p *ports) takeListeners(ctx context.Context, c *serverConfig) (wrong fault
 		}
 		l, err := openListener(ctx, spec)
 		if err != nil {
-			wrong.add(listenFault(spec.option, spec.addr, err))
+			wrong.add(spec.fault(err))
 			continue
 		}
 		p.more = append(p.more, &clientListener{*spec, holdPort(l), files})

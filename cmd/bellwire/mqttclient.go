@@ -169,8 +169,11 @@ func connect(ctx context.Context, to target, connect *paho.Connect, state sessio
 		return nil, fail(bw.NoAnswer, "%s closed the connection without an answer: it may not speak MQTT 5", to)
 	case err != nil && strings.Contains(err.Error(), "remote error: tls: "): // by TLS 1.3 the client learns it when it reads
 		f := fail(bw.TLS, "%s ends the connection: %w", to, plain(err))
-		if strings.Contains(err.Error(), "certificate required") {
+		switch {
+		case strings.Contains(err.Error(), "certificate required"):
 			f.todo = "it lets nobody in without a client certificate: give one with --cert and --key"
+		case to.tls != nil && len(to.tls.Certificates) > 0 && strings.Contains(err.Error(), "certificate"):
+			f.todo = "it does not take the certificate of --cert: it has to be of the listener's authorities, in force, and not revoked"
 		}
 		return nil, f
 	case err != nil:
@@ -276,6 +279,9 @@ var refusals = []struct{ says, todo string }{
 	{"in use by another principal", "use another client id: --id"},
 	{"credentials are no longer valid", "ask the operator for new ones: the policy was changed"},
 	{"does not know the user any more", "ask the operator: the policy was changed"},
+	{"ended by an administrator", "ask the operator who ended it; nothing keeps you from connecting again"},
+	{"client certificate is revoked", "get another certificate, and give it with --cert and --key"},
+	{"a delay is of", "publish with a shorter delay, or have the operator raise delayed: {longest} in the policy"},
 	{"blocked-source", "they have blocked you under another name: ask again in 30 days, or by your name"},
 }
 

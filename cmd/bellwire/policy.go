@@ -219,15 +219,19 @@ func (s *server) reloadPolicy(ctx context.Context, name string) {
 		s.config.logger.Warn("SIGHUP: there is no policy file to read again; start with --policy FILE to have one")
 		return
 	}
+	before := s.broker.PolicyData()
 	data, err := readRegular(name, acl.MaxFile+1)
 	if err == nil {
 		err = s.setPolicy(ctx, name, data)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		s.refusePolicy(name, err)
-		return
+	case bytes.Equal(before, data):
+		s.config.logger.Info("policy unchanged: the file says what is in force", "file", name)
+	default:
+		s.config.logger.Info("policy changed", "file", name)
 	}
-	s.config.logger.Info("policy changed", "file", name)
 }
 
 // warnOfOtherPolicy says that the file is not what is in force: the policy is

@@ -67,12 +67,14 @@ func TestPortsThatCannotBeHad(t *testing.T) {
 	defer taken.Close()
 	at := taken.Addr().String()
 	c := serverConfig{cluster: net.JoinHostPort("127.0.0.1", freeport.On(t, "127.0.0.1")), mqtt: at, http: "203.0.113.9:8080", logger: slog.New(slog.DiscardHandler)}
+	c.listeners = []listenerSpec{{kind: "unix", option: "--unix", addr: filepath.Join(t.TempDir(), "none", "mqtt.sock"), mode: socketMode}}
 	_, err = takePorts(t.Context(), &c)
 	var notes strings.Builder
 	code := report(&notes, err)
 	for _, want := range []string{
 		"bellwire: --mqtt " + at + ": address already in use by ", "(pid ", "BW-2013",
 		"bellwire: --http 203.0.113.9:8080: cannot assign requested address", "BW-2001",
+		"mqtt.sock: there is no directory ", "make it, with the right to write",
 	} {
 		if !strings.Contains(notes.String(), want) {
 			t.Errorf("no %q in\n%s", want, notes.String())

@@ -30,6 +30,7 @@ import (
 	"github.com/bellwire/bellwire/cluster/certs"
 	"github.com/bellwire/bellwire/cluster/link"
 	"github.com/bellwire/bellwire/disk"
+	"github.com/bellwire/bellwire/yamltree"
 )
 
 // serveFlags are the flags of serve. The command line decides, then the
@@ -48,6 +49,8 @@ type serveFlags struct {
 	httpTLS   tlsSpec       // certificate and key
 	bridges   *[]bridgeSpec // those in the configuration file, nil for none
 	limitRows limits        // those in the configuration file, in effect without limits
+
+	said *yamltree.Node // what the configuration file said when it was read last; nil without one
 }
 
 func serveCommand() *cobra.Command {
@@ -132,7 +135,8 @@ type readyLine struct {
 	PID     int    `json:"pid"`
 	MQTT    string `json:"mqtt,omitempty"`
 	HTTP    string `json:"http,omitempty"`
-	HTTPS   bool   `json:"https,omitempty"` // HTTP is by TLS
+	HTTPS   bool   `json:"https,omitempty"`  // HTTP is by TLS
+	CAFile  string `json:"cafile,omitempty"` // of dev --tls: its authority
 	MQTTS   string `json:"mqtts,omitempty"`
 	WS      string `json:"ws,omitempty"`
 	WSS     string `json:"wss,omitempty"`

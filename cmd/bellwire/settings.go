@@ -109,8 +109,8 @@ func (s *server) firstSettings(ctx context.Context) error {
 	return s.agree(ctx, s.wanted(s.inForce()), false)
 }
 
-// reload reads the files again that may change: the limits and the policy. What is state is
-// ordered, the rest is this node's. A bad file changes nothing.
+// reload reads the files again that may change: the limits, the policy and the bridges. What is state is
+// ordered, the rest is this node's. A bad file changes nothing. What else has changed needs a start, and is named.
 func (s *server) reload(ctx context.Context, f serveFlags) {
 	s.lookAtTLS()
 	s.reloadSettings(ctx, f)
@@ -118,6 +118,7 @@ func (s *server) reload(ctx context.Context, f serveFlags) {
 		s.reloadPolicy(ctx, f.policy)
 	}
 	s.reloadBridges(f)
+	s.warnOfLater(f)
 }
 
 // limitsNow reads again what is configured of limits, and returns which file says it: none

@@ -280,7 +280,7 @@ func TestLoginsEndConnections(t *testing.T) {
 	}
 }
 
-// A client that shows no certificate where one is wanted is told that by bellwire pub: by TLS 1.3
+// A client that shows no certificate where one is wanted, or another, is told that by bellwire pub: by TLS 1.3
 // it learns it only from what it reads.
 func TestPubIsToldThatACertificateIsWanted(t *testing.T) {
 	ours := newAuthority(t)
@@ -292,8 +292,11 @@ func TestPubIsToldThatACertificateIsWanted(t *testing.T) {
 	}
 	defer l.Close()
 	go func() {
-		c, err := l.Accept()
-		if err == nil {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
 			_ = c.(*tls.Conn).Handshake()
 			c.Close()
 		}
@@ -303,6 +306,17 @@ func TestPubIsToldThatACertificateIsWanted(t *testing.T) {
 	got := bellwire(t, "", "pub", "-h", "localhost", "-p", port, "--cafile", ca, "-t", "a", "-m", "x")
 	if got.code == 0 || !strings.Contains(got.stderr, "--cert and --key     BW-1007") {
 		t.Errorf("%+v", got)
+	}
+	theirs := newAuthority(t).issue("somebody", time.Now().Add(time.Hour))
+	key, err := x509.MarshalPKCS8PrivateKey(theirs.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got = bellwire(t, "", "pub", "-h", "localhost", "-p", port, "--cafile", ca, "-t", "a", "-m", "x",
+		"--cert", writeFile(t, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: theirs.Certificate[0]}))),
+		"--key", writeFile(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))))
+	if got.code == 0 || !strings.Contains(got.stderr, "it does not take the certificate of --cert") {
+		t.Errorf("with a certificate of another authority: %+v", got)
 	}
 }
 

@@ -174,6 +174,22 @@ func TestFeedPrintsSafely(t *testing.T) {
 	}
 }
 
+// What to do about a refusal is about its reason, where there is better advice than for the code.
+func TestRefusalSaysWhatToDo(t *testing.T) {
+	for text, want := range map[string]string{
+		"BW-4001 ended by an administrator":                            "nothing keeps you from connecting again",
+		"BW-4001 the client certificate is revoked":                    "another certificate",
+		"BW-8001 a delay is of 86400 seconds at most":                  "a shorter delay",
+		"BW-4001 anonymous clients are not permitted":                  "say who you are",
+		"BW-4031 no rule allows it; bellwire acl explain 7Q2MK3XD":     "bellwire acl explain 7Q2MK3XD",
+		"BW-8001 probation: retry-after=90, it opens again after that": "ask again in 1m30s",
+	} {
+		if f := refusal("refused", 0x98, text); !strings.Contains(f.todo, want) {
+			t.Errorf("%s: %q, want %q", text, f.todo, want)
+		}
+	}
+}
+
 // A server's reason is its own text, with or without a code of ours.
 func TestRefusalPrintsSafely(t *testing.T) {
 	for _, text := range []string{setClipboard, "BW-3001 " + setClipboard} {

@@ -28,6 +28,21 @@ type tlsSpec struct {
 	stale               string   // refuse or accept who is of an authority whose list is stale; empty for refuse
 }
 
+// firstFlag is the first flag that was given of those that are for --mqtts and --wss alone; empty for none.
+func (t *tlsSpec) firstFlag() string {
+	switch {
+	case t.cert != "":
+		return "--tls-cert"
+	case t.key != "":
+		return "--tls-key"
+	case t.clientCA != "":
+		return "--tls-client-ca"
+	case len(t.revoked) > 0:
+		return "--tls-client-crl"
+	}
+	return ""
+}
+
 // check says what is wrong with it, without reading files.
 func (t *tlsSpec) check(option string) error {
 	var wrong faults

@@ -50,6 +50,9 @@ are there already are not overwritten.`,
 			if err != nil {
 				return err
 			}
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return fail(bw.File, "%w", err)
+			}
 			for _, f := range []struct {
 				name string
 				data []byte
@@ -64,7 +67,7 @@ are there already are not overwritten.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&dir, "out", ".", "`directory` to write to")
+	cmd.Flags().StringVar(&dir, "out", ".", "`directory` to write to, made if missing")
 	return cmd
 }
 
