@@ -53,6 +53,13 @@ func (p *Policy) LoginAt(listener string) *Login {
 	return &anyLogin
 }
 
+// SignsIn says whether anybody can sign in: by a password or token of the policy, by what an
+// issuer signs, or by a certificate.
+func (p *Policy) SignsIn() bool {
+	return len(p.users)+len(p.issuers) > 0 ||
+		slices.ContainsFunc(p.logins, func(l Login) bool { return l.Allows(ByCertificate) })
+}
+
 // HasLogins says whether there are any entries.
 func (p *Policy) HasLogins() bool { return len(p.logins) > 0 }
 

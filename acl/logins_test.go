@@ -29,6 +29,13 @@ logins:
 	if all := mustParse(t, "logins: [{listeners: ['*'], by: [scram]}]"); !all.LoginAt("x").Allows(ByScram) || all.LoginAt("x").Allows(ByToken) || !all.HasLogins() {
 		t.Errorf("all: %+v", all.LoginAt("x"))
 	}
+	for text, want := range map[string]bool{
+		"": false, "logins: [{listeners: [a], by: [password]}]": false, "logins: [{listeners: [a], by: [certificate]}]": true,
+	} {
+		if got := mustParse(t, text).SignsIn(); got != want {
+			t.Errorf("%q: somebody can sign in: %v, want %v", text, got, want)
+		}
+	}
 	for _, c := range []struct{ entry, want string }{
 		{"by: [jwt]", "without listeners"},
 		{"listeners: [a]", "without listeners, or without by"},

@@ -116,6 +116,33 @@ func TestMQTT04QuotasAreTold(t *testing.T) {
 	}
 }
 
+// Where there are users, clients without a name leave half of the sessions and of the retained
+// topics to them, also after a restart.
+func TestNamelessLeaveRoom(t *testing.T) {
+	t.Parallel()
+	open := "  - {id: open, allow: [publish, subscribe], who: [anyone], topic: [\"#\"]}\n"
+	s := serve(t, "--allow-anonymous", "--policy", policyFile(t, []string{"ana"}, open), "--limits", limitsFile(t, "v: 1\ndefault: {sessions: 4, retained.topics: 2}\n"))
+	retain := func(c *mq.Client, topic string, want byte) {
+		t.Helper()
+		if got := c.TryPublish(mq.Publish{Topic: topic, QoS: 1, Retain: true, Payload: []byte("x")}); got != want {
+			t.Errorf("retained on %s: got %#02x, want %#02x", topic, got, want)
+		}
+	}
+	for i := range 2 {
+		c := s.open(v5, durable(v5, fmt.Sprint("nobody", i)))
+		retain(c, fmt.Sprint("kept/", i), []byte{0, 0x97}[i])
+	}
+	s.restart()
+	third := mq.Dial(t, s.ready.MQTT, v5)
+	third.Send(durable(v5, "nobody2"))
+	if got := third.Closed(); len(got) != 1 || got[0].Code != 0x97 {
+		t.Errorf("a third without a name: got %v, want CONNACK code=0x97", got)
+	}
+	ana := s.open(v5, as("ana", durable(v5, "a")))
+	retain(ana, "kept/1", 0)
+	retain(ana, "kept/2", 0x97)
+}
+
 // A client that takes nothing of what waits for it is ended after the stated
 // time, with 0x97 if it reads again, and others never wait for it.
 func TestMQTT19SlowTimeout(t *testing.T) {

@@ -311,8 +311,8 @@ func (m *Machine) bodyIfShared(f *fanout, e *event.Event) uint64 {
 }
 
 // A stored retained event: version u8 = 1 | its position in the log, 8 bytes | event; or
-// version u8 = 2 | position | the domain of who has published it, with its length in front
-// | event.
+// version u8 = 2 | position | the domain of who has published it, or ofNobody, with its length
+// in front | event.
 const retainedOf = 2
 
 func retainedKey(buf []byte, topicName string) []byte {
@@ -337,22 +337,29 @@ func decodeRetained(b []byte, e *event.Event) error {
 	return nil
 }
 
-// domainOfRetained returns the domain of who has published what b, which can be decoded,
-// has; empty if it has none.
-func domainOfRetained(b []byte) string {
+// retainedBy returns what retainsAs said of what b, which can be decoded, has.
+func retainedBy(b []byte) string {
 	if b[0] != retainedOf {
 		return ""
 	}
-	domain, _, _ := cutName(b[9:])
-	return domain
+	by, _, _ := cutName(b[9:])
+	return by
+}
+
+// countRetained counts a topic more, or one less, that has what is counted by that.
+func (m *Machine) countRetained(by string, n int) {
+	m.nobody.addRetained(by, n)
+	if by != ofNobody {
+		m.domains.named(by).add(useRetained, n)
+	}
 }
 
 // appendRetained appends the stored form of e, without it for who appends that.
-func appendRetained(b []byte, position uint64, domain string) []byte {
-	if domain == "" {
+func appendRetained(b []byte, position uint64, by string) []byte {
+	if by == "" {
 		return store.AppendUint64(append(b, recordVersion), position)
 	}
-	return store.AppendName(store.AppendUint64(append(b, retainedOf), position), domain)
+	return store.AppendName(store.AppendUint64(append(b, retainedOf), position), by)
 }
 
 // retain keeps e as the topic's present value if it asks for that; an empty
@@ -367,34 +374,30 @@ func (m *Machine) retain(e *event.Event) error {
 		if old.exists {
 			m.tx.Delete(key)
 			m.retained.Add(-1)
-			m.domains.named(old.domain).add(useRetained, -1)
+			m.countRetained(old.by, -1)
 		}
 		m.letLast(e.Topic, old)
 		m.fresh[e.Topic] = presentValue{}
 		return nil
 	}
-	domain := ""
-	if m.level >= LevelPolicies { // before, whose it is is not kept
-		domain = domainOf(e.Principal)
-	}
-	if domain != old.domain || !old.exists {
-		if err := m.domains.named(domain).room(useRetained, 1); err != nil {
+	by := m.retainsAs(e)
+	if by != ofNobody && (by != old.by || !old.exists) {
+		if err := m.domains.named(by).room(useRetained, 1); err != nil {
 			return err
 		}
 	}
+	if err := m.roomForRetained(by, old); err != nil {
+		return err
+	}
 	if !old.exists {
-		if m.retained.Load() >= int64(m.limits.RetainedTopics) {
-			m.overs.add("retained.topics")
-			return ErrQuota
-		}
 		m.retained.Add(1)
 	} else {
-		m.domains.named(old.domain).add(useRetained, -1)
+		m.countRetained(old.by, -1)
 	}
-	m.domains.named(domain).add(useRetained, 1)
-	m.tx.Set(key, e.Append(appendRetained(m.val[:0], m.here(), domain)))
+	m.countRetained(by, 1)
+	m.tx.Set(key, e.Append(appendRetained(m.val[:0], m.here(), by)))
 	m.letLast(e.Topic, old)
-	m.fresh[e.Topic] = presentValue{exists: true, expires: e.Expires, domain: domain}
+	m.fresh[e.Topic] = presentValue{exists: true, expires: e.Expires, by: by}
 	if e.Expires != 0 {
 		m.setWakeName(e.Expires, wakeRetained, e.Topic)
 	}
@@ -412,7 +415,7 @@ func (m *Machine) letLast(topicName string, old presentValue) {
 type presentValue struct {
 	exists  bool
 	expires int64
-	domain  string // of its publisher
+	by      string // see retainsAs
 }
 
 // retainedNow returns the topic's value as the commands so far left it: this
@@ -429,7 +432,7 @@ func (m *Machine) retainedNow(topicName string) presentValue {
 	if err := decodeRetained(m.body, &e); err != nil {
 		panic(fatal{"retained event: " + err.Error()})
 	}
-	return presentValue{exists: true, expires: e.Expires, domain: domainOfRetained(m.body)}
+	return presentValue{exists: true, expires: e.Expires, by: retainedBy(m.body)}
 }
 
 // expireRetained removes a topic's value if it has expired; another value may
@@ -447,7 +450,7 @@ func (m *Machine) expireRetained(topicName string) {
 	if e.Expired(m.now) {
 		m.tx.Delete(key)
 		m.retained.Add(-1)
-		m.domains.named(domainOfRetained(v)).add(useRetained, -1)
+		m.countRetained(retainedBy(v), -1)
 		m.fresh[strings.Clone(topicName)] = presentValue{}
 	}
 }

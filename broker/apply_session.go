@@ -32,9 +32,10 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 		// somebody else.
 		return nil, &Refusal{Reason: "the client id is in use by another principal"}
 	}
-	if r == nil && len(m.sessions) >= m.limits.Sessions {
-		m.overs.add("sessions")
-		return nil, ErrQuota
+	if r == nil {
+		if err := m.roomForSession(c.Principal); err != nil {
+			return nil, err
+		}
 	}
 	if most := int(m.boundsOf(c.Principal).Sessions); r == nil && most > 0 && len(m.principals.of(c.Principal)) >= most {
 		m.overs.add("sessions.perPrincipal")
@@ -64,6 +65,7 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 		m.sessions[r.client], m.numbers[r.session] = r, r
 		r.principal = strings.Clone(c.Principal)
 		m.principals.add(r.principal, r.session, r)
+		m.nobody.addSession(r.principal, 1)
 		r.use = m.domains.of(r.principal)
 		r.use.add(useSessions, 1)
 		r.user = m.userOf(r.principal)
@@ -280,6 +282,7 @@ func (m *Machine) endSession(r *record, cause error) {
 	delete(m.sessions, r.client)
 	delete(m.numbers, r.session)
 	m.principals.remove(r.principal, r.session)
+	m.nobody.addSession(r.principal, -1)
 	if len(m.principals.of(r.principal)) == 0 {
 		delete(m.users, r.principal)
 	}

@@ -46,6 +46,7 @@ func derived(m *Machine) map[string]string {
 	for name, c := range m.users {
 		add("subscriptions of "+name, c.subs, " ", c.wildcards)
 	}
+	add("of nobody", m.nobody.sessions, " ", m.nobody.retained)
 	for owner, use := range m.delayed.of {
 		add(fmt.Sprintf("delayed of %q", owner), use.events, " ", use.bytes)
 	}

@@ -75,6 +75,10 @@ const (
 	// of other domains, have a rate an hour: likewise.
 	LevelHours = LevelStreams
 
+	// LevelNobody is that from which on clients without a name leave room to others, and what
+	// they retain says so: likewise.
+	LevelNobody = LevelStreams
+
 	// NewestLevel is the newest that this program knows. Those above are reserved.
 	NewestLevel = LevelStreams
 )

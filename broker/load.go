@@ -11,7 +11,7 @@ import (
 // load makes memory what the store says.
 func (m *Machine) load() error {
 	m.sessions, m.numbers, m.principals = map[string]*record{}, map[uint64]*record{}, byPrincipal[*record]{}
-	m.users = map[string]*userCount{}
+	m.users, m.nobody = map[string]*userCount{}, nobody{}
 	m.nodes, m.segments = map[string]nodeState{}, map[uint64]*segment{}
 	m.durable = topic.NewIndex(m.fanoutOf, fanoutCache)
 	m.weights.Store(m.durable)
@@ -165,6 +165,7 @@ func (m *Machine) loadSessions() error {
 		}
 		m.sessions[r.client], m.numbers[r.session] = r, r
 		m.principals.add(r.principal, r.session, r)
+		m.nobody.addSession(r.principal, 1)
 		r.use = m.domains.of(r.principal)
 		r.use.add(useSessions, 1)
 		r.user = m.userOf(r.principal)
@@ -230,7 +231,7 @@ func (m *Machine) loadRest() error {
 			return err
 		}
 		m.retained.Add(1)
-		m.domains.named(domainOfRetained(value)).add(useRetained, 1)
+		m.countRetained(retainedBy(value), 1)
 		return nil
 	})
 	if err != nil {

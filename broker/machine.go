@@ -83,6 +83,7 @@ type Machine struct {
 	numbers        map[uint64]*record
 	principals     byPrincipal[*record] // the same
 	users          map[string]*userCount
+	nobody         nobody
 	notGiven       map[string]struct{} // entries of the policy in force of which it was told that they give nothing
 	clientsWatched func() bool         // somebody here is to be told of clients that come and go
 

@@ -250,6 +250,7 @@ func TestQuotaForms(t *testing.T) {
 	ev := &event.Event{Topic: "plant/1", Payload: []byte("21.5"), QoS: 1, Retain: true, At: 1_772_000_000_123_456_789}
 	golden.Forms(t, "quota.txt", []golden.Form{
 		{Name: "retained/of/4", Bytes: ev.Append(appendRetained(nil, event.PositionAt(7, 3), "example.com"))},
+		{Name: "retained/nobody/4", Bytes: ev.Append(appendRetained(nil, event.PositionAt(7, 3), ofNobody))},
 		{Name: "asked/loose/4", Bytes: looseValue},
 		{Name: "provided/4", Bytes: append(providedKey("bob@example.com", "presence/example.com/eve"), recordVersion)},
 		{Name: "watched/4", Bytes: binary.AppendUvarint(watchedKey("example.com"), 300)},
@@ -257,8 +258,8 @@ func TestQuotaForms(t *testing.T) {
 	})
 	var e event.Event
 	b := ev.Append(appendRetained(nil, event.PositionAt(7, 3), "example.com"))
-	if err := decodeRetained(b, &e); err != nil || e.Topic != "plant/1" || e.Position != event.PositionAt(7, 3) || domainOfRetained(b) != "example.com" {
-		t.Errorf("read as %+v of %s, %v", e, domainOfRetained(b), err)
+	if err := decodeRetained(b, &e); err != nil || e.Topic != "plant/1" || e.Position != event.PositionAt(7, 3) || retainedBy(b) != "example.com" {
+		t.Errorf("read as %+v of %s, %v", e, retainedBy(b), err)
 	}
 	for n := range len(b) - 1 {
 		if n < 24 && decodeRetained(b[:n], &e) == nil {

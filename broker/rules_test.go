@@ -19,6 +19,7 @@ type rules struct {
 	other map[string]string      // what proves who is none of them
 	quota map[string]DomainQuota // by domain
 	delay DelayLimits
+	named bool // somebody can sign in
 
 	given func(who Who, address string) []Given // nil: nothing
 
@@ -57,6 +58,8 @@ func (r *rules) TellsClient(principal, domain string, address bool) bool {
 }
 
 func (r *rules) Delays() DelayLimits { return r.delay }
+
+func (r *rules) SignsIn() bool { return r.named }
 
 func (r *rules) Quotas(yield func(domain string, q DomainQuota) bool) {
 	for domain, q := range r.quota {

@@ -517,6 +517,9 @@ func (a *authorizer) Delays() broker.DelayLimits {
 	return broker.DelayLimits{Longest: d.Longest, Events: d.Events, Bytes: d.Bytes, OwnerEvents: d.UserEvents, OwnerBytes: d.UserBytes}
 }
 
+// SignsIn says whether anybody can have a name.
+func (a *authorizer) SignsIn() bool { return a.policy.SignsIn() }
+
 // Rewrite is the topic that is meant by who names one.
 func (a *authorizer) Rewrite(who broker.Who, what broker.Action, name string) (string, error) {
 	to, _, err := a.operator.Rewrite(acl.Who(who), actions[what], name)
