@@ -83,6 +83,9 @@ tenants:
 	dropped := func(bridge, reason string) float64 {
 		return s.metric("bellwire_bridge_dropped_total", fmt.Sprintf("bridge=%q", bridge), fmt.Sprintf("reason=%q", reason))
 	}
+	until(t, "each bridge counts what was dropped", patience, func() bool { // the peer may answer after its subscribers have heard
+		return dropped("new", "quota") >= 2 && dropped("old", "quota") >= 2 && dropped("far", "quota_of_peer") >= 2
+	})
 	if a, b, c, lost := dropped("new", "quota"), dropped("old", "quota"), dropped("far", "quota_of_peer"), s.metric("bellwire_bridge_errors_total"); a != 2 || b != 2 || c != 2 || lost > 0 {
 		t.Errorf("dropped for quotas %v, %v and %v, want 2 of each; connections lost: %v", a, b, c, lost)
 	}
