@@ -453,11 +453,12 @@ func (r *leak) awaitGone() {
 		}
 	}
 	until(r.t, "the server notices who is gone", 3*patience, func() bool {
-		sum := 0.0
+		connections, sessions := 0.0, 0.0 // those of the log are the ones that groups go by
 		for _, n := range r.nodes {
-			sum += n.metric("bellwire_connections")
+			connections += n.metric("bellwire_connections")
+			sessions += n.metric("bellwire_sessions_connected")
 		}
-		return int(sum) == want
+		return int(connections) == want && int(sessions) == want
 	})
 }
 
