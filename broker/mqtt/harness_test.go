@@ -259,6 +259,16 @@ func (n *node) rest() {
 	})
 }
 
+// hasWaited says whether the reader of a client has begun to wait for something of ours.
+func (n *node) hasWaited(client string) (has bool) {
+	n.srv.each(func(c *conn) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		has = has || c.client == client && c.changed != nil
+	})
+	return has
+}
+
 // owed returns how many acknowledgements we owe a client.
 func (n *node) owed(client string) int {
 	owed := -1

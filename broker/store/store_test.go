@@ -404,7 +404,7 @@ func TestFailedWriteEnds(t *testing.T) {
 					if !strings.Contains(reason, "state") {
 						t.Errorf("ended for %q, want it to say what failed", reason)
 					}
-				case <-time.After(20 * time.Second):
+				case <-time.After(2 * time.Minute):
 					t.Error("the node lives on without being able to write")
 				}
 			})
