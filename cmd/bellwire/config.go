@@ -257,7 +257,7 @@ func (c *configReader) limits(v map[string]*yamltree.Node) {
 	}
 }
 
-// A later is a key that files will have and do not have yet.
+// A later is a key that files do not have, or not yet, and who writes it is told what to do.
 type later struct{ what, todo string }
 
 // withoutLater reports those keys of n that are in keys, and returns n without

@@ -224,9 +224,10 @@ func (row *limitRow) readFrom(r *yamltree.Reader, f map[string]*yamltree.Node) (
 	return value, true
 }
 
-// limitsLater are the sections that limits will have.
+// limitsLater are the sections that limits do not have: a domain's stand in the policy, where
+// what is the domain's own does.
 var limitsLater = map[string]later{
-	"domains": {"domains: limits of one domain are not supported yet", "remove the section: the other rows hold for everybody"},
+	"domains": {"domains: what the people of one domain may use is bounded by the policy, not by limits", "remove the section, and give the domain quotas in the policy (tenants), such as quotas: {sessions: 1000}"},
 }
 
 // read returns the value that text has for the row.

@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -179,6 +180,15 @@ func TestLimitBounds(t *testing.T) {
 		if err := s.shutdown(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// Who looks for a domain's limits here is told where they are.
+func TestDomainsHaveQuotas(t *testing.T) {
+	_, err := readLimits(writeFile(t, "limits.yaml", "v: 1\ndomains: {example.net: {sessions: 10}}\n"), readAtMost)
+	want := []string{"domains: what the people of one domain may use is bounded by the policy, not by limits remove the section, and give the domain quotas in the policy (tenants), such as quotas: {sessions: 1000}"}
+	if got := faultsOf(err); !slices.Equal(got, want) {
+		t.Errorf("%v: told %q, want %q", err, got, want)
 	}
 }
 
