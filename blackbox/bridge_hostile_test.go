@@ -323,6 +323,26 @@ func TestBridgeMosquittoSendsMuchAtOnce(t *testing.T) {
 	}
 }
 
+// A mosquitto takes 20 events of QoS 2 at once, and by 3.1.1 can neither say so nor refuse more: it
+// acknowledges and drops them. So it is sent no more.
+func TestBridgeSendsNoMoreThanMosquittoTakes(t *testing.T) {
+	t.Parallel()
+	const many = 200
+	for _, version := range []string{"5", "3.1.1"} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			peer := mosquittoWith(t, "allow_anonymous true", "max_inflight_messages 20")
+			s := bridged(t, peer.addr, fmt.Sprintf("protocol: %q\ntopics: [{filter: \"out/#\", direction: out, qos: 2}]", version))
+			there := mq.Open(t, peer.addr, v5, clean("there"))
+			there.Subscribe("out/#", 2)
+			publishMany(t, s.open(v5, clean("here")), "out/a", 2, 1, many)
+			for i := range many {
+				there.ReceiveText("out/a", fmt.Sprint(1+i))
+			}
+		})
+	}
+}
+
 // What is published before the peer is there for the first time, and while it is away, waits and
 // goes out; the state is told as mosquitto tells it.
 func TestBridgePeerComesLate(t *testing.T) {

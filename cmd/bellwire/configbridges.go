@@ -194,7 +194,11 @@ func (c *configReader) bridgeSession(v map[string]*yamltree.Node, b *bridgeSpec)
 	b.KeepAlive = c.spanOf(v, "keep_alive", time.Minute, time.Second, 65_535*time.Second).Truncate(time.Second)
 	b.AckTimeout = c.spanOf(v, "ack_timeout", time.Minute, time.Second, time.Hour)
 	b.RetryMax = c.spanOf(v, "retry_max", 30*time.Second, time.Second, time.Hour)
-	b.Window = c.countOf(v, "window", 100, 65_535)
+	window := 100
+	if b.Version < 5 { // the peer cannot say what it takes, and mosquitto acknowledges what it does not
+		window = 20
+	}
+	b.Window = c.countOf(v, "window", window, 65_535)
 	b.MaxHops = c.countOf(v, "max_hops", 8, 1000)
 	b.Clean = c.yes(v, "clean_start")
 	b.Expiry = 1<<32 - 1
