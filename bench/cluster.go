@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -22,6 +21,9 @@ type fleet []*broker
 
 // startFleet starts what sc wants of p.
 func (p Peer) startFleet(ctx context.Context, e env, path, dir string, sc Scenario) (fleet, error) {
+	if sc.Bridged {
+		return p.startFar(ctx, e, path, dir, sc)
+	}
 	if sc.Nodes > 1 && p.startNodes != nil {
 		return p.startNodes(ctx, e, path, dir, sc)
 	}
@@ -56,6 +58,9 @@ func (f fleet) said() string {
 // syncs is the sum over all nodes; ok is false when one does not tell.
 func (f fleet) syncs(ctx context.Context) (sum float64, ok bool) {
 	for _, b := range f {
+		if b.unmeasured {
+			continue
+		}
 		n, ok := b.syncs(ctx)
 		if !ok {
 			return 0, false
@@ -68,7 +73,11 @@ func (f fleet) syncs(ctx context.Context) (sum float64, ok bool) {
 // nodes is what a generator is told.
 func (f fleet) nodes() (all []Node) {
 	for _, b := range f {
-		all = append(all, Node{Addr: b.addr, PIDs: session(b.cmd.Process.Pid)})
+		n := Node{Addr: b.addr}
+		if !b.unmeasured {
+			n.PIDs = session(b.cmd.Process.Pid)
+		}
+		all = append(all, n)
 	}
 	return all
 }
@@ -171,22 +180,11 @@ cluster { name: bench, listen: %q, routes: [%s] }
 
 // welcomes says what is wrong until the node at addr accepts a client.
 func welcomes(ctx context.Context, addr string) error {
-	c, err := new(net.Dialer).DialContext(ctx, "tcp4", addr)
+	c, err := greeted(ctx, addr, "bench-first")
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	defer context.AfterFunc(ctx, func() { c.Close() })()
-	if _, err := c.Write(appendConnect(nil, &conn{version: v311, name: "bench-first"})); err != nil {
-		return err
-	}
-	var answer [4]byte
-	if _, err := io.ReadFull(c, answer[:]); err != nil {
-		return fmt.Errorf("CONNECT is not answered: %w", err)
-	}
-	if _, err := parseConnack(answer[2:], v311); err != nil {
-		return err
-	}
 	_, err = c.Write([]byte{typeDisconnect, 0})
 	return err
 }

@@ -85,6 +85,7 @@ func TestWhoTakesPart(t *testing.T) {
 		{"c3s", "nats mochi bellwire"},
 		{"d", "nats bellwire bellwire-1"},
 		{"ds", "nats bellwire bellwire-1"},
+		{"br1", "mosquitto bellwire"},
 	}
 	for _, tt := range tests {
 		var got []string
@@ -148,5 +149,42 @@ func TestWelcomes(t *testing.T) {
 	}
 	if err := welcomes(t.Context(), newFake(t, full)); err == nil || !strings.Contains(err.Error(), "CONNACK 0x03") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A broker with a bridge takes a load that crosses it both ways, and counts; what its peer costs
+// does not.
+func TestRowsOfBridges(t *testing.T) {
+	ctx := t.Context()
+	e := env{root: "..", bin: t.TempDir(), bellwire: os.Getenv("BELLWIRE_BINARY")}
+	for _, p := range Peers() {
+		sc := scenario(t, "br2")
+		if !p.takesPart(sc) {
+			continue
+		}
+		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel()
+			path, _, err := p.prepare(ctx, e)
+			if err != nil {
+				t.Skip(err)
+			}
+			all, err := p.startFleet(ctx, e, path, t.TempDir(), sc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer all.stop()
+			order := quick("", sc, v311)
+			order.Nodes = all.nodes()
+			order.WarmUp, order.Measure = 100*time.Millisecond, 300*time.Millisecond
+			order.Stall, order.Drain = 20*time.Second, 20*time.Second
+			f, err := generate(order)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkComplete(t, f, sc)
+			if n := len(order.Nodes[1].PIDs); n != 0 {
+				t.Errorf("%d processes of the peer count", n)
+			}
+		})
 	}
 }

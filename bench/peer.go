@@ -34,6 +34,10 @@ type Peer struct {
 	// part in rows of several.
 	startNodes func(ctx context.Context, e env, path, dir string, sc Scenario) (fleet, error)
 
+	// startBridged starts it with a bridge to a mosquitto at far; nil for a broker that has no
+	// bridges.
+	startBridged func(ctx context.Context, e env, path, dir string, sc Scenario, far string) (*broker, error)
+
 	// alone says that it is one node in rows of several, to compare with, and has
 	// no part in other rows.
 	alone bool
@@ -44,6 +48,8 @@ func (p Peer) takesPart(sc Scenario) bool {
 	switch {
 	case sc.Synced && !p.synced:
 		return false
+	case sc.Bridged:
+		return p.startBridged != nil
 	case sc.Nodes > 1:
 		return p.startNodes != nil || p.alone
 	}
@@ -67,16 +73,17 @@ type broker struct {
 	cluster string // where a node of Bellwire is found by others
 	health  string // where a node of NATS says how it is
 
-	policies bool // owners of topics say who may see them
+	policies   bool // owners of topics say who may see them
+	unmeasured bool // it is what another one has a bridge to
 }
 
 // Peers returns all brokers that can be compared.
 func Peers() []Peer {
 	return []Peer{
-		{Name: "mosquitto", prepare: findMosquitto, start: startMosquitto},
+		{Name: "mosquitto", prepare: findMosquitto, start: startMosquitto, startBridged: startBridgedMosquitto},
 		{Name: "nats", synced: true, prepare: buildNATS, start: startNATS, startNodes: startNATSNodes},
 		{Name: "mochi", synced: true, prepare: buildMochi, start: startMochi},
-		{Name: "bellwire", synced: true, prepare: buildBellwire, start: startBellwire, startNodes: startBellwireNodes},
+		{Name: "bellwire", synced: true, prepare: buildBellwire, start: startBellwire, startNodes: startBellwireNodes, startBridged: startBridgedBellwire},
 		{Name: "bellwire-1", synced: true, prepare: buildBellwire, start: startBellwire, alone: true},
 	}
 }
@@ -92,6 +99,11 @@ func findMosquitto(ctx context.Context, _ env) (path, version string, err error)
 }
 
 func startMosquitto(ctx context.Context, e env, path, dir string, sc Scenario) (*broker, error) {
+	return startMosquittoWith(ctx, e, path, dir, sc, "")
+}
+
+// startMosquittoWith is startMosquitto with more lines of configuration, the last.
+func startMosquittoWith(ctx context.Context, e env, path, dir string, sc Scenario, more string) (*broker, error) {
 	addr, err := freePort()
 	if err != nil {
 		return nil, err
@@ -117,7 +129,7 @@ log_type warning
 	if os.Geteuid() == 0 {
 		conf += "user root\n" // or it could not write to dir
 	}
-	return e.launch(ctx, addr, filepath.Join(dir, "mosquitto.conf"), conf, path, "-c")
+	return e.launch(ctx, addr, filepath.Join(dir, "mosquitto.conf"), conf+more, path, "-c")
 }
 
 // natsModule is the program of the nats server, a tool of the peers' module.

@@ -37,6 +37,10 @@ type Scenario struct {
 	// the nodes; a subscriber is at the node after its publisher's.
 	Nodes int
 
+	// Bridged says that of two nodes the first is the broker, with a bridge that carries all
+	// both ways, and the second a mosquitto, whose cost does not count.
+	Bridged bool
+
 	// Absent is how many durable sessions there are beside, each with a subscription
 	// to a topic of its own, whose clients have been and left.
 	Absent int
@@ -71,6 +75,9 @@ func Scenarios() []Scenario {
 		{Name: "dn1", What: "three nodes: the same synced, beside 1,000 absent durable sessions", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true, Nodes: 3, Absent: 1_000},
 		{Name: "dn10", What: "three nodes: the same synced, beside 10,000 absent durable sessions", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true, Nodes: 3, Absent: 10_000},
 		{Name: "dn100", What: "three nodes: the same synced, beside 100,000 absent durable sessions", Publishers: 50, FanOut: 1, QoS: 1, Payload: 64, Durable: true, Synced: true, Nodes: 3, Absent: 100_000},
+		{Name: "br0", What: "a bridge to a mosquitto: 10 pairs, half of them each way, 64 B, QoS 0", Publishers: 10, FanOut: 1, Payload: 64, Nodes: 2, Bridged: true},
+		{Name: "br1", What: "the same, QoS 1; bellwire's in its log as by default", Publishers: 10, FanOut: 1, QoS: 1, Payload: 64, Nodes: 2, Bridged: true},
+		{Name: "br2", What: "the same, QoS 2", Publishers: 10, FanOut: 1, QoS: 2, Payload: 64, Nodes: 2, Bridged: true},
 		{Name: "e", What: "100,000 subscriptions of 100 clients, half with a wildcard; two match, 64 B, QoS 0", Filters: 100_000, Payload: 64},
 		{Name: "h", What: "presence: 1000 clients each watch 50 others, 200 B, retained, QoS 0", Publishers: 1000, Watch: 50, Payload: 200, Retain: true},
 		{
