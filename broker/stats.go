@@ -125,6 +125,9 @@ func (b *Broker) Over(limit string) uint64 {
 // Over notes that a bound of the profile's, of that name, has refused something.
 func (t *ProfileTx) Over(limit string) { t.m.overs.add(limit) }
 
+// CountOver is that of ProfileTx for who asks before the broker is asked. For any goroutine.
+func (b *Broker) CountOver(limit string) { b.machine.overs.add(limit) }
+
 // Over is that of ProfileTx, for Admit only.
 func (p *Publication) Over(limit string) { p.node.machine.overs.add(limit) }
 

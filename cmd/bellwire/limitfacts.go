@@ -9,6 +9,7 @@ import (
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/mqtt"
 	"github.com/bellwire/bellwire/profiles/inbox"
+	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/state"
 )
 
@@ -210,6 +211,42 @@ var limitFacts = map[string]limitFact{
 	"watch.keptPerAddress":     {over: "one more that is over is not kept", keeper: "TestWhatIsOverIsBounded", value: func(l *limits) int64 { return int64(l.state.Life.KeptOf) }},
 	"watch.perMinute":          {over: overWatch, keeper: "TestBook", value: func(l *limits) int64 { return int64(l.state.Life.PerMinute) }, hits: overBroker("watch"), shared: "watch.pending"},
 	"watch.sessions":           {over: overWatch, keeper: "TestBook", value: func(l *limits) int64 { return int64(l.state.Life.SessionsSharing) }, hits: overBroker("watch"), shared: "watch.pending"},
+	"document.bytes": {
+		over: "the publication: 0x99, too-large (HTTP: 413); what was taken before stays", keeper: "TestDocumentBounds",
+		value: func(l *limits) int64 { return int64(l.document.Bytes) }, hits: overBroker(kind.BoundBytes),
+	},
+	"json.depth": {
+		over: "likewise: lists and objects inside each other, of documents and owners' policies", keeper: "TestDocumentBounds",
+		value: func(l *limits) int64 { return int64(l.document.JSONDepth) }, hits: overBroker(kind.BoundJSONDepth),
+	},
+	"json.members": {
+		over: "likewise, in all; policies have room for their rules", keeper: "TestDocumentBounds",
+		value: func(l *limits) int64 { return int64(l.document.JSONMembers) }, hits: overBroker(kind.BoundJSONMembers),
+	},
+	"xml.depth": {
+		over: "likewise: elements inside each other", keeper: "TestDocumentBounds",
+		value: func(l *limits) int64 { return int64(l.document.XMLDepth) }, hits: overBroker(kind.BoundXMLDepth),
+	},
+	"xml.nodes": {
+		over: "likewise: elements, attributes and pieces of text", keeper: "TestDocumentBounds",
+		value: func(l *limits) int64 { return int64(l.document.XMLNodes) }, hits: overBroker(kind.BoundXMLNodes),
+	},
+	"policy.bytes": {
+		over: "the owner's policy, or blocklist: 0x99, too-large (HTTP: 422); the one before stays", keeper: "TestDocumentBounds",
+		value: func(l *limits) int64 { return int64(l.document.PolicyBytes) }, hits: overBroker(kind.BoundPolicyBytes),
+	},
+	"policy.rules": {
+		over: "the owner's policy: 0x99, schema (HTTP: 422); the one before stays; rules, limits and delegates, each", keeper: "TestDocumentBounds",
+		value: func(l *limits) int64 { return int64(l.document.PolicyRules) }, hits: overBroker(kind.BoundPolicyRules),
+	},
+	"message.recipients": {
+		over: "the message: 0x99, schema (HTTP: 422); to and cc, each", keeper: "TestDocumentBounds",
+		value: func(l *limits) int64 { return int64(l.document.Recipients) }, hits: overBroker(kind.BoundRecipients),
+	},
+	"message.reports": {
+		over: "likewise: reports that its sender wants of it", keeper: "TestDocumentBounds",
+		value: func(l *limits) int64 { return int64(l.document.Reports) }, hits: overBroker(kind.BoundReports),
+	},
 	"fetch.burst": {
 		over: "the request: 429 with Retry-After", keeper: "TestFetchesHaveARate",
 		value: func(l *limits) int64 { return int64(l.fetches.atOnce) }, hits: func(s *server) uint64 { return s.fetches.Refused.Load() },
@@ -250,6 +287,8 @@ var hangupRows = map[string]string{
 	"connections": hangup, "connections.perAddress": hangup, "connections.perAddressPerMinute": hangup, "connect.perSecond": hangup, "connect.handshakes": hangup,
 	"login.failures": hangup, "flapping.perMinute": hangup, "flapping.ban": hangup, "messages.perSecond": hangup, "bytes.perSecond": hangup,
 	"topic.levels": hangup, "output.bytes": hangup, "slow.timeout": hangup, "fetch.burst": hangup, "fetch.perSecond": hangup, "fetch.perResourceBurst": hangup, "fetch.perResourceInterval": hangup,
+	"document.bytes": hangup, "json.depth": hangup, "json.members": hangup, "xml.depth": hangup, "xml.nodes": hangup,
+	"policy.bytes": hangup, "policy.rules": hangup, "message.recipients": hangup, "message.reports": hangup,
 	"connect.timeout": hangupNew, "connect.packetBytes": hangupNew, "packet.bytes": hangupNew, "receiveMaximum": hangupNew, "topicAliases": hangupNew,
 	"clientId.bytes": hangupNew, "keepAlive.max": hangupNew,
 }
@@ -263,7 +302,7 @@ func (row *limitRow) isAgreed() bool {
 func (l limits) withDefaults() (limits, error) {
 	var err error
 	l.mqtt, err = l.mqtt.WithDefaults()
-	l.broker, l.im, l.state = l.broker.WithDefaults(), l.im.WithDefaults(), l.state.WithDefaults()
+	l.broker, l.im, l.state, l.document = l.broker.WithDefaults(), l.im.WithDefaults(), l.state.WithDefaults(), l.document.WithDefaults()
 	l.fetches = l.fetches.withDefaults()
 	return l, err
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/bellwire/bellwire/broker/topic"
 	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/profiles/inbox"
+	"github.com/bellwire/bellwire/profiles/jsontree"
+	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/policy"
 	"github.com/bellwire/bellwire/profiles/state"
 	"github.com/bellwire/bellwire/yamltree"
@@ -22,6 +24,7 @@ type limits struct {
 	mqtt     mqtt.Limits
 	im       inbox.Limits
 	state    state.Limits // of presence and location alike
+	document kind.Bounds  // of all profiles
 	fetches  fetchLimits
 	lowWater uint64
 }
@@ -135,6 +138,15 @@ var limitRows = []limitRow{
 	{"watch.keptPerAddress", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.state.Life.KeptOf = int(n) }},
 	{"watch.perMinute", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.state.Life.PerMinute = int(n) }},
 	{"watch.sessions", inCount, 1, 10_000, false, func(l *limits, n int64) { l.state.Life.SessionsSharing = int(n) }},
+	{"document.bytes", inBytes, 1, kind.MaxDocument, false, func(l *limits, n int64) { l.document.Bytes = int(n) }},
+	{"json.depth", inCount, 1, jsontree.MaxDepth, false, func(l *limits, n int64) { l.document.JSONDepth = int(n) }},
+	{"json.members", inCount, 1, jsontree.MaxMembers, false, func(l *limits, n int64) { l.document.JSONMembers = int(n) }},
+	{"xml.depth", inCount, 1, kind.MaxXMLDepth, false, func(l *limits, n int64) { l.document.XMLDepth = int(n) }},
+	{"xml.nodes", inCount, 1, kind.MaxXMLNodes, false, func(l *limits, n int64) { l.document.XMLNodes = int(n) }},
+	{"policy.bytes", inBytes, 1, kind.MaxPolicy, false, func(l *limits, n int64) { l.document.PolicyBytes = int(n) }},
+	{"policy.rules", inCount, 1, kind.MaxRules, false, func(l *limits, n int64) { l.document.PolicyRules = int(n) }},
+	{"message.recipients", inCount, 1, kind.MaxRecipients, false, func(l *limits, n int64) { l.document.Recipients = int(n) }},
+	{"message.reports", inCount, 1, kind.MaxReports, false, func(l *limits, n int64) { l.document.Reports = int(n) }},
 	{"fetch.burst", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.fetches.atOnce = int(n) }},
 	{"fetch.perSecond", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.fetches.perSecond = int(n) }},
 	{"fetch.perResourceBurst", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.fetches.repeats.AtOnce = int(n) }},

@@ -19,6 +19,7 @@ import (
 	"github.com/bellwire/bellwire/broker/event"
 	"github.com/bellwire/bellwire/broker/mqtt"
 	"github.com/bellwire/bellwire/profiles/inbox"
+	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/life"
 	"github.com/bellwire/bellwire/profiles/policy"
 	"github.com/bellwire/bellwire/profiles/state"
@@ -83,6 +84,15 @@ default:
   watch.keptPerAddress: 1036
   watch.perMinute: 1037
   watch.sessions: 1038
+  document.bytes: 55KiB
+  json.depth: 16
+  json.members: 1057
+  xml.depth: 18
+  xml.nodes: 1059
+  policy.bytes: 60KiB
+  policy.rules: 61
+  message.recipients: 42
+  message.reports: 3
   fetch.burst: 1040
   fetch.perSecond: 1041
   fetch.perResourceBurst: 1056
@@ -105,6 +115,7 @@ default:
 		state: state.Limits{Default: policy.Confirm, SourceRate: 1049, SourceBurst: 1050, Life: life.Limits{
 			MostExpires: 32 * 24 * time.Hour, PendingByWatcher: 1033, PendingOf: 1034, ByDomain: 1058, Watchers: 1035, KeptOf: 1036, PerMinute: 1037, SessionsSharing: 1038, ByWatcher: 1039, WidesBy: 42, Wides: 1043,
 		}},
+		document: kind.Bounds{Bytes: 55 << 10, JSONDepth: 16, JSONMembers: 1057, XMLDepth: 18, XMLNodes: 1059, PolicyBytes: 60 << 10, PolicyRules: 61, Recipients: 42, Reports: 3},
 		fetches:  fetchLimits{1040, 1041, api.Bounds{AtOnce: 1056, Interval: 57 * time.Second}},
 		lowWater: 22 << 30,
 	}

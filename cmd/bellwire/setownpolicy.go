@@ -15,7 +15,7 @@ import (
 // setOwnPolicy replaces what somebody permits. All that is wrong with it is told, and what has
 // no effect.
 func (s *server) setOwnPolicy(ctx context.Context, principal, of, contentType string, published []byte, was *api.Document) ([]api.OwnFault, error) {
-	document, warnings, err := readOwnPolicy(principal, of, contentType, published)
+	document, warnings, err := s.readOwnPolicy(principal, of, contentType, published)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +35,7 @@ func (s *server) setOwnPolicy(ctx context.Context, principal, of, contentType st
 
 // readOwnPolicy reads a policy that somebody has sent, and returns it as JSON, and what of
 // it has no effect. Of a kind that is not known here the log says so.
-func readOwnPolicy(principal, of, contentType string, published []byte) (document []byte, warnings []api.OwnFault, err error) {
+func (s *server) readOwnPolicy(principal, of, contentType string, published []byte) (document []byte, warnings []api.OwnFault, err error) {
 	k := policyKinds()[of]
 	if len(published) == 0 || k == nil {
 		return published, nil, nil
@@ -44,19 +44,23 @@ func readOwnPolicy(principal, of, contentType string, published []byte) (documen
 	if policy.IsXML(contentType) {
 		var told jsontree.Faults
 		if document, told, err = policy.FromXML(published); err != nil {
-			return nil, nil, ownFaults(err)
+			return nil, nil, s.ownFaults(err)
 		}
 		warnings = append(warnings, listFaults(told)...)
 	}
-	p, err := policy.Check(document, k, kind.Of(principal))
+	p, err := policy.CheckWithin(document, k, kind.Of(principal), &s.ownLimits.Load().document)
 	if err != nil {
-		return nil, nil, ownFaults(err)
+		return nil, nil, s.ownFaults(err)
 	}
 	return document, append(warnings, listFaults(p.Warnings())...), nil
 }
 
-func ownFaults(err error) error {
+// ownFaults are those of a policy that is refused; if it passed a bound that is counted.
+func (s *server) ownFaults(err error) error {
 	if r, ok := errors.AsType[*kind.Refusal](err); ok {
+		if r.Bound != "" {
+			s.broker.CountOver(r.Bound)
+		}
 		return &api.OwnFaults{Reason: r.Reason, Faults: listFaults(r.Faults)}
 	}
 	return fmt.Errorf("%w: %w", api.ErrUnacceptable, err)

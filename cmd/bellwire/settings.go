@@ -210,6 +210,7 @@ func (s *server) changeOwn(to limits) (later []string, err error) {
 	if err := s.mqtt.SetLimits(next.mqtt); err != nil {
 		return nil, err
 	}
+	s.boundDocuments(next.document)
 	s.fetches.Change(next.fetches.all())
 	s.repeats.Change(next.fetches.same())
 	s.ownLimits.Store(&next)

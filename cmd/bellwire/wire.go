@@ -58,6 +58,15 @@ func profiles(id cluster.Identity, messages inbox.Limits) []broker.Profile {
 	return append(all, blocklist.For(all))
 }
 
+// boundDocuments bounds the documents that come in at this node from now on.
+func (s *server) boundDocuments(to kind.Bounds) {
+	for _, p := range s.profiles {
+		if p, ok := p.(interface{ Bound(to kind.Bounds) }); ok {
+			p.Bound(to)
+		}
+	}
+}
+
 // serverConfig is what a node is made of.
 type serverConfig struct {
 	node, domain string
@@ -118,7 +127,8 @@ type server struct {
 	dir       *cluster.Dir
 	store     *store.Store
 	broker    *broker.Broker
-	links     *cluster.Links // nil for a node alone
+	profiles  []broker.Profile // its
+	links     *cluster.Links   // nil for a node alone
 	node      *cluster.Node
 	mqtt      *mqtt.Server
 	ticker    *time.Ticker
@@ -273,9 +283,11 @@ func (s *server) openState() (err error) {
 		return err
 	}
 	s.denials = newDenials(s.dir.Identity().Node)
+	s.profiles = profiles(s.dir.Identity(), s.config.limits.im)
+	s.boundDocuments(s.config.limits.document)
 	s.broker, err = broker.New(broker.Config{
 		Node: s.dir.Identity().Node, Store: s.store, Compile: s.compile, Limits: s.config.limits.broker, Domain: s.config.domain,
-		Now: s.now, Logger: s.config.logger, Profiles: profiles(s.dir.Identity(), s.config.limits.im),
+		Now: s.now, Logger: s.config.logger, Profiles: s.profiles,
 		Free: s.config.fs.Free, LowWater: s.config.limits.lowWater, Tap: s.config.tap, Raised: s.levelRaised, Denied: s.denied,
 		Administer: s.administer, Outlawed: s.outlawed,
 		ReasonName: mqtt.ReasonName,

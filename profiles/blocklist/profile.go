@@ -6,6 +6,7 @@ package blocklist
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
@@ -27,7 +28,10 @@ type Kind interface {
 }
 
 // A Profile takes blocklists for kinds, which are the same at all nodes.
-type Profile struct{ kinds []Kind }
+type Profile struct {
+	kinds  []Kind
+	bounds atomic.Pointer[kind.Bounds] // nil for the most
+}
 
 // For returns the profile for those of profiles that go by blocklists.
 func For(profiles []broker.Profile) *Profile {
@@ -57,16 +61,19 @@ func (*Profile) Personal() {}
 // Watch refuses: there is nothing to watch but one's own.
 func (*Profile) Watch(broker.Who, string) error { return broker.ErrBadEvent }
 
-// Admit refuses a list with faults.
-func (*Profile) Admit(pub *broker.Publication) error {
-	_, err := read(pub)
-	return refuse.Told(err)
+// Bound bounds lists that come in at this node from now on, as policies. For any goroutine.
+func (p *Profile) Bound(to kind.Bounds) { p.bounds.Store(&to) }
+
+// Admit refuses a list with faults, or past bounds.
+func (p *Profile) Admit(pub *broker.Publication) error {
+	_, err := read(pub, p.bounds.Load())
+	return refuse.Admitted(pub, err)
 }
 
 // Apply sets whom an owner has blocked; an empty document removes it. evt-etag makes it
 // depend on that the list is still the one that is meant, and is answered with the new one's.
 func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
-	owner, err := read(pub)
+	owner, err := read(pub, nil)
 	if err != nil {
 		return refuse.Told(err)
 	}
@@ -89,12 +96,12 @@ func (p *Profile) set(tx *broker.ProfileTx, owner kind.Addr, document []byte) {
 	}
 }
 
-func read(pub *broker.Publication) (owner kind.Addr, err error) {
+func read(pub *broker.Publication, within *kind.Bounds) (owner kind.Addr, err error) {
 	if owner = kind.Of(pub.From.Principal); owner.IsZero() {
 		return owner, fmt.Errorf("%w: identity-required: nobody knows whose blocklist this is", kind.ErrForbidden)
 	}
 	if len(pub.Event.Payload) > 0 {
-		_, err = policy.ReadBlocklist(pub.Event.Payload, owner)
+		_, err = policy.CheckBlocklist(pub.Event.Payload, owner, within)
 	}
 	return owner, err
 }

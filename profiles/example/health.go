@@ -65,13 +65,13 @@ func (Health) DefaultPolicy(kind.Addr) []byte {
 }
 
 func (h Health) Parse(r kind.Resource, doc kind.Document) (any, error) {
-	if len(doc.Body) > h.Semantics().MaxBytes {
-		return nil, kind.Refuse(kind.ErrTooBig, kind.ReasonTooLarge, "", "a report has at most 4096 bytes")
+	if err := doc.CheckSize(h.Semantics().MaxBytes, "a report has at most %d bytes"); err != nil {
+		return nil, err
 	}
 	if doc.ContentType != "" && doc.ContentType != TypeJSON {
 		return nil, kind.Refuse(kind.ErrUnsupported, kind.ReasonUnsupported, "", "health is published as "+TypeJSON)
 	}
-	tree, err := jsontree.Parse(doc.Body, jsontree.Limits{})
+	tree, err := jsontree.Parse(doc.Body, doc.JSON())
 	if err != nil {
 		return nil, kind.RefuseJSON(err)
 	}

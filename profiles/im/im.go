@@ -29,14 +29,12 @@ const (
 
 // Bounds of one message.
 const (
-	maxBytes      = 64 << 10
-	maxID         = 255
-	maxURI        = 1023
-	maxRecipients = 50
-	maxText       = 1024
-	maxTexts      = 20
-	maxHops       = 128
-	maxWants      = 4
+	maxBytes = 64 << 10
+	maxID    = 255
+	maxURI   = 1023
+	maxText  = 1024
+	maxTexts = 20
+	maxHops  = 128
 )
 
 // A Kind is the kind of resource called im.
@@ -86,15 +84,12 @@ func typeOf(doc kind.Document, json string) string {
 }
 
 func checkSize(doc kind.Document) error {
-	if len(doc.Body) > maxBytes {
-		return kind.Refuse(kind.ErrTooBig, kind.ReasonTooLarge, "", "a message has at most 65536 bytes: send a link to what is larger")
-	}
-	return nil
+	return doc.CheckSize(maxBytes, "a message has at most %d bytes: send a link to what is larger")
 }
 
 // parse reads a JSON document.
-func parse(body []byte) (*jsontree.Document, error) {
-	tree, err := jsontree.Parse(body, jsontree.Limits{})
+func parse(doc kind.Document) (*jsontree.Document, error) {
+	tree, err := jsontree.Parse(doc.Body, doc.JSON())
 	if err != nil {
 		return nil, kind.RefuseJSON(err)
 	}

@@ -42,7 +42,7 @@ func (*Kind) Identify(r kind.Resource, from kind.Addr, doc kind.Document) (kind.
 	}
 	switch typeOf(doc, TypeJSON) {
 	case TypeJSON:
-		return readMessage(m, doc.Body)
+		return readMessage(m, doc)
 	case TypeText:
 		switch {
 		case len(doc.Body) == 0:
@@ -56,24 +56,30 @@ func (*Kind) Identify(r kind.Resource, from kind.Addr, doc kind.Document) (kind.
 	return m, kind.Refuse(kind.ErrUnsupported, kind.ReasonUnsupported, "", "messages are sent as "+TypeJSON+" or "+TypeText)
 }
 
-func readMessage(m kind.Message, body []byte) (kind.Message, error) {
-	tree, err := parse(body)
+func readMessage(m kind.Message, doc kind.Document) (kind.Message, error) {
+	tree, err := parse(doc)
 	if err != nil {
 		return m, err
 	}
-	c := &content{}
+	c, within, passed := &content{}, doc.Bounds(), ""
 	members := tree.Root().Members()
 	if id := members.Take("id"); id != nil {
 		m.ID = readID(id)
 	}
 	readFrom(members.Take("from"), m.From)
-	c.to = readTo(members.Take("to"), m.To)
-	c.cc = uris(members.Take("cc"))
+	to, cc, wants := members.Take("to"), members.Take("cc"), members.Take("wants")
+	if longer(to, within.Recipients) || longer(cc, within.Recipients) {
+		passed = kind.BoundRecipients
+	} else if longer(wants, within.Reports) {
+		passed = kind.BoundReports
+	}
+	c.to = readTo(to, m.To, within.Recipients)
+	c.cc = uris(cc, within.Recipients)
 	m.Sent = members.Take("date").Time()
 	c.thread = members.Take("thread").Text(1, maxID)
 	c.subject = kind.ReadTexts(members.Take("subject"), maxTexts, maxText)
 	m.ReplyTo = uri(members.Take("replyTo"))
-	for _, w := range members.Take("wants").List(maxWants) {
+	for _, w := range wants.List(within.Reports) {
 		m.Wants = m.Wants.With(kind.Disposition(w.OneOf("delivered", "displayed", "failed", "processed", "stored")))
 	}
 	m.Expires = members.Take("expires").Time()
@@ -88,7 +94,7 @@ func readMessage(m kind.Message, body []byte) (kind.Message, error) {
 		c.ext = append(c.ext, extension{rest.Name(), rest.Value.String()})
 	}
 	if err := tree.Err(); err != nil {
-		return m, kind.RefuseJSON(err)
+		return m, kind.RefusePast(passed, err)
 	}
 	if m.Hops == 0 {
 		return m, kind.Refuse(kind.ErrLoop, ReasonLoop, "/hops", "it went through too many hands")
@@ -100,10 +106,15 @@ func readMessage(m kind.Message, body []byte) (kind.Message, error) {
 // ReasonLoop is the reason of a refusal: the message would go round for ever.
 const ReasonLoop = "loop"
 
-// readTo reads whom a message is to. It must name the inbox to which it was
+// longer says whether n is a list of more than most elements.
+func longer(n *jsontree.Node, most int) bool {
+	return n != nil && n.Kind() == jsontree.Array && n.Len() > most
+}
+
+// readTo reads whom a message is to, most at most. It must name the inbox to which it was
 // sent, among others perhaps.
-func readTo(n *jsontree.Node, to kind.Addr) []string {
-	all := uris(n)
+func readTo(n *jsontree.Node, to kind.Addr, most int) []string {
+	all := uris(n, most)
 	if len(all) == 0 {
 		return nil
 	}
@@ -113,9 +124,9 @@ func readTo(n *jsontree.Node, to kind.Addr) []string {
 	return all
 }
 
-func uris(n *jsontree.Node) []string {
+func uris(n *jsontree.Node, most int) []string {
 	var all []string
-	for _, u := range n.List(maxRecipients) {
+	for _, u := range n.List(most) {
 		if s := uri(u); s != "" {
 			all = append(all, s)
 		}

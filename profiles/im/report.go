@@ -28,7 +28,7 @@ func (*Kind) ReadReport(r kind.Resource, from kind.Addr, doc kind.Document) (kin
 	if typeOf(doc, TypeReport) != TypeReport {
 		return receipt, kind.Refuse(kind.ErrUnsupported, kind.ReasonUnsupported, "", "reports are sent as "+TypeReport)
 	}
-	tree, err := parse(doc.Body)
+	tree, err := parse(doc)
 	if err != nil {
 		return receipt, err
 	}

@@ -37,7 +37,7 @@ func (*Kind) Typing(r kind.Resource, from kind.Addr, doc kind.Document) (kind.Do
 	default:
 		return kind.Document{}, 0, kind.Refuse(kind.ErrUnsupported, kind.ReasonUnsupported, "", "typing is sent as "+TypeTyping+", or as a word: active or idle")
 	}
-	tree, err := parse(doc.Body)
+	tree, err := parse(doc)
 	if err != nil {
 		return kind.Document{}, 0, err
 	}

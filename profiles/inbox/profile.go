@@ -3,6 +3,7 @@ package inbox
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/bellwire/bellwire/broker"
@@ -23,13 +24,19 @@ type Profile struct {
 	limits   Limits
 	policies *policy.Cache
 	lists    policy.Blocklists
+	bounds   atomic.Pointer[kind.Bounds]
 }
 
 // New returns the profile of k. While the log has no settings of it, these limits
 // are in force.
 func New(k kind.Inbox, limits Limits) *Profile {
-	return &Profile{kind: k, limits: limits.WithDefaults(), policies: policy.NewCache(k)}
+	p := &Profile{kind: k, limits: limits.WithDefaults(), policies: policy.NewCache(k)}
+	p.Bound(kind.Bounds{})
+	return p
 }
+
+// Bound bounds documents that come in at this node from now on. For any goroutine.
+func (p *Profile) Bound(to kind.Bounds) { p.bounds.Store(&to) }
 
 var (
 	_ broker.Configurable        = (*Profile)(nil)
@@ -149,7 +156,7 @@ func (p *Profile) replacePolicy(tx *broker.ProfileTx, pub *broker.Publication, r
 	return nil
 }
 
-// A policyParser is policy.Check, policy.Parse or policy.ParseFirst.
+// A policyParser is policy.Parse or policy.ParseFirst.
 type policyParser func(document []byte, k policy.For, owner kind.Addr) (*policy.Policy, error)
 
 // parserAt returns the parser of what is applied at a level: what one node takes all
@@ -179,9 +186,9 @@ type request struct {
 	counts  time.Duration // how long typing does
 }
 
-// read understands a publication and refuses it if it can never be right. A
-// policy is read by parse.
-func (p *Profile) read(pub *broker.Publication, parse policyParser) (r request, err error) {
+// read understands a publication and refuses it if it can never be right, or for Admit is not
+// within bounds, which are nil for Apply. A policy is read by parse, but for Admit.
+func (p *Profile) read(pub *broker.Publication, parse policyParser, within *kind.Bounds) (r request, err error) {
 	if r.from = kind.Of(pub.From.Principal); r.from.IsZero() {
 		return r, fmt.Errorf("%w: identity-required: this connection is anonymous: connect with a user name that the server checks (without users in its policy it checks none)", kind.ErrForbidden)
 	}
@@ -189,7 +196,11 @@ func (p *Profile) read(pub *broker.Publication, parse policyParser) (r request, 
 	if strings.HasPrefix(pub.Event.Topic, "$me/") {
 		r.policy = true
 		if r.document, err = policy.Document(event.ContentType(pub.Event.Props), pub.Event.Payload); len(r.document) > 0 && err == nil {
-			_, err = parse(r.document, p.kind, r.from)
+			if within != nil {
+				_, err = policy.CheckWithin(r.document, p.kind, r.from, within)
+			} else {
+				_, err = parse(r.document, p.kind, r.from)
+			}
 		}
 		return r, err
 	}
@@ -199,7 +210,7 @@ func (p *Profile) read(pub *broker.Publication, parse policyParser) (r request, 
 	if err := r.readFrom(pub.Event.Props); err != nil {
 		return r, err
 	}
-	doc := kind.Document{ContentType: event.ContentType(pub.Event.Props), Body: pub.Event.Payload}
+	doc := kind.Document{ContentType: event.ContentType(pub.Event.Props), Body: pub.Event.Payload, Within: within}
 	doc.ContentType, _, _ = strings.Cut(doc.ContentType, ";")
 	doc.ContentType = strings.ToLower(strings.TrimSpace(doc.ContentType))
 	switch r.to.Source {
@@ -209,7 +220,7 @@ func (p *Profile) read(pub *broker.Publication, parse policyParser) (r request, 
 		r.typing, r.counts, err = p.kind.Typing(r.to.Resource, r.from, doc)
 	default:
 		if r.message, err = p.kind.Identify(r.to.Resource, r.from, doc); err == nil {
-			err = readProperties(pub.Event.Props, &r.message)
+			err = readProperties(pub.Event.Props, &r.message, within)
 		}
 	}
 	return r, err
@@ -217,7 +228,7 @@ func (p *Profile) read(pub *broker.Publication, parse policyParser) (r request, 
 
 // readProperties adds to a message what properties say of it, where it says
 // nothing itself.
-func readProperties(props []byte, m *kind.Message) error {
+func readProperties(props []byte, m *kind.Message, within *kind.Bounds) error {
 	for name, value := range event.UserProperties(props) {
 		switch {
 		case name == "evt-id" && m.ID == "":
@@ -233,6 +244,11 @@ func readProperties(props []byte, m *kind.Message) error {
 				}
 				m.Wants = with
 			}
+			if asked := len(m.Wants.All()); within != nil && asked > within.WithDefaults().Reports {
+				r := kind.Refuse(kind.ErrInvalid, kind.ReasonSchema, "", fmt.Sprintf("evt-wants asks for %d reports, at most %d are possible", asked, within.WithDefaults().Reports))
+				r.Bound = kind.BoundReports
+				return r
+			}
 		}
 	}
 	return nil
@@ -241,12 +257,12 @@ func readProperties(props []byte, m *kind.Message) error {
 // Admit refuses what can be refused without the log, and passes typing on
 // without it.
 func (p *Profile) Admit(pub *broker.Publication) error {
-	r, err := p.read(pub, policy.Check)
+	r, err := p.read(pub, nil, p.bounds.Load())
 	if err == nil && !r.policy {
 		err = r.speaks(pub.Keys(alias.Kind).Get, pub.Event.At)
 	}
 	if err != nil {
-		return refuse.Told(err)
+		return refuse.Admitted(pub, err)
 	}
 	if !r.policy && r.to.Source == kind.Typing {
 		pub.Transient = true
@@ -270,7 +286,7 @@ func (p *Profile) showTyping(get, names func(key string) []byte, e *event.Event,
 
 // Apply does what a publication asks for.
 func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
-	r, err := p.read(pub, parserAt(tx.Level()))
+	r, err := p.read(pub, parserAt(tx.Level()), nil)
 	names := tx.Of(alias.Kind)
 	if err == nil && !r.policy {
 		err = r.speaks(names.Get, tx.Now())

@@ -9,8 +9,13 @@ import (
 	"time"
 )
 
-// ErrTooBig is in the Faults of a document that passes one of its Limits.
-var ErrTooBig = errors.New("document too big")
+// ErrTooBig is in the Faults of a document that passes one of its Limits. ErrTooDeep and
+// ErrTooMany are ErrTooBig, too, and say which, where it was not the bytes.
+var (
+	ErrTooBig  = errors.New("document too big")
+	ErrTooDeep = fmt.Errorf("%w", ErrTooBig)
+	ErrTooMany = fmt.Errorf("%w", ErrTooBig)
+)
 
 // maxFaults bounds what is told of one document.
 const maxFaults = 100
@@ -132,8 +137,16 @@ func (n *Node) Fault(format string, args ...any) { n.Refuse("", format, args...)
 
 // Refuse is Fault with a reason: a token that the document's sender is told.
 func (n *Node) Refuse(reason, format string, args ...any) {
+	n.fault(Fault{Reason: reason}, format, args...)
+}
+
+// FaultOf is Fault with what is wrong with the node's text, which Faults wrap.
+func (n *Node) FaultOf(err error) { n.fault(Fault{err: err}, "%v", err) }
+
+func (n *Node) fault(f Fault, format string, args ...any) {
 	if n != nil && len(n.doc.faults) < maxFaults {
-		n.doc.faults = append(n.doc.faults, Fault{Pointer: n.Pointer(), What: fmt.Sprintf(format, args...), Reason: reason})
+		f.Pointer, f.What = n.Pointer(), fmt.Sprintf(format, args...)
+		n.doc.faults = append(n.doc.faults, f)
 	}
 }
 

@@ -10,9 +10,15 @@ import (
 // Limits bound a document. Zero means the default.
 type Limits struct {
 	Bytes   int // of the document; 65,536
-	Depth   int // of lists and objects inside each other; 32
-	Members int // members and elements in all; 2,000
+	Depth   int // of lists and objects inside each other; MaxDepth
+	Members int // members and elements in all; MaxMembers
 }
+
+// The defaults of Limits.
+const (
+	MaxDepth   = 32
+	MaxMembers = 2000
+)
 
 func (l Limits) orDefaults() Limits {
 	set := func(n *int, value int) {
@@ -21,8 +27,8 @@ func (l Limits) orDefaults() Limits {
 		}
 	}
 	set(&l.Bytes, 64<<10)
-	set(&l.Depth, 32)
-	set(&l.Members, 2000)
+	set(&l.Depth, MaxDepth)
+	set(&l.Members, MaxMembers)
 	return l
 }
 
@@ -139,7 +145,7 @@ func (p *parser) value(depth int) (v Value, ok bool) {
 	switch c := p.peek(); {
 	case c == '{' || c == '[':
 		if depth == p.limits.Depth {
-			p.failWith(ErrTooBig, "more than %d lists and objects inside each other", p.limits.Depth)
+			p.failWith(ErrTooDeep, "more than %d lists and objects inside each other", p.limits.Depth)
 			return Value{}, false
 		}
 		p.pos++
@@ -183,7 +189,7 @@ func (p *parser) word(w string) bool {
 // member counts one more member or element.
 func (p *parser) member() bool {
 	if p.members++; p.members > p.limits.Members {
-		p.failWith(ErrTooBig, "more than %d members in all", p.limits.Members)
+		p.failWith(ErrTooMany, "more than %d members in all", p.limits.Members)
 		return false
 	}
 	return true

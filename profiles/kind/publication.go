@@ -9,6 +9,10 @@ import (
 type Document struct {
 	ContentType string // a media type without parameters, in lower case
 	Body        []byte
+
+	// Within are the bounds of the node where it comes in; nil for what was taken, which is
+	// read within the most that they can be.
+	Within *Bounds
 }
 
 // A Connection names one connection of a client: the broker counts the

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/bellwire/bellwire/profiles/jsontree"
+	"github.com/bellwire/bellwire/profiles/xmltree"
 )
 
 // Why something was not accepted, told by errors.Is. It is always the
@@ -59,6 +60,7 @@ type Refusal struct {
 	Err    error           // the sentinel
 	Reason string          // a token: "duplicate-id"
 	Faults jsontree.Faults // at least one; the first is in Error
+	Bound  string          // the name of the bound that was passed, such as BoundBytes; empty for none
 }
 
 func (r *Refusal) Error() string { return r.Err.Error() + ": " + r.Reason + ": " + r.Faults.Error() }
@@ -88,5 +90,51 @@ func RefuseJSON(err error) error {
 			break
 		}
 	}
+	r.Bound = boundOf(err)
 	return r
+}
+
+// RefusePast is RefuseJSON of a document that the caller knows to have passed a bound, if its name
+// is not empty.
+func RefusePast(bound string, err error) error {
+	err = RefuseJSON(err)
+	if r, ok := errors.AsType[*Refusal](err); ok && bound != "" {
+		r.Bound = bound
+	}
+	return err
+}
+
+// RefuseXML makes a Refusal of what xmltree.Parse says of a document.
+func RefuseXML(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, xmltree.ErrDTD):
+		return Refuse(ErrInvalid, ReasonDTD, "", err.Error())
+	case errors.Is(err, xmltree.ErrTooBig):
+		r := Refuse(ErrTooBig, ReasonTooLarge, "", err.Error())
+		r.Bound = boundOf(err)
+		return r
+	}
+	return Refuse(ErrInvalid, ReasonSchema, "", err.Error())
+}
+
+// boundOf names the bound that a parser says was passed; empty if it says of none.
+func boundOf(err error) string {
+	for _, b := range [...]struct {
+		err  error
+		name string
+	}{
+		{jsontree.ErrTooDeep, BoundJSONDepth},
+		{jsontree.ErrTooMany, BoundJSONMembers},
+		{xmltree.ErrTooDeep, BoundXMLDepth},
+		{xmltree.ErrTooMany, BoundXMLNodes},
+		{jsontree.ErrTooBig, BoundBytes},
+		{xmltree.ErrTooBig, BoundBytes},
+	} {
+		if errors.Is(err, b.err) {
+			return b.name
+		}
+	}
+	return ""
 }

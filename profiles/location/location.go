@@ -76,8 +76,8 @@ func (*Kind) Permissions() []kind.Permission { return permissions }
 // Parse reads a document about r. One without a content type is GeoJSON if its
 // root says so by its type, else the JSON of this package.
 func (*Kind) Parse(r kind.Resource, doc kind.Document) (any, error) {
-	if len(doc.Body) > maxBytes {
-		return nil, kind.Refuse(kind.ErrTooBig, kind.ReasonTooLarge, "", "a location document has at most 65536 bytes")
+	if err := doc.CheckSize(maxBytes, "a location document has at most %d bytes"); err != nil {
+		return nil, err
 	}
 	switch doc.ContentType {
 	case TypeJSON, TypeGeoJSON, "":

@@ -32,7 +32,7 @@ const (
 const precision = 1e-7
 
 func parse(r kind.Resource, doc kind.Document) (any, error) {
-	tree, err := jsontree.Parse(doc.Body, jsontree.Limits{})
+	tree, err := jsontree.Parse(doc.Body, doc.JSON())
 	if err != nil {
 		return nil, kind.RefuseJSON(err)
 	}

@@ -37,9 +37,14 @@ const MaxBlocked = 1000
 // *kind.Refusal that tells all faults, each with its JSON pointer. What is not known is a
 // fault wherever it stands. Without a style whoever is blocked does not notice (Polite).
 func ReadBlocklist(document []byte, owner kind.Addr) (*Blocklist, error) {
-	doc, err := jsontree.Parse(document, jsontree.Limits{Bytes: MaxBytes, Members: maxMembers})
+	return CheckBlocklist(document, owner, nil)
+}
+
+// CheckBlocklist is ReadBlocklist within bounds of a node's own; nil for the most.
+func CheckBlocklist(document []byte, owner kind.Addr, within *kind.Bounds) (*Blocklist, error) {
+	doc, err := parseWithin(document, within, false)
 	if err != nil {
-		return nil, kind.RefuseJSON(err)
+		return nil, err
 	}
 	l, m, style := &Blocklist{}, doc.Root().Members(), Polite
 	if v := m.Need("v"); v != nil {

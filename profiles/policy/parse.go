@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/bellwire/bellwire/profiles/jsontree"
@@ -19,7 +20,12 @@ import (
 // with such a condition never holds (RFC 4745 section 7), and they are in Warnings.
 // A condition that is known but that the kind cannot judge is a fault.
 func Check(data []byte, k For, owner kind.Addr) (*Policy, error) {
-	return readDocument(data, k, owner, reader{strict: true})
+	return CheckWithin(data, k, owner, nil)
+}
+
+// CheckWithin is Check within bounds of a node's own; nil for the most.
+func CheckWithin(data []byte, k For, owner kind.Addr, within *kind.Bounds) (*Policy, error) {
+	return readDocument(data, k, owner, reader{strict: true, within: within})
 }
 
 // Parse reads a document that was set, by this version or another, which may have
@@ -40,13 +46,9 @@ func ParseFirst(data []byte, k For, owner kind.Addr) (*Policy, error) {
 }
 
 func readDocument(data []byte, k For, owner kind.Addr, r reader) (*Policy, error) {
-	bounds := jsontree.Limits{Bytes: MaxBytes, Members: maxMembers}
-	if r.first {
-		bounds.Members = 0 // 500 rules that name somebody were too many
-	}
-	doc, err := jsontree.Parse(data, bounds)
+	doc, err := parseWithin(data, r.within, r.first)
 	if err != nil {
-		return nil, kind.RefuseJSON(err)
+		return nil, err
 	}
 	r.kind, r.policy = k, &Policy{owner: owner, kind: k.Name(), permissions: k.Permissions(), handling: Block}
 	_, r.spheres = k.(kind.Sphered)
@@ -56,11 +58,36 @@ func readDocument(data []byte, k For, owner kind.Addr, r reader) (*Policy, error
 	}
 	r.read(doc.Root())
 	if err := doc.Err(); err != nil {
-		return nil, kind.RefuseJSON(err)
+		return nil, kind.RefusePast(r.passed, err)
 	}
 	r.policy.warnings = doc.Warnings()
 	r.policy.compile()
 	return r.policy, nil
+}
+
+// parseWithin reads a document that is a policy, or a blocklist, as JSON, within bounds; first
+// for the first form of policies.
+func parseWithin(data []byte, within *kind.Bounds, first bool) (*jsontree.Document, error) {
+	b := kind.Document{Within: within}.Bounds()
+	limits := jsontree.Limits{Bytes: b.PolicyBytes, Depth: b.JSONDepth, Members: maxMembers}
+	if first {
+		limits.Members = 0 // 500 rules that name somebody were too many
+	}
+	doc, err := jsontree.Parse(data, limits)
+	return doc, refusePast(kind.RefuseJSON(err))
+}
+
+// refusePast returns what was refused with the names that bounds have for policies.
+func refusePast(err error) error {
+	if r, ok := errors.AsType[*kind.Refusal](err); ok {
+		switch r.Bound {
+		case kind.BoundBytes:
+			r.Bound = kind.BoundPolicyBytes
+		case kind.BoundJSONMembers, kind.BoundXMLNodes:
+			r.Bound = kind.BoundPolicyRules // there is room for what so many may say
+		}
+	}
+	return err
 }
 
 // compile works out what follows from what was read.
@@ -90,6 +117,9 @@ type reader struct {
 	strict bool // for Check
 	first  bool // for ParseFirst
 
+	within *kind.Bounds // for CheckWithin
+	passed string       // the name of the one of these that the document has passed
+
 	spheres, zones, contacts bool // conditions that the kind can judge
 }
 
@@ -117,16 +147,25 @@ func (r *reader) read(n *jsontree.Node) {
 		}
 	}
 	ids := map[string]bool{}
-	for _, n := range m.Take("rules").List(MaxRules) {
+	for _, n := range r.list(m.Take("rules")) {
 		p.rules = append(p.rules, r.rule(n, ids))
 	}
-	for _, n := range m.Take("limits").List(MaxRules) {
+	for _, n := range r.list(m.Take("limits")) {
 		p.limits = append(p.limits, r.limit(n, ids))
 	}
-	for _, n := range m.Take("delegates").List(MaxRules) {
+	for _, n := range r.list(m.Take("delegates")) {
 		p.delegates = append(p.delegates, readDelegate(n))
 	}
 	r.narrow(m, known...)
+}
+
+// list reads a list of as many rules as there may be.
+func (r *reader) list(n *jsontree.Node) []*jsontree.Node {
+	most := kind.Document{Within: r.within}.Bounds().PolicyRules
+	if n != nil && n.Kind() == jsontree.Array && n.Len() > most {
+		r.passed = kind.BoundPolicyRules
+	}
+	return n.List(most)
 }
 
 // narrow notes what nobody took of members where one that is misspelt can show

@@ -49,10 +49,10 @@ func (v View) String() string {
 	return [...]string{ViewNone: "none", ViewNeutral: "neutral", ViewFiltered: "filtered"}[v]
 }
 
-// Limits of a document.
+// Limits of a document, and the most that kind.Bounds make of them.
 const (
-	MaxBytes = 64 << 10
-	MaxRules = 500 // rules and limits, each
+	MaxBytes = kind.MaxPolicy
+	MaxRules = kind.MaxRules // rules and limits, each
 
 	maxMembers = 16_000 // MaxRules of them, and what MaxBytes leave room for
 )

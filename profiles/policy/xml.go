@@ -3,7 +3,6 @@ package policy
 import (
 	"bytes"
 	"encoding/xml"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -44,14 +43,10 @@ var tokensXML = []struct{ prefix, element string }{
 // shows more than is meant. The error is a *kind.Refusal with all faults.
 func FromXML(data []byte) (document []byte, warnings jsontree.Faults, err error) {
 	root, err := xmltree.Parse(data, xmltree.Limits{Bytes: MaxBytes, Nodes: maxMembers})
-	switch {
-	case errors.Is(err, xmltree.ErrDTD):
-		return nil, nil, kind.Refuse(kind.ErrInvalid, kind.ReasonDTD, "", err.Error())
-	case errors.Is(err, xmltree.ErrTooBig):
-		return nil, nil, kind.Refuse(kind.ErrTooBig, kind.ReasonTooLarge, "", err.Error())
-	case err != nil:
-		return nil, nil, kind.Refuse(kind.ErrInvalid, kind.ReasonSchema, "", err.Error())
-	case !root.Is(nsCommon, "ruleset"):
+	if err != nil {
+		return nil, nil, refusePast(kind.RefuseXML(err))
+	}
+	if !root.Is(nsCommon, "ruleset") {
 		return nil, nil, kind.Refuse(kind.ErrInvalid, kind.ReasonNamespace, "/"+root.Local, "a policy is a ruleset of "+nsCommon)
 	}
 	var x importer

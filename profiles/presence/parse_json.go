@@ -15,18 +15,18 @@ const (
 )
 
 // parseJSON reads application/evt-presence+json.
-func parseJSON(r kind.Resource, body []byte) (*document, error) {
-	tree, err := jsontree.Parse(body, jsontree.Limits{})
+func parseJSON(r kind.Resource, doc kind.Document) (*document, error) {
+	tree, err := jsontree.Parse(doc.Body, doc.JSON())
 	if err != nil {
 		return nil, kind.RefuseJSON(err)
 	}
-	return read(r, tree)
+	return read(r, tree, doc.XML())
 }
 
 // read makes a document of what was written in JSON, or of the same said in
-// XML.
-func read(r kind.Resource, tree *jsontree.Document) (*document, error) {
-	p := jsonParser{ids: map[string]bool{}}
+// XML. Elements that it has as they are written in XML are within those limits, each.
+func read(r kind.Resource, tree *jsontree.Document, elements xmltree.Limits) (*document, error) {
+	p := jsonParser{ids: map[string]bool{}, elements: elements}
 	d := p.document(r, tree.Root())
 	if err := tree.Err(); err != nil {
 		return nil, kind.RefuseJSON(err)
@@ -36,7 +36,8 @@ func read(r kind.Resource, tree *jsontree.Document) (*document, error) {
 
 // A jsonParser makes a document of a tree.
 type jsonParser struct {
-	ids map[string]bool // used in the document
+	ids      map[string]bool // used in the document
+	elements xmltree.Limits  // of what is written in XML
 }
 
 func (p *jsonParser) document(r kind.Resource, n *jsontree.Node) *document {
@@ -66,7 +67,7 @@ func (p *jsonParser) document(r kind.Resource, n *jsontree.Node) *document {
 	for _, l := range m.Take("lost").List(maxElements) {
 		d.lost = append(d.lost, l.Text(1, kind.MaxSource))
 	}
-	d.ext = readExtensions(m)
+	d.ext = p.extensions(m)
 	return d
 }
 
@@ -108,7 +109,7 @@ func (p *jsonParser) element(n *jsontree.Node, of part) element {
 	if c := e.attr("class"); c != nil {
 		e.class = c.value.Text()
 	}
-	e.ext = readExtensions(m)
+	e.ext = p.extensions(m)
 	return e
 }
 
@@ -131,18 +132,18 @@ func readContact(n *jsontree.Node) contact {
 	return c
 }
 
-// readExtensions reads "ext", and takes what is left over for more of them.
-func readExtensions(m *jsontree.Members) []extension {
+// extensions reads "ext", and takes what is left over for more of them.
+func (p *jsonParser) extensions(m *jsontree.Members) []extension {
 	var all []extension
 	for _, n := range m.Take("ext").List(maxExtensions) {
 		xm := n.Members()
 		x := extension{space: xm.Need("ns").Text(1, maxURI), name: xm.Need("name").Text(1, maxWord)}
 		text := xm.Need("xml")
 		if s := text.String(); s != "" {
-			e, err := xmltree.Parse([]byte(s), xmltree.Limits{})
+			e, err := xmltree.Parse([]byte(s), p.elements)
 			switch {
 			case err != nil:
-				text.Fault("%v", err)
+				text.FaultOf(err)
 			case !e.Is(x.space, x.name):
 				text.Fault("the element is {%s}%s, not {%s}%s", e.Space, e.Local, x.space, x.name)
 			default:

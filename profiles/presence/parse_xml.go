@@ -1,7 +1,6 @@
 package presence
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -21,16 +20,12 @@ const (
 // parsePIDF reads application/pidf+xml: it says the same in JSON, and has that
 // read. So there is one place that knows what is valid, and faults point into
 // the twin.
-func parsePIDF(r kind.Resource, body []byte) (*document, error) {
-	root, err := xmltree.Parse(body, xmltree.Limits{})
-	switch {
-	case errors.Is(err, xmltree.ErrDTD):
-		return nil, kind.Refuse(kind.ErrInvalid, kind.ReasonDTD, "", err.Error())
-	case errors.Is(err, xmltree.ErrTooBig):
-		return nil, kind.Refuse(kind.ErrTooBig, kind.ReasonTooLarge, "", err.Error())
-	case err != nil:
-		return nil, kind.Refuse(kind.ErrInvalid, kind.ReasonSchema, "", err.Error())
-	case !root.Is(nsPIDF, "presence"):
+func parsePIDF(r kind.Resource, doc kind.Document) (*document, error) {
+	root, err := xmltree.Parse(doc.Body, doc.XML())
+	if err != nil {
+		return nil, kind.RefuseXML(err)
+	}
+	if !root.Is(nsPIDF, "presence") {
 		what := fmt.Sprintf("the document is a {%s}%s: want presence in %s", root.Space, root.Local, nsPIDF)
 		return nil, kind.Refuse(kind.ErrInvalid, kind.ReasonNamespace, "", what)
 	}
@@ -39,7 +34,7 @@ func parsePIDF(r kind.Resource, body []byte) (*document, error) {
 	if t.fault != nil {
 		return nil, t.fault
 	}
-	return read(r, jsontree.NewDocument(v))
+	return read(r, jsontree.NewDocument(v), doc.XML())
 }
 
 // A twin says in JSON what an XML document says. fault is the first thing that

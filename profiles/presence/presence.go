@@ -109,14 +109,14 @@ func checkToken(token string) error {
 // Parse reads a presence document about r. A document without a content type is
 // JSON or XML by its first character.
 func (k *Kind) Parse(r kind.Resource, doc kind.Document) (any, error) {
-	if len(doc.Body) > k.Semantics().MaxBytes {
-		return nil, kind.Refuse(kind.ErrTooBig, kind.ReasonTooLarge, "", "a presence document has at most 65536 bytes")
+	if err := doc.CheckSize(k.Semantics().MaxBytes, "a presence document has at most %d bytes"); err != nil {
+		return nil, err
 	}
 	switch typeOf(doc) {
 	case TypeJSON:
-		return parseJSON(r, doc.Body)
+		return parseJSON(r, doc)
 	case TypePIDF:
-		return parsePIDF(r, doc.Body)
+		return parsePIDF(r, doc)
 	}
 	return nil, kind.Refuse(kind.ErrUnsupported, kind.ReasonUnsupported, "", "presence is published as "+TypeJSON+" or "+TypePIDF)
 }

@@ -41,6 +41,15 @@ func Told(err error) error {
 	return err
 }
 
+// Admitted is Told of what Admit makes of a publication: of an error that says which bound was
+// passed that is counted.
+func Admitted(pub *broker.Publication, err error) error {
+	if doc, ok := errors.AsType[*kind.Refusal](err); ok && doc.Bound != "" {
+		pub.Over(doc.Bound)
+	}
+	return Told(err)
+}
+
 // mostSaid bounds what is said of faults, in bytes: it has to fit into the
 // packets of small clients.
 const mostSaid = 1000

@@ -39,6 +39,7 @@ type Profile struct {
 	limits   Limits // in force while the log has none
 	sources  sources
 	shownBy  atomic.Pointer[Limits] // those in force, as this node shows resources, and admits
+	bounds   atomic.Pointer[kind.Bounds]
 }
 
 // New returns the profile of k, whose Semantics must be of ModeState.
@@ -51,8 +52,12 @@ func NewWith(k kind.Kind, limits Limits) *Profile {
 	}
 	p := &Profile{kind: k, policies: policy.NewCache(k), limits: limits.WithDefaults()}
 	p.Adjust(nil)
+	p.Bound(kind.Bounds{})
 	return p
 }
+
+// Bound bounds documents that come in at this node from now on. For any goroutine.
+func (p *Profile) Bound(to kind.Bounds) { p.bounds.Store(&to) }
 
 var (
 	_ broker.Viewer         = (*Profile)(nil)
@@ -106,7 +111,7 @@ type request struct {
 	bind     bool
 }
 
-// A policyParser is policy.Check, policy.Parse or policy.ParseFirst.
+// A policyParser is policy.Parse or policy.ParseFirst.
 type policyParser func(document []byte, k policy.For, owner kind.Addr) (*policy.Policy, error)
 
 // parserAt returns the parser of what is applied at a level: what one node takes all
@@ -127,9 +132,9 @@ func (p *Profile) Admit(pub *broker.Publication) error {
 	if err := p.admitSource(pub); err != nil {
 		return err // cheap before dear: it is not even read
 	}
-	r, err := p.read(pub, policy.Check)
+	r, err := p.read(pub, nil, p.bounds.Load())
 	if err != nil {
-		return refuse.Told(err)
+		return refuse.Admitted(pub, err)
 	}
 	if r.policy {
 		return nil
@@ -146,7 +151,7 @@ func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
 	if isControl(pub) {
 		return p.applyControl(tx, pub)
 	}
-	r, err := p.read(pub, parserAt(tx.Level()))
+	r, err := p.read(pub, parserAt(tx.Level()), nil)
 	if err != nil {
 		return refuse.Told(err)
 	}
@@ -162,9 +167,9 @@ func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
 	return refuse.Told(p.publish(tx, pub, r))
 }
 
-// read understands a publication and refuses it if it can never be right. A
-// policy is read by parse.
-func (p *Profile) read(pub *broker.Publication, parse policyParser) (r request, err error) {
+// read understands a publication and refuses it if it can never be right, or for Admit is not
+// within bounds, which are nil for Apply. A policy is read by parse, but for Admit.
+func (p *Profile) read(pub *broker.Publication, parse policyParser, within *kind.Bounds) (r request, err error) {
 	from := kind.Of(pub.From.Principal)
 	if from.IsZero() {
 		return r, fmt.Errorf("%w: identity-required: this connection is anonymous, and %s is published by its owner: connect with a user name that the server checks (without users in its policy it checks none)", kind.ErrForbidden, p.kind.Name())
@@ -172,7 +177,11 @@ func (p *Profile) read(pub *broker.Publication, parse policyParser) (r request, 
 	if own := strings.HasPrefix(pub.Event.Topic, "$me/"); own {
 		r.policy, r.topic.Resource = true, kind.Resource{Kind: p.kind.Name(), Addr: from}
 		if r.document, err = policy.Document(event.ContentType(pub.Event.Props), pub.Event.Payload); len(r.document) > 0 && err == nil {
-			_, err = parse(r.document, p.kind, from)
+			if within != nil {
+				_, err = policy.CheckWithin(r.document, p.kind, from, within)
+			} else {
+				_, err = parse(r.document, p.kind, from)
+			}
 		}
 		return r, err
 	}
@@ -192,7 +201,7 @@ func (p *Profile) read(pub *broker.Publication, parse policyParser) (r request, 
 		r.update.Remove = r.update.IfMatch == "" || r.update.Expires == 0
 		return r, nil
 	}
-	doc := kind.Document{ContentType: event.ContentType(pub.Event.Props), Body: pub.Event.Payload}
+	doc := kind.Document{ContentType: event.ContentType(pub.Event.Props), Body: pub.Event.Payload, Within: within}
 	doc.ContentType, _, _ = strings.Cut(doc.ContentType, ";")
 	doc.ContentType = strings.ToLower(strings.TrimSpace(doc.ContentType))
 	r.update.Doc = &doc

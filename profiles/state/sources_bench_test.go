@@ -9,7 +9,6 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/event"
-	"github.com/bellwire/bellwire/profiles/policy"
 	"github.com/bellwire/bellwire/profiles/presence"
 )
 
@@ -40,7 +39,7 @@ func BenchmarkSources(b *testing.B) {
 				if !read {
 					return
 				}
-				if _, err := p.read(pub, policy.Check); err != nil {
+				if _, err := p.read(pub, nil, p.bounds.Load()); err != nil {
 					b.Error(err)
 				}
 			})

@@ -20,19 +20,28 @@ import (
 	"unicode/utf8"
 )
 
-// Why a document was not read, told by errors.Is.
+// Why a document was not read, told by errors.Is. ErrTooDeep and ErrTooMany are ErrTooBig, too,
+// and say which of the Limits it was.
 var (
-	ErrSyntax = errors.New("not well-formed XML")
-	ErrDTD    = errors.New("document type declaration")
-	ErrTooBig = errors.New("document too big")
+	ErrSyntax  = errors.New("not well-formed XML")
+	ErrDTD     = errors.New("document type declaration")
+	ErrTooBig  = errors.New("document too big")
+	ErrTooDeep = fmt.Errorf("%w", ErrTooBig)
+	ErrTooMany = fmt.Errorf("%w", ErrTooBig)
 )
 
 // Limits bound a document. Zero means the default.
 type Limits struct {
 	Bytes int // of the document; 65,536
-	Depth int // of elements inside each other; 32
-	Nodes int // elements, attributes and pieces of text in all; 2,000
+	Depth int // of elements inside each other; MaxDepth
+	Nodes int // elements, attributes and pieces of text in all; MaxNodes
 }
+
+// The defaults of Limits.
+const (
+	MaxDepth = 32
+	MaxNodes = 2000
+)
 
 // maxAttrs bounds the attributes of one element, declarations of namespaces included, and the
 // declarations that hold at one place: each name is looked up among those, so a document
@@ -103,8 +112,8 @@ func Parse(data []byte, limits Limits) (*Element, error) {
 		}
 	}
 	set(&limits.Bytes, 64<<10)
-	set(&limits.Depth, 32)
-	set(&limits.Nodes, 2000)
+	set(&limits.Depth, MaxDepth)
+	set(&limits.Nodes, MaxNodes)
 	if len(data) > limits.Bytes {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d are possible", ErrTooBig, len(data), limits.Bytes)
 	}
@@ -225,7 +234,7 @@ func (p *parser) failWith(err error, format string, args ...any) error {
 // node counts n more nodes.
 func (p *parser) node(n int) error {
 	if p.nodes += n; p.nodes > p.limits.Nodes {
-		return p.failWith(ErrTooBig, "more than %d elements, attributes and pieces of text", p.limits.Nodes)
+		return p.failWith(ErrTooMany, "more than %d elements, attributes and pieces of text", p.limits.Nodes)
 	}
 	return nil
 }
@@ -257,10 +266,10 @@ func (p *parser) start(t xml.StartElement) (*Element, error) {
 		return nil, err
 	}
 	if len(t.Attr) > maxAttrs {
-		return nil, p.failWith(ErrTooBig, "%d attributes of one element, at most %d are possible", len(t.Attr), maxAttrs)
+		return nil, p.failWith(ErrTooMany, "%d attributes of one element, at most %d are possible", len(t.Attr), maxAttrs)
 	}
 	if len(p.open) == p.limits.Depth {
-		return nil, p.failWith(ErrTooBig, "more than %d elements inside each other", p.limits.Depth)
+		return nil, p.failWith(ErrTooDeep, "more than %d elements inside each other", p.limits.Depth)
 	}
 	p.tags = append(p.tags, t.Name)
 	if err := p.declare(t.Attr); err != nil {
@@ -316,7 +325,7 @@ func (p *parser) declare(attrs []xml.Attr) error {
 			return p.fail("prefix %q cannot be declared so (Namespaces in XML, section 3)", prefix)
 		}
 		if len(p.scopes) > maxAttrs { // and xml, which every document has
-			return p.failWith(ErrTooBig, "more than %d declarations of namespaces in elements inside each other", maxAttrs)
+			return p.failWith(ErrTooMany, "more than %d declarations of namespaces in elements inside each other", maxAttrs)
 		}
 		p.scopes = append(p.scopes, scope{prefix: prefix, space: a.Value, depth: depth})
 	}

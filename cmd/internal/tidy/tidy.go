@@ -52,7 +52,7 @@ var mayImport = map[string][]string{
 	"api":               {"bw", "internal/pace"},
 	"profiles/jsontree": {},
 	"profiles/xmltree":  {},
-	"profiles/kind":     {"acl", "profiles/jsontree"},
+	"profiles/kind":     {"acl", "profiles/jsontree", "profiles/xmltree"},
 	"profiles/kind/kindtest": {
 		"profiles/jsontree", "profiles/kind", "profiles/policy",
 	},
