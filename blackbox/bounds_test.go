@@ -75,7 +75,7 @@ func (s *server) boundDocuments(file string, rows ...string) {
 // whichever door it comes by; elements within JSON and properties are bounded as what they are.
 func TestDocumentBounds(t *testing.T) {
 	t.Parallel()
-	file := limitsFile(t, "v: 1\n")
+	file := limitsFile(t, "v: 1\ndefault: {source.perSecond: 1000, source.burst: 1000}\n")
 	s := kinds(t, "2026-03-09T12:00:00Z", "--limits", file)
 	pc := s.person(bob, "pc")
 	counted := func(row string) float64 {
@@ -113,7 +113,7 @@ func TestDocumentBounds(t *testing.T) {
 // was set, also after a restart; what is as large and new is not taken.
 func TestLowerBoundsKeepWhatIsThere(t *testing.T) {
 	t.Parallel()
-	file := limitsFile(t, "v: 1\n")
+	file := limitsFile(t, "v: 1\ndefault: {source.perSecond: 1000, source.burst: 1000}\n")
 	s := kinds(t, "2026-03-09T12:00:00Z", "--limits", file)
 	large := `{"tuples":[{"id":"t","basic":"open","x":[[[[[[1]]]]]]}]}`
 	pc := s.person(bob, "pc")

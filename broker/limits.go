@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -36,6 +37,11 @@ type Limits struct {
 	// SubscriptionsPerSession: 0 means 100,000. One more is refused with
 	// ErrQuota.
 	SubscriptionsPerSession int
+
+	// GroupMembers is how many sessions may share one subscription: 0 means 10,000. One more
+	// is refused with ErrQuota, and those there are stay: what gives an event to a member looks
+	// at as many, and who joins or leaves moves them.
+	GroupMembers int
 
 	// RetainedTopics: 0 means 10,000,000. A publish that would retain one
 	// more topic is refused with ErrQuota.
@@ -81,10 +87,14 @@ type Limits struct {
 	SettleEvery time.Duration
 }
 
+// groupMembers is the default of Limits.GroupMembers, which no settings have.
+const groupMembers = 10_000
+
 // WithDefaults returns l with its zero fields replaced.
 func (l Limits) WithDefaults() Limits {
 	def(&l.Sessions, 1_000_000)
 	def(&l.SubscriptionsPerSession, 100_000)
+	def(&l.GroupMembers, groupMembers)
 	def(&l.RetainedTopics, 10_000_000)
 	def(&l.QueueEvents, 100_000)
 	def(&l.QueueBytes, 64<<20)
@@ -101,11 +111,14 @@ func (l Limits) WithDefaults() Limits {
 // and of the domain of bare names.
 func (l Limits) Settings(domain string) event.Settings {
 	l = l.WithDefaults()
+	if l.GroupMembers == groupMembers {
+		l.GroupMembers = 0 // as in settings of before there was the bound
+	}
 	return event.Settings{
 		Domain: domain, Sessions: uint64(l.Sessions), SubscriptionsPerSession: uint64(l.SubscriptionsPerSession),
 		RetainedTopics: uint64(l.RetainedTopics), QueueEvents: uint64(l.QueueEvents), QueueBytes: uint64(l.QueueBytes),
 		SessionsPerPrincipal: uint64(l.SessionsPerPrincipal), SubscriptionsPerPrincipal: uint64(l.SubscriptionsPerPrincipal), WildcardsPerPrincipal: uint64(l.WildcardsPerPrincipal),
-		Principals: l.Principals,
+		Principals: l.Principals, GroupMembers: uint64(l.GroupMembers),
 	}
 }
 
@@ -115,6 +128,7 @@ func (l Limits) Agreed(s *event.Settings) Limits {
 	l.SessionsPerPrincipal = int(s.SessionsPerPrincipal)
 	l.SubscriptionsPerPrincipal, l.WildcardsPerPrincipal = int(s.SubscriptionsPerPrincipal), int(s.WildcardsPerPrincipal)
 	l.Principals = s.Principals
+	l.GroupMembers = int(cmp.Or(s.GroupMembers, groupMembers))
 	l.RetainedTopics, l.QueueEvents, l.QueueBytes = int(s.RetainedTopics), int(s.QueueEvents), int64(s.QueueBytes)
 	return l
 }
@@ -146,6 +160,9 @@ func checkSettings(s *event.Settings) error {
 		if f.value > 1<<50 {
 			return &Refusal{Reason: fmt.Sprintf("settings: %s per principal: %d, want at most %d", f.name, f.value, uint64(1<<50))}
 		}
+	}
+	if s.GroupMembers > 1<<50 {
+		return &Refusal{Reason: fmt.Sprintf("settings: members of a group: %d, want at most %d", s.GroupMembers, uint64(1<<50))}
 	}
 	if _, err := event.ReadPrincipals(s.Principals); err != nil {
 		return &Refusal{Reason: "settings: " + err.Error()}

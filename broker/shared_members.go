@@ -33,6 +33,16 @@ func (m *Machine) tooManyShared(r *record, subs []event.Subscription, fresh int)
 	if len(r.groups)+fresh > sharedMost {
 		return &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("a session has at most %d shared subscriptions", sharedMost)}
 	}
+	for i := range subs {
+		g := m.byFilter[subs[i].Filter]
+		if g == nil || len(g.members) < m.limits.GroupMembers {
+			continue
+		}
+		if _, is := g.find(r.session); !is {
+			m.overs.add("share.members")
+			return &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("quota: a shared subscription has at most %d members", m.limits.GroupMembers)}
+		}
+	}
 	if r.principal == "" {
 		return nil
 	}

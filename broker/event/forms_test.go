@@ -91,6 +91,7 @@ func forms() []form {
 		{"settings/single/4", &Settings{Domain: "example.com", Sessions: 1_000_000, Principals: Principals(map[string]PrincipalBounds{
 			"ana@example.com": {Sessions: 5, Subscriptions: 1000, Wildcards: Unbounded}, "bob@example.com": {SubscriptionsPerSession: 7},
 		})}},
+		{"settings/members/4", &Settings{Domain: "example.com", Sessions: 1_000_000, GroupMembers: 300}},
 		{"profilesettings/full/1", &ProfileSettings{Profile: "im", Data: []byte{1, 2}}},
 		{"profilesettings/empty/1", &ProfileSettings{}},
 		{"nodedown/full/1", &NodeDown{Node: "n1", Incarnation: 1<<63 + 5, At: 1_772_000_000_123_456_789}},
@@ -220,7 +221,7 @@ func (c Settings) withoutPrincipals() *Settings {
 	for _, n := range c.OfPrincipals() {
 		*n = 0
 	}
-	c.Principals = ""
+	c.Principals, c.GroupMembers = "", 0
 	return &c
 }
 

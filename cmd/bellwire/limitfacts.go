@@ -156,6 +156,10 @@ var limitFacts = map[string]limitFact{
 		over: "all filters of that SUBSCRIBE: 0x97 (3.1.1: 0x80)", keeper: "TestMQTT04QuotasAreTold",
 		value: func(l *limits) int64 { return int64(l.broker.SubscriptionsPerSession) }, hits: overBroker("subs.perSession"),
 	},
+	"share.members": {
+		over: "all filters of that SUBSCRIBE: 0x97 (3.1.1: 0x80); those there are stay", keeper: "TestGroupMembersAreBounded",
+		value: func(l *limits) int64 { return int64(l.broker.GroupMembers) }, hits: overBroker("share.members"),
+	},
 	"subs.perPrincipal": {
 		over: "all filters of that SUBSCRIBE: 0x97 (3.1.1: 0x80); those there are stay", keeper: "TestSubscriptionsOfOneUser",
 		value: func(l *limits) int64 { return int64(l.broker.SubscriptionsPerPrincipal) }, hits: overBroker("subs.perPrincipal"),
@@ -273,7 +277,7 @@ var limitFacts = map[string]limitFact{
 // those in force change by SIGHUP. The others are a node's own.
 var agreedRows = map[string]bool{
 	"im.": true, "source.": true, "watch.": true,
-	"sessions": true, "sessions.perPrincipal": true, "subs.perSession": true, "subs.perPrincipal": true, "subs.wildcardsPerPrincipal": true, "retained.topics": true, "session.queueEvents": true, "session.queueBytes": true,
+	"sessions": true, "sessions.perPrincipal": true, "subs.perSession": true, "share.members": true, "subs.perPrincipal": true, "subs.wildcardsPerPrincipal": true, "retained.topics": true, "session.queueEvents": true, "session.queueBytes": true,
 }
 
 // Of a node's own rows those that change by SIGHUP, too. Those that are not here are parts of

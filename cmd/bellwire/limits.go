@@ -111,6 +111,7 @@ var limitRows = []limitRow{
 	{"session.volatileEvents", inCount, 1, countMax, false, func(l *limits, n int64) { l.broker.VolatileEvents = int(n) }},
 	{"session.volatileBytes", inBytes, 1, bytesMax, false, func(l *limits, n int64) { l.broker.VolatileBytes = n }},
 	{"subs.perSession", inCount, 1, countMax, false, func(l *limits, n int64) { l.broker.SubscriptionsPerSession = int(n) }},
+	{"share.members", inCount, 1, countMax, false, func(l *limits, n int64) { l.broker.GroupMembers = int(n) }},
 	{"subs.perPrincipal", inCount, 1, countMax, true, func(l *limits, n int64) { l.broker.SubscriptionsPerPrincipal = int(max(n, 0)) }},
 	{"subs.wildcardsPerPrincipal", inCount, 1, countMax, true, func(l *limits, n int64) { l.broker.WildcardsPerPrincipal = int(max(n, 0)) }},
 	{"subs", inCount, 2, countMax, false, func(l *limits, n int64) { l.broker.Subscriptions = int(n) }},

@@ -61,7 +61,7 @@ func (s *server) wantedBy(c serverConfig, in agreement) agreement {
 		for _, bound := range want.settings.OfPrincipals() {
 			*bound = 0
 		}
-		want.settings.Principals = ""
+		want.settings.Principals, want.settings.GroupMembers = "", 0
 	}
 	return want
 }
