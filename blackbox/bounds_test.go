@@ -1,10 +1,14 @@
 package blackbox
 
 import (
+	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
@@ -137,4 +141,66 @@ func TestLowerBoundsKeepWhatIsThere(t *testing.T) {
 	pc = s.person(bob, "pc")
 	refusedBy(t, pc, mq.Publish{Topic: "$me/policy/presence", Payload: []byte(manyRules(9))}, 0x99)
 	refusedBy(t, pc, retained(bobsPresence, `{"basic":"closed"}`), 0)
+}
+
+// What is said before anybody has signed in is one packet of 512 bytes at most, whatever was
+// sent, and nothing follows it; to who has sent no CONNECT nothing is said at all.
+func TestAnswersBeforeSignInAreSmall(t *testing.T) {
+	t.Parallel()
+	const most = 512
+	s := serve(t, "--policy", policyFile(t, []string{"ana"}, anaMayAll))
+	connect := func(version byte, m mq.Connect) []byte { return m.Encode(version) }
+	long := strings.Repeat("x", 3500)
+	scram := mq.Properties{mq.Text(mq.PropAuthMethod, "SCRAM-SHA-256"), mq.Binary(mq.PropAuthData, []byte("n,,n=ana,r="+long[:1000]))}
+	largest, times := 0, 0.0
+	for name, sent := range map[string][]byte{
+		"nothing":                 nil,
+		"half a CONNECT":          connect(v5, clean("x"))[:10],
+		"no MQTT":                 []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
+		"a PUBLISH":               mq.Publish{Topic: "x", Payload: []byte("x")}.Encode(v5),
+		"nobody":                  connect(v5, mq.Connect{Clean: true}),
+		"nobody of 3.1.1":         connect(v4, mq.Connect{Clean: true}),
+		"a wrong password":        connect(v5, mq.Connect{Clean: true, User: "ana", Password: []byte("x")}),
+		"a long user":             connect(v5, mq.Connect{Clean: true, User: long, Password: []byte("x")}),
+		"a long client id":        connect(v5, as("ana", clean(long))),
+		"a bad client id":         connect(v5, as("ana", clean("a\x00b"))),
+		"a version there is not":  bytes.Replace(connect(v5, clean("")), []byte("MQTT\x05"), []byte("MQTT\x09"), 1),
+		"an unknown method":       connect(v5, mq.Connect{Clean: true, Properties: mq.Properties{mq.Text(mq.PropAuthMethod, long[:3000])}}),
+		"a property of no packet": connect(v5, mq.Connect{Clean: true, Properties: mq.Properties{mq.Text(mq.PropReasonString, "x")}}),
+	} {
+		got := s.answered(sent)
+		if got > most || sent == nil && got > 0 {
+			t.Errorf("%s: %d bytes are answered to %d, want at most %d", name, got, len(sent), most)
+		}
+		if got > 0 && !strings.Contains(name, "wrong") {
+			times = max(times, float64(got)/float64(len(sent)))
+		}
+		largest = max(largest, got)
+	}
+	// A challenge has what the client said of it, and some more.
+	if sent := connect(v5, mq.Connect{Clean: true, Properties: scram}); s.answered(sent) > len(sent)+most {
+		t.Errorf("a challenge has more than %d bytes beside the client's", most)
+	}
+	t.Logf("the largest answer before sign-in has %d bytes, the most for what was sent is %.1f times as much", largest, times)
+}
+
+// answered sends bytes on a connection of their own, says that no more come, and returns how
+// many come back until the server closes it.
+func (s *server) answered(sent []byte) int {
+	s.t.Helper()
+	c, err := net.Dial("tcp", s.ready.MQTT)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(mq.Patience))
+	if _, err := c.Write(sent); err != nil {
+		s.t.Fatal(err)
+	}
+	_ = c.(*net.TCPConn).CloseWrite()
+	got, err := io.ReadAll(c)
+	if err != nil && len(got) == 0 && os.IsTimeout(err) {
+		s.t.Errorf("%.20q: %v", sent, err)
+	}
+	return len(got)
 }

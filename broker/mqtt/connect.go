@@ -372,6 +372,10 @@ func (c *conn) refuseConnect(in *input, err error) error {
 	return errEnded
 }
 
+// mostRefusal is how many bytes a CONNACK that refuses has at most: so much is said, once, to who
+// has shown nothing but that they are at their address, which the connection has. The reason is cut.
+const mostRefusal = 512
+
 // putConnack queues a CONNACK that refuses, and begins the end.
 func (c *conn) putConnack(in *input, f *fault) {
 	pk := &packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}}
@@ -386,6 +390,9 @@ func (c *conn) putConnack(in *input, f *fault) {
 	}
 	n := c.refer(pk, maxHeader+2)
 	pk.Properties.ReasonString = c.reasonString(f.code, f.why, n)
+	if most := max(mostRefusal-n-maxVarint-3, 0); len(pk.Properties.ReasonString) > most {
+		pk.Properties.ReasonString = strings.ToValidUTF8(pk.Properties.ReasonString[:most], "")
+	}
 	c.dirty(&in.wave)
 	c.put(pk) // unless it is too large, and then the end is all there is to say
 	c.said = true

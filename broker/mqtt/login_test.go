@@ -1,11 +1,13 @@
 package mqtt
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/bellwire/bellwire/broker"
 	mq "github.com/bellwire/bellwire/mqtttest"
@@ -113,5 +115,26 @@ func TestClaimedNames(t *testing.T) {
 	}
 	if got := ended(t)(c.Read(patience)); got != "CONNACK 88" {
 		t.Errorf("who cannot be judged: %s", got)
+	}
+}
+
+// However much there is to say of why somebody is refused, a CONNACK that does has at most 512
+// bytes: the reason is cut at a whole character, and what is short is told whole.
+func TestRefusalsAreShort(t *testing.T) {
+	n := newNode(t, Limits{}, func(_ *node, c *Config) {
+		c.Authenticate = func(l Login) (Identity, error) {
+			return Identity{}, &broker.Refusal{Reason: string(l.Password)}
+		}
+	})
+	for _, why := range []string{"no", strings.Repeat("x", 480), strings.Repeat("x", 3000), "x" + strings.Repeat("é", 1500)} {
+		c := n.dial()
+		c.send(mq.Connect{Clean: true, User: "u", Password: []byte(why)}.Encode(5))
+		got, err := c.read()
+		if err != nil || len(got) > mostRefusal || !utf8.Valid(got[max(bytes.Index(got, []byte("BW-")), 0):]) {
+			t.Errorf("%d bytes of reason: %d bytes of CONNACK, %v, want at most %d: %q", len(why), len(got), err, mostRefusal, got)
+		}
+		if want := min(len(why), mostRefusal-32); len(got) < want || len(why) < 100 && !strings.HasSuffix(string(got), why) {
+			t.Errorf("%d bytes of reason: %q", len(why), got)
+		}
 	}
 }
