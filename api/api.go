@@ -113,8 +113,38 @@ func Handler(c Config) http.Handler {
 		mux.HandleFunc("POST /v1/test/clock", loopback(c.Test.clock))
 		mux.HandleFunc("POST /v1/test/fault", loopback(c.Test.fault))
 	}
-	return mux
+	return problems(mux)
 }
+
+// problems has mux say as all that is refused here is said (RFC 9457) what it has nothing for.
+func problems(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h, pattern := mux.Handler(r)
+		if pattern != "" {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		said := &statusOnly{header: http.Header{}}
+		h.ServeHTTP(said, r)
+		if said.status == http.StatusMethodNotAllowed {
+			allowed := said.header.Get("Allow")
+			w.Header().Set("Allow", allowed)
+			refuse(w, said.status, "%.20s is not for %.100s, but %s", r.Method, r.URL.Path, allowed)
+			return
+		}
+		refuse(w, http.StatusNotFound, "there is nothing at %.100s", r.URL.Path)
+	})
+}
+
+// A statusOnly is what a handler answers without its words.
+type statusOnly struct {
+	header http.Header
+	status int
+}
+
+func (s *statusOnly) Header() http.Header         { return s.header }
+func (s *statusOnly) WriteHeader(status int)      { s.status = status }
+func (s *statusOnly) Write(b []byte) (int, error) { return len(b), nil }
 
 // ready answers 200 if all checks hold, else 503. ?noleader leaves out the one
 // named leader.
