@@ -17,7 +17,7 @@ import (
 const bridgedTopics = "bench/#"
 
 // unbounded has a mosquitto take what a bridge brings: past the bound of those under way that it
-// has in other rows it acknowledges events of QoS 2 and drops them.
+// has in other rows it refuses events of QoS 2, which by 3.1.1 looks like taking them.
 const unbounded = "max_inflight_messages 0\n"
 
 // startFar starts the mosquitto to which p is to have a bridge, and p, and returns when
