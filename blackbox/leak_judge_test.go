@@ -182,7 +182,7 @@ func (r *leak) judgeEvent(c *leakClient, p *mq.Packet, subs []*leakSub) {
 		r.fail("LEAK: %s is sent %v as present state, which it was not at any time when it was permitted", c.id, p)
 	case p.Retain() && !e.retain:
 		r.fail("%s is sent %v as present state, which it never was", c.id, p)
-	case !p.Retain() && e.from == c.id && !slices.ContainsFunc(subs, func(s *leakSub) bool { return !s.deaf }):
+	case e.from == c.id && !slices.ContainsFunc(subs, func(s *leakSub) bool { return !s.deaf }):
 		r.fail("%s is sent %v, which it has published itself, and subscribes to with No Local: %v", c.id, p, subs)
 	}
 	if c.group != "" && !slices.ContainsFunc(subs, (*leakSub).single) {

@@ -135,6 +135,20 @@ func TestMQTT29NoLocal(t *testing.T) {
 	other.Publish(topic, 1, "other's again")
 	c.ReceiveText(topic, "other's again")
 	c.Quiet()
+
+	// What is retained stays the client's own, in whichever session it was published.
+	c.PublishMessage(mq.Publish{Topic: topic, QoS: 1, Retain: true, Payload: []byte("own, retained")})
+	other.PublishMessage(mq.Publish{Topic: topic + "/other", QoS: 1, Retain: true, Payload: []byte("other's, retained")})
+	both := []mq.Filter{{Filter: topic + "/#", QoS: 1, NoLocal: true}}
+	for _, anew := range []mq.Connect{clean(name(t)), durable(v5, name(t))} {
+		c = mq.Open(t, addr, v5, anew)
+		c.SubscribeTo(nil, both...)
+		c.ReceiveText(topic+"/other", "other's, retained")
+		c.Quiet()
+	}
+	other.SubscribeTo(nil, both...)
+	other.ReceiveText(topic, "own, retained")
+	other.Quiet()
 }
 
 // Retain As Published keeps the publisher's flag; without it live copies have

@@ -35,6 +35,7 @@ type message struct {
 	topic, payload string
 	qos            byte
 	retain         bool
+	from           string // client id, of what is retained
 }
 
 // A modelClient is a client id, its session, and its connection if it has one.
@@ -261,6 +262,7 @@ func (m *protocolModel) payload() string {
 func (m *protocolModel) deliver(from string, msg message, between ...*modelClient) {
 	m.t.Helper()
 	if msg.retain {
+		msg.from = from
 		m.retained[msg.topic] = msg
 		if msg.payload == "" {
 			delete(m.retained, msg.topic)
@@ -387,10 +389,8 @@ func (m *protocolModel) subscribe(p *modelClient) {
 	var props mq.Properties
 	if p.v == v5 {
 		f.RetainHandling = byte(m.rng.IntN(3))
-		if f.RetainHandling == 2 {
-			sub.noLocal = m.rng.IntN(2) == 0
-			f.NoLocal = sub.noLocal
-		}
+		sub.noLocal = m.rng.IntN(2) == 0
+		f.NoLocal = sub.noLocal
 		if m.rng.IntN(2) == 0 {
 			sub.id = uint32(1 + m.rng.IntN(300))
 			props = mq.Properties{mq.Number(mq.PropSubscriptionID, sub.id)}
@@ -399,8 +399,10 @@ func (m *protocolModel) subscribe(p *modelClient) {
 	var kept []*owed
 	_, existed := p.subs[filter]
 	for _, topic := range slices.Sorted(maps.Keys(m.retained)) {
-		if r := m.retained[topic]; valid && modelMatches(filter, topic) && (f.RetainHandling == 0 || f.RetainHandling == 1 && !existed) {
-			o := &owed{message: message{topic, r.payload, min(r.qos, sub.qos), true}}
+		r := m.retained[topic]
+		own := sub.noLocal && r.from == p.id
+		if valid && modelMatches(filter, topic) && !own && (f.RetainHandling == 0 || f.RetainHandling == 1 && !existed) {
+			o := &owed{message: message{topic: topic, payload: r.payload, qos: min(r.qos, sub.qos), retain: true}}
 			if sub.id > 0 {
 				o.ids = []uint32{sub.id}
 			}

@@ -395,7 +395,10 @@ func (m *Machine) retain(e *event.Event) error {
 		m.countRetained(old.by, -1)
 	}
 	m.countRetained(by, 1)
+	origin := e.Origin
+	e.Origin = m.keptOrigin(e)
 	m.tx.Set(key, e.Append(appendRetained(m.val[:0], m.here(), by)))
+	e.Origin = origin
 	m.letLast(e.Topic, old)
 	m.fresh[e.Topic] = presentValue{exists: true, expires: e.Expires, by: by}
 	if e.Expires != 0 {
@@ -494,7 +497,7 @@ func (m *Machine) replay(r *record, s *storedSub, who Who, name string, after ui
 	if err := decodeRetained(v, e); err != nil {
 		panic(fatal{"retained event: " + err.Error()})
 	}
-	if e.Position > after || e.Expired(m.now) || m.policy == nil || s.NoLocal && e.Origin == r.session {
+	if e.Position > after || e.Expired(m.now) || m.policy == nil || s.NoLocal && isOwn(e.Origin, r.session, r.client) {
 		return
 	}
 	d := m.policy.Decide(who, ActSubscribe, name, at)

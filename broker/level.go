@@ -79,6 +79,10 @@ const (
 	// they retain says so: likewise.
 	LevelNobody = LevelStreams
 
+	// LevelLocal is that from which on what is retained is known by its client, for No Local:
+	// likewise.
+	LevelLocal = LevelStreams
+
 	// NewestLevel is the newest that this program knows. Those above are reserved.
 	NewestLevel = LevelStreams
 )

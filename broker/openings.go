@@ -118,7 +118,7 @@ func (o *openings) sendTo(p *passing, sub *localSub, found []event.Event, now in
 	s := sub.s
 	for i := range found {
 		e := &found[i]
-		if sub.sub.NoLocal && e.Origin == s.number || e.Position > p.here && !s.durable || e.Expired(now) || !p.opened(s.who, e.Topic) {
+		if sub.sub.NoLocal && isOwn(e.Origin, s.number, s.who.Client) || e.Position > p.here && !s.durable || e.Expired(now) || !p.opened(s.who, e.Topic) {
 			continue
 		}
 		d := p.b.decide(s.who, ActSubscribe, e.Topic, now)

@@ -628,6 +628,9 @@ func (p *plain) retain(e plainEvent) error {
 		return nil
 	}
 	e.position = p.here()
+	if e.origin != 0 && p.level >= LevelLocal {
+		e.origin = markOf(e.client)
+	}
 	p.retained[e.topic] = e
 	return nil
 }
@@ -707,7 +710,7 @@ func (p *plain) replay(c *event.Replay) error {
 	}
 	for _, name := range c.Topics {
 		e, ok := p.retained[name]
-		if !ok || p.fresh[name] || e.position > c.After || e.expires != 0 && e.expires <= p.now || x.NoLocal && e.origin == s.number {
+		if !ok || p.fresh[name] || e.position > c.After || e.expires != 0 && e.expires <= p.now || x.NoLocal && (e.origin == s.number || e.origin == markOf(s.client)) {
 			continue
 		}
 		q := plainEntry{event: e, qos: min(x.QoS, e.qos), retain: true}

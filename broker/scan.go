@@ -525,7 +525,7 @@ func (t *scanState) take(p *piece, s *pieceOf, value []byte, now int64) string {
 // wants says whether the subscriber is to be sent a retained event, or to have it queued.
 func (t *scanState) wants(s *pieceOf, f *found, now int64) (direct, queued bool) {
 	b, e := t.s.b, &f.event
-	if s.sub.sub.NoLocal && e.Origin == t.s.number {
+	if s.sub.sub.NoLocal && isOwn(e.Origin, t.s.number, t.s.who.Client) {
 		return false, false
 	}
 	queued = t.s.durable && min(e.QoS, s.sub.sub.QoS) > 0

@@ -101,7 +101,7 @@ func (t *scanState) lateDelivery(e *event.Event) (d Delivery) {
 		return d
 	}
 	g := &h.merged
-	if h.own != nil && e.Origin == t.s.number {
+	if h.own != nil && isOwn(e.Origin, t.s.number, t.s.who.Client) {
 		if g = h.own; !g.any {
 			return d
 		}
