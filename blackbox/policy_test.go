@@ -525,11 +525,11 @@ func TestClusterPolicyWithinASecond(t *testing.T) {
 		}
 		g.put(i, policy)
 	}
-	var longest [2]time.Duration
+	var all, killed []time.Duration
 	for range effort.Rounds(2, 20) {
 		for i := range c.nodes {
 			turn(i)
-			longest[0] = max(longest[0], g.become(open))
+			all = append(all, g.become(open))
 		}
 	}
 	for range effort.Rounds(1, 5) {
@@ -538,7 +538,7 @@ func TestClusterPolicyWithinASecond(t *testing.T) {
 			n.kill()
 			g.watchers[i].Close()
 			g.watchers[i] = nil
-			longest[1] = max(longest[1], g.become(open))
+			killed = append(killed, g.become(open))
 			n.start()
 			g.watch(i)
 			c.caughtUp()
@@ -547,10 +547,8 @@ func TestClusterPolicyWithinASecond(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("in force on all nodes after %v, and on the others when the one that accepted was killed after %v", longest[0], longest[1])
-	if most := max(longest[0], longest[1]); machineIsOurs() && most > time.Second {
-		t.Errorf("in force after %v, want one second at most", most)
-	}
+	withinASecond(t, "in force on all nodes", all)
+	withinASecond(t, "in force on the others, when the one that accepted was killed,", killed)
 	l.finish()
 	c.alike()
 }

@@ -152,6 +152,10 @@ func TestClusterNodeGivenUpComesBack(t *testing.T) {
 			t.Errorf("got %v before the close, want DISCONNECT 0x9C", got)
 		}
 	}
+	// It may begin anew before it looks how long it stood still, and then refuses for a moment.
+	until(t, "the node knows that it stood still", mq.Patience, func() bool {
+		return strings.Contains(still.logs.String(), "no leader is heard of: publishes")
+	})
 	until(t, "the node serves again", mq.Patience, func() bool {
 		back, ack, err := mq.DialConnect(still.ready.MQTT, v5, durable(v5, "stays"))
 		if err != nil || ack.Code != 0 {
