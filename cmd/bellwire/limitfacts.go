@@ -251,6 +251,10 @@ var limitFacts = map[string]limitFact{
 		over: "likewise: reports that its sender wants of it", keeper: "TestDocumentBounds",
 		value: func(l *limits) int64 { return int64(l.document.Reports) }, hits: overBroker(kind.BoundReports),
 	},
+	"notify.interval": {
+		over: "the change is not shown to that watcher until then; what is shown is how things are by then", keeper: "TestNotifyInterval",
+		value: func(l *limits) int64 { return int64(l.notify) }, hits: func(s *server) uint64 { return s.broker.Stats().Coalesced.Load() },
+	},
 	"fetch.burst": {
 		over: "the request: 429 with Retry-After", keeper: "TestFetchesHaveARate",
 		value: func(l *limits) int64 { return int64(l.fetches.atOnce) }, hits: func(s *server) uint64 { return s.fetches.Refused.Load() },
@@ -292,7 +296,7 @@ var hangupRows = map[string]string{
 	"login.failures": hangup, "flapping.perMinute": hangup, "flapping.ban": hangup, "messages.perSecond": hangup, "bytes.perSecond": hangup,
 	"topic.levels": hangup, "output.bytes": hangup, "slow.timeout": hangup, "fetch.burst": hangup, "fetch.perSecond": hangup, "fetch.perResourceBurst": hangup, "fetch.perResourceInterval": hangup,
 	"document.bytes": hangup, "json.depth": hangup, "json.members": hangup, "xml.depth": hangup, "xml.nodes": hangup,
-	"policy.bytes": hangup, "policy.rules": hangup, "message.recipients": hangup, "message.reports": hangup,
+	"notify.interval": hangup, "policy.bytes": hangup, "policy.rules": hangup, "message.recipients": hangup, "message.reports": hangup,
 	"connect.timeout": hangupNew, "connect.packetBytes": hangupNew, "packet.bytes": hangupNew, "receiveMaximum": hangupNew, "topicAliases": hangupNew,
 	"clientId.bytes": hangupNew, "keepAlive.max": hangupNew,
 }

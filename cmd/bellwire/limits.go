@@ -23,8 +23,9 @@ type limits struct {
 	broker   broker.Limits
 	mqtt     mqtt.Limits
 	im       inbox.Limits
-	state    state.Limits // of presence and location alike
-	document kind.Bounds  // of all profiles
+	state    state.Limits  // of presence and location alike
+	document kind.Bounds   // of all profiles
+	notify   time.Duration // of all kinds of state
 	fetches  fetchLimits
 	lowWater uint64
 }
@@ -148,6 +149,7 @@ var limitRows = []limitRow{
 	{"policy.rules", inCount, 1, kind.MaxRules, false, func(l *limits, n int64) { l.document.PolicyRules = int(n) }},
 	{"message.recipients", inCount, 1, kind.MaxRecipients, false, func(l *limits, n int64) { l.document.Recipients = int(n) }},
 	{"message.reports", inCount, 1, kind.MaxReports, false, func(l *limits, n int64) { l.document.Reports = int(n) }},
+	{"notify.interval", inTime, second / 1000, 3600 * second, true, func(l *limits, n int64) { l.notify = time.Duration(max(n, 0)) }},
 	{"fetch.burst", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.fetches.atOnce = int(n) }},
 	{"fetch.perSecond", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.fetches.perSecond = int(n) }},
 	{"fetch.perResourceBurst", inCount, 1, 1 << 20, false, func(l *limits, n int64) { l.fetches.repeats.AtOnce = int(n) }},

@@ -94,6 +94,7 @@ default:
   policy.rules: 61
   message.recipients: 42
   message.reports: 3
+  notify.interval: 61s
   fetch.burst: 1040
   fetch.perSecond: 1041
   fetch.perResourceBurst: 1056
@@ -117,6 +118,7 @@ default:
 			MostExpires: 32 * 24 * time.Hour, PendingByWatcher: 1033, PendingOf: 1034, ByDomain: 1058, Watchers: 1035, KeptOf: 1036, PerMinute: 1037, SessionsSharing: 1038, ByWatcher: 1039, WidesBy: 42, Wides: 1043,
 		}},
 		document: kind.Bounds{Bytes: 55 << 10, JSONDepth: 16, JSONMembers: 1057, XMLDepth: 18, XMLNodes: 1059, PolicyBytes: 60 << 10, PolicyRules: 61, Recipients: 42, Reports: 3},
+		notify:   61 * time.Second,
 		fetches:  fetchLimits{1040, 1041, api.Bounds{AtOnce: 1056, Interval: 57 * time.Second}},
 		lowWater: 22 << 30,
 	}

@@ -211,6 +211,7 @@ func (s *server) changeOwn(to limits) (later []string, err error) {
 		return nil, err
 	}
 	s.boundDocuments(next.document)
+	s.notifyEvery(next.notify)
 	s.fetches.Change(next.fetches.all())
 	s.repeats.Change(next.fetches.same())
 	s.ownLimits.Store(&next)

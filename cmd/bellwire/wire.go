@@ -67,6 +67,15 @@ func (s *server) boundDocuments(to kind.Bounds) {
 	}
 }
 
+// notifyEvery bounds how often watchers at this node are notified from now on.
+func (s *server) notifyEvery(d time.Duration) {
+	for _, p := range s.profiles {
+		if p, ok := p.(*state.Profile); ok {
+			p.NotifyEvery(d)
+		}
+	}
+}
+
 // serverConfig is what a node is made of.
 type serverConfig struct {
 	node, domain string
@@ -285,6 +294,7 @@ func (s *server) openState() (err error) {
 	s.denials = newDenials(s.dir.Identity().Node)
 	s.profiles = profiles(s.dir.Identity(), s.config.limits.im)
 	s.boundDocuments(s.config.limits.document)
+	s.notifyEvery(s.config.limits.notify)
 	s.broker, err = broker.New(broker.Config{
 		Node: s.dir.Identity().Node, Store: s.store, Compile: s.compile, Limits: s.config.limits.broker, Domain: s.config.domain,
 		Now: s.now, Logger: s.config.logger, Profiles: s.profiles,

@@ -18,7 +18,7 @@ var (
 // The reason is a policy.Explanation.
 func (r *resource) Preview(who broker.Who, at int64) (broker.Shown, any) {
 	now := time.Unix(0, at).UTC()
-	then := &resource{kind: r.kind, of: r.of, set: r.set, normal: r.normal, policy: r.policy, blocked: r.blocked, asked: r.asked, neutral: r.neutral}
+	then := &resource{kind: r.kind, of: r.of, set: r.set, normal: r.normal, policy: r.policy, blocked: r.blocked, asked: r.asked, neutral: r.neutral, every: r.every}
 	r.mu.Lock()
 	for _, p := range r.publications() {
 		if p.Lost.IsZero() {

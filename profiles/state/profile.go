@@ -40,6 +40,7 @@ type Profile struct {
 	sources  sources
 	shownBy  atomic.Pointer[Limits] // those in force, as this node shows resources, and admits
 	bounds   atomic.Pointer[kind.Bounds]
+	every    atomic.Int64 // see NotifyEvery
 }
 
 // New returns the profile of k, whose Semantics must be of ModeState.
@@ -58,6 +59,12 @@ func NewWith(k kind.Kind, limits Limits) *Profile {
 
 // Bound bounds documents that come in at this node from now on. For any goroutine.
 func (p *Profile) Bound(to kind.Bounds) { p.bounds.Store(&to) }
+
+// NotifyEvery has a watcher notified at this node so often at most from now on, of whom the
+// owner's policy says nothing else (maxRate); 0 or less for as often as there is something
+// new, as it is by default: RFC 3856, 6.10, has 5 s for that, which is long for who waits
+// for somebody. For any goroutine.
+func (p *Profile) NotifyEvery(d time.Duration) { p.every.Store(max(0, int64(d))) }
 
 var (
 	_ broker.Viewer         = (*Profile)(nil)

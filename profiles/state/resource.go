@@ -3,6 +3,7 @@ package state
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bellwire/bellwire/broker"
@@ -26,6 +27,7 @@ type resource struct {
 	normal  policy.Handling         // of whom the owner has said nothing about
 	policy  *policy.Policy          // nil if this version cannot read it: it shows nothing to anybody
 	asked   *policy.Cache
+	every   *atomic.Int64 // see Profile.NotifyEvery
 
 	mu      sync.Mutex         // guards the following
 	pubs    []kind.Publication // of record, once somebody may see something of it
@@ -67,7 +69,7 @@ func (p *Profile) load(topicName string, record, document []byte, get func(key s
 	if err != nil || t.Source != "" {
 		return nothing{}
 	}
-	r := &resource{kind: p.kind, of: t.Resource, record: record, asked: p.policies, get: get, set: document != nil, normal: p.shownBy.Load().Default}
+	r := &resource{kind: p.kind, of: t.Resource, record: record, asked: p.policies, get: get, set: document != nil, normal: p.shownBy.Load().Default, every: &p.every}
 	r.policy = p.policies.Read(t.Addr, p.documentOf(t.Addr, document))
 	if get != nil {
 		r.blocked = p.lists.Of(get, t.Addr)
@@ -115,14 +117,23 @@ func (r *resource) show(who broker.Who, op policy.Op, at int64) broker.Shown {
 	}
 	s := r.shown(out, d.Handling >= policy.PoliteBlock, d.Until, changes)
 	s.Absent, s.Refused = r.absent(&d)
-	if d.MaxRate > 0 {
-		s.Every, s.Grant = int64(time.Minute)/int64(d.MaxRate), [16]byte(d.Grant.Class())
+	if s.Every = r.interval(&d); s.Every > 0 {
+		s.Grant = [16]byte(d.Grant.Class())
 	}
 	s.Quiet = d.Silent && d.Handling == policy.Allow && s.Nothing
 	if d.Closed && d.Outside == policy.Hold {
 		s.Absent = true // what they have is left to expire
 	}
 	return s
+}
+
+// interval is how long it is at least from one notification of a watcher to the next; 0 if
+// nobody says.
+func (r *resource) interval(d *policy.Decision) int64 {
+	if d.MaxRate > 0 {
+		return int64(time.Minute) / int64(d.MaxRate)
+	}
+	return r.every.Load()
 }
 
 // absent says whether there is no document for a watcher, and whether they are told so.
@@ -203,7 +214,7 @@ func (r *resource) render(c *kind.Composed) rendered {
 
 // Passed shows what a source's publication told of the way, to who sees
 // something of it. What looks the same as what went before it is shown once. Who is
-// notified so often at most (maxRate) is shown none of it.
+// notified so often at most (interval) is shown none of it.
 func (r *resource) Passed(source string, who broker.Who, at int64) []broker.Shown {
 	t, ok := r.kind.(kind.Tracker)
 	if !ok || r.policy == nil {
@@ -212,7 +223,7 @@ func (r *resource) Passed(source string, who broker.Who, at int64) []broker.Show
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	d, _ := r.decide(who, policy.OpSubscribe, time.Unix(0, at).UTC())
-	if d.View != policy.ViewFiltered || d.MaxRate > 0 || r.isCut(who) || !slices.ContainsFunc(worn(r.publications(), d.Grant.Persona()), func(p kind.Publication) bool { return p.ETag == r.tagOf(source) }) {
+	if d.View != policy.ViewFiltered || r.interval(&d) > 0 || r.isCut(who) || !slices.ContainsFunc(worn(r.publications(), d.Grant.Persona()), func(p kind.Publication) bool { return p.ETag == r.tagOf(source) }) {
 		return nil
 	}
 	return r.way(t, source, d.Grant)
@@ -232,7 +243,7 @@ func (r *resource) Backlog(who broker.Who, at int64) (shown []broker.Shown) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	d, _ := r.decide(who, policy.OpSubscribe, now)
-	if !d.Backlog || d.View != policy.ViewFiltered || d.MaxRate > 0 || r.isCut(who) {
+	if !d.Backlog || d.View != policy.ViewFiltered || r.interval(&d) > 0 || r.isCut(who) {
 		return nil
 	}
 	pubs := slices.Clone(worn(r.publications(), d.Grant.Persona()))
