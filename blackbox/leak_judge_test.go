@@ -271,7 +271,7 @@ func (r *leak) stillLetIn(h *holding, e *leakEvent) bool {
 	return v.All || v.Shown.Has("send")
 }
 
-var leakWord = regexp.MustCompile(`zq[0-9]+q`)
+var leakWord = regexp.MustCompile(`zq9[0-9]+q`)
 
 // judgeView judges a document of an owner's.
 func (r *leak) judgeView(c *leakClient, p *mq.Packet, h *holding, subs []*leakSub) {
