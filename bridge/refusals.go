@@ -3,6 +3,7 @@ package bridge
 import (
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,8 +15,11 @@ import (
 //
 // Of a foreign broker's code nobody knows which of the two it is: quota exceeded is a full disk
 // to one, a rate to another, and a bound for good to a third. It is waited for while others pass,
-// or for doubtTime; then the event is dropped, and those refused like it go at once for
-// doubtOver, so that what is refused for good costs the others one such time.
+// or for doubtTime; then the event is dropped. Within doubtOver of that one more is dropped at
+// once, if another was taken since: then it is the event that is refused, and not all. So what
+// is refused for good, among what is taken, costs the others one such time; and a broker that
+// takes nothing, and says so by such a code, costs one event in a doubtTime, and not all that
+// comes until it is well.
 //
 // To set such events aside and carry what comes behind them was not chosen: a bridge would have
 // to keep events, and the older value of a topic would come after the newer one.
@@ -64,20 +68,35 @@ type doubt struct {
 	id   uint16     // of the event in question
 	from time.Time  // since when it is refused
 	last time.Time  // that one was
-	over bool       // one was dropped: others are, too
+	over bool       // one was dropped: others may be, too
+
+	taken atomic.Bool // that side has taken an event since one was dropped
 }
 
-// drop says, of an event that was refused, whether it is dropped.
-func (d *doubt) drop(id uint16, now time.Time) bool {
+// took notes that an event was taken. It is for each acknowledgement, so it mostly only looks.
+func (d *doubt) took() {
+	if !d.taken.Load() {
+		d.taken.Store(true)
+	}
+}
+
+// drop says, of an event that was refused, whether it is dropped. Tries of one event are no more
+// than apart from each other.
+func (d *doubt) drop(id uint16, now time.Time, apart time.Duration) (drop bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
-	case d.over && now.Sub(d.last) < doubtOver:
-	case d.over, d.id != id, now.Sub(d.last) > doubtTime:
-		d.id, d.from, d.over = id, now, false
+	case d.over && now.Sub(d.last) < doubtOver && d.taken.Load():
+		drop = true
+	case d.id != id, now.Sub(d.last) > apart:
+		d.id, d.from = id, now
+		d.over = d.over && now.Sub(d.last) < doubtOver
 	default:
-		d.over = now.Sub(d.from) >= doubtTime
+		drop = now.Sub(d.from) >= doubtTime
 	}
-	d.last = now
-	return d.over
+	if d.last = now; drop {
+		d.id, d.over = 0, true // no packet has that id: whatever is refused next is another
+		d.taken.Store(false)
+	}
+	return drop
 }

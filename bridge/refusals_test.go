@@ -33,15 +33,16 @@ func TestFateOfRefusals(t *testing.T) {
 	}
 }
 
-// An event that is refused again and again is dropped after a minute, and those refused after it
-// at once; where each try gets further than the one before, none is.
+// An event that is refused again and again is dropped after a minute, and within the hour another at
+// once if one was taken in between; where each try gets further than the one before, none is.
 func TestDoubt(t *testing.T) {
 	var d doubt
+	apart := doubtTime
 	at := time.Unix(1_772_000_000, 0)
 	after := func(wait time.Duration, id uint16, want bool) {
 		t.Helper()
 		at = at.Add(wait)
-		if got := d.drop(id, at); got != want {
+		if got := d.drop(id, at, apart); got != want {
 			t.Fatalf("event %d, %v later: dropped %v, want %v", id, wait, got, want)
 		}
 	}
@@ -52,10 +53,23 @@ func TestDoubt(t *testing.T) {
 		after(9*time.Second, 40, false)
 	}
 	after(9*time.Second, 40, true)
-	after(0, 41, true)
-	after(59*time.Minute, 42, true)
+	after(0, 41, false) // nothing was taken since: it may be that nothing is
+	d.took()
+	after(time.Second, 41, true)
+	after(time.Second, 42, false)
+	d.took()
+	after(58*time.Minute, 42, true)
+	d.took()
 	after(61*time.Minute, 43, false) // another story
 	after(10*time.Minute, 43, false) // the id is another event's by now
 	after(59*time.Second, 43, false)
 	after(time.Second, 43, true)
+	for range 10 { // nothing is taken any more: one a minute
+		after(time.Second, 44, false)
+		after(59*time.Second, 44, false)
+		after(time.Second, 44, true)
+	}
+	apart = time.Hour // where the bridge tries again that seldom
+	after(50*time.Minute, 45, false)
+	after(50*time.Minute, 45, true)
 }

@@ -381,7 +381,7 @@ func (r *relay) refusal(at int, a ack) (why Drop, err error) {
 		{DropByPeer, DropPeerQuota, FailBusy, "look at the peer: nothing more is carried until it takes the event"},
 	}[at]
 	fate := fateOf(a.code, a.why, at == atLocal || e.limits.origin != "")
-	if fate == fateDoubt && r.b.doubts[at].drop(a.id, r.b.c.Now()) {
+	if fate == fateDoubt && r.b.doubts[at].drop(a.id, r.b.c.Now(), max(doubtTime, 2*r.b.c.RetryMax)) {
 		if fate = fateRefused; a.code == 0x97 {
 			fate = fateQuota
 		}
