@@ -52,9 +52,6 @@ type gatheredFetches struct {
 	many int
 }
 
-// fetchesBucket is under which name the time is noted at which the log is told.
-const fetchesBucket = "\x02"
-
 // noteFetch gathers that who has fetched a resource.
 func (b *Broker) noteFetch(v Viewer, who Who, topicName string, now int64) {
 	if _, ok := v.(FetchNoter); !ok || b.Level() < LevelRequests {

@@ -48,9 +48,9 @@ func (s *Session) noteRated(topicName string, shown *Shown, now int64) {
 
 // ratedBucket is the name under which is noted when a resource is shown to whom it was too
 // soon for.
-func ratedBucket(topicName string) string { return "\x01" + topicName }
+func ratedBucket(topicName string) string { return ratedPrefix + topicName }
 
 // readRated is the reverse of ratedBucket; ok is false of another name.
 func readRated(bucket string) (topicName string, ok bool) {
-	return strings.CutPrefix(bucket, ratedBucket(""))
+	return strings.CutPrefix(bucket, ratedPrefix)
 }

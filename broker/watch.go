@@ -411,10 +411,19 @@ const (
 	ruleInterval = time.Second
 )
 
+// What buckets, and what times are noted for, have in front of a topic, unless it is the
+// resource itself: no topic begins so, and no two are alike.
+const (
+	ruledPrefix   = "\x00"
+	sweepPrefix   = "\x01"
+	fetchesBucket = "\x02" // alone: when the log is told of fetches
+	ratedPrefix   = "\x03"
+)
+
 // ruledBucket is the bucket of a resource for changes of its owner's policy, and
 // of what that lets watchers see by the passing of time: and the name under which
 // such a time is noted.
-func ruledBucket(topicName string) string { return "\x00" + topicName }
+func ruledBucket(topicName string) string { return ruledPrefix + topicName }
 
 // ownBucket is the bucket of what one principal is shown of their own, and the name
 // under which is noted when they are shown what was held.
@@ -427,7 +436,7 @@ func ownBucket(topicName, whose string) string {
 
 // readBucket is the reverse of ruledBucket and ownBucket.
 func readBucket(bucket string) (topicName, whose string, ruled bool) {
-	topicName, ruled = strings.CutPrefix(bucket, ruledBucket(""))
+	topicName, ruled = strings.CutPrefix(bucket, ruledPrefix)
 	topicName, whose, _ = strings.Cut(topicName, "\x00")
 	return topicName, whose, ruled
 }

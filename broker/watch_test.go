@@ -85,3 +85,34 @@ func TestLoadedResourcesAreBounded(t *testing.T) {
 		t.Errorf("%d bytes are left", w.bytes)
 	}
 }
+
+// What a time is noted for is told from all else that times are noted for.
+func TestBucketsAreToldApart(t *testing.T) {
+	const name, whose = "note/x.org/bob", "ann@x.org"
+	for _, c := range []struct{ bucket, want string }{
+		{name, "{note/x.org/bob  false}"},
+		{ownBucket(name, whose), "{note/x.org/bob ann@x.org false}"},
+		{ruledBucket(name), "{note/x.org/bob  true}"},
+		{ratedBucket(name), "rated note/x.org/bob"},
+		{sweepBucket(name, "x.org"), "sweep note/x.org/bob x.org"},
+		{fetchesBucket, "fetches"},
+	} {
+		var got []string
+		if topicName, is := readRated(c.bucket); is {
+			got = append(got, "rated "+topicName)
+		}
+		if topicName, domain, is := readSweep(c.bucket); is {
+			got = append(got, "sweep "+topicName+" "+domain)
+		}
+		if c.bucket == fetchesBucket {
+			got = append(got, "fetches")
+		}
+		if got == nil {
+			topicName, whose, ruled := readBucket(c.bucket)
+			got = append(got, fmt.Sprintf("{%s %s %v}", topicName, whose, ruled))
+		}
+		if len(got) != 1 || got[0] != c.want {
+			t.Errorf("%q is read as %q, want %s alone", c.bucket, got, c.want)
+		}
+	}
+}

@@ -89,8 +89,6 @@ func (t *ProfileTx) sweep(topicName, domain string) {
 // sweepBucket is the name under which a sweep is noted, and its bucket.
 func sweepBucket(topicName, domain string) string { return sweepPrefix + topicName + "\x00" + domain }
 
-const sweepPrefix = "\x01"
-
 func readSweep(bucket string) (topicName, domain string, is bool) {
 	rest, is := strings.CutPrefix(bucket, sweepPrefix)
 	topicName, domain, _ = strings.Cut(rest, "\x00")
@@ -161,7 +159,7 @@ func (l *loop) sweepSome(t *timesUnderWay, most int, now int64) (looked int) {
 	return looked
 }
 
-// isOf says whether a principal is of a domain; everybody is of none.
+// isOf says whether a principal is of a domain; if that is empty, whether it is of any.
 func isOf(principal, domain string) bool {
 	at := strings.LastIndexByte(principal, '@')
 	return at >= 0 && (domain == "" || principal[at+1:] == domain)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/bellwire/bellwire/broker"
 	"github.com/bellwire/bellwire/broker/brokertest"
+	"github.com/bellwire/bellwire/profiles/presence"
 	"github.com/bellwire/bellwire/profiles/state"
 )
 
@@ -80,4 +81,25 @@ func TestNotifyInterval(t *testing.T) {
 		pc.Publish(bobs, note(7+i), stay...)
 		shown(watcher, fmt.Sprintf("n%d.", 7+i))
 	}
+}
+
+// What came too soon is shown when its time has come to whoever watches, also to who has no name.
+func TestNotifyIntervalNameless(t *testing.T) {
+	n := brokertest.New(t, func() []broker.Profile {
+		p := state.NewWith(presence.New([]byte("key")), quick)
+		p.NotifyEvery(5 * time.Second)
+		return []broker.Profile{p}
+	})
+	pc, nobody := n.Connect(bob), n.Connect("")
+	pc.Publish(policy, demanding("anonymous"))
+	pc.Publish(bobs, open)
+	nobody.Subscribe(bobs, 1)
+	wants(t, n, nobody, "open")
+	n.Pass(10 * time.Second)
+	pc.Publish(bobs, closed)
+	wants(t, n, nobody, "closed")
+	pc.Publish(bobs, open)
+	wants(t, n, nobody)
+	n.Pass(10 * time.Second)
+	wants(t, n, nobody, "open")
 }
