@@ -350,7 +350,9 @@ func retainedBy(b []byte) string {
 func (m *Machine) countRetained(by string, n int) {
 	m.nobody.addRetained(by, n)
 	if by != ofNobody {
-		m.domains.named(by).add(useRetained, n)
+		c := m.domains.named(by)
+		c.add(useRetained, n)
+		m.domains.prune(c)
 	}
 }
 

@@ -293,7 +293,7 @@ func (m *Machine) endSession(r *record, cause error) {
 	r.use.add(useSessions, -1)
 	m.charge(r, -int64(r.queue.count), -r.queue.bytes)
 	m.awaiting.sessions.Add(-1)
-	m.domains.prune(r.use, len(m.founded) > 0)
+	m.domains.prune(r.use)
 	m.tx.Delete(cursorKey(m.key, r.session))
 	if r.queue.next > 0 {
 		m.setChore(wakePurge, r.session, unsent)

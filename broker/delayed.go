@@ -333,6 +333,7 @@ func (m *Machine) takeDelayed(number uint64) *delayedEvent {
 	m.delayed.add(owner, size, -1)
 	use := m.domains.of(d.principal)
 	use.add(useDelayed, -1)
+	m.domains.prune(use)
 	return d
 }
 

@@ -100,6 +100,7 @@ type domainCount struct {
 	refused [uses]atomic.Uint64
 
 	watchers map[string]uint64 // of useWatchers, those of another domain, by that; the Machine's
+	groups   int               // that its people have founded, and whose records have it at hand; likewise
 }
 
 // add counts n more. A nil count, which is that of no domain, counts nothing.
@@ -181,13 +182,15 @@ func (d *domainUses) reset() {
 			c.used[i].Store(0)
 		}
 		clear(c.watchers)
+		c.groups = 0
 	}
 }
 
-// prune forgets domains of which there is nothing, and which have no quota. Only where no
-// record holds one: a session's, or a group's, is none of those.
-func (d *domainUses) prune(c *domainCount, held bool) {
-	if c == nil || held || c.quota != [uses]uint64{} {
+// prune forgets a domain of which there is nothing, and which has no quota. It is asked
+// wherever something of one ends: watchers name domains, and would make them up for good. No
+// record has one of these at hand: a session's, or a group's, is counted.
+func (d *domainUses) prune(c *domainCount) {
+	if c == nil || c.groups > 0 || c.quota != [uses]uint64{} {
 		return
 	}
 	for i := range c.used {
@@ -343,6 +346,7 @@ func domainOfTopic(topicName string) string {
 // told nobody.
 func (t *ProfileTx) MayWatch(topicName, watcher string) error {
 	c := t.m.domains.named(domainOfTopic(topicName))
+	defer t.m.domains.prune(c)
 	err := c.room(useWatchers, 1)
 	if err == nil && c != nil && c.crowds(domainOf(watcher)) {
 		c.refused[useWatchers].Add(1)
@@ -366,6 +370,7 @@ func (t *ProfileTx) Watched(topicName, watcher string, more int) {
 	if from != domain {
 		t.m.setCount(watchedFromKey(domain, from), c.watchFrom(from, more))
 	}
+	t.m.domains.prune(c)
 }
 
 // setCount sets a count, which has no key while it is 0.

@@ -131,7 +131,9 @@ func (m *Machine) newGroup(filter, rest, founder string) *group {
 func (m *Machine) addGroup(g *group) {
 	m.byFilter[g.filter], m.groups[g.session], m.numbers[g.session] = g, g, &g.record
 	m.founded[g.founder]++
-	g.use = m.domains.of(g.founder)
+	if g.use = m.domains.of(g.founder); g.use != nil {
+		g.use.groups++
+	}
 	m.shared.Set(g.rest, g.session, g)
 }
 
@@ -167,6 +169,10 @@ func (m *Machine) endGroup(g *group) {
 		delete(m.founded, g.founder)
 	}
 	m.charge(&g.record, -int64(g.queue.count), -g.queue.bytes)
+	if g.use != nil {
+		g.use.groups--
+		m.domains.prune(g.use)
+	}
 	delete(m.byFilter, g.filter)
 	delete(m.groups, g.session)
 	delete(m.numbers, g.session)
