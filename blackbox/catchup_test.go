@@ -86,12 +86,16 @@ func (c *trio) fill(addr string, mebibytes int) {
 			}
 			flying = append(flying, mq.Publish{Topic: fmt.Sprint("filled/", sent+i), QoS: 1, ID: uint16(i + 1), Retain: true, Payload: bytes.Clone(payload)})
 		}
-		for all := flying; len(flying) > 0; {
+		for all, began := flying, time.Now(); len(flying) > 0; {
 			client.Send(flying...)
 			var again []mq.Message
 			for range flying {
-				if p := client.Expect(mq.PUBACK); p.Code >= 0x80 { // while it is not agreed who leads
+				switch p := client.Expect(mq.PUBACK); {
+				case p.Code < 0x80:
+				case strings.Contains(p.Properties.Text(mq.PropReasonString), "no-quorum") && time.Since(began) < patience: // it is not agreed who leads
 					again = append(again, all[p.ID-1])
+				default:
+					c.t.Fatalf("refused: %v", p)
 				}
 			}
 			flying = again

@@ -75,8 +75,8 @@ func TestMQTT01PreAuthLimits(t *testing.T) {
 		took = append(took, time.Since(start))
 	}
 	slices.Sort(took)
-	if median := took[len(took)/2]; machineIsOurs() && median > 100*time.Millisecond {
-		t.Errorf("beside %d silent connections a client connects in %v, want less than 100 ms", silent, median)
+	if quick := bestOrMedian(took); quick > 100*time.Millisecond {
+		t.Errorf("beside %d silent connections a client connects in %v, want less than 100 ms", silent, quick)
 	}
 	for _, c := range []*mq.Conn{conns[0], conns[silent/2], conns[silent-1]} {
 		p, err := c.Read(60 * time.Second)
@@ -84,7 +84,11 @@ func TestMQTT01PreAuthLimits(t *testing.T) {
 			t.Fatalf("got %v, %v, want the connection closed without a word", p, err)
 		}
 	}
-	if after := time.Since(opened); after < 8*time.Second || machineIsOurs() && after > 14*time.Second {
+	most := 14 * time.Second
+	if !machineIsOurs() {
+		most += 20 * time.Second // for which one with other work may stand still
+	}
+	if after := time.Since(opened); after < 8*time.Second || after > most {
 		t.Errorf("silent connections were closed after %v, want 10 s", after)
 	}
 }

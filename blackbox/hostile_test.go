@@ -131,31 +131,35 @@ func TestManyFiltersInOnePacket(t *testing.T) {
 		names = append(names, filters[i].Filter)
 	}
 	for _, m := range []mq.Connect{clean("clean"), durable(v5, "durable")} {
-		c := s.open(v5, m)
-		slowest, busy := time.Duration(0), time.Duration(0)
-		during := func(send mq.Message, answer mq.Type) *mq.Packet {
-			c.Send(send)
-			for {
-				start, spent := time.Now(), processorTime(t, s.pid())
-				healthy.check(t, 2, "meanwhile")
-				slowest, busy = max(slowest, time.Since(start)), max(busy, processorTime(t, s.pid())-spent)
-				if p := c.Arrives(time.Millisecond); p != nil {
-					if p.Type != answer {
-						t.Fatalf("got %v, want %v", p, answer)
+		attempts(t, func(try *attempt) {
+			c := s.open(v5, m)
+			defer c.Disconnect()
+			slowest, busy := time.Duration(0), time.Duration(0)
+			during := func(send mq.Message, answer mq.Type) *mq.Packet {
+				c.Send(send)
+				for {
+					start, spent := time.Now(), processorTime(t, s.pid())
+					healthy.check(t, 2, "meanwhile")
+					slowest, busy = max(slowest, time.Since(start)), max(busy, processorTime(t, s.pid())-spent)
+					if p := c.Arrives(time.Millisecond); p != nil {
+						if p.Type != answer {
+							t.Fatalf("got %v, want %v", p, answer)
+						}
+						return p
 					}
-					return p
 				}
 			}
-		}
-		during(mq.Subscribe{ID: 1, Filters: filters}, mq.SUBACK)
-		ack := during(mq.Unsubscribe{ID: 2, Filters: names}, mq.UNSUBACK)
-		if len(ack.Codes) != len(names) || ack.Codes[0] != 0 || ack.Codes[len(names)-1] != 0 {
-			t.Errorf("%s: %d codes, want %d of 0x00", m.ClientID, len(ack.Codes), len(names))
-		}
-		t.Logf("%s: others waited at most %v, for %v of processors", m.ClientID, slowest, busy)
-		if busy > 3*time.Second { // that no processor was to be had meanwhile is not its doing
-			t.Errorf("%s: others waited %v for %v of processors, spent on a packet of 25,000 filters", m.ClientID, slowest, busy)
-		}
+			during(mq.Subscribe{ID: 1, Filters: filters}, mq.SUBACK)
+			ack := during(mq.Unsubscribe{ID: 2, Filters: names}, mq.UNSUBACK)
+			if len(ack.Codes) != len(names) || ack.Codes[0] != 0 || ack.Codes[len(names)-1] != 0 {
+				t.Errorf("%s: %d codes, want %d of 0x00", m.ClientID, len(ack.Codes), len(names))
+			}
+			t.Logf("%s: others waited at most %v, for %v of processors", m.ClientID, slowest, busy)
+			try.within(3*time.Second, slowest, m.ClientID+": others had their answers")
+			if busy > 3*time.Second { // that no processor was to be had meanwhile is not its doing
+				t.Errorf("%s: others waited %v for %v of processors, spent on a packet of 25,000 filters", m.ClientID, slowest, busy)
+			}
+		})
 	}
 }
 

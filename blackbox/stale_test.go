@@ -90,7 +90,11 @@ func (c *trio) standsStillMeanwhile(i int) {
 		return !stayed || slices.ContainsFunc(answers, func(p *mq.Packet) bool { return p.Type == mq.PUBACK && p.Code == 0 })
 	})
 	if !stayed {
-		t.Logf("n%d stood still for %v, and was given up", i+1, time.Since(began))
+		stood := time.Since(began)
+		t.Logf("n%d stood still for %v, and was given up", i+1, stood)
+		if stood < 9*time.Second {
+			t.Errorf("n%d was given up after %v, want ten seconds", i+1, stood)
+		}
 	}
 	var told []string
 	for stayed && !slices.Contains(told, "last") {

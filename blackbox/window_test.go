@@ -323,68 +323,78 @@ func TestWindowAcrossKill(t *testing.T) {
 }
 
 // With the real clock: nothing that was published at or after the close
-// arrives, and the state arrives at the open; where the machine is ours, deliveries stop
-// within the stated latency, and the state is there within a second.
+// arrives, and the state arrives within a second of the open. Deliveries stop within a second of
+// the close, and where the machine is ours within the stated latency.
 func TestWindowInRealTime(t *testing.T) {
 	t.Parallel()
-	users := []string{"ana", "bob"}
-	rule := func(id, when string) string {
-		return fmt.Sprintf("  - {id: %s, allow: [subscribe], who: [bob@example.com], topic: [\"w/#\"]%s}\n", id, when)
-	}
-	policy := policyFile(t, users, anaMayAll+rule("always", ""))
-	s := serve(t, "--policy", policy)
-	ana := s.open(v5, as("ana", clean("ana")))
-	ana.PublishMessage(mq.Publish{Topic: "w/state", QoS: 1, Retain: true, Payload: []byte("state")})
-	bob := s.open(v5, as("bob", clean("bob")))
-	bob.Subscribe("w/#", 1)
-	bob.ReceiveText("w/state", "state")
-	stop := make(chan struct{})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		publishTimes(t, ana.Conn, stop)
-	}()
-	t.Cleanup(func() { <-done })
-	defer close(stop)
-	bob.Receive()
+	attempts(t, func(try *attempt) {
+		users := []string{"ana", "bob"}
+		rule := func(id, when string) string {
+			return fmt.Sprintf("  - {id: %s, allow: [subscribe], who: [bob@example.com], topic: [\"w/#\"]%s}\n", id, when)
+		}
+		policy := policyFile(t, users, anaMayAll+rule("always", ""))
+		s := serve(t, "--policy", policy)
+		ana := s.open(v5, as("ana", clean("ana")))
+		ana.PublishMessage(mq.Publish{Topic: "w/state", QoS: 1, Retain: true, Payload: []byte("state")})
+		bob := s.open(v5, as("bob", clean("bob")))
+		bob.Subscribe("w/#", 1)
+		bob.ReceiveText("w/state", "state")
+		stop := make(chan struct{})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			publishTimes(t, ana.Conn, stop)
+		}()
+		t.Cleanup(func() { <-done })
+		defer close(stop)
+		bob.Receive()
 
-	// Both are under way when it is said when the window closes, so that this can be soon.
-	shut := time.Now().Truncate(time.Second).Add(3 * time.Second) // windows know whole seconds
-	open := shut.Add(2 * time.Second)
-	when := func(which string, t time.Time) string {
-		return fmt.Sprintf(", when: {%s: %q}", which, t.UTC().Format(time.RFC3339))
-	}
-	writePolicy(t, policy, users, anaMayAll+rule("first", when("until", shut))+rule("second", when("from", open)))
-	s.reload()
-	closed := shut
-	if now := time.Now(); now.After(open) {
-		t.Skip("the policy took longer than the window was to be open: machine too busy")
-	} else if now.After(shut) {
-		closed = now
-	}
-	before, state := 0, time.Time{}
-	for state.IsZero() {
-		p := bob.Receive()
-		now := time.Now()
-		if p.Retain() && p.Topic == "w/state" {
-			state = now
-			break
+		// Both are under way when it is said when the window closes, so that this can be soon.
+		shut := time.Now().Truncate(time.Second).Add(3 * time.Second) // windows know whole seconds
+		open := shut.Add(2 * time.Second)
+		when := func(which string, t time.Time) string {
+			return fmt.Sprintf(", when: {%s: %q}", which, t.UTC().Format(time.RFC3339))
 		}
-		sent, err := time.Parse(time.RFC3339Nano, string(p.Payload))
-		if err != nil {
-			t.Fatalf("got %v", p)
+		writePolicy(t, policy, users, anaMayAll+rule("first", when("until", shut))+rule("second", when("from", open)))
+		s.reload()
+		closed := shut
+		if now := time.Now(); now.After(open) {
+			try.spoil("the policy took longer than the window was to be open")
+			return
+		} else if now.After(shut) {
+			closed = now
 		}
-		before++
-		late := machineIsOurs() && now.After(closed.Add(50*time.Millisecond+20*time.Millisecond))
-		if now.Before(open) && (!sent.Before(closed) || late) {
-			t.Errorf("published %v, received %v after the close", sent.Sub(closed), now.Sub(closed))
+		most := time.Second
+		if machineIsOurs() {
+			most = 50*time.Millisecond + 20*time.Millisecond
 		}
-	}
-	if late := state.Sub(open); late < 0 || machineIsOurs() && late > time.Second {
-		t.Errorf("the state arrived %v after the open, want at most 1 s", late)
-	} else {
+		before, state := 0, time.Time{}
+		for state.IsZero() {
+			p := bob.Receive()
+			now := time.Now()
+			if p.Retain() && p.Topic == "w/state" {
+				state = now
+				break
+			}
+			sent, err := time.Parse(time.RFC3339Nano, string(p.Payload))
+			if err != nil {
+				t.Fatalf("got %v", p)
+			}
+			before++
+			if now.Before(open) && !sent.Before(closed) {
+				t.Errorf("published %v, received %v after the close", sent.Sub(closed), now.Sub(closed))
+			}
+			if now.Before(open) {
+				try.within(most, now.Sub(closed), "what was published before the close came")
+			}
+		}
+		late := state.Sub(open)
+		if late < 0 {
+			t.Errorf("the state arrived %v before the open", -late)
+		}
+		try.within(time.Second, late, "the state arrived")
 		t.Logf("%d messages before the close; the state arrived %v after the open", before, late)
-	}
+	})
 }
 
 // publishTimes publishes the time of publishing, one after the other, until
