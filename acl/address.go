@@ -8,6 +8,10 @@ import (
 	"golang.org/x/text/secure/precis"
 )
 
+// NoDomain ends what is wrong with a bare name where there is no domain of bare names: who reads files
+// for a command line can say then with which flag it is set.
+const NoDomain = "has no domain"
+
 // MaxAddress is the longest address, in bytes.
 const MaxAddress = 1023
 
@@ -25,7 +29,7 @@ func ParseAddress(s, domain string) (string, error) {
 	if i := strings.LastIndexByte(s, '@'); i >= 0 {
 		local, domain = s[:i], s[i+1:]
 	} else if domain == "" {
-		return "", problemf("%q has no domain", s).Hint("write %s@example.com, or give the domain of bare names: --domain", s)
+		return "", problemf("%q "+NoDomain, s).Hint("write %s@example.com, for there is no domain of bare names", s)
 	}
 	local, err := parseLocalPart(local)
 	if err != nil {

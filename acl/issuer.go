@@ -83,7 +83,7 @@ func (r *reader) readIssuer(n *yamltree.Node) {
 	i.Domains = r.readList(f["domains"], "domains", ParseDomain)
 	if f["domains"] == nil {
 		if r.policy.domain == "" {
-			r.FailAt(n.Pos, problemf("an issuer without domains, and there is no domain of bare names").Hint("add domains: [example.com], those of the principals that it may prove, or give --domain"))
+			r.FailAt(n.Pos, problemf("an issuer without domains, and there is no domain of bare names").Hint("add domains: [example.com], those of the principals that it may prove"))
 		}
 		i.Domains = []string{r.policy.domain}
 	}

@@ -52,7 +52,7 @@ func registerDelayed(mux *http.ServeMux, d Delayed, o *Operators) {
 			case all:
 				next(w, r, who, "")
 			case who == "local":
-				refuse(w, http.StatusUnprocessableEntity, "who acts without a user name has no events of their own: ask for all (bellwire delayed ls --all)")
+				refuse(w, http.StatusUnprocessableEntity, "who acts without a user name has no events of their own: ask for all: ?all (bellwire delayed ls --all)")
 			default:
 				next(w, r, who, who)
 			}

@@ -535,7 +535,7 @@ func refusePolicy(w http.ResponseWriter, err error) {
 	case errors.Is(err, ErrRemoves):
 		refuseWith(w, problem{
 			Status: http.StatusConflict, Detail: err.Error(), Code: bw.NotConfirmed.String(),
-			Todo: "if it is meant, say so: ?remove_users, or --remove-users; if not, the file is cut off",
+			Todo: "if it is meant, say so: ?remove_users, --remove-users of the verb; if not, the file is cut off",
 		})
 	case errors.Is(err, ErrNotYours), errors.Is(err, ErrOwner):
 		refuse(w, http.StatusForbidden, "%v", err)
@@ -553,7 +553,7 @@ func refusePolicy(w http.ResponseWriter, err error) {
 		refuse(w, http.StatusTooManyRequests, "%v", err)
 	case errors.Is(err, ErrNoShadow):
 		refuseWith(w, problem{
-			Status: http.StatusNotFound, Detail: err.Error(), Code: bw.NoSuchPolicy.String(), Todo: "bellwire acl apply FILE --shadow 1h tries one",
+			Status: http.StatusNotFound, Detail: err.Error(), Code: bw.NoSuchPolicy.String(), Todo: "PUT /v1/policy?shadow=1h tries one (bellwire acl apply FILE --shadow 1h)",
 		})
 	case errors.Is(err, ErrNoPolicy):
 		refuseAs(w, http.StatusNotFound, bw.NoSuchPolicy, "%v", err)

@@ -49,7 +49,17 @@ func parsePolicy(name string, data []byte, domain string) (*acl.Policy, error) {
 	if _, faulty := errors.AsType[*acl.FileError](err); !faulty {
 		return nil, fail(bw.Usage, "%w", err)
 	}
-	return nil, fileFault(bw.PolicyFile, name, err)
+	f := fileFault(bw.PolicyFile, name, err)
+	if namesNoDomain(err) {
+		f.do("correct the file: every fault is listed with its place; --domain example.com sets the domain of bare names")
+	}
+	return nil, f
+}
+
+// namesNoDomain says whether a bare name is among the faults of a file, which no flag has set a domain for.
+func namesNoDomain(err error) bool {
+	bad, ok := errors.AsType[*acl.FileError](err)
+	return ok && slices.ContainsFunc(bad.Faults, func(f yamltree.Fault) bool { return strings.HasSuffix(f.What, acl.NoDomain) })
 }
 
 // ownedKinds are the first levels of the topics of which their owners decide.
@@ -221,13 +231,14 @@ func (s *server) reloadPolicy(ctx context.Context, name string) {
 	}
 	before := s.broker.PolicyData()
 	data, err := readRegular(name, acl.MaxFile+1)
-	if err == nil {
+	same := err == nil && before != nil && bytes.Equal(before, data)
+	if err == nil && !same {
 		err = s.setPolicy(ctx, name, data)
 	}
 	switch {
 	case err != nil:
 		s.refusePolicy(name, err)
-	case bytes.Equal(before, data):
+	case same: // nothing is ordered: it would be a version more, and a line for the auditor
 		s.config.logger.Info("policy unchanged: the file says what is in force", "file", name)
 	default:
 		s.config.logger.Info("policy changed", "file", name)

@@ -152,6 +152,52 @@ func TestRemovedUsersAreTold(t *testing.T) {
 	}
 }
 
+// A file that says what is in force makes no version when it is read again; and what HTTP says of bare names and
+// of questions has no flags of verbs in it.
+func TestSameFileAndPlainWords(t *testing.T) {
+	var log strings.Builder
+	conf := devFlags{}.config(io.Discard)
+	text := fmt.Sprintf("users:\n  ana@example.com: {token_sha256: %q}\n", acl.HashToken([]byte("t")))
+	conf.domain, conf.policy, conf.trust, conf.allowAnonymous = "", []byte(text), trustNobody, false
+	s, err := startServer(t.Context(), conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.shutdown(); err != nil {
+			t.Error(err)
+		}
+	}()
+	conf.logger = newLogger(&log, false)
+	told := &server{config: conf, broker: s.broker}
+	for _, c := range []struct {
+		text, log string
+		more      uint64
+	}{{text, "policy unchanged", 0}, {text + "# more\n", "policy changed", 1}, {text + "# more\n", "policy unchanged", 0}} {
+		log.Reset()
+		was := s.broker.PolicyNumber()
+		told.reloadPolicy(t.Context(), writeFile(t, "policy.yaml", c.text))
+		if got := s.broker.PolicyNumber() - was; got != c.more || !strings.Contains(log.String(), c.log) {
+			t.Errorf("%q makes %d versions, want %d: %s", c.text, got, c.more, &log)
+		}
+	}
+
+	_, err = policies{told}.Put(t.Context(), api.PolicyChange{Data: []byte("rules:\n  - {id: a, allow: [publish], who: [ana], topic: [a]}\n"), By: "local"})
+	bad, ok := errors.AsType[*api.PolicyFaults](err)
+	if !ok || len(bad.Faults) != 1 || !strings.HasPrefix(bad.Faults[0].Hint, "write ana@example.com") || strings.Contains(bad.Report, "--") {
+		t.Errorf("a bare name: %+v", err)
+	}
+	for _, q := range []api.PolicyQuestion{
+		{What: "explain", As: "ana", Action: "publish", Topic: "a"},
+		{What: "explain", Action: "publish", Topic: "a"},
+		{What: "explain", As: "ana@example.com", Action: "publish", Topic: "a", Sweep: "x"},
+	} {
+		if _, err := (policies{told}).Ask(t.Context(), q); !errors.Is(err, api.ErrBadQuestion) || strings.Contains(err.Error(), "--") {
+			t.Errorf("%+v: %v", q, err)
+		}
+	}
+}
+
 // What looks like a part of a policy, with no operator any more, nobody, or many fewer users,
 // is refused by every door until it is said to be meant; a dry run says so. What removes few
 // is not asked about.

@@ -160,7 +160,7 @@ func (p policies) Ask(ctx context.Context, q api.PolicyQuestion) (any, error) {
 		return nil, err
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", api.ErrBadQuestion, err)
+		return nil, fmt.Errorf("%w: %s", api.ErrBadQuestion, strings.TrimPrefix(err.Error(), "--")) // a field is called as the flag is
 	}
 	return answer, nil
 }

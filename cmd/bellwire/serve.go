@@ -234,6 +234,7 @@ func (f *serveFlags) settle(given func(flag string) bool, stderr io.Writer) (c s
 	c.bootstrap, c.clusterTLS = f.member.bootstrap, f.member.tls
 	c.nonVoter, c.removeDead = f.member.nonVoter, f.member.removeDead
 	wrong.add(f.member.credentials(&c))
+	wrong = append(wrong, c.tlsFaults()...)
 	if f.allowAnonymous && f.policy == "" {
 		c.trust = trustNothing // there are no users to be
 	}
@@ -257,6 +258,20 @@ func (f *serveFlags) settle(given func(flag string) bool, stderr io.Writer) (c s
 	}
 	c.fs = disk.Open(c.dir)
 	return c, nil
+}
+
+// tlsFaults are those of the certificates' files, of which a start would tell only when all else is right.
+// What is not complete has been told.
+func (c *serverConfig) tlsFaults() (wrong faults) {
+	if t := &c.httpTLS; c.http != "" && t.cert != "" && t.check("--http") == nil {
+		wrong.add(t.filesFault("--http"))
+	}
+	for i := range c.listeners {
+		if l := &c.listeners[i]; l.secure() && l.tls.check(l.option) == nil {
+			wrong.add(l.tls.filesFault(l.option))
+		}
+	}
+	return wrong
 }
 
 // check says what is missing or makes no sense together.

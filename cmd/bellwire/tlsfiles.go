@@ -116,6 +116,15 @@ func openTLS(spec tlsSpec, listener string, logger *slog.Logger, protocols ...st
 	return f, nil
 }
 
+// filesFault says what is wrong with the files now, nil if they can be used.
+func (t *tlsSpec) filesFault(option string) error {
+	f := &tlsFiles{spec: *t}
+	if _, _, err := f.load(f.read(readAtMost)); err != nil {
+		return fail(bw.TLSFiles, "%s: %w", option, err)
+	}
+	return nil
+}
+
 // config is for a listener: each handshake asks it what is in force.
 func (f *tlsFiles) config() *tls.Config {
 	return &tls.Config{

@@ -39,7 +39,24 @@ type policyUser struct {
 	By   string `json:"by"`   // password, token or scram, or two of them
 
 	from, until int // lines, counted from 0, without until
+	value       *yamltree.Node
 }
+
+// is what a change of the file must leave of a user.
+func (u *policyUser) is() string {
+	return u.Name + " " + strings.Join(slices.Sorted(strings.FieldsSeq(u.By)), " ")
+}
+
+// A credential is what a policy keeps of a secret, and under which key.
+type credential struct{ key, hash string }
+
+// by is how one signs in by it, as policyUser has it.
+func (c credential) by() string {
+	word, _, _ := strings.Cut(c.key, "_")
+	return word
+}
+
+func (c credential) String() string { return fmt.Sprintf("%s: %q", c.key, c.hash) }
 
 // userFlags say which file.
 type userFlags struct{ policy, domain string }
@@ -98,11 +115,10 @@ func readUsers(path string, data []byte, domain string) (*policyUsers, error) {
 	}
 	p.section = &top.Keys[at]
 	for _, k := range p.section.Value.Keys {
-		u := policyUser{Name: k.Name, from: k.Pos.Line - 1, until: lastLine(k.Value)}
+		u := policyUser{Name: k.Name, from: k.Pos.Line - 1, until: lastLine(k.Value), value: k.Value}
 		var by []string
 		for _, c := range k.Value.Keys {
-			word, _, _ := strings.Cut(c.Name, "_")
-			by = append(by, word)
+			by = append(by, credential{key: c.Name}.by())
 		}
 		u.By, u.until = strings.Join(by, " "), max(u.until, k.Pos.Line)
 		p.users = append(p.users, u)
@@ -126,7 +142,7 @@ func lastLine(n *yamltree.Node) (line int) {
 func (p *policyUsers) find(name string) (int, error) {
 	address, err := acl.ParseAddress(name, p.domain)
 	if err != nil {
-		return -1, fail(bw.Usage, "%w", err)
+		return -1, fail(bw.Usage, "%w", err).do("give an address, or --domain, the domain of bare names")
 	}
 	return slices.IndexFunc(p.users, func(u policyUser) bool {
 		has, err := acl.ParseAddress(u.Name, p.domain)
@@ -134,26 +150,66 @@ func (p *policyUsers) find(name string) (int, error) {
 	}), nil
 }
 
-// add returns the file with a user more, behind those that it has.
-func (p *policyUsers) add(name, key, secret string) []string {
+// entry is the line of a user, without what it is indented by.
+func entry(name string, has []credential) string {
 	quoted, _ := json.Marshal(name) // JSON's strings are YAML's
-	entry := fmt.Sprintf("%s: {%s: %q}\n", quoted, key, secret)
+	key := string(quoted)
 	if name == strings.Trim(name, "-?:,[]{}#&*!|>'\"%@` ") && !strings.ContainsAny(name, ":#\\\"") {
-		entry = name + strings.TrimPrefix(entry, string(quoted))
+		key = name
 	}
+	var all []string
+	for _, c := range has {
+		all = append(all, c.String())
+	}
+	return key + ": {" + strings.Join(all, ", ") + "}\n"
+}
+
+// add returns the file with a user more, behind those that it has.
+func (p *policyUsers) add(name string, has []credential) []string {
+	line := entry(name, has)
+	lines := p.ended()
+	switch {
+	case p.section == nil:
+		return append(lines, "users:\n", "  "+line)
+	case len(p.users) == 0:
+		return slices.Insert(lines, p.section.Pos.Line, "  "+line)
+	}
+	return slices.Insert(lines, p.users[len(p.users)-1].until, p.indented(line))
+}
+
+// set returns the file with other credentials in the place of those of a user.
+func (p *policyUsers) set(at int, has []credential) []string {
+	u := p.users[at]
+	return slices.Replace(p.ended(), u.from, u.until, p.indented(entry(u.Name, has)))
+}
+
+// put returns the file with a credential more of a user, and all else of its entry as it is.
+func (p *policyUsers) put(at int, c credential) ([]string, error) {
+	u, lines := p.users[at], p.ended()
+	if len(u.value.Keys) == 0 || u.value.Pos.Line == 0 {
+		return nil, p.notByLines()
+	}
+	first, open := u.value.Keys[0].Pos, u.value.Pos
+	line := []rune(lines[open.Line-1])
+	if line[open.Column-1] != '{' { // a block: a line below it
+		return slices.Insert(lines, u.until, strings.Repeat(" ", first.Column-1)+c.String()+"\n"), nil
+	}
+	lines[open.Line-1] = string(slices.Insert(line, open.Column, []rune(c.String()+", ")...))
+	return lines, nil
+}
+
+// ended returns the file's lines, each with its end, to be changed.
+func (p *policyUsers) ended() []string {
 	lines := slices.Clone(p.lines)
 	if n := len(lines); n > 0 && !strings.HasSuffix(lines[n-1], "\n") {
 		lines[n-1] += "\n"
 	}
-	switch {
-	case p.section == nil:
-		return append(lines, "users:\n", "  "+entry)
-	case len(p.users) == 0:
-		return slices.Insert(lines, p.section.Pos.Line, "  "+entry)
-	}
-	last := p.users[len(p.users)-1]
-	indent := p.section.Value.Keys[0].Pos.Column - 1
-	return slices.Insert(lines, last.until, strings.Repeat(" ", indent)+entry)
+	return lines
+}
+
+// indented returns a line as those of the users are.
+func (p *policyUsers) indented(line string) string {
+	return strings.Repeat(" ", p.section.Value.Keys[0].Pos.Column-1) + line
 }
 
 // remove returns the file without a user, and without the section if it was the last.
@@ -171,23 +227,31 @@ func (p *policyUsers) remove(at int) ([]string, error) {
 	return slices.Delete(slices.Clone(p.lines), from, u.until), nil
 }
 
-// replace puts lines in the place of the file, if they have just these users.
-func (p *policyUsers) replace(lines []string, want []string) error {
+// replace puts lines in the place of the file, if they have just these users, who sign in as these do.
+func (p *policyUsers) replace(lines []string, want []policyUser) error {
 	text := []byte(strings.Join(lines, ""))
 	made, err := readUsers(p.path, text, p.domain)
-	var got []string
-	if made != nil {
-		for _, u := range made.users {
-			got = append(got, u.Name)
-		}
-	}
-	if slices.Sort(got); err == nil && slices.Equal(got, slices.Sorted(slices.Values(want))) {
+	if err == nil && slices.Equal(whoIs(made.users), whoIs(want)) {
 		return replaceFile(p.path, text)
 	}
 	if before, wasErr := readUsers(p.path, []byte(strings.Join(p.lines, "")), p.domain); err != nil && wasErr == nil && len(before.users) > len(want) {
 		return err // who goes is spoken of elsewhere: the fault says where
 	}
 	return p.notByLines()
+}
+
+// whoIs returns what replace compares, in order.
+func whoIs(users []policyUser) (all []string) {
+	for i := range users {
+		all = append(all, users[i].is())
+	}
+	slices.Sort(all)
+	return all
+}
+
+// without returns the users but for one.
+func (p *policyUsers) without(at int) []policyUser {
+	return slices.Delete(slices.Clone(p.users), at, at+1)
 }
 
 func (p *policyUsers) notByLines() error {
@@ -261,114 +325,158 @@ func userListCommand() *cobra.Command {
 	return cmd
 }
 
+// userAdding says what user add keeps of whom.
+type userAdding struct {
+	file                   userFlags
+	password, token, scram bool
+	replace, beside        bool
+}
+
 func userAddCommand() *cobra.Command {
-	var file userFlags
-	var token, scram, replace bool
+	var a userAdding
 	cmd := &cobra.Command{
 		Use:   "add NAME",
 		Short: "Add a user to a policy file, whose comments and layout stay",
 		Long: `Reads a password, asked for twice at a terminal, else standard input without the
 line's end, and adds the user to the policy file with its hash. With --token it makes a
-random token instead, for a device, and prints it once. The file is replaced whole, or not
-at all; what else stands there stays as it is. It comes into force as any change of it.
-A name without a domain is written with that of --domain.`,
+random token instead, for a device, and prints it once. With --scram it keeps the
+verifier for SCRAM-SHA-256 in place of the hash; with --password or --token besides,
+both, of the same secret. --scram --beside gives a verifier to a user that there is,
+whose other credential stays. The file is replaced whole, or not at all; what else
+stands there stays as it is. It comes into force as any change of it. A name without a
+domain is written with that of --domain.`,
 		Example: `  bellwire user add ana@example.com --policy policy.yaml
   printf %s "$PASSWORD" | bellwire user add ana@example.com --replace
+  bellwire user add ana@example.com --password --scram
+  bellwire user add bob@example.com --scram --beside
   bellwire user add thermo-17 --domain example.com --token`,
 		Args: someArgs(1, 1, "the user's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := file.read()
-			if err != nil {
-				return err
-			}
-			at, err := p.find(args[0])
-			switch {
-			case err != nil:
-				return err
-			case at >= 0 && !replace:
-				return userThere(p, args[0], at)
-			}
-			key, hash, made, err := newCredential(cmd, token, scram)
-			if err != nil {
-				return err
-			}
-			p, unlock, err := file.readLocked() // it may have changed while somebody typed
-			if err != nil {
-				return err
-			}
-			defer unlock()
-			switch at, err = p.find(args[0]); {
-			case err != nil:
-				return err
-			case at >= 0 && !replace:
-				return userThere(p, args[0], at)
-			}
-			name := args[0]
-			switch {
-			case at >= 0:
-				name = p.users[at].Name // as the file has it
-			case p.domain != "" && !strings.Contains(name, "@"):
-				name += "@" + p.domain // who reads the file need not be told the domain
-			}
-			edited, want := p, []string{name}
-			for i, u := range p.users {
-				if i != at {
-					want = append(want, u.Name)
-				}
-			}
-			if at >= 0 {
-				lines := slices.Clone(p.lines)
-				edited = &policyUsers{path: p.path, domain: p.domain, lines: lines, section: p.section, users: p.users}
-				lines = edited.add(name, key, hash)
-				line := lines[p.users[len(p.users)-1].until]
-				lines = slices.Delete(lines, p.users[len(p.users)-1].until, p.users[len(p.users)-1].until+1)
-				lines = slices.Replace(lines, p.users[at].from, p.users[at].until, line)
-				err = p.replace(lines, want)
-			} else {
-				err = p.replace(p.add(name, key, hash), want)
-			}
-			if err != nil {
-				return err
-			}
-			if made != "" {
-				if _, err := fmt.Fprintln(cmd.OutOrStdout(), made); err != nil {
-					return err
-				}
-			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "%s is a user of %s; %s\n", safe(name), p.path, inForceBy(p.path))
-			warnOfReaders(cmd.ErrOrStderr(), p.path)
-			return nil
+			return a.run(cmd, args[0])
 		},
 	}
-	file.register(cmd)
-	cmd.Flags().BoolVar(&token, "token", false, "make a token, for a device, and print it")
-	cmd.Flags().BoolVar(&scram, "scram", false, "keep the verifier for SCRAM-SHA-256, which a password is never sent for")
-	cmd.Flags().BoolVar(&replace, "replace", false, "another password or token for a user that there is")
-	cmd.MarkFlagsMutuallyExclusive("token", "scram")
+	a.file.register(cmd)
+	cmd.Flags().BoolVar(&a.password, "password", false, "keep the password's hash; so it is without --token and --scram")
+	cmd.Flags().BoolVar(&a.token, "token", false, "make a token, for a device, and print it")
+	cmd.Flags().BoolVar(&a.scram, "scram", false, "keep the verifier for SCRAM-SHA-256, which a password is never sent for")
+	cmd.Flags().BoolVar(&a.replace, "replace", false, "other credentials for a user that there is, in place of those that it has")
+	cmd.Flags().BoolVar(&a.beside, "beside", false, "with --scram: the verifier for a user that there is, beside what it has")
+	cmd.MarkFlagsMutuallyExclusive("token", "password")
+	for _, flag := range []string{"token", "password", "replace"} {
+		cmd.MarkFlagsMutuallyExclusive("beside", flag)
+	}
 	return cmd
 }
 
-func userThere(p *policyUsers, name string, at int) error {
-	return fail(bw.Usage, "%s is a user already, in line %d of %s", name, p.users[at].from+1, p.path).do("give --replace to set another password or token")
+func (a *userAdding) run(cmd *cobra.Command, name string) error {
+	if a.beside && !a.scram {
+		return usage("--beside is for a verifier: give --scram, too")
+	}
+	p, err := a.file.read()
+	if err == nil {
+		_, err = a.find(p, name)
+	}
+	if err != nil {
+		return err
+	}
+	has, made, err := a.credentials(cmd)
+	if err != nil {
+		return err
+	}
+	p, unlock, err := a.file.readLocked() // it may have changed while somebody typed
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	at, err := a.find(p, name)
+	if err == nil {
+		name, err = a.change(p, at, name, has)
+	}
+	if err != nil {
+		return err
+	}
+	if made != "" {
+		if _, err := fmt.Fprintln(cmd.OutOrStdout(), made); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s is a user of %s; %s\n", safe(name), p.path, inForceBy(p.path))
+	warnOfReaders(cmd.ErrOrStderr(), p.path)
+	return nil
 }
 
-// newCredential reads a password, or makes a token, and returns what a policy keeps of it,
+// find returns the place of the user, -1 if there is none, and what speaks against the change.
+func (a *userAdding) find(p *policyUsers, name string) (at int, err error) {
+	at, err = p.find(name)
+	switch {
+	case err != nil:
+	case at < 0 && a.beside:
+		err = fail(bw.Usage, "%s is no user of %s, and has nothing for a verifier to be beside", name, p.path).do("leave --beside out; with --password --scram the user has both")
+	case at >= 0 && a.beside && slices.Contains(strings.Fields(p.users[at].By), "scram"):
+		err = fail(bw.Usage, "%s has a verifier already, in line %d of %s", name, p.users[at].from+1, p.path).do("give --replace in place of --beside to set all credentials anew, with --password or --token if they are to stay two")
+	case at >= 0 && !a.beside && !a.replace:
+		err = userThere(p, name, at)
+	}
+	return at, err
+}
+
+// change makes the change, and returns the name as the file has it.
+func (a *userAdding) change(p *policyUsers, at int, name string, has []credential) (string, error) {
+	var by []string
+	for _, c := range has {
+		by = append(by, c.by())
+	}
+	made := policyUser{Name: name, By: strings.Join(by, " ")}
+	switch {
+	case at < 0:
+		if p.domain != "" && !strings.Contains(name, "@") {
+			made.Name += "@" + p.domain // who reads the file need not be told the domain
+		}
+		return made.Name, p.replace(p.add(made.Name, has), append(slices.Clone(p.users), made))
+	case !a.beside:
+		made.Name = p.users[at].Name
+		return made.Name, p.replace(p.set(at, has), append(p.without(at), made))
+	}
+	made.Name, made.By = p.users[at].Name, p.users[at].By+" "+made.By
+	lines, err := p.put(at, has[0])
+	if err == nil {
+		err = p.replace(lines, append(p.without(at), made))
+	}
+	return made.Name, err
+}
+
+func userThere(p *policyUsers, name string, at int) error {
+	return fail(bw.Usage, "%s is a user already, in line %d of %s", name, p.users[at].from+1, p.path).do("give --replace to set another password or token, or --scram --beside to add a verifier to it")
+}
+
+// credentials reads a password, or makes a token, and returns what a policy keeps of it,
 // and the token.
-func newCredential(cmd *cobra.Command, token, scram bool) (key, hash, made string, err error) {
-	if token {
+func (a *userAdding) credentials(cmd *cobra.Command) (has []credential, made string, err error) {
+	var secret []byte
+	if a.token {
 		made, err = acl.NewToken(rand.Reader)
-		return "token_sha256", acl.HashToken([]byte(made)), made, err
+		secret = []byte(made)
+	} else {
+		secret, err = readSecret(cmd.InOrStdin(), cmd.ErrOrStderr(), "password")
 	}
-	secret, err := readSecret(cmd.InOrStdin(), cmd.ErrOrStderr(), "password")
-	if err != nil {
-		return "", "", "", err
+	keep := func(key string, token, scram bool) {
+		if err != nil {
+			return
+		}
+		var hash string
+		hash, err = hashSecret(secret, token, scram, authn.ScramIterations)
+		has = append(has, credential{key, hash})
 	}
-	key = "password_hash"
-	if scram {
-		key = "scram_sha256"
+	switch {
+	case a.token:
+		keep("token_sha256", true, false)
+	case a.password || !a.scram:
+		keep("password_hash", false, false)
 	}
-	hash, err = hashSecret(secret, false, scram, authn.ScramIterations)
-	return key, hash, "", err
+	if a.scram {
+		keep("scram_sha256", false, true)
+	}
+	return has, made, err
 }
 
 func userRemoveCommand() *cobra.Command {
@@ -393,15 +501,9 @@ more, and sessions and queues of theirs end.`,
 			case at < 0:
 				return fail(bw.Usage, "%s is no user of %s", args[0], p.path).do("bellwire user ls --policy %s lists them", p.path)
 			}
-			var want []string
-			for i, u := range p.users {
-				if i != at {
-					want = append(want, u.Name)
-				}
-			}
 			lines, err := p.remove(at)
 			if err == nil {
-				err = p.replace(lines, want)
+				err = p.replace(lines, p.without(at))
 			}
 			if err != nil {
 				return err

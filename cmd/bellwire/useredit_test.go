@@ -7,6 +7,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/bellwire/bellwire/acl"
+	"github.com/bellwire/bellwire/authn"
 )
 
 // users runs a verb about users of a file.
@@ -124,6 +127,10 @@ func TestUserRefusals(t *testing.T) {
 		{"rules: []\n", "", []string{"add", "cy@example.com"}, "empty"},
 		{"rules: []\n", "secret", []string{"add", "a b@example.com"}, "is no name"},
 		{"ruels: []\n", "secret", []string{"add", "cy@example.com"}, "ruels"},
+		{"rules: []\n", "secret", []string{"add", "cy@example.com", "--scram", "--beside"}, "is no user of"},
+		{"rules: []\n", "secret", []string{"add", "cy@example.com", "--beside"}, "give --scram"},
+		{"users:\n  cy@example.com: {token_sha256: " + anyToken + "}\n", "secret", []string{"add", "cy@example.com", "--scram"}, "--scram --beside"},
+		{"users:\n  cy@example.com:\n    token_sha256: >-\n      " + strings.Trim(anyToken, `"`) + "\n", "secret", []string{"add", "cy@example.com", "--scram", "--beside"}, "one to a line"},
 	} {
 		path := writeFile(t, "policy.yaml", c.text)
 		_, why, code := userVerb(t, c.stdin, append(c.args, "--policy", path)...)
@@ -146,4 +153,71 @@ func TestUserIsGoodForTheServer(t *testing.T) {
 	if !p.Knows("ana@example.com") {
 		t.Error("ana is no user")
 	}
+}
+
+// Both credentials of one secret are made at once, and a verifier is put beside what a user has: comments and
+// layout stay, and both ways are good for the server.
+func TestUserAddScram(t *testing.T) {
+	const rules = "rules: []  # none\n"
+	const one, two, wide = "  ana@example.com: {token_sha256: " + anyToken + "}  # the boss\n", "  bob@example.com:\n    # of the hall\n    token_sha256: " + anyToken + "\n", "  \"é@example.com\": { # wide\n    token_sha256: " + anyToken + " }\n"
+	path := writeFile(t, "policy.yaml", "users:\n"+one+two+wide+rules)
+	for _, name := range []string{"ana@example.com", "bob@example.com", "é@example.com"} {
+		before := readFile(t, path)
+		if _, why, code := userVerb(t, "secret", "add", name, "--scram", "--beside", "--policy", path); code != 0 {
+			t.Fatalf("%s: %d %s", name, code, why)
+		}
+		after := readFile(t, path)
+		at := strings.Index(after, "scram_sha256: ")
+		for strings.Contains(before, after[at:at+60]) {
+			at += len("scram_sha256: ") + strings.Index(after[at+len("scram_sha256: "):], "scram_sha256: ")
+		}
+		end := at + strings.Index(after[at:], "\"") + 1
+		end += strings.Index(after[end:], "\"") + 1
+		if rest := after[:at] + strings.TrimPrefix(after[end:], ", "); rest != before && strings.Replace(rest, "    \n", "", 1) != before {
+			t.Errorf("%s: the file is\n%s", name, after)
+		}
+		if _, why, code := userVerb(t, "secret", "add", name, "--scram", "--beside", "--policy", path); code != 2 || !strings.Contains(why, "has a verifier already") || readFile(t, path) != after {
+			t.Errorf("%s twice: %d %s", name, code, why)
+		}
+	}
+	if _, why, code := userVerb(t, "secret", "add", "cy@example.com", "--password", "--scram", "--policy", path); code != 0 {
+		t.Fatalf("%d %s", code, why)
+	}
+	token, why, code := userVerb(t, "", "add", "dev@example.com", "--token", "--scram", "--policy", path)
+	if code != 0 {
+		t.Fatalf("%d %s", code, why)
+	}
+	if out, _, _ := userVerb(t, "", "ls", "--policy", path); !strings.Contains(out, "ana@example.com  scram token\nbob@example.com  token scram\n") || !strings.Contains(out, "cy@example.com  password scram\ndev@example.com  token scram\n") {
+		t.Errorf("ls: %s", out)
+	}
+	p, err := readPolicy(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, secret := range map[string]string{"cy@example.com": "secret", "dev@example.com": strings.TrimSpace(token)} {
+		if got, err := p.Authenticate(t.Context(), acl.NewGate(1, 1), name, []byte(secret)); err != nil || got != name {
+			t.Errorf("%s: %s, %v", name, got, err)
+		}
+		if !provesByScram(t, p, name, secret) {
+			t.Errorf("%s: its verifier is not of its secret", name)
+		}
+	}
+}
+
+// provesByScram says whether a client that knows secret proves to be name.
+func provesByScram(t *testing.T, p *acl.Policy, name, secret string) bool {
+	t.Helper()
+	client, err := authn.NewScramProof(name, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := authn.NewScram(func(name string) (string, acl.Verifier, bool) { return p.Verifier(name, []byte("key")) })
+	var answer []byte
+	for done := false; !done && err == nil; {
+		var message []byte
+		if message, err = client.Step(answer); err == nil {
+			answer, done, err = server.Step(message)
+		}
+	}
+	return err == nil && server.Principal() == name
 }
