@@ -54,9 +54,9 @@ func (e *QuorumError) Error() string {
 // Todo says what would help.
 func (e *QuorumError) Todo() string {
 	if len(e.Down) == 0 {
-		return "add a node first, or accept the risk with --force, over HTTP \"force\": true"
+		return "add a node first, or accept the risk with --force, over HTTP force: true"
 	}
-	return "bring " + strings.Join(e.Down, " and ") + " back, or accept the risk with --force, over HTTP \"force\": true"
+	return "bring " + strings.Join(e.Down, " and ") + " back, or accept the risk with --force, over HTTP force: true"
 }
 
 // Errors that the methods of a Cluster wrap. Their texts are shown to operators.

@@ -158,7 +158,7 @@ func TestClusterRefusals(t *testing.T) {
 		says   []string
 	}{
 		{&QuorumError{Node: "n2", What: "removed", Up: 2, Voters: 3, Down: []string{"n3"}}, 409, []string{
-			`"BW-7004"`, "node n2 cannot be removed: the cluster would lose quorum (2 of 3 voters up)", "bring n3 back, or accept the risk with --force, over HTTP \"force\": true",
+			`"BW-7004"`, "node n2 cannot be removed: the cluster would lose quorum (2 of 3 voters up)", "bring n3 back, or accept the risk with --force, over HTTP force: true",
 		}},
 		{&QuorumError{Node: "n2", What: "drained", Up: 2, Voters: 2}, 409, []string{`"BW-7004"`, "add a node first"}},
 		{fmt.Errorf("%w: %q", ErrNoNode, "n9"), 404, []string{`"BW-7003"`, "n9"}},

@@ -330,11 +330,11 @@ func TestClusterOfThree(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	if got := c.at(n1, "cluster", "remove", "n1", "--confirm", id); got.code != exitConflict ||
-		!strings.Contains(got.stderr, "bellwire: node n1 cannot be removed: the cluster would lose quorum (2 of 3 voters up)\n  bring n3 back, or accept the risk with --force, over HTTP \"force\": true     BW-7004") {
+		!strings.Contains(got.stderr, "bellwire: node n1 cannot be removed: the cluster would lose quorum (2 of 3 voters up)\n  bring n3 back, or accept the risk with --force, over HTTP force: true     BW-7004") {
 		t.Errorf("%+v", got)
 	}
 	if got := c.at(n2, "node", "drain", "n1"); got.code != exitConflict ||
-		!strings.Contains(got.stderr, "bellwire: node n1 cannot be drained: the cluster would lose quorum (2 of 3 voters up)\n  bring n3 back, or accept the risk with --force, over HTTP \"force\": true     BW-7004") {
+		!strings.Contains(got.stderr, "bellwire: node n1 cannot be drained: the cluster would lose quorum (2 of 3 voters up)\n  bring n3 back, or accept the risk with --force, over HTTP force: true     BW-7004") {
 		t.Errorf("%+v", got)
 	}
 	if got := c.at(n1, "cluster", "remove", "n3", "--confirm", "bellwire"); got.code != 0 {
