@@ -260,7 +260,7 @@ type scanState struct {
 	started bool
 	owed    map[string]bool // topics of which the newest did not find room; whether that cleared the topic
 	owing   bool            // there is a scan for them
-	queue   []scan
+	queue   scanQueue
 	running bool
 	stopped bool
 }
@@ -291,13 +291,12 @@ func (t *scanState) add(s scan) {
 	if s.opened != nil {
 		// Of a client that is slow, or it would have begun: one scan of all
 		// there is takes the place of one for each edge.
-		for i := range t.queue {
-			if !t.queue[i].owed && t.queue[i].sub.sub.Filter == s.sub.sub.Filter {
-				t.queue[i].opened, t.queue[i].since = nil, max(t.queue[i].since, s.since)
-				return
-			}
+		if waits := t.queue.of(s.sub.sub.Filter); waits != nil {
+			waits.opened, waits.since = nil, max(waits.since, s.since)
+			return
 		}
 	}
+	t.queue.tidy(t.s.subs)
 	t.append(s)
 }
 
@@ -306,7 +305,7 @@ func (t *scanState) append(s scan) {
 	if t.room == nil {
 		t.room = make(chan struct{}, 1)
 	}
-	t.queue = append(t.queue, s)
+	t.queue.add(s)
 	t.active.Store(true)
 }
 
@@ -315,7 +314,7 @@ func (t *scanState) run() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.started = true
-	if len(t.queue) == 0 || t.running || t.stopped {
+	if len(t.queue.list) == 0 || t.running || t.stopped {
 		return
 	}
 	t.running = t.s.b.scans.start(t.work)
@@ -325,7 +324,7 @@ func (t *scanState) run() {
 func (t *scanState) idle() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.started && !t.stopped && !t.running && len(t.queue) == 0
+	return t.started && !t.stopped && !t.running && len(t.queue.list) == 0
 }
 
 // runIfStarted is run for scans that are not the client's own doing.
@@ -352,7 +351,7 @@ func (t *scanState) kick() {
 func (t *scanState) stop() {
 	t.mu.Lock()
 	t.stopped = true
-	t.queue = nil
+	t.queue = scanQueue{}
 	room := t.room
 	t.mu.Unlock()
 	if room != nil {
@@ -369,12 +368,11 @@ func (t *scanState) next(left []*pieceOf) []*pieceOf {
 	left = slices.DeleteFunc(left, func(s *pieceOf) bool { return s.done })
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for len(left) < pieceScans && len(t.queue) > 0 {
-		left = append(left, &pieceOf{scan: t.queue[0]})
-		t.queue = t.queue[1:]
+	for len(left) < pieceScans && len(t.queue.list) > 0 {
+		left = append(left, &pieceOf{scan: t.queue.take()})
 	}
 	if len(left) == 0 || t.stopped {
-		t.running, t.queue = false, nil
+		t.running, t.queue = false, scanQueue{}
 		t.active.Store(false)
 		return nil
 	}
