@@ -170,7 +170,7 @@ func TestBridgeProvesAndIsProved(t *testing.T) {
 				{"password", peer.password, fmt.Sprintf("user: hq\npassword_file: %q", right), "", ""},
 				{"wrong-password", peer.password, fmt.Sprintf("user: hq\npassword_file: %q", wrong), "refused", "user and password_file"},
 				{"nobody", peer.password, "keep_alive: 61s", "refused", "user and password_file"},
-				{"ws", peer.ws, "keep_alive: 1s", "", ""},
+				{"ws", peer.ws, "keep_alive: 2s", "", ""},
 				{"wss", peer.wss, trust, "", ""},
 				{"wss-untrusted", peer.wss, "keep_alive: 61s", "tls", "set ca under tls"},
 				{"no-websocket", "ws://" + peer.tls, "keep_alive: 61s", "dial", "is the address right"},

@@ -54,10 +54,14 @@ func TestClusterCatchUp(t *testing.T) {
 		t.Error("it was given no snapshot: nothing is shown")
 	}
 	c.alike()
-	if machineIsOurs() && meanwhile.p99 > 10*before.p99 && meanwhile.p99 > 100*time.Millisecond {
-		t.Errorf("the others were disturbed: p99 %v, without it %v", meanwhile.p99, before.p99)
+	if machineIsOurs() && disturbed(meanwhile.p99, before.p99) || disturbed(meanwhile.median, before.median) {
+		t.Errorf("the others were disturbed: %v at the median, p99 %v, without it %v and %v", meanwhile.median, meanwhile.p99, before.median, before.p99)
 	}
 }
+
+// disturbed says whether something takes longer than it should beside what is done meanwhile.
+// Other work of the machine is there before, too, and delays fewer than half of many.
+func disturbed(is, was time.Duration) bool { return is > 10*was && is > 100*time.Millisecond }
 
 // back starts a node, and returns when another says that it has all that the load
 // has not only just made.

@@ -16,8 +16,8 @@ import (
 // kill -9 of the leader, of a follower, of the node of a subscriber, under load
 // on all nodes: all that was acknowledged is delivered, in order for each
 // publisher, and delivery goes on at once. Each node that was killed comes back, and
-// catches up. When soaking, the machine is ours, and the times are held to what is
-// promised.
+// catches up. Delivery goes on within a second; when soaking, the machine is ours, and
+// all the times are held to what is promised.
 //
 // Item 57.
 func TestClusterKills(t *testing.T) {
@@ -29,23 +29,28 @@ func TestClusterKills(t *testing.T) {
 	victims := []string{"leader", "follower", "subscriber's node"}
 	for range effort.Turns(t) {
 		for _, who := range victims {
-			l.await(clusterRate()/5 + rng.Int64N(clusterRate()))
-			i := c.leader()
-			switch who {
-			case "follower":
-				i = (i + 1 + rng.IntN(2)) % clusterSize
-			case "subscriber's node":
-				i = c.home(l, l.subscribers[rng.IntN(2)].id)
-			}
-			since := c.logged()
-			d, course := l.resumes(c.nodes[i].kill)
-			took[who] = append(took[who], d)
-			if d >= lateAgain {
-				t.Logf("after the %s, n%d, was killed delivery went on after %v only:\n%s\n%s", who, i+1, d, course, since())
-			}
-			l.await(clusterRate() / 5)
-			c.nodes[i].start()
-			c.caughtUp()
+			attempts(t, func(try *attempt) {
+				l.await(clusterRate()/5 + rng.Int64N(clusterRate()))
+				i := c.leader()
+				switch who {
+				case "follower":
+					i = (i + 1 + rng.IntN(2)) % clusterSize
+				case "subscriber's node":
+					i = c.home(l, l.subscribers[rng.IntN(2)].id)
+				}
+				since := c.logged()
+				d, course := l.resumes(c.nodes[i].kill)
+				took[who] = append(took[who], d)
+				if d >= lateAgain {
+					t.Logf("after the %s, n%d, was killed delivery went on after %v only:\n%s\n%s", who, i+1, d, course, since())
+				}
+				if !machineIsOurs() { // where all of them are asked
+					try.within(time.Second, d, "after the "+who+" was killed delivery went on")
+				}
+				l.await(clusterRate() / 5)
+				c.nodes[i].start()
+				c.caughtUp()
+			})
 		}
 	}
 	l.finish()

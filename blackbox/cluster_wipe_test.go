@@ -144,11 +144,15 @@ func TestClusterDamagedTail(t *testing.T) {
 	l.start()
 	rng := rand.New(rand.NewPCG(effort.First(), 48))
 	for round := range effort.Turns(t) {
-		l.await(clusterRate() * 2) // what was synced more than a second ago is known to have been
-		i := 1 + round%2           // the founder cannot join anew: it was started with --bootstrap
+		i := 1 + round%2 // the founder cannot join anew: it was started with --bootstrap
 		n := c.nodes[i]
+		dir := filepath.Join(n.dir, "raft")
+		for file := ""; file != newestLog(t, dir); {
+			file = newestLog(t, dir)
+			l.await(clusterRate() * 2) // what was synced more than a second ago is known to have been
+		}
 		n.kill()
-		what := damageTail(t, rng, filepath.Join(n.dir, "raft"), round%2 == 0)
+		what := damageTail(t, rng, newestLog(t, dir), round%2 == 0)
 		err := n.launch()
 		if err == nil {
 			t.Fatalf("%s: it starts", what)
@@ -162,21 +166,26 @@ func TestClusterDamagedTail(t *testing.T) {
 	c.alike()
 }
 
-// damageTail cuts off the second half of what a log's newest file holds, or fills it
-// with noise.
-func damageTail(t testing.TB, rng *rand.Rand, dir string, cut bool) string {
+// newestLog returns the newest file of a log, which is another one from time to time.
+func newestLog(t testing.TB, dir string) string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("files of %s: %v, %v", dir, files, err)
 	}
-	path := files[len(files)-1] // their names ascend
+	return files[len(files)-1] // their names ascend
+}
+
+// damageTail cuts off all but the first quarter of what a log's file holds, or fills it
+// with noise.
+func damageTail(t testing.TB, rng *rand.Rand, path string, cut bool) string {
+	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	end := len(bytes.TrimRight(data, "\x00")) // room that was allotted is zeros
-	at := end / 2
+	at := end / 4
 	what := fmt.Sprintf("bytes %d to %d of %s", at, end, filepath.Base(path))
 	if cut {
 		if err := os.Truncate(path, int64(at)); err != nil {

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
@@ -190,7 +189,7 @@ func TestClusterWithoutQuorum(t *testing.T) {
 		n.halt()
 	}
 	var refused *mq.Packet
-	until(t, "new clients are refused", 15*time.Second, func() bool {
+	until(t, "new clients are refused", patience, func() bool {
 		conn, ack, err := mq.DialConnect(left.ready.MQTT, v5, clean("new"))
 		if err != nil {
 			return false

@@ -16,7 +16,8 @@ import (
 // and again, and those of the others with them: they are let in at the rate that the
 // operator set, told 0x9F meanwhile, and all are there in the end, with their sessions.
 // Who stayed connected is served all the time. When soaking there are 10,000, all of the
-// node that is killed, and who stayed waits at p99 at most a fifth longer than before.
+// node that is killed, and who stayed waits at p99 at most a fifth longer than before; in each
+// run it is not much longer at the median, for the storm's clients are on the same machine.
 func TestMQTT08ClusterReconnectStorm(t *testing.T) {
 	t.Parallel()
 	rate, clients := effort.Rounds(10, 200), effort.Rounds(240, 10_000)
@@ -77,6 +78,9 @@ func TestMQTT08ClusterReconnectStorm(t *testing.T) {
 	was, is := p99(before), p99(during)
 	if machineIsOurs() && is > was+was/5 {
 		t.Errorf("who stayed connected waits for %v at p99, and waited for %v before", is, was)
+	}
+	if is, was := during[len(during)/2], before[len(before)/2]; disturbed(is, was) {
+		t.Errorf("who stayed connected waits for %v at the median, and waited for %v before", is, was)
 	}
 	t.Logf("%d clients were let in within %v, %d times told to wait; of %d rounds of who was there p99 was %v, of %d before %v", clients, time.Since(began), refused, len(during), is, len(before), was)
 }
