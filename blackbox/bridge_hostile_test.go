@@ -292,6 +292,45 @@ func TestBridgePeerSendsMuchAtOnce(t *testing.T) {
 	}
 }
 
+// Where the bytes of an event are makes no difference: those of a peer that has a few of payload
+// and 144 KiB of User Properties each take no more memory than the bounds that docs/limits.md
+// names, and the garbage collector leaves memtables out of its reckoning.
+func TestBridgePeerSendsManyProperties(t *testing.T) {
+	t.Parallel()
+	const each, bound = 1_000, 640 << 20
+	event := mq.Publish{Topic: "in/a", QoS: 1, Payload: []byte("x")}
+	for range 3 {
+		event.Properties = append(event.Properties, mq.User("k", strings.Repeat("v", 48<<10)))
+	}
+	var over atomic.Int32
+	addr := hostilePeer(t, func(p packetIn) []byte {
+		switch p.first >> 4 {
+		case 1:
+			return []byte{0x20, 3, 0, 0, 0}
+		case 4:
+			over.Add(1)
+		case 8:
+			out := []byte{0x90, 4, p.body[0], p.body[1], 0, 1}
+			for n := range each {
+				event.ID = uint16(n + 1)
+				out = append(out, event.Encode(v5)...)
+			}
+			return out
+		}
+		return []byte{}
+	})
+	s := bridged(t, addr, `topics: [{filter: "in/#", direction: in, qos: 1}]`)
+	var most int64
+	until(t, "all is acknowledged", patience, func() bool {
+		most = max(most, s.rss())
+		return over.Load() == each
+	})
+	if most > bound {
+		t.Errorf("%d MiB of memory, at most %d", most>>20, bound>>20)
+	}
+	until(t, "memtables are left out", patience, func() bool { return s.metric("go_gc_gogc_percent") < 100 })
+}
+
 // What has gathered at a mosquitto while we were away comes all at once, more than our Receive
 // Maximum, which it oversteps by MQTT 5 as well; it comes once each and in order, on one connection.
 func TestBridgeMosquittoSendsMuchAtOnce(t *testing.T) {

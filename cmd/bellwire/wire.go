@@ -160,6 +160,7 @@ type server struct {
 	denials                    denials
 	shadows                    shadows
 	drain                      drain
+	heap                       heapRoom
 	bridges                    bridges
 	systemValues               []broker.SystemValue        // but those of bridges
 	serving                    atomic.Pointer[mqtt.Server] // mqtt, for other nodes' questions, which come before there is one
@@ -381,6 +382,7 @@ func (s *server) listen() (err error) {
 		return err
 	}
 	s.serving.Store(s.mqtt)
+	s.heap.run(func() uint64 { return s.store.MemTables() + s.node.LogMemTables() })
 	ours, err := s.makeBridges(s.config.bridges)
 	if err != nil {
 		return err
@@ -477,6 +479,7 @@ func (s *server) close(ctx context.Context) error {
 		s.ticker.Stop()
 	}
 	s.keys.Close()
+	s.heap.close()
 	if s.broker != nil {
 		s.broker.Close()
 	}
