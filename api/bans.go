@@ -76,7 +76,15 @@ func registerBans(mux *http.ServeMux, b Bans, o *Operators) {
 	mux.HandleFunc("POST /v1/clients/kick", o.only(func(w http.ResponseWriter, r *http.Request, who string) {
 		var k Kicking
 		if readBody(w, r, &k) {
-			answerBans(w, http.StatusOK, k, b.Kick(r.Context(), who, k))
+			err := b.Kick(r.Context(), who, k)
+			if errors.Is(err, ErrNoSuch) {
+				refuseWith(w, problem{
+					Status: http.StatusNotFound, Detail: noSuchText(err), Code: bw.NoSuchClient.String(),
+					Todo: "a client is named by its id, as the log and $SYS/bellwire/clients/# have it; of one that is away --drop-session, over HTTP session: true, ends the session",
+				})
+				return
+			}
+			answerBans(w, http.StatusOK, k, err)
 		}
 	}))
 }
@@ -87,6 +95,9 @@ func readBody(w http.ResponseWriter, r *http.Request, v any) bool {
 	return readJSON(w, r, v)
 }
 
+// noSuchText is what an ErrNoSuch says besides itself.
+func noSuchText(err error) string { return strings.TrimPrefix(err.Error(), ErrNoSuch.Error()+": ") }
+
 func answerBans(w http.ResponseWriter, status int, answer any, err error) {
 	w.Header().Set("Cache-Control", "no-store")
 	switch {
@@ -95,7 +106,7 @@ func answerBans(w http.ResponseWriter, status int, answer any, err error) {
 	case errors.Is(err, ErrFull):
 		refuse(w, http.StatusTooManyRequests, "%v", err)
 	case errors.Is(err, ErrNoSuch):
-		refuseAs(w, http.StatusNotFound, bw.NoSuchClient, "%s", strings.TrimPrefix(err.Error(), ErrNoSuch.Error()+": "))
+		refuseAs(w, http.StatusNotFound, bw.NoSuchClient, "%s", noSuchText(err))
 	case err != nil:
 		refuseCluster(w, err)
 	default:

@@ -117,7 +117,7 @@ func TestKickedByAnOperator(t *testing.T) {
 	c.ClosedWith(0x98)
 	watcher.ReceiveText("will", "gone")
 	watcher.Publish("t", 1, "kept")
-	if why := kick(3, "a/b c"); !strings.Contains(why, "bellwire: no such client: it is not connected, since ") {
+	if why := kick(3, "a/b c"); !strings.Contains(why, "bellwire: no such client: it is not connected, since ") || !strings.Contains(why, "--drop-session") {
 		t.Errorf("kicked again: %s", why)
 	}
 	c = s.open(v5, durable(v5, "a/b c"))

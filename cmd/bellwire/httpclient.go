@@ -174,7 +174,7 @@ func (c *httpClient) unreachable(ctx context.Context, err error) error {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return fail(bw.TimedOut, "%s did not answer within %s", c.base, c.flags.timeout).do("wait longer with --timeout, or ask another node with --server")
 	case badCert:
-		return fail(bw.TLS, "no TLS with %s: %w", c.base, err)
+		return fail(bw.TLS, "no TLS with %s: %w", c.base, err).named(err, "--server")
 	case strings.Contains(err.Error(), "HTTP response to HTTPS client"):
 		return fail(bw.TLS, "no TLS with %s: it answers without", c.base).do("give --server http://%s", c.base.Host)
 	case errors.Is(err, io.EOF), strings.Contains(err.Error(), "malformed HTTP"):

@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,9 +67,25 @@ func (t target) open(ctx context.Context) (net.Conn, error) {
 	secure := tls.Client(c, t.tls)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		c.Close()
-		return nil, fail(bw.TLS, "cannot agree on TLS with %s: %w", t, err)
+		return nil, fail(bw.TLS, "cannot agree on TLS with %s: %w", t, err).named(err, "-h")
 	}
 	return secure, nil
+}
+
+// named has a fault tell, if err is that a certificate is for other hosts, for which, and the flag that takes one.
+func (f *fault) named(err error, flag string) *fault {
+	wrong, ok := errors.AsType[x509.HostnameError](err)
+	if !ok {
+		return f
+	}
+	names := slices.Clone(wrong.Certificate.DNSNames)
+	for _, ip := range wrong.Certificate.IPAddresses {
+		names = append(names, ip.String())
+	}
+	if len(names) == 0 {
+		return f.do("the certificate is for no host at all: have one made with the server's name (for our own: bellwire cert node --host NAME)")
+	}
+	return f.do("name the server as its certificate does: %s with one of %s; or have a certificate made for this name, too", flag, strings.Join(names, ", "))
 }
 
 // plain takes the words "dial tcp 127.0.0.1:1: connect:" off a network error:

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -161,7 +162,7 @@ func (f *tlsFiles) read(read fileReader) (c tlsContents, lists []authn.RevokedFi
 	}
 	h.Sum(c.lists[:0])
 	if err := errors.Join(errs...); err != nil {
-		c.fault = err.Error()
+		c.fault = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	return c, lists
 }
