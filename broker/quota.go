@@ -397,25 +397,33 @@ func (s *Session) counted() bool {
 }
 
 // logs returns which filters of a session that ends with its connection the log is told of:
-// requests, shared ones, and if they are counted all. It remembers those that are told for
-// that alone: when they end, the log is told, too. For the reading goroutine.
-func (s *Session) logs(subs []event.Subscription) (logged []event.Subscription) {
+// requests, shared ones, and if they are counted all; and which of them are told for that
+// alone.
+func (s *Session) logs(subs []event.Subscription) (logged []event.Subscription, forThat []string) {
 	counted := s.counted()
 	for _, sub := range subs {
 		_, shared := sharedRest(sub.Filter)
 		switch {
 		case shared || s.isRequest(sub.Filter):
 		case counted:
-			if s.told == nil {
-				s.told = map[string]struct{}{}
-			}
-			s.told[strings.Clone(sub.Filter)] = struct{}{}
+			forThat = append(forThat, sub.Filter)
 		default:
 			continue
 		}
 		logged = append(logged, sub)
 	}
-	return logged
+	return logged, forThat
+}
+
+// remembers takes note of filters that the log counts, and does nothing else with: when they
+// end it is told, too. For the reading goroutine.
+func (s *Session) remembers(counted []string) {
+	if s.told == nil && len(counted) > 0 {
+		s.told = map[string]struct{}{}
+	}
+	for _, f := range counted {
+		s.told[strings.Clone(f)] = struct{}{}
+	}
 }
 
 // isToldOf says whether the log is to hear that a subscription of such a session ends.

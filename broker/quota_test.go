@@ -335,3 +335,22 @@ func TestPrincipalsHaveBounds(t *testing.T) {
 		t.Errorf("what cannot be read: %v", err)
 	}
 }
+
+// What a session is refused it does not remember, however often its client asks: only what the
+// log counts of it.
+func TestRefusedFiltersAreForgotten(t *testing.T) {
+	n := newNode(t, Limits{SubscriptionsPerPrincipal: 2})
+	c, _ := n.connect("c", true, 0)
+	for i := range 100 {
+		if err := c.trySubscribe(fmt.Sprint("f/", i), 0); (err == nil) != (i < 2) {
+			t.Fatalf("filter %d: %v", i, err)
+		}
+	}
+	if len(c.s.told) != 2 {
+		t.Errorf("%d filters are remembered, want 2", len(c.s.told))
+	}
+	if existed, err := c.s.Unsubscribe([]string{"f/0"}); err != nil || !existed[0] {
+		t.Fatal(existed, err)
+	}
+	must(t, c.trySubscribe("f/99", 0))
+}

@@ -95,9 +95,9 @@ func (u *subscribing) put(subs []event.Subscription) {
 		return
 	}
 	defer s.b.relays.announce(others)()
-	logged := granted
+	logged, counted := granted, []string(nil)
 	if !s.durable {
-		logged = s.logs(granted) // the others are the node's affair
+		logged, counted = s.logs(granted) // the others are the node's affair
 	}
 	if len(logged) == 0 {
 		u.call(func(w *Wave) { begin(nil, s.tooMany(granted), w) })
@@ -118,7 +118,9 @@ func (u *subscribing) put(subs []event.Subscription) {
 		refuse(err)
 		return
 	}
-	<-w.done
+	if <-w.done; w.err == nil {
+		s.remembers(counted)
+	}
 }
 
 // call has the delivery loop do something for the packet; that is over, if the loop is.
