@@ -185,3 +185,31 @@ func BenchmarkKeptDecision(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkBacklog is what it costs that a client takes one of so many events that wait for it
+// in memory, and another comes.
+func BenchmarkBacklog(b *testing.B) {
+	for _, waiting := range []int{100, 9000} {
+		b.Run(fmt.Sprint("waiting=", waiting), func(b *testing.B) {
+			n := newNode(b, Limits{})
+			s, _, _, err := n.Connect(ConnectRequest{Client: "c", Principal: "c", Version: 5, ReceiveMax: 1}, &nowhere{})
+			must(b, err)
+			start(s)
+			s.Subscribe([]event.Subscription{{Filter: "x", QoS: 1}}, func([]SubResult, *Wave) {})
+			e := &event.Event{Topic: "x", Payload: make([]byte, 64), QoS: 1}
+			come := func(many int) {
+				n.loop.call(func(w *Wave) {
+					for range many {
+						s.hear(&Delivery{Event: e, QoS: 1}, 0, w)
+					}
+				})
+			}
+			come(waiting)
+			var w Wave
+			for seq := uint64(0); b.Loop(); seq++ {
+				come(1)
+				must(b, s.Settle(packetID(seq), Acked, &w))
+			}
+		})
+	}
+}
