@@ -185,7 +185,7 @@ func (b *Bridge) once(ctx context.Context) error {
 	defer peer.conn.Close()
 	here := b.c.Session()
 	if peer.limits.present && !here.Met() && !b.swept {
-		if err := b.sweep(peer); err != nil {
+		if err := b.sweep(ctx, peer); err != nil {
 			return err
 		}
 		b.swept = true
@@ -362,7 +362,11 @@ const sweepPiece = 256
 // sweep releases all packet ids that the peer may hold from a session of ours that is no
 // more: an event under one of them would be taken for one that came before. The connection
 // is then no good for anything else; what it brought meanwhile the peer sends again.
-func (b *Bridge) sweep(peer *end) error {
+//
+// The peer may owe each piece no longer than it may owe anything, whatever it says meanwhile.
+func (b *Bridge) sweep(ctx context.Context, peer *end) error {
+	stop := context.AfterFunc(ctx, func() { peer.conn.Close() })
+	defer stop()
 	b.c.Logger.Info("the peer has a session of this bridge and we do not: packet ids that it may hold are released", "bridge", b.c.Name)
 	for from := 1; from <= math.MaxUint16; from += sweepPiece {
 		to := min(from+sweepPiece-1, math.MaxUint16)
@@ -374,7 +378,14 @@ func (b *Bridge) sweep(peer *end) error {
 		if err := peer.flush(); err != nil {
 			return readFailed(err)
 		}
+		began := b.c.Now()
 		for owed := to - from + 1; owed > 0; {
+			switch {
+			case !b.c.Lead():
+				return errMoved
+			case b.c.Now().Sub(began) > b.c.AckTimeout:
+				return &failed{FailTimeout, fmt.Errorf("the peer has not released packet ids for %v", b.c.AckTimeout), "look at the peer: it does not answer PUBREL; ack_timeout says how long is waited"}
+			}
 			first, _, err := peer.read()
 			if err != nil {
 				return readFailed(fmt.Errorf("while packet ids are released: %w", err))
