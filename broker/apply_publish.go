@@ -279,7 +279,7 @@ func (m *Machine) queueFor(e *event.Event) (body uint64) {
 	for i := range f.targets {
 		t := &f.targets[i]
 		g := t.of(e.Origin)
-		if g == nil || g.qos == 0 || m.except != nil && m.except(t.r.session) || m.has(t.r, streams) {
+		if t.r.over || g == nil || g.qos == 0 || m.except != nil && m.except(t.r.session) || m.has(t.r, streams) {
 			continue
 		}
 		ok, until := t.permitted(m, e.Topic, e.At)
@@ -298,7 +298,7 @@ func (m *Machine) bodyIfShared(f *fanout, e *event.Event) uint64 {
 	n := 0
 	for i := range f.targets {
 		t := &f.targets[i]
-		if g := t.of(e.Origin); g == nil || g.qos == 0 || m.except != nil && m.except(t.r.session) {
+		if g := t.of(e.Origin); t.r.over || g == nil || g.qos == 0 || m.except != nil && m.except(t.r.session) {
 			continue
 		}
 		if ok, _ := t.permitted(m, e.Topic, e.At); ok {

@@ -288,8 +288,9 @@ func (m *Machine) endSession(r *record, cause error) {
 	}
 	m.tx.Delete(r.key(m.key))
 	if r.subs > 0 {
-		m.dropSubs(r)
+		m.endSubs(r)
 	}
+	r.over = true
 	r.use.add(useSessions, -1)
 	m.charge(r, -int64(r.queue.count), -r.queue.bytes)
 	m.awaiting.sessions.Add(-1)

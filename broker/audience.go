@@ -137,7 +137,7 @@ func (a *audience) deliver(b *Broker, e *event.Event, now int64, w *Wave) {
 	held := b.silence.held.Load() && b.holds(e.Topic)
 	for i := range a.hearers {
 		h := &a.hearers[i]
-		if e.Position != 0 && e.Position <= h.since {
+		if e.Position != 0 && e.Position <= h.since || h.s.closed.Load() {
 			continue
 		}
 		g := &h.merged

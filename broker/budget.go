@@ -23,8 +23,8 @@ import (
 //   - What has been begun by that or by a command, and can be put off, is a *chore*. Two
 //     lists of them follow: what others wait for (copies that go to other members of a
 //     group, what streams owe, judgements), up to three quarters, and what only takes
-//     up room (queues of sessions that have ended, streams nobody is owed anything of),
-//     up to all of it.
+//     up room (queues and subscriptions of sessions that have ended, streams nobody is
+//     owed anything of), up to all of it.
 //
 // So nothing waits for a purge but another purge, and each list has a quarter at
 // least, whatever the others have. Within a list it is first come, first served, and
@@ -32,15 +32,17 @@ import (
 // longest chore delays another by no more than its turn.
 //
 // Whatever is begun does one item at least, so that all of it comes to an end. An
-// entry does more than its budget by what is not divided: the end of one session
-// with all its subscriptions (a will goes to all who subscribe to it), and what a
-// stream's bound takes with it of one queue. What commands do is bounded where they
-// are proposed (batchWeight), and what trim does by what the entry before has added.
+// entry does more than its budget by what is not divided: a will goes to all who
+// subscribe to it, a stream's bound takes with it what it does of one queue, and with a
+// session as many subscriptions end as are a piece (see endSubs). What commands do is
+// bounded where they are proposed (batchWeight), and what trim does by what the entry
+// before has added.
 //
 // Below LevelShared there are no chores: 256 wakes an entry in the order of time, each
 // with itemsPerWake for itself.
 type budget struct {
 	perEntry int // items; 0 for itemsPerEntry
+	perPiece int // subscriptions of an ended session that go at once; 0 for filtersAtOnce
 
 	spent int // by the entry being applied, on what is due
 	until int // what is under way stops when spent is there
@@ -66,7 +68,7 @@ const unbounded = math.MaxInt
 
 // Weights in items of what costs more than one, or less.
 const (
-	endWeight    = 8            // a session ends, or its connection; each of its subscriptions is one item
+	endWeight    = 8            // a session ends, or its connection; each of its subscriptions that end with it is one item
 	bodyWeight   = 4            // an event is read that is stored for several queues
 	forgetWeight = itemsPerWake // a piece of what a profile keeps of somebody
 	askedPerOne  = 32           // so many members are asked whether they can have a copy
@@ -90,6 +92,14 @@ func (b *budget) items() int {
 	return b.perEntry
 }
 
+// subs returns how many subscriptions of a session that ends go at once.
+func (b *budget) subs() int {
+	if b.perPiece == 0 {
+		return filtersAtOnce
+	}
+	return b.perPiece
+}
+
 // The lists of chores. Their keys are after those of all times, and have the index
 // of the entry that set them in place of a time: so the first is who has waited
 // longest.
@@ -102,7 +112,7 @@ const (
 // placeOf returns where a chore that this entry sets is in the order of wakes.
 func (m *Machine) placeOf(kind byte) uint64 {
 	place := choreBit | m.out.index
-	if kind == wakePurge || kind == wakeStream {
+	if kind == wakePurge || kind == wakeStream || kind == wakeOrphans {
 		place |= choreRoom
 	}
 	return place

@@ -370,7 +370,10 @@ func newDeliveryRun(t *testing.T, seed uint64) *deliveryRun {
 	r.docs = newDocs(seed)
 	r.n = newNodeWith(t, limits, notes{})
 	r.n.smallSegments(1, 4) // whatever is in one is copied
-	if seed%2 == 0 {        // what it misses it has from streams
+	if seed%4 >= 2 {
+		r.n.inPieces(1)
+	}
+	if seed%2 == 0 { // what it misses it has from streams
 		r.n.makeStreams(streams{crowd: 1, ahead: pick(r.rng, 0, 1, 4), piece: pick(r.rng, 0, 1, 3)})
 	}
 	r.n.policies["windows"] = parseRules("allow * # publish\nallow device plain/#\nallow device win/# 08:00-17:00")

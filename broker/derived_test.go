@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/bellwire/bellwire/broker/store"
 )
 
 // sameCounts compares what a Machine keeps beside its state with what another has that holds
@@ -51,6 +53,7 @@ func derived(m *Machine) map[string]string {
 		add(fmt.Sprintf("delayed of %q", owner), use.events, " ", use.bytes)
 	}
 	add("delayed", m.delayed.all.events, " ", m.delayed.all.bytes, " ", m.delayed.nobody)
+	add("subscriptions", m.durable.Len(), " ", m.durable.Weight(), " ", m.durable.DeepLevels())
 	add("retained topics", m.retained.Load())
 	add("sessions", m.known.Load())
 	add("awaiting", m.awaiting.sessions.Load(), " ", m.awaiting.subscriptions.Load(), " ", m.awaiting.events.Load(), " ", m.awaiting.bytes.Load())
@@ -78,7 +81,7 @@ func derived(m *Machine) map[string]string {
 	}
 	add("bans", len(m.bans.byName), " ", m.bans.auto, " ", m.bans.bits)
 	for client, r := range m.sessions {
-		add("session "+client, r.subs, " ", slices.Sorted(maps.Keys(r.inbound)), " ", r.marks, " ", r.refs, " ", r.queue.bytes, " ", r.copies)
+		add("session "+client, r.subs, " ", r.wildcards, " ", slices.Sorted(maps.Keys(r.inbound)), " ", r.marks, " ", r.refs, " ", r.queue.bytes, " ", r.copies)
 	}
 	for number, g := range m.groups {
 		members := make([]uint64, 0, len(g.members))
@@ -88,4 +91,15 @@ func derived(m *Machine) map[string]string {
 		add(fmt.Sprint("group ", number), g.filter, " ", g.founder, " ", members, " ", len(g.present), " ", g.counted)
 	}
 	return d
+}
+
+// orphans returns how many subscriptions are there without their sessions.
+func (u *machineUnderTest) orphans() (n uint64) {
+	u.store.Scan([]byte{byte(store.Subs)}, store.End([]byte{byte(store.Subs)}), func(key, _ []byte) bool {
+		if u.numbers[store.Uint64At(key, 1)] == nil {
+			n++
+		}
+		return true
+	})
+	return n
 }

@@ -147,6 +147,7 @@ type node struct {
 	segmentBits uint8 // of bodies, see Machine; 0 for what it has of itself
 	survivors   int
 	items       int // budget of an entry of its Machine; 0 for the usual
+	pieces      int // see inPieces
 	*Broker
 	log *soloLog
 }
@@ -208,6 +209,8 @@ func (n *node) open() {
 	}
 	n.machine.streams.madeLike(&n.streams)
 	n.machine.budget.perEntry = n.items
+	n.machine.budget.perPiece = n.pieces
+	n.loopInPieces()
 	if n.segmentBits != 0 {
 		n.machine.segmentBits, n.machine.survivors = n.segmentBits, n.survivors
 		must(n.t, n.machine.load())
@@ -223,6 +226,22 @@ func (n *node) smallSegments(bits uint8, survivors int) {
 	n.segmentBits, n.survivors = bits, survivors
 	n.machine.segmentBits, n.machine.survivors = bits, survivors
 	must(n.t, n.machine.load())
+}
+
+// inPieces has the node, and its later lives, end and bring back sessions with more than so
+// many subscriptions in pieces of as many.
+func (n *node) inPieces(subs int) {
+	n.log.mu.Lock()
+	n.pieces = subs
+	n.machine.budget.perPiece = subs
+	n.log.mu.Unlock()
+	n.loopInPieces()
+}
+
+func (n *node) loopInPieces() {
+	if n.pieces > 0 {
+		n.loop.call(func(*Wave) { n.loop.leaving.atOnce = n.pieces })
+	}
 }
 
 // makeStreams has the node, and its later lives, make streams as like says.

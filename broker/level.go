@@ -83,6 +83,10 @@ const (
 	// likewise.
 	LevelLocal = LevelStreams
 
+	// LevelOrphans is that from which on a session of many subscriptions ends without them
+	// (see endSubs): likewise.
+	LevelOrphans = LevelStreams
+
 	// NewestLevel is the newest that this program knows. Those above are reserved.
 	NewestLevel = LevelStreams
 )

@@ -211,6 +211,9 @@ func (m *Machine) loadSubs() error {
 		}
 		r := m.numbers[store.Uint64At(key, 0)]
 		if r == nil {
+			if _, shared := sharedRest(s.Filter); !shared {
+				m.durable.Set(s.Filter, store.Uint64At(key, 0), s) // an orphan
+			}
 			return nil
 		}
 		m.addSub(r, s.Filter, 1)

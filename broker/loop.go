@@ -47,6 +47,7 @@ type loop struct {
 	counted map[string]int // names below countsTree, and how many sessions here subscribe to each
 
 	parting partings
+	leaving leaving
 	pacer   pacer
 	wave    Wave
 }
@@ -62,6 +63,7 @@ func (l *loop) init(b *Broker) {
 	l.pool = &sync.Pool{New: func() any { return new(applied) }}
 	l.live, l.principals = map[uint64]*Session{}, byPrincipal[*Session]{}
 	l.stopped, l.over = make(chan struct{}), make(chan struct{})
+	l.leaving.init()
 	l.stamp.Store(b.machine.Now())
 	l.index.Store(b.machine.Applied())
 	l.begun.Store(b.machine.Applied())
@@ -123,6 +125,8 @@ func (l *loop) run() {
 			l.entry(a)
 		case task := <-l.tasks:
 			task(&l.wave)
+		case <-l.leaving.due():
+			l.leaveSome()
 		case <-l.stopped:
 			return
 		}
@@ -281,7 +285,7 @@ func (l *loop) offer(audience *audience, queued []queued, e *event.Event, now in
 		for at < len(audience.hearers) && audience.hearers[at].s.number < q.session {
 			at++
 		}
-		if at < len(audience.hearers) && audience.hearers[at].s.number == q.session {
+		if at < len(audience.hearers) && audience.hearers[at].s.number == q.session && !audience.hearers[at].s.closed.Load() {
 			h := &audience.hearers[at]
 			h.s.offer(q, e, h, now, &l.wave)
 		} else if s := l.live[q.session]; s != nil {
@@ -356,8 +360,8 @@ func (l *loop) add(s *Session) {
 	l.b.stats.Sessions.Add(1)
 }
 
-// remove ends what the loop does for s. Its filters leave the index at once:
-// what is published from here on does not find it.
+// remove ends what the loop does for s: what is published from here on is not for it. Its
+// filters leave the index, at once if they are few.
 func (l *loop) remove(s *Session) {
 	if l.live[s.number] != s {
 		return
@@ -366,8 +370,6 @@ func (l *loop) remove(s *Session) {
 	l.principals.remove(s.who.Principal, s.number)
 	l.b.stats.Sessions.Add(-1)
 	s.closed.Store(true)
-	for _, sub := range s.subs {
-		l.b.unsubscribe(sub)
-	}
 	s.scanning.stop()
+	l.leave(s)
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/store"
+	"github.com/bellwire/bellwire/disk"
 )
 
 func manyFilters(n int) (subs []event.Subscription, names []string) {
@@ -247,4 +249,162 @@ func worstWait(b *testing.B, pub *client, act func()) (worst time.Duration) {
 	close(over)
 	<-done
 	return worst
+}
+
+// A session of very many filters ends at once, however it ends: nothing is queued for it any
+// more, what it used is given back, and its client begins anew without subscriptions. Its
+// own are taken off a piece with each entry, on all nodes alike, also on one that begins
+// meanwhile.
+func TestManyFiltersEndInPieces(t *testing.T) {
+	const many = 3*filtersAtOnce + 10
+	subs, names := manyFilters(many)
+	subs[2*filtersAtOnce].Filter = "f/+"
+	for name, end := range map[string]func(*driver, *opened){
+		"expired": func(d *driver, o *opened) {
+			d.entry(&event.Disconnect{Session: o.session, Epoch: o.epoch})
+			d.now += 61e9
+			d.entry(&event.Tick{})
+		},
+		"closed for good": func(d *driver, o *opened) {
+			d.entry(&event.Disconnect{Session: o.session, Epoch: o.epoch, SetExpiry: true})
+		},
+		"kicked":      func(d *driver, _ *opened) { d.entry(&event.Kick{Client: "c", Drop: true}) },
+		"clean start": func(*driver, *opened) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fs := disk.Memory()
+			u, twin := openMachine(t, fs, "/data/state", "n1"), openMachine(t, disk.Memory(), "/data/state", "n2")
+			d := drive(t, u, twin)
+			d.entry(&event.Raise{Level: uint8(NewestLevel)})
+			s := Limits{}.Settings("")
+			d.entry(&s)
+			const principal = "bob@b"
+			keeper := d.member("keeper", 3600, 10, names[1])
+			o := d.connect(event.Connect{Client: "c", Principal: principal, Expiry: 60, ReceiveMax: 10})
+			for piece := range slices.Chunk(subs, filtersAtOnce) {
+				d.entry(&event.Subscribe{Session: o.session, Epoch: o.epoch, Subs: piece})
+			}
+			d.entry(&event.Subscribe{Session: o.session, Epoch: o.epoch, Subs: []event.Subscription{{Filter: "$share/g/" + names[1], QoS: 1}}})
+			d.entry(publishing(names[1], "before", 1), publishing(names[many-1], "before", 1)) // and the lists of who has them are kept
+			if got := u.domains.use("b").Subscriptions.Used; got != many+1 {
+				t.Fatalf("the domain uses %d subscriptions, want %d", got, many+1)
+			}
+			end(d, o)
+			d.entry(publishing(names[many-1], "between", 1))
+			next := d.connect(event.Connect{Client: "c", Principal: principal, Clean: true, Expiry: 60, ReceiveMax: 10})
+			d.entry(&event.Subscribe{Session: next.session, Epoch: next.epoch, Subs: []event.Subscription{{Filter: names[1], QoS: 1}, {Filter: "f/+", QoS: 1}}})
+			if next.present || next.session == o.session || len(next.subs) > 0 {
+				t.Fatalf("what begins anew is %+v", next)
+			}
+			if got := u.domains.use("b").Subscriptions.Used; got != 2 {
+				t.Errorf("the domain uses %d subscriptions, want the 2 of the new session", got)
+			}
+			if got := *u.users[principal]; got != (userCount{2, 1}) {
+				t.Errorf("%s has %+v, want 2 and 1", principal, got)
+			}
+			if u.awaiting.subscriptions.Load() != 0 || len(u.groups) != 0 {
+				t.Errorf("%d subscriptions are away, there are %d groups", u.awaiting.subscriptions.Load(), len(u.groups))
+			}
+			before := u.orphans()
+			if before < many-3*filtersAtOnce {
+				t.Fatalf("%d subscriptions are left at once", before)
+			}
+			for n := 0; d.isDue(); n++ {
+				d.entry(publishing(names[1], fmt.Sprint(n), 1), publishing(names[many-1], fmt.Sprint(n), 1))
+				left := u.orphans()
+				if took := before - left; took > filtersAtOnce {
+					t.Errorf("an entry took %d off", took)
+				}
+				before = left
+				switch n {
+				case 0:
+					must(t, twin.load())
+				case 1:
+					d.machines = append(d.machines, copyOf(t, u, fs))
+				}
+			}
+			if n := u.orphans(); n != 0 || u.durable.Len() != 3 {
+				t.Errorf("%d orphans are left, the index has %d subscriptions, want 3", n, u.durable.Len())
+			}
+			for _, key := range keysOf(u.store, store.Queue) {
+				if session := store.Uint64At([]byte(key), 0); session != keeper.session && session != next.session {
+					t.Errorf("there is an entry of session %d", session)
+				}
+			}
+			if mine, kept := u.sessions["c"].queue.count, u.sessions["keeper"].queue.count; mine < 4 || mine%2 != 0 || kept != 1+mine/2 {
+				t.Errorf("the new session has %d events queued, the other %d", mine, kept)
+			}
+			for _, other := range d.machines[1:] {
+				sameCounts(t, "at the end", other.Machine, u.Machine)
+			}
+		})
+	}
+}
+
+// What a connection with very many filters leaves behind goes in pieces, and until it has
+// gone nothing is delivered to it, nor does it get into the way of the next of its client.
+func TestManyFiltersLeaveInPieces(t *testing.T) {
+	subs, names := manyFilters(3*filtersAtOnce + 10)
+	for _, expiry := range []uint32{0, 3600} {
+		n := newNode(t, Limits{})
+		pub, _ := n.connect("pub", true, 0)
+		c, _ := n.connect("c", true, expiry)
+		c.subscribeMany(subs)
+		must(t, pub.publish(names[1], "there", 1))
+		c.want(names[1] + "=there q1")
+		c.ackAll()
+		n.leaving(false)
+		c.s.Close(false, false, 0)
+		n.tick()
+		if left := n.local.Len(); left <= filtersAtOnce || left >= len(subs) {
+			t.Fatalf("expiry %d: %d filters are left in the index of %d", expiry, left, len(subs))
+		}
+		want := []string(nil)
+		for i := 0; i < len(names); i += 100 {
+			name := names[i]
+			must(t, pub.publish(name, "away", 1))
+			if expiry > 0 {
+				want = append(want, name+"=away q1")
+			}
+		}
+		c.want(names[1] + "=there q1")
+		next, present := n.connect("c", false, expiry)
+		if present != (expiry > 0) {
+			t.Fatalf("expiry %d: present: %v", expiry, present)
+		}
+		if expiry == 0 {
+			next.subscribeMany(subs[:2])
+		}
+		must(t, pub.publish(names[1], "back", 1))
+		want = append(want, names[1]+"=back q1")
+		next.want(want...)
+		n.leaving(true)
+		there := len(subs)
+		if expiry == 0 {
+			there = 2
+		}
+		if got := n.local.Len(); got != there || n.stats.Subscriptions.Load() != int64(there) {
+			t.Errorf("expiry %d: %d filters are in the index, and %d counted, want %d", expiry, got, n.stats.Subscriptions.Load(), there)
+		}
+		must(t, pub.publish(names[1], "after", 1))
+		next.want(append(want, names[1]+"=after q1")...)
+		c.want(names[1] + "=there q1")
+	}
+}
+
+// leaving has what leaves the delivery loop's index go on, until all has, or stop.
+func (n *node) leaving(on bool) {
+	n.t.Helper()
+	for gone := false; !gone; {
+		if !n.loop.call(func(*Wave) {
+			v := &n.loop.leaving
+			if gone = !on || len(v.sessions) == 0; !on {
+				v.always = nil
+			} else if v.always == nil {
+				v.init()
+			}
+		}) {
+			n.t.Fatal("the loop is over")
+		}
+	}
 }

@@ -98,6 +98,7 @@ type modelRun struct {
 	slowly  bool       // debts are paid slowly
 	copies  *rand.Rand // for what is copied: a stream of its own
 	made    uint64     // copies
+	orphans uint64     // how many there were after entries, in all
 	rising  bool       // somebody is to raise the level
 	mixed   *mixed
 	delayed uint64 // events that were published when their time had come
@@ -111,8 +112,9 @@ type modelRun struct {
 // with a copy of another's state) its digest is that of the first.
 func TestMachineModel(t *testing.T) {
 	entries := effort.Rounds(150, 400)
-	var made, delayed tally
+	var made, delayed, orphans tally
 	made.want(t, "bodies were copied", 4, uint64(entries))
+	orphans.want(t, "subscriptions have outlasted their sessions", 8, uint64(entries)/10)
 	delayed.want(t, "delayed events were published", 4, uint64(entries)/10)
 	effort.ParallelSeeds(t, func(t *testing.T, seed uint64) {
 		r := newModelRun(t, seed)
@@ -120,6 +122,7 @@ func TestMachineModel(t *testing.T) {
 		r.run(entries)
 		made.add(r.made)
 		delayed.add(r.delayed)
+		orphans.add(r.orphans)
 	})
 }
 
@@ -500,6 +503,7 @@ func (r *modelRun) compare() {
 	r.compareWakes()
 	r.compareBodies()
 	r.compareDigests("after each entry")
+	r.orphans += r.main.orphans()
 }
 
 func (r *modelRun) compareDigests(when string) {
@@ -624,7 +628,10 @@ func (r *modelRun) compareWakes() {
 		if k[9] == wakeShare {
 			return true // what groups keep is looked at more often than there is need
 		}
-		soon := slices.Contains([]byte{wakePurge, wakeTerms, wakeTrim, wakeJudge, wakePay, wakeStream, wakeReturn}, k[9])
+		if k[9] == wakeEnd && r.main.numbers[store.Uint64At(k, 10)] == nil {
+			return true // of an orphan
+		}
+		soon := slices.Contains([]byte{wakePurge, wakeTerms, wakeTrim, wakeJudge, wakePay, wakeStream, wakeReturn, wakeOrphans}, k[9])
 		if at := store.Uint64At(k, 1); !soon || int64(at) != r.main.now && at&^choreRoom != choreBit|r.index {
 			got[string(k)] = true
 		}
@@ -727,8 +734,10 @@ func (r *modelRun) drain() {
 	// What the last of them has left to be done, if there was one at all.
 	b := r.newLife("n1")
 	r.applyAll(b)
-	seq := event.Header{Node: "n1", Incarnation: r.life << lifeBits, Seq: 2}
-	r.applyAll(event.AppendCommand(event.AppendHeader(nil, seq), &event.Tick{}))
+	for seq := range uint64(modelLimits.SubscriptionsPerSession) { // each takes one orphan off
+		h := event.Header{Node: "n1", Incarnation: r.life << lifeBits, Seq: 2 + seq}
+		r.applyAll(event.AppendCommand(event.AppendHeader(nil, h), &event.Tick{}))
+	}
 	r.compareState()
 	r.compareDigests("at the end")
 	for name, space := range map[string]store.Space{

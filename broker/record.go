@@ -30,6 +30,8 @@ type record struct {
 	queue      queue
 	queueDirty bool // queue differs from its stored form
 	isOver     bool // it is in Machine.over
+	over       bool // its session has ended
+	wildcards  int  // how many of what is counted of it are subscriptions with wildcards, if it has a user
 
 	// inbound are the packet ids of QoS 2 publishes not yet released; nil
 	// until there is one. At most 65,535; the protocol allows far fewer.

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/binary"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -156,7 +157,7 @@ func (r *relays) begin() {
 		if r.active.Swap(true) {
 			return
 		}
-		for _, s := range r.b.loop.live {
+		for _, s := range slices.Concat(slices.Collect(maps.Values(r.b.loop.live)), r.b.loop.leaving.sessions) {
 			for filter := range s.subs {
 				r.interest.add(filter)
 			}

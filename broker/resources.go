@@ -143,7 +143,7 @@ func (m *Machine) changed(topicName, whose string) {
 		m.markOwn(topicName, whose)
 	} else {
 		for _, t := range m.durable.LookupString(topicName).targets {
-			if whose == "" || t.r.principal == whose {
+			if !t.r.over && (whose == "" || t.r.principal == whose) {
 				m.mark(t.r, topicName, queued{ids: t.ids})
 			}
 		}

@@ -49,7 +49,8 @@ type Session struct {
 	told map[string]struct{} // filters that the log only counts: the reading goroutine's
 	pace *domainPace         // likewise: as of version; nil: nothing bounds the domain's publications
 
-	subs map[string]*localSub // the delivery loop's
+	subs   map[string]*localSub // the delivery loop's
+	shares bool                 // likewise: there is, or was, a shared one among them
 
 	filters filterUse   // of subs: the loop changes it
 	renamed atomic.Bool // there is, or was, one among subs that has a name
@@ -142,6 +143,7 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 	s.number, s.epoch, s.durable = o.session, o.epoch, o.durable
 	s.out.open(s, o, int(r.ReceiveMax), s.b.loop.endedSession(o.session))
 	s.subs = make(map[string]*localSub, len(o.subs))
+	s.b.loop.settle(s.number)
 	s.b.loop.add(s)
 	s.isPutOut(r.Proved)
 	s.scanning.init(s)

@@ -188,6 +188,7 @@ func (s *Session) attachShared(sub event.Subscription, since, group uint64) *loc
 	l.sharing.rest, _ = sharedRest(sub.Filter)
 	l.sharing.group = group
 	l.sharing.add(&l.sub)
+	s.shares = true
 	if s.subs[sub.Filter] == nil {
 		s.filters.add(sub.Filter, 1)
 	}

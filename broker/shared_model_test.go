@@ -72,6 +72,7 @@ func runShared(t *testing.T, seed uint64, steps int) {
 			t.Logf("seed %d:\n%s", seed, strings.Join(r.log, "\n"))
 		}
 	}()
+	n.inPieces(int(seed % 2))
 	n.smallSegments(1, 6) // whatever is in one is copied
 	for i := range 2 {    // have the same events, so that they are bodies
 		c, _ := n.connect(fmt.Sprint("too", i), true, 1<<30)

@@ -51,7 +51,7 @@ func (a *audience) routed(b *Broker, e *event.Event, now int64) {
 	heard := 0
 	for i := range a.hearers {
 		h := &a.hearers[i]
-		if e.Position != 0 && e.Position <= h.since {
+		if e.Position != 0 && e.Position <= h.since || h.s.closed.Load() {
 			continue
 		}
 		if h.own != nil && e.Origin == h.s.number && !h.own.any {

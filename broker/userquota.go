@@ -41,7 +41,20 @@ func (r *record) countSub(filter string, n int) {
 	r.user.subs += n
 	if topic.HasWildcard(filter) {
 		r.user.wildcards += n
+		r.wildcards += n
 	}
+}
+
+// uncount counts none of r's subscriptions any more, of which none is counted but those
+// that the store has.
+func (r *record) uncount() {
+	n := int(r.subs)
+	r.use.add(useSubscriptions, -n)
+	if r.user != nil {
+		r.user.subs -= n
+		r.user.wildcards -= r.wildcards
+	}
+	r.subs, r.wildcards = 0, 0
 }
 
 // countsSubs says whether r's subscriptions are held to a bound of more than its session.

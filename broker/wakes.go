@@ -32,6 +32,8 @@ const (
 
 	wakeBan = 28 // a ban ends
 
+	wakeOrphans = 29 // subscriptions of a session that has ended go, some at a time
+
 	wakeTrim = 10 // queues are past their bound; there need only be an entry: see trim
 )
 
@@ -219,6 +221,8 @@ func (m *Machine) fire(kind byte, id []byte) {
 		m.publishDelayed(store.Uint64At(id, 0))
 	case wakeUndelay:
 		m.undelayAll(string(id))
+	case wakeOrphans:
+		m.takeOff(store.Uint64At(id, 0), string(id[8:]))
 	case wakeBan:
 		m.endBan(string(id))
 	case wakeJudge:
