@@ -225,7 +225,6 @@ func loopback(next http.HandlerFunc) http.HandlerFunc {
 			refuse(w, http.StatusForbidden, "the test endpoints answer on loopback only")
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
 		next(w, r)
 	}
 }
@@ -273,14 +272,4 @@ func (t *Test) fault(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusOK, map[string]any{"disk": body.Disk})
-}
-
-func readJSON(w http.ResponseWriter, r *http.Request, v any) bool {
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		refuse(w, http.StatusBadRequest, "body: %v", err)
-		return false
-	}
-	return true
 }

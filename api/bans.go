@@ -63,36 +63,54 @@ func registerBans(mux *http.ServeMux, b Bans, o *Operators) {
 	}))
 	mux.HandleFunc("POST /v1/bans", o.only(func(w http.ResponseWriter, r *http.Request, who string) {
 		var one Ban
-		if readBody(w, r, &one) {
+		if readJSON(w, r, &one) {
 			one, err := b.Ban(r.Context(), who, one)
 			answerBans(w, http.StatusCreated, one, err)
 		}
 	}))
 	mux.HandleFunc("DELETE /v1/bans", o.only(func(w http.ResponseWriter, r *http.Request, who string) {
-		q := r.URL.Query()
-		one := Ban{Client: q.Get("client"), User: q.Get("user"), Address: q.Get("address")}
-		answerBans(w, http.StatusOK, one, b.Unban(r.Context(), who, one))
+		if one, ok := bannedOf(w, r); ok {
+			answerBans(w, http.StatusOK, one, b.Unban(r.Context(), who, one))
+		}
 	}))
 	mux.HandleFunc("POST /v1/clients/kick", o.only(func(w http.ResponseWriter, r *http.Request, who string) {
 		var k Kicking
-		if readBody(w, r, &k) {
-			err := b.Kick(r.Context(), who, k)
-			if errors.Is(err, ErrNoSuch) {
-				refuseWith(w, problem{
-					Status: http.StatusNotFound, Detail: noSuchText(err), Code: bw.NoSuchClient.String(),
-					Todo: "a client is named by its id, as the log and $SYS/bellwire/clients/# have it; of one that is away --drop-session, over HTTP session: true, ends the session",
-				})
-				return
-			}
-			answerBans(w, http.StatusOK, k, err)
+		if !readJSON(w, r, &k) {
+			return
 		}
+		if k.Client == "" {
+			refuseAs(w, http.StatusBadRequest, bw.Usage, `which client? {"client": "its id"}`)
+			return
+		}
+		err := b.Kick(r.Context(), who, k)
+		if errors.Is(err, ErrNoSuch) {
+			refuseWith(w, problem{
+				Status: http.StatusNotFound, Detail: noSuchText(err), Code: bw.NoSuchClient.String(),
+				Todo: "a client is named by its id, as the log and $SYS/bellwire/clients/# have it; of one that is away --drop-session, over HTTP session: true, ends the session",
+			})
+			return
+		}
+		answerBans(w, http.StatusOK, k, err)
 	}))
 }
 
-// readBody is readJSON of a request that is short.
-func readBody(w http.ResponseWriter, r *http.Request, v any) bool {
-	r.Body = http.MaxBytesReader(w, r.Body, 16<<10)
-	return readJSON(w, r, v)
+// bannedOf reads whose ban a request is about. What it names that there is not, or twice, is
+// refused: misspelt, it would be about the ban of others.
+func bannedOf(w http.ResponseWriter, r *http.Request) (one Ban, ok bool) {
+	of := map[string]*string{"client": &one.Client, "user": &one.User, "address": &one.Address}
+	for name, values := range r.URL.Query() {
+		to := of[name]
+		if to == nil || len(values) > 1 {
+			refuseAs(w, http.StatusBadRequest, bw.Usage, "%.40q: there are client, user and address, once each", name)
+			return one, false
+		}
+		*to = values[0]
+	}
+	if one == (Ban{}) {
+		refuseAs(w, http.StatusBadRequest, bw.Usage, "whose ban? name its client, user or address, as GET /v1/bans has them")
+		return one, false
+	}
+	return one, true
 }
 
 // noSuchText is what an ErrNoSuch says besides itself.

@@ -208,7 +208,6 @@ type change struct {
 }
 
 func readChange(w http.ResponseWriter, r *http.Request) (q change, ok bool) {
-	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
 	return q, readJSON(w, r, &q)
 }
 

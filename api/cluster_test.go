@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -65,9 +64,7 @@ func ask(t *testing.T, f *fakeCluster, local bool, change func(*http.Request)) *
 		},
 	}})
 	r := httptest.NewRequest("POST", "/v1/cluster/remove", strings.NewReader(`{"node":"n2","force":true}`))
-	r.Host, r.RemoteAddr = "127.0.0.1:8080", "127.0.0.1:40000"
-	at := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8080}
-	r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, at))
+	r = fromHere(r)
 	change(r)
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -379,7 +378,6 @@ func rollback(w http.ResponseWriter, r *http.Request, version policyAt, put func
 	var body struct {
 		To uint64 `json:"to"`
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
 	if !readJSON(w, r, &body) {
 		return
 	}
@@ -405,11 +403,7 @@ func rollback(w http.ResponseWriter, r *http.Request, version policyAt, put func
 const maxPolicy = 1<<20 + 1
 
 func readPolicy(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxPolicy))
-	if err != nil {
-		refuse(w, http.StatusRequestEntityTooLarge, "a policy has at most %d bytes: %v", maxPolicy-1, err)
-	}
-	return data, err == nil
+	return readAll(w, r, "what is read as a policy", maxPolicy)
 }
 
 // FileHeader is in which a request may say how the policy in its body is called, escaped as

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"slices"
@@ -276,9 +275,8 @@ func (s *Resources) setPolicy(w http.ResponseWriter, r *http.Request, principal 
 	}
 	var document []byte
 	if r.Method == http.MethodPut {
-		var err error
-		if document, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxOwnPolicy)); err != nil {
-			refuse(w, http.StatusRequestEntityTooLarge, "no more than %d bytes are read: %v", maxOwnPolicy, err)
+		var ok bool
+		if document, ok = readAll(w, r, "what is read as a policy", maxOwnPolicy); !ok {
 			return
 		}
 		if len(document) == 0 {
@@ -372,9 +370,8 @@ func (s *Resources) control(w http.ResponseWriter, r *http.Request, principal st
 		refuse(w, http.StatusNotFound, "bad-event: no such request here: approve, deny, withdraw and revoke are an owner's, reveal, rotate and decline a watcher's")
 		return
 	}
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxControl))
-	if err != nil {
-		refuse(w, http.StatusRequestEntityTooLarge, "a request has at most %d bytes: %v", maxControl, err)
+	data, ok := readAll(w, r, "a request", maxControl)
+	if !ok {
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), managing)

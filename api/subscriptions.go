@@ -74,9 +74,6 @@ var ErrOwner = errors.New("not permitted by whom it is about")
 // ErrFull means that there are as many as are possible.
 var ErrFull = errors.New("no room")
 
-// maxRequest bounds a request about a subscription, in bytes.
-const maxRequest = 4 << 10
-
 // within completes an address of the domain, and says whether it is one.
 func within(domain string, address *string) bool {
 	if !strings.Contains(*address, "@") {
@@ -92,10 +89,7 @@ func registerSubscriptions(mux *http.ServeMux, d Domains, o *Operators) {
 	const subscriptions = "/v1/domains/{domain}/subscriptions"
 	registerLists(mux, d, o)
 	change := func(verb string, next func(w http.ResponseWriter, r *http.Request, who, domain string)) {
-		mux.HandleFunc("POST "+subscriptions+"/"+verb, o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
-			r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
-			next(w, r, who, domain)
-		}))
+		mux.HandleFunc("POST "+subscriptions+"/"+verb, o.ofDomain(next))
 	}
 	change("cancel", func(w http.ResponseWriter, r *http.Request, who, domain string) {
 		var c Cancelling

@@ -1,0 +1,51 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+)
+
+// readAll returns the body of a request, of at most most bytes; what calls it in the answer
+// to one of more, which is 413. One that is not here in the server's time is 408, one that
+// ends before its length, or comes in bad chunks, 400.
+func readAll(w http.ResponseWriter, r *http.Request, what string, most int64) (body []byte, ok bool) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	_, large := errors.AsType[*http.MaxBytesError](err)
+	switch {
+	case large:
+		refuse(w, http.StatusRequestEntityTooLarge, "%s has at most %d bytes", what, most)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		refuse(w, http.StatusRequestTimeout, "the rest of the body has not come in time: nothing was done, send it again")
+	case err != nil:
+		refuse(w, http.StatusBadRequest, "the body could not be read: %v", err)
+	}
+	return body, err == nil
+}
+
+// maxRequest is the size of the largest request that is a few members of JSON.
+const maxRequest = 16 << 10
+
+// readJSON reads the body of a request, one value that has no members but those of v.
+func readJSON(w http.ResponseWriter, r *http.Request, v any) bool {
+	body, ok := readAll(w, r, "a request", maxRequest)
+	if !ok {
+		return false
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
+	switch {
+	case errors.Is(err, io.EOF):
+		err = errors.New("it is empty, want JSON")
+	case err == nil && len(bytes.TrimSpace(body[d.InputOffset():])) > 0:
+		err = errors.New("there is more behind the JSON: send one value")
+	}
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "body: %v", err)
+	}
+	return err == nil
+}
