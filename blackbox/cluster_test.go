@@ -204,6 +204,7 @@ func TestClusterExactlyOnce(t *testing.T) {
 //
 // Item 42.
 func TestClusterWillOnce(t *testing.T) {
+	t.Parallel()
 	c := newTrio(t)
 	dies := (c.leader() + 1) % clusterSize
 	other := (dies + 1) % clusterSize

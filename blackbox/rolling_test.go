@@ -18,6 +18,7 @@ import (
 //
 // Item 61.
 func TestClusterRollingRestart(t *testing.T) {
+	t.Parallel()
 	c := newTrio(t)
 	l := c.load()
 	l.start()

@@ -192,6 +192,7 @@ func (s *server) fetchOf(who, path string) (status int, body string) {
 // end that, learn that they ask again,
 // and that the node they were connected to is gone.
 func TestClusterOwnersLearnOfWildcards(t *testing.T) {
+	t.Parallel()
 	p := loopback()
 	p.policy = courtPolicy()
 	c := p.start(t)
