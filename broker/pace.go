@@ -21,7 +21,9 @@ type bucket struct {
 }
 
 // bucketsKept bounds the resources whose changes are counted. Beyond it those
-// whose buckets are full are forgotten, and if there are none, all.
+// whose buckets are full are forgotten, and if that leaves more than half, all: looking
+// through them is to make room for many, or it would be done for each change where about as
+// many are not full at a time.
 const bucketsKept = 1 << 16
 
 // take says whether a change of a resource at now is shown at once; if it is
@@ -68,7 +70,7 @@ func (p *pacer) set(topicName string, b bucket, now int64) {
 				delete(p.buckets, name)
 			}
 		}
-		if len(p.buckets) >= bucketsKept {
+		if len(p.buckets) > bucketsKept/2 {
 			clear(p.buckets)
 		}
 	}

@@ -133,3 +133,20 @@ func floodDelaysNoPolicy(t *testing.T, level Level) {
 		}
 	}
 }
+
+// Where more resources change than are counted, room is made for many at once: to look at all
+// of them for each change would be quadratic.
+func TestPacerMakesRoomForMany(t *testing.T) {
+	var p pacer
+	now := int64(1e18)
+	for i := range bucketsKept {
+		p.take(fmt.Sprint("r", i), 2, time.Second, now+int64(i))
+	}
+	now += int64(time.Second)
+	for i := range 100 { // one more is full again with each
+		p.take(fmt.Sprint("s", i), 2, time.Second, now+int64(i))
+		if most := bucketsKept/2 + i + 1; len(p.buckets) > most {
+			t.Fatalf("%d buckets are left after change %d, want at most %d", len(p.buckets), i, most)
+		}
+	}
+}
