@@ -63,6 +63,16 @@ func rootCause(err error) error {
 	}
 }
 
+// notBoth says so if two flags that exclude each other are set.
+func notBoth(cmd *cobra.Command, one, other string) error {
+	for _, name := range []string{one, other} {
+		if is, err := cmd.Flags().GetBool(name); err != nil || !is {
+			return err
+		}
+	}
+	return fail(bw.Usage, "--%s and --%s do not go together", one, other).do("leave one of them out; %s --help says what each does", cmd.CommandPath())
+}
+
 // flagFault says which flag was not understood, and the nearest one there is.
 func flagFault(cmd *cobra.Command, err error) error {
 	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {

@@ -52,6 +52,9 @@ whenever it connects, so that small devices may take fewer, 4096 at least.`,
   bellwire user hash --scram --iterations 4096`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := notBoth(cmd, "token", "scram"); err != nil {
+				return err
+			}
 			what := "password"
 			if token {
 				what = "token"
@@ -71,7 +74,6 @@ whenever it connects, so that small devices may take fewer, 4096 at least.`,
 	cmd.Flags().BoolVar(&token, "token", false, "it is a token: print its SHA-256")
 	cmd.Flags().BoolVar(&scram, "scram", false, "print its verifier for SCRAM-SHA-256")
 	cmd.Flags().IntVar(&iterations, "iterations", authn.ScramIterations, "of --scram: how often it is hashed")
-	cmd.MarkFlagsMutuallyExclusive("token", "scram")
 	return cmd
 }
 

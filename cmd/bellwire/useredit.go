@@ -361,16 +361,25 @@ domain is written with that of --domain.`,
 	cmd.Flags().BoolVar(&a.scram, "scram", false, "keep the verifier for SCRAM-SHA-256, which a password is never sent for")
 	cmd.Flags().BoolVar(&a.replace, "replace", false, "other credentials for a user that there is, in place of those that it has")
 	cmd.Flags().BoolVar(&a.beside, "beside", false, "with --scram: the verifier for a user that there is, beside what it has")
-	cmd.MarkFlagsMutuallyExclusive("token", "password")
-	for _, flag := range []string{"token", "password", "replace"} {
-		cmd.MarkFlagsMutuallyExclusive("beside", flag)
-	}
 	return cmd
 }
 
-func (a *userAdding) run(cmd *cobra.Command, name string) error {
+// check says which flags do not go together.
+func (a *userAdding) check(cmd *cobra.Command) error {
+	for _, two := range [][2]string{{"token", "password"}, {"beside", "token"}, {"beside", "password"}, {"beside", "replace"}} {
+		if err := notBoth(cmd, two[0], two[1]); err != nil {
+			return err
+		}
+	}
 	if a.beside && !a.scram {
 		return usage("--beside is for a verifier: give --scram, too")
+	}
+	return nil
+}
+
+func (a *userAdding) run(cmd *cobra.Command, name string) error {
+	if err := a.check(cmd); err != nil {
+		return err
 	}
 	p, err := a.file.read()
 	if err == nil {

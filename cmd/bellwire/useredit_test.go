@@ -129,6 +129,8 @@ func TestUserRefusals(t *testing.T) {
 		{"ruels: []\n", "secret", []string{"add", "cy@example.com"}, "ruels"},
 		{"rules: []\n", "secret", []string{"add", "cy@example.com", "--scram", "--beside"}, "is no user of"},
 		{"rules: []\n", "secret", []string{"add", "cy@example.com", "--beside"}, "give --scram"},
+		{"rules: []\n", "secret", []string{"add", "cy@example.com", "--token", "--password"}, "--token and --password do not go together\n  leave one"},
+		{"rules: []\n", "secret", []string{"add", "cy@example.com", "--scram", "--beside", "--replace"}, "--beside and --replace do not go"},
 		{"users:\n  cy@example.com: {token_sha256: " + anyToken + "}\n", "secret", []string{"add", "cy@example.com", "--scram"}, "--scram --beside"},
 		{"users:\n  cy@example.com:\n    token_sha256: >-\n      " + strings.Trim(anyToken, `"`) + "\n", "secret", []string{"add", "cy@example.com", "--scram", "--beside"}, "one to a line"},
 	} {
