@@ -86,8 +86,8 @@ func TestMQTT04QuotasAreTold(t *testing.T) {
 		for i := range 3 {
 			c.Subscribe(fmt.Sprint("t/", i), 1)
 		}
-		if ack := c.TrySubscribe(nil, mq.Filter{Filter: "t/3", QoS: 1}); ack.Codes[0] != 0x97 {
-			t.Errorf("%s: one subscription more: got %v, want code 0x97", m.ClientID, ack)
+		if ack := c.TrySubscribe(nil, mq.Filter{Filter: "t/3", QoS: 1}); ack.Codes[0] != 0x97 || !strings.Contains(ack.Properties.Text(mq.PropReasonString), "at most 3 subscriptions") {
+			t.Errorf("%s: one subscription more: got %v, want code 0x97, and which bound it is", m.ClientID, ack)
 		}
 		c.Subscribe("t/0", 1) // there already
 		c.Publish("t/2", 1, "x")
@@ -111,8 +111,8 @@ func TestMQTT04QuotasAreTold(t *testing.T) {
 	}
 	c := mq.Dial(t, s.ready.MQTT, v5)
 	c.Send(durable(v5, "one session more"))
-	if got := c.Closed(); len(got) != 1 || got[0].Code != 0x97 {
-		t.Errorf("one session more: got %v, want CONNACK code=0x97", got)
+	if got := c.Closed(); len(got) != 1 || got[0].Code != 0x97 || !strings.Contains(got[0].Properties.Text(mq.PropReasonString), "at most 4 sessions") {
+		t.Errorf("one session more: got %v, want CONNACK code=0x97, and which bound it is", got)
 	}
 }
 

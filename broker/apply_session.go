@@ -376,7 +376,7 @@ func (m *Machine) subscribe(r *record, sub event.Subscription, here uint64) (rep
 func (m *Machine) checkSubscribe(r *record, subs []event.Subscription) error {
 	if most := int(m.boundsOf(r.principal).SubscriptionsPerSession); int(r.subs)+len(subs) > most && int(r.subs)+m.newFilters(r, subs) > most {
 		m.overs.add("subs.perSession")
-		return ErrQuota
+		return fmt.Errorf("%w: a session has at most %d subscriptions here", ErrQuota, most)
 	}
 	if err := m.roomForSubs(r, subs); err != nil {
 		return err

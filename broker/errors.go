@@ -36,7 +36,8 @@ var (
 	// that its QoS does not have, or not yet (reason 0x82).
 	ErrWrongAck = errors.New("wrong kind of acknowledgement")
 
-	// ErrQuota means that a bound of Limits is reached (reason 0x97).
+	// ErrQuota means that a bound of Limits is reached (reason 0x97). What follows it and ": " in an error that
+	// wraps it is for the client: which bound that is.
 	ErrQuota = errors.New("quota exceeded")
 
 	// ErrDiskFull means that free space is below the low-water mark: durable

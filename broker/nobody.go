@@ -52,7 +52,7 @@ func (m *Machine) roomForSession(principal string) error {
 	most := m.limits.Sessions
 	if len(m.sessions) >= most {
 		m.overs.add("sessions")
-		return ErrQuota
+		return fmt.Errorf("%w: there are at most %d sessions here", ErrQuota, most)
 	}
 	if share := m.nobodysShare(most); principal == "" && m.nobody.sessions >= share {
 		m.overs.add("sessions")
@@ -66,7 +66,7 @@ func (m *Machine) roomForRetained(by string, old presentValue) error {
 	most := m.limits.RetainedTopics
 	if !old.exists && m.retained.Load() >= int64(most) {
 		m.overs.add("retained.topics")
-		return ErrQuota
+		return fmt.Errorf("%w: at most %d topics have a retained event here", ErrQuota, most)
 	}
 	if share := m.nobodysShare(most); by == ofNobody && old.by != by && m.nobody.retained >= share {
 		m.overs.add("retained.topics")

@@ -263,9 +263,9 @@ func (s *Session) tooMany(subs []event.Subscription) error {
 			added++
 		}
 	}
-	if added > 0 && len(s.subs)+added > int(s.b.boundsOf(s.who.Principal).SubscriptionsPerSession) {
+	if most := int(s.b.boundsOf(s.who.Principal).SubscriptionsPerSession); added > 0 && len(s.subs)+added > most {
 		s.b.machine.overs.add("subs.perSession")
-		return ErrQuota
+		return fmt.Errorf("%w: a session has at most %d subscriptions here", ErrQuota, most)
 	}
 	return nil
 }

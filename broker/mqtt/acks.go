@@ -3,6 +3,7 @@ package mqtt
 import (
 	"errors"
 	"math"
+	"strings"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -288,6 +289,12 @@ func answerTo(err error, packet, version byte) answer {
 	return answer{code: code, reason: reason}
 }
 
+// whichBound is what an ErrQuota says of the bound that is reached; empty if nothing.
+func whichBound(err error) string {
+	_, which, _ := strings.Cut(err.Error(), broker.ErrQuota.Error()+": ")
+	return which
+}
+
 // errBadTopic means that a client published where nobody can.
 var errBadTopic = errors.New("not a topic to publish to")
 
@@ -318,7 +325,7 @@ func refusal(err error) (code byte, reason string) {
 	case errors.Is(err, broker.ErrDiskFull):
 		return codeQuota, whyDiskFull
 	case errors.Is(err, broker.ErrQuota):
-		return codeQuota, ""
+		return codeQuota, whichBound(err)
 	case errors.Is(err, broker.ErrNoCommit):
 		// 0x88, server unavailable, would say it, but only CONNACK may carry
 		// it. Elsewhere the Reason String has to.

@@ -234,7 +234,7 @@ func connectFault(err error) error {
 	case errors.Is(err, broker.ErrRefused):
 		return &fault{codeNotAuthorized, ""}
 	case errors.Is(err, broker.ErrQuota):
-		return &fault{codeQuota, ""}
+		return &fault{codeQuota, whichBound(err)}
 	case errors.Is(err, broker.ErrNoCommit):
 		return &fault{codeUnavailable, whyNoQuorum}
 	case errors.Is(err, ErrUnavailable):
