@@ -77,6 +77,12 @@ func TestOnlyOperators(t *testing.T) {
 	header := func(name, value string) func(*http.Request) {
 		return func(r *http.Request) { r.Header.Set(name, value) }
 	}
+	look := func(name, value string) func(*http.Request) {
+		return func(r *http.Request) {
+			r.Method, r.URL.Path = http.MethodGet, "/v1/cluster/verify"
+			r.Header.Set(name, value)
+		}
+	}
 	as := func(user, password string) func(*http.Request) {
 		return func(r *http.Request) { r.SetBasicAuth(user, password) }
 	}
@@ -100,6 +106,9 @@ func TestOnlyOperators(t *testing.T) {
 		{"through another proxy", true, header("Forwarded", "for=10.0.0.9"), 401},
 		{"a name that was made to point here", true, func(r *http.Request) { r.Host = "evil.example" }, 401},
 		{"a page in somebody's browser", true, header("Sec-Fetch-Site", "cross-site"), 403},
+		{"a page in somebody's browser that looks", true, look("Sec-Fetch-Site", "cross-site"), 401},
+		{"a page of an old browser that looks", true, look("Origin", "null"), 401},
+		{"who types the address into a browser", true, look("Sec-Fetch-Site", "none"), 200},
 		{"a page in an operator's browser", false, func(r *http.Request) {
 			r.SetBasicAuth("ana", "right")
 			r.Header.Set("Origin", "https://evil.example")

@@ -116,6 +116,9 @@ func (o *Operators) isLocal(r *http.Request) bool {
 			return false // whoever asked, it was not the proxy
 		}
 	}
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "none" || r.Header.Get("Origin") != "" {
+		return false // a page that a browser here shows; a look of one, too, is audited, and takes a backup
+	}
 	if !isLoopbackHost(r.Host) {
 		return false // a name that somebody's name server made point here
 	}
