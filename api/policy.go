@@ -460,7 +460,7 @@ func readYes(value string) (bool, error) {
 type policyAt func(ctx context.Context, number uint64) (PolicyText, error)
 
 // putPolicy has a policy put in force if the conditions of the request hold. One entity tag
-// is left to the log to compare, which orders changes.
+// is left to the log to compare, which orders changes; to it 0 would be any.
 func putPolicy(w http.ResponseWriter, r *http.Request, version policyAt, put func(context.Context, PolicyChange) (PolicyResult, error), c PolicyChange) {
 	tags := tagsOf(r, "If-Match")
 	for _, tag := range tags {
@@ -471,7 +471,7 @@ func putPolicy(w http.ResponseWriter, r *http.Request, version policyAt, put fun
 		}
 		c.Base = base
 	}
-	if len(tags) > 1 || tagsOf(r, "If-None-Match") != nil {
+	if len(tags) > 1 || len(tags) == 1 && c.Base == 0 || tagsOf(r, "If-None-Match") != nil {
 		in, err := version(r.Context(), 0)
 		if err != nil && !errors.Is(err, ErrNoPolicy) {
 			refusePolicy(w, err)

@@ -177,6 +177,30 @@ func TestPolicyRefusals(t *testing.T) {
 	}
 }
 
+// A policy is put in force only where the entity tag is that of the one in force: no number
+// stands for any, and any for none.
+func TestPolicyConditions(t *testing.T) {
+	for _, c := range []struct {
+		match  string
+		err    error
+		status int
+		did    string
+	}{
+		{`"7"`, nil, 200, "put x by ana@x.org on 7, dry false"},
+		{`"0"`, nil, 412, "version 0"},
+		{`*`, nil, 200, "version 0; put x by ana@x.org on 7, dry false"},
+		{`*`, ErrNoPolicy, 412, "version 0"},
+		{`"6", "7"`, nil, 200, "version 0; put x by ana@x.org on 7, dry false"},
+		{`"5", "6"`, nil, 412, "version 0"},
+	} {
+		f := &fakePolicies{err: c.err}
+		w := askPolicies(t, f, "ana", "PUT", "/v1/policy", "x", "If-Match", c.match)
+		if did := strings.Join(f.did, "; "); w.Code != c.status || did != c.did {
+			t.Errorf("If-Match: %s, %v: %d %s, did %q; want %d, %q", c.match, c.err, w.Code, w.Body, did, c.status, c.did)
+		}
+	}
+}
+
 // A policy is called in messages what its sender calls it; what could be no name is none.
 func TestFileHeader(t *testing.T) {
 	for header, want := range map[string]string{
