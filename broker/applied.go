@@ -166,9 +166,10 @@ type opened struct {
 	done                     spans
 	received                 []uint64
 
-	subs  []storedSub
-	asked []string    // what the session subscribes to by request, or the log counts
-	given []storedSub // of a session that ends with its connection: what its client has not asked for
+	subs   []storedSub
+	atOnce int         // not 0: those that are not shared are in the store, and are put in force so many at a time
+	asked  []string    // what the session subscribes to by request, or the log counts
+	given  []storedSub // of a session that ends with its connection: what its client has not asked for
 }
 
 // A subscribed is what the Machine answers to a Subscribe.

@@ -99,6 +99,9 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 	o.durable = r.durable() || o.present
 	m.payAhead(r)
 	if from.Node == m.node && from.Incarnation == m.life {
+		if int(r.subs) > m.budget.backs() {
+			o.atOnce = m.budget.backs()
+		}
 		m.describe(r, o)
 	}
 	if r.queue.dropped != 0 {
@@ -117,9 +120,17 @@ func (m *Machine) describe(r *record, o *opened) {
 	o.inFlight, o.untold = m.limits.inFlight(r.recvMax), m.limits.untold()
 	o.done = slices.Clone(q.done)
 	o.received = append(o.received, q.received...)
-	for _, filter := range m.filters(r) {
-		if s, ok := m.subOf(filter, r.session); ok {
-			o.subs = append(o.subs, s)
+	if o.atOnce > 0 {
+		for _, g := range r.groups { // in any order
+			if s, ok := m.subOf(g.filter, r.session); ok {
+				o.subs = append(o.subs, s)
+			}
+		}
+	} else {
+		for _, filter := range m.filters(r) {
+			if s, ok := m.subOf(filter, r.session); ok {
+				o.subs = append(o.subs, s)
+			}
 		}
 	}
 	o.asked = m.askedBy(r.session)

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"math"
 
 	"github.com/bellwire/bellwire/broker/store"
@@ -43,6 +44,7 @@ import (
 type budget struct {
 	perEntry int // items; 0 for itemsPerEntry
 	perPiece int // subscriptions of an ended session that go at once; 0 for filtersAtOnce
+	perBack  int // and of one that comes back; likewise
 
 	spent int // by the entry being applied, on what is due
 	until int // what is under way stops when spent is there
@@ -93,12 +95,10 @@ func (b *budget) items() int {
 }
 
 // subs returns how many subscriptions of a session that ends go at once.
-func (b *budget) subs() int {
-	if b.perPiece == 0 {
-		return filtersAtOnce
-	}
-	return b.perPiece
-}
+func (b *budget) subs() int { return cmp.Or(b.perPiece, filtersAtOnce) }
+
+// backs is subs of one that comes back to this node.
+func (b *budget) backs() int { return cmp.Or(b.perBack, filtersAtOnce) }
 
 // The lists of chores. Their keys are after those of all times, and have the index
 // of the entry that set them in place of a time: so the first is who has waited

@@ -275,6 +275,9 @@ func announcement(filter, state string, d Decision, now int64) *event.Event {
 // that has not happened, and tells the subscriber. Whoever comes first does it:
 // the node's clock (for a session without a queue nobody else), or the log.
 func (s *Session) subEnded(filter string, now int64, w *Wave) {
+	if s.returning != nil {
+		s.returning.ended[filter] = true
+	}
 	sub := s.subs[filter]
 	if sub == nil {
 		return

@@ -209,7 +209,7 @@ func (n *node) open() {
 	}
 	n.machine.streams.madeLike(&n.streams)
 	n.machine.budget.perEntry = n.items
-	n.machine.budget.perPiece = n.pieces
+	n.machine.budget.perPiece, n.machine.budget.perBack = n.pieces, n.pieces
 	n.loopInPieces()
 	if n.segmentBits != 0 {
 		n.machine.segmentBits, n.machine.survivors = n.segmentBits, n.survivors
@@ -233,7 +233,7 @@ func (n *node) smallSegments(bits uint8, survivors int) {
 func (n *node) inPieces(subs int) {
 	n.log.mu.Lock()
 	n.pieces = subs
-	n.machine.budget.perPiece = subs
+	n.machine.budget.perPiece, n.machine.budget.perBack = subs, subs
 	n.log.mu.Unlock()
 	n.loopInPieces()
 }

@@ -1,5 +1,7 @@
 package broker
 
+import "slices"
+
 // How the delivery loop lets go of a session's subscriptions.
 //
 // A session may have 100,000 of them, and each costs the loop 1 µs and more to take out of
@@ -11,7 +13,7 @@ package broker
 //     an audience passes over it; its outbox and its scans have stopped.
 //   - A connection that goes on with the session, on this node, has the same number, and so
 //     the same place in the index. It puts no subscription there before all of the former
-//     connection's are gone: see settle. What its queue gets meanwhile it is told by its
+//     connection's are gone: see settle, and returning. What its queue gets meanwhile it is told by its
 //     number, not by the former one's place in an audience.
 //   - Its shared subscriptions, which are few, go at once: others of their groups are given
 //     what it would have been.
@@ -77,6 +79,16 @@ func (l *loop) settle(number uint64) {
 	l.leaving.sessions = rest
 }
 
+// last returns the last of a session's connections that are leaving, nil for none.
+func (v *leaving) last(number uint64) *Session {
+	for _, s := range slices.Backward(v.sessions) {
+		if s.number == number {
+			return s
+		}
+	}
+	return nil
+}
+
 // letGo takes some of a session's subscriptions out of the index, and says whether those
 // were all.
 func (l *loop) letGo(s *Session, most int) (all bool) {
@@ -87,5 +99,6 @@ func (l *loop) letGo(s *Session, most int) (all bool) {
 		delete(s.subs, filter)
 		l.b.unsubscribe(sub)
 	}
+	close(s.left)
 	return true
 }

@@ -139,8 +139,8 @@ func providedSubs(topics []string) (subs []storedSub) {
 
 // provided begins a subscription that the client has not asked for. In the delivery loop.
 func (s *Session) provided(topicName string, since uint64, now int64) {
-	if s.subs[topicName] != nil {
-		return
+	if s.subs[topicName] != nil && s.returning == nil {
+		return // of a session that comes back it may have been read already, as what was asked for
 	}
 	if !s.durable {
 		since = s.b.loop.position()

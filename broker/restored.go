@@ -158,6 +158,7 @@ func (s *Session) resume(o *opened, now int64) {
 
 // resubscribe gives a durable session the subscriptions that the state has.
 func (s *Session) resubscribe(o *opened, now int64) {
+	s.returning = nil // here is all that it has
 	has := make(map[string]bool, len(o.subs))
 	for i := range o.subs {
 		sub := &o.subs[i]

@@ -52,6 +52,9 @@ type Session struct {
 	subs   map[string]*localSub // the delivery loop's
 	shares bool                 // likewise: there is, or was, a shared one among them
 
+	returning *returning    // the delivery loop's; nil if all of the session's subscriptions are among subs
+	left      chan struct{} // closed when none is in the loop's index any more
+
 	filters filterUse   // of subs: the loop changes it
 	renamed atomic.Bool // there is, or was, one among subs that has a name
 
@@ -112,10 +115,12 @@ func (b *Broker) Connect(r ConnectRequest, sink Sink) (s *Session, present bool,
 		r.Expiry = min(r.Expiry, limit)
 	}
 	s = &Session{b: b, who: who, way: r.Way, patient: r.Patient, sink: sink}
+	var back *returning // as the loop begins it: it may end it before we look
 	w := newWait()
 	w.first = func(value any, err error, _ *Wave) {
 		if err == nil {
 			s.open(value.(*opened), r, now)
+			back = s.returning
 		}
 	}
 	cmd := &event.Connect{
@@ -134,6 +139,9 @@ func (b *Broker) Connect(r ConnectRequest, sink Sink) (s *Session, present bool,
 		return nil, false, 0, w.err
 	}
 	o := w.value.(*opened)
+	if back != nil {
+		s.comeBack(o, back.former)
+	}
 	return s, o.present, o.dropped, nil
 }
 
@@ -142,24 +150,33 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 	s.p = s.b.proposer.Load()
 	s.number, s.epoch, s.durable = o.session, o.epoch, o.durable
 	s.out.open(s, o, int(r.ReceiveMax), s.b.loop.endedSession(o.session))
-	s.subs = make(map[string]*localSub, len(o.subs))
-	s.b.loop.settle(s.number)
+	s.subs, s.left = make(map[string]*localSub, len(o.subs)), make(chan struct{})
+	if o.atOnce > 0 {
+		s.returns(o)
+	} else {
+		s.b.loop.settle(s.number)
+	}
 	s.b.loop.add(s)
 	s.isPutOut(r.Proved)
 	s.scanning.init(s)
 	for i := range o.subs {
-		sub := s.attach(o.subs[i].Subscription, o.subs[i].since, o.subs[i].group, now)
-		_, sub.asked = slices.BinarySearch(o.asked, sub.sub.Filter)
-		switch {
-		case o.subs[i].replaying:
-			s.scanning.add(scan{sub: sub, since: o.subs[i].since, after: o.subs[i].position, initial: true, resumed: o.present})
-		case sub.windowed && s.b.mayHaveOpened(o.offlineSince, now), mayWatch(s.b.machine.profiles, sub.sub.Filter), isSystem(sub.sub.Filter):
-			// While it was away a window may have opened: it has missed the
-			// state that was sent then.
-			s.scanning.add(scan{sub: sub, since: s.sinceOpening(s.b.loop.position())})
-		}
+		s.bring(&o.subs[i], o, now)
 	}
 	s.takeGiven(o, now)
+}
+
+// bring puts a subscription in force that the session has. In the delivery loop.
+func (s *Session) bring(stored *storedSub, o *opened, now int64) {
+	sub := s.attach(stored.Subscription, stored.since, stored.group, now)
+	_, sub.asked = slices.BinarySearch(o.asked, sub.sub.Filter)
+	switch {
+	case stored.replaying:
+		s.scanning.add(scan{sub: sub, since: stored.since, after: stored.position, initial: true, resumed: o.present})
+	case sub.windowed && s.b.mayHaveOpened(o.offlineSince, now), mayWatch(s.b.machine.profiles, sub.sub.Filter), isSystem(sub.sub.Filter):
+		// While it was away a window may have opened: it has missed the
+		// state that was sent then.
+		s.scanning.add(scan{sub: sub, since: s.sinceOpening(s.b.loop.position())})
+	}
 }
 
 // attach makes a subscription one that events are delivered to. In the
