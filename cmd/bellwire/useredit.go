@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -66,10 +67,19 @@ func (f *userFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.domain, "domain", "", "`domain` of names without one, as serve --domain has it")
 }
 
+// missing says that the file cannot be found, and how one begins.
+func (f *userFlags) missing(err error) error {
+	wrong := fileFault(bw.PolicyFile, f.policy, err)
+	if errors.Is(err, fs.ErrNotExist) {
+		wrong.do("name the file with --policy FILE; to begin one: echo 'rules: []' > %s", f.policy)
+	}
+	return wrong
+}
+
 func (f *userFlags) read() (*policyUsers, error) {
 	path, err := filepath.EvalSymlinks(f.policy) // what is replaced is the file, not the link to it
 	if err != nil {
-		return nil, fileFault(bw.PolicyFile, f.policy, err)
+		return nil, f.missing(err)
 	}
 	data, err := readPolicyData(path)
 	if err != nil {
@@ -82,7 +92,7 @@ func (f *userFlags) read() (*policyUsers, error) {
 func (f *userFlags) readLocked() (p *policyUsers, unlock func(), err error) {
 	path, err := filepath.EvalSymlinks(f.policy)
 	if err != nil {
-		return nil, nil, fileFault(bw.PolicyFile, f.policy, err)
+		return nil, nil, f.missing(err)
 	}
 	// Of the directory: the file is another one each time that it is replaced.
 	dir, err := os.Open(filepath.Dir(path))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -139,6 +140,22 @@ func TestUserRefusals(t *testing.T) {
 		if code == 0 || !strings.Contains(why, c.says) || readFile(t, path) != c.text {
 			t.Errorf("%q, %v: exit code %d, %s\nthe file is %q", c.text, c.args, code, why, readFile(t, path))
 		}
+	}
+}
+
+// Where there is no file yet it is said how one begins, and that is one.
+func TestUserOfNoFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policy.yaml")
+	for _, args := range [][]string{{"ls"}, {"rm", "cy@example.com"}, {"add", "cy@example.com"}} {
+		if _, why, code := userVerb(t, "secret", append(args, "--policy", path)...); code != exitUsage || !strings.Contains(why, "echo 'rules: []' > "+path) {
+			t.Errorf("%v: %d %s", args, code, why)
+		}
+	}
+	if err := os.WriteFile(path, []byte("rules: []\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, why, code := userVerb(t, "secret", "add", "cy@example.com", "--policy", path); code != 0 {
+		t.Errorf("%d %s", code, why)
 	}
 }
 
