@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"testing"
+	"time"
 
 	mq "github.com/bellwire/bellwire/mqtttest"
 )
@@ -94,6 +95,37 @@ func TestBridgeRingBothWays(t *testing.T) {
 		late := s.open(v5, clean("late"))
 		late.Subscribe("#", 1)
 		late.Quiet()
+	}
+}
+
+// By MQTT 3.1.1 an event cannot say where it has been, so in a ring of such bridges it goes round
+// for good. A rate of the bridge's principal holds it to that.
+func TestBridgeRingWithoutHopsIsHeldToARate(t *testing.T) {
+	t.Parallel()
+	const rate = 1
+	policy := writeFile(t, "policy.yaml", "rules:\n  - {id: all, allow: [publish, subscribe], who: [anyone], topic: [\"#\"]}\n")
+	limits := writeFile(t, "limits.yaml", fmt.Sprintf("v: 1\nprincipals: {bridge-b@example.com: {messages.perSecond: %d}}\n", rate))
+	addrs := []string{freeAddress(t), freeAddress(t)}
+	var all []*server
+	began := time.Now()
+	for i, addr := range addrs {
+		s := prepareBridged(t, addrs[1-i], fmt.Sprintf("client_id: from-%d\nprotocol: \"3.1.1\"\n", i)+`topics: [{filter: "#", direction: in, qos: 1}]`,
+			"--allow-anonymous", "--policy", policy, "--limits", limits, "--mqtt", addr)
+		s.start()
+		all = append(all, s)
+	}
+	for _, s := range all {
+		s.awaitBridge()
+	}
+	here := all[0].open(v5, clean("here"))
+	here.PublishMessage(mq.Publish{Topic: "t", QoS: 1, Retain: true, Payload: []byte("round")}) // for who subscribes later, too
+	rounds := func() float64 { return all[0].metric("bellwire_bridge_messages_total", `direction="in"`) }
+	until(t, "it goes round, until it is held", patience, func() bool {
+		const held = `limit="messages.perSecond"`
+		return all[0].metric("bellwire_limit_refused_total", held)+all[1].metric("bellwire_limit_refused_total", held) > 0
+	})
+	if n, most := rounds(), rate*(11+time.Since(began).Seconds()); n < 9 || n > most {
+		t.Errorf("it went round %v times, want 9 to %v", n, most)
 	}
 }
 
