@@ -94,7 +94,9 @@ func (m *Machine) applyRequest(c *event.Request) (*subscribed, error) {
 	if err := m.checkSubscribe(r, c.Subs); err != nil {
 		return nil, err // before anything is changed
 	}
-	refused, once := map[string]error{}, map[string]bool{}
+	// One that is named twice, and granted first, is granted: its node is told of each filter
+	// whether the session has it.
+	refused, once, granted := map[string]error{}, map[string]bool{}, map[string]bool{}
 	var answer []byte
 	for i := range c.Subs {
 		s := &c.Subs[i]
@@ -113,7 +115,7 @@ func (m *Machine) applyRequest(c *event.Request) (*subscribed, error) {
 			} else {
 				err = m.askWide(wide, &q)
 			}
-			if err != nil {
+			if err != nil && !granted[q.Topic] {
 				refused[q.Topic] = err
 				continue
 			}
@@ -124,6 +126,7 @@ func (m *Machine) applyRequest(c *event.Request) (*subscribed, error) {
 				m.dropSub(r, q.Topic)
 				continue
 			}
+			granted[q.Topic] = true
 			m.setAsked(r, q.Topic, !c.Queued)
 			if !c.Queued {
 				continue // the rest is its node's affair

@@ -137,6 +137,16 @@ func (c *Client) TrySubscribe(filter string, qos uint8) (err error) {
 	return err
 }
 
+// TrySubscribeAll is TrySubscribe to several filters with one packet.
+func (c *Client) TrySubscribeAll(qos uint8, filters ...string) (results []broker.SubResult) {
+	subs := make([]event.Subscription, len(filters))
+	for i, f := range filters {
+		subs[i] = event.Subscription{Filter: f, QoS: qos}
+	}
+	c.s.Subscribe(subs, func(r []broker.SubResult, _ *broker.Wave) { results = slices.Clone(r) })
+	return results
+}
+
 // TrySubscribeWith is TrySubscribe with User Properties, names and values, and returns
 // those of the answer.
 func (c *Client) TrySubscribeWith(filter string, qos uint8, options ...string) (answer map[string]string, err error) {

@@ -472,3 +472,34 @@ func TestTimeIsPaced(t *testing.T) {
 		wants(t, n, watcher, "nothing")
 	}
 }
+
+// Who names a resource more often in one packet than it may be asked for in a minute is told of
+// each what is so in the end, and it is so: granted it is, and shows what there is.
+func TestNamedManyTimesInOnePacket(t *testing.T) {
+	eachSession(t, func(t *testing.T, qos uint8, expiry uint32) {
+		n := newNode(t)
+		bobsPC, carolsPC := n.Connect(bob), n.Connect(carol)
+		for _, pc := range []*brokertest.Client{bobsPC, carolsPC} {
+			pc.Publish(policy, everything)
+		}
+		bobsPC.Publish(bobs, open)
+		carolsPC.Publish(carols, open)
+		eve := n.Connect("eve@example.net", brokertest.Expiry(expiry))
+		filters := append(slices.Repeat([]string{bobs}, 30), carols)
+		for i, r := range eve.TrySubscribeAll(qos, filters...) {
+			if r.Err != nil {
+				t.Fatalf("filter %d: %v", i, r.Err)
+			}
+		}
+		n.Settle()
+		shown := map[string]bool{}
+		for _, g := range eve.Take() {
+			shown[g.Topic] = true
+		}
+		if !shown[bobs] || !shown[carols] {
+			t.Errorf("shown is %v", shown)
+		}
+		bobsPC.Publish(bobs, closed)
+		wants(t, n, eve, "closed")
+	})
+}
