@@ -310,6 +310,8 @@ func (b *Bridge) prepare(ctx context.Context) error {
 		return err
 	}
 	defer local.leave()
+	stop := context.AfterFunc(ctx, func() { local.conn.Close() })
+	defer stop()
 	r := &relay{b: b, local: local}
 	err = r.request(atLocal, wants)
 	if err == nil {
@@ -340,6 +342,8 @@ func (b *Bridge) connectLocal(ctx context.Context, receive int) (*end, error) {
 	// An event that came in with the largest packet may be larger with what is said
 	// of subscriptions and hops.
 	most := c.MaxPacket + readBuffer
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
 	local := newEnd(conn, "our own broker", most, c.Now)
 	err = local.connect(connect{
 		version: 5, client: c.LocalClient, receive: uint16(receive), most: uint32(most), expiry: math.MaxUint32,

@@ -80,3 +80,37 @@ func TestSweepOfAPeerThatTalks(t *testing.T) {
 		<-time.After(2 * time.Second)
 	})
 }
+
+// Who waits for a bridge's session waits no longer than it means to, whatever our own broker does.
+func TestPrepareEndsInTime(t *testing.T) {
+	for what, answer := range map[string][]byte{"no CONNACK": nil, "no SUBACK": {typeConnack << 4, 3, 0, 0, 0}} {
+		t.Run(what, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
+				b := sweeping(t, nil)
+				b.outs = waysOf([]Topic{{Filter: "#", Direction: Out, QoS: 1}}, Out)
+				b.c.Local = func(context.Context) (net.Conn, error) {
+					here, there := net.Pipe()
+					go func() {
+						defer there.Close()
+						go func() { _, _ = there.Write(answer) }()
+						_, _ = bufio.NewReader(there).WriteTo(discard{})
+					}()
+					return here, nil
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				defer cancel()
+				began := time.Now()
+				ended := make(chan struct{})
+				go func() { defer close(ended); _ = b.Prepare(ctx) }()
+				select {
+				case <-ended:
+				case <-time.After(time.Hour):
+					t.Fatal("it waits for ever")
+				}
+				if took := time.Since(began); took > 5*time.Second+leaveTime {
+					t.Errorf("it took %v", took)
+				}
+			})
+		})
+	}
+}
