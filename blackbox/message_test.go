@@ -20,7 +20,7 @@ var rich = mq.Properties{
 }
 
 // checkRich wants every property of rich, and User Properties in order.
-func checkRich(t *testing.T, how string, p *mq.Packet) {
+func checkRich(t testing.TB, how string, p *mq.Packet) {
 	t.Helper()
 	for _, want := range rich {
 		i := slices.IndexFunc(p.Properties, func(q mq.Property) bool { return q.ID == want.ID && bytes.Equal(q.Value, want.Value) })

@@ -2,6 +2,7 @@ package blackbox
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,9 +46,10 @@ func TestClusterSubackIsTrue(t *testing.T) {
 
 // A session goes from node to node with all that belongs to it: the older
 // connection is told that it was taken over, wherever it is; what waits is
-// delivered at the new place, in order; a QoS 2 exchange goes on where it was.
+// delivered at the new place, in order; a QoS 2 exchange goes on where it was. And
+// what is sent at one node is whole at each.
 //
-// Item 32.
+// Items 25, 28, 32.
 func TestClusterSessionGoesOnElsewhere(t *testing.T) {
 	t.Parallel()
 	c := newTrio(t)
@@ -88,7 +90,55 @@ func TestClusterSessionGoesOnElsewhere(t *testing.T) {
 		sub.Disconnect()
 		sub = c.nodes[i%clusterSize].open(v5, durable(v5, "sub"))
 	}
+	c.messagesAreWhole()
 	c.alike()
+}
+
+// messagesAreWhole wants what is sent at one node at each of them with all its properties,
+// and what is left of its expiry: live, as a will, from the queue of a session that was
+// elsewhere, and retained.
+func (c *trio) messagesAreWhole() {
+	c.t.Helper()
+	expiring := append(slices.Clone(rich), mq.Number(mq.PropMessageExpiry, 1000))
+	check := func(how string, from int, client *mq.Client, topic string) {
+		c.t.Helper()
+		how = fmt.Sprint(how, ", node ", from)
+		p := client.ReceiveText(topic, "text")
+		checkRich(c.t, how, p)
+		if n, ok := p.Properties.Number(mq.PropMessageExpiry); !ok || n == 0 || n > 1000 {
+			c.t.Errorf("%s: expiry %d %t, want what is left of 1000", how, n, ok)
+		}
+	}
+	var live [clusterSize]*mq.Client
+	away := func(i int) mq.Connect { return durable(v5, fmt.Sprint("away", i)) }
+	for i, n := range c.nodes {
+		session := n.open(v5, away(i))
+		session.Subscribe("whole/#", 1)
+		session.Disconnect()
+		live[i] = n.open(v5, clean(fmt.Sprint("live", i)))
+		live[i].Subscribe("whole/#", 1)
+	}
+	pub := c.nodes[0].open(v5, clean("whole"))
+	pub.PublishMessage(mq.Publish{Topic: "whole/kept", QoS: 1, Retain: true, Payload: []byte("text"), Properties: expiring})
+	for i := range live {
+		check("live", i, live[i], "whole/kept")
+	}
+	dying := c.nodes[1].open(v5, mq.Connect{
+		ClientID: "dying", Clean: true, Will: &mq.Will{Topic: "whole/will", QoS: 1, Payload: []byte("text"), Properties: expiring},
+	})
+	dying.Close()
+	for i := range live {
+		check("will", i, live[i], "whole/will")
+	}
+	for i := range c.nodes {
+		at := (i + 1) % clusterSize
+		session := c.nodes[at].open(v5, away(i))
+		check("queued", at, session, "whole/kept")
+		check("queued will", at, session, "whole/will")
+		late := c.nodes[i].open(v5, clean(fmt.Sprint("late", i)))
+		late.Subscribe("whole/#", 1)
+		check("retained", i, late, "whole/kept")
+	}
 }
 
 // nextNew receives a message for the first time. Before it there may be what the
