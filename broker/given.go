@@ -99,17 +99,44 @@ func (m *Machine) passOver(r *record, one *Given, why string) {
 func (s *Session) takeGiven(o *opened, now int64) {
 	for i := range o.given {
 		one := &o.given[i]
-		sub := s.attach(one.Subscription, one.since, 0, now)
-		if _, sub.counted = slices.BinarySearch(o.asked, one.Filter); sub.counted {
+		_, counted := slices.BinarySearch(o.asked, one.Filter)
+		if counted { // by the log, until it hears that it ends: also if there is no room here
 			if s.told == nil {
 				s.told = map[string]struct{}{}
 			}
 			s.told[one.Filter] = struct{}{}
 		}
+		if !s.hasRoomForGiven(one.Filter) {
+			continue
+		}
+		sub := s.attach(one.Subscription, one.since, 0, now)
+		sub.counted = counted
 		if one.replaying {
 			s.scanning.add(scan{sub: sub, since: one.since, initial: true})
 		}
 	}
+}
+
+// hasRoomForGiven says whether what bounds all filters of a node has room for one that a
+// session is given which ends with its connection. If not, that is counted, and told once.
+//
+// A session that outlasts its connection has it all the same: what it subscribes to is state,
+// alike on all nodes, and these bounds are a node's own. There may be as many of those as
+// sessions, each with as many as one client is given.
+func (s *Session) hasRoomForGiven(filter string) bool {
+	var more filterNeed
+	more.add(filter, 1)
+	bound, err := s.mayTake(&more)
+	if err == nil {
+		return true
+	}
+	s.b.machine.overs.add(bound)
+	s.b.stats.GivenRefused.Add(1)
+	if l := &s.b.loop; !l.givenTold {
+		l.givenTold = true
+		s.b.logger.Warn("clients are not given a subscription of the policy's, for there is no room on this node", "client", s.who.Client, "filter", filter, "why", err)
+	}
+	return false
 }
 
 // isGiven says whether filter is one of those.

@@ -131,6 +131,30 @@ func TestGivenCount(t *testing.T) {
 	}
 }
 
+// What all filters of a node may take holds for them, too, where the session ends with its
+// connection: what there is no room for is not given, and counted, and a SUBSCRIBE is told so.
+func TestGivenWithinTheNodesBounds(t *testing.T) {
+	n := newNode(t, Limits{Subscriptions: 3})
+	n.policies["given"] = givers("allow * #")
+	n.policy("given")
+	a, _ := n.connect("a", true, 0, as("a@example.com"))
+	b, _ := n.connect("b", true, 0, as("b@example.com"))
+	must(t, a.publish("cmd/a/1", "one", 1))
+	must(t, b.publish("cmd/b/1", "one", 1))
+	must(t, b.publish("news", "new", 1))
+	a.want("cmd/a/1=one q1", "news=new q0")
+	b.want("cmd/b/1=one q1")
+	if refused := n.stats.GivenRefused.Load(); refused != 1 {
+		t.Errorf("%d were counted, want 1", refused)
+	}
+	if err := b.trySubscribe("news", 0); !errors.Is(err, ErrQuota) {
+		t.Errorf("asked for by name: %v", err)
+	}
+	a.s.Close(false, false, 0)
+	n.tick()
+	b.subscribe("news", 0)
+}
+
 // It is so on every node, wherever the client comes and what is published there.
 func TestGivenOnAllNodes(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {

@@ -46,6 +46,8 @@ type loop struct {
 
 	counted map[string]int // names below countsTree, and how many sessions here subscribe to each
 
+	givenTold bool // that there was no room for what a client is given
+
 	parting partings
 	leaving leaving
 	pacer   pacer
