@@ -109,6 +109,9 @@ func (l *loop) tellClient(c *clientChange, now int64) {
 }
 
 func (l *loop) tellClients(topicName string, c *clientChange, now int64) {
+	if len(topicName) > topic.MaxBytes {
+		return // an id of 20 KiB, where the operator lets clients have such: no packet could say it
+	}
 	a := l.b.local.LookupString(topicName)
 	if len(a.hearers) == 0 {
 		return

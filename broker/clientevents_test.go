@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/topic"
 	"github.com/bellwire/bellwire/internal/bubble"
 )
 
@@ -287,4 +288,18 @@ func TestClientsAreToldBelowTheirLevel(t *testing.T) {
 	if p := o.awaitGot(0)[0].payload; strings.Contains(p, "keep_alive") {
 		t.Errorf("it was told %s", p)
 	}
+}
+
+// Of a client whose id is so long that no topic has room for it, nothing is told: a name of more
+// than 65,535 bytes cannot be written, and would spoil the connection of whoever is told.
+func TestClientsWithEndlessNamesAreNotTold(t *testing.T) {
+	n := newNode(t, Limits{})
+	n.policies["sys"] = clientRules()
+	n.policy("sys")
+	o, _ := n.connect("o", true, 0)
+	o.subscribe("$SYS/bellwire/clients/#", 0)
+	long, _ := n.connect(strings.Repeat("/", topic.MaxBytes/3), true, 0)
+	long.s.Close(false, false, 0)
+	n.connect("b", true, 0)
+	o.wantNews("-/b/connected")
 }
