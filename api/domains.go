@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -158,8 +159,11 @@ func registerDomains(mux *http.ServeMux, d Domains, o *Operators) {
 	}))
 	mux.HandleFunc("DELETE "+policy, o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
 		c, err := changeOf(r, who)
-		if err != nil || c.Dry || c.Shadow != "" {
-			refusePolicy(w, errors.Join(ErrBadQuestion, err))
+		if err == nil && (c.Dry || c.Shadow != "") {
+			err = fmt.Errorf("%w: dry_run and shadow are not for DELETE: PUT tries a policy", ErrBadQuestion)
+		}
+		if err != nil {
+			refusePolicy(w, err)
 			return
 		}
 		putPolicy(w, r, version(domain), put(domain), c)

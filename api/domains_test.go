@@ -114,6 +114,21 @@ func TestOthersDomainsAreNotLookedAt(t *testing.T) {
 	}
 }
 
+// What DELETE does not know is told by its name, and ends nothing.
+func TestWhatEndsADomainsPolicy(t *testing.T) {
+	f := new(fakeDomains)
+	h := Handler(Config{Domains: f, Operators: &Operators{Identify: fakeResources(false).Identify, Includes: func(string) bool { return true }}})
+	for query, says := range map[string]string{"dry_run": "not for DELETE", "shadow=1h": "not for DELETE", "dryrun": "dryrun"} {
+		r := httptest.NewRequest("DELETE", "/v1/domains/x.org/policy?"+query, nil)
+		r.SetBasicAuth("ana", "right")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != 400 || !strings.Contains(w.Body.String(), says) || f.asked > 0 {
+			t.Errorf("%s: %d %s, %d asked", query, w.Code, w.Body, f.asked)
+		}
+	}
+}
+
 // What is too large for a packet is refused, and said.
 func TestServeIsBounded(t *testing.T) {
 	w := &recorder{}
