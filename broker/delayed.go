@@ -292,7 +292,8 @@ func (m *Machine) delay(e *event.Event, r *record) error {
 		return &Refusal{Reason: noPolicy}
 	}
 	owner, use := ownerOf(r.principal, r.client), m.domains.of(r.principal)
-	size := uint64(len(to) + len(e.Payload) + len(e.Props) + 32)
+	// The names are kept, too, the owner's once more in the key: who chooses long ones pays for them.
+	size := uint64(len(to) + len(e.Payload) + len(e.Props) + len(r.client) + len(r.principal) + len(owner) + 32)
 	if err := m.delayed.room(owner, size); err != nil {
 		return err
 	}

@@ -34,7 +34,9 @@ func (d *plainDelayed) owner() string {
 	return d.principal
 }
 
-func (d *plainDelayed) size() uint64 { return uint64(len(d.event.topic) + len(d.event.payload) + 32) }
+func (d *plainDelayed) size() uint64 {
+	return uint64(len(d.event.topic) + len(d.event.payload) + len(d.client) + len(d.principal) + len(d.owner()) + 32)
+}
 
 // delaying has a policy let that much wait.
 func delaying(r *rules, l DelayLimits) *rules {

@@ -215,12 +215,34 @@ func TestDelayedOfNobody(t *testing.T) {
 	}
 }
 
+// What is counted of an event has the names that are kept with it, and is given back whole.
+func TestDelayedCountsNames(t *testing.T) {
+	n := newNode(t, Limits{})
+	policy := quotas(DomainQuota{Delayed: 4})
+	n.policies["few"] = policy
+	n.policy("few")
+	name := strings.Repeat("n", 1000) + "@a.org"
+	c, _ := n.connect(name, true, 3600)
+	must(t, c.publish("$delayed/60/t", "x", 1))
+	if events, bytes := n.DelayedCount(); events != 1 || bytes < 2*int64(len(name)) {
+		t.Errorf("%d events of %d bytes, want one with its owner's name of %d bytes, which is kept twice", events, bytes, len(name))
+	}
+	for _, d := range n.waiting("") {
+		if _, err := n.Undelay(t.Context(), "", d.Name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if events, bytes := n.DelayedCount(); events != 0 || bytes != 0 {
+		t.Errorf("%d events of %d bytes, want none", events, bytes)
+	}
+}
+
 // There is no more of it than the policy lets wait, of one or of all; what is refused is one
 // too many, and there is room again when one has been published or taken back.
 func TestDelayedIsBounded(t *testing.T) {
 	n := newNode(t, Limits{})
 	policy := quotas(DomainQuota{Delayed: 4})
-	policy.delay = DelayLimits{OwnerEvents: 3, Events: 6, Longest: 100, OwnerBytes: 1000, Bytes: 1500}
+	policy.delay = DelayLimits{OwnerEvents: 3, Events: 6, Longest: 100, OwnerBytes: 1021, Bytes: 1542}
 	n.policies["few"] = policy
 	n.policy("few")
 	of := func(name string) *client { c, _ := n.connect(name, true, 3600); return c }
