@@ -68,7 +68,7 @@ func (m *Machine) roomForRetained(by string, old presentValue) error {
 		m.overs.add("retained.topics")
 		return fmt.Errorf("%w: at most %d topics have a retained event here", ErrQuota, most)
 	}
-	if share := m.nobodysShare(most); by == ofNobody && old.by != by && m.nobody.retained >= share {
+	if share := m.nobodysShare(most); share < most && by == ofNobody && old.by != by && m.nobody.retained >= share {
 		m.overs.add("retained.topics")
 		return &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("quota: clients without a user name retain events on at most %d of the %d topics here: connect with a user name", share, most)}
 	}
