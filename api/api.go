@@ -65,8 +65,24 @@ type Test struct {
 }
 
 // Handler returns the HTTP side of a node.
-func Handler(c Config) http.Handler {
-	mux := http.NewServeMux()
+func Handler(c Config) http.Handler { return problems(routesOf(c)) }
+
+// A routes is a mux that knows what there is: docs/http.md has to have all of it.
+type routes struct {
+	http.ServeMux
+	patterns []string
+}
+
+func (r *routes) HandleFunc(pattern string, h http.HandlerFunc) { r.Handle(pattern, h) }
+
+// Handle is that of http.ServeMux.
+func (r *routes) Handle(pattern string, h http.Handler) {
+	r.patterns = append(r.patterns, pattern)
+	r.ServeMux.Handle(pattern, h)
+}
+
+func routesOf(c Config) *routes {
+	mux := new(routes)
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, r, http.StatusOK, []Check{{Name: "process", OK: true}})
 	})
@@ -113,11 +129,11 @@ func Handler(c Config) http.Handler {
 		mux.HandleFunc("POST /v1/test/clock", loopback(c.Test.clock))
 		mux.HandleFunc("POST /v1/test/fault", loopback(c.Test.fault))
 	}
-	return problems(mux)
+	return mux
 }
 
 // problems has mux say as all that is refused here is said (RFC 9457) what it has nothing for.
-func problems(mux *http.ServeMux) http.Handler {
+func problems(mux *routes) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h, pattern := mux.Handler(r)
 		if pattern != "" {

@@ -76,7 +76,7 @@ func resultOf(err error) string {
 
 // registerAudit adds /v1/audit: operators ask for any domain's, and their own without one;
 // administrators for that of their domains; everybody for what concerns them.
-func registerAudit(mux *http.ServeMux, a Audits, o *Operators) {
+func registerAudit(mux *routes, a Audits, o *Operators) {
 	mux.HandleFunc("GET /v1/audit", o.known(func(w http.ResponseWriter, r *http.Request, who string, operator bool) {
 		q := AuditQuery{Domain: strings.ToLower(r.URL.Query().Get("domain")), About: r.URL.Query().Get("about")}
 		for name := range r.URL.Query() {

@@ -24,7 +24,7 @@ const backupStall = time.Minute
 const backupPiece = 1 << 20
 
 // registerBackup adds GET /v1/backup, for operators, one at a time: a copy takes room.
-func registerBackup(mux *http.ServeMux, open func() (*Backup, error), o *Operators, now func() time.Time) {
+func registerBackup(mux *routes, open func() (*Backup, error), o *Operators, now func() time.Time) {
 	busy := make(chan struct{}, 1)
 	mux.HandleFunc("GET /v1/backup", o.only(func(w http.ResponseWriter, _ *http.Request, _ string) {
 		select {

@@ -54,7 +54,7 @@ type Kicking struct {
 }
 
 // registerBans adds /v1/bans and /v1/clients/kick, for operators.
-func registerBans(mux *http.ServeMux, b Bans, o *Operators) {
+func registerBans(mux *routes, b Bans, o *Operators) {
 	mux.HandleFunc("GET /v1/bans", o.only(func(w http.ResponseWriter, r *http.Request, who string) {
 		all, err := b.List(r.Context())
 		if o.audited(w, r, Look{By: who, What: "bans", Result: resultOf(err)}) {

@@ -43,7 +43,7 @@ type Bridge struct {
 }
 
 // registerBridges adds /v1/bridges, for operators.
-func registerBridges(mux *http.ServeMux, b Bridges, o *Operators) {
+func registerBridges(mux *routes, b Bridges, o *Operators) {
 	mux.HandleFunc("GET /v1/bridges", o.only(func(w http.ResponseWriter, r *http.Request, _ string) {
 		w.Header().Set("Cache-Control", "no-store")
 		writeJSON(w, http.StatusOK, map[string]any{"bridges": b.List(r.Context())})

@@ -141,7 +141,7 @@ const managing = 25 * time.Second
 
 // registerCluster adds what is for operators. To see how the cluster is takes no
 // credentials, as with /readyz and /metrics; those that are given have to be good.
-func registerCluster(mux *http.ServeMux, c Cluster, o *Operators) {
+func registerCluster(mux *routes, c Cluster, o *Operators) {
 	mux.HandleFunc("GET /v1/cluster", o.anybody(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), managing)
 		defer cancel()

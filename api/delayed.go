@@ -42,7 +42,7 @@ type DelayedPage struct {
 
 // registerDelayed adds /v1/delayed, which is about one's own events, and of operators, with
 // ?all, about everybody's.
-func registerDelayed(mux *http.ServeMux, d Delayed, o *Operators) {
+func registerDelayed(mux *routes, d Delayed, o *Operators) {
 	who := func(next func(w http.ResponseWriter, r *http.Request, who, of string)) http.HandlerFunc {
 		return o.known(func(w http.ResponseWriter, r *http.Request, who string, operator bool) {
 			w.Header().Set("Cache-Control", "no-store")

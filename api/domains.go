@@ -112,7 +112,7 @@ func (o *Operators) ofDomain(next func(w http.ResponseWriter, r *http.Request, w
 }
 
 // registerDomains adds /v1/domains/{domain}/.
-func registerDomains(mux *http.ServeMux, d Domains, o *Operators) {
+func registerDomains(mux *routes, d Domains, o *Operators) {
 	const policy = "/v1/domains/{domain}/policy"
 	text := func(w http.ResponseWriter, r *http.Request, who, domain string, number uint64) {
 		text, err := d.Policy(r.Context(), domain, number)

@@ -77,7 +77,7 @@ func (d Denial) concealed() Denial {
 }
 
 // registerPolicies adds /v1/policy.
-func registerPolicies(mux *http.ServeMux, p Policies, o *Operators) {
+func registerPolicies(mux *routes, p Policies, o *Operators) {
 	registerVersions(mux, p, o)
 	mux.HandleFunc("GET /v1/policy/denials/{id}", o.known(func(w http.ResponseWriter, r *http.Request, who string, operator bool) {
 		ctx, cancel := context.WithTimeout(r.Context(), managing)
@@ -253,7 +253,7 @@ var (
 
 // registerVersions adds what is about versions of the policy. All of it is for
 // operators, for a policy tells who may do what, and what proves who they are.
-func registerVersions(mux *http.ServeMux, p Policies, o *Operators) {
+func registerVersions(mux *routes, p Policies, o *Operators) {
 	mux.HandleFunc("GET /v1/policy", o.only(func(w http.ResponseWriter, r *http.Request, who string) {
 		text, err := p.Version(r.Context(), 0)
 		if !o.audited(w, r, Look{By: who, What: "policy read", Result: resultOf(err)}) {

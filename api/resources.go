@@ -129,7 +129,7 @@ const (
 // mostListed bounds the resources in one answer.
 const mostListed = 100
 
-func (s *Resources) register(mux *http.ServeMux) {
+func (s *Resources) register(mux *routes) {
 	mux.HandleFunc("GET /v1/{kind}/{domain}/{local}", s.as(s.show))
 	mux.HandleFunc("GET /v1/{kind}/{domain}/{local}/stats", s.as(s.paced(func(w http.ResponseWriter, r *http.Request, principal string) {
 		d, err := s.Count(principal, r.PathValue("kind"), r.PathValue("domain"), r.PathValue("local"))

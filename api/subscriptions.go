@@ -85,7 +85,7 @@ func within(domain string, address *string) bool {
 // registerSubscriptions adds what administrators do with subscriptions. What changes one
 // is written down before it is done, for what is done is never unwritten: with whom of the
 // domain it is about. Others' audits are not theirs to fill.
-func registerSubscriptions(mux *http.ServeMux, d Domains, o *Operators) {
+func registerSubscriptions(mux *routes, d Domains, o *Operators) {
 	const subscriptions = "/v1/domains/{domain}/subscriptions"
 	registerLists(mux, d, o)
 	change := func(verb string, next func(w http.ResponseWriter, r *http.Request, who, domain string)) {
@@ -151,7 +151,7 @@ func registerSubscriptions(mux *http.ServeMux, d Domains, o *Operators) {
 }
 
 // registerLists adds what administrators are told of subscriptions and invitations.
-func registerLists(mux *http.ServeMux, d Domains, o *Operators) {
+func registerLists(mux *routes, d Domains, o *Operators) {
 	list := func(name string, next func(r *http.Request, domain, target string) (any, error)) {
 		mux.HandleFunc("GET /v1/domains/{domain}/"+name, o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
 			target := r.URL.Query().Get("target")
