@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/topic"
 )
 
 // An edges passes the instants at which windows open and close.
@@ -109,11 +110,12 @@ type announced struct {
 // saidMost bounds how many are kept.
 const saidMost = 256
 
-// announcement returns what subscribers of a filter are told about their window.
+// announcement returns what subscribers of a filter are told about their window; nil for
+// nothing.
 func (p *passing) announcement(filter string, is Decision) *event.Event {
 	key := announced{filter, is.Allow, is.Until}
-	e := p.said[key]
-	if e == nil {
+	e, known := p.said[key]
+	if !known {
 		if p.said == nil || len(p.said) == saidMost {
 			p.said = map[announced]*event.Event{}
 		}
@@ -190,7 +192,9 @@ func (p *passing) edge(s *Session, sub *localSub, w *Wave) {
 	}
 	if sub.outside == Announce {
 		if is := p.policy.Decide(s.who, ActSubscribe, filter, p.now); is.Allow != p.policy.Decide(s.who, ActSubscribe, filter, before).Allow {
-			s.hear(&Delivery{Event: p.announcement(filter, is)}, 0, w)
+			if e := p.announcement(filter, is); e != nil {
+				s.hear(&Delivery{Event: e}, 0, w)
+			}
 		}
 	}
 	if o, ok := p.policy.Authorizer.(opener); ok && !o.MayOpen(s.who, filter, before, p.now) {
@@ -255,8 +259,13 @@ type windowState struct {
 var wildcards = strings.NewReplacer("%", "%25", "+", "%2B", "#", "%23")
 
 // announcement tells subscribers that their window has opened or closed, and what
-// their subscription is now: active or terminated.
+// their subscription is now: active or terminated. It is nil if no packet could name the
+// filter: of one of 22,000 percent signs the topic has three times as many.
 func announcement(filter, state string, d Decision, now int64) *event.Event {
+	name := ownSub + wildcards.Replace(filter)
+	if len(name) > topic.MaxBytes {
+		return nil
+	}
 	is := windowState{State: state, Window: "closed"}
 	if d.Allow {
 		is.Window = "open"
@@ -268,7 +277,7 @@ func announcement(filter, state string, d Decision, now int64) *event.Event {
 	if err != nil {
 		panic(err) // three strings
 	}
-	return &event.Event{Topic: "$me/sub/" + wildcards.Replace(filter), Payload: payload, At: now}
+	return &event.Event{Topic: name, Payload: payload, At: now}
 }
 
 // subEnded ends a subscription whose rule says that it ends with its window, if
@@ -283,8 +292,9 @@ func (s *Session) subEnded(filter string, now int64, w *Wave) {
 		return
 	}
 	if !sub.asked || profileOf(s.b.machine.profiles, filter) == nil { // of a request its profile tells
-		e := announcement(filter, "terminated", s.b.decide(s.who, ActSubscribe, filter, now), s.b.now())
-		s.hear(&Delivery{Event: e}, 0, w)
+		if e := announcement(filter, "terminated", s.b.decide(s.who, ActSubscribe, filter, now), s.b.now()); e != nil {
+			s.hear(&Delivery{Event: e}, 0, w)
+		}
 	}
 	delete(s.subs, filter)
 	s.b.unsubscribe(sub)

@@ -2,11 +2,13 @@ package broker
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/bellwire/bellwire/broker/event"
+	"github.com/bellwire/bellwire/broker/topic"
 	"github.com/bellwire/bellwire/internal/effort"
 )
 
@@ -78,6 +80,23 @@ func (n *node) gather(c *crowd, count int, filter string) {
 		})
 	}
 	all.Wait()
+}
+
+// Nobody is told of a window by a topic that no packet can name: what would come has a filter's
+// percent signs three times.
+func TestEndlessFiltersAreNotAnnounced(t *testing.T) {
+	for _, outside := range []string{"announce", "end"} {
+		n := newNode(t, Limits{})
+		n.policies["p"] = parseRules("allow * # subscribe 08:00-17:00 outside=" + outside)
+		n.policy("p")
+		c, _ := n.connect("c", true, 0)
+		c.subscribe(strings.Repeat("%", topic.MaxBytes/3), 0)
+		c.subscribe("a/%", 0)
+		n.pass(5 * 60 * 60 * 1e9)
+		if got := c.await(1); len(got) != 1 || !strings.HasPrefix(got[0], "$me/sub/a/%25=") {
+			t.Errorf("%s: got %.200q", outside, got)
+		}
+	}
 }
 
 // An edge that concerns very many is brought about in pieces: all get what they are to
