@@ -191,7 +191,7 @@ func TestPolicyIsChangedByVerbs(t *testing.T) {
 	want(0, "subscribe ward/#\n", "can", "bob")
 	want(0, "+ rule   bob", "diff")
 	want(3, "bellwire: no such policy is kept: 9\n  bellwire acl history lists those that are     BW-2019\n", "rollback", "9")
-	want(3, "bellwire acl apply FILE --shadow 1h tries one     BW-2019\n", "shadow")
+	want(3, "tries one (bellwire acl apply FILE --shadow 1h)     BW-2019\n", "shadow")
 	want(3, "under tenants which domains have a policy of their own     BW-2019\n", "history", "--domain", "none.example")
 	want(0, "policy 3 in force", "rollback", "1")
 	if mayRead() {
