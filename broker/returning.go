@@ -61,7 +61,7 @@ func (b *Broker) readSubs(lower, upper []byte, most int) (subs []storedSub, next
 		}
 		sub, err := decodeSub(value)
 		if err != nil {
-			panic(fatal{"subscription: " + err.Error()})
+			b.config.Store.Die("subscription: " + err.Error()) // as the Machine has it end that reads one
 		}
 		if _, shared := sharedRest(sub.Filter); !shared {
 			subs = append(subs, sub)
