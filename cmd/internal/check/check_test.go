@@ -75,7 +75,7 @@ func TestParent(t *testing.T) {
 	})
 	reports := t.TempDir()
 	var printed bytes.Buffer
-	results, err := goTest(t.Context(), &printed, root, false, "race", []string{ownModule(), "CGO_ENABLED=1", raceLog(reports)}, "-race", "./...")
+	results, err := goTest(t.Context(), &printed, root, false, "race", []string{ownModule(), "CGO_ENABLED=1", raceLog(reports)}, "-count=1", "-race", "./...")
 	if err != nil || len(results) != 1 || !results[0].ok {
 		t.Fatalf("the test itself is to pass: %+v, %v\n%s", results, err, &printed)
 	}
@@ -100,7 +100,7 @@ func TestGoTestIsUnderstood(t *testing.T) {
 		"none/n.go":      "package none\n",
 	})
 	var printed bytes.Buffer
-	results, err := goTest(t.Context(), &printed, root, false, "", []string{ownModule()}, "./...")
+	results, err := goTest(t.Context(), &printed, root, false, "", []string{ownModule()}, "-count=1", "./...")
 	if err != nil {
 		t.Fatal(err)
 	}
