@@ -43,6 +43,16 @@ type Limits struct {
 	// at as many, and who joins or leaves moves them.
 	GroupMembers int
 
+	// GroupsPerSession is how many shared subscriptions a session may have: 0 means 32. One
+	// more is refused with ErrQuota, and those there are stay. An event is queued once for each,
+	// so one client could make much of little.
+	GroupsPerSession int
+
+	// GroupsPerPrincipal is how many groups of its founding a principal may have, over all its
+	// sessions: 0 means 1,024. Who founds one more is refused with ErrQuota, and may join what
+	// there is. Clients without a principal may found as many as their sessions may have.
+	GroupsPerPrincipal int
+
 	// RetainedTopics: 0 means 10,000,000. A publish that would retain one
 	// more topic is refused with ErrQuota.
 	RetainedTopics int
@@ -87,14 +97,20 @@ type Limits struct {
 	SettleEvery time.Duration
 }
 
-// groupMembers is the default of Limits.GroupMembers, which no settings have.
-const groupMembers = 10_000
+// Defaults of the bounds of shared subscriptions, which no settings have.
+const (
+	groupMembers       = 10_000
+	groupsPerSession   = 32
+	groupsPerPrincipal = 1024
+)
 
 // WithDefaults returns l with its zero fields replaced.
 func (l Limits) WithDefaults() Limits {
 	def(&l.Sessions, 1_000_000)
 	def(&l.SubscriptionsPerSession, 100_000)
 	def(&l.GroupMembers, groupMembers)
+	def(&l.GroupsPerSession, groupsPerSession)
+	def(&l.GroupsPerPrincipal, groupsPerPrincipal)
 	def(&l.RetainedTopics, 10_000_000)
 	def(&l.QueueEvents, 100_000)
 	def(&l.QueueBytes, 64<<20)
@@ -111,14 +127,18 @@ func (l Limits) WithDefaults() Limits {
 // and of the domain of bare names.
 func (l Limits) Settings(domain string) event.Settings {
 	l = l.WithDefaults()
-	if l.GroupMembers == groupMembers {
-		l.GroupMembers = 0 // as in settings of before there was the bound
+	unless := func(bound, usual int) uint64 { // settings of before there was the bound have none
+		if bound == usual {
+			return 0
+		}
+		return uint64(bound)
 	}
 	return event.Settings{
 		Domain: domain, Sessions: uint64(l.Sessions), SubscriptionsPerSession: uint64(l.SubscriptionsPerSession),
 		RetainedTopics: uint64(l.RetainedTopics), QueueEvents: uint64(l.QueueEvents), QueueBytes: uint64(l.QueueBytes),
 		SessionsPerPrincipal: uint64(l.SessionsPerPrincipal), SubscriptionsPerPrincipal: uint64(l.SubscriptionsPerPrincipal), WildcardsPerPrincipal: uint64(l.WildcardsPerPrincipal),
-		Principals: l.Principals, GroupMembers: uint64(l.GroupMembers),
+		Principals: l.Principals, GroupMembers: unless(l.GroupMembers, groupMembers),
+		GroupsPerSession: unless(l.GroupsPerSession, groupsPerSession), GroupsPerPrincipal: unless(l.GroupsPerPrincipal, groupsPerPrincipal),
 	}
 }
 
@@ -129,6 +149,8 @@ func (l Limits) Agreed(s *event.Settings) Limits {
 	l.SubscriptionsPerPrincipal, l.WildcardsPerPrincipal = int(s.SubscriptionsPerPrincipal), int(s.WildcardsPerPrincipal)
 	l.Principals = s.Principals
 	l.GroupMembers = int(cmp.Or(s.GroupMembers, groupMembers))
+	l.GroupsPerSession = int(cmp.Or(s.GroupsPerSession, groupsPerSession))
+	l.GroupsPerPrincipal = int(cmp.Or(s.GroupsPerPrincipal, groupsPerPrincipal))
 	l.RetainedTopics, l.QueueEvents, l.QueueBytes = int(s.RetainedTopics), int(s.QueueEvents), int64(s.QueueBytes)
 	return l
 }
@@ -156,13 +178,14 @@ func checkSettings(s *event.Settings) error {
 		{"sessions", s.SessionsPerPrincipal},
 		{"subscriptions", s.SubscriptionsPerPrincipal},
 		{"filters with wildcards", s.WildcardsPerPrincipal},
+		{"groups founded", s.GroupsPerPrincipal},
 	} {
 		if f.value > 1<<50 {
 			return &Refusal{Reason: fmt.Sprintf("settings: %s per principal: %d, want at most %d", f.name, f.value, uint64(1<<50))}
 		}
 	}
-	if s.GroupMembers > 1<<50 {
-		return &Refusal{Reason: fmt.Sprintf("settings: members of a group: %d, want at most %d", s.GroupMembers, uint64(1<<50))}
+	if s.GroupMembers > 1<<50 || s.GroupsPerSession > 1<<50 {
+		return &Refusal{Reason: fmt.Sprintf("settings: members of a group: %d, groups of a session: %d, want at most %d", s.GroupMembers, s.GroupsPerSession, uint64(1<<50))}
 	}
 	if _, err := event.ReadPrincipals(s.Principals); err != nil {
 		return &Refusal{Reason: "settings: " + err.Error()}

@@ -82,15 +82,6 @@ type groupMember struct {
 }
 
 const (
-	// sharedMost is how many shared subscriptions a session may have. An event is
-	// queued once for each, so one client could make much of little.
-	sharedMost = 32
-
-	// foundedMost is how many groups of its founding a principal may have, over all its
-	// sessions; clients without a name as many as their sessions may have. Who founds one
-	// more is refused with ErrQuota, and may join what there is.
-	foundedMost = 1024
-
 	// sharedAtOnce is how many entries a member may have in its queue to be given
 	// another, if its client takes so many at once.
 	sharedAtOnce = 1024

@@ -30,8 +30,9 @@ func (m *Machine) tooManyShared(r *record, subs []event.Subscription, fresh int)
 	if fresh == 0 {
 		return nil
 	}
-	if len(r.groups)+fresh > sharedMost {
-		return &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("a session has at most %d shared subscriptions", sharedMost)}
+	if len(r.groups)+fresh > m.limits.GroupsPerSession {
+		m.overs.add("share.perSession")
+		return &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("quota: a session has at most %d shared subscriptions", m.limits.GroupsPerSession)}
 	}
 	for i := range subs {
 		g := m.byFilter[subs[i].Filter]
@@ -52,8 +53,9 @@ func (m *Machine) tooManyShared(r *record, subs []event.Subscription, fresh int)
 			founds++
 		}
 	}
-	if founds > 0 && m.founded[r.principal]+founds > foundedMost {
-		return &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("the sessions of a user found at most %d groups of shared subscriptions; others may be joined", foundedMost)}
+	if founds > 0 && m.founded[r.principal]+founds > m.limits.GroupsPerPrincipal {
+		m.overs.add("share.groupsPerPrincipal")
+		return &Refusal{Cause: ErrQuota, Reason: fmt.Sprintf("quota: the sessions of a user found at most %d groups of shared subscriptions; others may be joined", m.limits.GroupsPerPrincipal)}
 	}
 	return nil
 }

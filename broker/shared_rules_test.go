@@ -255,7 +255,7 @@ func TestSharedRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %v", filter, err, want)
 		}
 	}
-	for i := range sharedMost - 1 {
+	for i := range groupsPerSession - 1 {
 		if err := c.trySubscribe("$share/g"+strings.Repeat("x", i%100+1)+strings.Repeat("y", i/100)+"/a/b", 0); err != nil {
 			t.Fatal(i, err)
 		}
@@ -289,13 +289,13 @@ func TestSharedFounded(t *testing.T) {
 		return d.entry(&event.Subscribe{Session: o.session, Epoch: o.epoch, Subs: subs})[0].err
 	}
 	var first *opened
-	for n := 0; n < foundedMost; n += sharedMost {
+	for n := 0; n < groupsPerPrincipal; n += groupsPerSession {
 		o := open(n, "alice")
 		if first == nil {
 			first = o
 		}
 		var filters []string
-		for i := range sharedMost {
+		for i := range groupsPerSession {
 			filters = append(filters, fmt.Sprintf("$share/g%d/jobs/#", n+i))
 		}
 		must(t, try(o, filters...))
@@ -313,17 +313,17 @@ func TestSharedFounded(t *testing.T) {
 	}
 	d.entry(&event.Unsubscribe{Session: bob.session, Epoch: bob.epoch, Filters: []string{"$share/g0/jobs/#"}})
 	must(t, try(more, "$share/more/jobs/#"))
-	for n := 0; n <= foundedMost; n += sharedMost { // nobody takes nobody's
+	for n := 0; n <= groupsPerPrincipal; n += groupsPerSession { // nobody takes nobody's
 		o := open(n, "")
-		for i := range sharedMost {
+		for i := range groupsPerSession {
 			must(t, try(o, fmt.Sprintf("$share/n%d/jobs/#", n+i)))
 		}
 		if err := try(o, "$share/over/jobs/#"); !errors.Is(err, ErrQuota) {
 			t.Errorf("a session's one too many: %v, want ErrQuota", err)
 		}
 	}
-	if got := u.founded["alice"]; got != foundedMost {
-		t.Errorf("%d are counted, want %d", got, foundedMost)
+	if got := u.founded["alice"]; got != groupsPerPrincipal {
+		t.Errorf("%d are counted, want %d", got, groupsPerPrincipal)
 	}
 }
 

@@ -113,7 +113,8 @@ func (o *overs) add(limit string) {
 }
 
 // Over returns how often a bound has refused something since this node was started: sessions,
-// sessions.perPrincipal, subs.perSession, share.members, retained.topics, or one that a profile has noted
+// sessions.perPrincipal, subs.perSession, share.members,
+// share.perSession, share.groupsPerPrincipal, retained.topics, or one that a profile has noted
 // (ProfileTx.Over, Publication.Over). For any goroutine.
 func (b *Broker) Over(limit string) uint64 {
 	o := &b.machine.overs

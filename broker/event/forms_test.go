@@ -92,6 +92,8 @@ func forms() []form {
 			"ana@example.com": {Sessions: 5, Subscriptions: 1000, Wildcards: Unbounded}, "bob@example.com": {SubscriptionsPerSession: 7},
 		})}},
 		{"settings/members/4", &Settings{Domain: "example.com", Sessions: 1_000_000, GroupMembers: 300}},
+		{"settings/groups/4", &Settings{Domain: "example.com", Sessions: 1_000_000, GroupsPerSession: 40, GroupsPerPrincipal: 1}},
+		{"settings/groupsofsession/4", &Settings{Domain: "example.com", Sessions: 1_000_000, GroupMembers: 7, GroupsPerSession: 300}},
 		{"profilesettings/full/1", &ProfileSettings{Profile: "im", Data: []byte{1, 2}}},
 		{"profilesettings/empty/1", &ProfileSettings{}},
 		{"nodedown/full/1", &NodeDown{Node: "n1", Incarnation: 1<<63 + 5, At: 1_772_000_000_123_456_789}},
@@ -221,7 +223,10 @@ func (c Settings) withoutPrincipals() *Settings {
 	for _, n := range c.OfPrincipals() {
 		*n = 0
 	}
-	c.Principals, c.GroupMembers = "", 0
+	for _, n := range c.OfGroups() {
+		*n = 0
+	}
+	c.Principals = ""
 	return &c
 }
 

@@ -15,10 +15,20 @@ type Settings struct {
 
 	Principals string // bounds of single principals, see there; written as the last of these
 
-	// GroupMembers is how many members one group of a shared subscription may have; 0 means
-	// the default. It came with level 4, too, and is written after those if it is not 0.
-	GroupMembers uint64
+	// Bounds of shared subscriptions: members of one group, groups that one session is in, and
+	// that one principal has founded; 0 means the default. They came with level 4, too, and are
+	// written after those: nothing where all are 0, the first where no other is set, and
+	// otherwise all follow a 0.
+	GroupMembers, GroupsPerSession, GroupsPerPrincipal uint64
 }
+
+// OfGroups are the bounds of shared subscriptions, in the order of the binary form.
+func (c *Settings) OfGroups() [3]*uint64 {
+	return [...]*uint64{&c.GroupMembers, &c.GroupsPerSession, &c.GroupsPerPrincipal}
+}
+
+// onlyMembers says whether of the bounds of shared subscriptions none but the first is set.
+func (c *Settings) onlyMembers() bool { return c.GroupsPerSession == 0 && c.GroupsPerPrincipal == 0 }
 
 // OfPrincipals are the bounds of one principal, in the order of the binary form.
 func (c *Settings) OfPrincipals() [3]*uint64 {
@@ -27,7 +37,8 @@ func (c *Settings) OfPrincipals() [3]*uint64 {
 
 // onlySessions says whether of the bounds of one principal none but the first is set.
 func (c *Settings) onlySessions() bool {
-	return c.SubscriptionsPerPrincipal == 0 && c.WildcardsPerPrincipal == 0 && c.Principals == "" && c.GroupMembers == 0
+	return c.SubscriptionsPerPrincipal == 0 && c.WildcardsPerPrincipal == 0 && c.Principals == "" &&
+		c.GroupMembers == 0 && c.onlyMembers()
 }
 
 func (*Settings) Kind() Kind { return KindSettings }
@@ -49,8 +60,15 @@ func (c *Settings) append(b []byte) []byte {
 		b = appendUint(b, *n)
 	}
 	b = appendString(b, c.Principals)
-	if c.GroupMembers > 0 {
-		b = appendUint(b, c.GroupMembers)
+	if c.onlyMembers() {
+		if c.GroupMembers > 0 {
+			b = appendUint(b, c.GroupMembers)
+		}
+		return b
+	}
+	b = appendUint(b, 0)
+	for _, n := range c.OfGroups() {
+		b = appendUint(b, *n)
 	}
 	return b
 }
@@ -60,7 +78,8 @@ func (c *Settings) decode(r *reader) {
 	c.Sessions, c.SubscriptionsPerSession = r.uvarint(), r.uvarint()
 	c.RetainedTopics, c.QueueEvents, c.QueueBytes = r.uvarint(), r.uvarint(), r.uvarint()
 	c.SessionsPerPrincipal, c.SubscriptionsPerPrincipal, c.WildcardsPerPrincipal = 0, 0, 0
-	c.Principals, c.GroupMembers = "", 0
+	c.Principals = ""
+	c.GroupMembers, c.GroupsPerSession, c.GroupsPerPrincipal = 0, 0, 0
 	if len(r.b) == 0 {
 		return
 	}
@@ -72,11 +91,21 @@ func (c *Settings) decode(r *reader) {
 	}
 	c.Principals = r.string()
 	if len(r.b) > 0 {
-		if c.GroupMembers = r.uvarint(); c.GroupMembers == 0 {
-			r.fail("members of a group: none is written")
-		}
+		c.decodeGroups(r)
 	}
 	if c.onlySessions() {
 		r.fail("bounds of principals that have a shorter form")
+	}
+}
+
+func (c *Settings) decodeGroups(r *reader) {
+	if c.GroupMembers = r.uvarint(); c.GroupMembers > 0 {
+		return
+	}
+	for _, n := range c.OfGroups() {
+		*n = r.uvarint()
+	}
+	if c.onlyMembers() {
+		r.fail("bounds of shared subscriptions that have a shorter form")
 	}
 }

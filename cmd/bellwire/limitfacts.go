@@ -160,6 +160,14 @@ var limitFacts = map[string]limitFact{
 		over: "all filters of that SUBSCRIBE: 0x97 (3.1.1: 0x80); those there are stay", keeper: "TestGroupMembersAreBounded",
 		value: func(l *limits) int64 { return int64(l.broker.GroupMembers) }, hits: overBroker("share.members"),
 	},
+	"share.perSession": {
+		over: "all filters of that SUBSCRIBE: 0x97 (3.1.1: 0x80); those there are stay", keeper: "TestSharedOfOneSession",
+		value: func(l *limits) int64 { return int64(l.broker.GroupsPerSession) }, hits: overBroker("share.perSession"),
+	},
+	"share.groupsPerPrincipal": {
+		over: "likewise: that SUBSCRIBE would found one group more; others may be joined", keeper: "TestGroupsOfOneUser",
+		value: func(l *limits) int64 { return int64(l.broker.GroupsPerPrincipal) }, hits: overBroker("share.groupsPerPrincipal"),
+	},
 	"subs.perPrincipal": {
 		over: "all filters of that SUBSCRIBE: 0x97 (3.1.1: 0x80); those there are stay", keeper: "TestSubscriptionsOfOneUser",
 		value: func(l *limits) int64 { return int64(l.broker.SubscriptionsPerPrincipal) }, hits: overBroker("subs.perPrincipal"),
@@ -281,7 +289,7 @@ var limitFacts = map[string]limitFact{
 // those in force change by SIGHUP. The others are a node's own.
 var agreedRows = map[string]bool{
 	"im.": true, "source.": true, "watch.": true,
-	"sessions": true, "sessions.perPrincipal": true, "subs.perSession": true, "share.members": true, "subs.perPrincipal": true, "subs.wildcardsPerPrincipal": true, "retained.topics": true, "session.queueEvents": true, "session.queueBytes": true,
+	"sessions": true, "sessions.perPrincipal": true, "subs.perSession": true, "share.members": true, "share.perSession": true, "share.groupsPerPrincipal": true, "subs.perPrincipal": true, "subs.wildcardsPerPrincipal": true, "retained.topics": true, "session.queueEvents": true, "session.queueBytes": true,
 }
 
 // Of a node's own rows those that change by SIGHUP, too. Those that are not here are parts of

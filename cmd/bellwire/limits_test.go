@@ -50,6 +50,8 @@ default:
   session.volatileBytes: 18 MiB
   subs.perSession: 1019
   share.members: 1060
+  share.perSession: 1061
+  share.groupsPerPrincipal: 1062
   subs.perPrincipal: 1051
   subs.wildcardsPerPrincipal: 1052
   connect.perSecond: 1023
@@ -111,7 +113,7 @@ default:
 		},
 		broker: broker.Limits{
 			Sessions: 1013, SessionsPerPrincipal: 1048, SessionExpiryMax: 90 * 86400, QueueEvents: 1015, QueueBytes: 16 << 30,
-			VolatileEvents: 1017, VolatileBytes: 18 << 20, SubscriptionsPerSession: 1019, GroupMembers: 1060, SubscriptionsPerPrincipal: 1051, WildcardsPerPrincipal: 1052, RetainedTopics: 1020, DeepLevels: 1053, Subscriptions: 1054, Backlog: 21 << 20,
+			VolatileEvents: 1017, VolatileBytes: 18 << 20, SubscriptionsPerSession: 1019, GroupMembers: 1060, GroupsPerSession: 1061, GroupsPerPrincipal: 1062, SubscriptionsPerPrincipal: 1051, WildcardsPerPrincipal: 1052, RetainedTopics: 1020, DeepLevels: 1053, Subscriptions: 1054, Backlog: 21 << 20,
 		},
 		im: inbox.Limits{Rate: 1026, Burst: 1027, Kept: 1028, KeptBytes: 29 << 20, IDs: 1030, Contacts: 1031, Strangers: 1055},
 		state: state.Limits{Default: policy.Confirm, SourceRate: 1049, SourceBurst: 1050, Life: life.Limits{

@@ -61,7 +61,10 @@ func (s *server) wantedBy(c serverConfig, in agreement) agreement {
 		for _, bound := range want.settings.OfPrincipals() {
 			*bound = 0
 		}
-		want.settings.Principals, want.settings.GroupMembers = "", 0
+		for _, bound := range want.settings.OfGroups() {
+			*bound = 0
+		}
+		want.settings.Principals = ""
 	}
 	return want
 }
