@@ -76,7 +76,7 @@ var timeless = []string{
 const (
 	packagesAtOnce = "-p=4"
 	packagesInRace = "-p=3"
-	testsAtOnce    = "-parallel=8"
+	testsAtOnce    = 8 // where there is room for as many, see atOnce
 )
 
 // asBuilt has tests that start a server take the binary that build has made.
@@ -162,7 +162,9 @@ func gate(ctx context.Context, root string) error {
 	stage("race", func() { g.underRace(ctx, false, without(goroutines, append(slices.Clone(timeless), blackbox))) })
 	if slices.Contains(packages, blackbox) {
 		stage("blackbox", func() {
-			g.test(ctx, false, "", asBuilt(root), testsAtOnce, "-count=1", "-vet=off", "-timeout=10m", "-skip", external, blackbox)
+			n, err := atOnce(os.Stdout, os.TempDir())
+			g.fault(err)
+			g.test(ctx, false, "", asBuilt(root), "-parallel="+strconv.Itoa(n), "-count=1", "-vet=off", "-timeout=10m", "-skip", external, blackbox)
 		})
 	}
 	stage("what is left", beside.Wait)
