@@ -60,19 +60,30 @@ type shape struct {
 
 func (s *shape) size() int { return packetSize(s.body) }
 
-// shapeOf computes the shape of d for c. With mu held.
+// shapeOf computes the shape of d for c. A packet that a new alias would make larger than what
+// the client takes goes without. With mu held.
 func (c *conn) shapeOf(d *broker.Delivery) shape {
+	topic, alias := d.Event.Topic, uint16(0)
+	if c.aliasMax > 0 {
+		topic, alias = c.aliasFor(topic)
+	}
+	s := c.shapeWith(d, topic, alias)
+	if alias > 0 && topic != "" && s.size() > c.maxPacket {
+		s = c.shapeWith(d, topic, 0)
+	}
+	return s
+}
+
+// shapeWith is shapeOf with what stands for the topic.
+func (c *conn) shapeWith(d *broker.Delivery, topic string, alias uint16) shape {
 	ev := d.Event
-	s := shape{v5: c.version == 5, topic: ev.Topic}
+	s := shape{v5: c.version == 5, topic: topic, alias: alias}
 	rest := len(ev.Payload)
 	if d.QoS > 0 {
 		s.body = 2
 	}
 	if s.v5 {
 		rest += len(ev.Props)
-		if c.aliasMax > 0 {
-			s.topic, s.alias = c.aliasFor(ev.Topic)
-		}
 		if s.alias > 0 {
 			s.own += 3
 		}

@@ -169,14 +169,14 @@ func checkFrame(t *rapid.T, b []byte, c *conn, d *broker.Delivery, want packets.
 }
 
 // What is larger than the client takes is not sent, and nothing about it is
-// remembered.
+// remembered. What is too large with a new alias alone goes without one.
 func TestTooLargeLeavesNoTrace(t *testing.T) {
 	c := offline(5)
 	c.aliasMax = 5
 	ev := &event.Event{Topic: "some/topic", Payload: make([]byte, 100)}
 	d := &broker.Delivery{Event: ev, QoS: 1, PacketID: 1}
-	exact := packetSize(2 + len(ev.Topic) + 2 + 1 + 3 + len(ev.Payload)) // with a new alias
-	c.maxPacket = exact - 1
+	bare := packetSize(2 + len(ev.Topic) + 2 + 1 + len(ev.Payload))
+	c.maxPacket = bare - 1
 	var w broker.Wave
 	if got := c.Deliver(d, &w); got != broker.TooLarge {
 		t.Errorf("one byte too large: got %v, want TooLarge", got)
@@ -184,9 +184,18 @@ func TestTooLargeLeavesNoTrace(t *testing.T) {
 	if c.out.n != 0 || len(c.aliasOut) != 0 || c.marked {
 		t.Errorf("%d bytes, %d aliases, marked %v: want nothing", c.out.n, len(c.aliasOut), c.marked)
 	}
-	c.maxPacket = exact
-	if got := c.Deliver(d, &w); got != broker.Sent || c.out.n != exact {
-		t.Errorf("just right: got %v and %d bytes, want Sent and %d", got, c.out.n, exact)
+	const alias = 3 // bytes that it takes
+	for _, x := range []struct{ most, want, aliases int }{
+		{bare, bare, 0},
+		{bare + alias - 1, bare, 0},
+		{bare + alias, bare + alias, 1},
+		{bare - len(ev.Topic) + alias, bare - len(ev.Topic) + alias, 1}, // it is known
+	} {
+		c.maxPacket = x.most
+		if got := c.Deliver(d, &w); got != broker.Sent || c.out.n != x.want || len(c.aliasOut) != x.aliases {
+			t.Errorf("at most %d bytes: got %v, %d bytes and %d aliases, want Sent, %d and %d", x.most, got, c.out.n, len(c.aliasOut), x.want, x.aliases)
+		}
+		c.taken()
 	}
 	if got := c.srv.stats.Dropped[DropTooLarge].Load(); got != 1 {
 		t.Errorf("%d counted, want 1", got)
