@@ -177,6 +177,8 @@ func (l *loop) step(a *applied, s *step, now int64) {
 	b, w := l.b, &l.wave
 	switch s.kind {
 	case stepEvent:
+		w.share(s.event)
+		defer w.share(nil)
 		if s.event.Retain {
 			b.edges.openings.touch(s.event.Topic)
 		}

@@ -80,7 +80,7 @@ const (
 // A held is a delivery that waits in memory for the window: an event, or a mark
 // for a resource, which is rendered when it is sent.
 type held struct {
-	event  *event.Event
+	event  *event.Event // never changed, its Frames neither: other sessions may hold the same one
 	mark   string
 	named  bool // it is a mark: see showing
 	qos    uint8
@@ -240,7 +240,7 @@ func (o *outbox) hear(d *Delivery, until int64, w *Wave) {
 		o.mu.Unlock()
 		return
 	}
-	slow := o.hold(held{event: clone(d.Event), qos: d.QoS, retain: d.Retain, ids: d.IDs, until: until})
+	slow := o.hold(held{event: w.keep(d.Event), qos: d.QoS, retain: d.Retain, ids: d.IDs, until: until})
 	o.mu.Unlock()
 	if slow {
 		o.endSlow()
@@ -535,7 +535,8 @@ func (o *outbox) sendHeld(h *held, now int64, w *Wave) bool {
 			o.s.skip(why, o.sent, h.event, now)
 			return true
 		}
-		*d = Delivery{Event: h.event, QoS: h.qos, Retain: h.retain, IDs: h.ids}
+		*d = Delivery{Event: w.heldEvent(h), QoS: h.qos, Retain: h.retain, IDs: h.ids}
+		defer w.heldSent()
 		d.limitTo(h.event, h.until, now)
 		return o.send(d, w)
 	}

@@ -235,9 +235,13 @@ type Wave struct {
 
 	frames []frame // what goes to other nodes
 
+	common *event.Event // what many are being handed, by the delivery loop; nil for nothing
+	kept   *event.Event // the one copy of it for all who keep it, once there is one
+
 	// Scratch: what is handed through an interface would escape.
 	delivery Delivery
 	publish  event.Publish
+	held     event.Event // see heldEvent
 }
 
 // Mark adds s to the sinks to flush. A sink calls it when it goes from having

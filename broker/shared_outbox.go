@@ -75,7 +75,7 @@ func (s *Session) offerLent(q *queued, e *event.Event, now int64, w *Wave) {
 		o.mu.Unlock()
 		return
 	}
-	slow := o.hold(held{event: clone(e), qos: q.qos, retain: q.retain, ids: q.ids, entry: q.seq, group: q.group})
+	slow := o.hold(held{event: w.keep(e), qos: q.qos, retain: q.retain, ids: q.ids, entry: q.seq, group: q.group})
 	o.mu.Unlock()
 	if slow {
 		o.endSlow()
@@ -107,7 +107,8 @@ func (o *outbox) sendHeldLent(h *held, now int64, w *Wave) bool {
 		return true
 	}
 	d := &w.delivery
-	*d = Delivery{Event: h.event, QoS: h.qos, Retain: h.retain, IDs: h.ids}
+	*d = Delivery{Event: w.heldEvent(h), QoS: h.qos, Retain: h.retain, IDs: h.ids}
+	defer w.heldSent()
 	d.limitTo(h.event, until, now)
 	return o.sendLent(d, h.entry, w)
 }
