@@ -77,10 +77,8 @@ func (p *Profile) Apply(tx *broker.ProfileTx, pub *broker.Publication) error {
 	if err != nil {
 		return refuse.Told(err)
 	}
-	for name, tag := range event.UserProperties(pub.Event.Props) {
-		if is := policy.Tag(tx.PolicyOf(owner.String())); name == "evt-etag" && tag != is {
-			return &broker.Refusal{Cause: broker.ErrCondition, Reason: "stale-etag: the blocklist is another by now: its tag is " + is}
-		}
+	if err := refuse.Stale(pub, "the blocklist", func() string { return policy.Tag(tx.PolicyOf(owner.String())) }); err != nil {
+		return err
 	}
 	p.set(tx, owner, pub.Event.Payload)
 	if len(pub.Event.Payload) > 0 {

@@ -143,10 +143,8 @@ func (p *Profile) replacePolicy(tx *broker.ProfileTx, pub *broker.Publication, r
 		tx.SetPolicy(owner, r.document)
 		return nil
 	}
-	for name, tag := range event.UserProperties(pub.Event.Props) {
-		if is := policy.Tag(tx.PolicyOf(owner)); name == "evt-etag" && tag != is {
-			return &broker.Refusal{Cause: broker.ErrCondition, Reason: "stale-etag: the policy is another by now: its tag is " + is}
-		}
+	if err := refuse.Stale(pub, "the policy", func() string { return policy.Tag(tx.PolicyOf(owner)) }); err != nil {
+		return err
 	}
 	tx.SetPolicy(owner, r.document)
 	p.changed(tx, r.from)

@@ -357,10 +357,8 @@ func (p *Profile) policyOf(tx *broker.ProfileTx, owner kind.Addr) *policy.Policy
 // replacePolicy sets the policy that an owner has published, if the one that is to be
 // replaced is the one they mean.
 func (p *Profile) replacePolicy(tx *broker.ProfileTx, pub *broker.Publication, owner kind.Addr, document []byte) error {
-	for name, tag := range event.UserProperties(pub.Event.Props) {
-		if is := policy.Tag(tx.PolicyOf(owner.String())); name == "evt-etag" && tag != is {
-			return &broker.Refusal{Cause: broker.ErrCondition, Reason: "stale-etag: the policy is another by now: its tag is " + is}
-		}
+	if err := refuse.Stale(pub, "the policy", func() string { return policy.Tag(tx.PolicyOf(owner.String())) }); err != nil {
+		return err
 	}
 	p.setPolicy(tx, owner, document)
 	if len(document) > 0 {

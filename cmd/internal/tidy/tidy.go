@@ -63,7 +63,7 @@ var mayImport = map[string][]string{
 	"profiles/watchers":  {"profiles/jsontree", "profiles/kind", "profiles/xmltree"},
 	"profiles/policy":    {"acl", "profiles/jsontree", "profiles/kind", "profiles/watchers", "profiles/xmltree", "yamltree"},
 	"profiles/fields":    {"profiles/kind"},
-	"profiles/refuse":    {"broker", "profiles/jsontree", "profiles/kind"},
+	"profiles/refuse":    {"broker", "broker/event", "profiles/jsontree", "profiles/kind"},
 	"profiles/life":      {"broker/event", "internal/pace", "profiles/fields", "profiles/kind", "profiles/policy", "profiles/watchers"},
 	"profiles/state":     {"broker", "broker/event", "broker/secret", "internal/pace", "profiles/alias", "profiles/fields", "profiles/kind", "profiles/life", "profiles/policy", "profiles/refuse", "profiles/watchers"},
 	"profiles/alias":     {"broker", "profiles/fields", "profiles/jsontree", "profiles/kind", "profiles/refuse", "profiles/watchers"},
