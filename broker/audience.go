@@ -25,6 +25,8 @@ type localSub struct {
 	asked    bool // the log has it as a request
 	counted  bool // the log only counts it
 
+	judged uint64 // version of the policy by which it is known what to show it; the delivery loop's: it changes (see review)
+
 	peer *peer // not nil: it is another node's interest, and nothing else is set but what of sub and sharing is needed
 
 	sharing seat // of a shared subscription; the zero seat of others

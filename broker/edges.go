@@ -21,11 +21,13 @@ import (
 // now: see openings.
 //
 // An edge may concern a hundred thousand sessions. So that nothing else waits for
-// them, they are passed in pieces of edgePiece, between which the loop delivers what
+// them, they are passed in pieces (walk), between which the loop delivers what
 // has come meanwhile; whoever passes them, the edges' own goroutine, waits for each.
+// It does reviews, too, before.
 type edges struct {
-	mu   sync.Mutex // held while edges are passed: who comes second finds that they are
-	last int64      // edges up to here are passed; the delivery loop's
+	mu    sync.Mutex // held while edges are passed: who comes second finds that they are
+	last  int64      // edges up to here are passed; the delivery loop's
+	waits *review    // likewise; nil for none
 
 	kicked   chan struct{} // the next edge may have moved, or the clock
 	openings openings
@@ -35,7 +37,7 @@ const (
 	// edgesAtOnce bounds how many edges are told apart when the clock has jumped.
 	edgesAtOnce = 64
 
-	// edgePiece bounds how many sessions one task of the loop looks at, or
+	// edgePiece bounds how many sessions one task of the loop sends something, or
 	// resources that nobody watches: some milliseconds.
 	edgePiece = 512
 )
@@ -66,11 +68,11 @@ func (b *Broker) passEdges() (next int64) {
 	now := b.now()
 	var p passing
 	held := false
-	if !b.loop.call(func(*Wave) { p, next, held = e.begin(b, now), e.next(b), b.silence.held.Load() }) {
+	if !e.reviewed(b, func() { p, next, held = e.begin(b, now), e.next(b), b.silence.held.Load() }) {
 		return 0
 	}
 	for more := len(p.sessions) > 0; more; {
-		if !b.loop.call(func(w *Wave) { more = p.piece(w) }) {
+		if !b.loop.call(func(w *Wave) { more = p.pass(w) }) {
 			return 0
 		}
 	}
@@ -89,14 +91,13 @@ func (b *Broker) passEdges() (next int64) {
 // A passing is edges of the operator's policy on their way through the sessions that
 // were connected when they came. Who subscribes later is judged by what is open then.
 type passing struct {
-	b        *Broker
-	policy   *policy
-	edges    []int64 // ascending; up to now
-	now      int64
-	here     uint64                 // the place in the log then
-	sessions []*Session             // not looked at yet
-	open     map[string][]*localSub // to be sent what their filters match, by these
-	said     map[announced]*event.Event
+	walk
+	policy *policy
+	edges  []int64 // ascending; up to now
+	now    int64
+	here   uint64                 // the place in the log then
+	open   map[string][]*localSub // to be sent what their filters match, by these
+	said   map[announced]*event.Event
 }
 
 // An announced is what subscribers are told about their windows. Those of one filter are
@@ -127,7 +128,7 @@ func (p *passing) announcement(filter string, is Decision) *event.Event {
 
 // begin returns the passing of the edges that are due. In the delivery loop.
 func (e *edges) begin(b *Broker, now int64) passing {
-	p := passing{b: b, policy: b.policy.Load(), now: now, here: b.loop.position()}
+	p := passing{walk: walk{b: b}, policy: b.policy.Load(), now: now, here: b.loop.position()}
 	if p.policy == nil {
 		e.last = max(e.last, now)
 		return p
@@ -143,10 +144,7 @@ func (e *edges) begin(b *Broker, now int64) passing {
 		return p
 	}
 	b.stats.WindowsOpened.Add(uint64(len(p.edges)))
-	p.sessions = make([]*Session, 0, len(b.loop.live))
-	for _, s := range b.loop.live {
-		p.sessions = append(p.sessions, s)
-	}
+	p.walk.begin(b)
 	return p
 }
 
@@ -159,23 +157,14 @@ func (e *edges) next(b *Broker) int64 {
 	return 0
 }
 
-// piece looks at some sessions, and returns false when none is left. In the delivery
+// pass looks at some subscriptions, and returns false when none is left. In the delivery
 // loop.
-func (p *passing) piece(w *Wave) (more bool) {
-	n := min(edgePiece, len(p.sessions))
-	for _, s := range p.sessions[:n] {
-		if p.b.loop.live[s.number] != s {
-			continue
+func (p *passing) pass(w *Wave) (more bool) {
+	return p.piece(func(sub *localSub) {
+		if sub.windowed {
+			p.edge(sub.s, sub, w)
 		}
-		for _, sub := range s.subs {
-			if sub.windowed {
-				p.edge(s, sub, w)
-			}
-		}
-		s.scanning.runIfStarted()
-	}
-	p.sessions = p.sessions[n:]
-	return len(p.sessions) > 0
+	}, func(s *Session) { s.scanning.runIfStarted() })
 }
 
 // edge brings about what edges mean to one subscription.
@@ -298,33 +287,6 @@ func (s *Session) subEnded(filter string, now int64, w *Wave) {
 	}
 	delete(s.subs, filter)
 	s.b.unsubscribe(sub)
-}
-
-// policyChanged sends every subscription the state that a new policy opens to
-// it, and notes anew in which of them time has a part. here is the policy's place
-// in the log: an event of the same entry that was retained before it was judged
-// by the former policy, so the scan must find it. In the delivery loop.
-func (e *edges) policyChanged(b *Broker, before *policy, here uint64) {
-	now := b.now()
-	for _, s := range b.loop.live {
-		if s.isPutOut(before.authorizer()) {
-			continue
-		}
-		for filter, old := range s.subs {
-			if old.isShared() {
-				continue // no state is shown to it
-			}
-			grant := b.grant(s.who, filter, now)
-			sub := *old
-			sub.windowed, sub.outside = grant.Windowed, grant.Outside
-			s.subs[filter] = &sub
-			b.subscribe(&sub)
-			s.scanning.add(scan{sub: &sub, since: s.sinceOpening(here), opened: func(topicName string) bool {
-				return before != nil && !before.Decide(s.who, ActSubscribe, topicName, now).Allow
-			}})
-		}
-		s.scanning.runIfStarted()
-	}
 }
 
 // isPutOut ends the connection if its client could not come in any more as it came: what it

@@ -81,6 +81,7 @@ func (l *loop) resume(a *applied, r *restored, now int64) {
 			s.resume(o, now)
 		}
 	}
+	b.edges.restored(b)
 	for _, o := range r.held {
 		if s := l.parting.find(o.session); s != nil && s.epoch == o.epoch {
 			continue // the log will hear from it
@@ -140,20 +141,8 @@ func (s *Session) resume(o *opened, now int64) {
 			s.b.unsubscribe(sub)
 			continue
 		}
-		if sub.isShared() {
-			continue // no state is shown to it
-		}
-		grant := s.b.grant(s.who, filter, now)
-		if grant.Windowed != sub.windowed || grant.Outside != sub.outside {
-			other := *sub
-			other.windowed, other.outside = grant.Windowed, grant.Outside
-			sub = &other
-			s.subs[filter] = sub
-			s.b.subscribe(sub)
-		}
-		s.scanning.add(scan{sub: sub, since: s.sinceOpening(here), opened: func(string) bool { return true }})
+		sub.judged = 0 // what it was shown before, and since, is another state's
 	}
-	s.scanning.runIfStarted()
 }
 
 // resubscribe gives a durable session the subscriptions that the state has.

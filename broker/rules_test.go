@@ -27,6 +27,7 @@ type rules struct {
 	admins    map[string][]string // domains, by who administers them
 	tenants   map[string]bool
 	asked     func(who Who, what Action, name string) // nil, or called before each answer
+	granted   func()                                  // nil, or called by Grant
 }
 
 func (r *rules) Credential(principal, _ string) string {
@@ -220,6 +221,9 @@ func (r *rules) Decide(who Who, what Action, name string, at int64) Decision {
 }
 
 func (r *rules) Grant(who Who, filter string, at int64) Decision {
+	if r.granted != nil {
+		r.granted()
+	}
 	d := Decision{Reason: "no rule covers " + filter}
 	for i := range r.list {
 		x := &r.list[i]

@@ -189,9 +189,12 @@ func (s *Session) attach(sub event.Subscription, since, group uint64, now int64)
 	grant := s.b.grant(s.who, sub.Filter, now)
 	l := &localSub{s: s, sub: sub, since: since, windowed: grant.Windowed, outside: grant.Outside}
 	if old := s.subs[sub.Filter]; old != nil {
-		l.since = old.since // it goes on: events between the two are not missed
+		l.since, l.judged = old.since, old.judged // it goes on: events between the two are not missed
 	} else {
 		s.filters.add(sub.Filter, 1)
+		if is := s.b.policy.Load(); is != nil {
+			l.judged = is.version
+		}
 	}
 	s.subs[sub.Filter] = l
 	s.b.subscribe(l)

@@ -161,22 +161,7 @@ func (b *Broker) endAll(cause error) {
 }
 
 // showAnew has every session go on with what was held. In the delivery loop.
-func (l *loop) showAnew() {
-	here := l.position()
-	for _, s := range l.live {
-		for filter, sub := range s.subs {
-			if mayWatch(l.b.machine.profiles, filter) {
-				// Of resources all, of retained events none: nothing was kept from it.
-				s.scanning.add(scan{sub: sub, since: s.sinceOpening(here), opened: func(string) bool { return false }})
-			}
-		}
-		s.scanning.runIfStarted()
-		s.scanning.kick()
-		if n, _ := s.out.waiting(); n > 0 {
-			l.b.scans.start(s.goOn) // the queue is not read here
-		}
-	}
-}
+func (l *loop) showAnew() { l.b.edges.review(l.b).unheld = true }
 
 // holds says whether what is on a topic is not to be shown for now.
 func (b *Broker) holds(topicName string) bool {
