@@ -480,3 +480,44 @@ func TestCrashWhileBusy(t *testing.T) {
 	close(over)
 	busy.Wait()
 }
+
+// Room that is asked for ahead, as Pebble asks for a log that may become large, is made
+// as the file grows: a small file takes little of the disk.
+func TestRoomIsMadeAsAFileGrows(t *testing.T) {
+	dir := t.TempDir()
+	fs, steps := Open(dir), 0
+	fs.Intercept(func(op Op, _ string) error {
+		if op == OpPreallocate {
+			steps++
+		}
+		return nil
+	})
+	name := filepath.Join(dir, "log")
+	f, err := fs.CreateFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const asked = 100 << 20
+	if err := f.Preallocate(0, asked); errors.Is(err, syscall.EOPNOTSUPP) {
+		t.Skip("missing: a file system that makes room ahead")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	chunk := make([]byte, 256<<10)
+	for written := int64(len(chunk)); written <= asked+4<<20; written += int64(len(chunk)) {
+		if _, err := f.Write(chunk); err != nil {
+			t.Fatal(err)
+		}
+		var info syscall.Stat_t
+		if err := syscall.Stat(name, &info); err != nil {
+			t.Fatal(err)
+		}
+		if takes, most := info.Blocks*512, written+min(max(written, roomLeast), roomMost)+1<<20; takes > most {
+			t.Fatalf("a file of %d bytes takes %d, want %d at most", written, takes, most)
+		}
+	}
+	if steps < 8 || steps > 20 {
+		t.Errorf("room was made in %d steps, want one for each doubling and then each %d bytes", steps, roomMost)
+	}
+}

@@ -256,14 +256,22 @@ type file struct {
 	// POSIX a power cut could leave the marker alone, and no database. The file
 	// systems of Linux keep the name with the file; this does not rely on it.
 	fresh bool
+
+	at   int64 // where Write goes on
+	room int64 // up to where there is room by Preallocate
+	want int64 // up to where that was asked for
 }
 
 func (f *file) Write(p []byte) (int, error) {
 	if err := f.fs.before(OpWrite, f.name, len(p)); err != nil {
 		return 0, err
 	}
+	if end := f.at + int64(len(p)); end > f.room && f.room < f.want {
+		_ = f.makeRoom(end) // without it the write finds its own, or says why not
+	}
 	defer f.fs.powered()()
 	n, err := f.File.Write(p)
+	f.at += int64(n)
 	return f.wrote(n, err)
 }
 
@@ -284,12 +292,34 @@ func (f *file) wrote(n int, err error) (int, error) {
 	return n, err
 }
 
+// The steps in which room is made for a file that grows, in bytes.
+const (
+	roomLeast = 1 << 20
+	roomMost  = 16 << 20
+)
+
+// Preallocate is vfs.File's, but the room is made as the file grows, as much ahead as
+// there is behind, 16 MiB at most. For each file of its log Pebble asks for all that the
+// largest memtable could fill, and memtables begin small and double: so the files of the
+// first 64 MiB would take 1 GiB of the disk, within a second, and jump any low-water mark.
 func (f *file) Preallocate(offset, length int64) error {
+	f.want = max(f.want, offset+length)
+	return f.makeRoom(f.at)
+}
+
+// makeRoom makes the next step of the room that was asked for, beyond end.
+func (f *file) makeRoom(end int64) error {
+	next := min(f.want, end+min(max(end, roomLeast), roomMost))
+	if next <= f.room {
+		return nil
+	}
 	if err := f.fs.before(OpPreallocate, f.name, 0); err != nil {
 		return err
 	}
 	defer f.fs.powered()()
-	return f.fs.stats.result(f.File.Preallocate(offset, length))
+	from := f.room
+	f.room = next // also if it fails: the write that needs it is not kept for another try
+	return f.fs.stats.result(f.File.Preallocate(from, next-from))
 }
 
 func (f *file) Sync() error     { return f.sync(f.File.Sync) }
