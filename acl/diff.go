@@ -126,17 +126,15 @@ func (p *Policy) entries() map[string]Change {
 	for _, i := range p.issuers {
 		add(Change{What: "issuer", Name: i.Name, Line: i.line, Is: i.describe()})
 	}
-	for _, l := range p.logins {
-		add(Change{What: "login", Name: strings.Join(l.Listeners, ","), Line: l.line, Is: l.describe()})
+	for i, l := range p.logins { // their order counts
+		add(Change{What: "login", Name: fmt.Sprintf("%02d %s", i+1, strings.Join(l.Listeners, ",")), Line: l.line, Is: l.describe()})
 	}
 	for _, t := range p.tenants {
 		add(Change{What: "tenant", Name: t.domain, Line: t.line, Is: t.describe()})
 	}
-	for what, list := range map[string][]placed{"memory": p.durability.memory, "log": p.durability.log} {
-		for _, f := range list {
-			add(Change{What: "durability", Name: f.filter, Line: f.line, Is: what})
-		}
-	}
+	p.durability.each(func(f placed, lists string) {
+		add(Change{What: "durability", Name: f.filter, Line: f.line, Is: lists})
+	})
 	for i, w := range p.rewrites { // their order counts
 		add(Change{What: "rewrite", Name: fmt.Sprintf("%04d %s", i+1, w.source), Line: w.line, Is: w.describe()})
 	}

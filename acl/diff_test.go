@@ -16,6 +16,34 @@ func parsed(t *testing.T, text string) *Policy {
 	return p.WithOwners("presence")
 }
 
+// What decides by its place in the file, or stands in it twice, is compared as it counts.
+func TestCompareByPlace(t *testing.T) {
+	const first, second = `{listeners: [a, b], by: [password]}`, `{listeners: ["*"], by: [token]}`
+	for _, c := range []struct{ name, was, is, want string }{
+		{"a filter in both lists", "durability: {memory: [a], log: [a]}", "durability: {memory: [a], log: [a]}", ""},
+		{"a filter that goes to the log", "durability: {memory: [a, b]}", "durability: {memory: [a, b], log: [a]}", "durability a: memory -> memory, log"},
+		{
+			"logins in another order", "logins: [" + first + ", " + second + "]", "logins: [" + second + ", " + first + "]",
+			"login 01 *:  -> by token; login 01 a,b: by password -> ; login 02 *: by token -> ; login 02 a,b:  -> by password",
+		},
+		{
+			"the first of two logins of a listener", "logins: [" + first + ", " + first + "]", `logins: [{listeners: [a, b], by: [token]}, ` + first + "]",
+			"login 01 a,b: by password -> by token",
+		},
+	} {
+		for range 8 { // in whatever order lists are walked
+			var got []string
+			for _, e := range Compare(parsed(t, c.was), parsed(t, c.is), time.Time{}).Entries {
+				got = append(got, fmt.Sprintf("%s %s: %s -> %s", e.What, e.Name, e.Was, e.Is))
+			}
+			if got := strings.Join(got, "; "); got != c.want {
+				t.Errorf("%s: %q, want %q", c.name, got, c.want)
+				break
+			}
+		}
+	}
+}
+
 const diffBefore = `
 users: {ana: {token_sha256: "` + "d0c04f4b1951e4aeaaec8223ed2039e542f3aae805a6fa7f6d794e5afff5d272" + `"}}
 groups: {night: [ana, bo]}

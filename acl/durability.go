@@ -66,6 +66,20 @@ func (r *reader) readFilters(n *yamltree.Node, what string) (list []placed) {
 	return list
 }
 
+// each calls yield with each filter, the last time with all lists that it is in.
+func (d *durability) each(yield func(f placed, lists string)) {
+	for _, f := range d.memory {
+		yield(f, "memory")
+	}
+	for _, f := range d.log {
+		lists := "log"
+		if slices.ContainsFunc(d.memory, func(m placed) bool { return m.filter == f.filter }) {
+			lists = "memory, log"
+		}
+		yield(f, lists)
+	}
+}
+
 // HasDurability says whether some topics' events may be kept in memory only.
 func (p *Policy) HasDurability() bool { return len(p.durability.memory) > 0 }
 
