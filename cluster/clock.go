@@ -46,6 +46,17 @@ func (c *logClock) seen(stamp int64, live bool) {
 	}
 }
 
+// restored notes the stamp of a state that has come in place of this node's: the time
+// goes on from there, unless it is later by then.
+func (c *logClock) restored(stamp int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = max(c.last, stamp)
+	if now := c.now(); c.set && c.base+int64(now.Sub(c.at)) < stamp {
+		c.base, c.at = stamp, now
+	}
+}
+
 // lead begins the time in which this node gives the stamps; follow ends it.
 func (c *logClock) lead() {
 	c.mu.Lock()

@@ -80,6 +80,28 @@ func TestTrap17ReplayIsNotTheTime(t *testing.T) {
 	}
 }
 
+// A state that comes in place of a node's brings the time of its log, which goes on from
+// there: where it is ahead of what the node has heard, and not where it is behind.
+func TestTrap17TimeOfARestoredState(t *testing.T) {
+	w := &wall{base: time.Now()}
+	begin := w.base.UnixNano()
+	c := newLogClock(w.now, 0)
+	c.seen(begin, true)
+	w.elapsed += time.Minute
+	c.restored(begin + int64(time.Hour))
+	w.elapsed += time.Second
+	c.lead()
+	if got := time.Duration(c.stamp() - begin); got != time.Hour+time.Second {
+		t.Errorf("a second after a state of an hour later the log is at %v", got)
+	}
+	c.follow()
+	c.restored(begin)
+	c.lead()
+	if got := time.Duration(c.stamp() - begin); got != time.Hour+time.Second {
+		t.Errorf("an older state has moved the log to %v", got)
+	}
+}
+
 // A clock that is set by hand is followed exactly, forward.
 func TestHandSetClockIsFollowedExactly(t *testing.T) {
 	now := time.Date(2026, 3, 9, 16, 59, 0, 0, time.UTC)

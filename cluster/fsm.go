@@ -18,7 +18,7 @@ type fsm struct {
 	node    *Node
 	machine Machine
 	replay  uint64 // entries up to here were on this disk at the start
-	stamp   int64  // of the newest entry applied since the start
+	stamp   int64  // of the newest entry in the Machine's state
 	none    []any  // Raft wants a result for each entry; there are none
 
 	applied   atomic.Uint64 // index
@@ -31,7 +31,7 @@ type fsm struct {
 var _ raft.BatchingFSM = (*fsm)(nil)
 
 func newFSM(n *Node, last uint64) *fsm {
-	f := &fsm{node: n, machine: n.cfg.Machine, replay: last}
+	f := &fsm{node: n, machine: n.cfg.Machine, replay: last, stamp: n.cfg.Machine.Now()}
 	durable, _, _, _ := f.machine.Durable()
 	f.applied.Store(durable)
 	return f
@@ -99,6 +99,9 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		return err
 	}
 	f.applied.Store(m.Index)
+	f.stamp = max(f.stamp, f.machine.Now())
+	f.node.clock.restored(f.stamp)
+	f.node.log.SetFloor(f.stamp)
 	if err := f.node.settleState(); err != nil {
 		return err
 	}

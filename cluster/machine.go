@@ -3,7 +3,7 @@ package cluster
 // A Machine is the replicated state machine that a Node hosts. The same entries
 // in the same order leave every Machine in the same state.
 //
-// Apply, Configure and Restore are called by one goroutine at a time, never two of
+// Apply, Configure, Restore and Now are called by one goroutine at a time, never two of
 // them at once. Durable, Flush and Checkpoint may be called at any time by any
 // other.
 type Machine interface {
@@ -30,6 +30,11 @@ type Machine interface {
 	// zero before the first Configure is durable. It never runs back, but for
 	// Restore.
 	Durable() (index, term uint64, config []byte, configIndex uint64)
+
+	// Now returns the time of the log as of the state: the stamp of the newest entry in
+	// it, also of one that another Machine has applied, 0 for none. The log goes on from
+	// there where the state has come without it, by Restore or from a backup.
+	Now() int64
 
 	// Flush makes everything durable that was applied before the call.
 	Flush() error

@@ -178,6 +178,8 @@ func (m *toy) Restore(dir string) error {
 	return m.open()
 }
 
+func (m *toy) Now() int64 { return m.position().stamp }
+
 func (m *toy) position() position {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -79,21 +79,23 @@ func (n *Node) logEnds() (first, last uint64, err error) {
 	return first, last, err
 }
 
-// newestStamp returns the greatest stamp in the log, or that was ever in it. They
-// do not decrease, so it is that of the newest entry that has one.
+// newestStamp returns the greatest stamp in the log, or that was ever in it, or in the
+// log that the state comes from. They do not decrease, so it is that of the newest entry
+// that has one.
 func (n *Node) newestStamp() (int64, error) {
 	first, last, err := n.logEnds()
 	if err != nil {
 		return 0, err
 	}
+	floor := max(n.log.Floor(), n.cfg.Machine.Now())
 	for index := last; index >= first && index > 0; index-- {
 		var e raft.Log
 		if err := n.log.GetLog(index, &e); err != nil {
 			return 0, err
 		}
 		if e.Type == raft.LogCommand {
-			return max(stampOf(e.Data), n.log.Floor()), nil
+			return max(stampOf(e.Data), floor), nil
 		}
 	}
-	return n.log.Floor(), nil
+	return floor, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -374,6 +375,18 @@ func (m *Machine) State() (index, digest uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.at(), m.digest
+}
+
+// Now is cluster.Machine's.
+func (m *Machine) Now() (newest int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range slices.Backward(m.entries) { // configurations have none
+		if newest = e.Stamp; e.Config == nil {
+			break
+		}
+	}
+	return newest
 }
 
 // History returns what the machine has applied, in order, what came with copies
