@@ -226,6 +226,49 @@ func TestMQTT12QoS2AcrossKill(t *testing.T) {
 	}
 }
 
+// A repeat of what was routed is told so, also if it would be refused by now: a client that
+// is told that it was not would publish it anew, and one that goes by the code uses its
+// packet id for another event, which is not to be taken for the repeat.
+//
+// MQTT 5: 4.3.3-9, 4.3.3-10.
+func TestMQTT12QoS2RepeatOfWhatIsForbiddenSince(t *testing.T) {
+	t.Parallel()
+	policy := policyFile(t, []string{"pub", "sub"}, everything)
+	s := serve(t, "--policy", policy)
+	sub := s.open(v5, as("sub", clean("sub")))
+	sub.Subscribe("#", 2)
+	m := mq.Publish{Topic: "a", QoS: 2, ID: 7, Payload: []byte("once")}
+	pub := s.open(v5, as("pub", durable(v5, "pub")))
+	pub.Send(m)
+	pub.ExpectID(mq.PUBREC, 7)
+	sub.ReceiveText("a", "once")
+	pub.Close()
+	writePolicy(t, policy, []string{"pub", "sub"}, everything+`  - {id: no, deny: [publish], who: ["*@example.com"], topic: [a]}`+"\n")
+	s.reload()
+
+	pub = s.open(v5, as("pub", durable(v5, "pub")))
+	m.Dup = true
+	pub.Send(m)
+	rec := pub.ExpectID(mq.PUBREC, 7)
+	if rec.Code >= 0x80 {
+		t.Errorf("the repeat: got %v", rec)
+	} else {
+		pub.Send(mq.Ack{Type: mq.PUBREL, ID: 7})
+		pub.ExpectID(mq.PUBCOMP, 7)
+	}
+	for _, x := range []struct {
+		topic   string
+		refused bool
+	}{{"a", true}, {"b", false}} { // the id is free
+		pub.Send(mq.Publish{Topic: x.topic, QoS: 2, ID: 7, Payload: []byte("another")})
+		if rec := pub.ExpectID(mq.PUBREC, 7); rec.Code >= 0x80 != x.refused {
+			t.Errorf("another to %q: got %v", x.topic, rec)
+		}
+	}
+	sub.ReceiveText("b", "another")
+	sub.Quiet()
+}
+
 // Acknowledgements for ids that nobody knows are answered as the standard says.
 //
 // MQTT 5: 4.3.3-11, 3.6.2-1, 3.7.2-1.

@@ -166,6 +166,8 @@ type opened struct {
 	done                     spans
 	received                 []uint64
 
+	inbound map[uint16]struct{} // packet ids of QoS 2 publishes that are not released; nil for none
+
 	subs   []storedSub
 	atOnce int         // not 0: those that are not shared are in the store, and are put in force so many at a time
 	asked  []string    // what the session subscribes to by request, or the log counts

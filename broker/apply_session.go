@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -120,6 +121,7 @@ func (m *Machine) describe(r *record, o *opened) {
 	o.inFlight, o.untold = m.limits.inFlight(r.recvMax), m.limits.untold()
 	o.done = slices.Clone(q.done)
 	o.received = append(o.received, q.received...)
+	o.inbound = maps.Clone(r.inbound)
 	if o.atOnce > 0 {
 		for _, g := range r.groups { // in any order
 			if s, ok := m.subOf(g.filter, r.session); ok {

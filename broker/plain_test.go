@@ -469,6 +469,10 @@ func (p *plain) connect(from event.Header, c *event.Connect) (any, error) {
 	o.below, o.sent, o.maybe, o.next, o.dropped = s.below(), s.sent, s.maybe, s.next, s.dropped
 	o.inFlight, o.untold = p.limits.inFlight(s.recvMax), p.limits.untold()
 	o.received = slices.Clone(s.received)
+	o.inbound = map[uint16]struct{}{}
+	for id := range s.inbound {
+		o.inbound[id] = struct{}{}
+	}
 	for seq := s.below(); seq < s.next; seq++ {
 		if !s.has(seq) {
 			o.done = o.done.add(seq, seq+1)

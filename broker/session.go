@@ -42,7 +42,8 @@ type Session struct {
 	version      uint64 // of the policy that verdicts are of
 
 	// The packet ids of QoS 2 publishes not yet released, of a session that
-	// ends with its connection: for others the Machine keeps them.
+	// ends with its connection. For others the Machine keeps them: here are those
+	// that earlier connections brought.
 	inboundMu sync.Mutex
 	inbound   map[uint16]struct{}
 
@@ -148,7 +149,7 @@ func (b *Broker) Connect(r ConnectRequest, sink Sink) (s *Session, present bool,
 // open makes s what the Machine answered. In the delivery loop.
 func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 	s.p = s.b.proposer.Load()
-	s.number, s.epoch, s.durable = o.session, o.epoch, o.durable
+	s.number, s.epoch, s.durable, s.inbound = o.session, o.epoch, o.durable, o.inbound
 	s.out.open(s, o, int(r.ReceiveMax), s.b.loop.endedSession(o.session))
 	s.subs, s.left = make(map[string]*localSub, len(o.subs)), make(chan struct{})
 	if o.atOnce > 0 {
@@ -344,11 +345,23 @@ func (s *Session) forget(id uint16) (known bool) {
 	return known
 }
 
+// Took says whether a QoS 2 publish with this packet id repeats one that was routed when it first
+// came, and so needs no more than to be acknowledged: whatever would be refused of it by now, the
+// client is not to publish it anew. What this connection of a durable session has brought itself
+// only the log knows, and Publish is asked.
+func (s *Session) Took(packetID uint16) bool {
+	s.inboundMu.Lock()
+	defer s.inboundMu.Unlock()
+	_, known := s.inbound[packetID]
+	return known
+}
+
 // Release ends a QoS 2 publish (PUBREL). As with Publish, c hears of it by tag
 // unless logged is false. ErrNoPacketID means that the id is not in use.
 func (s *Session) Release(packetID uint16, c Completer, tag uint64) (logged bool, err error) {
+	known := s.forget(packetID)
 	if !s.durable {
-		if !s.forget(packetID) {
+		if !known {
 			return false, ErrNoPacketID
 		}
 		return false, nil

@@ -22,6 +22,7 @@ import (
 type session interface {
 	Start(w *broker.Wave)
 	Publish(ev *event.Event, packetID uint16, c broker.Completer, tag uint64, w *broker.Wave) (logged bool, err error)
+	Took(packetID uint16) bool
 	Release(packetID uint16, c broker.Completer, tag uint64) (logged bool, err error)
 	SubscribeWith(subs []event.Subscription, options []byte, acknowledge func([]broker.SubResult, []byte, *broker.Wave))
 	UnsubscribeNamed(filters, named []string) (existed []bool, err error)

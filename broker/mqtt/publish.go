@@ -157,6 +157,10 @@ func (c *conn) publishLogged(in *input, p *publication) error {
 	if err != nil {
 		return err
 	}
+	if p.qos == 2 && c.session.Took(p.id) {
+		c.Complete(tag, nil, &in.wave)
+		return nil
+	}
 	logged, err := false, p.refused
 	if err == nil {
 		err = later
