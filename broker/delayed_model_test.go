@@ -57,15 +57,21 @@ func (p *plain) delay(e plainEvent, s *plainSession) error {
 	}
 	d := &plainDelayed{number: p.here(), due: p.now + int64(delay)*1e9, client: s.client, principal: s.principal, event: e}
 	d.event.topic = to
-	var events, bytes, ownEvents, ownBytes uint64
+	var events, bytes, ownEvents, ownBytes, nobodys, nobodysBytes uint64
 	for _, other := range p.delayed {
 		events, bytes = events+1, bytes+other.size()
+		if other.principal == "" {
+			nobodys, nobodysBytes = nobodys+1, nobodysBytes+other.size()
+		}
 		if other.owner() == d.owner() {
 			ownEvents, ownBytes = ownEvents+1, ownBytes+other.size()
 		}
 	}
 	if events >= limits.Events || bytes+d.size() > limits.Bytes || ownEvents >= limits.OwnerEvents || ownBytes+d.size() > limits.OwnerBytes {
 		return ErrRefused
+	}
+	if s.principal == "" && (nobodys >= limits.Events/2 || nobodysBytes+d.size() > limits.Bytes/2) {
+		return ErrRefused // the other half is for those who have a name
 	}
 	p.delayed = append(p.delayed, d)
 	return nil
