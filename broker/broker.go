@@ -32,8 +32,8 @@ type Config struct {
 	// enabled here: nobody publishes or subscribes to them.
 	Reserved []string
 
-	// Free returns the free and total bytes of the data directory; nil if it
-	// cannot fill up. LowWater is the free space below which durable publishes
+	// Free returns the free and total bytes of the data directory, without what is yet
+	// to be written there in any case; nil if it cannot fill up. LowWater is the free space below which durable publishes
 	// are refused; 0 means the lesser of 5 % and 512 MiB.
 	Free     func() (free, total uint64)
 	LowWater uint64
@@ -102,6 +102,7 @@ type Broker struct {
 	settings atomic.Pointer[event.Settings]
 	single   atomic.Pointer[single] // of settings
 	diskFull atomic.Bool
+	look     chan struct{} // takes one: look at the free space now
 
 	clientsWatched atomic.Int64 // subscriptions here that may be told of clients that come and go
 
@@ -161,6 +162,8 @@ func New(c Config) (*Broker, error) {
 	b.edges.last, b.edges.kicked = b.now(), make(chan struct{}, 1)
 	m.clientsWatched = func() bool { return b.clientsWatched.Load() > 0 }
 	m.deliver, m.spare = b.loop.deliver, b.loop.spare
+	b.look = make(chan struct{}, 1)
+	m.look = b.look
 	b.setPolicy(m.policy, m.history.number())
 	b.adoptSettings(m.settings)
 	b.adjust()
@@ -512,7 +515,8 @@ func untilNext(now, at int64) time.Duration {
 	return min(time.Second, time.Duration(max(at-now, int64(time.Millisecond))))
 }
 
-// watchDisk looks at the free space once a second.
+// watchDisk looks at the free space once a second, and after each checkDiskEvery bytes that
+// were ordered: a second is long enough to write past the low-water mark.
 func (b *Broker) watchDisk() {
 	if b.config.Free == nil {
 		return
@@ -525,9 +529,13 @@ func (b *Broker) watchDisk() {
 		case <-b.closing:
 			return
 		case <-tick.C:
+		case <-b.look:
 		}
 	}
 }
+
+// checkDiskEvery is after how many bytes of commands the free space is looked at again.
+const checkDiskEvery = 4 << 20
 
 // CheckDisk looks at the free space now.
 func (b *Broker) CheckDisk() {

@@ -86,6 +86,8 @@ type Machine struct {
 	nobody         nobody
 	notGiven       map[string]struct{} // entries of the policy in force of which it was told that they give nothing
 	clientsWatched func() bool         // somebody here is to be told of clients that come and go
+	look           chan<- struct{}     // asks for a look at the free space (Broker.watchDisk); nil: nobody looks
+	unlooked       int                 // bytes of commands since that was asked for
 
 	retained atomic.Int64 // topics that have a retained event; written by Apply alone
 	known    atomic.Int64 // sessions there are; likewise
@@ -249,12 +251,28 @@ func (m *Machine) Apply(index, term uint64, stamp int64, batches [][]byte) {
 	if index <= m.applied.Load() {
 		return // replayed from a log that reaches further back than our state
 	}
+	m.takesRoom(batches)
 	m.failed = nil
 	for !m.try(index, term, stamp, batches) {
 		// The unit that panicked is in m.failed now.
 		if err := m.load(); err != nil {
 			panic(fmt.Sprintf("machine: state unreadable after a failed command: %v", err))
 		}
+	}
+}
+
+// takesRoom has the free space of the disk looked at after each checkDiskEvery bytes.
+func (m *Machine) takesRoom(batches [][]byte) {
+	for _, b := range batches {
+		m.unlooked += len(b)
+	}
+	if m.unlooked < checkDiskEvery {
+		return
+	}
+	m.unlooked = 0
+	select {
+	case m.look <- struct{}{}:
+	default: // it is about to be looked at
 	}
 }
 

@@ -541,6 +541,10 @@ func (n *Node) Stats() Stats {
 // Not after Close.
 func (n *Node) LogMemTables() uint64 { return n.db.MemTables() }
 
+// LogUnflushed returns the bytes that the log has yet to write to the disk once more,
+// whatever comes. Not after Close.
+func (n *Node) LogUnflushed() uint64 { return n.db.Unflushed() }
+
 // handLeadership has another node lead, if there is one and this one does: the
 // others then need not wait until they miss it.
 func (n *Node) handLeadership() {

@@ -300,6 +300,10 @@ func (db *DB) Stats() Stats {
 // Close.
 func (db *DB) MemTables() uint64 { return db.pebble.Metrics().MemTable.Size }
 
+// Unflushed returns the bytes of entries that are in memtables: they are in the log on
+// disk, and will be written once more, to tables, before that can go. Not after Close.
+func (db *DB) Unflushed() uint64 { return db.pebble.Metrics().WAL.Size }
+
 // Close closes the database. No Log of it may be used any more.
 func (db *DB) Close() error {
 	db.running.Store(false)

@@ -299,7 +299,7 @@ func (s *server) openState() (err error) {
 	s.broker, err = broker.New(broker.Config{
 		Node: s.dir.Identity().Node, Store: s.store, Compile: s.compile, Limits: s.config.limits.broker, Domain: s.config.domain,
 		Now: s.now, Logger: s.config.logger, Profiles: s.profiles,
-		Free: s.config.fs.Free, LowWater: s.config.limits.lowWater, Tap: s.config.tap, Raised: s.levelRaised, Denied: s.denied,
+		Free: s.free, LowWater: s.config.limits.lowWater, Tap: s.config.tap, Raised: s.levelRaised, Denied: s.denied,
 		Administer: s.administer, Outlawed: s.outlawed,
 		ReasonName: mqtt.ReasonName,
 	})
@@ -319,6 +319,14 @@ const (
 	aloneStall  = 15 * time.Second
 	memberStall = 3500 * time.Millisecond
 )
+
+// free returns how much of the disk is free beyond what memtables have yet to write there:
+// of a volume of a GiB that is several times the low-water mark, and it is written whatever
+// becomes of publishers. To be called while the node is open.
+func (s *server) free() (free, total uint64) {
+	free, total = s.config.fs.Free()
+	return free - min(free, s.store.MemTables()+s.node.LogUnflushed()), total
+}
 
 // openNode starts the log and waits until the broker has caught up with it.
 func (s *server) openNode(ctx context.Context) (err error) {
