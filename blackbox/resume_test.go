@@ -358,6 +358,40 @@ func TestMQTT26ClientsMaximumPacketSize(t *testing.T) {
 	receive("queued")
 }
 
+// Who comes back and takes smaller packets than before is not sent again what is too large now.
+// At QoS 2 the exchange is completed all the same: the client may have the packet id from before,
+// and would take for that event whatever comes under it later.
+//
+// MQTT 5: 3.1.2-24, 3.1.2-25.
+func TestMQTT26ResumeWithSmallerPackets(t *testing.T) {
+	addr := plain(t)
+	topic := name(t)
+	sub := mq.Open(t, addr, v5, durable(v5, name(t)))
+	sub.Subscribe(topic, 2)
+	pub := mq.Open(t, addr, v5, clean(name(t, "pub")))
+	large := make([]byte, 500)
+	var ids []uint16
+	for _, m := range []mq.Publish{{QoS: 1, Payload: large}, {QoS: 2, Payload: large}, {QoS: 2, Payload: []byte("small")}} {
+		m.Topic = topic
+		pub.PublishMessage(m)
+		ids = append(ids, sub.Expect(mq.PUBLISH).ID)
+	}
+	sub.Close()
+	m := durable(v5, name(t))
+	m.Properties = append(m.Properties, mq.Number(mq.PropMaximumPacketSize, 200))
+	sub = mq.Open(t, addr, v5, m)
+	if p := sub.Await(mq.PUBLISH, 0); p.ID != ids[2] || !p.Dup() {
+		t.Errorf("got %v, want the small one again with id %d", p, ids[2])
+	}
+	sub.Await(mq.PUBREL, ids[1])
+	sub.Send(mq.Ack{Type: mq.PUBCOMP, ID: ids[1]}, mq.Ack{Type: mq.PUBREC, ID: ids[2]})
+	sub.ExpectID(mq.PUBREL, ids[2])
+	sub.Send(mq.Ack{Type: mq.PUBCOMP, ID: ids[2]})
+	pub.Publish(topic, 2, "next")
+	sub.ReceiveText(topic, "next")
+	sub.Quiet()
+}
+
 // A topic alias stands for its topic before anything is asked about it; a
 // wrong one ends the connection, an unknown one too.
 //

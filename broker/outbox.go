@@ -314,6 +314,10 @@ func (o *outbox) send(d *Delivery, w *Wave) bool {
 		return false
 	case TooLarge:
 		o.s.b.stats.TooLarge.Add(1)
+		if d.QoS == 2 && seq < o.begun { // the client took larger ones before
+			o.finish(seq)
+			return true
+		}
 		o.over(seq)
 		o.s.settling.note(o.s, false)
 		return true
@@ -470,12 +474,11 @@ func (s *Session) unfitBegun(why fitness, e *event.Event, now int64) fitness {
 }
 
 // finish ends a QoS 2 delivery that an earlier connection was sent and that may
-// not be sent again. Whether the client has it nobody knows; if so it waits for
+// not be sent again, or is too large for what the client takes now. Whether the client has it nobody knows; if so it waits for
 // PUBREL, and would take for the same event whatever comes with that packet id, so
 // this is brought to its end as if its PUBREC had come: PUBREL for an id that it
 // does not know is no error of either's (5.0 3.7.2.1). mu is held.
-func (o *outbox) finish(why fitness, seq uint64, e *event.Event, now int64) {
-	o.s.withheld(e, why == shut, now)
+func (o *outbox) finish(seq uint64) {
 	o.setSlot(seq, slotReceived)
 	o.sent++
 	o.underWay++
@@ -621,7 +624,8 @@ func (o *outbox) sendEntries(entries []queueItem, until uint64, now int64, w *Wa
 		if it.seq < o.begun {
 			why = o.s.unfitBegun(why, &it.event, now)
 			if why != fit && it.qos == 2 && it.ref == "" {
-				o.finish(why, it.seq, &it.event, now)
+				o.s.withheld(&it.event, why == shut, now)
+				o.finish(it.seq)
 				continue
 			}
 		}
