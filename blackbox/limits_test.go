@@ -2,7 +2,10 @@ package blackbox
 
 import (
 	"fmt"
+	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -506,4 +509,29 @@ func TestLimitsOfOneUser(t *testing.T) {
 	for i := range 10 {
 		bob.Subscribe(fmt.Sprint("f", i), 1)
 	}
+}
+
+// Connections, of clients that have not even signed in, take no file that the node needs:
+// where it may open few, it goes on.
+func TestClientsLeaveFiles(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("prlimit"); err != nil {
+		t.Skip("missing: prlimit, apt-get install util-linux")
+	}
+	s := prepare(t, filepath.Join(t.TempDir(), "data"), "--allow-anonymous")
+	s.prefix = []string{"prlimit", "--nofile=256:256"}
+	s.start()
+	c := s.open(v5, clean("c"))
+	for range 260 {
+		if nc, err := net.Dial("tcp", s.ready.MQTT); err == nil { // else it was closed already
+			defer nc.Close()
+		}
+	}
+	until(t, "connections are turned away", patience, func() bool { return s.metric("bellwire_turned_away_total", `reason="files"`) > 0 })
+	for i := range 40 { // several files of the log
+		if code := c.TryPublish(mq.Publish{Topic: "t", QoS: 1, Retain: true, Payload: make([]byte, 40<<10)}); code != 0 && code != 0x10 {
+			t.Fatalf("publish %d: code %#x", i, code)
+		}
+	}
+	s.checkAlive()
 }

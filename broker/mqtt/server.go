@@ -75,6 +75,11 @@ type Config struct {
 	// nil knows none.
 	Elsewhere func() string
 
+	// Sockets is how many connections may be open at once, accepted or not, those of Internal
+	// listeners left out; 0: as many as come. It is for processes that may open few files:
+	// with none left the log could not go on.
+	Sockets int
+
 	// Origin is the id of this broker, all nodes of it, for bridges of others of our kind,
 	// who ask for it in CONNECT (originProperty). Empty: none is told.
 	Origin string
@@ -99,6 +104,7 @@ type Server struct {
 	reserved       func(client string) string
 	elsewhere      func() string
 	origin         string
+	sockets        int
 	policy         func() broker.Authorizer // in force now
 	shared         func() bool              // shared subscriptions are to be had
 	connect        func(broker.ConnectRequest, broker.Sink) (s session, present bool, dropped uint64, err error)
@@ -125,6 +131,7 @@ type Server struct {
 	listeners  map[net.Listener]struct{}
 	conns      *conn // a list of all
 	handshakes int   // of them, not accepted yet
+	open       int   // of them, of listeners that are not Internal
 
 	wg    sync.WaitGroup // of the connections' goroutines
 	turns turns          // of TLS handshakes
@@ -171,6 +178,7 @@ func newServer(cfg Config, connect func(broker.ConnectRequest, broker.Sink) (ses
 		reserved:       cfg.Reserved,
 		elsewhere:      cfg.Elsewhere,
 		origin:         cfg.Origin,
+		sockets:        cfg.Sockets,
 		policy:         func() broker.Authorizer { return nil },
 		shared:         func() bool { return true },
 		connect:        connect,
@@ -424,8 +432,13 @@ func (s *Server) add(c *conn) (why Turnaway, ok bool) {
 		return TurnawayClosing, false
 	case s.handshakes >= s.limits.Load().Handshakes:
 		return TurnawayHandshakes, false
+	case s.sockets > 0 && s.open >= s.sockets && !c.by.Internal:
+		return TurnawayFiles, false
 	}
 	s.handshakes++
+	if !c.by.Internal {
+		s.open++
+	}
 	c.next = s.conns
 	if c.next != nil {
 		c.next.prev = c
@@ -460,6 +473,9 @@ func (s *Server) remove(c *conn) {
 	}
 	if !c.accepted {
 		s.handshakes--
+	}
+	if !c.by.Internal {
+		s.open--
 	}
 	s.mu.Unlock()
 	if c.accepted {

@@ -18,11 +18,12 @@ const (
 	TurnawayClosing                    // the server is closing
 	TurnawayListener                   // its listener has as many as it may
 	TurnawayProxy                      // it is not from a proxy that is trusted, or does not begin as one's
+	TurnawayFiles                      // the process may open no more files
 	turnaways
 )
 
 func (t Turnaway) String() string {
-	return [...]string{"address", "rate", "handshakes", "closing", "listener", "proxy"}[t]
+	return [...]string{"address", "rate", "handshakes", "closing", "listener", "proxy", "files"}[t]
 }
 
 // An Over is a bound of Limits that clients were past, counted where nothing else counts it.

@@ -375,6 +375,7 @@ func (s *server) compile(data []byte, domain string) (broker.Authorizer, error) 
 // listen begins to serve clients.
 func (s *server) listen() (err error) {
 	s.ticker = time.NewTicker(mqtt.Tick)
+	sockets, httpSockets := openFiles(s.config.logger)
 	s.mqtt, err = mqtt.New(mqtt.Config{
 		Broker: s.broker, Limits: s.config.limits.mqtt, Clock: s.now, Ticks: s.ticker.C, Logger: s.config.logger,
 		Authenticate:   s.identify(),
@@ -384,11 +385,12 @@ func (s *server) listen() (err error) {
 		Proved:         s.proved,
 		MayStay:        s.mayStay,
 		Reserved:       s.bridges.ownerOf,
-		AllowAnonymous: s.config.allowAnonymous, Elsewhere: s.elsewhere.pick, Origin: originOf(s.dir.Identity()),
+		AllowAnonymous: s.config.allowAnonymous, Elsewhere: s.elsewhere.pick, Origin: originOf(s.dir.Identity()), Sockets: sockets,
 	})
 	if err != nil {
 		return err
 	}
+	tellOfFewFiles(sockets, s.mqtt.Limits().Connections, s.config.logger)
 	s.serving.Store(s.mqtt)
 	s.heap.run(func() uint64 { return s.store.MemTables() + s.node.LogMemTables() })
 	ours, err := s.makeBridges(s.config.bridges)
@@ -409,7 +411,7 @@ func (s *server) listen() (err error) {
 	if s.config.http == "" {
 		return nil
 	}
-	s.httpListener = limitConnections(s.ports.http.release(), httpConnections, func() int { return s.mqtt.Limits().PerAddress }, &s.httpTurnedAway)
+	s.httpListener = limitConnections(s.ports.http.release(), httpSockets, func() int { return s.mqtt.Limits().PerAddress }, &s.httpTurnedAway)
 	s.http = httpServer(s.withMQTT(handler))
 	s.http.ErrorLog = log.New(&httpLog{s.config.logger, &s.httpTLSFailed}, "", 0)
 	go func() {
