@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coder/websocket"
@@ -42,47 +43,64 @@ func WebSocketDial(config func() (*tls.Config, error)) func(context.Context, str
 		}
 		// A frame is read as it comes, whatever its size: what a packet may have, end.read
 		// bounds.
-		return &webSocket{Conn: websocket.NetConn(context.Background(), c, websocket.MessageBinary), c: c}, nil
+		conn := websocket.NetConn(context.Background(), c, websocket.MessageBinary)
+		return &webSocket{Conn: conn, c: c, reading: limited{set: conn.SetReadDeadline}, writing: limited{set: conn.SetWriteDeadline}}, nil
 	}
 }
 
-// A webSocket is a connection whose deadlines are those of reads and writes under way. One
-// that passes between them must not end it, as those of websocket.NetConn could, whose timers
-// go on. One goroutine at a time reads and sets the read deadline; likewise for writing.
+// A webSocket is a connection whose deadlines are those of reads and writes, under way or begun
+// later. One that passes between them must not end it, as those of websocket.NetConn could, whose
+// timers go on. One goroutine at a time reads, and one writes; any may set deadlines.
 type webSocket struct {
 	net.Conn
-	c               *websocket.Conn
-	readBy, writeBy time.Time
+	c                *websocket.Conn
+	reading, writing limited
 }
 
-func (w *webSocket) SetReadDeadline(t time.Time) error {
-	w.readBy = t
+func (w *webSocket) SetReadDeadline(t time.Time) error  { return w.reading.limit(t) }
+func (w *webSocket) SetWriteDeadline(t time.Time) error { return w.writing.limit(t) }
+
+func (w *webSocket) Read(b []byte) (int, error)  { return w.reading.within(w.Conn.Read, b) }
+func (w *webSocket) Write(b []byte) (int, error) { return w.writing.within(w.Conn.Write, b) }
+
+// A limited is what has a deadline.
+type limited struct {
+	set func(time.Time) error // the connection's
+
+	mu   sync.Mutex // guards the following, and calls of set
+	by   time.Time
+	busy bool // it is under way
+}
+
+func (l *limited) limit(by time.Time) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.by = by; l.busy {
+		return l.set(by)
+	}
 	return nil
 }
 
-func (w *webSocket) SetWriteDeadline(t time.Time) error {
-	w.writeBy = t
-	return nil
-}
-
-func (w *webSocket) Read(b []byte) (int, error) {
-	return within(w.Conn.SetReadDeadline, w.readBy, w.Conn.Read, b)
-}
-
-func (w *webSocket) Write(b []byte) (int, error) {
-	return within(w.Conn.SetWriteDeadline, w.writeBy, w.Conn.Write, b)
-}
-
-// within does what has a deadline.
-func within(set func(time.Time) error, by time.Time, do func([]byte) (int, error), b []byte) (int, error) {
-	if err := set(by); err != nil {
+// within does it.
+func (l *limited) within(do func([]byte) (int, error), b []byte) (int, error) {
+	if err := l.turn(true); err != nil {
 		return 0, err
 	}
 	n, err := do(b)
 	if errors.Is(err, context.Canceled) { // so it says that the time is over
 		err = os.ErrDeadlineExceeded
 	}
-	return n, errors.Join(err, set(time.Time{}))
+	return n, errors.Join(err, l.turn(false))
+}
+
+// turn has the connection know the deadline while it is of use.
+func (l *limited) turn(on bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.busy = on; on {
+		return l.set(l.by)
+	}
+	return l.set(time.Time{})
 }
 
 // Close ends the connection at once: MQTT has said DISCONNECT.

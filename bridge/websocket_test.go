@@ -57,6 +57,46 @@ func TestWebSocketDeadlines(t *testing.T) {
 	}
 }
 
+// A deadline that is set while a write is under way, because who writes is to leave, ends it: a
+// peer that takes nothing would hold us for as long as the write may take.
+func TestWebSocketWriteIsEnded(t *testing.T) {
+	began, over := make(chan struct{}), make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"mqtt"}})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _, _ = c.Reader(r.Context()) // and takes nothing of it
+		close(began)
+		<-over
+		_ = c.CloseNow()
+	}))
+	defer s.Close()
+	defer close(over)
+	c, err := WebSocketDial(nil)(t.Context(), "ws"+strings.TrimPrefix(s.URL, "http"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetWriteDeadline(time.Now().Add(time.Hour))
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.Write(make([]byte, 32<<20))
+		ended <- err
+	}()
+	<-began
+	_ = c.SetWriteDeadline(time.Now())
+	select {
+	case err := <-ended:
+		if f, ok := readFailed(err).(*failed); !ok || f.kind != FailTimeout {
+			t.Errorf("the write ended with %v", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("the write goes on")
+	}
+}
+
 // What answers and has no MQTT by WebSocket is told apart from what does not answer, and is
 // not followed elsewhere.
 func TestWebSocketRefused(t *testing.T) {
