@@ -223,6 +223,44 @@ func TestBridgeNamesThatDoNotFit(t *testing.T) {
 	}
 }
 
+// What a peer was sent at QoS 2 before the connection broke, and cannot be sent again, is released
+// there: it may hold the packet id, and would take for a repeat what comes under it later.
+func TestBridgeReleasesWhatItDrops(t *testing.T) {
+	t.Parallel()
+	var connects atomic.Int32
+	sent, released := make(chan byte, 1), make(chan byte, 1)
+	addr := hostilePeer(t, func(p packetIn) []byte {
+		switch p.first >> 4 {
+		case 1:
+			if connects.Add(1) == 1 {
+				return []byte{0x20, 3, 0, 0, 0}
+			}
+			return []byte{0x20, 8, 1, 0, 5, 0x27, 0, 0, 0, 60} // the session is there, and takes 60 bytes
+		case 3:
+			sent <- p.body[8]
+			return nil
+		case 6:
+			released <- p.body[1]
+			return []byte{0x70, 2, p.body[0], p.body[1]}
+		}
+		return []byte{}
+	})
+	s := bridged(t, addr, `topics: [{filter: "out/#", direction: out, qos: 2}]`)
+	s.open(v5, clean("client")).Publish("out/a", 2, strings.Repeat("large ", 20))
+	id := <-sent
+	until(t, "what is too large now is dropped", patience, func() bool {
+		return s.metric("bellwire_bridge_dropped_total", `reason="too_large"`) == 1 && s.metric("bellwire_bridge_lag_messages") == 0
+	})
+	select {
+	case got := <-released:
+		if got != id {
+			t.Errorf("packet id %d is released, want %d", got, id)
+		}
+	default:
+		t.Errorf("packet id %d is not released", id)
+	}
+}
+
 // A peer that releases ids under which it has sent nothing is answered, and has our log order
 // nothing.
 func TestBridgeReleasesOfNothing(t *testing.T) {

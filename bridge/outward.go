@@ -88,14 +88,19 @@ func (r *relay) outward(p *publish) error {
 }
 
 // outDropped ends the exchange of an event of our broker's of which the peer has nothing
-// more to say, or never had.
+// more to say, or never had. One that an earlier connection may have sent it at QoS 2 it may
+// hold: that is released there, too, or what comes under its packet id later would be a repeat.
 func (r *relay) outDropped(p *publish) error {
 	switch p.qos {
 	case 1:
 		return r.local.ack(typePuback, p.id, 0)
 	case 2:
+		x := outgoing{here: 2, state: outOver}
+		if p.dup {
+			x.there, x.state = 2, outReceived
+		}
 		r.mu.Lock()
-		r.out[p.id] = outgoing{here: 2, state: outOver}
+		r.out[p.id] = x
 		r.mu.Unlock()
 		return r.local.ack(typePubrec, p.id, 0)
 	}
