@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bellwire/bellwire/broker/event"
 )
 
 // guests is a profile for tests: who publishes to guest/{name} calls at name's, and
@@ -166,5 +168,35 @@ func TestSessionsOfAPrincipal(t *testing.T) {
 	}
 	if len(b) != 0 {
 		t.Errorf("%d principals are left", len(b))
+	}
+}
+
+// What is shown to somebody's own sessions goes to a few of them by one task of the delivery
+// loop, however many there are; all are shown it, by their own numbers.
+func TestOwnIsShownToAFewAtOnce(t *testing.T) {
+	for qos := range uint8(2) {
+		n := newNodeWith(t, Limits{}, guests{})
+		bob := func(id string, sink Sink) {
+			s, _, _, err := n.Connect(ConnectRequest{Client: id, Principal: "bob@x.org", Version: 5, ReceiveMax: 100}, sink)
+			must(t, err)
+			start(s)
+			s.Subscribe([]event.Subscription{{Filter: ownCallers, QoS: qos}}, func([]SubResult, *Wave) {})
+		}
+		const many = 50
+		var all crowd
+		for i := range many {
+			bob(fmt.Sprint("one", i), oneOf{&all})
+		}
+		last, _ := n.connect("last", true, 3600, func(r *ConnectRequest) { r.Principal = "bob@x.org" })
+		last.subscribe(ownCallers, qos)
+		last.want(fmt.Sprintf("%s=#0 all 0 q%d retain", ownCallers, qos))
+		n.catchUp()
+		all.took()
+		n.person("eve", 0).call("bob")
+		n.catchUp()
+		if total, widest, _ := all.took(); total != many || widest > ownAtOnce {
+			t.Errorf("QoS %d: it was shown to %d, by one task to %d; want %d, and no more than %d", qos, total, widest, many, ownAtOnce)
+		}
+		last.want(fmt.Sprintf("%s=#0 all 0 q%d retain", ownCallers, qos), fmt.Sprintf("%s=#1 +1 q%d", ownCallers, qos))
 	}
 }
