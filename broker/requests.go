@@ -38,8 +38,9 @@ type Notifier interface {
 	CheckRequest(who Who, filter string, options []byte) error
 
 	// Subscribed is called in log order when a session subscribes to a resource by
-	// its name, anew or again. An error is what its client is told; it changes
-	// nothing.
+	// its name, anew or again. An error is what its client is told: then it has
+	// no new subscription, and one that it had stays, unless the profile ends it. What the
+	// profile has written stays, so that an owner may learn of whom it has refused.
 	Subscribed(tx *ProfileTx, r *Request) error
 
 	// Unsubscribed is called when that is over otherwise than by
