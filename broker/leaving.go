@@ -13,7 +13,7 @@ import "slices"
 //     an audience passes over it; its outbox and its scans have stopped.
 //   - A connection that goes on with the session, on this node, has the same number, and so
 //     the same place in the index. It puts no subscription there before all of the former
-//     connection's are gone: see settle, and returning. What its queue gets meanwhile it is told by its
+//     connection's are gone: see settle, divide and returning. What its queue gets meanwhile it is told by its
 //     number, not by the former one's place in an audience.
 //   - Its shared subscriptions, which are few, go at once: others of their groups are given
 //     what it would have been.
@@ -77,6 +77,23 @@ func (l *loop) settle(number uint64) {
 	}
 	clear(l.leaving.sessions[len(rest):])
 	l.leaving.sessions = rest
+}
+
+// divide has a session come back in pieces (see returning), though it has few subscriptions,
+// if a former connection has so many left that settle would take long: others may have ended
+// meanwhile. In the delivery loop.
+func (l *loop) divide(o *opened) {
+	left := 0
+	for _, s := range l.leaving.sessions {
+		if s.number == o.session {
+			left += len(s.subs)
+		}
+	}
+	if o.atOnce > 0 || left <= l.leaving.atOnce {
+		return
+	}
+	o.atOnce = l.leaving.atOnce
+	o.subs = slices.DeleteFunc(o.subs, func(s storedSub) bool { return s.group == 0 }) // the rest comes from the store
 }
 
 // last returns the last of a session's connections that are leaving, nil for none.

@@ -507,3 +507,37 @@ func (n *node) leaving(on bool) {
 		}
 	}
 }
+
+// A session of few filters comes back in pieces, too, where a former connection of it has left
+// very many behind: others have ended since.
+func TestFewFiltersComeBackAfterMany(t *testing.T) {
+	n := newNode(t, Limits{})
+	n.policies["ending"] = parseRules("allow * # publish\nallow * free\nallow * f/# 08:00-17:00 outside=end")
+	n.policy("ending")
+	subs, _ := manyFilters(3 * filtersAtOnce)
+	subs = append(subs, event.Subscription{Filter: "free", QoS: 1}, event.Subscription{Filter: "$share/g/free", QoS: 1})
+	pub, _ := n.connect("pub", true, 0)
+	c, _ := n.connect("c", true, 1<<20)
+	c.subscribeMany(subs)
+	n.leaving(false)
+	c.s.Close(false, false, 0)
+	n.tick()
+	n.pass(6 * time.Hour)
+	if got := n.machine.sessions["c"].subs; got != 2 {
+		t.Fatalf("the session has %d filters", got)
+	}
+	must(t, pub.publish("free", "away", 1))
+	if got := n.local.Len(); got <= filtersAtOnce {
+		t.Fatalf("%d filters are left in the index", got)
+	}
+	var next *client
+	over := n.comesBack(true, func() { next, _ = n.connect("c", false, 1<<20) })
+	n.leaving(true)
+	over()
+	must(t, pub.publish("free", "back", 1))
+	must(t, pub.publish("f/1", "nothing", 1))
+	next.want("free=away q1", "free=away q1", "free=back q1", "free=back q1")
+	if got := n.local.Len(); got != 2 {
+		t.Errorf("%d filters are in the index, want 2", got)
+	}
+}

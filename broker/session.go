@@ -151,6 +151,7 @@ func (s *Session) open(o *opened, r ConnectRequest, now int64) {
 	s.p = s.b.proposer.Load()
 	s.number, s.epoch, s.durable, s.inbound = o.session, o.epoch, o.durable, o.inbound
 	s.out.open(s, o, int(r.ReceiveMax), s.b.loop.endedSession(o.session))
+	s.b.loop.divide(o)
 	s.subs, s.left = make(map[string]*localSub, len(o.subs)), make(chan struct{})
 	if o.atOnce > 0 {
 		s.returns(o)
