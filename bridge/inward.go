@@ -179,7 +179,7 @@ func (r *relay) inAnswered(packet byte, a ack) error {
 	case refused:
 		r.drop(why, "", codeText(a.code, a.why))
 	case packet != typePubcomp:
-		r.b.doubts[atLocal].took()
+		r.b.doubts[atLocal].took(a.id)
 		r.b.stats.In.Add(1)
 	}
 	return r.peerWrote(r.peer.ack(packet, a.id, code))

@@ -180,7 +180,7 @@ func (r *relay) outAnswered(packet byte, a ack) error {
 	if refused {
 		r.drop(why, "", codeText(a.code, a.why))
 	} else {
-		r.b.doubts[atPeer].took()
+		r.b.doubts[atPeer].took(a.id)
 		r.b.stats.Out.Add(1)
 	}
 	return r.localWrote(r.local.ack(answer, a.id, code))

@@ -63,40 +63,58 @@ const (
 
 // A doubt is what was refused by one side that may yet be taken. It outlives connections, by
 // which all that is not acknowledged comes again under the same packet ids.
+//
+// Each event has a time of its own. A peer that takes an event at a time may refuse now one and
+// now another: with one time for all, which begins anew with each, neither would ever be dropped.
 type doubt struct {
-	mu   sync.Mutex // guards the following
-	id   uint16     // of the event in question
-	from time.Time  // since when it is refused
-	last time.Time  // that one was
-	over bool       // one was dropped: others may be, too
+	mu    sync.Mutex           // guards the following
+	since map[uint16]time.Time // of each event that was refused and not taken: since when; by its packet id, so 65,535 at most
+	last  time.Time            // when one was refused last
+	over  bool                 // one was dropped: others may be, too
 
+	any   atomic.Bool // there is one in since
 	taken atomic.Bool // that side has taken an event since one was dropped
 }
 
 // took notes that an event was taken. It is for each acknowledgement, so it mostly only looks.
-func (d *doubt) took() {
+func (d *doubt) took(id uint16) {
 	if !d.taken.Load() {
 		d.taken.Store(true)
 	}
+	if d.any.Load() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.since, id)
+		d.any.Store(len(d.since) > 0)
+	}
 }
 
-// drop says, of an event that was refused, whether it is dropped. Tries of one event are no more
-// than apart from each other.
+// drop says, of an event that was refused, whether it is dropped. Tries are no more than apart from each other.
 func (d *doubt) drop(id uint16, now time.Time, apart time.Duration) (drop bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	switch {
-	case d.over && now.Sub(d.last) < doubtOver && d.taken.Load():
-		drop = true
-	case d.id != id, now.Sub(d.last) > apart:
-		d.id, d.from = id, now
-		d.over = d.over && now.Sub(d.last) < doubtOver
-	default:
-		drop = now.Sub(d.from) >= doubtTime
+	if now.Sub(d.last) > apart {
+		d.since = nil // by now the ids may be others'
 	}
-	if d.last = now; drop {
-		d.id, d.over = 0, true // no packet has that id: whatever is refused next is another
+	d.over = d.over && now.Sub(d.last) < doubtOver
+	d.last = now
+	since, refused := d.since[id]
+	switch {
+	case d.over && d.taken.Load():
+		drop = true
+	case refused:
+		drop = now.Sub(since) >= doubtTime
+	default:
+		if d.since == nil {
+			d.since = map[uint16]time.Time{}
+		}
+		d.since[id] = now
+	}
+	if drop {
+		d.since = nil // nor are others dropped with it, as long as nothing is taken
+		d.over = true
 		d.taken.Store(false)
 	}
+	d.any.Store(len(d.since) > 0)
 	return drop
 }

@@ -54,12 +54,12 @@ func TestDoubt(t *testing.T) {
 	}
 	after(9*time.Second, 40, true)
 	after(0, 41, false) // nothing was taken since: it may be that nothing is
-	d.took()
+	d.took(999)
 	after(time.Second, 41, true)
 	after(time.Second, 42, false)
-	d.took()
+	d.took(999)
 	after(58*time.Minute, 42, true)
-	d.took()
+	d.took(999)
 	after(61*time.Minute, 43, false) // another story
 	after(10*time.Minute, 43, false) // the id is another event's by now
 	after(59*time.Second, 43, false)
@@ -68,6 +68,23 @@ func TestDoubt(t *testing.T) {
 		after(time.Second, 44, false)
 		after(59*time.Second, 44, false)
 		after(time.Second, 44, true)
+	}
+	for range 3 { // and none oftener, whichever is refused first
+		for try := range uint16(20) {
+			after(3*time.Second, 50+try%2, false)
+		}
+		after(3*time.Second, 50, true)
+		after(time.Second, 50, false)
+		after(0, 51, false)
+		after(59*time.Second, 51, false)
+		after(time.Second, 51, true)
+	}
+	after(61*time.Minute, 60, false)
+	for range 30 { // refused first, and then taken: another comes under the same id
+		after(40*time.Second, 61, false)
+		d.took(61)
+		after(0, 60, false)
+		d.took(60)
 	}
 	apart = time.Hour // where the bridge tries again that seldom
 	after(50*time.Minute, 45, false)
