@@ -387,3 +387,29 @@ func TestDupOfWhatWaited(t *testing.T) {
 		}
 	}
 }
+
+// What a client has acknowledged on a connection that was taken over is told to the log by the
+// one that took it over, also if that ends before it has come by: it is not sent again.
+func TestInheritedIsTold(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		n := newNode(t, Limits{})
+		sub, _ := n.connect("sub", true, 3600)
+		sub.subscribe("x", 1)
+		pub, _ := n.connect("pub", true, 0)
+		for k := range 4 {
+			must(t, pub.publish("x", fmt.Sprint(k), 1))
+		}
+		synctest.Wait()
+		sub.want("x=0 q1", "x=1 q1", "x=2 q1", "x=3 q1")
+		must(t, sub.answer(2, Acked))
+		must(t, sub.answer(4, Acked))
+		for range 2 {
+			over, _ := n.connect("sub", false, 3600, receiveMax(1))
+			over.want("x=0 q1 dup")
+			sub = over
+		}
+		sub.s.Close(true, false, 0)
+		last, _ := n.connect("sub", false, 3600)
+		last.want("x=0 q1 dup", "x=2 q1 dup")
+	})
+}

@@ -146,6 +146,21 @@ func (o *outbox) telling() telling {
 	return t
 }
 
+// inherited adds what is over of what an earlier connection was sent, and this one has not
+// come by: the log may not have heard of it, and from now on nobody knows.
+func (t *telling) inherited(o *outbox) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.inherited || !o.s.durable {
+		return
+	}
+	for _, sp := range o.done {
+		for seq := max(sp.from, o.sent); seq < sp.to; seq++ {
+			t.over = append(t.over, seq)
+		}
+	}
+}
+
 // propose has the log told; heard is called when it was. What was passed over comes
 // first, or it would count as taken, and so does what is returned.
 func (t *telling) propose(s *Session, heard call) error {
@@ -230,5 +245,6 @@ func (t *settleState) last(s *Session) {
 	// A Settle that is under way said less, and comes first. An error means
 	// that the node is closing: what it would have told is redelivered.
 	last := s.out.telling()
+	last.inherited(&s.out)
 	_ = last.propose(s, call{})
 }
