@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,10 +29,14 @@ var target = os.Getenv("BELLWIRE_BLACKBOX_TARGET")
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if f := flag.Lookup("test.parallel"); f.Value.String() < "4" {
+	f := flag.Lookup("test.parallel")
+	if n, err := strconv.Atoi(f.Value.String()); err != nil || n < 4 {
 		_ = f.Value.Set("4") // servers at once; most of the time they wait for a disk
 	}
-	dir, err := os.MkdirTemp("", "bellwire-blackbox-")
+	dir, held, err := makeScratch(reports)
+	if err == nil {
+		err = os.Setenv("TMPDIR", dir)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -40,6 +45,7 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	shared.close()
 	os.RemoveAll(dir)
+	held.Close()
 	os.Exit(code)
 }
 

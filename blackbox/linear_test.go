@@ -55,7 +55,7 @@ func (h *history) judge(t *testing.T, model porcupine.Model) {
 	}
 	switch result, info := porcupine.CheckOperationsVerbose(model, h.ops, 5*time.Minute); result {
 	case porcupine.Illegal:
-		path := filepath.Join(os.TempDir(), fmt.Sprintf("bellwire-%s-%d.html", t.Name(), os.Getpid()))
+		path := filepath.Join(reports, fmt.Sprintf("bellwire-%s-%d.html", t.Name(), os.Getpid()))
 		if err := porcupine.VisualizePath(model, info, path); err != nil {
 			path = err.Error()
 		}

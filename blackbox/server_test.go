@@ -41,9 +41,6 @@ var binary = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// scratch is a directory that lives as long as the test program.
-var scratch string
-
 // A server is one `bellwire serve` on its own data directory, which can be
 // killed and started again.
 type server struct {
