@@ -27,6 +27,25 @@ func ring(t *testing.T, n int, more string) (all []*server) {
 	return all
 }
 
+// A bridge whose address is that of its own broker carries nothing, or all who subscribe there
+// would get each event several times; it tells why, and is tried again.
+func TestBridgeToItself(t *testing.T) {
+	t.Parallel()
+	addr := freeAddress(t)
+	s := prepareBridged(t, addr, `topics: [{filter: "#", direction: both, qos: 2}]`, "--allow-anonymous", "--mqtt", addr)
+	s.start()
+	sub := s.open(v5, clean("sub"))
+	sub.Subscribe("a", 2)
+	for range 2 {
+		tries := s.metric("bellwire_bridge_errors_total", `reason="refused"`)
+		s.open(v5, clean("pub")).Publish("a", 2, "once")
+		sub.ReceiveText("a", "once")
+		until(t, "it is tried again", patience, func() bool { return s.metric("bellwire_bridge_errors_total", `reason="refused"`) > tries })
+	}
+	sub.Quiet()
+	until(t, "the log says why", patience, func() bool { return contains(s.logs.String(), "is this very broker, or another node of its cluster") })
+}
+
 // In a ring of brokers each gets an event once, and it ends where it began, retained or not;
 // two that both have a bridge to the other are one.
 func TestBridgeRings(t *testing.T) {

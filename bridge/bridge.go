@@ -181,8 +181,12 @@ func (b *Bridge) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.next-- // it is there: the next try is for the same one
 	defer peer.conn.Close()
+	if b.c.Origin != "" && peer.limits.origin == b.c.Origin {
+		peer.leave()
+		return &failed{FailRefused, fmt.Errorf("%s is this very broker, or another node of its cluster", peer.who), "set address of the bridge to another broker's: everybody here would get again what is carried from here to here"}
+	}
+	b.next-- // it is there: the next try is for the same one
 	here := b.c.Session()
 	if peer.limits.present && !here.Met() && !b.swept {
 		if err := b.sweep(ctx, peer); err != nil {
