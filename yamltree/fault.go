@@ -100,7 +100,22 @@ func withoutSecrets(lines []string, form Form) []string {
 		lines = form.Hide(lines)
 	}
 	hidden := make([]string, len(lines))
+	below := -1 // a secret's key is indented so far, and its value may go on; -1 for none
 	for i, line := range lines {
+		text := strings.TrimLeft(line, " ")
+		indent := len(line) - len(text)
+		switch key := secretKey.FindStringSubmatch(line); {
+		case text == "":
+		case below >= 0 && indent > below:
+			line = line[:indent] + "…"
+		case key == nil:
+			below = -1
+		case text[0] == '#':
+		case key[1] != "" && key[1] != "#" || i+1 == len(lines) || !anyKey.MatchString(lines[i+1]):
+			below = len(line) - len(strings.TrimLeft(line, " -"))
+		default:
+			below = -1 // a mapping or a list of them, whose keys say what is secret
+		}
 		for _, s := range secrets {
 			line = s.ReplaceAllString(line, "${1}…")
 		}
@@ -108,6 +123,13 @@ func withoutSecrets(lines []string, form Form) []string {
 	}
 	return hidden
 }
+
+// secretKey finds a key whose value is secret, and what there is of that on its line. anyKey is a
+// line with a key.
+var (
+	secretKey = regexp.MustCompile(`(?i)[\w-]*(?:pass|token|secret|hash)[\w-]*["']?\s*:\s*(\S?).*`)
+	anyKey    = regexp.MustCompile(`^\s*(?:- *)*[\w"'-]+\s*:(?:\s|$)`)
+)
 
 // secrets find what gives itself away, wherever it stands.
 var secrets = []*regexp.Regexp{
