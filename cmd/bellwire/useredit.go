@@ -269,7 +269,8 @@ func (p *policyUsers) notByLines() error {
 		do("write users: and below it, indented, a line for each: ana@example.com: {password_hash: …}; or edit it by hand")
 }
 
-// replaceFile replaces a file's content, all of it or nothing, and keeps its mode.
+// replaceFile replaces a file's content, all of it or nothing, and keeps its mode and owner:
+// root may change what a server of another user reads.
 func replaceFile(path string, data []byte) (err error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -280,7 +281,7 @@ func replaceFile(path string, data []byte) (err error) {
 		return fileFault(bw.File, path, err)
 	}
 	_, err = f.Write(data)
-	err = cmp.Or(err, f.Chmod(info.Mode().Perm()), f.Sync(), f.Close())
+	err = cmp.Or(err, keepOwner(f, info), f.Chmod(info.Mode().Perm()), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
@@ -288,6 +289,16 @@ func replaceFile(path string, data []byte) (err error) {
 		return fail(bw.File, "%s is not changed: %w", path, errors.Join(err, os.Remove(f.Name())))
 	}
 	return nil
+}
+
+// keepOwner gives a file the owner and group of the one whose place it takes. Who is not root may
+// give it no more than the group, and has to, unless everybody may read it.
+func keepOwner(f *os.File, was fs.FileInfo) error {
+	of, ok := was.Sys().(*syscall.Stat_t)
+	if !ok || f.Chown(int(of.Uid), int(of.Gid)) == nil || was.Mode().Perm()&0o004 != 0 {
+		return nil
+	}
+	return f.Chown(-1, int(of.Gid))
 }
 
 // warnOfReaders says so if everybody on the machine may read a policy file: what is in it lets

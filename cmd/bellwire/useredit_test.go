@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/bellwire/bellwire/acl"
@@ -239,4 +241,26 @@ func provesByScram(t *testing.T, p *acl.Policy, name, secret string) bool {
 		}
 	}
 	return err == nil && server.Principal() == name
+}
+
+// A file that is replaced stays who it was: a server that does not run as root, who adds a user,
+// can read it.
+func TestReplacedFileKeepsItsOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("missing: root, to give a file to somebody else")
+	}
+	path := filepath.Join(t.TempDir(), "policy.yaml")
+	if err := errors.Join(os.WriteFile(path, []byte("rules: []\n"), 0o640), os.Chown(path, 12345, 12346)); err != nil {
+		t.Fatal(err)
+	}
+	if err := replaceFile(path, []byte("rules: []\nusers: {}\n")); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if of := info.Sys().(*syscall.Stat_t); of.Uid != 12345 || of.Gid != 12346 || info.Mode().Perm() != 0o640 {
+		t.Errorf("it is %d's and %d's, mode %v", of.Uid, of.Gid, info.Mode())
+	}
 }
