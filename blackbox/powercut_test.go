@@ -207,15 +207,7 @@ func TestPowerCutVolumeFull(t *testing.T) {
 // that it acknowledged.
 func TestMQTT15DiskFillsByPublishes(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("missing: root, to mount a small file system; run the tests as root")
-	}
-	at := t.TempDir()
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=256m", "none", at).CombinedOutput(); err != nil {
-		t.Skipf("missing: mounts: %s", bytes.TrimSpace(out))
-	}
-	v := &volume{t: t, at: at}
-	t.Cleanup(v.unmount)
+	at := smallVolume(t, "256m")
 	s := serveIn(t, filepath.Join(at, "data"), "--allow-anonymous")
 	c := s.open(v5, clean("c"))
 	m := mq.Publish{QoS: 1, Retain: true, Payload: make([]byte, 100<<10)}
@@ -244,6 +236,50 @@ func TestMQTT15DiskFillsByPublishes(t *testing.T) {
 		got[p.Topic] = true
 	}
 	s.kill() // before its disk goes
+}
+
+// What queues have filled a disk with leaves it when it was fetched, though that writes too
+// little to have anything flushed by itself.
+func TestMQTT15RoomComesBack(t *testing.T) {
+	t.Parallel()
+	at := smallVolume(t, "1g")
+	s := serveIn(t, filepath.Join(at, "data"), "--allow-anonymous", "--limits", limitsFile(t, "v: 1\ndefault: {disk.lowWater: 850MiB}\n"))
+	sub := s.open(v5, durable(v5, "sub"))
+	sub.Subscribe("t", 1)
+	sub.Disconnect()
+	c := s.open(v5, clean("c"))
+	noise := rand.NewChaCha8([32]byte{1})
+	m := mq.Publish{Topic: "t", QoS: 1, Payload: make([]byte, 200<<10)}
+	kept := 0
+	for ; ; kept++ {
+		_, _ = noise.Read(m.Payload)
+		if code := c.TryPublish(m); code == 0x97 {
+			break
+		} else if code != 0 {
+			t.Fatalf("publish %d: code %#x", kept, code)
+		}
+	}
+	sub = s.open(v5, durable(v5, "sub"))
+	for range kept {
+		sub.Receive()
+	}
+	until(t, "publishes are accepted again", patience, func() bool { return c.TryPublish(m) == 0 })
+	sub.Receive()
+	s.kill() // before its disk goes
+}
+
+// smallVolume mounts a file system of that size, in memory.
+func smallVolume(t testing.TB, size string) (at string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("missing: root, to mount a small file system; run the tests as root")
+	}
+	at = t.TempDir()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+size, "none", at).CombinedOutput(); err != nil {
+		t.Skipf("missing: mounts: %s", bytes.TrimSpace(out))
+	}
+	t.Cleanup((&volume{t: t, at: at}).unmount)
+	return at
 }
 
 // fill writes until the file system has nothing left.

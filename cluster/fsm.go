@@ -110,7 +110,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 
 // An fsmSnapshot is what Raft takes before it truncates the log. The Machine is
 // its own snapshot; so all there is to do is to have it flush, and that only when
-// the log has grown too large. Otherwise Raft may truncate what is durable
+// the log has grown too large, or the disk is nearly full. Otherwise Raft may truncate what is durable
 // already (raftlog sees to it that it does not truncate more).
 type fsmSnapshot fsm
 
@@ -120,7 +120,7 @@ func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
 	if !ok {
 		return fmt.Errorf("cluster: a snapshot into a %T", sink)
 	}
-	if s.node.log.Bytes() > s.node.cfg.LogBytes {
+	if s.node.log.Bytes() > s.node.cfg.LogBytes || s.node.crowded.Load() {
 		if err := s.machine.Flush(); err != nil {
 			return err
 		}

@@ -178,6 +178,7 @@ type Node struct {
 	readyOnce  sync.Once
 	notify     chan bool     // from Raft, which blocks on it: read by watch and by nothing else
 	trim       chan struct{} // there may be something to truncate
+	crowded    atomic.Bool   // MakeRoom was called, and is not done
 	stop       chan struct{}
 	tasks      sync.WaitGroup
 	closed     atomic.Bool

@@ -22,6 +22,23 @@ func (n *Node) wakeTrim() {
 	}
 }
 
+// MakeRoom gives back what it can of a disk that is nearly full: what was applied is
+// flushed, however small the log is yet, so that the log need not keep it, and tables of
+// what is no more go. That takes some room first: no more than memtables hold. It returns
+// at once.
+func (n *Node) MakeRoom() {
+	n.crowded.Store(true)
+	n.wakeTrim()
+}
+
+// flushLog ends what MakeRoom began: what was truncated leaves the disk when the log's own
+// memtables have been written.
+func (n *Node) flushLog() {
+	if err := n.db.Flush(); err != nil {
+		n.cfg.Logger.Warn("the log was not flushed", "err", err)
+	}
+}
+
 // trimLog truncates the log's head as it grows. It goes through Raft, as a snapshot,
 // because Raft must know where its log begins.
 func (n *Node) trimLog() {
@@ -39,6 +56,9 @@ func (n *Node) trimLog() {
 			// Among them that a configuration has not been applied yet: the
 			// next time will do.
 			n.cfg.Logger.Warn("the log was not truncated", "err", err)
+		}
+		if n.crowded.Swap(false) && err == nil {
+			n.flushLog()
 		}
 	}
 }

@@ -304,6 +304,9 @@ func (db *DB) MemTables() uint64 { return db.pebble.Metrics().MemTable.Size }
 // disk, and will be written once more, to tables, before that can go. Not after Close.
 func (db *DB) Unflushed() uint64 { return db.pebble.Metrics().WAL.Size }
 
+// Flush writes what memtables hold to tables: what was truncated then leaves the disk.
+func (db *DB) Flush() error { return db.pebble.Flush() }
+
 // Close closes the database. No Log of it may be used any more.
 func (db *DB) Close() error {
 	db.running.Store(false)

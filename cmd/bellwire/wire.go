@@ -299,7 +299,7 @@ func (s *server) openState() (err error) {
 	s.broker, err = broker.New(broker.Config{
 		Node: s.dir.Identity().Node, Store: s.store, Compile: s.compile, Limits: s.config.limits.broker, Domain: s.config.domain,
 		Now: s.now, Logger: s.config.logger, Profiles: s.profiles,
-		Free: s.free, LowWater: s.config.limits.lowWater, Tap: s.config.tap, Raised: s.levelRaised, Denied: s.denied,
+		Free: s.free, LowWater: s.config.limits.lowWater, MakeRoom: func() { s.node.MakeRoom() }, Tap: s.config.tap, Raised: s.levelRaised, Denied: s.denied,
 		Administer: s.administer, Outlawed: s.outlawed,
 		ReasonName: mqtt.ReasonName,
 	})
