@@ -41,6 +41,7 @@ type Config struct {
 	Policies  Policies // /v1/policy, nil for none
 	Domains   Domains  // /v1/domains, nil for none
 	Delayed   Delayed  // /v1/delayed, nil for none
+	Clients   Clients  // /v1/clients, nil for none
 	Bans      Bans     // /v1/bans and /v1/clients/kick, nil for neither
 	Bridges   Bridges  // /v1/bridges, nil for none
 
@@ -109,6 +110,9 @@ func routesOf(c Config) *routes {
 	}
 	if c.Domains != nil {
 		registerDomains(mux, c.Domains, c.Operators)
+	}
+	if c.Clients != nil {
+		registerClients(mux, c.Clients, c.Operators)
 	}
 	if c.Delayed != nil {
 		registerDelayed(mux, c.Delayed, c.Operators)

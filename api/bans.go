@@ -94,17 +94,10 @@ func registerBans(mux *routes, b Bans, o *Operators) {
 	}))
 }
 
-// bannedOf reads whose ban a request is about. What it names that there is not, or twice, is
-// refused: misspelt, it would be about the ban of others.
+// bannedOf reads whose ban a request is about.
 func bannedOf(w http.ResponseWriter, r *http.Request) (one Ban, ok bool) {
-	of := map[string]*string{"client": &one.Client, "user": &one.User, "address": &one.Address}
-	for name, values := range r.URL.Query() {
-		to := of[name]
-		if to == nil || len(values) > 1 {
-			refuseAs(w, http.StatusBadRequest, bw.Usage, "%.40q: there are client, user and address, once each", name)
-			return one, false
-		}
-		*to = values[0]
+	if !readQuery(w, r.URL.Query(), map[string]*string{"client": &one.Client, "user": &one.User, "address": &one.Address}) {
+		return one, false
 	}
 	if one == (Ban{}) {
 		refuseAs(w, http.StatusBadRequest, bw.Usage, "whose ban? name its client, user or address, as GET /v1/bans has them")

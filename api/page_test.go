@@ -21,7 +21,7 @@ func TestHTTPPage(t *testing.T) {
 	there := routesOf(Config{
 		Metrics: http.NotFoundHandler(), DomainMetrics: http.NotFoundHandler(), Profile: true,
 		Resources: fakeResources(false), Cluster: new(fakeCluster), Operators: &Operators{Audits: new(fakeAudits)},
-		Policies: new(fakePolicies), Domains: new(fakeDomains), Delayed: struct{ Delayed }{}, Bans: new(fakeBans), Bridges: struct{ Bridges }{},
+		Policies: new(fakePolicies), Domains: new(fakeDomains), Delayed: struct{ Delayed }{}, Bans: new(fakeBans), Clients: struct{ Clients }{}, Bridges: struct{ Bridges }{},
 		Backup: func() (*Backup, error) { return nil, nil }, Test: new(Test),
 	}).patterns
 	slices.Sort(told)

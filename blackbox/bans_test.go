@@ -136,6 +136,12 @@ func TestClusterBans(t *testing.T) {
 	c := newTrio(t)
 	one := func(i int, id string) *mq.Client { return c.nodes[i].open(v5, clean(id)) }
 	far, stays, kicked := one(2, "far"), one(2, "stays"), one(1, "kicked")
+	for i, at := range c.http {
+		out, _, code := run(t, "clients", "ls", "--server", at, "-u", "ana", "-P", "sesame")
+		if code != 0 || !strings.Contains(out, "at n3") || !strings.Contains(out, "at n2") || strings.Count(out, "\n") != 3 {
+			t.Errorf("node %d: %d, %s", i, code, out)
+		}
+	}
 	c.nodes[0].kill()
 	at := c.http[1]
 	verb := func(args ...string) {

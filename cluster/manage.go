@@ -118,6 +118,12 @@ func (n *Node) Members(patience time.Duration) []Member {
 	return all
 }
 
+// Name returns what the node of an id is called; empty if that is not known.
+func (n *Node) Name(id string) string {
+	name, _ := n.nameOf(id)
+	return name
+}
+
 func (n *Node) nameOf(id string) (name, address string) {
 	if n.links == nil {
 		return n.cfg.Dir.id.Name, ""

@@ -100,11 +100,8 @@ func doorFor(by string) string {
 // node's domain, and a network by any of its addresses.
 func (b banned) named(one api.Ban) (c event.Ban, err error) {
 	c.Client = one.Client
-	if one.User != "" {
-		in, _ := b.s.broker.Settings()
-		if c.User, err = acl.ParseAddress(one.User, in.Domain); err != nil {
-			return c, fmt.Errorf("%w: user: %w", api.ErrUnacceptable, err)
-		}
+	if c.User, err = b.s.userNamed(one.User); err != nil {
+		return c, err
 	}
 	if one.Address != "" {
 		if c.Network, err = networkOf(one.Address); err != nil {
@@ -112,6 +109,18 @@ func (b banned) named(one api.Ban) (c event.Ban, err error) {
 		}
 	}
 	return c, nil
+}
+
+// userNamed returns the principal that a user is by name or address; none for an empty name.
+func (s *server) userNamed(name string) (principal string, err error) {
+	if name == "" {
+		return "", nil
+	}
+	in, _ := s.broker.Settings()
+	if principal, err = acl.ParseAddress(name, in.Domain); err != nil {
+		return "", fmt.Errorf("%w: user: %w", api.ErrUnacceptable, err)
+	}
+	return principal, nil
 }
 
 // networkOf reads an address, or a network in CIDR notation.

@@ -432,7 +432,7 @@ func (s *server) serveEnded(what string, err, expected error) {
 }
 
 func (s *server) apiConfig() api.Config {
-	c := api.Config{Ready: s.checks, Metrics: s.metrics(), DomainMetrics: s.domainMetrics(), Profile: s.config.profile, Resources: s.resources(), Cluster: membership{s}, Operators: s.operators(), Policies: policies{s}, Domains: domains{s}, Delayed: delayedEvents{s}, Bans: banned{s}, Bridges: bridgeStates{s}, Backup: s.backup, Now: time.Now}
+	c := api.Config{Ready: s.checks, Metrics: s.metrics(), DomainMetrics: s.domainMetrics(), Profile: s.config.profile, Resources: s.resources(), Cluster: membership{s}, Operators: s.operators(), Policies: policies{s}, Domains: domains{s}, Delayed: delayedEvents{s}, Bans: banned{s}, Clients: clients{s}, Bridges: bridgeStates{s}, Backup: s.backup, Now: time.Now}
 	if clock := s.config.clock; clock != nil {
 		c.Test = &api.Test{
 			Now: clock.Now,
