@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -242,9 +241,12 @@ func tokenOf(in io.Reader, args []string) ([]byte, error) {
 
 func (a *tokenAnswer) write(w io.Writer, output string) error {
 	if output == "json" {
-		return json.NewEncoder(w).Encode(a)
+		return writeJSON(w, a)
 	}
-	line := func(name string, value any) { fmt.Fprintf(w, "  %-10s %v\n", name, value) }
+	// Whoever made the token has chosen what it says, and it may be refused for that.
+	line := func(name, value string) {
+		fmt.Fprintf(w, "  %-10s %s\n", safe(fmt.Sprintf("%.200s", name)), safe(value))
+	}
 	if a.Allow {
 		fmt.Fprintln(w, "ALLOW")
 		line("principal", a.Principal)
