@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -250,8 +251,7 @@ func restore(file, data, node string, to restoring) (index uint64, err error) {
 		return 0, fail(bw.File, "cannot read %s: %w", file, rootCause(err))
 	}
 	defer in.Close()
-	data, err = filepath.Abs(data)
-	if err != nil {
+	if data, err = restorePlace(data); err != nil {
 		return 0, err
 	}
 	tmp := data + ".restoring"
@@ -266,6 +266,31 @@ func restore(file, data, node string, to restoring) (index uint64, err error) {
 		return 0, backupFault(file, err)
 	}
 	return index, nil
+}
+
+// restorePlace returns where a directory is made that is to be data: it appears by a rename.
+func restorePlace(data string) (string, error) {
+	data, err := filepath.Abs(data)
+	if err != nil {
+		return "", err
+	}
+	if at, err := filepath.EvalSymlinks(data); err == nil {
+		data = at // what appears is the directory, not the link to it
+	}
+	is, err := os.Stat(data)
+	if errors.Is(err, os.ErrNotExist) {
+		return data, nil
+	}
+	above, err2 := os.Stat(filepath.Dir(data))
+	if err := errors.Join(err, err2); err != nil {
+		return "", fail(bw.File, "%w", err)
+	}
+	on, ok := is.Sys().(*syscall.Stat_t)
+	if below, ok2 := above.Sys().(*syscall.Stat_t); ok && ok2 && on.Dev != below.Dev {
+		return "", fail(bw.File, "%s is where a disk is mounted, which nothing can take the place of", data).
+			do("give a directory on that disk, to restore and to serve: --data %s", filepath.Join(data, "data"))
+	}
+	return data, nil
 }
 
 func restoreInto(in io.Reader, path, node string, to restoring) (index uint64, err error) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -92,6 +93,29 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 	if got := c.at(r2, "cluster", "verify"); got.code != 0 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// A restored directory takes the place of one that is empty, also behind a link; where a disk is mounted it
+// cannot, which is said before anything is done.
+func TestWhereABackupIsRestored(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk, link := filepath.Join(dir, "disk"), filepath.Join(dir, "link")
+	if err := errors.Join(os.Mkdir(disk, 0o700), os.Symlink(disk, link)); err != nil {
+		t.Fatal(err)
+	}
+	for data, want := range map[string]string{disk: disk, link: disk, filepath.Join(dir, "new"): filepath.Join(dir, "new")} {
+		if got, err := restorePlace(data); err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", data, got, err, want)
+		}
+	}
+	if runtime.GOOS == "linux" {
+		if got, err := restorePlace("/proc"); err == nil || !strings.Contains(err.Error(), "a disk is mounted") {
+			t.Errorf("/proc: %q, %v", got, err)
+		}
 	}
 }
 
