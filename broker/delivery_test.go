@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -187,11 +188,12 @@ func (d *device) receive(p packet) answer {
 }
 
 // take hands an event to the application. One that was passed over while it was
-// closed may come later, if the node has died before it had told anybody; but not
-// after another of its topic, which was closed, too.
+// closed may come later, if the node has died before it had told anybody: also after another
+// of its topic, if that was sent when it was open again.
 func (d *device) take(k int) {
 	if e := d.run.events[k]; !slices.Contains(d.got, k) {
-		if k < d.first[e.topic] || k < d.latest && !e.excused {
+		untold := e.excused && k < d.maybe
+		if k < d.latest && !e.excused || k < d.first[e.topic] && !untold {
 			d.run.fault("event %d of %s comes for the first time after %d of it, and %d", k, e.topic, d.first[e.topic]-1, d.latest-1)
 		}
 		d.first[e.topic], d.latest = k+1, max(d.latest, k+1)
@@ -330,6 +332,7 @@ type deliveryRun struct {
 
 	mu     sync.Mutex // guards the following
 	policy string
+	next   string // coming into force; empty for none
 	events []emitted
 	faults []string
 	log    []string
@@ -424,12 +427,16 @@ func (r *deliveryRun) note(format string, args ...any) {
 	r.log = append(r.log, fmt.Sprintf(format, args...))
 }
 
-// open says whether the device may see topicName now. It is called by sinks.
+// open says whether the device may see topicName now; while another policy comes into force
+// by either of the two. It is called by sinks.
 func (r *deliveryRun) open(topicName string) bool {
 	r.mu.Lock()
-	p := r.n.policies[r.policy]
+	now, next := r.n.policies[r.policy], r.n.policies[cmp.Or(r.next, r.policy)]
 	r.mu.Unlock()
-	return p.Decide(Who{Principal: "device", Client: "device"}, ActSubscribe, topicName, r.n.clock.now().UnixNano()).Allow
+	may := func(p *rules) bool {
+		return p.Decide(Who{Principal: "device", Client: "device"}, ActSubscribe, topicName, r.n.clock.now().UnixNano()).Allow
+	}
+	return may(now) || may(next)
 }
 
 // rest waits until nothing is under way.
@@ -575,9 +582,13 @@ func (r *deliveryRun) move() {
 		r.n.tick()
 	} else {
 		next := pick(r.rng, "windows", "plain", "windows")
-		r.n.policy(next)
 		r.mu.Lock()
-		r.policy = next
+		r.next = next
+		r.mu.Unlock()
+		r.n.policy(next)
+		r.rest()
+		r.mu.Lock()
+		r.policy, r.next = next, ""
 		r.mu.Unlock()
 	}
 	r.rest()
