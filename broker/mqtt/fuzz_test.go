@@ -111,6 +111,8 @@ func (s *scribe) Publish(ev *event.Event, id uint16, _ broker.Completer, _ uint6
 	return false, nil
 }
 
+func (s *scribe) Took(uint16) bool { return false }
+
 func (s *scribe) Settle(id uint16, what broker.Settlement, _ *broker.Wave) error {
 	s.said = append(s.said, fmt.Sprintf("settle %d %d", id, what))
 	return nil
