@@ -101,7 +101,7 @@ func printTests(w io.Writer, r acl.TestReport, output string) error {
 	for _, t := range r.Results {
 		out.Results = append(out.Results, result{t.Name, t.Line, len(t.Failed) == 0, t.Checks, t.Failed})
 	}
-	return json.NewEncoder(w).Encode(out)
+	return writeJSON(w, out)
 }
 
 // explainFlags are those of `acl explain`.
@@ -176,11 +176,10 @@ func explainID(cmd *cobra.Command, server *httpFlags, id, output string) error {
 	if err != nil {
 		return err
 	}
-	text := d.Text
 	if output == "json" {
-		text = string(raw) + "\n"
+		return writeLine(cmd.OutOrStdout(), safeJSON(bytes.TrimSpace(raw)))
 	}
-	_, err = io.WriteString(cmd.OutOrStdout(), text)
+	_, err = io.WriteString(cmd.OutOrStdout(), safeLines(d.Text))
 	return err
 }
 
@@ -222,7 +221,7 @@ func explain(cmd *cobra.Command, f explainFlags, now time.Time) error {
 		return topicFault(err)
 	}
 	if f.output == "json" {
-		return json.NewEncoder(cmd.OutOrStdout()).Encode(e)
+		return writeJSON(cmd.OutOrStdout(), e)
 	}
 	_, err = io.WriteString(cmd.OutOrStdout(), safeLines(e.Text()+askOwner(e)))
 	return err
@@ -277,8 +276,7 @@ func explainThere(cmd *cobra.Command, f explainFlags, now time.Time) error {
 		if err := c.call(cmd.Context(), http.MethodGet, path+form.Encode(), nil, &raw); err != nil {
 			return err
 		}
-		_, err = cmd.OutOrStdout().Write(append(bytes.TrimSpace(raw), '\n'))
-		return err
+		return writeLine(cmd.OutOrStdout(), safeJSON(bytes.TrimSpace(raw)))
 	}
 	form.Set("text", "")
 	var e api.Explained
@@ -330,7 +328,7 @@ func sweep(w io.Writer, policy *acl.Policy, who acl.Who, action acl.Action, f ex
 
 func printSweep(w io.Writer, edges []acl.Edge, output string) error {
 	if output == "json" {
-		return json.NewEncoder(w).Encode(edges)
+		return writeJSON(w, edges)
 	}
 	format := "%s\t%s\t%s\n"
 	if isTerminal(w) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -156,7 +155,7 @@ func (c *httpClient) putPolicy(cmd *cobra.Command, method, path string, body any
 		return err
 	}
 	if output == "json" {
-		return json.NewEncoder(cmd.OutOrStdout()).Encode(result)
+		return writeJSON(cmd.OutOrStdout(), result)
 	}
 	if result.Shadow != nil {
 		return printShadow(cmd.OutOrStdout(), *result.Shadow)
@@ -208,7 +207,7 @@ than the one in force, on all nodes: each who, action and topic once.`,
 				return err
 			}
 			if output == "json" {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(s)
+				return writeJSON(cmd.OutOrStdout(), s)
 			}
 			return printShadow(cmd.OutOrStdout(), s)
 		},
@@ -262,7 +261,7 @@ func aclHistoryCommand(server *httpFlags) *cobra.Command {
 				return err
 			}
 			if output == "json" {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(append([]api.PolicyVersion{}, answer.Versions...))
+				return writeJSON(cmd.OutOrStdout(), append([]api.PolicyVersion{}, answer.Versions...))
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			for _, v := range answer.Versions {
@@ -354,7 +353,7 @@ without --policy it is the policy of that domain of its own.`,
 			}
 			d := acl.Compare(was, is, time.Now())
 			if output == "json" {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(d)
+				return writeJSON(cmd.OutOrStdout(), d)
 			}
 			_, err = io.WriteString(cmd.OutOrStdout(), d.Text())
 			return err
@@ -399,7 +398,7 @@ func diffDomain(cmd *cobra.Command, server *httpFlags, domain string, args []str
 		return err
 	}
 	if output == "json" {
-		return json.NewEncoder(cmd.OutOrStdout()).Encode(d)
+		return writeJSON(cmd.OutOrStdout(), d)
 	}
 	_, err = io.WriteString(cmd.OutOrStdout(), safeLines(d.Text()))
 	return err
@@ -548,7 +547,7 @@ func listCommand(server *httpFlags, cmd *cobra.Command, what string, form func(a
 			}
 		}
 		if output == "json" {
-			return json.NewEncoder(cmd.OutOrStdout()).Encode(append([]string{}, all...))
+			return writeJSON(cmd.OutOrStdout(), append([]string{}, all...))
 		}
 		for _, line := range all {
 			fmt.Fprintln(cmd.OutOrStdout(), line)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -125,8 +126,7 @@ administrators.`,
 				return err
 			}
 			if output == "json" {
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n", raw)
-				return err
+				return writeLine(cmd.OutOrStdout(), safeJSON(bytes.TrimSpace(raw)))
 			}
 			if err := json.Unmarshal(raw, &page); err != nil {
 				return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -65,7 +64,7 @@ durably.`,
 				return err
 			}
 			if output == "json" {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(s.Members)
+				return writeJSON(cmd.OutOrStdout(), s.Members)
 			}
 			return printStatus(cmd.OutOrStdout(), cmd.ErrOrStderr(), s)
 		},
@@ -203,7 +202,7 @@ equal, 1 if they differ, 8 if some did not answer.`,
 				return err
 			}
 			if output == "json" {
-				err = json.NewEncoder(cmd.OutOrStdout()).Encode(v.Nodes)
+				err = writeJSON(cmd.OutOrStdout(), v.Nodes)
 			} else {
 				err = printDigests(cmd.OutOrStdout(), v)
 			}

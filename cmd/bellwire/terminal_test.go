@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"regexp"
 	"strings"
@@ -195,6 +197,35 @@ func TestRefusalPrintsSafely(t *testing.T) {
 	for _, text := range []string{setClipboard, "BW-3001 " + setClipboard} {
 		if f := refusal("publish refused", 0x87, text); !strings.HasSuffix(f.what, ": "+setShown) {
 			t.Errorf("%q: %q", text, f.what)
+		}
+	}
+}
+
+// What a server tells operators of others, whose topics, client ids and names those have
+// chosen, is as safe.
+func TestAnswersPrintSafely(t *testing.T) {
+	const bad = "x\u009b2J\u202e"
+	answers := map[string]any{
+		"/v1/audit":           map[string]any{"entries": []any{map[string]any{"by": bad, "what": bad, "about": bad}}},
+		"/v1/policy/denials":  map[string]any{"topic": bad, "text": "DENY publish " + bad + "\n"},
+		"/v1/policy/versions": map[string]any{"versions": []any{map[string]any{"by": bad}}},
+		"/v1/policy/shadow":   map[string]any{"by": bad},
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		path := r.URL.Path
+		if strings.HasPrefix(path, "/v1/policy/denials/") {
+			path = "/v1/policy/denials"
+		}
+		_ = json.NewEncoder(w).Encode(answers[path])
+	}))
+	defer s.Close()
+	at := strings.TrimPrefix(s.URL, "http://")
+	for _, verb := range []string{"audit", "audit -o json", "acl explain abcd2345", "acl explain abcd2345 -o json", "acl history -o json", "acl shadow -o json"} {
+		got := bellwire(t, "", append(strings.Fields(verb), "--server", at)...)
+		lines := strings.ReplaceAll(got.stdout, "\n", "")
+		if got.code != 0 || !strings.Contains(lines, `\u009b2J`) || strings.ContainsFunc(lines, commands) {
+			t.Errorf("%s: %+v", verb, got)
 		}
 	}
 }

@@ -331,7 +331,7 @@ func userListCommand() *cobra.Command {
 				return err
 			}
 			if output == "json" {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(append([]policyUser{}, p.users...))
+				return writeJSON(cmd.OutOrStdout(), append([]policyUser{}, p.users...))
 			}
 			for _, u := range p.users {
 				if err := writeLine(cmd.OutOrStdout(), []byte(safe(u.Name+"  "+u.By))); err != nil {
