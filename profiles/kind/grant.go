@@ -71,17 +71,48 @@ func NewGrant(perms ...Perm) Grant {
 		}
 		all = append(all, p)
 	}
-	slices.SortStableFunc(all, func(a, b Perm) int { return strings.Compare(a.Name, b.Name) })
+	return Grant{perms: joined(all)}
+}
+
+// joined returns perms, which it may change, sorted by name, and those of one name as one.
+func joined(perms []Perm) []Perm {
+	slices.SortStableFunc(perms, func(a, b Perm) int { return strings.Compare(a.Name, b.Name) })
 	n := 0
-	for _, p := range all {
-		if n > 0 && all[n-1].Name == p.Name {
-			all[n-1] = all[n-1].union(p)
-			continue
+	for rest := perms; len(rest) > 0; n++ {
+		same := 1
+		for same < len(rest) && rest[same].Name == rest[0].Name {
+			same++
 		}
-		all[n] = p
-		n++
+		perms[n] = oneOf(rest[:same])
+		rest = rest[same:]
 	}
-	return Grant{perms: all[:n:n]}
+	return slices.Clip(perms[:n])
+}
+
+// oneOf returns the union of perms, which are of one name and one type. Of sets it is made
+// at once: a policy has as many as it has rules.
+func oneOf(perms []Perm) Perm {
+	p := perms[0]
+	if len(perms) == 1 {
+		return p
+	}
+	var sets [][]string
+	for _, q := range perms {
+		switch p.Type {
+		case PermMax:
+			p.N = max(p.N, q.N)
+		case PermMin:
+			p.N = min(p.N, q.N)
+		case PermSet:
+			sets = append(sets, q.Set)
+		}
+	}
+	if sets != nil {
+		p.Set = slices.Concat(sets...)
+		slices.Sort(p.Set)
+		p.Set = slices.Compact(p.Set)
+	}
+	return p
 }
 
 // everything is the set of a PermSet that has all. It is not changed, as no set of a grant is.
@@ -157,7 +188,13 @@ func (g Grant) Set(name string) []string {
 // Allows says whether a PermSet has the token, or all.
 func (g Grant) Allows(name, token string) bool {
 	set := g.Set(name)
-	return slices.Contains(set, Everything) || slices.Contains(set, token)
+	return has(set, Everything) || has(set, token)
+}
+
+// has says whether a set of a grant has a token.
+func has(set []string, token string) bool {
+	_, is := slices.BinarySearch(set, token)
+	return is
 }
 
 // Min returns the value of a PermMin; ok is false if it is not granted.
@@ -175,31 +212,24 @@ func (g Grant) Union(h Grant) Grant {
 	if h.IsZero() {
 		return Grant{perms: g.perms}
 	}
-	u := make([]Perm, 0, len(g.perms)+len(h.perms))
-	a, b := g.perms, h.perms
-	for len(a) > 0 && len(b) > 0 {
-		switch c := strings.Compare(a[0].Name, b[0].Name); {
-		case c < 0:
-			u, a = append(u, a[0]), a[1:]
-		case c > 0:
-			u, b = append(u, b[0]), b[1:]
-		default:
-			u, a, b = append(u, a[0].union(b[0])), a[1:], b[1:]
-		}
-	}
-	return Grant{perms: append(append(u, a...), b...)}
+	return Grant{perms: joined(slices.Concat(g.perms, h.perms))}
 }
 
-func (p Perm) union(q Perm) Perm {
-	switch p.Type {
-	case PermMax:
-		p.N = max(p.N, q.N)
-	case PermMin:
-		p.N = min(p.N, q.N)
-	case PermSet:
-		p.Set = slices.Compact(slices.Sorted(slices.Values(slices.Concat(p.Set, q.Set))))
+// Together is the union of all of grants, in a time that goes by what they have in all.
+func Together(grants ...Grant) Grant {
+	var perms []Perm
+	some, last := 0, Grant{}
+	for _, g := range grants {
+		if g.IsZero() {
+			continue
+		}
+		some, last = some+1, g
+		perms = append(perms, g.perms...)
 	}
-	return p
+	if some < 2 {
+		return Grant{perms: last.perms} // the same one: see Is
+	}
+	return Grant{perms: joined(perms)}
 }
 
 // Covers says whether g shows all that h shows.
@@ -215,8 +245,7 @@ func (g Grant) Covers(h Grant) bool {
 		case PermMin:
 			ok = p.N <= q.N
 		case PermSet:
-			ok = slices.Contains(p.Set, Everything) ||
-				!slices.ContainsFunc(q.Set, func(token string) bool { return !slices.Contains(p.Set, token) })
+			ok = has(p.Set, Everything) || !slices.ContainsFunc(q.Set, func(token string) bool { return !has(p.Set, token) })
 		}
 		if !ok {
 			return false
@@ -249,7 +278,7 @@ func (g Grant) Class() Class {
 		b = append(b, byte(p.Type))
 		b = binary.AppendVarint(b, p.N)
 		set := p.Set
-		if slices.Contains(set, Everything) {
+		if has(set, Everything) {
 			set = []string{Everything}
 		}
 		b = binary.AppendUvarint(b, uint64(len(set)))

@@ -41,16 +41,19 @@ func drawPerm(t *rapid.T, p Permission) Perm {
 	return perm
 }
 
-// Grants combine like sets: the order of rules, and one rule twice, make no
-// difference; a union covers its parts and nothing less does.
 // A grant is itself, and what was made alike need not be.
 func TestIs(t *testing.T) {
 	g, h := NewGrant(Perm{Name: "a", Type: PermBool}), NewGrant(Perm{Name: "a", Type: PermBool})
 	if !g.Is(g) || !g.Is(g.Union(Grant{})) || g.Is(Grant{}) || g.Is(h) || !(Grant{}).Is(Grant{}) {
 		t.Error("one value is not itself, or another")
 	}
+	if !Together(Grant{}, g, Grant{}).Is(g) || !Together().Is(Grant{}) || !Together(Grant{}).IsZero() {
+		t.Error("together with nothing it is another")
+	}
 }
 
+// Grants combine like sets: the order of rules, and one rule twice, make no
+// difference; a union covers its parts and nothing less does.
 func TestGrantsCombine(t *testing.T) {
 	most := Most(somePermissions)
 	rapid.Check(t, func(t *rapid.T) {
@@ -63,6 +66,14 @@ func TestGrantsCombine(t *testing.T) {
 		u := a.Union(b)
 		same("commutative", u, b.Union(a))
 		same("associative", u.Union(c), a.Union(b.Union(c)))
+		same("together", u.Union(c), Together(c, a, Grant{}, b, a))
+		for _, name := range []string{"im", "sip", "tel", Everything} { // as a set has them that is not in order
+			for _, g := range []Grant{a, u, Together(a, b, c)} {
+				if set := g.Set("services"); g.Allows("services", name) != (slices.Contains(set, Everything) || slices.Contains(set, name)) {
+					t.Errorf("whether %+v allows %s", g, name)
+				}
+			}
+		}
 		same("idempotent", a, a.Union(a))
 		same("nothing", a, a.Union(Grant{}))
 		if !u.Covers(a) || !u.Covers(b) || !most.Covers(u) {

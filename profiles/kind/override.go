@@ -56,6 +56,6 @@ func (g Grant) Overrides() []Override { return g.overrides }
 
 // Same says whether g and h show the same of everything.
 func (g Grant) Same(h Grant) bool {
-	return g.persona == h.persona && g.Covers(h) && h.Covers(g) &&
+	return g.Is(h) || g.persona == h.persona && g.Covers(h) && h.Covers(g) &&
 		slices.EqualFunc(g.overrides, h.overrides, func(a, b Override) bool { return a.Name == b.Name && a.Value.Equal(b.Value) })
 }

@@ -133,37 +133,50 @@ func (q *query) decide(at time.Time) Decision {
 	case q.hidden:
 		return Decision{Hidden: true, Named: true, Terms: q.policy.terms}
 	}
-	d := Decision{Handling: q.policy.handling, Terms: q.policy.terms}
-	named, live := false, Block
-	var show kind.Grant
-	var in guise
 	rules := q.counting(at)
+	d := q.life(at, rules)
+	if d.Handling < PoliteBlock {
+		d.View = ViewNone
+		return d
+	}
+	live, shows := Block, false
+	var buf [16]*rule
+	open := buf[:0]
+	var in guise
+	for _, r := range rules {
+		if r.if_.everValid(at) && r.if_.open(at, q.in) {
+			live, shows = max(live, r.handling), shows || !r.show.IsZero()
+			open = append(open, r)
+			in.add(r)
+		}
+	}
+	switch {
+	case live < Allow || q.cut(at):
+		d.View, d.Closed = ViewNeutral, d.Handling == Allow && d.Named
+	case !shows:
+		d.View = ViewNeutral
+	default:
+		show := q.policy.unions.of(open)
+		d.View, d.Grant, d.Forward = ViewFiltered, in.wear(show), in.goes(show)
+	}
+	return d
+}
+
+// life is decide as far as the life of a subscription follows from it: the handling, by
+// which of rules, those that count, and the terms.
+func (q *query) life(at time.Time, rules []*rule) Decision {
+	d := Decision{Handling: q.policy.handling, Terms: q.policy.terms}
 	for _, r := range rules {
 		if !r.if_.everValid(at) {
 			continue
 		}
-		if !named {
-			d.Handling, d.Named, named = Block, true, true
+		if !d.Named {
+			d.Handling, d.Named = Block, true
 		}
 		d.Handling = max(d.Handling, r.handling)
-		if r.if_.open(at, q.in) {
-			live = max(live, r.handling)
-			show = show.Union(r.show)
-			in.add(r)
-		}
 	}
 	if q.policy.hasTerms {
 		d.Terms = q.terms(at, d.Handling, rules)
-	}
-	switch {
-	case d.Handling < PoliteBlock:
-		d.View = ViewNone
-	case live < Allow || q.cut(at):
-		d.View, d.Closed = ViewNeutral, d.Handling == Allow && named
-	case show.IsZero():
-		d.View = ViewNeutral
-	default:
-		d.View, d.Grant, d.Forward = ViewFiltered, in.wear(show), in.goes(show)
 	}
 	return d
 }
@@ -213,14 +226,15 @@ func (l *limit) shut(w kind.Addr, in Input) bool {
 
 // maxWork bounds the search for an edge that matters, in conditions looked at: a
 // policy is uploaded by whoever owns an address, and evaluated for each of the
-// watchers in the delivery loop. It is less than 0.1 ms.
+// watchers in the delivery loop. It is less than 0.1 ms, and some more where lists are
+// joined that were not joined last: see unions.
 const maxWork = 500
 
 // until returns the first instant after at at which the decision is not d, or
 // an edge before it when the search has cost maxWork; and whether what d shows is
 // closed then.
 func (q *query) until(at time.Time, d *Decision) (next time.Time, closes bool) {
-	step := q.cost()
+	step := q.cost() + q.listed()
 	for work := step; ; work += step {
 		next := q.edge(at)
 		if next.IsZero() || work > maxWork {
@@ -233,7 +247,8 @@ func (q *query) until(at time.Time, d *Decision) (next time.Time, closes bool) {
 	}
 }
 
-// cost is how many conditions edge and decide look at together, at most.
+// cost is how many conditions edge and decide look at together, at most. By it is found what
+// the log keeps (Span, StaticUntil): it is the same in all versions.
 func (q *query) cost() int {
 	n := len(q.reads)
 	for _, r := range q.rules {
@@ -243,6 +258,18 @@ func (q *query) cost() int {
 		n += l.only.cost()
 	}
 	return 2 * n
+}
+
+// tokensAsOne is how many tokens of lists cost as much to join as a condition to look at.
+const tokensAsOne = 4
+
+// listed is what it costs to join what the rules show.
+func (q *query) listed() int {
+	n := 0
+	for _, r := range q.rules {
+		n += r.listed
+	}
+	return n / tokensAsOne
 }
 
 // edge returns the first instant after at at which the decision may be another
@@ -263,8 +290,8 @@ func (q *query) edge(at time.Time) time.Time {
 		}
 	}
 	handling, live, mostLive := Block, Block, Block
-	var show, mostShow kind.Grant // of rules that stay open, and of all that might
-	var timed []*rule
+	shows := false          // some rule that might be open
+	var timed, open []*rule // those with windows, and those that stay open
 	for _, r := range q.rules {
 		if !r.if_.everValid(at) {
 			continue
@@ -274,20 +301,24 @@ func (q *query) edge(at time.Time) time.Time {
 		if !r.if_.valid(at) || !r.if_.inSphere(q.in) || r.if_.weekly.never(q.in) {
 			continue
 		}
-		mostLive, mostShow = max(mostLive, r.handling), mostShow.Union(r.show)
+		mostLive, shows = max(mostLive, r.handling), shows || !r.show.IsZero()
 		if r.if_.weekly != nil {
 			timed = append(timed, r)
 			continue
 		}
-		live, show = max(live, r.handling), show.Union(r.show)
+		live, open = max(live, r.handling), append(open, r)
 	}
 	closed := false // some limit, whatever the hour
 	for _, l := range q.limits {
 		next = earliest(next, l.only.validityEdge(at))
 		closed = closed || l.shut(q.who, q.in) || !l.only.valid(at)
 	}
-	if handling < Allow || mostLive < Allow || mostShow.IsZero() || closed {
+	if handling < Allow || mostLive < Allow || !shows || closed {
 		return next
+	}
+	var show kind.Grant
+	if len(timed) > 0 {
+		show = q.policy.staying.of(open)
 	}
 	for _, r := range timed {
 		if r.handling == Allow && live < Allow || !show.Covers(r.show) || r.persona != "" || r.overrides != nil || !r.forward.IsZero() {

@@ -92,12 +92,16 @@ func refusePast(err error) error {
 
 // compile works out what follows from what was read.
 func (p *Policy) compile() {
+	p.unions, p.staying = &unions{}, &unions{}
 	p.everything = kind.Most(p.permissions).As(kind.Everything, nil)
 	p.rankRules()
 	for i := range p.rules {
 		c := &p.rules[i].if_
 		p.ruleOf.add(i, c.who)
 		p.apart = c.who.apart(p.apart)
+		for _, perm := range p.rules[i].show.Perms() {
+			p.rules[i].listed += len(perm.Set)
+		}
 		p.asks = p.asks || c.asksPresence()
 		p.tells = p.tells || p.rules[i].terms.Tells()
 	}

@@ -90,7 +90,8 @@ type Policy struct {
 	hasAlone        bool                   // some rule decides alone
 	tells           bool                   // see Tells
 	everything      kind.Grant
-	standard        bool // it is the kind's default
+	unions, staying *unions // of rules that are open, and of those that stay so
+	standard        bool    // it is the kind's default
 }
 
 // Demanded is the least that the owner wants to know of who watches; 0: nothing.
@@ -128,6 +129,7 @@ type rule struct {
 	forward   kind.Addr // to whose inbox messages go that the rule lets in; zero: it has no say in that
 	persona   string    // empty: it has no say in that
 	show      kind.Grant
+	listed    int // tokens of sets in show
 	overrides []kind.Override
 }
 

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"time"
 
 	"github.com/bellwire/bellwire/profiles/kind"
@@ -14,14 +15,20 @@ func (p *Policy) StaticUntil(w kind.Addr, at time.Time, in Input) time.Time {
 	if q.owner || q.hidden || in.Blocked != 0 {
 		return time.Time{}
 	}
-	d := q.decide(at)
+	life := func(at time.Time) Decision {
+		if slices.ContainsFunc(q.reads, at.Before) {
+			return p.most()
+		}
+		return q.life(at, q.counting(at))
+	}
+	d := life(at)
 	step := q.cost()
 	for work := step; ; work += step {
 		next := q.staticEdge(at)
 		if next.IsZero() || work > maxWork {
 			return next
 		}
-		if e := q.decide(next); e.Handling != d.Handling || e.Named != d.Named || e.Terms != d.Terms {
+		if e := life(next); e.Handling != d.Handling || e.Named != d.Named || e.Terms != d.Terms {
 			return next
 		}
 		at = next

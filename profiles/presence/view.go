@@ -1,8 +1,6 @@
 package presence
 
 import (
-	"slices"
-
 	"github.com/bellwire/bellwire/profiles/kind"
 )
 
@@ -52,14 +50,11 @@ func filter(elements []element, of part, g kind.Grant) []element {
 // published, for a view of a view must choose the same.
 func (e *element) chosen(of part, g kind.Grant) bool {
 	name := map[part]string{tuple: permServices, person: permPersons, device: permDevices}[of]
-	set := g.Set(name)
-	if len(set) == 0 {
+	if !g.Has(name) {
 		return false
 	}
-	has := func(prefix, value string) bool {
-		return value != "" && slices.Contains(set, prefix+value)
-	}
-	return slices.Contains(set, kind.Everything) || has("class:", e.class) || has("id:", e.origin.id) ||
+	has := func(prefix, value string) bool { return value != "" && g.Allows(name, prefix+value) }
+	return g.Allows(name, kind.Everything) || has("class:", e.class) || has("id:", e.origin.id) ||
 		of == tuple && (has("", e.contact.scheme()) || has("uri:", e.contact.uri)) ||
 		of == device && has("deviceID:", e.deviceID)
 }
