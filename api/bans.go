@@ -84,10 +84,7 @@ func registerBans(mux *routes, b Bans, o *Operators) {
 		}
 		err := b.Kick(r.Context(), who, k)
 		if errors.Is(err, ErrNoSuch) {
-			refuseWith(w, problem{
-				Status: http.StatusNotFound, Detail: noSuchText(err), Code: bw.NoSuchClient.String(),
-				Todo: "a client is named by its id, as the log and $SYS/bellwire/clients/# have it; of one that is away --drop-session, over HTTP session: true, ends the session",
-			})
+			refuseNoClient(w, err)
 			return
 		}
 		answerBans(w, http.StatusOK, k, err)
@@ -104,6 +101,14 @@ func bannedOf(w http.ResponseWriter, r *http.Request) (one Ban, ok bool) {
 		return one, false
 	}
 	return one, true
+}
+
+// refuseNoClient says that there is no such client.
+func refuseNoClient(w http.ResponseWriter, err error) {
+	refuseWith(w, problem{
+		Status: http.StatusNotFound, Detail: noSuchText(err), Code: bw.NoSuchClient.String(),
+		Todo: "a client is named by its id, as bellwire clients ls (GET /v1/clients) has it; of one that is away bellwire kick --drop-session, over HTTP session: true, ends the session",
+	})
 }
 
 // noSuchText is what an ErrNoSuch says besides itself.

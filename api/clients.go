@@ -83,7 +83,7 @@ func registerClients(mux *routes, c Clients, o *Operators) {
 		}
 		switch {
 		case errors.Is(err, ErrNoSuch):
-			refuseAs(w, http.StatusNotFound, bw.NoSuchClient, "%s", noSuchText(err))
+			refuseNoClient(w, err)
 		default:
 			answerBans(w, http.StatusOK, answer, err)
 		}

@@ -162,7 +162,7 @@ func banFault(err error) error {
 	default:
 		return orderFault(err)
 	}
-	return fmt.Errorf("%w: %w", as, err)
+	return fmt.Errorf("%w: %s", as, reasonOf(err))
 }
 
 // reasonOf is what the broker says of a refusal, without what kind it is.
