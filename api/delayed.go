@@ -11,7 +11,8 @@ import (
 // goroutines at once.
 type Delayed interface {
 	// List returns a page of what waits, of principal, or of all if it is empty, from
-	// behind the event of the name after on, if that is not empty.
+	// where a page before said to go on (After), if after is not empty. The error may be an
+	// ErrBadName: no page of this list said so.
 	List(ctx context.Context, principal, after string) (DelayedPage, error)
 
 	// Remove takes back an event by its name, one of principal's unless it is empty. The
@@ -37,7 +38,7 @@ type DelayedEvent struct {
 // A DelayedPage is a part of what waits.
 type DelayedPage struct {
 	Events []DelayedEvent `json:"events"`
-	After  string         `json:"after,omitempty"` // where to go on; empty if there are no more
+	After  string         `json:"after,omitempty"` // where to go on, at this node; empty if there are no more
 }
 
 // registerDelayed adds /v1/delayed, which is about one's own events, and of operators, with
@@ -79,6 +80,8 @@ func answerDelayed(w http.ResponseWriter, answer any, err error) {
 	switch {
 	case errors.Is(err, ErrNoDelayed):
 		refuse(w, http.StatusNotFound, "%v", err)
+	case errors.Is(err, ErrBadName):
+		refuse(w, http.StatusBadRequest, "%v", err)
 	case err != nil:
 		refuseCluster(w, err)
 	default:

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -423,39 +424,57 @@ type Delayed struct {
 
 // DelayedEvents calls yield with what waits, as this node has it, until yield returns false: of
 // principal, in the order in which it came; of all if principal is empty, by whose it is. It begins
-// behind the event of the name after, if that is not empty and waits. For any goroutine.
-func (b *Broker) DelayedEvents(principal, after string, yield func(Delayed) bool) {
+// behind the event that after is of (AfterDelayed), also if that does not wait any more; an empty
+// one begins the list. A *Refusal with ErrTopicName says that after is none of this list's. For any
+// goroutine.
+func (b *Broker) DelayedEvents(principal, after string, yield func(Delayed) bool) error {
+	place, err := b.cursors.open(Who{Principal: principal}, delayedTree, after)
+	if err != nil {
+		return err
+	}
 	lower := []byte{byte(store.Delayed), 2}
 	if principal != "" {
 		lower = delayedOf(principal)
 	}
-	s, behind := b.config.Store, after == ""
-	s.Scan(lower, store.End(lower), func(key, _ []byte) bool {
+	upper := store.End(lower)
+	if place != "" {
+		lower = append(bytes.Clone(lower[:2]), place...)
+	}
+	s := b.config.Store
+	s.Scan(lower, upper, func(key, _ []byte) bool {
 		number := store.Uint64At(key, len(key)-8)
 		value, ok := s.Get(delayedKey(nil, number), nil)
 		var d delayedEvent
 		if !ok || d.decode(value) != nil {
 			return true // it has been published meanwhile
 		}
-		if !behind {
-			behind = d.name == after
-			return true
-		}
 		return yield(Delayed{
 			Name: d.name, Topic: d.event.Topic, Client: d.client, Principal: d.principal, Due: d.due, QoS: d.event.QoS, Retain: d.event.Retain,
 			Size: len(d.event.Payload), number: number,
 		})
 	})
+	return nil
+}
+
+// AfterDelayed returns where the list of principal's, or of all if that is empty, goes on behind
+// an event of it: for DelayedEvents of this node, as long as it runs. It is a place in the list,
+// not the event's name, for the event may be gone by then.
+func (b *Broker) AfterDelayed(principal string, d Delayed) string {
+	// A key that is one byte longer is the next there can be. The byte is not 0, which a cursor does not keep.
+	next := append(delayedOfKey(ownerOf(d.Principal, d.Client), d.number), 1)
+	return b.cursors.seal(Who{Principal: principal}, delayedTree, string(next[2:]))
 }
 
 // Undelay takes back an event that waits, by its name: one of principal's; anybody's if
 // principal is empty. It returns what it was when it will not be published. ErrNoDelayed means that there is none, any more.
 func (b *Broker) Undelay(ctx context.Context, principal, name string) (d Delayed, err error) {
 	found := false
-	b.DelayedEvents(principal, "", func(one Delayed) bool {
+	if err := b.DelayedEvents(principal, "", func(one Delayed) bool {
 		d, found = one, one.Name == name
 		return !found
-	})
+	}); err != nil {
+		return Delayed{}, err
+	}
 	if !found {
 		return Delayed{}, fmt.Errorf("%w: it was published, or taken back, or is not yours", ErrNoDelayed)
 	}

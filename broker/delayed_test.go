@@ -14,8 +14,45 @@ import (
 
 // waiting lists what waits of somebody, of all if principal is empty.
 func (n *node) waiting(principal string) (list []Delayed) {
-	n.DelayedEvents(principal, "", func(d Delayed) bool { list = append(list, d); return true })
+	must(n.t, n.DelayedEvents(principal, "", func(d Delayed) bool { list = append(list, d); return true }))
 	return list
+}
+
+// A list that is read in pages goes on where it was, whatever has become of the event there: it
+// loses none, and tells none twice. Where it goes on is good for who was told it.
+func TestDelayedListGoesOn(t *testing.T) {
+	n := newNode(t, Limits{})
+	const each = 300 // more than a byte counts, so that a number ends in zeros
+	for _, who := range []string{"a@a.org", "b@b.org"} {
+		p, _ := n.connect(who, true, 0)
+		for i := range each {
+			must(t, p.publish("$delayed/10/a", fmt.Sprint(i), 1))
+		}
+	}
+	for _, who := range []string{"a@a.org", ""} {
+		all, after := n.waiting(who), ""
+		for i, want := range all {
+			var got Delayed
+			must(t, n.DelayedEvents(who, after, func(d Delayed) bool { got = d; return false }))
+			if got.Name != want.Name {
+				t.Fatalf("the list of %q goes on with %+v after %d events, want %+v", who, got, i, want)
+			}
+			after = n.AfterDelayed(who, got)
+			if i%2 == 0 {
+				_, err := n.Undelay(t.Context(), "", got.Name)
+				must(t, err)
+			}
+		}
+		must(t, n.DelayedEvents(who, after, func(d Delayed) bool { t.Errorf("after all of %q comes %+v", who, d); return false }))
+		for _, other := range []string{"b@b.org", "c"} {
+			if err := n.DelayedEvents(other, after, func(Delayed) bool { return true }); !errors.Is(err, ErrTopicName) {
+				t.Errorf("what %q was told is good for %q: %v", who, other, err)
+			}
+		}
+	}
+	if err := n.DelayedEvents("a@a.org", "0123456789", func(Delayed) bool { return true }); !errors.Is(err, ErrTopicName) {
+		t.Errorf("it goes on anywhere: %v", err)
+	}
 }
 
 // budgetOf has an entry do so many items.

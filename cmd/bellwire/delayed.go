@@ -26,15 +26,19 @@ const delayedListed = 1000
 // List implements api.Delayed.
 func (d delayedEvents) List(_ context.Context, principal, after string) (api.DelayedPage, error) {
 	page := api.DelayedPage{Events: []api.DelayedEvent{}}
-	d.s.broker.DelayedEvents(principal, after, func(e broker.Delayed) bool {
+	var last broker.Delayed
+	err := d.s.broker.DelayedEvents(principal, after, func(e broker.Delayed) bool {
 		if len(page.Events) == delayedListed {
-			page.After = page.Events[delayedListed-1].ID
+			page.After = d.s.broker.AfterDelayed(principal, last)
 			return false
 		}
-		page.Events = append(page.Events, shownDelayed(e))
+		page.Events, last = append(page.Events, shownDelayed(e)), e
 		return true
 	})
-	return page, nil
+	if errors.Is(err, broker.ErrTopicName) {
+		err = fmt.Errorf("%w: %w", api.ErrBadName, err)
+	}
+	return page, err
 }
 
 // Remove implements api.Delayed.
