@@ -201,7 +201,7 @@ func TestHostilePeers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			bad := hostile(t, c.by, c.change)
 			theirs := &tls.Config{
-				Certificates: []tls.Certificate{bad}, InsecureSkipVerify: true, ClientAuth: tls.RequestClientCert,
+				Certificates: []tls.Certificate{bad}, InsecureSkipVerify: true, ClientAuth: tls.RequestClientCert, NextProtos: []string{protocol},
 				GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &bad, nil },
 			}
 			m := meet(t, theirs, n1.Server())
@@ -262,6 +262,7 @@ func TestOtherPrograms(t *testing.T) {
 		{"no certificate", &tls.Config{InsecureSkipVerify: true}, ErrNoCertificate, nil},
 		{"TLS 1.2", &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, Certificates: []tls.Certificate{good}}, ErrOldTLS, ErrOldTLS},
 		{"HTTP", &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{good}, NextProtos: []string{"h2"}}, ErrOldTLS, ErrOldTLS},
+		{"no protocol", &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{good}}, ErrOldTLS, ErrOldTLS},
 	} {
 		if got := meet(t, c.theirs, n1.Server()).serverErr; !errors.Is(got, c.dials) {
 			t.Errorf("%s dials: %v, want %v", c.name, got, c.dials)

@@ -192,7 +192,10 @@ func (c *Credentials) Server() *tls.Config {
 		conf.ClientCAs = m.pool
 		conf.VerifyConnection = func(s tls.ConnectionState) error {
 			_, err := m.check(s.PeerCertificates, x509.ExtKeyUsageClientAuth, c.now())
-			return err
+			if err != nil {
+				return err
+			}
+			return agreed(s)
 		}
 		return conf, nil
 	}
@@ -220,7 +223,10 @@ func (c *Credentials) Client(peer string) *tls.Config {
 		if err == nil && peer != "" && name != peer {
 			err = &PeerError{kind: ErrOtherNode, cert: s.PeerCertificates[0], cause: fmt.Errorf("want %s, got %s", peer, name)}
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return agreed(s)
 	}
 	return conf
 }
@@ -228,6 +234,15 @@ func (c *Credentials) Client(peer string) *tls.Config {
 // protocol is what both sides say they speak, so that a node does not talk to
 // another kind of server that happens to trust the same authority.
 const protocol = "bellwire-cluster/1"
+
+// agreed is an error if the peer did not say that it speaks protocol: crypto/tls refuses
+// only who says that it speaks others.
+func agreed(s tls.ConnectionState) error {
+	if s.NegotiatedProtocol != protocol {
+		return &PeerError{kind: ErrOldTLS, cert: s.PeerCertificates[0]}
+	}
+	return nil
+}
 
 func (c *Credentials) base() *tls.Config {
 	return &tls.Config{
