@@ -34,7 +34,9 @@ var binary = sync.OnceValues(func() (string, error) {
 		return path, nil
 	}
 	path := filepath.Join(scratch, "bellwire")
-	out, err := exec.Command("go", "build", "-o", path, "../cmd/bellwire").CombinedOutput()
+	build := exec.Command("go", "build", "-o", path, "../cmd/bellwire")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make build has it
+	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build ../cmd/bellwire: %w\n%s", err, out)
 	}

@@ -15,7 +15,7 @@ import (
 // and 64 MiB each of the state, and no work at all: they are a few blocks without a pointer. So
 // whoever publishes enough had a node hold as much garbage beside them, and take twice its
 // memory. Memtables are left out of the reckoning here, as they are where Pebble has them
-// outside of Go's heap (with cgo, which we do without): garbage may be as much as all the rest
+// outside of Go's heap (with cgo, which ours are built without, and where nothing is changed): garbage may be as much as all the rest
 // that is in use, and heapFree at least, so that a small node does not collect the more often.
 //
 // Whoever sets GOGC or GOMEMLIMIT has said how it is to be, and nothing is changed.
@@ -35,7 +35,7 @@ const (
 
 // run looks after each collection until close.
 func (h *heapRoom) run(memtables func() uint64) {
-	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+	if !memtablesInHeap || os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
 	h.memtables, h.percent, h.stop = memtables, 100, make(chan struct{})
