@@ -67,10 +67,12 @@ func TestTopicsAreRewritten(t *testing.T) {
 		ana.ReceiveText("new/ok", "last")
 		ana.Disconnect()
 	}
-	w := mq.Dial(t, s.ready.MQTT, v5)
-	w.Send(as("ana", mq.Connect{ClientID: "w", Clean: true, Will: &mq.Will{Topic: "trick/$SYS/x"}}))
-	if p := w.Expect(mq.CONNACK); p.Code != 0x90 || p.Properties.Text(mq.PropReasonString) == "" {
-		t.Errorf("a will: %v", p)
+	for _, to := range []string{"trick/$SYS/x", "later/x", "$delayed/1/new/x"} {
+		w := mq.Dial(t, s.ready.MQTT, v5)
+		w.Send(as("ana", mq.Connect{ClientID: "w", Clean: true, Will: &mq.Will{Topic: to}}))
+		if p := w.Expect(mq.CONNACK); p.Code != 0x90 || p.Properties.Text(mq.PropReasonString) == "" {
+			t.Errorf("a will to %s: %v", to, p)
+		}
 	}
 
 	ana, bob := s.open(v5, as("ana", clean("ana"))), s.open(v5, as("ana", clean("bob")))

@@ -229,6 +229,8 @@ func connectFault(err error) error {
 		return &fault{codeBadCredentials, ""}
 	case errors.As(err, &r) && errors.Is(err, broker.ErrQuota):
 		return &fault{codeQuota, r.Reason}
+	case errors.As(err, &r) && errors.Is(err, broker.ErrTopicName): // of the will
+		return &fault{codeBadTopic, r.Reason}
 	case errors.As(err, &r):
 		return &fault{codeNotAuthorized, r.Reason}
 	case errors.Is(err, broker.ErrRefused):
