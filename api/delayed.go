@@ -60,7 +60,11 @@ func registerDelayed(mux *routes, d Delayed, o *Operators) {
 		})
 	}
 	mux.HandleFunc("GET /v1/delayed", who(func(w http.ResponseWriter, r *http.Request, who, of string) {
-		page, err := d.List(r.Context(), of, r.URL.Query().Get("after"))
+		var after, all string // all is read by who
+		if !readQuery(w, r.URL.Query(), map[string]*string{"after": &after, "all": &all}) {
+			return
+		}
+		page, err := d.List(r.Context(), of, after)
 		if of == "" && !o.audited(w, r, Look{By: who, What: "delayed", Result: resultOf(err)}) {
 			return
 		}
