@@ -49,7 +49,7 @@ type Keys struct {
 	logger *slog.Logger
 	client *http.Client
 
-	ctx  context.Context // ends with Close
+	ctx  context.Context // ends with Stop
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
@@ -82,7 +82,11 @@ func NewKeys(now func() time.Time, logger *slog.Logger) *Keys {
 	return k
 }
 
-// Close ends what is being fetched.
+// Stop ends what is being fetched, and nothing more is: whose token waits for it is told
+// ErrUnavailable. What was fetched goes on being used.
+func (k *Keys) Stop() { k.stop() }
+
+// Close is Stop, and returns when nothing is being fetched. Nobody may ask any more.
 func (k *Keys) Close() {
 	k.stop()
 	k.wg.Wait()

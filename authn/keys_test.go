@@ -186,10 +186,14 @@ func TestBadProviders(t *testing.T) {
 		_, err := k.Verify(context.Background(), issuer(t, hanging.URL, ""), "", token, noon)
 		got <- err
 	}()
-	k.Close() // ends what hangs
+	k.Stop() // ends what hangs
 	if err := <-got; !errors.Is(err, ErrUnavailable) {
-		t.Errorf("who waits when it is closed: %v", err)
+		t.Errorf("who waits when it is stopped: %v", err)
 	}
+	if _, err := k.Verify(context.Background(), issuer(t, hanging.URL, ""), "", token, noon); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("who comes after that: %v", err)
+	}
+	k.Close()
 }
 
 func privateSet(t testing.TB) []byte {

@@ -133,11 +133,11 @@ administrators.`,
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			for _, e := range page.Entries {
-				hidden := ""
+				result := safe(e.Result)
 				if e.Hidden {
-					hidden = "not shown to whom it is about"
+					result += ", not shown to whom it is about"
 				}
-				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.Number, e.At.Format(time.RFC3339), safe(e.By), e.Door, safe(e.What), safe(e.About), safe(e.Result), hidden)
+				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", e.Number, e.At.Format(time.RFC3339), safe(e.By), e.Door, safe(e.What), safe(e.About), result)
 			}
 			if err := w.Flush(); err != nil {
 				return err

@@ -93,7 +93,7 @@ var limitFacts = map[string]limitFact{
 		value: func(l *limits) int64 { return int64(l.mqtt.ConnectTimeout) }, hits: overMQTT(mqtt.OverConnectTimeout),
 	},
 	"connect.packetBytes": {
-		over: "the connection: closed unanswered", keeper: "TestMQTT01PreAuthLimits",
+		over: "the connection: closed unanswered", keeper: "TestConnectGuards",
 		value: func(l *limits) int64 { return int64(l.mqtt.ConnectPacket) }, hits: overMQTT(mqtt.OverConnectPacket),
 	},
 	"packet.bytes": {

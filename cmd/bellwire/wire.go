@@ -484,6 +484,7 @@ func (s *server) close(ctx context.Context) error {
 	s.shadows.close()
 	s.resume() // what drains, ends
 	s.drain.tasks.Wait()
+	s.keys.Stop() // no login waits for a key server that hangs
 	if s.mqtt != nil {
 		errs = append(errs, s.mqtt.Close(ctx))
 		s.ticker.Stop()
