@@ -317,7 +317,7 @@ func (t *tlsTransport) probe() { t.lower.probe() }
 
 // finish says goodbye in TLS, too, as far as the socket takes it.
 func (t *tlsTransport) finish() {
-	if t.conn.CloseWrite() == nil {
+	if t.done.Load() && t.conn.CloseWrite() == nil { // before, all of that is the handshake's
 		_, _, _ = t.pass(false)
 	}
 	t.lower.finish()

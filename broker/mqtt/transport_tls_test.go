@@ -196,6 +196,53 @@ func TestTLSUnread(t *testing.T) {
 	}
 }
 
+// A plainTransport is one over a connection that blocks.
+type plainTransport struct {
+	transport
+	conn     net.Conn
+	writes   int
+	finished bool
+}
+
+func (p *plainTransport) read(bool) (*input, error) {
+	in := newInput(false)
+	n, err := p.conn.Read(in.buf)
+	in.n = n
+	return in, err
+}
+
+func (p *plainTransport) write(bufs [][]byte, _ bool) (int, error) {
+	p.writes++
+	return p.conn.Write(bufs[0])
+}
+
+func (p *plainTransport) finish() { p.finished = true }
+
+// A connection that ends while its handshake does says goodbye below TLS alone: the
+// handshake's turn is the handshake's to give back, and to write.
+func TestTLSEndsWithItsHandshake(t *testing.T) {
+	here, there := net.Pipe()
+	lower := &plainTransport{conn: here}
+	tr := newTLSTransport(lower, serverTLS(), newTurns(), nil)
+	var client sync.WaitGroup
+	client.Go(func() {
+		if c, err := clientTLS(tls.VersionTLS12)(there); err == nil {
+			_, _ = c.Read(make([]byte, 1))
+		}
+	})
+	// As shake does, which has not come to its end, and has its turn.
+	if err := errors.Join(tr.conn.Handshake(), tr.compute()); err != nil {
+		t.Fatal(err)
+	}
+	before := lower.writes
+	tr.finish()
+	if !tr.mine || !lower.finished || lower.writes > before {
+		t.Errorf("the turn is held: %v, finished: %v, %d times written; want both, and nothing", tr.mine, lower.finished, lower.writes-before)
+	}
+	here.Close()
+	client.Wait()
+}
+
 // However many clients come at once, only as many handshakes compute at a time as there
 // are processors; and who sends a handshake's beginning, and nothing more, takes nobody's
 // turn.
