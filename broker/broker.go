@@ -39,8 +39,8 @@ type Config struct {
 	LowWater uint64
 
 	// MakeRoom is to give back what it can of the disk, without waiting for it. It is called
-	// while free space is below LowWater, but not 0: when that began, and each roomEvery seconds.
-	// nil: nothing can be given back.
+	// each roomEvery seconds while free space is below LowWater, but not 0, and nobody is
+	// taking it (see scarcity). nil: nothing can be given back.
 	MakeRoom func()
 
 	// Grace is how long the node keeps its clients while it hears of no leader: 0
@@ -518,62 +518,6 @@ func untilNext(now, at int64) time.Duration {
 		return time.Second
 	}
 	return min(time.Second, time.Duration(max(at-now, int64(time.Millisecond))))
-}
-
-// watchDisk looks at the free space once a second, and after each checkDiskEvery bytes that
-// were ordered: a second is long enough to write past the low-water mark.
-func (b *Broker) watchDisk() {
-	if b.config.Free == nil {
-		return
-	}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for wait := 0; ; {
-		if scarce := b.lookAtDisk(); scarce && wait == 0 && b.config.MakeRoom != nil {
-			b.config.MakeRoom()
-			wait = roomEvery
-		}
-		select {
-		case <-b.closing:
-			return
-		case <-tick.C:
-			wait = max(wait-1, 0)
-		case <-b.look:
-		}
-	}
-}
-
-// roomEvery is after how many seconds room is made again on a disk that stays nearly full.
-// Who has fetched what had filled it has written little by that: of itself that would stay
-// in memory, and all that it deletes on the disk.
-const roomEvery = 5
-
-// checkDiskEvery is after how many bytes of commands the free space is looked at again.
-const checkDiskEvery = 4 << 20
-
-// CheckDisk looks at the free space now.
-func (b *Broker) CheckDisk() { b.lookAtDisk() }
-
-// lookAtDisk is CheckDisk, and says whether the disk is nearly full, with room for what
-// memtables hold.
-func (b *Broker) lookAtDisk() (scarce bool) {
-	if b.config.Free == nil {
-		return false
-	}
-	free, total := b.config.Free()
-	mark := b.config.LowWater
-	if mark == 0 {
-		mark = min(total/20, 512<<20)
-	}
-	full := free < mark
-	if b.diskFull.Swap(full) != full {
-		if full {
-			b.logger.Warn("disk nearly full: durable publishes are refused", "free", free, "mark", mark)
-		} else {
-			b.logger.Info("disk has room again: durable publishes are accepted", "free", free, "mark", mark)
-		}
-	}
-	return full && free > 0
 }
 
 // DiskFull says whether durable publishes are refused for want of space.
