@@ -78,13 +78,12 @@ func resultOf(err error) string {
 // administrators for that of their domains; everybody for what concerns them.
 func registerAudit(mux *routes, a Audits, o *Operators) {
 	mux.HandleFunc("GET /v1/audit", o.known(func(w http.ResponseWriter, r *http.Request, who string, operator bool) {
-		q := AuditQuery{Domain: strings.ToLower(r.URL.Query().Get("domain")), About: r.URL.Query().Get("about")}
-		for name := range r.URL.Query() {
-			if !slices.Contains([]string{"domain", "about", "before"}, name) {
-				refuseAs(w, http.StatusBadRequest, bw.Usage, "%.40q: there are domain, about and before", name)
-				return
-			}
+		var q AuditQuery
+		var before string
+		if !readQuery(w, r.URL.Query(), map[string]*string{"domain": &q.Domain, "about": &q.About, "before": &before}) {
+			return
 		}
+		q.Domain = strings.ToLower(q.Domain)
 		_, own, _ := strings.Cut(who, "@")
 		switch {
 		case operator:
@@ -94,10 +93,10 @@ func registerAudit(mux *routes, a Audits, o *Operators) {
 			refuse(w, http.StatusForbidden, "%s is neither an operator nor an administrator of that domain", who)
 			return
 		}
-		if text := r.URL.Query().Get("before"); text != "" {
+		if before != "" {
 			var err error
-			if q.Before, err = strconv.ParseUint(text, 10, 64); err != nil {
-				refuseAs(w, http.StatusBadRequest, bw.Usage, "before: %.40q, want the number of an entry", text)
+			if q.Before, err = strconv.ParseUint(before, 10, 64); err != nil {
+				refuseAs(w, http.StatusBadRequest, bw.Usage, "before: %.40q, want the number of an entry", before)
 				return
 			}
 		}

@@ -91,4 +91,8 @@ func TestAuditIsForWhomItConcerns(t *testing.T) {
 			t.Errorf("%s as %s: %d %s, read %+v", c.path, c.who, w.Code, w.Body, f.read)
 		}
 	}
+	f := new(fakeAudits)
+	if w := auditedBy(f, "ana@x.org", "/v1/audit?bfore=7"); w.Code != 400 || len(f.read) > 0 || !strings.Contains(w.Body.String(), `did you mean \"before\"?`) {
+		t.Errorf("a misspelt parameter: %d %s, read %+v", w.Code, w.Body, f.read)
+	}
 }

@@ -4,9 +4,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/bellwire/bellwire/internal/nearest"
 )
 
 // readAll returns the body of a request, of at most most bytes; what calls it in the answer
@@ -41,6 +47,8 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) bool {
 	switch {
 	case errors.Is(err, io.EOF):
 		err = errors.New("it is empty, want JSON")
+	case err != nil:
+		err = nearMember(err, v)
 	case err == nil && len(bytes.TrimSpace(body[d.InputOffset():])) > 0:
 		err = errors.New("there is more behind the JSON: send one value")
 	}
@@ -48,4 +56,24 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) bool {
 		refuse(w, http.StatusBadRequest, "body: %v", err)
 	}
 	return err == nil
+}
+
+// nearMember adds to the error of a member that v does not have the one that was probably meant.
+func nearMember(err error, v any) error {
+	_, quoted, ok := strings.Cut(err.Error(), "unknown field ")
+	name, bad := strconv.Unquote(quoted)
+	t := reflect.TypeOf(v).Elem()
+	if !ok || bad != nil || t.Kind() != reflect.Struct {
+		return err
+	}
+	var names []string
+	for _, field := range reflect.VisibleFields(t) {
+		if tag, _, _ := strings.Cut(field.Tag.Get("json"), ","); tag != "" && tag != "-" {
+			names = append(names, tag)
+		}
+	}
+	if near := nearest.Name(name, names); near != "" {
+		return fmt.Errorf("there is no member %q: did you mean %q?", name, near)
+	}
+	return fmt.Errorf("there is no member %.40q: there are %s", name, strings.Join(names, ", "))
 }

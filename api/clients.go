@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bellwire/bellwire/bw"
+	"github.com/bellwire/bellwire/internal/nearest"
 )
 
 // Clients is which clients there are, connected to whichever node or away. Its methods may be
@@ -96,15 +99,25 @@ func readQuery(w http.ResponseWriter, q url.Values, to map[string]*string) (ok b
 	for name, values := range q {
 		at := to[name]
 		if at == nil || len(values) > 1 {
-			names := make([]string, 0, len(to))
-			for name := range to {
-				names = append(names, name)
-			}
-			slices.Sort(names)
-			refuseAs(w, http.StatusBadRequest, bw.Usage, "%.40q: there are %s, once each", name, strings.Join(names, ", "))
+			refuseAs(w, http.StatusBadRequest, bw.Usage, "%s", unknown(name, slices.Sorted(maps.Keys(to))))
 			return false
 		}
 		*at = values[0]
 	}
 	return true
+}
+
+// unknown says what is wrong with a parameter: it is none of names, or there is more than one.
+func unknown(name string, names []string) string {
+	s := fmt.Sprintf("%.40q: ", name)
+	switch near := nearest.Name(name, names); {
+	case slices.Contains(names, name):
+		return s + "give it once"
+	case near != "":
+		s += fmt.Sprintf("did you mean %q? ", near)
+	}
+	if len(names) == 0 {
+		return s + "there are no parameters"
+	}
+	return s + "there are " + strings.Join(names, ", ") + ", once each"
 }

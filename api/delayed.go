@@ -71,6 +71,10 @@ func registerDelayed(mux *routes, d Delayed, o *Operators) {
 		answerDelayed(w, page, err)
 	}))
 	mux.HandleFunc("DELETE /v1/delayed/{id}", who(func(w http.ResponseWriter, r *http.Request, who, of string) {
+		var all string // read by who
+		if !readQuery(w, r.URL.Query(), map[string]*string{"all": &all}) {
+			return
+		}
 		id := r.PathValue("id")
 		if of == "" && !o.audited(w, r, Look{By: who, What: "delayed remove " + id, Result: "asked for"}) {
 			return

@@ -350,8 +350,12 @@ func aboutWhom(q PolicyQuestion) (about []string) {
 // readQuestion reads the query of a question, and its body if it has one.
 func readQuestion(w http.ResponseWriter, r *http.Request, q *PolicyQuestion) bool {
 	form := r.URL.Query()
-	for name, to := range map[string]*string{"as": &q.As, "client": &q.Client, "action": &q.Action, "topic": &q.Topic, "at": &q.At, "sweep": &q.Sweep} {
-		*to = form.Get(name)
+	var version, than, text string
+	if !readQuery(w, form, map[string]*string{
+		"as": &q.As, "client": &q.Client, "action": &q.Action, "topic": &q.Topic, "at": &q.At, "sweep": &q.Sweep,
+		"version": &version, "than": &than, "text": &text,
+	}) {
+		return false
 	}
 	q.Text = form.Has("text")
 	for name, to := range map[string]*uint64{"version": &q.Version, "than": &q.Than} {
@@ -436,7 +440,7 @@ func changeOf(r *http.Request, who string) (c PolicyChange, err error) {
 				err = errors.New("for how long? write ?shadow=1h")
 			}
 		default:
-			err = errors.New("there are dry_run, remove_users and shadow")
+			return c, fmt.Errorf("%w: %s", ErrBadQuestion, unknown(name, []string{"dry_run", "remove_users", "shadow"}))
 		}
 		if err != nil {
 			return c, fmt.Errorf("%w: %.40q: %w", ErrBadQuestion, name, err)

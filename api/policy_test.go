@@ -160,6 +160,11 @@ func TestPolicyRefusals(t *testing.T) {
 			}
 		}
 	}
+	for path, says := range map[string]string{"can?az=bob@x.org": "there are ", "diff?versoin=7": "version", "explain?as=bob@x.org&as=eve@x.org": "give it once"} {
+		if w := askPolicies(t, f, "ana", "GET", "/v1/policy/"+path, ""); w.Code != 400 || !strings.Contains(w.Body.String(), says) {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
 	for _, tag := range []string{"7x", `W/"7"`, `"a"`} {
 		f := new(fakePolicies)
 		if w := askPolicies(t, f, "ana", "PUT", "/v1/policy", "x", "If-Match", tag); w.Code != 400 || len(f.did) > 0 {

@@ -148,8 +148,11 @@ func (s *Resources) register(mux *routes) {
 	mux.HandleFunc("PUT /v1/me/policy/{kind}", s.as(s.paced(s.setPolicy)))
 	mux.HandleFunc("DELETE /v1/me/policy/{kind}", s.as(s.paced(s.setPolicy)))
 	mux.HandleFunc("GET /v1/me/preview/{kind}", s.as(s.paced(func(w http.ResponseWriter, r *http.Request, principal string) {
-		q := r.URL.Query()
-		d, err := s.Preview(principal, r.PathValue("kind"), q.Get("of"), q.Get("watcher"), q.Get("at"))
+		var of, watcher, at string
+		if !readQuery(w, r.URL.Query(), map[string]*string{"of": &of, "watcher": &watcher, "at": &at}) {
+			return
+		}
+		d, err := s.Preview(principal, r.PathValue("kind"), of, watcher, at)
 		serveDocument(w, r, d, err)
 	})))
 	for _, name := range []string{OwnWatchers, OwnStats} {
@@ -158,7 +161,11 @@ func (s *Resources) register(mux *routes) {
 				challenge(w, "say who you are: nobody else is shown who watches you")
 				return
 			}
-			d, err := s.Own(principal, name, r.PathValue("kind"), r.URL.Query().Get("after"))
+			var after string
+			if !readQuery(w, r.URL.Query(), map[string]*string{"after": &after}) {
+				return
+			}
+			d, err := s.Own(principal, name, r.PathValue("kind"), after)
 			serveDocument(w, r, d, err)
 		})))
 	}
@@ -481,8 +488,12 @@ func (s *Resources) list(w http.ResponseWriter, r *http.Request, principal strin
 	if !s.Lists.allow(w, r, principal, "", s.Now, "lists") {
 		return
 	}
+	var after string
+	if !readQuery(w, r.URL.Query(), map[string]*string{"after": &after}) {
+		return
+	}
 	items := []listed{}
-	next, err := s.List(principal, r.PathValue("kind"), r.PathValue("domain"), r.URL.Query().Get("after"), func(name string, d Document) bool {
+	next, err := s.List(principal, r.PathValue("kind"), r.PathValue("domain"), after, func(name string, d Document) bool {
 		item := listed{Resource: name, Type: d.Type}
 		if json.Valid(d.Body) {
 			item.Document = d.Body

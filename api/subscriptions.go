@@ -154,7 +154,10 @@ func registerSubscriptions(mux *routes, d Domains, o *Operators) {
 func registerLists(mux *routes, d Domains, o *Operators) {
 	list := func(name string, next func(r *http.Request, domain, target string) (any, error)) {
 		mux.HandleFunc("GET /v1/domains/{domain}/"+name, o.ofDomain(func(w http.ResponseWriter, r *http.Request, who, domain string) {
-			target := r.URL.Query().Get("target")
+			var target string
+			if !readQuery(w, r.URL.Query(), map[string]*string{"target": &target}) {
+				return
+			}
 			about := "*@" + domain
 			if target != "" {
 				about = target

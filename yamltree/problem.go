@@ -2,7 +2,8 @@ package yamltree
 
 import (
 	"fmt"
-	"strings"
+
+	"github.com/bellwire/bellwire/internal/nearest"
 )
 
 // A Problem is what is wrong with one value, by who reads values. Who knows
@@ -26,7 +27,7 @@ func (p *Problem) Hint(format string, args ...any) *Problem {
 // Near makes the likeliest of names the advice, or otherwise if none is near
 // to word, and returns p.
 func (p *Problem) Near(word string, names []string, otherwise string) *Problem {
-	if name := Nearest(word, names); name != "" {
+	if name := nearest.Name(word, names); name != "" {
 		return p.Hint("did you mean %q?", name)
 	}
 	return p.Hint("%s", otherwise)
@@ -38,54 +39,4 @@ func (p *Problem) Error() string {
 		return p.What
 	}
 	return p.What + ": " + p.Todo
-}
-
-// Nearest returns the name that word was most probably meant to be: the one
-// with the fewest edits, at most a third of the word, or one that it begins.
-// Empty if none is near.
-func Nearest(word string, names []string) string {
-	if len(word) > 64 {
-		return "" // no name is that long, and edits would take its time
-	}
-	word = strings.ToLower(word)
-	best, bestEdits := "", max(1, len(word)/3)+1
-	for _, name := range names {
-		lower := strings.ToLower(name)
-		if len(word) >= 4 && strings.HasPrefix(lower, word) && bestEdits > 1 {
-			best, bestEdits = name, 1
-			continue
-		}
-		if diff := len(lower) - len(word); diff >= bestEdits || -diff >= bestEdits {
-			continue
-		}
-		if n := edits(word, lower); n < bestEdits {
-			best, bestEdits = name, n
-		}
-	}
-	return best
-}
-
-// edits counts the insertions, deletions, substitutions and swaps of
-// neighbours that turn a into b.
-func edits(a, b string) int {
-	row := func() []int { return make([]int, len(b)+1) }
-	before, last, this := row(), row(), row()
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		this[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			this[j] = min(last[j]+1, this[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				this[j] = min(this[j], before[j-2]+1)
-			}
-		}
-		before, last, this = last, this, before
-	}
-	return last[len(b)]
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+
+	"github.com/bellwire/bellwire/internal/nearest"
 )
 
 // A Form is what is particular to a kind of file.
@@ -92,7 +94,7 @@ func (r *Reader) Table(n *Node, what string, keys ...string) (map[string]*Node, 
 		case !slices.Contains(keys, k.Name):
 			r.FailAt(k.Pos, Problemf("unknown key %q in %s", shorten(k.Name, 80), what).
 				Near(k.Name, keys, "its keys are "+strings.Join(keys, ", ")))
-			if near := Nearest(k.Name, keys); near != "" {
+			if near := nearest.Name(k.Name, keys); near != "" {
 				meant[near] = &Node{Pos: k.Pos, empty: true}
 			}
 		case values[k.Name] != nil:

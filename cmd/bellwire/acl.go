@@ -21,8 +21,8 @@ import (
 	"github.com/bellwire/bellwire/api"
 	"github.com/bellwire/bellwire/broker/topic"
 	"github.com/bellwire/bellwire/bw"
+	"github.com/bellwire/bellwire/internal/nearest"
 	"github.com/bellwire/bellwire/profiles/kind"
-	"github.com/bellwire/bellwire/yamltree"
 )
 
 func aclCommand() *cobra.Command {
@@ -364,7 +364,7 @@ func parseAction(s string) (acl.Action, error) {
 		return acl.Subscribe, nil
 	}
 	f := fail(bw.Usage, "unknown action %q", s)
-	if near := yamltree.Nearest(s, []string{"publish", "subscribe"}); near != "" {
+	if near := nearest.Name(s, []string{"publish", "subscribe"}); near != "" {
 		return 0, f.do("did you mean %s?", near)
 	}
 	return 0, f.do("ask about publish or subscribe")

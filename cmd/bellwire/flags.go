@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/bellwire/bellwire/bw"
-	"github.com/bellwire/bellwire/yamltree"
+	"github.com/bellwire/bellwire/internal/nearest"
 )
 
 // flagsFromEnv gives each flag that is not on the command line the value of
@@ -110,7 +110,7 @@ func flagFault(cmd *cobra.Command, err error) error {
 			names = append(names, f.Name)
 		}
 	})
-	if near := yamltree.Nearest(name, names); near != "" {
+	if near := nearest.Name(name, names); near != "" {
 		return f.do("did you mean --%s?", near)
 	}
 	return f.do("see %s --help", cmd.CommandPath())
@@ -164,7 +164,7 @@ func unknownVerb(cmd *cobra.Command, verb string) error {
 			names = append(names, sub.Aliases...)
 		}
 	}
-	if near := yamltree.Nearest(verb, names); near != "" {
+	if near := nearest.Name(verb, names); near != "" {
 		return f.do("did you mean %s %s?", cmd.CommandPath(), near)
 	}
 	if other := calledSo(cmd, verb); other != nil {

@@ -16,9 +16,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bellwire/bellwire/bw"
+	"github.com/bellwire/bellwire/internal/nearest"
 	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/presence"
-	"github.com/bellwire/bellwire/yamltree"
 )
 
 func presenceCommand() *cobra.Command {
@@ -117,7 +117,7 @@ func checkStatus(w io.Writer, status string) error {
 	if slices.Contains(statuses, status) || slices.Contains(activities, status) {
 		return nil
 	}
-	if near := yamltree.Nearest(status, append(slices.Clone(statuses), activities...)); slices.Contains(statuses, near) {
+	if near := nearest.Name(status, append(slices.Clone(statuses), activities...)); slices.Contains(statuses, near) {
 		return usage("%q would be shown as an activity of somebody who is there: did you mean %q?", status, near)
 	} else if near != "" {
 		if _, err := fmt.Fprintf(w, "warning: %s is shown as it is written: did you mean %s?\n", safe(status), near); err != nil {

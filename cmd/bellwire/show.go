@@ -10,9 +10,9 @@ import (
 	"strings"
 
 	"github.com/bellwire/bellwire/bw"
+	"github.com/bellwire/bellwire/internal/nearest"
 	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/policy"
-	"github.com/bellwire/bellwire/yamltree"
 )
 
 // readShow reads what a rule shows, the value of a flag: the names of permissions, with
@@ -71,7 +71,7 @@ func addPermission(show map[string]any, permissions []kind.Permission, word stri
 		for _, p := range permissions {
 			names = append(names, p.Name)
 		}
-		if near := yamltree.Nearest(name, names); near != "" {
+		if near := nearest.Name(name, names); near != "" {
 			return fmt.Errorf("there is no %q to show: did you mean %s?", name, near)
 		}
 		return fmt.Errorf("there is no %q to show", name)

@@ -4,10 +4,10 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/bellwire/bellwire/internal/nearest"
 	"github.com/bellwire/bellwire/profiles/jsontree"
 	"github.com/bellwire/bellwire/profiles/kind"
 	"github.com/bellwire/bellwire/profiles/watchers"
-	"github.com/bellwire/bellwire/yamltree"
 )
 
 // Check reads a document that somebody is about to set: JSON of at most MaxBytes,
@@ -176,7 +176,7 @@ func (r *reader) list(n *jsontree.Node) []*jsontree.Node {
 // more: without its limits a policy does.
 func (r *reader) narrow(m *jsontree.Members, known ...string) {
 	for _, n := range m.Rest() {
-		if r.strict || yamltree.Nearest(n.Name(), known) != "" {
+		if r.strict || nearest.Name(n.Name(), known) != "" {
 			faultUnknown(n, known)
 			continue
 		}
@@ -189,7 +189,7 @@ func (r *reader) narrow(m *jsontree.Members, known ...string) {
 // 7 and 10.3). Who sets a document has not meant one that is misspelt.
 func (r *reader) pass(m *jsontree.Members, effect string, known ...string) (passed []string) {
 	for _, n := range m.Rest() {
-		if r.strict && yamltree.Nearest(n.Name(), known) != "" {
+		if r.strict && nearest.Name(n.Name(), known) != "" {
 			faultUnknown(n, known)
 			continue
 		}
@@ -210,7 +210,7 @@ func faultRest(m *jsontree.Members, known ...string) {
 
 // faultUnknown says what may have been meant, or what is possible.
 func faultUnknown(n *jsontree.Node, known []string) {
-	if near := yamltree.Nearest(n.Name(), known); near != "" {
+	if near := nearest.Name(n.Name(), known); near != "" {
 		n.Fault("no such member here: did you mean %q?", near)
 		return
 	}

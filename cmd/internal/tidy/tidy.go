@@ -39,7 +39,7 @@ var mayImport = map[string][]string{
 	"broker/websocket":  {},
 	"broker/brokertest": {"broker", "broker/event", "broker/store", "broker/topic", "disk", "internal/effort"},
 	"bridge":            {"broker/topic", "internal/wire"},
-	"yamltree":          {},
+	"yamltree":          {"internal/nearest"},
 	"acl":               {"broker/topic", "yamltree"},
 	"authn":             {"acl"},
 	"cluster/raftlog":   {"disk"},
@@ -49,10 +49,10 @@ var mayImport = map[string][]string{
 	"cluster/clustertest": {
 		"cluster", "disk",
 	},
-	"api":               {"bw", "internal/pace"},
+	"api":               {"bw", "internal/nearest", "internal/pace"},
 	"profiles/jsontree": {},
 	"profiles/xmltree":  {},
-	"profiles/kind":     {"acl", "profiles/jsontree", "profiles/xmltree"},
+	"profiles/kind":     {"acl", "internal/nearest", "profiles/jsontree", "profiles/xmltree"},
 	"profiles/kind/kindtest": {
 		"profiles/jsontree", "profiles/kind", "profiles/policy",
 	},
@@ -61,7 +61,7 @@ var mayImport = map[string][]string{
 	"profiles/location":  {"profiles/jsontree", "profiles/kind"},
 	"profiles/presence":  {"profiles/jsontree", "profiles/kind", "profiles/xmltree"},
 	"profiles/watchers":  {"profiles/jsontree", "profiles/kind", "profiles/xmltree"},
-	"profiles/policy":    {"acl", "profiles/jsontree", "profiles/kind", "profiles/watchers", "profiles/xmltree", "yamltree"},
+	"profiles/policy":    {"acl", "internal/nearest", "profiles/jsontree", "profiles/kind", "profiles/watchers", "profiles/xmltree", "yamltree"},
 	"profiles/fields":    {"profiles/kind"},
 	"profiles/refuse":    {"broker", "broker/event", "profiles/jsontree", "profiles/kind"},
 	"profiles/life":      {"broker/event", "internal/pace", "profiles/fields", "profiles/kind", "profiles/policy", "profiles/watchers"},
@@ -80,6 +80,7 @@ var mayImport = map[string][]string{
 	"internal/freeport":  {},
 	"internal/letter":    {},
 	"internal/logline":   {},
+	"internal/nearest":   {},
 	"internal/pace":      {},
 	"internal/wire":      {},
 	"blackbox":           {},
@@ -89,7 +90,7 @@ var mayImport = map[string][]string{
 	},
 	"cmd/bellwire": {
 		"acl", "api", "authn", "bench", "bridge", "broker", "broker/event", "broker/mqtt", "broker/store",
-		"broker/topic", "broker/websocket", "bw", "cluster", "cluster/certs", "cluster/link", "cluster/raftlog", "disk", "internal/logline", "profiles/alias", "profiles/blocklist", "profiles/jsontree", "profiles/im", "profiles/inbox", "profiles/kind", "profiles/life", "profiles/location",
+		"broker/topic", "broker/websocket", "bw", "cluster", "cluster/certs", "cluster/link", "cluster/raftlog", "disk", "internal/logline", "internal/nearest", "profiles/alias", "profiles/blocklist", "profiles/jsontree", "profiles/im", "profiles/inbox", "profiles/kind", "profiles/life", "profiles/location",
 		"profiles/policy", "profiles/presence", "profiles/state", "yamltree",
 	},
 }
