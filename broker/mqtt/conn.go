@@ -333,6 +333,8 @@ func (c *conn) countLost(err error) {
 	switch {
 	case errors.Is(err, proxyproto.ErrHeader):
 		stats.TurnedAway[TurnawayProxy].Add(1)
+		c.srv.noProxy(c.by, c.tr.remote(), "it begins with no header of the PROXY protocol",
+			"have the proxy send one (HAProxy: send-proxy-v2), or take proxy off the listener if clients connect to it themselves")
 	case errors.Is(err, websocket.ErrRefused):
 		stats.WebSocketsRefused.Add(1)
 		c.debug("WebSocket refused", "err", err)

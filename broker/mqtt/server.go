@@ -119,6 +119,7 @@ type Server struct {
 	logins       logins
 	loginLog     loginLog
 	handshakeLog loginLog // of TLS
+	proxyLog     loginLog // of listeners for proxies
 	flaps        flaps
 	flapLog      loginLog
 	outlawed     chan struct{} // somebody is banned who was not, or a certificate revoked
@@ -374,6 +375,8 @@ func (s *Server) accept(nc net.Conn, by *served, had *upgrade) {
 	} else if !by.trusts(nc.RemoteAddr()) {
 		by.leave()
 		s.turnAway(nc, TurnawayProxy)
+		s.noProxy(by, nc.RemoteAddr(), "it comes from no proxy that the listener trusts",
+			"connect through the proxy, add the address to the listener's proxy, or take proxy off it")
 		return
 	}
 	tr, err := newTransport(nc)
@@ -391,6 +394,14 @@ func (s *Server) accept(nc net.Conn, by *served, had *upgrade) {
 func (s *Server) turnAway(nc net.Conn, why Turnaway) {
 	s.stats.TurnedAway[why].Add(1)
 	nc.Close()
+}
+
+// noProxy tells the operator of a connection that a listener for proxies has closed: it is mostly
+// one of the two that was set up without the other, and the client sees nothing but the end.
+func (s *Server) noProxy(by *served, from net.Addr, why, do string) {
+	if unlogged, ok := s.proxyLog.note(s.wheel.now.Load()); ok {
+		s.logger.Info("a connection to a listener for proxies was closed", "listener", by.Name, "addr", addressOf(from).network(), "why", why, "do", do, "unlogged", unlogged)
+	}
 }
 
 // take makes a connection of a transport, for which serve is then to be

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"math/big"
 	mrand "math/rand/v2"
 	"net"
@@ -532,7 +533,8 @@ func TestWebSocketPing(t *testing.T) {
 // A client whose proxy tells its address is held to what that address may do; a
 // proxy that nobody trusts is turned away, and a proxy's own connection is its own.
 func TestProxyTellsTheAddress(t *testing.T) {
-	n := newNode(t, Limits{PerAddress: 2, PerAddressRate: -1})
+	said := make(lines, 8)
+	n := newNode(t, Limits{PerAddress: 2, PerAddressRate: -1}, func(_ *node, c *Config) { c.Logger = slog.New(slog.NewTextHandler(said, nil)) })
 	plain := func(nc net.Conn) (net.Conn, error) { return nc, nil }
 	dial := n.serveWay(way{name: "p", listen: Listener{ProxyFrom: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}, dial: plain})
 	from := func(header, id string) (*client, string) {
@@ -576,6 +578,39 @@ func TestProxyTellsTheAddress(t *testing.T) {
 	}
 	if _, err := nc.Read(make([]byte, 1)); err == nil || n.srv.stats.TurnedAway[TurnawayProxy].Load() != 1 {
 		t.Errorf("from a proxy that nobody trusts: %v", err)
+	}
+	said.want(t, "listener=q", "it comes from no proxy", "add the address")
+	if _, got := from("", "6"); got != "closed" {
+		t.Errorf("without a header, from elsewhere: %s", got)
+	}
+	said.want(t, "listener=q", "it comes from no proxy")
+	dial = n.serveWay(way{name: "r", listen: Listener{ProxyFrom: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}, dial: plain})
+	if _, got := from("", "6"); got != "closed" {
+		t.Errorf("without a header: %s", got)
+	}
+	said.want(t, "listener=r", "it begins with no header of the PROXY protocol", "send-proxy-v2")
+}
+
+// lines are what is logged, a line for each.
+type lines chan string
+
+func (l lines) Write(b []byte) (int, error) {
+	l <- string(b)
+	return len(b), nil
+}
+
+// want waits for a line with all parts.
+func (l lines) want(t *testing.T, parts ...string) {
+	t.Helper()
+	var line string
+	select {
+	case line = <-l:
+	case <-time.After(time.Minute):
+	}
+	for _, part := range parts {
+		if !strings.Contains(line, part) {
+			t.Errorf("%q is not in %s", part, line)
+		}
 	}
 }
 
