@@ -37,21 +37,27 @@ func (m *Machine) adopt(policy Authorizer) {
 
 // removeStrangers has the sessions end of whom before names and after does not.
 // Who could sign in as somebody that rules still speak of, because they speak of
-// a whole domain, is not that somebody any more: nothing may wait for him.
+// a whole domain, is not that somebody any more: nothing may wait for him. Nor is what was
+// his published, also if it was due before and is late: the rules, if they are about
+// everybody, would permit it.
 func (m *Machine) removeStrangers(before, after Authorizer) {
 	was, ok1 := before.(knower)
 	is, ok2 := after.(knower)
 	if !ok1 || !ok2 {
 		return
 	}
+	at := m.now
+	if m.level >= LevelDelayed {
+		at = beforeAllDue
+	}
 	for _, r := range m.sessions { // in any order: they become keys
 		if r.principal != "" && was.Knows(r.principal) && gone(is, r.principal) {
-			m.setWake(m.now, wakeStranger, r.session, 0)
+			m.setWake(at, wakeStranger, r.session, 0)
 		}
 	}
 	for owner := range m.delayed.of { // likewise
 		if was.Knows(owner) && gone(is, owner) {
-			m.setWakeName(m.now, wakeUndelay, owner)
+			m.setWakeName(at, wakeUndelay, owner)
 		}
 	}
 	if m.level < levelForgets {

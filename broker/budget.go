@@ -20,7 +20,9 @@ import (
 //
 //   - What time brings about (sessions expire, subscriptions end with their windows,
 //     wills), and what a policy or the end of a node's life does to sessions, goes
-//     first, in the order of time, up to half of the budget.
+//     first, in the order of time, up to half of the budget; before all of it what is
+//     left of somebody whom the policy does not know any more goes, of which nothing
+//     that is due may be published.
 //   - What has been begun by that or by a command, and can be put off, is a *chore*. Two
 //     lists of them follow: what others wait for (copies that go to other members of a
 //     group, what streams owe, judgements), up to three quarters, and what only takes

@@ -382,13 +382,14 @@ func (m *Machine) applyUndelay(c *event.Undelay) error {
 	return nil
 }
 
-// undelayAll takes back what waits of somebody whom the policy does not know any more.
+// undelayAll takes back what waits of somebody whom the policy does not know any more: as much
+// as this entry may, so that none of it that is due is published before its turn to go.
 func (m *Machine) undelayAll(owner string) {
 	if p, ok := m.policy.(knower); !ok || !gone(p, owner) {
 		return // he is back
 	}
 	var numbers []uint64
-	most := m.piece()
+	most := max(1, m.budget.until-m.budget.spent)
 	m.store.Scan(delayedOf(owner), store.End(delayedOf(owner)), func(key, _ []byte) bool {
 		numbers = append(numbers, store.Uint64At(key, len(key)-8))
 		return len(numbers) < most
@@ -399,7 +400,7 @@ func (m *Machine) undelayAll(owner string) {
 	}
 	m.spend(len(numbers))
 	if len(numbers) == most {
-		m.setWakeName(m.now, wakeUndelay, owner)
+		m.setWakeName(beforeAllDue, wakeUndelay, owner)
 	}
 }
 

@@ -44,6 +44,9 @@ const (
 	itemsPerWake  = 1024
 )
 
+// beforeAllDue is the time of wakes that go before all that is due, however late that is.
+const beforeAllDue = int64(1)
+
 // setWake notes that kind is due at that time for a session. At most one of
 // each kind per session and time; a second one is the same.
 func (m *Machine) setWake(at int64, kind byte, session, epoch uint64) {
