@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
 
@@ -222,6 +223,13 @@ func TestReportHidesSecrets(t *testing.T) {
 		if strings.Contains(report, s) {
 			t.Errorf("shows %s:\n%s", s, report)
 		}
+	}
+	above := ""
+	for line := range strings.Lines(e.Report()) {
+		if strings.TrimSpace(line) == "^" && utf8.RuneCountInString(line) > utf8.RuneCountInString(above) {
+			t.Errorf("the caret points past what is shown:\n%s%s", above, line)
+		}
+		above = line
 	}
 	if len(e.Faults) < 6 {
 		t.Errorf("only %d faults:\n%s", len(e.Faults), report)

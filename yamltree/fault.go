@@ -78,14 +78,20 @@ func (e *FileError) excerpt(b *strings.Builder, f Fault) {
 	const before, width = 3, 160
 	indent := "  "
 	if f.Line >= 1 && f.Line <= len(e.lines) {
+		shown := ""
 		for n := max(1, f.Line-before); n <= f.Line; n++ {
 			mark := ' '
 			if n == f.Line {
 				mark = '>'
 			}
-			fmt.Fprintf(b, "%c%5d | %s\n", mark, n, shorten(e.lines[n-1], width))
+			shown = shorten(e.lines[n-1], width)
+			fmt.Fprintf(b, "%c%5d | %s\n", mark, n, shown)
 		}
-		indent = strings.Repeat(" ", 9+min(max(f.Column-1, 0), width))
+		end := utf8.RuneCountInString(shown)
+		if strings.HasSuffix(shown, "…") {
+			end-- // what the caret is for may be left out there
+		}
+		indent = strings.Repeat(" ", 9+min(max(f.Column-1, 0), end))
 		b.WriteString(indent + "^\n")
 	}
 	if f.Hint != "" {
