@@ -19,7 +19,7 @@ import (
 // A Backup is one that is being read.
 type Backup struct {
 	io.ReadCloser
-	Index uint64 // of the last entry in it
+	Index uint64 // of an entry that is in it, with all before; what comes while it is taken may be, too
 	Size  int64  // bytes
 }
 

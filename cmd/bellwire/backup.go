@@ -43,7 +43,7 @@ func (b backedUp) say(cmd *cobra.Command, output string) error {
 	if output == "json" {
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(b)
 	}
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s   %s · as of entry %d · checksums right\n", b.File, mebibytes(b.Bytes), b.Index)
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s   %s · entry %d and all before it · checksums right\n", b.File, mebibytes(b.Bytes), b.Index)
 	return err
 }
 
@@ -219,7 +219,7 @@ Start it as any node that has been started before:
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.ErrOrStderr(), "%s is node %s, alone in a new cluster, %s, as of entry %d\n", data, node, name, index)
+			_, err = fmt.Fprintf(cmd.ErrOrStderr(), "%s is node %s, alone in a new cluster, %s, with all as of entry %d of the backup; it goes on with entry %d\n", data, node, name, index-1, index)
 			return err
 		},
 	}
