@@ -132,7 +132,7 @@ func (f devFlags) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Wr
 	if err != nil {
 		return startFault(err, serveFlags{})
 	}
-	if err := f.greet(feed, people, s); err != nil {
+	if err := f.greet(feed, stderr, people, s); err != nil {
 		return errors.Join(err, s.shutdown())
 	}
 	if goOn != nil {
@@ -184,14 +184,16 @@ func (f devFlags) live(ctx context.Context, s *server, show *demo) error {
 	}
 }
 
-// greet says where it is and, to people, what to do with it.
-func (f devFlags) greet(feed *feed, people bool, s *server) error {
+// greet says where it is and, to people, what to do with it; how to get in by TLS also
+// where a program reads the line, since without the authority nobody does.
+func (f devFlags) greet(feed *feed, stderr io.Writer, people bool, s *server) error {
 	addr := s.mqttListener.Addr().String()
 	if !people {
 		ready := s.readyLine()
 		ready.CAFile = s.devAuthority()
 		line, err := json.Marshal(ready)
 		feed.print(string(line))
+		fmt.Fprint(stderr, s.devTLS())
 		return err
 	}
 	_, port, err := net.SplitHostPort(addr)

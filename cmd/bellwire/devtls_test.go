@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/bellwire/bellwire/cluster/certs"
@@ -43,6 +45,13 @@ func TestDevTLS(t *testing.T) {
 	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
 	if r, err := client.Get("https://" + s.readyLine().HTTP + "/livez"); err != nil || r.Body.Close() != nil || r.StatusCode != http.StatusOK {
 		t.Errorf("HTTPS: %v, %v", r, err)
+	}
+	var line, hints bytes.Buffer
+	f := newFeed(&line)
+	err = devFlags{}.greet(f, &hints, false, s)
+	f.end("")
+	if err != nil || !strings.Contains(line.String(), s.devAuthority()) || hints.String() != s.devTLS() {
+		t.Errorf("to a program it says %q and %q, %v", line.String(), hints.String(), err)
 	}
 	if err := s.shutdown(); err != nil {
 		t.Error(err)
