@@ -380,7 +380,7 @@ func (s *server) limitMetrics(t *table) {
 
 // text writes a value of the row as a file has it.
 func (row *limitRow) text(n int64) string {
-	if n == 0 && row.mayBeNone {
+	if n == 0 && row.mayBeNone && row.least > 0 {
 		return "unlimited"
 	}
 	if row.name == "disk.lowWater" && n == 0 {

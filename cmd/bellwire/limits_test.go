@@ -170,6 +170,11 @@ func TestLimitBounds(t *testing.T) {
 				t.Errorf("%s: %s: accepted as %d", row.name, text, got)
 			}
 		}
+		if text := row.text(row.least); row.name != "disk.lowWater" {
+			if got, p := row.read(text); p != nil || got != row.least {
+				t.Errorf("%s: its least is shown as %s, which is read as %d, %v", row.name, text, got, p)
+			}
+		}
 		row.set(&least, row.least)
 		row.set(&most, row.most)
 		if got, p := row.read("unlimited"); (p == nil) != row.mayBeNone || p == nil && got != unlimited {
@@ -178,6 +183,9 @@ func TestLimitBounds(t *testing.T) {
 		if row.mayBeNone {
 			row.set(&none, unlimited)
 		}
+	}
+	if at := slices.IndexFunc(limitRows, func(r limitRow) bool { return r.name == "notify.interval" }); limitRows[at].text(0) != "0s" {
+		t.Errorf("no pause between notifications is shown as %s", limitRows[at].text(0))
 	}
 	if want := (limits{mqtt: mqtt.Limits{PerAddress: -1, PerAddressRate: -1, ConnectRate: -1, FailedLogins: -1, MessageRate: -1, FlapRate: -1, ByteRate: -1}}); none != want {
 		t.Errorf("unlimited is %+v, want %+v", none, want)
