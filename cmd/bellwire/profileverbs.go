@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/bellwire/bellwire/authn"
 	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/profiles/kind"
 )
@@ -52,7 +53,7 @@ func (c *clientFlags) addressOf(name string) (kind.Addr, error) {
 	if err == nil {
 		return a, nil
 	}
-	if c.username == "" {
+	if c.username == "" && !authn.IsSigned([]byte(c.password)) {
 		return a, usage("%q: %w", name, err)
 	}
 	me, err := c.self()
@@ -65,10 +66,19 @@ func (c *clientFlags) addressOf(name string) (kind.Addr, error) {
 	return a, nil
 }
 
-// self returns who asks.
+// self returns who asks: by name, or by the claim sub of a signed token that comes without one,
+// which the server checks.
 func (c *clientFlags) self() (kind.Addr, error) {
 	if c.username == "" {
-		return kind.Addr{}, fail(bw.Usage, "it is not said who you are").do("add -u NAME@DOMAIN")
+		if authn.IsSigned([]byte(c.password)) {
+			subject := authn.Claimed([]byte(c.password))
+			a, err := kind.ParseAddr(subject)
+			if err != nil {
+				return a, fail(bw.Usage, "the token's sub, %.80q, is no address: it does not say who you are", subject).do("add -u NAME@DOMAIN, as the server names you")
+			}
+			return a, nil
+		}
+		return kind.Addr{}, fail(bw.Usage, "it is not said who you are").do("add -u NAME@DOMAIN, or a signed token as -P")
 	}
 	a, err := kind.ParseAddr(c.username)
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bellwire/bellwire/authn"
 )
 
 const friendsOnly = `{"v":1,"kind":"presence","rules":[{"id":"friends",
@@ -372,5 +374,35 @@ func TestMisspeltStatus(t *testing.T) {
 		if w.String() != c.warning || (err == nil) != (c.refused == "") || err != nil && !strings.Contains(err.Error(), c.refused) {
 			t.Errorf("%s: %q, %v", c.status, w.String(), err)
 		}
+	}
+}
+
+// Who gives a signed token need not say again who it says they are.
+func TestSelfByToken(t *testing.T) {
+	private, _, err := authn.NewSigningKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ user, subject, want, says string }{
+		{"", "ana@example.com", "ana@example.com", ""},
+		{"bo@example.com", "ana@example.com", "bo@example.com", ""},
+		{"", "8f3c", "", "is no address"},
+		{"", "", "", "is no address"},
+	} {
+		token, err := authn.Sign(private, map[string]any{"sub": c.subject})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := clientFlags{username: c.user, password: token}
+		got, err := f.self()
+		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) || err == nil && got.String() != c.want {
+			t.Errorf("%q with a token of %q: %v, %v; want %q, %q", c.user, c.subject, got, err, c.want, c.says)
+		}
+		if of, err := f.addressOf("zoe"); c.says == "" && (err != nil || of.String() != "zoe@example.com") {
+			t.Errorf("zoe for %q: %v, %v", c.subject, of, err)
+		}
+	}
+	if _, err := (&clientFlags{password: "sesame"}).self(); err == nil || !strings.Contains(err.Error(), "not said who you are") {
+		t.Errorf("a password alone: %v", err)
 	}
 }
