@@ -170,6 +170,11 @@ func unknownVerb(cmd *cobra.Command, verb string) error {
 	if other := calledSo(cmd, verb); other != nil {
 		return f.do("did you mean %s?", other.CommandPath())
 	}
+	for _, top := range cmd.Root().Commands() { // clients kick, of other brokers
+		if top.Name() == verb && !top.Hidden {
+			return f.do("did you mean %s?", top.CommandPath())
+		}
+	}
 	if cmd.HasParent() {
 		return f.do("its verbs are %s: see %s --help", strings.Join(verbsOf(cmd), ", "), cmd.CommandPath())
 	}

@@ -101,6 +101,7 @@ func TestProfileVerbsRefuse(t *testing.T) {
 		{"presence watch bo", `has no domain`},
 		{"presence watch -u ana@example.com bo -o xml", `want jsonl`},
 		{"presence wacth", `did you mean bellwire presence watch`},
+		{"clients kick", `did you mean bellwire kick?`},
 		{"location set -u ana@example.com 91,0", `is no position`},
 		{"location set -91,0 -u ana@example.com", `"-91,0" is no position`},
 		{"location set -u ana@example.com north", `is no position`},
