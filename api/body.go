@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bellwire/bellwire/bw"
 	"github.com/bellwire/bellwire/internal/nearest"
 )
 
@@ -53,7 +54,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) bool {
 		err = errors.New("there is more behind the JSON: send one value")
 	}
 	if err != nil {
-		refuse(w, http.StatusBadRequest, "body: %v", err)
+		refuseAs(w, http.StatusBadRequest, bw.Usage, "body: %v", err)
 	}
 	return err == nil
 }

@@ -116,8 +116,11 @@ func unknown(name string, names []string) string {
 	case near != "":
 		s += fmt.Sprintf("did you mean %q? ", near)
 	}
-	if len(names) == 0 {
+	switch len(names) {
+	case 0:
 		return s + "there are no parameters"
+	case 1:
+		return s + "there is only " + names[0] + ", once"
 	}
 	return s + "there are " + strings.Join(names, ", ") + ", once each"
 }

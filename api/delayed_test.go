@@ -37,7 +37,7 @@ func TestDelayedQuery(t *testing.T) {
 		{"GET", "?all&x=7", 400, "", `"detail":"\"x\": there are after, all, once each"`},
 		{"GET", "?all&after=7&after=8", 400, "", `\"after\": give it once`},
 		{"DELETE", "/7?all", 200, "remove  7", ""},
-		{"DELETE", "/7?all&dry_run", 400, "", `\"dry_run\": there are all`},
+		{"DELETE", "/7?all&dry_run", 400, "", `\"dry_run\": there is only all, once`},
 	} {
 		f := new(fakeDelayed)
 		h := Handler(Config{Resources: fakeResources(false), Delayed: f, Operators: &Operators{
