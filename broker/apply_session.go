@@ -76,6 +76,9 @@ func (m *Machine) applyConnect(from event.Header, c *event.Connect) (*opened, er
 			o.offlineSince = r.seenAt
 		}
 		m.clearWakes(r)
+		if r.will != nil && r.willAt != 0 && r.willAt <= m.now && m.level >= LevelStreams {
+			m.publishWill(r) // it was due before its client came back: it is late
+		}
 		m.awaiting.sessions.Add(-1)
 		m.awaiting.subscriptions.Add(-int64(r.subs))
 	}

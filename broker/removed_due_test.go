@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -27,7 +28,7 @@ func TestRemovedWhenDue(t *testing.T) {
 		c, _, err := n.tryConnect(fmt.Sprint("w", i), true, 3600, will(event.Will{Topic: "q", Payload: []byte("will"), QoS: 1, Delay: 10}),
 			func(r *ConnectRequest) { r.Principal = "q" })
 		must(t, err)
-		c.s.Close(false, false, 0)
+		c.s.Close(true, false, 0)
 	}
 	p, _ := n.connect("p", true, 0)
 	must(t, p.publish("$delayed/11/p", "yes", 1))
@@ -52,5 +53,30 @@ func TestRemovedWhenDue(t *testing.T) {
 	}
 	if late := n.Stats().DelayedRefused.Load(); late < each-budget {
 		t.Errorf("%d events are counted as refused, want %d at least", late, each-budget)
+	}
+}
+
+// A will whose delay is over is published also if its client comes back before its turn has
+// come, because much is due at once: it is late, and not taken back (5.0 [MQTT-3.1.2-8]).
+func TestWillIsDueWhenItsClientComesBack(t *testing.T) {
+	const wills = 100
+	n := newNode(t, Limits{})
+	sub, _ := n.connect("sub", true, 0)
+	sub.subscribe("#", 1)
+	last := fmt.Sprint("w", wills-1)
+	for i := range wills {
+		id := fmt.Sprint("w", i)
+		c, _ := n.connect(id, true, 3600, will(event.Will{Topic: id, QoS: 1, Delay: 10}))
+		c.s.Close(true, false, 0)
+	}
+	n.tick()
+	n.budgetOf(20)
+	n.clock.advance(10 * time.Second)
+	if _, present := n.connect(last, false, 3600); !present {
+		t.Error("its session is gone")
+	}
+	n.catchUp()
+	if got := sub.await(1); len(got) != wills || !slices.Contains(got, last+"= q1") {
+		t.Errorf("%d wills are published, want %d, with that of %s: %q", len(got), wills, last, got)
 	}
 }
