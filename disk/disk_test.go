@@ -365,11 +365,11 @@ func TestFatalfDoesNotReturn(t *testing.T) {
 		if recover() == nil {
 			t.Error("Fatalf returned")
 		}
-		if reason != "commit 7 failed" || !strings.Contains(text.String(), "commit 7 failed") {
-			t.Errorf("reason %q, log %q: want both to say what failed", reason, text.String())
+		if reason != "commit 7 failed: no space left on device" || !strings.Contains(text.String(), reason) || !strings.Contains(text.String(), "make room") {
+			t.Errorf("reason %q, log %q: want both to say what failed, and the log what to do", reason, text.String())
 		}
 	}()
-	l.Fatalf("commit %d failed", 7)
+	l.Fatalf("commit %d failed: %v", 7, syscall.ENOSPC)
 }
 
 // An operation that hangs is reported while it hangs.

@@ -1,8 +1,10 @@
 package disk
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"syscall"
 )
 
 // A Logger hands a database's lines to slog, and ends the process when the
@@ -36,6 +38,11 @@ func (l *Logger) Errorf(format string, args ...any) {
 
 // Fatalf does not return.
 func (l *Logger) Fatalf(format string, args ...any) {
+	for _, arg := range args {
+		if err, is := arg.(error); is && errors.Is(err, syscall.ENOSPC) {
+			l.logger.Error("the disk is full", "todo", "make room where the data directory is, and start again: what was acknowledged is there")
+		}
+	}
 	Die(l.logger, l.die, fmt.Sprintf(format, args...))
 }
 

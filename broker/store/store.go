@@ -210,12 +210,21 @@ func (s *Store) open(dir string, events *pebble.EventListener) (*pebble.DB, erro
 	}
 	db, err := pebble.Open(dir, options)
 	if err != nil {
-		return nil, fmt.Errorf("store: open %q: %w: %w", dir, ErrDamaged, err)
+		return nil, fmt.Errorf("store: open %q: %w", dir, unread(err))
 	}
 	if err := checkFormat(db, s.o.Newest); err != nil {
 		return nil, errors.Join(fmt.Errorf("store: open %q: %w", dir, err), db.Close())
 	}
 	return db, nil
+}
+
+// unread is an error of reading a state: ErrDamaged, unless the operating system is the cause,
+// as of a full disk, whose operator is not to take a backup for it.
+func unread(err error) error {
+	if disk.OfSystem(err) && !pebble.IsCorruptionError(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrDamaged, err)
 }
 
 // hasTables says whether there are tables in dir: then there was a state, and a
@@ -237,7 +246,7 @@ func checkFormat(db *pebble.DB, newest uint8) error {
 		}
 		return db.Flush()
 	case err != nil:
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+		return unread(err)
 	}
 	defer closer.Close()
 	if len(v) != 1 || v[0] > newest {

@@ -197,7 +197,7 @@ func (db *DB) openPebble() error {
 // a failing one is a file that does not read as it should.
 func openError(err error) error {
 	switch {
-	case isDisk(err) && !pebble.IsCorruptionError(err):
+	case disk.OfSystem(err) && !pebble.IsCorruptionError(err):
 		return err
 	default:
 		return fmt.Errorf("%w: %w", ErrDamaged, err)

@@ -450,6 +450,10 @@ func startFault(err error, f serveFlags) error {
 		code = bw.DataOther
 	case errors.Is(err, cluster.ErrDamaged), errors.Is(err, store.ErrDamaged):
 		code = bw.DataDamaged
+	case errors.Is(err, syscall.ENOSPC):
+		return fail(bw.DiskFull, "%w", err).do("make room where the data directory is, %s, and start again: it is as it was", f.data)
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return fail(bw.File, "%w", err).do("raise how many files may be open (ulimit -n, LimitNOFILE= of a unit), and start again")
 	default:
 		if _, ofFile := errors.AsType[*fs.PathError](err); ofFile {
 			return fail(bw.File, "%w", err).do("check the name of the data directory and who may write in it")
