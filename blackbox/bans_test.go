@@ -29,14 +29,7 @@ func TestBans(t *testing.T) {
 	const eve, root = "eve@example.com", "root@example.org"
 	path := writeFile(t, "policy.yaml", usersOf(bob, eve, root)+"groups:\n  operators: [root@example.org]\nrules:\n  - {id: all, allow: [publish, subscribe], who: [anyone], topic: [\"#\"]}\n")
 	s := serve(t, "--policy", path, "--test-clock", "2026-03-09T12:00:00Z", "--allow-anonymous")
-	verb := func(want int, args ...string) string {
-		t.Helper()
-		out, stderr, code := run(t, append(args, "--server", s.ready.HTTP)...)
-		if code != want {
-			t.Fatalf("%v: exit code %d, %s %s", args, code, out, stderr)
-		}
-		return out + stderr
-	}
+	verb := s.verb
 	e, other := s.open(v5, as(eve, clean("eves"))), s.open(v5, as(bob, durable(v5, "bobs")))
 	e4 := s.open(v4, as(eve, clean("eves4")))
 	verb(0, "ban", "add", "--user", "eve", "--reason", "has left")

@@ -14,14 +14,7 @@ func TestClientsAreListed(t *testing.T) {
 	const root = "root@example.org"
 	path := writeFile(t, "policy.yaml", usersOf(bob, root)+"groups:\n  operators: [root@example.org]\nrules:\n  - {id: all, allow: [publish, subscribe], who: [anyone], topic: [\"#\"]}\n")
 	s := serve(t, "--policy", path, "--test-clock", "2026-03-09T12:00:00Z", "--allow-anonymous", "--domain", "example.com")
-	verb := func(want int, args ...string) string {
-		t.Helper()
-		out, stderr, code := run(t, append(args, "--server", s.ready.HTTP)...)
-		if code != want {
-			t.Fatalf("%v: exit code %d, %s %s", args, code, out, stderr)
-		}
-		return out + stderr
-	}
+	verb := s.verb
 	away := s.open(v5, as(bob, durable(v5, "bobs/1")))
 	away.Subscribe("plain/#", 1)
 	away.Disconnect()

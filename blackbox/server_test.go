@@ -564,3 +564,14 @@ func usesCgo(t testing.TB) bool {
 	}
 	return true
 }
+
+// verb runs a verb for operators of the server, and returns what it says; its exit code is to be
+// want.
+func (s *server) verb(want int, args ...string) string {
+	s.t.Helper()
+	out, stderr, code := run(s.t, append(args, "--server", s.ready.HTTP)...)
+	if code != want {
+		s.t.Fatalf("%v: exit code %d, %s %s", args, code, out, stderr)
+	}
+	return out + stderr
+}
