@@ -84,12 +84,11 @@ func registerClients(mux *routes, c Clients, o *Operators) {
 		if !o.audited(w, r, look) {
 			return
 		}
-		switch {
-		case errors.Is(err, ErrNoSuch):
+		if errors.Is(err, ErrNoSuch) {
 			refuseNoClient(w, err)
-		default:
-			answerBans(w, http.StatusOK, answer, err)
+			return
 		}
+		answerBans(w, http.StatusOK, answer, err)
 	}))
 }
 

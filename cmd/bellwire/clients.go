@@ -24,7 +24,7 @@ const (
 	// clientsListed is how many clients one answer has, and filters of one.
 	clientsListed = 1000
 
-	// clientsRead is how many one answer looks at, some 20 ms: who asks for those of one
+	// clientsRead is how many one answer looks at, 8 ms (BenchmarkClients): who asks for those of one
 	// user among a million goes on from page to page.
 	clientsRead = 20_000
 )
@@ -46,10 +46,10 @@ func (c clients) List(_ context.Context, q api.ClientQuery) (api.ClientPage, err
 		if q.State != "" && away != (q.State == "away") || user != "" && one.Principal != user {
 			return true
 		}
-		shown := c.shown(&one)
-		if q.Node == "" || q.Node == shown.Node || q.Node == one.Node && !away {
-			page.Clients = append(page.Clients, shown)
+		if q.Node != "" && (away || q.Node != one.Node && q.Node != c.s.node.Name(one.Node)) {
+			return true
 		}
+		page.Clients = append(page.Clients, c.shown(&one)) // what waits is counted for those alone
 		return true
 	})
 	return page, nil
