@@ -263,7 +263,7 @@ func (m *Machine) markOwn(topicName, whose string) {
 }
 
 // ownAtOnce is to how many sessions of a principal one task of the loop shows what is their
-// own. What an owner of very many watchers is shown takes 6 to 13 ms for each
+// own. What an owner of very many watchers is shown takes 2 ms of an idle core for each
 // (BenchmarkWatcherList), and the next may be another document.
 const ownAtOnce = 4
 
